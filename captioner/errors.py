@@ -1,8 +1,36 @@
-"""The one exception that stands for a mistake in what the user gave us.
+"""What may end a command without a traceback: a user's mistake, or a signal.
 
-The commands print its message and exit with 1; everything else is a bug and keeps its traceback.
+Everything else is a bug, or the machine's trouble, and is shown as it is.
 """
+
+import signal
+import sys
+from collections.abc import Callable
 
 
 class InputError(ValueError):
     """Says in one sentence what is wrong, where, and what to do about it."""
+
+
+class Interrupted(Exception):
+    """A signal ended the work after everything was saved."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command and exit as a shell expects: 0, 1 for an error, 128 + n for signal n.
+
+    argparse exits with 2 by itself for a wrong command line.
+    """
+    try:
+        main()
+    except (InputError, FloatingPointError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except Interrupted as interrupted:
+        print(f"stopped by {interrupted}; everything is saved", file=sys.stderr)
+        sys.exit(128 + interrupted.signum)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

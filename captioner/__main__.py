@@ -1,0 +1,82 @@
+"""The `captioner` command: `caption` describes pictures, `demo-data` writes the demo data set."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import demo
+from .captioner import Captioner
+from .errors import InputError, run_command
+from .filters import DecodingOptions
+from .options import add_options, from_arguments, option, to_dict
+
+
+@dataclass(frozen=True)
+class CaptionOptions:
+    """What to caption, and with what."""
+
+    checkpoint: Path = option(Path("checkpoints/demo-attention"), "run or checkpoint directory")
+    heatmap: Path | None = option(None, "folder for one heatmap per picture")
+    batch_size: int = option(32, "pictures captioned at once")
+    device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
+
+
+def parser() -> argparse.ArgumentParser:
+    main = argparse.ArgumentParser(
+        prog="captioner", description="Describe pictures with a trained model."
+    )
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    caption = commands.add_parser(
+        "caption",
+        help="print a caption for each picture",
+        epilog="example: captioner caption dog.jpg --checkpoint checkpoints/RUN --heatmap maps",
+    )
+    caption.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
+    add_options(caption, CaptionOptions, "options")
+    add_options(caption, DecodingOptions, "decoding")
+    data = commands.add_parser("demo-data", help="write the demo data set as a COCO folder")
+    data.add_argument("directory", type=Path, metavar="DIR")
+    return main
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Raises InputError for users' mistakes."""
+    arguments = parser().parse_args(argv)
+    if arguments.command == "demo-data":
+        demo.write_demo(arguments.directory)
+        print(f"demo data: {arguments.directory}")
+    else:
+        caption_pictures(
+            arguments.pictures,
+            from_arguments(CaptionOptions, arguments),
+            from_arguments(DecodingOptions, arguments),
+        )
+
+
+def caption_pictures(
+    pictures: Sequence[Path], options: CaptionOptions, decoding: DecodingOptions
+) -> None:
+    """One line per caption: the picture, a tab, the text; alternatives below their best."""
+    captioner = Captioner.from_pretrained(options.checkpoint, options.device)
+    if options.heatmap and not captioner.model.options.attention:
+        raise InputError(f"{options.checkpoint} has no attention, so --heatmap has nothing to show")
+    captions = captioner.caption(list(pictures), batch_size=options.batch_size, **to_dict(decoding))
+    for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        for each in (caption, *caption.alternatives):
+            print(f"{picture}\t{each.text}")
+        if options.heatmap:
+            twice = sum(other.stem == picture.stem for other in pictures) > 1
+            name = f"{picture.stem}-{number}.png" if twice else f"{picture.stem}.png"
+            caption.save_heatmap(options.heatmap / name)
+    if options.heatmap:
+        print(f"heatmaps: {options.heatmap}")
+
+
+def command() -> None:
+    """The entry point that installation puts on the path."""
+    run_command(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,198 @@
+"""Captioner: pictures in, captions and maps out; what a trained model is to other code."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+
+from . import checkpoint as checkpoints
+from . import heatmaps
+from .batches import Pictures, pad_captions
+from .captioning import CaptioningModel, ModelOptions, build_model
+from .checkpoint import Checkpoint
+from .decoding import Hypothesis, score_captions
+from .encoders import build_encoder
+from .errors import InputError
+from .evaluation import caption_batches
+from .filters import DecodingOptions
+from .images import Picture, Transform, load_image
+from .options import from_dict
+from .text import Vocabulary, join_words, split_words
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence about a picture.
+
+    words: T of them. log_probs: one per word, in nats, then the end token's, which is missing
+    where max_length cut the caption. score: their sum. attention (T, h, w): for each word where
+    the model looked, rows from the top, each map summing to 1; None for a model without.
+    alternatives: the rest of the n-best list, best first. picture: what was captioned.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    score: float
+    log_probs: tuple[float, ...]
+    attention: np.ndarray | None = field(repr=False)
+    alternatives: "tuple[Caption, ...]" = field(repr=False)
+    picture: Picture = field(repr=False)
+
+    def save_heatmap(self, path: str | Path) -> None:
+        """Write one figure: the picture, then for every word the picture with its map over it.
+
+        Raises InputError for a model without attention.
+        """
+        if self.attention is None:
+            raise InputError("this model has no attention; train with --attention for heatmaps")
+        heatmaps.save_heatmap(
+            path, load_image(self.picture), self.words, self.attention, title=self.text
+        )
+
+
+class Captioner:
+    """A trained model with its vocabulary and transform, on a device.
+
+    Get one from `from_pretrained`. The model is in eval mode; calls change nothing in it.
+    """
+
+    def __init__(
+        self, model: CaptioningModel, vocabulary: Vocabulary, transform: Transform
+    ) -> None:
+        self.model = model.eval()
+        self.vocabulary = vocabulary
+        self.transform = transform
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, device: str | torch.device | None = None
+    ) -> "Captioner":
+        """The best checkpoint of a run, or the checkpoint, at `path`; nothing else is needed.
+
+        device None picks CUDA where there is one. Raises InputError for a missing, damaged or
+        foreign checkpoint.
+        """
+        return cls.from_checkpoint(checkpoints.load(path), device)
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, device: str | torch.device | None = None
+    ) -> "Captioner":
+        """The same from a checkpoint that is already read."""
+        model = restore_model(checkpoint).to(pick_device(device))
+        return cls(model, checkpoint.vocabulary, Transform(**checkpoint.config["transform"]))
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.output_bias.device
+
+    @overload
+    def caption(self, pictures: Picture, *, batch_size: int = 32, **options: Any) -> Caption: ...
+
+    @overload
+    def caption(
+        self, pictures: Sequence[Picture], *, batch_size: int = 32, **options: Any
+    ) -> list[Caption]: ...
+
+    def caption(
+        self, pictures: Picture | Sequence[Picture], *, batch_size: int = 32, **options: Any
+    ) -> Caption | list[Caption]:
+        """Caption one picture, or a list (or tuple) of them, `batch_size` at a time.
+
+        pictures: paths, PIL images, (3, H, W) tensors (uint8, or float in [0, 1]) or (H, W, 3)
+        uint8 arrays. options: the fields of DecodingOptions, for example beam_size=5. A picture
+        gets the same caption in any batch. Raises InputError for a bad picture or option.
+        """
+        if not isinstance(pictures, list | tuple):
+            return self.caption([pictures], batch_size=batch_size, **options)[0]
+        decoding = from_dict(DecodingOptions, options)
+        source = Pictures(
+            lambda indices: torch.stack([self.transform(load_image(pictures[i])) for i in indices]),
+            are_features=False,
+        )
+        numbers = range(len(pictures))
+        batches = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
+        return [
+            self._caption(hypotheses, pictures[index])
+            for batch, found in caption_batches(self.model, source, batches, decoding)
+            for index, hypotheses in zip(batch, found, strict=True)
+        ]
+
+    def score(
+        self, pictures: Sequence[Picture], texts: Sequence[str], *, allow_unknown: bool = False
+    ) -> list[float]:
+        """log p(text | picture) in nats for each pair, the end token counted.
+
+        The score of a caption is its score in decoding. Words that the model does not know are an
+        InputError, unless allow_unknown scores them as <unk>.
+        """
+        if len(pictures) != len(texts):
+            raise InputError(f"{len(pictures)} pictures need as many texts, got {len(texts)}")
+        if not texts:
+            return []
+        sentences = [split_words(text) for text in texts]
+        unknown = sorted({w for words in sentences for w in words if w not in self.vocabulary})
+        if unknown and not allow_unknown:
+            raise InputError(
+                f"the model does not know {', '.join(map(repr, unknown[:10]))}; "
+                "allow_unknown=True scores unknown words as <unk>"
+            )
+        start, end = self.vocabulary.START, self.vocabulary.END
+        tokens = pad_captions([[[start, *self.vocabulary.encode(w), end]] for w in sentences])
+        images = torch.stack([self.transform(load_image(picture)) for picture in pictures])
+        with torch.inference_mode():
+            features = self.model.encoder(images.to(self.device))
+        decoding = DecodingOptions(allow_unknown=allow_unknown, min_length=0)
+        return (
+            score_captions(self.model, features, tokens.to(self.device), decoding)
+            .sum(-1)[:, 0]
+            .tolist()
+        )
+
+    def _caption(self, hypotheses: Sequence[Hypothesis], picture: Picture) -> Caption:
+        alternatives = tuple(self._caption([other], picture) for other in hypotheses[1:])
+        best = hypotheses[0]
+        words = tuple(self.vocabulary.decode(best.tokens))
+        attention = None if best.attention is None else best.attention[: len(words)]
+        return Caption(
+            join_words(words), words, best.score, best.log_probs, attention, alternatives, picture
+        )
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """The device named, or CUDA where there is one, or the CPU."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from error
+    return chosen
+
+
+def restore_model(checkpoint: Checkpoint) -> CaptioningModel:
+    """The model that a checkpoint describes, with its weights, on the CPU.
+
+    It is first built without memory, so that a config that does not fit its weights is refused
+    before anything is allocated.
+    """
+    config = checkpoint.config
+    try:
+        with torch.device("meta"):
+            encoder = build_encoder(
+                config["encoder"]["encoder"],
+                fine_tune_from=config["encoder"]["fine_tune_encoder"],
+            )
+            options = from_dict(ModelOptions, config["model"])
+            model = build_model(encoder, len(checkpoint.vocabulary), options)
+        model.load_state_dict(checkpoint.weights, assign=True)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"checkpoint {checkpoint.path}: config.json and the weights do not fit: {error}"
+        ) from error
+    return model

@@ -1,0 +1,174 @@
+"""A checkpoint: a directory of plain files, written whole or not at all, checked when read.
+
+    config.json           format, task, options, transform, scores
+    vocabulary.json
+    model.safetensors     all weights, the encoder's too
+    training_state.pt     optimizer, schedule, counters, generator states (weights_only)
+    manifest.json         SHA-256 of each of these, written last
+
+Nothing here builds models.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .text import Vocabulary
+
+FORMAT = 1
+CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
+TRAINING, MANIFEST = "training_state.pt", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint directory holds; `training_state` stays on disk until it is asked for."""
+
+    path: Path
+    config: dict[str, Any]
+    vocabulary: Vocabulary
+    weights: dict[str, Tensor]
+
+    def training_state(self) -> dict[str, Any]:
+        """Optimizer, schedule, counters and generator states, as `save` was given them."""
+        path = self.path / TRAINING
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises half a dozen kinds for a damaged file
+            raise InputError(f"{path} cannot be read: {error or 'the file is empty'}") from error
+
+
+def save(
+    directory: Path,
+    config: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    weights: Mapping[str, Tensor],
+    training_state: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint beside `directory`, then put it in its place.
+
+    A reader sees the old one or the new one. OSError (a full disk, say) leaves the old one.
+    """
+    from safetensors.torch import save_file
+
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        content = {"format": FORMAT, **config}
+        (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+        vocabulary.save(part / VOCABULARY)
+        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, part / WEIGHTS)
+        torch.save(dict(training_state), part / TRAINING)
+        sums = {file.name: _sha256(file) for file in sorted(part.iterdir())}
+        (part / MANIFEST).write_text(json.dumps(sums, indent=2) + "\n")
+        for file in part.iterdir():
+            _sync(file)
+        _replace(part, directory)
+        _sync(directory.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def load(path: Path | str) -> Checkpoint:
+    """Read the checkpoint at `path`, or the best (else the last) one of the run at `path`.
+
+    Raises InputError where there is none, a file is missing or damaged, the format is newer than
+    this library's, or the task is another one.
+    """
+    path = find(Path(path))
+    manifest = _read_json(path / MANIFEST)
+    for name in (CONFIG, VOCABULARY, WEIGHTS, TRAINING):
+        file = path / name
+        if not file.is_file():
+            raise InputError(f"checkpoint {path} is incomplete: {name} is missing")
+        if manifest.get(name) != _sha256(file):
+            raise InputError(f"checkpoint {path} is damaged: {name} is not what was written")
+    config = _read_json(path / CONFIG)
+    if config.get("format", FORMAT + 1) > FORMAT:
+        raise InputError(
+            f"checkpoint {path} has format {config.get('format')}, this version of captioner "
+            f"reads up to {FORMAT}; update captioner"
+        )
+    if config.get("task") != "captioning":
+        raise InputError(f"checkpoint {path} is for {config.get('task')!r}, not for captioning")
+    weights = _read_weights(path / WEIGHTS)
+    return Checkpoint(path, config, Vocabulary.load(path / VOCABULARY), weights)
+
+
+def find(path: Path) -> Path:
+    """The checkpoint directory meant by `path`: itself, or its `best`, or its `last`.
+
+    Where a replacement was cut short between its two renames, the old one stands in.
+    """
+    for candidate in (path, path / "best", path / "last"):
+        for directory in (candidate, _set_aside(candidate)):
+            if (directory / MANIFEST).is_file():
+                return directory
+    if not path.exists():
+        raise InputError(f"checkpoint {path} does not exist")
+    raise InputError(f"{path} holds no checkpoint: neither {MANIFEST} nor best/ nor last/")
+
+
+def _replace(new: Path, directory: Path) -> None:
+    """Directories cannot be exchanged in one call: the old one steps aside in between."""
+    aside = _set_aside(directory)
+    if aside.exists():
+        if directory.exists():
+            shutil.rmtree(aside)
+        else:
+            aside.rename(directory)
+    if directory.exists():
+        directory.rename(aside)
+    new.rename(directory)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _set_aside(directory: Path) -> Path:
+    return directory.with_name(f".{directory.name}.old")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    for name, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(f"{path}: {name} holds values that are not finite")
+    return weights
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object")
+    return content
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

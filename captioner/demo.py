@@ -1,0 +1,438 @@
+"""The generated data set that ships with the library: coloured shapes, captions, and boxes.
+
+Here live the drawing, the grammar, the files, and the pointing score that known boxes allow; the
+reader of captions does not: the files are in COCO's format, which it takes anyway.
+
+`T` words, `h, w` grid. Boxes are (x0, y0, x1, y1) in pixels, x right, y down, and x1 and y1 are
+the first column and row outside.
+"""
+
+import json
+import math
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations, pairwise, product
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageStat
+from tqdm import tqdm
+
+from .errors import InputError
+
+VERSION = 1  # of the generator: raise it whenever the same arguments give other files
+SIDE = 128  # of a picture, in pixels
+GAP, MARGIN = 8, 2  # least distance between two shapes, and to the edge, in pixels
+SPLITS = ("train", "val", "test")
+SIZES = {"small": (22, 26), "large": (40, 48)}  # the longer side of the box, in pixels
+TEXTURES = ("solid", "striped", "dotted")
+LIGHT, DARK = (250, 250, 250), (25, 25, 25)
+COLORS = {  # the colour, and the ink of its stripes and dots
+    "red": ((220, 35, 40), LIGHT),
+    "green": ((25, 150, 60), LIGHT),
+    "blue": ((35, 85, 225), LIGHT),
+    "yellow": ((250, 220, 30), DARK),
+    "purple": ((145, 50, 180), LIGHT),
+    "orange": ((250, 130, 15), DARK),
+}
+KINDS = ("circle", "square", "triangle", "star", "cross", "heart")
+PLURALS = {kind: "crosses" if kind == "cross" else kind + "s" for kind in KINDS}
+HELD_OUT = {  # never drawn in any other split; each colour and each kind once
+    "val": (("red", "star"), ("green", "circle"), ("purple", "square")),
+    "test": (("blue", "heart"), ("yellow", "triangle"), ("orange", "cross")),
+}
+SEEN = tuple(p for p in product(COLORS, KINDS) if p not in HELD_OUT["val"] + HELD_OUT["test"])
+# How many identical shapes in each group: one shape, a relation, a count, three shapes.
+LAYOUTS = (((1,),), ((1, 1),), ((2,), (3,)), ((2, 1), (1, 1, 1)))
+PLACES = (
+    ("in the top left", "at the top", "in the top right"),
+    ("on the left", "in the middle", "on the right"),
+    ("in the bottom left", "at the bottom", "in the bottom right"),
+)
+RELATIONS = (
+    ("to the left of", "to the right of", "from left to right"),
+    ("above", "below", "from top to bottom"),
+)
+
+Box = tuple[int, int, int, int]
+Ink = tuple[int, int, int]
+Look = tuple[str, str, str, str]  # kind, colour, size, texture
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One drawn shape; `box` is tight around its pixels."""
+
+    kind: str
+    color: str
+    size: str
+    texture: str
+    box: Box
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def _outline(kind: str) -> list[tuple[float, float]]:
+    """The corners of a shape, y down, about the origin, at any scale."""
+    turn = [2 * math.pi * i / 60 for i in range(60)]
+    if kind == "circle":
+        return [(math.cos(a), math.sin(a)) for a in turn]
+    if kind == "square":
+        return [(-1, -1), (1, -1), (1, 1), (-1, 1)]
+    if kind == "triangle":
+        return [(0, -1), (1, 0.8), (-1, 0.8)]
+    if kind == "star":
+        radii = (1, 0.5) * 5
+        return [(r * math.sin(a), -r * math.cos(a)) for r, a in zip(radii, turn[::6], strict=True)]
+    if kind == "cross":
+        quarter = [(0.38, -1), (0.38, -0.38), (1, -0.38)]
+        turned = [quarter]
+        for _ in range(3):
+            turned.append([(-y, x) for x, y in turned[-1]])
+        return [point for corner in turned for point in corner]
+    # The heart curve: x = 16 sin^3 a, y = 13 cos a - 5 cos 2a - 2 cos 3a - cos 4a.
+    bumps = ((13, 1), (-5, 2), (-2, 3), (-1, 4))
+    return [(16 * math.sin(a) ** 3, -sum(c * math.cos(n * a) for c, n in bumps)) for a in turn]
+
+
+def _stamp(rng: random.Random, kind: str, color: str, size: str, texture: str) -> Image.Image:
+    """One shape as an RGBA picture with nothing but the shape in it, a little turned."""
+    angle, longest = rng.uniform(-0.2, 0.2), rng.uniform(*SIZES[size])
+    cos, sin = math.cos(angle), math.sin(angle)
+    turned = np.array(_outline(kind)) @ [[cos, sin], [-sin, cos]]
+    low, high = turned.min(axis=0), turned.max(axis=0)
+    middle = math.ceil(longest)  # of a square of twice the picture's resolution
+    corners = middle + (turned - (low + high) / 2) * 2 * longest / max(high - low)
+    points = [tuple(corner) for corner in corners.tolist()]
+
+    paint = tuple(channel + rng.randint(-8, 5) for channel in COLORS[color][0])
+    stamp = Image.new("RGB", (2 * middle, 2 * middle), paint)
+    draw = ImageDraw.Draw(stamp)
+    _pattern(rng, draw, texture, COLORS[color][1], middle, step=12 if size == "small" else 17)
+    draw.line([*points, *points[:2]], fill=paint, width=4, joint="curve")  # a rim of one pixel
+    mask = Image.new("L", stamp.size)
+    ImageDraw.Draw(mask).polygon(points, fill=255)
+    stamp.putalpha(mask)
+    stamp = stamp.reduce(2)
+    return stamp.crop(stamp.getchannel("A").getbbox())
+
+
+def _pattern(
+    rng: random.Random, draw: ImageDraw.ImageDraw, texture: str, ink: Ink, middle: int, step: int
+) -> None:
+    """Stripes from corner to corner, or dots in a honeycomb with one in the very middle."""
+    reach = range(-2 * middle // step, 2 * middle // step + 1)
+    if texture == "striped":
+        far, slope = 2 * middle, rng.choice((-1, 1))
+        for i in reach:  # math.sqrt(2): the stripes are a step apart at right angles to them
+            x = middle + i * step * math.sqrt(2)
+            ends = (x - far, middle - slope * far, x + far, middle + slope * far)
+            draw.line(ends, fill=ink, width=step // 2)
+    elif texture == "dotted":
+        for i, j in product(reach, reach):
+            px, py = middle + (i + j % 2 / 2) * step, middle + 0.87 * j * step
+            r = 0.27 * step
+            draw.ellipse((px - r, py - r, px + r, py + r), fill=ink)
+
+
+def _background(rng: random.Random) -> Image.Image:
+    """A flat tone, a gradient or soft noise; light, middling or dark, and nearly grey."""
+    tone = rng.choice(((205, 235), (120, 160), (25, 60)))
+    level, tint = rng.uniform(*tone), [rng.uniform(-7, 7) for _ in range(3)]
+    nodes, swing = rng.choice(((2, 0), (2, 20), (9, 16)))
+    coarse = Image.new("RGB", (nodes, nodes))
+    for x, y in product(range(nodes), range(nodes)):
+        shade = level + rng.uniform(-swing, swing)
+        coarse.putpixel((x, y), tuple(round(min(max(shade + t, 0), 255)) for t in tint))
+    inside = (0.5, 0.5, nodes - 0.5, nodes - 0.5)
+    return coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=inside)
+
+
+# --- captions -------------------------------------------------------------------------------------
+
+
+def _phrase(group: Sequence[Shape], without: str = "") -> str:
+    """The noun phrase of identical shapes, `without` their "size" or "texture"."""
+    shape = group[0]
+    words = [] if without == "size" else [shape.size]
+    words += [] if without == "texture" or shape.texture == "solid" else [shape.texture]
+    words += [shape.color, shape.kind if len(group) == 1 else PLURALS[shape.kind]]
+    article = "an" if words[0] == "orange" else "a"
+    return " ".join([(article, "two", "three")[len(group) - 1], *words])
+
+
+def _place(box: Box) -> str | None:
+    """Where in the picture the middle of a box is, None near the border between two places."""
+    thirds = []
+    for low, high in ((box[1], box[3]), (box[0], box[2])):
+        middle = (low + high) / 2 / SIDE
+        near = [i for i, (a, b) in enumerate(((0, 0.3), (0.4, 0.6), (0.7, 1))) if a <= middle <= b]
+        thirds += near
+    return PLACES[thirds[0]][thirds[1]] if len(thirds) == 2 else None
+
+
+def _line(groups: Sequence[Sequence[Shape]]) -> tuple[int, list[Sequence[Shape]]] | None:
+    """The groups in order as a clear row (0, left to right) or column (1, top to bottom)."""
+
+    def ends(group: Sequence[Shape], axis: int) -> tuple[int, int]:
+        return min(s.box[axis] for s in group), max(s.box[axis + 2] for s in group)
+
+    for axis in (0, 1):
+        order = sorted(groups, key=lambda group: ends(group, axis))
+        spans = [ends(group, axis) for group in order]
+        across = [sum(ends(group, 1 - axis)) for group in order]
+        apart = all(b[0] - a[1] >= GAP for a, b in pairwise(spans))
+        if apart and sum(spans[-1]) - sum(spans[0]) >= 2 * (max(across) - min(across)):
+            return axis, order
+    return None
+
+
+def _captions(groups: Sequence[Sequence[Shape]]) -> list[str] | None:
+    """Five true captions of a scene, None where its geometry leaves what to say in doubt."""
+    if len(groups) > 1:
+        line = _line(groups)
+        if line is None:
+            return None
+        axis, groups = line
+        before, after, along = RELATIONS[axis]
+    full, sizeless, bare = (
+        [_phrase(group, without) for group in groups] for without in ("", "size", "texture")
+    )
+    if len(groups) == 2:
+        x, y = full
+        said = [f"{x} {before} {y}", f"{y} {after} {x}", f"{x} and {y}"]
+        said += [f" {before} ".join(sizeless), f" {before} ".join(bare)]
+        said += [f" {after} ".join(reversed(sizeless))]
+    elif len(groups) == 3:
+        all3, sizeless3, bare3 = (f"{x}, {y} and {z}" for x, y, z in (full, sizeless, bare))
+        said = [all3, f"{all3} {along}", sizeless3, bare3, f"{sizeless3} {along}"]
+        said += [f"there are {all3}"]
+    elif len(groups[0]) == 1:
+        place = _place(groups[0][0].box)
+        if place is None:
+            return None
+        said = [full[0], f"{full[0]} {place}", f"there is {full[0]} {place}"]
+        said += [f"{sizeless[0]} {place}", f"{bare[0]} {place}", f"there is {sizeless[0]} {place}"]
+    else:
+        said = [full[0], f"there are {full[0]}", sizeless[0], bare[0], f"there are {sizeless[0]}"]
+        said += [f"a picture of {full[0]}"]
+    return list(dict.fromkeys(said))[:5]  # where nothing has a texture, "bare" repeats another
+
+
+# --- scenes ---------------------------------------------------------------------------------------
+
+
+def _apart(a: Box, b: Box) -> bool:
+    return max(b[0] - a[2], a[0] - b[2], b[1] - a[3], a[1] - b[3]) >= GAP
+
+
+def _put(rng: random.Random, look: Look, stamp: Image.Image) -> Shape:
+    """A shape of this look and the stamp's size, anywhere in the picture."""
+    x, y = (rng.randint(MARGIN, SIDE - MARGIN - length) for length in stamp.size)
+    return Shape(*look, (x, y, x + stamp.width, y + stamp.height))
+
+
+def _scene(rng: random.Random, split: str) -> tuple[list[Shape], list[Image.Image], list[str]]:
+    """The shapes of a scene, their stamps, and the captions."""
+    layouts = rng.choice(LAYOUTS)
+    while True:
+        counts = rng.choice(layouts)
+        pairs = rng.sample(SEEN, len(counts))
+        if split in HELD_OUT:
+            pairs[rng.randrange(len(pairs))] = rng.choice(HELD_OUT[split])
+        looks = [(k, c, rng.choice(tuple(SIZES)), rng.choice(TEXTURES)) for c, k in pairs]
+        both = list(zip(looks, counts, strict=True))
+        stamps = [[_stamp(rng, *look) for _ in range(count)] for look, count in both]
+        for _ in range(100):  # places for these; then others, as some hardly ever fit
+            groups = [
+                [_put(rng, look, stamp) for stamp in group]
+                for look, group in zip(looks, stamps, strict=True)
+            ]
+            shapes = list(chain.from_iterable(groups))
+            if all(_apart(a.box, b.box) for a, b in combinations(shapes, 2)):
+                captions = _captions(groups)
+                if captions:
+                    return shapes, list(chain.from_iterable(stamps)), captions
+
+
+def _write_split(directory: Path, split: str, count: int, seed: int) -> None:
+    """One split's pictures and its two annotation files."""
+    (directory / split).mkdir()
+    images, captions, instances = [], [], []
+    for number in tqdm(range(1, count + 1), desc=f"drawing {split}", unit="scene"):
+        rng = random.Random(f"{seed} {split} {number}")  # no scene depends on another
+        picture = _background(rng)
+        shapes, stamps, texts = _scene(rng, split)
+        image_id = SPLITS.index(split) * 1_000_000 + number
+        name = f"{number:06}.png"
+        images.append({"id": image_id, "file_name": name, "width": SIDE, "height": SIDE})
+        for i, text in enumerate(texts):
+            captions.append({"id": 10 * image_id + i, "image_id": image_id, "caption": text})
+        for i, (shape, stamp) in enumerate(zip(shapes, stamps, strict=True)):
+            x0, y0, x1, y1 = shape.box
+            picture.paste(stamp, (x0, y0), stamp)
+            instances.append(
+                {
+                    "id": 10 * image_id + i,
+                    "image_id": image_id,
+                    "category_id": KINDS.index(shape.kind) + 1,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": ImageStat.Stat(stamp.getchannel("A")).sum[0] / 255,
+                    "iscrowd": 0,
+                    "attributes": {k: getattr(shape, k) for k in ("color", "size", "texture")},
+                }
+            )
+        picture.save(directory / split / name, compress_level=3)
+    head = {"info": {"description": "shapes", "version": VERSION}, "licenses": [], "images": images}
+    categories = [{"id": i, "name": kind} for i, kind in enumerate(KINDS, 1)]
+    for name, body in (
+        ("captions", head | {"annotations": captions}),
+        ("instances", head | {"annotations": instances, "categories": categories}),
+    ):
+        path = directory / "annotations" / f"{name}_{split}.json"
+        path.write_text(json.dumps(body), encoding="utf-8")
+
+
+def _holds(directory: Path, arguments: dict[str, int]) -> bool:
+    """Whether a whole demo data set of these arguments lies there."""
+    try:
+        found = json.loads((directory / "demo.json").read_text(encoding="utf-8"))
+        drawn = {split: len(list((directory / split).glob("*.png"))) for split in SPLITS}
+    except (OSError, ValueError):
+        return False
+    return found == arguments and all(drawn[split] == arguments[split] for split in SPLITS)
+
+
+def write_demo(
+    directory: Path, *, train: int = 4000, val: int = 300, test: int = 300, seed: int = 0
+) -> None:
+    """Draw and caption the shapes data set into `directory`, whole or not at all.
+
+    The same arguments give the same files, and no split depends on how many scenes another has.
+    `<split>/000001.png` ... are pictures of 128 x 128; `annotations/captions_<split>.json` and
+    `annotations/instances_<split>.json` are in COCO's format. Every picture of val and test shows
+    a pair of colour and kind that no other split has. Returns at once when all of it is there.
+    Raises InputError when `directory` holds anything else.
+    """
+    directory = Path(directory).resolve()
+    counts = {"train": train, "val": val, "test": test}
+    for split, count in counts.items():
+        if not 0 <= count < 1_000_000:
+            raise InputError(f"{split} must be from 0 to 999999 scenes, got {count}")
+    arguments = {**counts, "seed": seed, "version": VERSION}
+    if _holds(directory, arguments):
+        return
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(
+            f"{directory} holds something other than this demo data set ({arguments}); "
+            "remove it or name an empty directory"
+        )
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as beside:
+        draft = Path(beside) / "demo"
+        (draft / "annotations").mkdir(parents=True)
+        for split, count in counts.items():
+            _write_split(draft, split, count, seed)
+        (draft / "demo.json").write_text(json.dumps(arguments), encoding="utf-8")
+        try:
+            draft.replace(directory)
+        except OSError:  # another process may have been quicker
+            if not _holds(directory, arguments):
+                raise
+
+
+def read_shapes(root: Path, split: str) -> dict[int, list[Shape]]:
+    """The shapes of each picture by image id; empty where `root` holds no demo data set."""
+    shapes: dict[int, list[Shape]] = {}
+    try:
+        text = (Path(root) / "annotations" / f"instances_{split}.json").read_text(encoding="utf-8")
+        content = json.loads(text)
+        kinds = {category["id"]: category["name"] for category in content["categories"]}
+        for item in content["annotations"]:
+            x, y, width, height = item["bbox"]
+            box = (x, y, x + width, y + height)
+            shape = Shape(kinds[item["category_id"]], box=box, **item["attributes"])
+            shapes.setdefault(item["image_id"], []).append(shape)
+    except (FileNotFoundError, KeyError, TypeError, ValueError):  # other instances, or none
+        return {}
+    return shapes
+
+
+# --- pointing -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """How often attention lies on the shape that is being named; adds up with `+`."""
+
+    hits: int = 0
+    chance: float = 0.0  # the hits expected of a cell drawn at random for each mention
+    count: int = 0  # mentions
+
+    def __add__(self, other: "Pointing") -> "Pointing":
+        return Pointing(
+            self.hits + other.hits, self.chance + other.chance, self.count + other.count
+        )
+
+    @property
+    def accuracy(self) -> float:
+        """Hits in 100 mentions, nan without mentions."""
+        return 100 * self.hits / self.count if self.count else math.nan
+
+    @property
+    def chance_level(self) -> float:
+        """The accuracy expected of a cell drawn at random, nan without mentions."""
+        return 100 * self.chance / self.count if self.count else math.nan
+
+
+def mentions(words: Sequence[str], shapes: Sequence[Shape]) -> list[tuple[int, list[Box]]]:
+    """For each word that names a kind of shape: its index, and the boxes of what its phrase means.
+
+    The phrase is the word and the colours, sizes and textures right before it. A caption that
+    names what is not there gets an empty list. `words` are lower-case, without punctuation.
+    """
+    kinds = {word: kind for kind, plural in PLURALS.items() for word in (kind, plural)}
+    found = []
+    for t, word in enumerate(words):
+        if word not in kinds:
+            continue
+        start = t
+        while start and words[start - 1] in {*COLORS, *SIZES, *TEXTURES}:
+            start -= 1
+        looks = set(words[start:t])
+        fits = (s.kind == kinds[word] and looks <= {s.color, s.size, s.texture} for s in shapes)
+        found.append((t, [s.box for s, fit in zip(shapes, fits, strict=True) if fit]))
+    return found
+
+
+def pointing(
+    words: Sequence[str],
+    attention: np.ndarray,
+    shapes: Sequence[Shape],
+    picture_size: tuple[int, int] = (SIDE, SIDE),
+) -> Pointing:
+    """Score where `attention` (T, h, w) is highest at each word that names a kind of shape.
+
+    A hit is a cell that overlaps one of the named shapes: its middle lies in a box widened by half
+    a cell on every side. The map covers the whole picture, of `picture_size` (width, height).
+    A mention of what is not there is a miss, by chance too. Raises ValueError when words and maps
+    do not match.
+    """
+    if attention.ndim != 3 or len(attention) < len(words):
+        raise ValueError(
+            f"attention must have a map (h, w) for each of {len(words)} words, "
+            f"got shape {attention.shape}"
+        )
+    height, width = attention.shape[1:]
+    dx, dy = picture_size[0] / width, picture_size[1] / height
+    x0, y0 = dx * np.arange(width), dy * np.arange(height)[:, None]
+    total = Pointing()
+    for t, boxes in mentions(words, shapes):
+        good = np.zeros((height, width), dtype=bool)
+        for box in boxes:
+            good |= (x0 + dx > box[0]) & (x0 < box[2]) & (y0 + dy > box[1]) & (y0 < box[3])
+        total += Pointing(int(good.flat[attention[t].argmax()]), float(good.mean()), 1)
+    return total

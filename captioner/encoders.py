@@ -1,0 +1,285 @@
+"""Pictures to feature maps: any torchvision CNN cut before pooling, and the small one of our own.
+
+Nothing here knows captions. Shapes: B pictures, S picture side, D channels, h, w grid.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from .errors import InputError
+from .options import check_at_least, option
+
+SMALL_CNN = "small_cnn"
+INCEPTIONS = ("googlenet", "inception_v3")
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """Which CNN, where its weights come from, and what of it is trained."""
+
+    encoder: str = option(SMALL_CNN, "small_cnn or the name of a torchvision CNN")
+    encoder_weights: str | None = option(None, "a torchvision weights name, .pth or .safetensors")
+    fine_tune_encoder: int | None = option(None, "train the encoder from this stage (0-4) on")
+    image_size: int = option(224, "side in pixels to which pictures are squashed")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 32, "image_size")
+
+
+class SmallCNN(nn.Sequential):
+    """Five small convolutions of stride 16, to be learned from scratch in minutes on a CPU.
+
+    The last layer also sees where it is (two coordinate channels), since a net this shallow
+    cannot find out from its borders, as deep ones do.
+    """
+
+    def __init__(self, channels: int = 128) -> None:
+        widths = (3, 24, 48, 96, channels)
+        blocks = [_conv(i, o, stride=2) for i, o in pairwise(widths)]
+        super().__init__(*blocks, nn.Sequential(Coordinates(), _conv(channels + 2, channels)))
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Coordinates(nn.Module):
+    """Append two channels with each cell's x and y in [-1, 1]: (B, D, h, w) -> (B, D+2, h, w)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        h, w = features.shape[-2:]
+        x = torch.linspace(-1, 1, w, device=features.device, dtype=features.dtype)
+        y = torch.linspace(-1, 1, h, device=features.device, dtype=features.dtype)
+        grid = torch.stack([x.expand(h, w), y[:, None].expand(h, w)])
+        return torch.cat([features, grid.expand(len(features), 2, h, w)], dim=1)
+
+
+class Recentre(nn.Module):
+    """From ImageNet's mean and deviation to 0.5 and 0.5, which the Inception networks expect."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean = images.new_tensor([0.485, 0.456, 0.406])[:, None, None]
+        std = images.new_tensor([0.229, 0.224, 0.225])[:, None, None]
+        return (images * std + mean - 0.5) / 0.5
+
+
+class Encoder(nn.Module):
+    """Pixels (B, 3, S, S) -> feature map (B, D, h, w), where h = w = ceil(S / stride).
+
+    channels: D. stride: pixels per cell. stages: the parts of the network by resolution; stage s
+    works at one cell per 2^(s+1) pixels, so that stage 4 is the last of a stride-32 network.
+    Stages below `trained_from` are frozen: no gradients, and batch norm keeps its statistics even
+    inside train(). `trained_from` None freezes all. Where the network came with weights of its
+    own (`pretrained`), batch norm keeps its statistics in the trained stages too.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layers: nn.Sequential,
+        *,
+        trained_from: int | None = None,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.layers = layers
+        self.trained_from = trained_from
+        self.pretrained = pretrained
+        self.stages, self.channels, self.stride = _measure(name, layers)
+        if trained_from is not None and not 0 <= trained_from <= max(self.stages):
+            raise InputError(
+                f"--fine-tune-encoder must be a stage of {name}, from 0 to {max(self.stages)}, "
+                f"got {trained_from}"
+            )
+        for stage, layer in zip(self.stages, layers, strict=True):
+            layer.requires_grad_(self._is_trained(stage))
+        self.train()
+
+    @property
+    def frozen(self) -> bool:
+        return self.trained_from is None
+
+    def _is_trained(self, stage: int) -> bool:
+        return self.trained_from is not None and stage >= self.trained_from
+
+    def train(self, mode: bool = True) -> "Encoder":
+        super().train(mode)
+        for stage, layer in zip(self.stages, self.layers, strict=True):
+            if not self._is_trained(stage):
+                layer.eval()
+            elif self.pretrained:
+                for module in layer.modules():
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        if self.frozen:
+            with torch.no_grad():
+                return self.layers(images)
+        return self.layers(images)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over names and values of the weights: equal weights, equal fingerprint."""
+        digest = hashlib.sha256(self.name.encode())
+        for key, value in self.state_dict().items():
+            digest.update(key.encode())
+            digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int]:
+    """Stage of each layer, channels and stride, seen by sending one blank picture through."""
+    side = 128
+    probe = torch.zeros(1, 3, side, side)
+    not_a_cnn = InputError(
+        f"encoder {name!r} gives no feature map (B, D, h, w); choose a CNN, "
+        "for example resnet50 or mobilenet_v2"
+    )
+    modes = {module: module.training for module in layers.modules()}
+    stages: list[int] = []
+    layers.eval()
+    with torch.no_grad():
+        for layer in layers:
+            try:
+                probe = layer(probe)
+            except (RuntimeError, AssertionError) as error:
+                raise not_a_cnn from error
+            if probe.ndim != 4 or probe.shape[-1] != probe.shape[-2]:
+                raise not_a_cnn
+            stages.append(max(0, (side // probe.shape[-1]).bit_length() - 2))
+    for module, mode in modes.items():
+        module.training = mode
+    return stages, probe.shape[1], side // probe.shape[-1]
+
+
+def build_encoder(
+    name: str, weights: str | None = None, *, fine_tune_from: int | None = None
+) -> Encoder:
+    """The encoder called `name`: a classifier torchvision knows, or "small_cnn".
+
+    weights: None for random ones, a torchvision weights name ("IMAGENET1K_V1", "DEFAULT": this
+    downloads) or a local .pth / .safetensors file with torchvision's names for the values.
+    fine_tune_from: the first stage that is trained; None freezes all, except that a small_cnn
+    without weights is always trained whole, since random features of it describe little.
+    Raises InputError for an unknown name, a network that is not a CNN, or weights that do not fit.
+    """
+    if name == SMALL_CNN:
+        layers: nn.Sequential = SmallCNN()
+        whole: nn.Module = layers
+        if weights is None and fine_tune_from is None:
+            fine_tune_from = 0
+    else:
+        whole = _torchvision_model(name)
+        layers = _cut_before_pooling(name, whole)
+    if weights is not None:
+        _load_weights(name, whole, layers, _read_weights(name, weights))
+    return Encoder(name, layers, trained_from=fine_tune_from, pretrained=weights is not None)
+
+
+def _torchvision_model(name: str) -> nn.Module:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise InputError(
+            f"unknown encoder {name!r}; choose {SMALL_CNN} or one of {', '.join(known)}"
+        )
+    options = {"init_weights": False} if name in INCEPTIONS else {}
+    return torchvision.models.get_model(name, weights=None, **options)
+
+
+def _cut_before_pooling(name: str, model: nn.Module) -> nn.Sequential:
+    """The convolutional trunk of a torchvision classifier as a list of layers."""
+    features = getattr(model, "features", None)
+    if isinstance(features, nn.Sequential):
+        layers = list(features)
+        if name.startswith("densenet"):
+            layers.append(nn.ReLU(inplace=True))  # its forward() does this after `features`
+        return nn.Sequential(*layers)
+    layers = list(_layers_before_pooling(model))
+    if name in INCEPTIONS:
+        layers.insert(0, Recentre())
+    return nn.Sequential(*layers)
+
+
+def _layers_before_pooling(model: nn.Module) -> Iterator[nn.Module]:
+    """Children in order, up to the global pooling; those that only training uses are left out."""
+    for label, child in model.named_children():
+        if label in ("avgpool", "classifier", "fc", "head", "heads"):
+            return
+        if not label.lower().startswith("aux"):
+            yield child
+
+
+def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
+    path = Path(weights)
+    if path.suffix not in (".pth", ".pt", ".safetensors"):
+        return _named_weights(name, weights)
+    if not path.is_file():
+        raise InputError(f"encoder weights {path} do not exist")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            values = load_file(path)
+        else:
+            values = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each reader has its own exceptions for a damaged file
+        raise InputError(f"encoder weights {path} cannot be read: {error}") from error
+    if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
+        raise InputError(f"encoder weights {path} hold no plain state dict of tensors")
+    return values
+
+
+def _named_weights(name: str, weights: str) -> dict[str, Tensor]:
+    if name == SMALL_CNN:
+        raise InputError(f"{SMALL_CNN} has no published weights; --encoder-weights takes a file")
+    known = torchvision.models.get_model_weights(name)
+    if weights != "DEFAULT" and weights not in known.__members__:
+        raise InputError(
+            f"{name} has no weights {weights!r}; torchvision has "
+            f"{', '.join(known.__members__)}, or name a .pth or .safetensors file"
+        )
+    try:
+        return known[weights].get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise InputError(f"weights {weights} of {name} could not be downloaded: {error}") from error
+
+
+def _load_weights(
+    name: str, whole: nn.Module, layers: nn.Sequential, values: dict[str, Tensor]
+) -> None:
+    """Fill the trunk from values under torchvision's names; the classifier's are not needed."""
+    trunk = {id(tensor) for tensor in (*layers.parameters(), *layers.buffers())}
+    own = {k: v for k, v in whole.state_dict(keep_vars=True).items() if id(v) in trunk}
+    problems = [f"{key} is missing" for key in own if key not in values]
+    problems += [
+        f"{key} is {tuple(values[key].shape)}, not {tuple(tensor.shape)}"
+        for key, tensor in own.items()
+        if key in values and values[key].shape != tensor.shape
+    ]
+    problems += [
+        f"{key} is not finite"
+        for key in own
+        if key in values and values[key].is_floating_point() and not values[key].isfinite().all()
+    ]
+    if problems:
+        raise InputError(
+            f"the weights do not fit {name}: {'; '.join(problems[:5])}"
+            + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        )
+    with torch.no_grad():
+        for key, tensor in own.items():
+            tensor.copy_(values[key])

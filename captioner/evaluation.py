@@ -1,0 +1,137 @@
+"""Caption the pictures of a split and score the captions; train.py and evaluate.py share it.
+
+Decodes freely, each picture once, never teacher-forced.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from . import demo, distributed, metrics
+from .batches import Pictures
+from .captioning import CaptioningModel
+from .data import Example
+from .decoding import Hypothesis, decode
+from .filters import DecodingOptions
+from .text import Vocabulary, join_words
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a split got: per picture id the best hypothesis and its text, and the scores.
+
+    scores: 0-100, by name. pointing: how often the map's maximum for a shape word lies in that
+    shape's box, where the data tells the boxes (the demo's do) and the model attends; else None.
+    """
+
+    hypotheses: dict[int | str, Hypothesis]
+    texts: dict[int | str, str]
+    scores: dict[str, float]
+    pointing: demo.Pointing | None
+
+    def describe(self, signature: str) -> str:
+        """Scores, how they were computed and, where there is one, the pointing accuracy."""
+        lines = ["  ".join(f"{name} {value:.2f}" for name, value in self.scores.items()), signature]
+        if self.pointing:
+            lines.append(
+                f"pointing accuracy {self.pointing.accuracy:.1f} % of {self.pointing.count} "
+                f"shape words (chance {self.pointing.chance_level:.1f} %)"
+            )
+        return "\n".join(lines)
+
+
+def evaluate(
+    model: CaptioningModel,
+    vocabulary: Vocabulary,
+    examples: Sequence[Example],
+    pictures: Pictures,
+    options: DecodingOptions,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    shapes: Mapping[int | str, Sequence[demo.Shape]] | None = None,
+) -> Evaluation:
+    """Caption every example and score against all its captions.
+
+    pictures: where index i is examples[i]. shapes: what the demo drew, by picture id.
+    Under torchrun each process captions its share, without padding, and all get the whole.
+    """
+    mine = range(len(examples))[distributed.rank() :: distributed.world_size()]
+    batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+    found: dict[int | str, Hypothesis] = {}
+    with tqdm(
+        total=len(mine),
+        desc="captions",
+        unit="picture",
+        leave=False,
+        disable=not distributed.is_first(),
+    ) as bar:
+        for batch, captions in caption_batches(model, pictures, batches, options, workers):
+            for index, best in zip(batch, captions, strict=True):
+                found[examples[index].id] = best[0]
+            bar.update(len(batch))
+    whole = {key: value for part in distributed.gather(found) for key, value in part.items()}
+    hypotheses = {example.id: whole[example.id] for example in examples}
+    texts = {key: join_words(vocabulary.decode(h.tokens)) for key, h in hypotheses.items()}
+    scores = metrics.score(texts, {example.id: example.captions for example in examples})
+    pointing = None
+    if shapes and model.options.attention:
+        pointing = _pointing(hypotheses, vocabulary, shapes)
+    return Evaluation(hypotheses, texts, scores, pointing)
+
+
+def caption_batches(
+    model: CaptioningModel,
+    pictures: Pictures,
+    batches: Sequence[Sequence[int]],
+    options: DecodingOptions,
+    workers: int = 0,
+) -> Iterator[tuple[Sequence[int], list[list[Hypothesis]]]]:
+    """Load, encode and decode batch by batch; yields the indices and per picture its captions."""
+    device = model.output_bias.device
+    loader = DataLoader(
+        _Loads(pictures, batches),
+        batch_size=None,
+        num_workers=0 if pictures.are_features else workers,
+        pin_memory=device.type == "cuda",
+    )
+    was_training = model.training
+    model.eval()
+    try:
+        for batch, loaded in zip(batches, loader, strict=True):
+            with torch.inference_mode():
+                values = loaded.to(device, model.output_bias.dtype, non_blocking=True)
+                features = values if pictures.are_features else model.encoder(values)
+            yield batch, decode(model, features, options)
+    finally:
+        model.train(was_training)
+
+
+class _Loads(Dataset[Tensor]):
+    """Whole batches of pictures or features by number, for loader workers."""
+
+    def __init__(self, pictures: Pictures, batches: Sequence[Sequence[int]]) -> None:
+        self.pictures, self.batches = pictures, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, item: int) -> Tensor:
+        return self.pictures.load(self.batches[item])
+
+
+def _pointing(
+    hypotheses: Mapping[int | str, Hypothesis],
+    vocabulary: Vocabulary,
+    shapes: Mapping[int | str, Sequence[demo.Shape]],
+) -> demo.Pointing:
+    total = demo.Pointing(0, 0.0, 0)
+    for identity, hypothesis in hypotheses.items():
+        if hypothesis.attention is not None and identity in shapes:
+            words = vocabulary.decode(hypothesis.tokens)
+            total += demo.pointing(words, hypothesis.attention[: len(words)], shapes[identity])
+    return total

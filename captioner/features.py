@@ -1,0 +1,135 @@
+"""The memory-mapped cache of a frozen encoder's feature maps; nothing about captions.
+
+Shapes: N pictures, D channels, h, w grid. On disk the maps lie as (N, h, w, D) half-precision
+floats, so that a picture is one contiguous read and a batch arrives in channels-last order.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from .encoders import Encoder
+from .errors import InputError
+from .images import Transform, load_image
+
+FORMAT = 1
+
+
+class PictureFiles(Dataset[Tensor]):
+    """Pictures by index, opened and transformed to (3, S, S)."""
+
+    def __init__(self, paths: Sequence[Path], transform: Transform) -> None:
+        self.paths, self.transform = paths, transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.transform(load_image(self.paths[index]))
+
+    def load(self, indices: Sequence[int]) -> Tensor:
+        """Several pictures as (B, 3, S, S)."""
+        return torch.stack([self[i] for i in indices])
+
+
+class FeatureCache:
+    """Feature maps of a list of pictures, read from disk as they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.maps = np.load(folder / "maps.npy", mmap_mode="r")
+
+    def load(self, indices: Sequence[int]) -> Tensor:
+        """Maps (B, D, h, w) of the pictures at `indices`, float16."""
+        return torch.from_numpy(self.maps[list(indices)]).permute(0, 3, 1, 2)
+
+
+def cache_key(encoder: Encoder, transform: Transform, paths: Sequence[Path]) -> str:
+    """Changes with the encoder, its weights, the transform, and the pictures' order or content."""
+    digest = hashlib.sha256(f"{FORMAT} {encoder.fingerprint()}".encode())
+    digest.update(json.dumps(asdict(transform), sort_keys=True).encode())
+    for path in paths:
+        status = path.stat()
+        entry = [str(path.resolve()), status.st_size, status.st_mtime_ns]
+        digest.update(json.dumps(entry).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:20]
+
+
+def cached_features(
+    folder: Path,
+    encoder: Encoder,
+    transform: Transform,
+    paths: Sequence[Path],
+    *,
+    device: torch.device,
+    workers: int = 0,
+    batch_size: int = 64,
+) -> FeatureCache:
+    """The cache of these pictures under `folder`, computed now unless it is there already.
+
+    A cache appears under its key only when it is whole: it is written beside and renamed.
+    """
+    target = folder / f"features-{cache_key(encoder, transform, paths)}"
+    if target.is_dir():
+        return FeatureCache(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder)
+    part = Path(tempfile.mkdtemp(prefix="features-part-", dir=folder))
+    try:
+        _compute(part / "maps.npy", encoder, transform, paths, device, workers, batch_size)
+        part.rename(target)
+    except OSError as error:
+        raise InputError(f"the feature cache in {folder} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return FeatureCache(target)
+
+
+def _compute(
+    file: Path,
+    encoder: Encoder,
+    transform: Transform,
+    paths: Sequence[Path],
+    device: torch.device,
+    workers: int,
+    batch_size: int,
+) -> None:
+    loader = DataLoader(
+        PictureFiles(paths, transform),
+        batch_size=batch_size,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+    encoder.eval()
+    maps, done = None, 0
+    with torch.inference_mode(), tqdm(total=len(paths), desc="features", unit="picture") as bar:
+        for images in loader:
+            features = encoder(images.to(device, non_blocking=True)).permute(0, 2, 3, 1)
+            values = features.half().cpu().numpy()
+            if not np.isfinite(values).all():
+                raise InputError(f"{encoder.name} gives features that half precision cannot hold")
+            if maps is None:
+                shape = (len(paths), *values.shape[1:])
+                maps = np.lib.format.open_memmap(file, "w+", np.float16, shape)
+            maps[done : done + len(values)] = values
+            done += len(values)
+            bar.update(len(values))
+    assert maps is not None
+    maps.flush()
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete what killed runs left behind, unless it is younger than an hour."""
+    for part in folder.glob("features-part-*"):
+        if time.time() - part.stat().st_mtime > 3600:
+            shutil.rmtree(part, ignore_errors=True)

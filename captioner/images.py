@@ -1,0 +1,216 @@
+"""Any picture a user may hand in becomes upright 8-bit RGB, safely, and then a normalised square
+tensor; encoders, caption files and heatmaps live elsewhere.
+
+Shapes: `H, W` pixels of the picture, `S` side of the square the encoder sees.
+"""
+
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from .errors import InputError
+
+Picture: TypeAlias = str | Path | Image.Image | torch.Tensor | np.ndarray
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 89_000_000
+
+# What undoes each EXIF orientation; 1, and any value the standard lacks, is upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_filters_lock = threading.Lock()
+
+
+def load_image(picture: Picture) -> Image.Image:
+    """The picture as a new, upright, 8-bit RGB image that carries no metadata.
+
+    A file must be a regular one of at most 64 MB and 89 million pixels, in JPEG, PNG, BMP, GIF,
+    WebP or TIFF; of an animation the first frame counts. EXIF orientation is applied, and ignored
+    where the EXIF block is broken. 16-bit grey is scaled by 1/257, transparency is laid on white.
+    Tensors are `(3, H, W)`, uint8 in [0, 255] or float in [0, 1]; arrays are `(H, W, 3)` uint8.
+
+    Raises InputError, which names the file and the reason, for everything else.
+    """
+    if isinstance(picture, str | Path):
+        return _from_file(Path(picture))
+    if isinstance(picture, Image.Image):
+        return _decode(picture, "the PIL image")
+    if isinstance(picture, torch.Tensor):
+        return _from_tensor(picture)
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture)
+    raise InputError(
+        "a picture is a path, a PIL image, a (3, H, W) tensor or an (H, W, 3) array, "
+        f"got {type(picture).__name__}"
+    )
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Turns an RGB picture into the `(3, S, S)` float32 tensor that an encoder expects.
+
+    The whole picture is squashed to S x S (bicubic, antialiased): nothing is cropped, flipped or
+    padded, so the feature grid covers the whole picture and attention can be drawn back on it.
+    Values are scaled to [0, 1] and normalised by `mean` and `std` per channel, ImageNet's unless
+    given. `Transform(**json.loads(json.dumps(asdict(transform))))` equals `transform`.
+    """
+
+    size: int
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise InputError(f"size must be at least 1, got {self.size}")
+        for name in ("mean", "std"):
+            values = tuple(float(value) for value in getattr(self, name))
+            if len(values) != 3:
+                raise InputError(f"{name} must have 3 values, red green blue, got {len(values)}")
+            object.__setattr__(self, name, values)
+        if min(self.std) <= 0:
+            raise InputError(f"std must be above 0, got {self.std}")
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        if image.mode != "RGB":
+            raise InputError(f"expected an RGB picture, got mode {image.mode}; use load_image")
+        if image.size != (self.size, self.size):
+            image = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (3, S, S) uint8, a view
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        scaled = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        return scaled.div_(255).sub_(mean).div_(std)
+
+
+def _from_file(path: Path) -> Image.Image:
+    where = repr(str(path))
+    try:
+        status = path.stat()  # before open, which waits for ever on a pipe
+    except FileNotFoundError:
+        raise InputError(f"{where}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where}: cannot be read: {error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{where}: is a folder, not a picture")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{where}: is not a regular file")
+    if status.st_size == 0:
+        raise InputError(f"{where}: the file is empty")
+    if status.st_size > MAX_BYTES:
+        raise InputError(f"{where}: {status.st_size:,} bytes, at most {MAX_BYTES:,} are read")
+    try:
+        with path.open("rb") as file:
+            with _quiet():
+                image = Image.open(file, formats=FORMATS)
+            return _decode(image, where)
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit, lower or far above ours
+        raise InputError(f"{where}: too many pixels: {error}") from error
+    except UnidentifiedImageError as error:
+        wanted = ", ".join(FORMATS)
+        raise InputError(f"{where}: not a picture in any of the formats {wanted}") from error
+    except Exception as error:  # broken files make the decoders raise nearly anything
+        raise InputError(f"{where}: cannot be read: {error or type(error).__name__}") from error
+
+
+def _decode(image: Image.Image, where: str) -> Image.Image:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{where}: {width} x {height} pixels, at most {MAX_PIXELS:,} are decoded; shrink it"
+        )
+    if width * height == 0:
+        raise InputError(f"{where}: has no pixels ({width} x {height})")
+    try:
+        if image.format == "TIFF":
+            with _quiet():  # the one decoder that parses metadata, and warns of it, while it loads
+                image.load()
+        image.load()
+    except Exception as error:
+        raise InputError(
+            f"{where}: cannot be decoded, broken or cut short: {error or type(error).__name__}"
+        ) from error
+    method = _UPRIGHT.get(_orientation(image))
+    if method is not None:
+        image = image.transpose(method)
+    return _to_rgb(image, where)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        with _quiet():
+            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a broken block says nothing about the pixels
+        return 1
+
+
+def _to_rgb(image: Image.Image, where: str) -> Image.Image:
+    if image.mode == "F":
+        raise InputError(
+            f"{where}: holds floating point values of unknown range; save it with 8 bits"
+        )
+    if image.mode.startswith("I"):  # "I;16" and its kin, or "I" where Pillow widens 16 to 32 bits
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise InputError(
+                f"{where}: grey values from {values.min()} to {values.max()} do not fit in 16 bits"
+            )
+        image = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
+    rgb = image.convert("RGB")
+    rgb.info = {}  # else the orientation tag would turn the picture again at the next load
+    return rgb
+
+
+def _from_tensor(tensor: torch.Tensor) -> Image.Image:
+    if tensor.ndim != 3 or tensor.shape[0] != 3 or tensor.numel() == 0:
+        raise InputError(f"a picture tensor has the shape (3, H, W), got {tuple(tensor.shape)}")
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        low, high = tensor.min().item(), tensor.max().item()
+        if not (low >= 0 and high <= 1):  # true for NaN too
+            raise InputError(
+                f"a float picture tensor lies in [0, 1] and is not normalised, got {low} to {high}"
+            )
+        tensor = tensor.float().mul(255).round().to(torch.uint8)
+    if tensor.dtype != torch.uint8:
+        raise InputError(f"a picture tensor is uint8 or float in [0, 1], got {tensor.dtype}")
+    return _from_array(tensor.permute(1, 2, 0).numpy())
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+        raise InputError(f"a picture array has the shape (H, W, 3), got {array.shape}")
+    if array.dtype != np.uint8:
+        raise InputError(f"a picture array is uint8, got {array.dtype}")
+    return Image.fromarray(array)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ignores what Pillow warns of, for the short calls that read headers and metadata.
+
+    Filters belong to the process, so threads take turns here; pixels are decoded outside.
+    """
+    with _filters_lock, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield

@@ -1,0 +1,85 @@
+"""Scores of captions against references: BLEU with its signature; nothing here runs a model."""
+
+import sys
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Sized
+from fractions import Fraction
+from importlib.metadata import version
+from typing import TypeVar
+
+from .errors import InputError
+from .text import split_words
+
+Id = TypeVar("Id", bound=Hashable)
+
+
+def bleu(
+    hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
+) -> dict[str, float]:
+    """Corpus BLEU-1 to BLEU-4 of lists of words, 0-100, keyed "BLEU-1" to "BLEU-4".
+
+    Papineni et al. 2002 as nltk computes it, unsmoothed: counts are summed over the corpus before
+    they are divided, and brevity is judged by the reference closest in length (the shorter of two
+    as close). An order without a match is 0. An n-gram order longer than a hypothesis counts as
+    one miss, so captions of fewer than four words score a trifle lower than in coco-caption.
+
+    hypotheses: one list of words per picture; it may be empty.
+    references: for each picture, at least one list of words.
+    """
+    if not hypotheses:
+        raise InputError("there are no captions to score")
+    if len(hypotheses) != len(references):
+        raise InputError(
+            f"every caption needs its references, got {len(hypotheses)} captions "
+            f"and references of {len(references)} pictures"
+        )
+    for i, (hypothesis, several) in enumerate(zip(hypotheses, references, strict=True)):
+        if not several:
+            raise InputError(f"picture {i} has no references")
+        if any(isinstance(words, str) for words in (hypothesis, several, *several)):
+            raise InputError(f"BLEU compares lists of words, picture {i} has a string; split it")
+
+    from nltk.translate.bleu_score import corpus_bleu
+
+    weights = [(1.0,), (1 / 2,) * 2, (1 / 3,) * 3, (1 / 4,) * 4]
+    scores = corpus_bleu(references, hypotheses, weights, smoothing_function=_no_smoothing)
+    # A precision of "almost zero" leaves at most 1e-77 of a score; that stands for zero.
+    return {f"BLEU-{n}": 100.0 * s if s > 1e-70 else 0.0 for n, s in enumerate(scores, start=1)}
+
+
+def _no_smoothing(precisions: list[Fraction], **_: object) -> list[Fraction | float]:
+    """What nltk does without smoothing, less its warning: it needs the logarithm of each."""
+    return [precision or sys.float_info.min for precision in precisions]
+
+
+def score(captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) -> dict[str, float]:
+    """`bleu` of raw sentences, one for each picture id; both sides must name the same pictures."""
+    uncaptioned = [id for id in references if id not in captions]
+    unreferenced = [id for id in captions if id not in references]
+    for ids, trouble in ((uncaptioned, "have no caption"), (unreferenced, "have no references")):
+        if ids:
+            named = ", ".join(map(repr, ids[:10])) + (", ..." if len(ids) > 10 else "")
+            raise InputError(f"{len(ids)} of the pictures to score {trouble}: {named}")
+    for id, several in references.items():
+        if isinstance(several, str):
+            raise InputError(f"the references of picture {id!r} must be a list, got a string")
+    return bleu(
+        [split_words(captions[id]) for id in captions],
+        [[split_words(sentence) for sentence in references[id]] for id in captions],
+    )
+
+
+def signature(references: Iterable[Sized]) -> str:
+    """How the scores were made, to be printed with them.
+
+    references: the references of each picture, of which only the number counts.
+    """
+    from . import __version__
+
+    counts = {len(several) for several in references}
+    if not counts:
+        raise InputError("there are no references to describe")
+    number = "-".join(str(count) for count in sorted({min(counts), max(counts)}))
+    return (
+        f"BLEU|tokens:ptb-coco|case:lower|references:{number}|brevity:closest|smoothing:none"
+        f"|nltk:{version('nltk')}|captioner:{__version__}"
+    )

@@ -1,0 +1,102 @@
+"""Frozen dataclasses <-> command line <-> plain dict; nothing else.
+
+Each module declares the options it uses as a frozen dataclass of `option(...)` fields; the field's
+name is the flag, its annotation the type, its default the default.
+"""
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import InputError
+
+T = TypeVar("T")
+
+
+def option(default: Any, help: str, *, choices: Sequence[str] | None = None) -> Any:
+    """A dataclass field that knows its help text and, for words, the ones allowed."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+def _value_type(annotation: Any) -> Any:
+    """`int | None` -> int: what one value on the command line is read as."""
+    if isinstance(annotation, types.UnionType):
+        return next(part for part in typing.get_args(annotation) if part is not type(None))
+    return annotation
+
+
+def add_options(parser: argparse.ArgumentParser, cls: type, title: str) -> None:
+    """Add one flag per field of the dataclass `cls`, in a help group called `title`."""
+    group = parser.add_argument_group(title)
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if "help" not in field.metadata:
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        text = field.metadata["help"]
+        kind = _value_type(hints[field.name])
+        if kind is bool:
+            action = argparse.BooleanOptionalAction if field.default else "store_true"
+            group.add_argument(flag, action=action, default=field.default, help=text)
+            continue
+        if field.default is not None:
+            text += " (default: %(default)s)"
+        group.add_argument(
+            flag,
+            type=kind,
+            default=field.default,
+            choices=field.metadata["choices"],
+            metavar=None if field.metadata["choices"] else kind.__name__.upper(),
+            help=text,
+        )
+
+
+def from_arguments(cls: type[T], arguments: argparse.Namespace) -> T:
+    """The dataclass `cls` from the parsed flags that `add_options` added for it."""
+    return cls(
+        **{
+            field.name: getattr(arguments, field.name)
+            for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+            if hasattr(arguments, field.name)
+        }
+    )
+
+
+def to_dict(options: Any) -> dict[str, Any]:
+    """A dict that JSON can hold; paths become strings."""
+    return {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in dataclasses.asdict(options).items()
+    }
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+    """The dataclass `cls` from a plain dict; unknown names raise InputError."""
+    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InputError(
+            f"unknown option {', '.join(map(repr, unknown))} for {cls.__name__}; "
+            f"it has {', '.join(sorted(known))}"
+        )
+    return cls(**values)
+
+
+def check_at_least(options: Any, minimum: float, *names: str) -> None:
+    """Raise InputError for the first named field below `minimum`; None passes."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < minimum:
+            raise InputError(f"{name} must be at least {minimum}, got {value}")
+
+
+def check_share(options: Any, *names: str) -> None:
+    """Raise InputError for the first named field outside [0, 1)."""
+    for name in names:
+        value = getattr(options, name)
+        if not 0 <= value < 1:
+            raise InputError(f"{name} must be at least 0 and below 1, got {value}")

@@ -1,0 +1,184 @@
+"""The words of a sentence and the numbers of words; nothing here reads caption files."""
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .errors import InputError
+
+PAD, START, END, UNKNOWN = 0, 1, 2, 3
+SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
+FORMAT = 1
+
+# Typographic signs and what they count as: apostrophes, hyphens, and signs that are dropped.
+_SIGNS = {
+    **dict.fromkeys("‘’‛´ʼ", "'"),
+    **dict.fromkeys("‐‑", "-"),
+    **dict.fromkeys("“”„‟«»‹›‚…–—―", " "),
+}
+# What is written as one piece and counts as other words; the brackets are the treebank's.
+_SPELLED = {
+    "(": ("-lrb-",),
+    ")": ("-rrb-",),
+    "[": ("-lsb-",),
+    "]": ("-rsb-",),
+    "{": ("-lcb-",),
+    "}": ("-rcb-",),
+    "cannot": ("can", "not"),
+    "gimme": ("gim", "me"),
+    "gonna": ("gon", "na"),
+    "gotta": ("got", "ta"),
+    "lemme": ("lem", "me"),
+    "wanna": ("wan", "na"),
+}
+_BRACKETS = {words[0]: sign for sign, words in _SPELLED.items() if len(words) == 1}
+_JOIN_BEFORE = {*")]}", "n't", "'s", "'m", "'re", "'ll", "'d", "'ve", "not", "me", "na", "ta"}
+_JOIN_AFTER = {*"([{"}
+
+_ABBREVIATIONS = (
+    "mr|mrs|ms|dr|prof|st|jr|sr|etc|vs|cf|inc|co|corp|ltd|bros|dept|univ|assn|est|ave|blvd|rd|ft|mt"
+    "|gen|sen|rep|gov|rev|hon|lt|col|sgt|capt|maj|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec"
+    "|mon|tue|tues|wed|thu|thurs|fri"
+)
+_MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M")
+_LETTER = rf"[\w{_MARKS}]"
+_LETTERS = rf"(?:(?!n't(?!{_LETTER})){_LETTER})+"  # as many as stand before a closing "n't"
+_WORD = re.compile(
+    rf"""
+      -[lr][rsc]b- | <unk>                                        # brackets spelled out
+    | 'n'(?!t) | (?:n't | '(?:s|m|re|ll|d|ve|n|em|til|cause|\d0s))(?!{_LETTER})
+    | no\.(?=\ *\d) | (?:{_ABBREVIATIONS})\.(?!{_LETTER})         # no. 5, mr.
+    | (?:[a-z]\.)+(?!{_LETTER})                                   # u.s., a.
+    | \d+(?:[.,:]\d+)+(?:-{_LETTERS})*                            # 1,000 7:15 2.5-inch
+    | (?:[cdlos]|ma|qu)'(?!(?:re|ll|ve)(?!{_LETTER}))(?=\w\w){_LETTERS}   # o'clock, ma'am
+    | {_LETTERS}(?:[-/.]{_LETTERS})*                              # dog, t-shirt, and/or, mp3
+    | [\#@](?=[^\W\d]){_LETTERS}                                  # #hashtag
+    | [!?]{{2,}} | [^\s.,:;'"`!?-]                                # other signs; these are dropped
+    """,
+    re.VERBOSE,
+)
+
+
+def split_words(sentence: str) -> list[str]:
+    """The lower-cased words of a sentence, as the COCO caption scores count them.
+
+    Follows the tokeniser of the Penn Treebank ("don't" is "do", "n't"; a bracket is "-lrb-") and
+    then drops the punctuation that coco-caption drops. Line breaks, control characters and what
+    lies outside the Basic Multilingual Plane (emoji) count as spaces.
+    """
+    plain = re.sub(r"[^ -~]", _plain, unicodedata.normalize("NFC", sentence)).lower()
+    return [word for piece in _WORD.findall(plain) for word in _SPELLED.get(piece, (piece,))]
+
+
+def _plain(match: re.Match[str]) -> str:
+    sign = match[0]
+    return _SIGNS.get(sign, sign if sign.isprintable() and sign <= "\uffff" else " ")
+
+
+def join_words(words: Sequence[str]) -> str:
+    """A readable sentence of these words; `split_words` takes it apart into the same words again.
+
+    The endings of contractions and the insides of brackets are joined without a space wherever
+    that leaves the words as they are.
+    """
+    pieces: list[str] = []
+    for word in words:
+        written = _BRACKETS.get(word, word)
+        last = pieces[-1] if pieces else ""
+        joins = last and (written in _JOIN_BEFORE or last[-1] in _JOIN_AFTER)
+        if joins and split_words(last + written) == [*split_words(last), word]:
+            pieces[-1] = last + written
+        else:
+            pieces.append(written)
+    return " ".join(pieces)
+
+
+class Vocabulary:
+    """The words a model knows; a word's token is its place, after the four special tokens.
+
+    `words` (and the argument of that name) leaves the specials out, `len` counts them: it is the
+    number of tokens, V. Raises `InputError` for a word that is empty, has a space in it, comes
+    twice, or is written like a special.
+    """
+
+    PAD, START, END, UNKNOWN = PAD, START, END, UNKNOWN
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = tuple(words)
+        self._tokens: dict[str, int] = {}
+        for token, word in enumerate(self.words, start=len(SPECIALS)):
+            if not isinstance(word, str) or word.split() != [word]:
+                raise InputError(f"a vocabulary holds words without spaces, got {word!r}")
+            if word in SPECIALS or word in self._tokens:
+                which = "is reserved" if word in SPECIALS else "comes twice"
+                raise InputError(f"the word {word!r} {which}; a vocabulary holds plain words once")
+            self._tokens[word] = token
+
+    @classmethod
+    def build(cls, captions: Iterable[Sequence[str]], min_count: int = 1) -> "Vocabulary":
+        """The words that occur at least `min_count` times in captions given as lists of words.
+
+        The most frequent word comes first, words of like frequency in alphabetical order.
+        """
+        if min_count < 1:
+            raise InputError(f"min_count must be at least 1, got {min_count}")
+        counts: Counter[str] = Counter()
+        for caption in captions:
+            if isinstance(caption, str):
+                raise InputError(
+                    f"captions must be lists of words, got {caption!r}; split it first"
+                )
+            counts.update(caption)
+        del counts[SPECIALS[UNKNOWN]]  # captions may come with their rare words struck out
+        kept = [word for word, count in counts.items() if count >= min_count]
+        if not kept:
+            raise InputError(f"no word occurs {min_count} times in the captions; lower min_count")
+        return cls(sorted(kept, key=lambda word: (-counts[word], word)))
+
+    def __len__(self) -> int:
+        return len(SPECIALS) + len(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._tokens
+
+    def encode(self, words: Iterable[str]) -> list[int]:
+        """One token for each word, `UNKNOWN` where the word is not known; adds no start or end."""
+        return [self._tokens.get(word, UNKNOWN) for word in words]
+
+    def decode(self, tokens: Iterable[int]) -> list[str]:
+        """The words of the tokens up to the first `END`; `PAD` and `START` are left out."""
+        words = []
+        for token in map(int, tokens):
+            if not 0 <= token < len(self):
+                raise InputError(f"token {token} is not one of the {len(self)} of the vocabulary")
+            if token == END:
+                break
+            if token not in (PAD, START):
+                words.append((*SPECIALS, *self.words)[token])
+        return words
+
+    def save(self, path: str | Path) -> None:
+        """Writes JSON, one word to a line."""
+        content = {"format": FORMAT, "words": self.words}
+        text = json.dumps(content, ensure_ascii=False, indent=0)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Vocabulary":
+        """Reads what `save` wrote; raises `InputError`, naming the file, for anything else."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path}: not a readable vocabulary ({error})") from error
+        if not isinstance(content, dict) or not isinstance(content.get("words"), list):
+            raise InputError(f"{path}: not a vocabulary, there is no list of words in it")
+        if content.get("format") != FORMAT:
+            found = content.get("format")
+            raise InputError(f"{path}: has format {found!r}, this version reads format {FORMAT}")
+        try:
+            return cls(content["words"])
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None

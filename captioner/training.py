@@ -1,0 +1,347 @@
+"""fit: the one training loop. It knows a model by `loss(batch)` and a checkpoint by `save`.
+
+What the scores are, where batches come from and what a checkpoint holds is the caller's.
+"""
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
+
+from . import distributed
+from .batches import Batch
+from .errors import InputError, Interrupted
+from .losses import Loss
+from .options import check_at_least, check_share, option
+
+BAD_STEPS = 3  # so many gradients in a row that are not finite end the training
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train; the batch is counted in pictures, each with all its captions."""
+
+    epochs: int = option(10, "times through the training pictures, at most")
+    batch_size: int = option(32, "pictures per step, over all processes")
+    learning_rate: float = option(1.5e-3, "highest learning rate")
+    encoder_learning_rate: float = option(1e-4, "the same for the encoder, where it is trained")
+    weight_decay: float = option(0.01, "AdamW's decay of weight matrices")
+    warmup: float = option(0.1, "share of all steps in which the rate rises, before the cosine")
+    clip: float = option(1.0, "largest norm of the gradient")
+    patience: int = option(4, "epochs without a better validation score before stopping")
+    beam_size: int = option(3, "beam size of the validation captions")
+    precision: str = option(
+        "auto", "auto: bfloat16 where the device has it", choices=("auto", "float32", "bfloat16")
+    )
+    seed: int = option(0, "seed of weights, dropout and order")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "epochs", "batch_size", "patience", "beam_size")
+        check_at_least(self, 0, "weight_decay", "seed")
+        check_share(self, "warmup")
+        for name in ("learning_rate", "encoder_learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+@dataclass
+class Progress:
+    """How far the training is, in plain values that a checkpoint can hold."""
+
+    epoch: int = 0  # epochs finished
+    batch: int = 0  # batches done of the one under way
+    step: int = 0  # optimizer steps in all
+    best_score: float | None = None
+    best_epoch: int = 0
+    sums: dict[str, float] = field(default_factory=dict)  # this epoch: words, seconds, loss*words
+    history: list[dict[str, Any]] = field(default_factory=list)  # the rows of log.jsonl
+
+    def finished(self, options: TrainingOptions) -> bool:
+        """Whether the epochs or the patience are used up."""
+        waited = self.epoch - self.best_epoch
+        return self.epoch >= options.epochs or waited >= options.patience
+
+    def add(self, loss: Loss, seconds: float) -> None:
+        """Take one step's loss into this epoch's sums, weighed by its words."""
+        values = {"words": 1.0, "loss": float(loss.value)}
+        values |= {name: float(value) for name, value in loss.parts.items()}
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value * loss.count
+        self.sums["seconds"] = self.sums.get("seconds", 0.0) + seconds
+
+    def means(self) -> dict[str, float]:
+        """This epoch's loss and its parts per word, and the words per second."""
+        words, seconds = self.sums["words"], self.sums["seconds"]
+        means = {k: v / words for k, v in self.sums.items() if k not in ("words", "seconds")}
+        return {**means, "words_per_second": words / seconds}
+
+
+@dataclass
+class _Session:
+    """What one run of `fit` works with."""
+
+    model: nn.Module  # what is called: the model, or its data-parallel wrapper
+    options: TrainingOptions
+    optimizer: AdamW
+    schedule: LambdaLR
+    progress: Progress
+    device: torch.device
+    steps: int  # of an epoch
+    stop: list[int]  # signals received
+
+    def told_to_stop(self) -> bool:
+        """Whether any process got a signal: all must stop after the same step."""
+        if distributed.world_size() == 1:
+            return bool(self.stop)
+        signals = distributed.gather(self.stop[:1])
+        self.stop[:] = [signum for received in signals for signum in received]
+        return bool(self.stop)
+
+    def state(self) -> dict[str, Any]:
+        """All that resuming needs beyond the weights; every process must call this."""
+        generators = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "progress": asdict(self.progress),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generators": distributed.gather(generators),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        if len(state["generators"]) != distributed.world_size():
+            raise InputError(
+                f"the run was trained by {len(state['generators'])} processes, these are "
+                f"{distributed.world_size()}; resume with as many"
+            )
+        self.progress = Progress(**state["progress"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        generators = state["generators"][distributed.rank()]
+        torch.set_rng_state(generators["cpu"])
+        if self.device.type == "cuda" and "cuda" in generators:
+            torch.cuda.set_rng_state(generators["cuda"], self.device)
+
+
+def fit(
+    model: nn.Module,
+    batches: Callable[[int, int], Iterable[Batch]],
+    steps_per_epoch: int,
+    options: TrainingOptions,
+    *,
+    evaluate: Callable[[], dict[str, float]],
+    watch: str,
+    save: Callable[[str, dict[str, Any], dict[str, float]], None],
+    log: Path,
+    device: torch.device,
+    resume: dict[str, Any] | None = None,
+) -> Progress:
+    """Train until the epochs are over or `patience` of them brought no better `watch`ed score.
+
+    batches(epoch, first): the epoch's batches from number `first` on. evaluate(): the scores
+    after an epoch, higher is better, by free decoding. save(name, training_state, scores):
+    writes the checkpoint "last" or "best". log: rewritten after every epoch, one JSON row each.
+    resume: a training state that `save` was given; continues as if never stopped.
+    Raises Interrupted on SIGINT or SIGTERM once "last" is saved, FloatingPointError when the
+    gradient stays without a finite value; what was saved before is kept.
+    """
+    optimizer = AdamW(parameter_groups(model, options))
+    schedule = LambdaLR(optimizer, _rate(options.warmup, steps_per_epoch * options.epochs))
+    torch.manual_seed(options.seed + distributed.rank())
+    parallel = DistributedDataParallel(model) if distributed.world_size() > 1 else model
+    session = _Session(
+        parallel, options, optimizer, schedule, Progress(), device, steps_per_epoch, []
+    )
+    if resume is not None:
+        session.restore(resume)
+    progress = session.progress
+
+    def save_as(name: str, scores: dict[str, float]) -> None:
+        state = session.state()
+        if distributed.is_first():
+            save(name, state, scores)
+        distributed.barrier()
+
+    with _collect_signals(session.stop):
+        while not progress.finished(options):
+            _train_epoch(session, batches)
+            if progress.batch < steps_per_epoch:
+                save_as("last", {})
+                raise Interrupted(session.stop[0])
+            row = {"epoch": progress.epoch + 1, "step": progress.step, **progress.means()}
+            started = time.perf_counter()
+            scores = evaluate()
+            row |= {**scores, "evaluation_seconds": time.perf_counter() - started}
+            progress.history.append({key: round(value, 6) for key, value in row.items()})
+            progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
+            better = _is_better(scores[watch], progress.best_score)
+            if better:
+                progress.best_score, progress.best_epoch = scores[watch], progress.epoch
+                save_as("best", scores)
+            save_as("last", scores)
+            if distributed.is_first():
+                _write_log(log, progress.history)
+                _tell(progress.history[-1], watch, better)
+            if session.told_to_stop() and not progress.finished(options):
+                raise Interrupted(session.stop[0])
+    return progress
+
+
+def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch]]) -> None:
+    """The rest of the epoch under way, or as much of it as a signal leaves."""
+    options, progress = session.options, session.progress
+    session.model.train()
+    bad = 0
+    started = time.perf_counter()
+    with tqdm(
+        desc=f"epoch {progress.epoch + 1}/{options.epochs}",
+        total=session.steps,
+        initial=progress.batch,
+        unit="batch",
+        disable=not distributed.is_first(),
+        leave=False,
+    ) as bar:
+        for batch in batches(progress.epoch, progress.batch):
+            loss, finite = _step(session, batch.to(session.device))
+            bad = 0 if finite else bad + 1
+            if bad == BAD_STEPS:
+                raise FloatingPointError(
+                    f"the gradient was not finite {bad} times in a row, at step {progress.step} "
+                    f"and learning rate {session.schedule.get_last_lr()[0]:.2g}, the last time "
+                    f"for pictures {list(batch.ids)[:5]}; lower the learning rate"
+                )
+            progress.step += 1
+            progress.batch += 1
+            now = time.perf_counter()
+            if finite:
+                progress.add(loss, now - started)
+            started = now
+            bar.set_postfix_str(_status(session), refresh=False)
+            bar.update()
+            if session.told_to_stop():
+                return
+
+
+def _step(session: _Session, batch: Batch) -> tuple[Loss, bool]:
+    """One optimizer step; skipped, and False returned, where the gradient is not finite."""
+    precision = choose_precision(session.options.precision, session.device)
+    with torch.autocast(session.device.type, precision, enabled=precision != torch.float32):
+        loss: Loss = session.model(batch)
+    # Processes are averaged: each weighs as many words as it has, not one of world_size.
+    words = distributed.total(torch.tensor(float(loss.count), device=session.device))
+    session.optimizer.zero_grad(set_to_none=True)
+    (loss.value * (loss.count * distributed.world_size() / words)).backward()
+    norm = nn.utils.clip_grad_norm_(session.model.parameters(), session.options.clip)
+    finite = bool(norm.isfinite())
+    if finite:
+        session.optimizer.step()
+    session.schedule.step()
+    return loss, finite
+
+
+def parameter_groups(model: nn.Module, options: TrainingOptions) -> list[dict[str, Any]]:
+    """The trained parameters by learning rate (the encoder has its own) and decay (matrices)."""
+    groups = []
+    for in_encoder, rate in (
+        (False, options.learning_rate),
+        (True, options.encoder_learning_rate),
+    ):
+        chosen = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and name.startswith("encoder.") == in_encoder
+        ]
+        for decayed in (True, False):
+            parameters = [p for p in chosen if (p.ndim > 1) == decayed]
+            decay = options.weight_decay if decayed else 0.0
+            if parameters:
+                groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
+    return groups
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """bfloat16 or float32; "auto" takes bfloat16 on GPUs that have it and on CPUs with AMX."""
+    if name == "auto":
+        if device.type == "cuda":
+            name = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        else:
+            has_amx = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+            name = "bfloat16" if has_amx else "float32"
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _rate(warmup: float, steps: int) -> Callable[[int], float]:
+    """Share of the highest learning rate at a step: a linear rise, then half a cosine to 0."""
+    rising = max(1, round(warmup * steps))
+
+    def share(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
+
+    return share
+
+
+def _is_better(score: float, best: float | None) -> bool:
+    return math.isfinite(score) and (best is None or score > best)
+
+
+@contextmanager
+def _collect_signals(received: list[int]) -> Iterator[None]:
+    """SIGINT and SIGTERM are noted; the second one ends the program as if this were not here."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(signum: int, frame: object) -> None:
+        received.append(signum)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+    for signum in before:
+        signal.signal(signum, note)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _status(session: _Session) -> str:
+    """Loss, words per second, and the time that training (without evaluation) still takes."""
+    progress, means = session.progress, session.progress.means()
+    left = session.options.epochs * session.steps - progress.step
+    minutes = left * progress.sums["seconds"] / max(1, progress.batch) / 60
+    return (
+        f"loss {means['loss']:.3f}, {means['words_per_second']:,.0f} words/s, "
+        f"{minutes:.1f} min left in all"
+    )
+
+
+def _tell(row: dict[str, Any], watch: str, better: bool) -> None:
+    tqdm.write(
+        f"epoch {row['epoch']}: loss {row['loss']:.3f}, {row['words_per_second']:,.0f} words/s, "
+        f"validation {watch} {row[watch]:.2f}" + (" (best so far)" if better else "")
+    )
+
+
+def _write_log(path: Path, rows: list[dict[str, Any]]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    os.replace(part, path)

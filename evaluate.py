@@ -1,0 +1,103 @@
+"""Caption a split with a trained model and score the captions: python evaluate.py --help."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from captioner import checkpoint, demo, metrics
+from captioner.batches import Pictures
+from captioner.captioner import Captioner
+from captioner.data import READERS, split_name
+from captioner.errors import InputError, run_command
+from captioner.evaluation import Evaluation, evaluate
+from captioner.features import PictureFiles
+from captioner.filters import DecodingOptions
+from captioner.options import add_options, from_arguments, option
+from train import CHECKPOINTS, load_data
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What to caption, with which model, and where the answers go."""
+
+    checkpoint: Path = option(None, "run or checkpoint directory (required)")
+    split: str = option("val", "train, val (or dev) or test")
+    data: Path | None = option(None, "data folder; the one of the checkpoint unless given")
+    format: str | None = option(None, "force the layout of the folder", choices=tuple(READERS))
+    output: Path | None = option(None, "folder for captions.json and scores.json")
+    batch_size: int = option(64, "pictures captioned at once")
+    workers: int = option(1, "processes that open pictures")
+    cache: Path = option(CHECKPOINTS / ".cache", "folder of the demo pictures")
+    device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
+
+
+def parse(argv: Sequence[str] | None) -> tuple[EvaluationOptions, DecodingOptions]:
+    parser = argparse.ArgumentParser(
+        description="Caption a split and score the captions.",
+        epilog="Without --output the files go to evaluation-SPLIT beside the checkpoint.",
+    )
+    add_options(parser, EvaluationOptions, "evaluation")
+    add_options(parser, DecodingOptions, "decoding")
+    arguments = parser.parse_args(argv)
+    if arguments.checkpoint is None:
+        parser.error("--checkpoint is required, for example checkpoints/demo-attention")
+    options = from_arguments(EvaluationOptions, arguments)
+    return options, from_arguments(DecodingOptions, arguments)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the scores and write them; raises InputError for users' mistakes."""
+    options, decoding = parse(argv)
+    split = split_name(options.split)
+    if decoding.num_captions != 1:
+        raise InputError("evaluation scores one caption a picture; leave --num-captions at 1")
+    read = checkpoint.load(options.checkpoint)
+    data = load_data(*data_source(options, read.config), options.cache)
+    examples = data.split(split)
+    captioner = Captioner.from_checkpoint(read, options.device)
+    files = PictureFiles([example.path for example in examples], captioner.transform)
+    result = evaluate(
+        captioner.model,
+        captioner.vocabulary,
+        examples,
+        Pictures(files.load, are_features=False),
+        decoding,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        shapes=demo.read_shapes(data.root, split),
+    )
+    print(f"{read.path} on {data.name}, {split} split, {len(examples)} pictures")
+    print(result.describe(metrics.signature([example.captions for example in examples])))
+    beside = read.path.parent if read.path.name in ("best", "last") else read.path
+    write_results(options.output or beside / f"evaluation-{split}", result)
+
+
+def data_source(
+    options: EvaluationOptions, config: dict[str, Any]
+) -> tuple[Path | None, str | None]:
+    """Where the data is: as asked, or where the checkpoint was trained (None: the demo)."""
+    if options.data is not None:
+        return options.data, options.format
+    trained_on = config["data"]
+    if trained_on["path"] is None:
+        return None, None
+    if not Path(trained_on["path"]).is_dir():
+        raise InputError(f"{trained_on['path']}, where the model was trained, is gone; use --data")
+    return Path(trained_on["path"]), options.format or trained_on["format"]
+
+
+def write_results(folder: Path, result: Evaluation) -> None:
+    """captions.json (COCO results) and scores.json (0-100)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    captions = [{"image_id": key, "caption": text} for key, text in result.texts.items()]
+    for name, content in (("captions.json", captions), ("scores.json", result.scores)):
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+    print(f"captions and scores: {folder}")
+
+
+if __name__ == "__main__":
+    run_command(main)

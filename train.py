@@ -1,0 +1,342 @@
+"""Train a captioning model: python train.py --help."""
+
+import argparse
+import hashlib
+import json
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from captioner import checkpoint, demo, distributed, metrics
+from captioner.batches import Batch, Pictures, TrainingBatches, encode_captions, epoch_order
+from captioner.captioner import pick_device
+from captioner.captioning import CaptioningModel, ModelOptions, build_model
+from captioner.data import READERS, CaptionData, Example, read_captions
+from captioner.encoders import SMALL_CNN, EncoderOptions, build_encoder
+from captioner.errors import InputError, run_command
+from captioner.evaluation import Evaluation, evaluate
+from captioner.features import PictureFiles, cached_features
+from captioner.filters import DecodingOptions
+from captioner.heatmaps import save_heatmap
+from captioner.images import Transform, load_image
+from captioner.options import add_options, from_arguments, option, to_dict
+from captioner.text import Vocabulary, split_words
+from captioner.training import Progress, TrainingOptions, fit
+
+CHECKPOINTS = Path("checkpoints")
+WATCH = "BLEU-4"
+HEATMAPS = 12
+
+# What suits an encoder that is learned from scratch on small pictures: a smaller decoder, too.
+SMALL_RECIPE = {
+    "image_size": 128,
+    "embedding_size": 128,
+    "hidden_size": 256,
+    "attention_size": 128,
+    "dropout": 0.1,
+    "encoder_learning_rate": 1.5e-3,
+    "epochs": 16,
+}
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What to train on."""
+
+    data: Path | None = option(None, "data folder; the generated demo data unless given")
+    format: str | None = option(None, "force the layout of the folder", choices=tuple(READERS))
+    min_count: int = option(5, "words that occur less often in training captions are <unk>")
+    workers: int = option(1, "processes that open pictures")
+    cache: Path = option(CHECKPOINTS / ".cache", "folder of feature maps and demo pictures")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where the run lives."""
+
+    run: str | None = option(None, "name of the run; else from data and model")
+    resume: bool = option(False, "continue the run exactly where it was saved last")
+    device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
+
+
+GROUPS = {
+    "data": DataOptions,
+    "encoder": EncoderOptions,
+    "model": ModelOptions,
+    "training": TrainingOptions,
+    "run": RunOptions,
+}
+
+
+def parse(argv: Sequence[str] | None) -> dict[str, Any]:
+    """The options of each group. The encoder named decides some of the defaults."""
+    parser = argparse.ArgumentParser(
+        description="Train a captioning model on the generated demo data or on --data.",
+        epilog="With the encoder small_cnn, which is learned from scratch, other defaults hold: "
+        + ", ".join(f"{name} {value}" for name, value in SMALL_RECIPE.items())
+        + ".",
+    )
+    for title, cls in GROUPS.items():
+        add_options(parser, cls, title)
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--encoder", default=SMALL_CNN)
+    if first.parse_known_args(argv)[0].encoder == SMALL_CNN:
+        parser.set_defaults(**SMALL_RECIPE)
+    arguments = parser.parse_args(argv)
+    return {title: from_arguments(cls, arguments) for title, cls in GROUPS.items()}
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that training works with, once the options have been turned into things."""
+
+    options: dict[str, Any]
+    device: torch.device
+    run: Path
+    data: CaptionData
+    config: dict[str, Any]
+    vocabulary: Vocabulary
+    model: CaptioningModel
+    training: list[Example]
+    held_out: list[Example]
+    pictures: Pictures  # of training, then held_out
+    resumed: checkpoint.Checkpoint | None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, and say how good the best checkpoint is; raises InputError for users' mistakes."""
+    options = parse(argv)
+    device = pick_device(options["run"].device)
+    with distributed.process_group(device):
+        job = prepare(options, device)
+        progress = train(job)
+        finish(job, progress)
+
+
+def prepare(options: dict[str, Any], device: torch.device) -> Job:
+    """Read the data, build vocabulary, encoder and model, and compute features if it is frozen."""
+    data = load_data(options["data"].data, options["data"].format, options["data"].cache)
+    training, held_out = data.split("train"), data.split("val")
+    chosen: EncoderOptions = options["encoder"]
+    transform = Transform(chosen.image_size)
+    config = describe(options, data, transform)
+    run = CHECKPOINTS / (options["run"].run or f"{data.name}-{options['model'].name}")
+    resumed = open_run(run, options["run"].resume, config)
+    say(data.summary())
+    vocabulary = Vocabulary.build(
+        (split_words(text) for example in training for text in example.captions),
+        options["data"].min_count,
+    )
+    torch.manual_seed(options["training"].seed)
+    encoder = build_encoder(
+        chosen.encoder, chosen.encoder_weights, fine_tune_from=chosen.fine_tune_encoder
+    )
+    model = build_model(encoder, len(vocabulary), options["model"]).to(device)
+    if resumed:
+        model.load_state_dict(resumed.weights)
+    if encoder.frozen and chosen.encoder_weights is None:
+        say(f"note: {chosen.encoder} is frozen with random weights; see --encoder-weights")
+    say(
+        f"{options['model'].name} with {'frozen' if encoder.frozen else 'trained'} "
+        f"{chosen.encoder}, {len(vocabulary)} words, "
+        f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained parameters"
+    )
+    paths = [example.path for example in (*training, *held_out)]
+    pictures = open_pictures(model, transform, paths, options["data"], device)
+    return Job(
+        options, device, run, data, config, vocabulary, model, training, held_out, pictures, resumed
+    )
+
+
+def load_data(path: Path | None, format: str | None, cache: Path) -> CaptionData:
+    """The data set at `path`, or the demo's, which is drawn into the cache if it is not there."""
+    if path is None:
+        path = cache / "demo"
+        if distributed.is_first():
+            demo.write_demo(path)
+        distributed.barrier()
+    return read_captions(path, format)
+
+
+def describe(options: dict[str, Any], data: CaptionData, transform: Transform) -> dict[str, Any]:
+    """The config that goes into checkpoints; plain values."""
+    digest = hashlib.sha256()
+    for example in data.examples:
+        digest.update(json.dumps([example.id, example.split, *example.captions]).encode())
+    return {
+        "task": "captioning",
+        "encoder": to_dict(options["encoder"]),
+        "model": to_dict(options["model"]),
+        "transform": json.loads(json.dumps(asdict(transform))),
+        "training": to_dict(options["training"]),
+        "data": {
+            "name": data.name,
+            "format": data.format,
+            "path": None if options["data"].data is None else str(data.root.resolve()),
+            "min_count": options["data"].min_count,
+            "fingerprint": digest.hexdigest(),
+        },
+    }
+
+
+def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Checkpoint | None:
+    """The checkpoint to continue from; refuses to overwrite a run, or to continue another one."""
+    if not resume:
+        if (run / "last").exists():
+            raise InputError(
+                f"{run} holds a run already; --resume continues it, --run NAME starts another "
+                "beside it, or delete it"
+            )
+        return None
+    resumed = checkpoint.load(run / "last")
+    was, now = flatten(resumed.config), flatten(config)
+    changed = [
+        f"{key} was {was.get(key)} and is {value}"
+        for key, value in now.items()
+        if was.get(key) != value and key not in ("data.path", "data.name", "training.patience")
+    ]
+    if changed:
+        raise InputError(f"{run} cannot be continued with other options: {'; '.join(changed)}")
+    return resumed
+
+
+def flatten(config: dict[str, Any]) -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        flat |= {f"{key}.{name}".rstrip("."): item for name, item in inner}
+    return flat
+
+
+def open_pictures(
+    model: CaptioningModel,
+    transform: Transform,
+    paths: Sequence[Path],
+    options: DataOptions,
+    device: torch.device,
+) -> Pictures:
+    """Feature maps from the cache for a frozen encoder, else the pictures themselves."""
+    if not model.encoder.frozen:
+        return Pictures(PictureFiles(paths, transform).load, are_features=False)
+
+    def cache() -> Pictures:
+        features = cached_features(
+            options.cache, model.encoder, transform, paths, device=device, workers=options.workers
+        )
+        return Pictures(features.load, are_features=True)
+
+    if distributed.is_first():
+        cache()
+    distributed.barrier()
+    return cache()
+
+
+def train(job: Job) -> Progress:
+    """Run the training loop over the job's data."""
+    options: TrainingOptions = job.options["training"]
+    captions = encode_captions(job.training, job.vocabulary)
+    ids = [example.id for example in job.training]
+    rank, world = distributed.rank(), distributed.world_size()
+
+    def order(epoch: int) -> list[list[int]]:
+        return epoch_order(captions, options.batch_size, options.seed, epoch, world)
+
+    def batches(epoch: int, first: int) -> Iterable[Batch]:
+        mine = [batch[rank::world] for batch in order(epoch)[first:]]
+        workers = 0 if job.pictures.are_features else job.options["data"].workers
+        return DataLoader(
+            TrainingBatches(job.pictures, ids, captions, mine),
+            batch_size=None,
+            num_workers=workers,
+            worker_init_fn=leave_signals_to_parent,
+            pin_memory=job.device.type == "cuda",
+        )
+
+    def save(name: str, training_state: dict[str, Any], scores: dict[str, float]) -> None:
+        weights = job.model.state_dict()
+        config = {**job.config, "scores": scores}
+        checkpoint.save(job.run / name, config, job.vocabulary, weights, training_state)
+
+    return fit(
+        job.model,
+        batches,
+        len(order(0)),
+        options,
+        evaluate=lambda: evaluate_held_out(job).scores,
+        watch=WATCH,
+        save=save,
+        log=job.run / "log.jsonl",
+        device=job.device,
+        resume=job.resumed.training_state() if job.resumed else None,
+    )
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """A loader worker must outlive Ctrl-C, so that the step under way can finish."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
+
+
+def evaluate_held_out(job: Job) -> Evaluation:
+    """Caption and score the val split with the model as it is now."""
+    first = len(job.training)
+    pictures = replace(
+        job.pictures, load=lambda indices: job.pictures.load([first + i for i in indices])
+    )
+    return evaluate(
+        job.model,
+        job.vocabulary,
+        job.held_out,
+        pictures,
+        DecodingOptions(beam_size=job.options["training"].beam_size),
+        workers=job.options["data"].workers,
+        shapes=demo.read_shapes(job.data.root, "val"),
+    )
+
+
+def finish(job: Job, progress: Progress) -> None:
+    """Score the best checkpoint, draw where it looked, and say what to do next."""
+    job.model.load_state_dict(checkpoint.load(job.run / "best").weights)
+    result = evaluate_held_out(job)
+    if not distributed.is_first():
+        return
+    beam_size = job.options["training"].beam_size
+    say(f"best epoch: {progress.best_epoch}; val split, beam size {beam_size}")
+    say(result.describe(metrics.signature([example.captions for example in job.held_out])))
+    if job.options["model"].attention:
+        folder = draw_heatmaps(job, result)
+        say(f"heatmaps: {folder}")
+    say(f"next: python -m captioner caption PICTURE --checkpoint {job.run}")
+
+
+def draw_heatmaps(job: Job, result: Evaluation) -> Path:
+    """Heatmaps of pictures spread over the val split."""
+    folder = job.run / "heatmaps"
+    for example in job.held_out[:: max(1, len(job.held_out) // HEATMAPS)][:HEATMAPS]:
+        hypothesis = result.hypotheses[example.id]
+        words = job.vocabulary.decode(hypothesis.tokens)
+        assert hypothesis.attention is not None
+        save_heatmap(
+            folder / f"{example.path.stem}.png",
+            load_image(example.path),
+            words,
+            hypothesis.attention[: len(words)],
+            title=result.texts[example.id],
+        )
+    return folder
+
+
+def say(text: str) -> None:
+    """Print for people; one process of several does."""
+    if distributed.is_first():
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    run_command(main)
