@@ -177,7 +177,9 @@ class ShowAttendAndTell(nn.Module):
         memory, state = self.start(batch_features(self, batch))
         inputs, targets = batch.tokens[..., :-1], batch.tokens[..., 1:]  # (B, C, T)
         words = self.dropout(self.embedding(inputs))
-        word_gates = self.word_gates(words)
+        # unbind, not an index at each step, whose gradient would be as large as all steps
+        word_gates = self.word_gates(words).unbind(2)  # T of (B, C, 4H)
+        words_at = words.unbind(2)
         captions = targets.shape[1]
         hidden = state["hidden"][:, None].expand(-1, captions, -1)
         cell = state["cell"][:, None].expand(-1, captions, -1)
@@ -185,9 +187,9 @@ class ShowAttendAndTell(nn.Module):
         received = hidden.new_zeros((), dtype=torch.float32)
         for t, running in enumerate(batch.columns):
             hidden, cell, context, attention = self._advance(
-                word_gates[:, :running, t], hidden[:, :running], cell[:, :running], memory
+                word_gates[t][:, :running], hidden[:, :running], cell[:, :running], memory
             )
-            steps.append((words[:, :running, t], hidden, context))
+            steps.append((words_at[t][:, :running], hidden, context))
             real = (targets[:, :running, t] != 0)[..., None]
             received = received + F.pad(attention * real, (0, 0, 0, captions - running))
         answers = torch.cat([targets[:, :c, t].flatten() for t, c in enumerate(batch.columns)])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORMAP = "inferno"
-GAMMA = 2 / 3  # of the colour scale: below 1, or one sharp map blackens all the broad ones
+GAMMA = 0.6  # of the colour scale: below 1, or one sharp map blackens all the broad ones
 ENDINGS = ("png", "jpg", "jpeg", "webp", "tif", "tiff", "pdf", "svg")
 _FUNCTION_WORDS = frozenset(
     "a an and are as at be by for from has have he her his in into is it its next of off on onto "
@@ -41,17 +41,23 @@ def upsample(attention: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     their centre. In between runs a monotone cubic (Steffen 1990), so that nothing exceeds or
     undercuts the cells around it: no map turns negative and the strongest cell stays strongest.
     """
-    rows = _interpolate(np.asarray(attention, dtype=np.float64).swapaxes(-1, -2), size[0])
-    return _interpolate(rows.swapaxes(-1, -2), size[1])
+    attention = np.asarray(attention, dtype=np.result_type(attention, np.float32))
+    tall = _interpolate(attention.swapaxes(-1, -2), size[0])  # (..., w, H)
+    return _interpolate(tall.swapaxes(-1, -2), size[1])
 
 
 def overlay(image: Image.Image, attention: np.ndarray, *, vmax: float | None = None) -> Image.Image:
     """The picture in dimmed grey, coloured where the attention `(h, w)` lies; RGB, as large.
 
     Colour and opacity grow with the map from 0 to `vmax`, the map's own maximum where None.
+    Raises InputError for maps of another shape, with negative or infinite values.
     """
     attention = _checked(attention, 2)
-    return _blend(image.convert("RGB"), attention, vmax or float(attention.max()))
+    if vmax is None:
+        vmax = float(attention.max())
+    elif not vmax > 0:
+        raise InputError(f"vmax must be above 0, got {vmax}")
+    return _blend(image.convert("RGB"), attention, vmax)
 
 
 def save_heatmap(
@@ -92,7 +98,7 @@ def save_heatmap(
 
 
 def _checked(attention: np.ndarray, ndim: int) -> np.ndarray:
-    attention = np.asarray(attention, dtype=np.float64)
+    attention = np.asarray(attention, dtype=np.float32)
     if attention.ndim != ndim or 0 in attention.shape[-2:]:
         wanted = "(T, h, w)" if ndim == 3 else "(h, w)"
         raise InputError(f"attention has the shape {wanted}, got {attention.shape}")
@@ -114,7 +120,7 @@ def _interpolate(values: np.ndarray, length: int) -> np.ndarray:
 
     position = (np.arange(length) + 0.5) * cells / length + 0.5  # in padded cells
     left = np.floor(position).astype(int)
-    t = position - left
+    t = (position - left).astype(values.dtype)
     p, q, p_slope, q_slope = (a[..., left + k] for a in (values, slopes) for k in (0, 1))
     return (
         p
@@ -128,12 +134,14 @@ def _blend(image: Image.Image, attention: np.ndarray, vmax: float) -> Image.Imag
     from matplotlib import colormaps
 
     strength = upsample(attention, (image.height, image.width)) / (vmax or 1)  # (H, W)
-    strength = strength.clip(0, 1) ** GAMMA
-    grey = np.asarray(image.convert("L"))[..., None] / 255  # (H, W, 1)
-    color = colormaps[COLORMAP](strength)[..., :3] * (0.8 + 0.35 * grey)  # the picture as relief
-    opacity = 0.05 + 0.65 * strength[..., None]
+    strength = strength.clip(0, 1)[..., None] ** GAMMA
+    grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255  # (H, W, 1)
+    palette = colormaps[COLORMAP](np.arange(256))[:, :3].astype(np.float32)
+    color = palette[np.rint(strength[..., 0] * 255).astype(np.uint8)]  # (H, W, 3)
+    color *= 0.8 + 0.35 * grey  # the picture stands out as relief
+    opacity = 0.05 + 0.65 * strength
     blended = (1 - opacity) * 0.65 * grey + opacity * color
-    return Image.fromarray((blended.clip(0, 1) * 255).round().astype(np.uint8))
+    return Image.fromarray(np.rint(blended.clip(0, 1) * 255).astype(np.uint8))
 
 
 def _figure(
@@ -163,7 +171,9 @@ def _figure(
         return x / width, 1 - (y + h) / height, w / width, h / height
 
     vmax = float(attention.max())
-    panels = [small, *(_blend(small, each, vmax) for each in attention)]
+    panels = [small]
+    for each in attention:  # six bits a colour show as well as eight and halve the file
+        panels.append(_blend(small, each, vmax).point(lambda value: value & 0xFC))
     for index, (word, shown) in enumerate(zip(["", *words], panels, strict=True)):
         row, column = divmod(index, columns)
         x = _MARGIN + column * (panel[0] + _GAP)

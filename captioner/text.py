@@ -45,18 +45,18 @@ _ABBREVIATIONS = (
 )
 _MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M")
 _LETTER = rf"[\w{_MARKS}]"
-_LETTERS = rf"(?:(?!n't(?!{_LETTER})){_LETTER})+"  # as many as stand before a closing "n't"
+_INNER = rf"(?:(?!n't(?!{_LETTER})){_LETTER})"  # a letter that does not begin a closing "n't"
 _WORD = re.compile(
     rf"""
-      -[lr][rsc]b- | <unk>                                        # brackets spelled out
+      -[lr][rsc]b- | <unk>
     | 'n'(?!t) | (?:n't | '(?:s|m|re|ll|d|ve|n|em|til|cause|\d0s))(?!{_LETTER})
-    | no\.(?=\ *\d) | (?:{_ABBREVIATIONS})\.(?!{_LETTER})         # no. 5, mr.
-    | (?:[a-z]\.)+(?!{_LETTER})                                   # u.s., a.
-    | \d+(?:[.,:]\d+)+(?:-{_LETTERS})*                            # 1,000 7:15 2.5-inch
-    | (?:[cdlos]|ma|qu)'(?!(?:re|ll|ve)(?!{_LETTER}))(?=\w\w){_LETTERS}   # o'clock, ma'am
-    | {_LETTERS}(?:[-/.]{_LETTERS})*                              # dog, t-shirt, and/or, mp3
-    | [\#@](?=[^\W\d]){_LETTERS}                                  # #hashtag
-    | [!?]{{2,}} | [^\s.,:;'"`!?-]                                # other signs; these are dropped
+    | no\.(?=\ *\d) | (?:{_ABBREVIATIONS})\.(?!{_LETTER})             # no. 5, mr.
+    | (?:[a-z]\.)+(?!{_LETTER})                                       # u.s., a.
+    | \d+(?:[.,:]\d+)+(?:-{_INNER}+)*                                 # 1,000 7:15 2.5-inch
+    | (?:[cdlos]|ma|qu)'(?!(?:re|ll|ve)(?!{_LETTER})){_INNER}{{2,}}   # o'clock, ma'am
+    | {_INNER}+(?:[-/.]{_INNER}+)*                                    # dog, t-shirt, and/or, mp3
+    | [\#@](?=[^\W\d]){_INNER}+                                       # #hashtag
+    | [!?]{{2,}} | [^\s.,:;'"`!?-]                                    # a sign, but for dropped ones
     """,
     re.VERBOSE,
 )

@@ -1,0 +1,482 @@
+"""Every kind of picture that users have handed to such a library, sound and broken."""
+
+import io
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFile, ImageOps
+from torchvision.transforms import InterpolationMode, functional
+
+from captioner.errors import InputError
+from captioner.images import MAX_BYTES, Transform, load_image
+
+ORIENTATION = 0x0112
+FAITHFUL = {  # how to save without visible loss
+    "jpg": {"quality": 95, "subsampling": 0},
+    "webp": {"lossless": True},
+}
+TURN = {  # what a camera that writes this tag has done to the upright picture
+    2: [Image.Transpose.FLIP_LEFT_RIGHT],
+    3: [Image.Transpose.ROTATE_180],
+    4: [Image.Transpose.FLIP_TOP_BOTTOM],
+    5: [Image.Transpose.ROTATE_90, Image.Transpose.FLIP_TOP_BOTTOM],
+    6: [Image.Transpose.ROTATE_90],
+    7: [Image.Transpose.ROTATE_90, Image.Transpose.FLIP_LEFT_RIGHT],
+    8: [Image.Transpose.ROTATE_270],
+}
+
+
+def draw(width: int = 48, height: int = 32) -> Image.Image:
+    """A picture without any symmetry."""
+    image = Image.new("RGB", (width, height), (200, 180, 40))
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((0, 0, width // 3, height // 4), fill=(250, 10, 20))
+    pen.ellipse((width // 2, height // 2, width - 2, height - 4), fill=(10, 60, 220))
+    return image
+
+
+def saved(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+def exif_of(value: int, kind: int = 3) -> bytes:
+    """An EXIF block with nothing but an orientation tag of this value and TIFF type."""
+    entry = struct.pack("<HHII", ORIENTATION, kind, 1, value)
+    return b"Exif\0\0II*\0\x08\0\0\0\x01\0" + entry + b"\0\0\0\0"
+
+
+def png_header(width: int, height: int) -> bytes:
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(b"\0" * 100)
+    parts = [
+        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (chunk, data)
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "bmp", "gif", "webp", "tif", "JPG", "wrong", ""])
+def test_formats_by_content_whatever_the_ending(tmp_path, ending):
+    kind = {"jpg": "JPEG", "JPG": "JPEG", "tif": "TIFF", "wrong": "PNG", "": "WEBP"}.get(
+        ending, ending
+    )
+    path = saved(
+        tmp_path / f"picture.{ending}",
+        draw(),
+        format=kind.upper(),
+        **FAITHFUL.get(ending.lower() or "webp", {}),
+    )
+    loaded = load_image(path)
+    assert type(loaded) is Image.Image and loaded.mode == "RGB" and loaded.size == (48, 32)
+    assert abs(pixels(loaded) - pixels(draw())).mean() < 3
+    assert pixels(load_image(str(path))).tolist() == pixels(loaded).tolist()
+
+
+@pytest.mark.parametrize(
+    "name", ["blåbær 犬.png", "two\nlines .png", os.fsdecode(b"l\xe4.png"), " "]
+)
+def test_odd_file_names(tmp_path, name):
+    path = saved(tmp_path / name, draw(), format="PNG")
+    assert load_image(json.loads(json.dumps(str(path)))).size == (48, 32)
+    path.write_bytes(b"broken")
+    with pytest.raises(InputError) as caught:
+        load_image(path)
+    str(caught.value).encode()  # printable, on one line
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)])
+def test_extreme_sizes(tmp_path, size):
+    loaded = load_image(saved(tmp_path / "x.png", Image.new("RGB", size, "red")))
+    assert loaded.size == size and Transform(8)(loaded).shape == (3, 8, 8)
+
+
+def test_accepts_images_tensors_and_arrays_alike():
+    image = draw()
+    array = np.array(image)
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    for picture in (image, array, tensor, tensor / 255, (tensor / 255).double(), array[:, ::1]):
+        assert (pixels(load_image(picture)) == pixels(image)).all()
+    assert (pixels(load_image(array[:, ::-1])) == pixels(ImageOps.mirror(image))).all()
+    assert (pixels(load_image((tensor / 255).requires_grad_())) == pixels(image)).all()
+
+
+def test_result_shares_nothing_with_what_was_given():
+    for picture in (draw(), np.array(draw())):
+        loaded = load_image(picture)
+        loaded.paste("white", (0, 0, 48, 32))
+        assert (pixels(load_image(picture)) == pixels(draw())).all()
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (None, "got NoneType"),
+        (b"bytes", "got bytes"),
+        (torch.zeros(8, 8, 3), r"shape \(3, H, W\), got \(8, 8, 3\)"),
+        (torch.zeros(1, 3, 8, 8), r"shape \(3, H, W\)"),
+        (torch.zeros(3, 0, 8), r"shape \(3, H, W\)"),
+        (torch.zeros(3, 8, 8, dtype=torch.int64), "uint8 or float .* got torch.int64"),
+        (torch.full((3, 2, 2), -0.5), r"not normalised, got -0.5 to -0.5"),
+        (torch.full((3, 2, 2), 255.0), r"in \[0, 1\]"),
+        (torch.full((3, 2, 2), torch.nan), r"in \[0, 1\]"),
+        (np.zeros((3, 8, 8), np.uint8), r"shape \(H, W, 3\), got \(3, 8, 8\)"),
+        (np.zeros((8, 8), np.uint8), r"shape \(H, W, 3\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"shape \(H, W, 3\)"),
+        (np.zeros((8, 8, 3)), "array is uint8, got float64"),
+        (Image.new("RGB", (0, 5)), "PIL image: has no pixels"),
+        (Image.new("F", (5, 5)), "PIL image: holds floating point"),
+        (Image.new("1", (10_000, 9_000)), "10000 x 9000 pixels, at most 89,000,000"),
+    ],
+)
+def test_refuses_what_is_no_picture(picture, message):
+    with pytest.raises(InputError, match=message):
+        load_image(picture)
+
+
+def test_broken_files_are_named_with_the_reason(tmp_path):
+    jpeg = saved(tmp_path / "a.jpg", draw(300, 200)).read_bytes()
+    png = saved(tmp_path / "a.png", Image.effect_noise((200, 200), 60)).read_bytes()
+    cases = {
+        b"": "file is empty",
+        jpeg[:20]: "not a picture in any of the formats JPEG",
+        jpeg[: len(jpeg) // 2]: "cut short",
+        jpeg[:-148]: "cut short",
+        png[: len(png) // 2]: "cut short",
+        png[:30]: "formats",
+        b"<html><body>404</body></html>": "formats",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>": "formats",
+        b"8BPS" + b"\0" * 60: "formats",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n": "formats",
+        b"SIMPLE  =                    T" + b" " * 2850: "formats",
+        b"II*\0\x08\0\0\0": "",
+        b"RIFF\0\0\0\0WEBPVP8 ": "",
+        b"GIF89a": "formats",
+    }
+    for number, (content, reason) in enumerate(cases.items()):
+        path = tmp_path / f"case{number}.jpg"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"case{number}\.jpg'.*{reason}"):
+            load_image(path)
+
+
+def test_any_truncation_loads_or_is_refused_cleanly(tmp_path):
+    path = tmp_path / "cut"
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"):
+        whole = saved(path, draw(), format=kind, exif=exif_of(6)).read_bytes()
+        for length in range(0, len(whole), max(1, len(whole) // 40)):
+            path.write_bytes(whole[:length])
+            try:
+                load_image(path)
+            except InputError as error:
+                assert "cut'" in str(error)
+
+
+def test_paths_that_are_no_files(tmp_path):
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket.jpg"))
+    listener.close()
+    cases = {
+        "missing.jpg": "no such file",
+        "dangling.jpg": "no such file",
+        ".": "is a folder",
+        "zero.jpg": "not a regular file",
+        "pipe.jpg": "not a regular file",
+        "socket.jpg": "not a regular file",
+        "nul\0.jpg": "cannot be read",
+        "x" * 300: "cannot be read",
+    }
+    start = time.monotonic()
+    for name, reason in cases.items():
+        with pytest.raises(InputError, match=reason):
+            load_image(tmp_path / name)
+    assert time.monotonic() - start < 1
+
+
+def test_unreadable_file(tmp_path, monkeypatch):
+    path = saved(tmp_path / "locked.png", draw())
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"locked\.png'.*Permission denied"):
+        load_image(path)
+
+
+def test_large_files_and_bombs_are_refused_unread(tmp_path):
+    fat = tmp_path / "fat.jpg"
+    with fat.open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(InputError, match=r"fat\.jpg'.*at most 67,108,864"):
+        load_image(fat)
+    for side, reason in ((20_000, "too many pixels"), (12_000, "12000 x 12000 pixels")):
+        bomb = tmp_path / f"{side}.png"
+        bomb.write_bytes(png_header(side, side))
+        with pytest.raises(InputError, match=rf"{side}\.png'.*{reason}"):
+            load_image(bomb)
+
+
+def test_decoding_a_bomb_takes_no_memory(tmp_path):
+    saved(tmp_path / "bomb.png", Image.new("1", (12_000, 12_000)))
+    program = (
+        "import resource, sys; from captioner.images import load_image\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: load_image(sys.argv[1])\n"
+        "except ValueError: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    command = [sys.executable, "-W", "error::UserWarning", "-c", program, tmp_path / "bomb.png"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert int(result.stdout) < 12_000 and not result.stderr  # kB; the pixels alone are 17,578
+
+
+def test_sixteen_bit_grey_keeps_its_brightness(tmp_path):
+    ramp = np.linspace(0, 65535, 256 * 256).reshape(256, 256).astype(np.uint16)
+    for name in ("grey.png", "grey.tif"):
+        values = pixels(load_image(saved(tmp_path / name, Image.fromarray(ramp))))
+        assert (values == np.round(ramp / 257)[..., None]).all() and abs(values.mean() - 127) < 1
+    wide = Image.fromarray(ramp.astype(np.int32))
+    assert wide.mode == "I" and abs(pixels(load_image(wide)).mean() - 127) < 1
+
+
+def test_greys_of_unknown_range_are_refused(tmp_path):
+    deep = Image.fromarray(np.array([[-1, 70_000]], np.int32))
+    with pytest.raises(InputError, match="from -1 to 70000 do not fit in 16 bits"):
+        load_image(deep)
+    path = saved(tmp_path / "f.tif", Image.new("F", (4, 4), 0.5))
+    with pytest.raises(InputError, match=r"f\.tif'.*floating point"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBX", "YCbCr", "HSV", "LAB", "RGBa"])
+def test_other_modes(mode):
+    source = draw().convert("RGBA").convert(mode) if mode == "RGBa" else None
+    if source is None:
+        source = Image.new(mode, (4, 4)) if mode in ("LAB", "PA") else draw().convert(mode)
+    loaded = load_image(source)
+    assert loaded.mode == "RGB" and loaded.size == source.size
+    if mode not in ("LAB", "PA"):
+        reference = pixels(draw().convert("L") if mode in ("1", "L", "LA") else draw())
+        reference = reference[..., None] if reference.ndim == 2 else reference
+        assert abs(pixels(loaded).mean() - reference.mean()) < (10 if mode == "1" else 4)
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_cmyk_jpeg_is_close_to_rgb(tmp_path, inverted):
+    image = draw(64, 64).convert("CMYK")
+    path = tmp_path / "cmyk.jpg"
+    if inverted:  # as Adobe's programs write them: complemented, and said so in an APP14 marker
+        buffer = io.BytesIO()
+        Image.merge("CMYK", [band.point(lambda v: 255 - v) for band in image.split()]).save(
+            buffer, "JPEG", quality=95
+        )
+        body = buffer.getvalue()
+        if b"Adobe\0" not in body:
+            body = body[:2] + b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0" + body[2:]
+        with Image.open(io.BytesIO(body)) as check:
+            same = abs(pixels(check.convert("RGB")) - pixels(draw(64, 64))).mean()
+        if same > 6:  # Pillow has complemented them itself while writing
+            image.save(path, quality=95)
+        else:
+            path.write_bytes(body)
+    else:
+        image.save(path, quality=95)
+    assert abs(pixels(load_image(path)) - pixels(draw(64, 64))).mean() < 6
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 4), dtype=np.uint8)
+    noise[..., 3] = 0
+    assert (pixels(load_image(saved(tmp_path / "a.png", Image.fromarray(noise)))) == 255).all()
+    noise[..., 3] = 128
+    half = pixels(load_image(Image.fromarray(noise)))
+    assert abs(half - (noise[..., :3] * (128 / 255) + 255 * (127 / 255))).max() <= 1
+    grey = Image.merge("LA", [Image.new("L", (4, 4), 7), Image.new("L", (4, 4), 0)])
+    assert (pixels(load_image(saved(tmp_path / "la.png", grey))) == 255).all()
+
+
+def test_transparent_palettes_and_colour_keys(tmp_path):
+    palette = Image.new("P", (4, 2))
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    palette.paste(1, (0, 0, 2, 2))
+    expected = np.array([[[0, 0, 255]] * 2 + [[255, 255, 255]] * 2] * 2)
+    for name, key in (("bytes.png", b"\0\xff"), ("index.png", 0), ("index.gif", 0)):
+        path = saved(tmp_path / name, palette, transparency=key)
+        assert (pixels(load_image(path)) == expected).all()
+    path = saved(tmp_path / "key.png", Image.new("RGB", (2, 2), "red"), transparency=(255, 0, 0))
+    assert (pixels(load_image(path)) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "tif", "jpg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(tmp_path, orientation, kind):
+    stored = draw()
+    for method in TURN.get(orientation, []):
+        stored = stored.transpose(method)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = saved(tmp_path / f"x.{kind}", stored, exif=exif, **FAITHFUL.get(kind, {}))
+    loaded = load_image(path)
+    assert loaded.size == (48, 32)
+    assert abs(pixels(loaded) - pixels(draw())).mean() < (3 if kind == "jpg" else 0.01)
+    with Image.open(path) as lazy:
+        assert (pixels(load_image(lazy)) == pixels(loaded)).all()
+    again = load_image(loaded)  # what was turned once is not turned again
+    assert (pixels(again) == pixels(loaded)).all() and not again.getexif()
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        exif_of(0),
+        exif_of(9),
+        exif_of(6, kind=99),
+        b"Exif\0\0garbage that is no TIFF header",
+        b"Exif\0\0II*\0\xff\xff\xff\x7f",
+        exif_of(6)[:-9],
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x1a\x01\x05\0\x01\0\0\0\x1a\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0",
+        b"Exif\0\0",
+    ],
+)
+def test_broken_exif_is_ignored(tmp_path, exif):
+    loaded = load_image(saved(tmp_path / "x.jpg", draw(), exif=exif, **FAITHFUL["jpg"]))
+    assert loaded.size == (48, 32) and abs(pixels(loaded) - pixels(draw())).mean() < 3
+
+
+def test_orientation_survives_other_broken_tags(tmp_path):
+    tags = struct.pack("<HHII", 0x010F, 2, 5000, 9999) + struct.pack(
+        "<HHIHH", ORIENTATION, 3, 1, 6, 0
+    )
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + tags + b"\0\0\0\0"
+    assert load_image(saved(tmp_path / "x.jpg", draw(), exif=exif)).size == (32, 48)
+
+
+def test_bad_xmp_is_ignored(tmp_path):
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta>\xff\xfe tiff:Orientation="x"'
+    buffer = io.BytesIO()
+    draw().save(buffer, "JPEG")
+    body = buffer.getvalue()
+    segment = b"\xff\xe1" + struct.pack(">H", len(xmp) + 2) + xmp
+    (tmp_path / "x.jpg").write_bytes(body[:2] + segment + body[2:])
+    assert load_image(tmp_path / "x.jpg").size == (48, 32)
+
+
+def test_broken_tiff_metadata_warns_nobody(tmp_path):
+    path = saved(tmp_path / "x.tif", draw(), compression="tiff_lzw")
+    body = bytearray(path.read_bytes())
+    start = struct.unpack_from("<I", body, 4)[0]
+    count = struct.unpack_from("<H", body, start)[0]
+    tag = struct.pack("<HHII", 0x8769, 4, 1, 2**31)  # a sub-folder far beyond the end
+    body += (
+        struct.pack("<H", count + 1) + body[start + 2 : start + 2 + 12 * count] + tag + b"\0" * 4
+    )
+    struct.pack_into("<I", body, 4, len(body) - (2 + 12 * (count + 1) + 4))
+    path.write_bytes(body)
+    assert (pixels(load_image(path)) == pixels(draw())).all()
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png", "tif"])
+def test_first_frame_of_animations(tmp_path, kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    path = tmp_path / f"x.{kind}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], **FAITHFUL.get(kind, {}))
+    for _ in range(2):
+        assert (pixels(load_image(path)) == [255, 0, 0]).all()
+
+
+def test_threads_agree_and_leave_the_filters_alone(tmp_path):
+    broken = saved(tmp_path / "x.jpg", draw(), exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(load_image, [broken] * 40))
+    assert len({image.tobytes() for image in loaded}) == 1 and warnings.filters == before
+
+
+def test_globals_stay_as_they_were(tmp_path):
+    path = saved(tmp_path / "x.png", draw())
+    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)
+    random = torch.get_rng_state(), torch.get_num_threads()
+    Transform(16)(load_image(path))
+    with pytest.raises(InputError):
+        load_image(tmp_path / "missing")
+    after = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)
+    assert before == after
+    assert torch.equal(random[0], torch.get_rng_state()) and random[1] == torch.get_num_threads()
+
+
+def test_files_are_closed(tmp_path, recwarn):
+    path = saved(tmp_path / "x.tif", draw())
+    load_image(path)
+    path.unlink()
+    assert not [w for w in recwarn if issubclass(w.category, ResourceWarning)]
+
+
+@pytest.mark.parametrize("size", [(48, 32), (31, 77), (16, 16), (1, 9)])
+def test_transform_equals_torchvision(size):
+    image = draw(*size) if min(size) > 8 else Image.new("RGB", size, (9, 99, 199))
+    transform = Transform(16, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    squashed = functional.resize(image, [16, 16], InterpolationMode.BICUBIC)
+    expected = functional.normalize(functional.to_tensor(squashed), transform.mean, transform.std)
+    result = transform(image)
+    assert result.dtype == torch.float32 and result.is_contiguous()
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
+
+
+def test_transform_keeps_the_corners():
+    """Nothing is cut off and nothing is mirrored: each corner stays in its corner."""
+    image = Image.new("RGB", (90, 30))
+    for place, colour in {
+        (0, 0): "red",
+        (80, 0): "lime",
+        (0, 20): "blue",
+        (80, 20): "white",
+    }.items():
+        image.paste(colour, (*place, place[0] + 10, place[1] + 10))
+    result = Transform(9, mean=(0, 0, 0), std=(1, 1, 1))(image)
+    corners = result[:, [0, 0, -1, -1], [0, -1, 0, -1]].T
+    expected = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
+    assert (corners - expected).abs().max() < 0.1
+
+
+def test_transform_survives_json():
+    transform = Transform(224, mean=(0.5, 0.25, 0.125))
+    again = Transform(**json.loads(json.dumps(asdict(transform))))
+    assert again == transform and hash(again) == hash(transform)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, "size must be at least 1, got 0"),
+        ({"size": 8, "mean": (0.5,)}, "mean must have 3 values, red green blue, got 1"),
+        ({"size": 8, "std": (1, 0, 1)}, "std must be above 0"),
+    ],
+)
+def test_transform_refuses(options, message):
+    with pytest.raises(InputError, match=message):
+        Transform(**options)
+
+
+def test_transform_wants_rgb():
+    with pytest.raises(InputError, match="got mode L; use load_image"):
+        Transform(8)(Image.new("L", (8, 8)))

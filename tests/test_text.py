@@ -1,0 +1,243 @@
+"""Words of a sentence, checked against the tokeniser they follow, and the vocabulary."""
+
+import json
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from captioner.errors import InputError
+from captioner.text import END, PAD, START, UNKNOWN, Vocabulary, join_words, split_words
+
+# Sentences whose words are the same from the Java program: the left and the right, word by word.
+SAME_AS_JAVA = {
+    "A dog runs .": "a dog runs",
+    "A black-and-white dog's T-shirt, and two dogs' balls!": (
+        "a black-and-white dog 's t-shirt and two dogs balls"
+    ),
+    "I'm sure they'll say we've won; he'd, you're": "i 'm sure they 'll say we 've won he 'd you 're",
+    "don't CAN'T won't isn't, shouldn't've": "do n't ca n't wo n't is n't should n't 've",
+    "\"don't\" 'don't' (don't) walk": "do n't do n't -lrb- do n't -rrb- walk",
+    "do n't it 's 's": "do n't it 's 's",
+    "cannot gonna gotta wanna lemme gimme": "can not gon na got ta wan na lem me gim me",
+    "slip 'n' slide rock'n'roll rock 'n roll": "slip 'n' slide rock 'n' roll rock 'n roll",
+    "five o'clock, o'neil's ma'am s'mores c'mon": "five o'clock o'neil 's ma'am s'mores c'mon",
+    "get 'em 'til the '90s 1950's goin' home": "get 'em 'til the '90s 1950 's goin home",
+    "in the U.S. and D.C. at 5 p.m.": "in the u.s. and d.c. at 5 p.m.",
+    "Mr. Smith, Jr. of St. Louis etc.": "mr. smith jr. of st. louis etc.",
+    "no. 5 says no. Sign a. End.": "no. 5 says no sign a. end",
+    "Miami U. pushes": "miami u. pushes",
+    "avrovulcan.com on the grass.The end": "avrovulcan.com on the grass.the end",
+    "and/or 1/2 w/ b/w red/ blue": "and/or 1/2 w / b/w red / blue",
+    "1,000 10,000.50 7:15pm 2.5-inch 3.5mm 4x4 3rd mp3": (
+        "1,000 10,000.50 7:15 pm 2.5-inch 3.5 mm 4x4 3rd mp3"
+    ),
+    "5'10\" # 28 #7 #tag $5 50% b&b RIF=ding a*b": (
+        "5 10 # 28 # 7 #tag $ 5 50 % b & b rif = ding a * b"
+    ),
+    "[a] {b} (c) -lrb- x": "-lsb- a -rsb- -lcb- b -rcb- -lrb- c -rrb- -lrb- x",
+    "wow! wow!! what?! really?": "wow wow !! what ?! really",
+    "a - b -- c --- pre- -d e--f ... .. . hmm...": "a b c pre d e f hmm",
+    "``quoted'' `x` \"y\" a;b a:b a,b": "quoted x y a b a b a b",
+    "“Don’t” – it’s ‘so’…": "do n't it 's so",
+    "café naïve Überblick 日本語 привет हिन्दी ภาษาไทย": "café naïve überblick 日本語 привет हिन्दी ภาษาไทย",
+    "a😀b ❤": "a b ❤",
+    "!": "",
+    "": "",
+}
+# Where we knowingly part from it: the case of the letters and the size of a sign change nothing.
+OUR_OWN = {
+    "AT&T at&t": "at & t at & t",
+    "rock ’n’ roll, ’90s": "rock 'n' roll '90s",
+    "e\u0301te\u0301": "été",
+    "<b> <unk> <end>": "< b > <unk> < end >",
+    ":) £5": "-rrb- £ 5",
+}
+
+
+@pytest.mark.parametrize(("sentence", "words"), [*SAME_AS_JAVA.items(), *OUR_OWN.items()])
+def test_words_of_hard_sentences(sentence: str, words: str) -> None:
+    assert split_words(sentence) == words.split()
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="there is no java on this machine")
+@pytest.mark.skipif(find_spec("pycocoevalcap") is None, reason="pycocoevalcap is not installed")
+def test_the_java_tokeniser_finds_the_same_words() -> None:
+    from pycocoevalcap.tokenizer import ptbtokenizer
+
+    sentences = [sentence for sentence in SAME_AS_JAVA if sentence]
+    jar = Path(ptbtokenizer.__file__).parent / ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR
+    command = "edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase -encoding utf-8"
+    run = subprocess.run(
+        ["java", "-cp", str(jar), *command.split()],
+        input="\n".join(sentences) + "\n",
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.split("\n")[:-1]
+    assert len(lines) == len(sentences)
+    for sentence, line in zip(sentences, lines, strict=True):
+        words = [word for word in line.split(" ") if word not in ptbtokenizer.PUNCTUATIONS]
+        assert split_words(sentence) == [word for word in words if word], sentence
+
+
+@pytest.mark.parametrize(
+    "space", ["\n", "\r", "\r\n", *"\t\v\f\x1c\x85\u2028\u2029\0\x7f\xa0\ufeff\ud800"]
+)
+def test_line_breaks_and_control_characters_are_spaces(space: str) -> None:
+    assert split_words(f"{space}a dog{space}runs{space}") == ["a", "dog", "runs"]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "they don't say it's the dogs' ball",
+        "he cannot, shouldn't've",
+        "i'm gonna",
+        "the sign (no. 5) is [red]",
+        "a <unk>'s ball",
+    ],
+)
+def test_joined_words_read_well(sentence: str) -> None:
+    without_signs = sentence.replace(",", "").replace("dogs'", "dogs").replace("(no.", "( no.")
+    assert join_words(split_words(sentence)) == without_signs
+
+
+def test_joining_nothing_is_empty() -> None:
+    assert join_words([]) == ""
+    assert join_words(["'s", "dog"]) == "'s dog"
+    assert join_words([")"]) == ")"
+
+
+# Pieces that meet badly, besides any text at all.
+PIECES = (
+    "n't ' n t 's 'd 're can not gon na gotta no. 5 1, 3.5 . a a. u.s st. jr - ( ) [ -lrb- lrb"
+    " ! ? # @ 'n' 'n '90s o' c' é \u0301 हि _ & … ’ 😀 'em me / I İ \u200b ß Σ ½ ٣ <unk> <"
+).split(" ")
+TEXTS = st.text(max_size=30) | st.lists(st.sampled_from([*PIECES, " "]), max_size=9).map("".join)
+
+
+@settings(deadline=None, max_examples=400, database=None)
+@given(TEXTS)
+def test_joined_words_split_into_the_same_words(sentence: str) -> None:
+    words = split_words(sentence)
+    assert split_words(join_words(words)) == words
+    assert split_words(" ".join(words)) == words
+    assert all(word.split() == [word] and word == word.lower() for word in words)
+
+
+def captions(*sentences: str) -> list[list[str]]:
+    return [split_words(sentence) for sentence in sentences]
+
+
+def test_vocabulary_is_ordered_by_count_then_alphabet() -> None:
+    vocabulary = Vocabulary.build(captions("b a c", "b a", "b d"))
+    assert vocabulary.words == ("b", "a", "c", "d")
+    assert len(vocabulary) == 8
+    assert Vocabulary.build(captions("d b", "a b", "c a b")).words == ("b", "a", "c", "d")
+    assert Vocabulary.build(iter(captions("b a c", "b a", "b d")), min_count=2).words == ("b", "a")
+
+
+def test_struck_out_words_stay_unknown() -> None:
+    vocabulary = Vocabulary.build(captions("a <unk> dog", "<unk>"))
+    assert vocabulary.words == ("a", "dog")
+    assert vocabulary.encode(["<unk>"]) == [UNKNOWN]
+
+
+def test_tokens_of_words_and_back() -> None:
+    assert (PAD, START, END, UNKNOWN) == (0, 1, 2, 3)
+    assert (Vocabulary.PAD, Vocabulary.START, Vocabulary.END, Vocabulary.UNKNOWN) == (0, 1, 2, 3)
+    vocabulary = Vocabulary(["dog", "a"])
+    assert vocabulary.encode(["a", "zebra", "dog"]) == [5, UNKNOWN, 4]
+    assert vocabulary.decode([START, 5, UNKNOWN, PAD, 4, END, 4]) == ["a", "<unk>", "dog"]
+    assert vocabulary.decode(iter([])) == []
+    assert "dog" in vocabulary
+    assert "zebra" not in vocabulary
+    assert "<pad>" not in vocabulary
+
+
+def test_decode_takes_a_tensor() -> None:
+    torch = pytest.importorskip("torch")
+    assert Vocabulary(["dog"]).decode(torch.tensor([1, 4, 2])) == ["dog"]
+
+
+@pytest.mark.parametrize("token", [-1, 5])
+def test_decode_refuses_a_foreign_token(token: int) -> None:
+    with pytest.raises(InputError, match=f"token {token} is not one of the 5 of the vocabulary"):
+        Vocabulary(["dog"]).decode([token])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["dog", "dog"], "'dog' comes twice"),
+        (["dog", "<end>"], "'<end>' is reserved"),
+        (["dog", ""], "words without spaces, got ''"),
+        (["hot dog"], "words without spaces, got 'hot dog'"),
+        ([3], "words without spaces, got 3"),
+    ],
+)
+def test_vocabulary_refuses_bad_words(words: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        Vocabulary(words)
+    path = tmp_path / "vocabulary.json"
+    path.write_text(json.dumps({"format": 1, "words": words}))
+    with pytest.raises(InputError, match=rf"vocabulary\.json: .*{message}"):
+        Vocabulary.load(path)
+
+
+def test_build_refuses_what_it_cannot_use() -> None:
+    with pytest.raises(InputError, match="lists of words, got 'a dog'"):
+        Vocabulary.build(["a dog"])
+    with pytest.raises(InputError, match="min_count must be at least 1, got 0"):
+        Vocabulary.build(captions("a dog"), min_count=0)
+    with pytest.raises(InputError, match="no word occurs 2 times"):
+        Vocabulary.build(captions("a dog"), min_count=2)
+    with pytest.raises(InputError, match="no word occurs 1 times"):
+        Vocabulary.build([])
+
+
+def test_saved_vocabulary_is_readable_and_loads(tmp_path: Path) -> None:
+    path = tmp_path / "vocabulary.json"
+    vocabulary = Vocabulary(["a", "n't", "café", '"'])
+    vocabulary.save(path)
+    assert "café" in path.read_text(encoding="utf-8").split('"')
+    assert json.loads(path.read_text(encoding="utf-8")) == {
+        "format": 1,
+        "words": list(vocabulary.words),
+    }
+    assert Vocabulary.load(str(path)).words == vocabulary.words
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a readable vocabulary"),
+        (b'{"format": 1, "words": ["a"', "not a readable vocabulary"),
+        (b"\xff\xfe", "not a readable vocabulary"),
+        (b"[" * 100_000, "not a readable vocabulary"),
+        (b"[]", "there is no list of words"),
+        (b'{"format": 1}', "there is no list of words"),
+        (b'{"format": 1, "words": "a dog"}', "there is no list of words"),
+        (b'{"words": ["a"]}', "has format None, this version reads format 1"),
+        (b'{"format": 2, "words": ["a"]}', "has format 2, this version reads format 1"),
+    ],
+)
+def test_load_refuses_a_broken_or_foreign_file(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "vocabulary.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"vocabulary\.json: .*{message}"):
+        Vocabulary.load(path)
+
+
+def test_load_names_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.json: not a readable vocabulary \(.*No such file"):
+        Vocabulary.load(tmp_path / "gone.json")
