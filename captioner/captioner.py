@@ -7,6 +7,7 @@ from typing import Any, overload
 
 import numpy as np
 import torch
+from PIL.Image import Image
 
 from . import checkpoint as checkpoints
 from . import heatmaps
@@ -100,13 +101,13 @@ class Captioner:
     def caption(
         self, pictures: Picture | Sequence[Picture], *, batch_size: int = 32, **options: Any
     ) -> Caption | list[Caption]:
-        """Caption one picture, or a list (or tuple) of them, `batch_size` at a time.
+        """Caption one picture, or a sequence of them, `batch_size` at a time.
 
         pictures: paths, PIL images, (3, H, W) tensors (uint8, or float in [0, 1]) or (H, W, 3)
         uint8 arrays. options: the fields of DecodingOptions, for example beam_size=5. A picture
         gets the same caption in any batch. Raises InputError for a bad picture or option.
         """
-        if not isinstance(pictures, list | tuple):
+        if isinstance(pictures, str | Path | Image | torch.Tensor | np.ndarray):
             return self.caption([pictures], batch_size=batch_size, **options)[0]
         decoding = from_dict(DecodingOptions, options)
         source = Pictures(

@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from . import demo, distributed, metrics
+from . import distributed, metrics
 from .batches import Pictures
 from .captioning import CaptioningModel
 from .data import Example
 from .decoding import Hypothesis, decode
+from .demo import Shape
 from .filters import DecodingOptions
+from .pointing import Pointing, pointing
 from .text import Vocabulary, join_words
 
 
@@ -31,7 +33,7 @@ class Evaluation:
     hypotheses: dict[int | str, Hypothesis]
     texts: dict[int | str, str]
     scores: dict[str, float]
-    pointing: demo.Pointing | None
+    pointing: Pointing | None
 
     def describe(self, signature: str) -> str:
         """Scores, how they were computed and, where there is one, the pointing accuracy."""
@@ -53,7 +55,7 @@ def evaluate(
     *,
     batch_size: int = 64,
     workers: int = 0,
-    shapes: Mapping[int | str, Sequence[demo.Shape]] | None = None,
+    shapes: Mapping[int | str, Sequence[Shape]] | None = None,
 ) -> Evaluation:
     """Caption every example and score against all its captions.
 
@@ -78,10 +80,10 @@ def evaluate(
     hypotheses = {example.id: whole[example.id] for example in examples}
     texts = {key: join_words(vocabulary.decode(h.tokens)) for key, h in hypotheses.items()}
     scores = metrics.score(texts, {example.id: example.captions for example in examples})
-    pointing = None
+    pointed = None
     if shapes and model.options.attention:
-        pointing = _pointing(hypotheses, vocabulary, shapes)
-    return Evaluation(hypotheses, texts, scores, pointing)
+        pointed = _pointing(hypotheses, vocabulary, shapes)
+    return Evaluation(hypotheses, texts, scores, pointed)
 
 
 def caption_batches(
@@ -127,11 +129,11 @@ class _Loads(Dataset[Tensor]):
 def _pointing(
     hypotheses: Mapping[int | str, Hypothesis],
     vocabulary: Vocabulary,
-    shapes: Mapping[int | str, Sequence[demo.Shape]],
-) -> demo.Pointing:
-    total = demo.Pointing(0, 0.0, 0)
+    shapes: Mapping[int | str, Sequence[Shape]],
+) -> Pointing:
+    total = Pointing()
     for identity, hypothesis in hypotheses.items():
         if hypothesis.attention is not None and identity in shapes:
             words = vocabulary.decode(hypothesis.tokens)
-            total += demo.pointing(words, hypothesis.attention[: len(words)], shapes[identity])
+            total += pointing(words, hypothesis.attention[: len(words)], shapes[identity])
     return total

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from .errors import InputError
 
@@ -148,6 +148,8 @@ def _decode(image: Image.Image, where: str) -> Image.Image:
             f"{where}: cannot be decoded, broken or cut short: {error or type(error).__name__}"
         ) from error
     method = _UPRIGHT.get(_orientation(image))
+    if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
+        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG to be Adobe's negative
     if method is not None:
         image = image.transpose(method)
     return _to_rgb(image, where)

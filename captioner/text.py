@@ -108,6 +108,7 @@ class Vocabulary:
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = tuple(words)
+        self._all = (*SPECIALS, *self.words)
         self._tokens: dict[str, int] = {}
         for token, word in enumerate(self.words, start=len(SPECIALS)):
             if not isinstance(word, str) or word.split() != [word]:
@@ -157,7 +158,7 @@ class Vocabulary:
             if token == END:
                 break
             if token not in (PAD, START):
-                words.append((*SPECIALS, *self.words)[token])
+                words.append(self._all[token])
         return words
 
     def save(self, path: str | Path) -> None:

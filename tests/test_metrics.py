@@ -138,8 +138,9 @@ def test_score_names_the_pictures_that_are_missing() -> None:
         score({}, ids)
     with pytest.raises(InputError, match=r"^1 of the pictures to score have no references: 'b'$"):
         score({"a": "a dog", "b": "a dog"}, {"a": ["a dog"]})
-    with pytest.raises(InputError, match="1 of the pictures to score have no caption: 1$"):
-        score({"1": "a dog"}, {1: ["a dog"]})
+    text_id: dict[int | str, str] = {"1": "a dog"}
+    with pytest.raises(InputError, match=r"^1 of the pictures to score have no caption: 1$"):
+        score(text_id, {1: ["a dog"]})
 
 
 def test_score_refuses_one_string_for_references() -> None:
