@@ -35,7 +35,7 @@ def bleu(
     for i, (hypothesis, several) in enumerate(zip(hypotheses, references, strict=True)):
         if not several:
             raise InputError(f"picture {i} has no references")
-        if any(isinstance(words, str) for words in (hypothesis, several, *several)):
+        if any(isinstance(words, str) for words in (hypothesis, *several)):
             raise InputError(f"BLEU compares lists of words, picture {i} has a string; split it")
 
     from nltk.translate.bleu_score import corpus_bleu

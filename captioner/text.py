@@ -53,7 +53,7 @@ _WORD = re.compile(
     | no\.(?=\ *\d) | (?:{_ABBREVIATIONS})\.(?!{_LETTER})             # no. 5, mr.
     | (?:[a-z]\.)+(?!{_LETTER})                                       # u.s., a.
     | \d+(?:[.,:]\d+)+(?:-{_INNER}+)*                                 # 1,000 7:15 2.5-inch
-    | (?:[cdlos]|ma|qu)'(?!(?:re|ll|ve)(?!{_LETTER})){_INNER}{{2,}}   # o'clock, ma'am
+    | (?:[cdlos]|ma|qu)'{_INNER}{{2,}}                               # o'clock, ma'am
     | {_INNER}+(?:[-/.]{_INNER}+)*                                    # dog, t-shirt, and/or, mp3
     | [\#@](?=[^\W\d]){_INNER}+                                       # #hashtag
     | [!?]{{2,}} | [^\s.,:;'"`!?-]                                    # a sign, but for dropped ones

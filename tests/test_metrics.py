@@ -139,8 +139,9 @@ def test_score_names_the_pictures_that_are_missing() -> None:
     with pytest.raises(InputError, match=r"^1 of the pictures to score have no references: 'b'$"):
         score({"a": "a dog", "b": "a dog"}, {"a": ["a dog"]})
     text_id: dict[int | str, str] = {"1": "a dog"}
+    number_id: dict[int | str, list[str]] = {1: ["a dog"]}
     with pytest.raises(InputError, match=r"^1 of the pictures to score have no caption: 1$"):
-        score(text_id, {1: ["a dog"]})
+        score(text_id, number_id)
 
 
 def test_score_refuses_one_string_for_references() -> None:

@@ -95,18 +95,17 @@ def test_line_breaks_and_control_characters_are_spaces(space: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "sentence",
+    ("sentence", "joined"),
     [
-        "they don't say it's the dogs' ball",
-        "he cannot, shouldn't've",
-        "i'm gonna",
-        "the sign (no. 5) is [red]",
-        "a <unk>'s ball",
+        ("They don't say it's the dogs' ball.", "they don't say it's the dogs ball"),
+        ("he can not, shouldn't've", "he cannot shouldn't've"),
+        ("I'm gonna", "i'm gonna"),
+        ("the sign ( red ) is [ no. 5 ]", "the sign (red) is [ no. 5]"),
+        ("a <unk> 's ball", "a <unk>'s ball"),
     ],
 )
-def test_joined_words_read_well(sentence: str) -> None:
-    without_signs = sentence.replace(",", "").replace("dogs'", "dogs").replace("(no.", "( no.")
-    assert join_words(split_words(sentence)) == without_signs
+def test_joined_words_read_well(sentence: str, joined: str) -> None:
+    assert join_words(split_words(sentence)) == joined
 
 
 def test_joining_nothing_is_empty() -> None:
