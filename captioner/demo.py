@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .errors import InputError
 
-VERSION = 1  # of the generator: raise it whenever the same arguments give other files
+VERSION = 2  # of the generator: raise it whenever the same arguments give other files
 SIDE = 128  # of a picture, in pixels
 GAP, MARGIN = 8, 2  # least distance between two shapes, and to the edge, in pixels
 SPLITS = ("train", "val", "test")
@@ -39,11 +39,13 @@ COLORS = {  # the colour, and the ink of its stripes and dots
 }
 KINDS = ("circle", "square", "triangle", "star", "cross", "heart")
 PLURALS = {kind: "crosses" if kind == "cross" else kind + "s" for kind in KINDS}
-HELD_OUT = {  # never drawn in any other split; each colour and each kind once
-    "val": (("red", "star"), ("green", "circle"), ("purple", "square")),
-    "test": (("blue", "heart"), ("yellow", "triangle"), ("orange", "cross")),
-}
-SEEN = tuple(p for p in product(COLORS, KINDS) if p not in HELD_OUT["val"] + HELD_OUT["test"])
+# Kind, colour and texture combine in 108 ways. Of each kind in each colour one texture is held out,
+# in a Latin square: val draws one half of these and test the other, and no other split draws them.
+HELD_OUT: dict[str, list[tuple[str, str, str]]] = {"train": [], "val": [], "test": []}
+for (_i, _kind), (_j, _color) in product(enumerate(KINDS), enumerate(COLORS)):
+    _k = (_i + _j) % 6
+    HELD_OUT["val" if _k < 3 else "test"].append((_kind, _color, TEXTURES[_k % 3]))
+SEEN = sorted({*product(KINDS, COLORS, TEXTURES)} - {*HELD_OUT["val"], *HELD_OUT["test"]})
 # How many identical shapes in each group: one shape, a relation, a count, three shapes.
 LAYOUTS = (((1,),), ((1, 1),), ((2,), (3,)), ((2, 1), (1, 1, 1)))
 PLACES = (
@@ -240,10 +242,12 @@ def _scene(rng: random.Random, split: str) -> tuple[list[Shape], list[Image.Imag
     layouts = rng.choice(LAYOUTS)
     while True:
         counts = rng.choice(layouts)
-        pairs = rng.sample(SEEN, len(counts))
-        if split in HELD_OUT:
-            pairs[rng.randrange(len(pairs))] = rng.choice(HELD_OUT[split])
-        looks = [(k, c, rng.choice(tuple(SIZES)), rng.choice(TEXTURES)) for c, k in pairs]
+        triples = rng.sample(SEEN, len(counts))
+        if HELD_OUT[split]:
+            triples[rng.randrange(len(triples))] = rng.choice(HELD_OUT[split])
+        if len({triple[:2] for triple in triples}) < len(triples):
+            continue  # the captions without a texture could not tell these apart
+        looks = [(k, c, rng.choice(tuple(SIZES)), t) for k, c, t in triples]
         both = list(zip(looks, counts, strict=True))
         stamps = [[_stamp(rng, *look) for _ in range(count)] for look, count in both]
         for _ in range(100):  # places for these; then others, as some hardly ever fit

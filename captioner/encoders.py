@@ -4,6 +4,7 @@ Nothing here knows captions. Shapes: B pictures, S picture side, D channels, h, 
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -261,9 +262,15 @@ def _named_weights(name: str, weights: str) -> dict[str, Tensor]:
 def _load_weights(
     name: str, whole: nn.Module, layers: nn.Sequential, values: dict[str, Tensor]
 ) -> None:
-    """Fill the trunk from values under torchvision's names; the classifier's are not needed."""
+    """Fill the trunk from values under torchvision's names; the classifier's are not needed.
+
+    Older files, some of torchvision's own among them, lack batch norm's counter, which nothing
+    here reads, and have a dot more in DenseNet's names; both load.
+    """
+    values = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", k): values[k] for k in values}
     trunk = {id(tensor) for tensor in (*layers.parameters(), *layers.buffers())}
     own = {k: v for k, v in whole.state_dict(keep_vars=True).items() if id(v) in trunk}
+    own = {k: v for k, v in own.items() if k in values or not k.endswith(".num_batches_tracked")}
     problems = [f"{key} is missing" for key in own if key not in values]
     problems += [
         f"{key} is {tuple(values[key].shape)}, not {tuple(tensor.shape)}"

@@ -19,6 +19,7 @@ from PIL import Image
 from .errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLORMAP = "inferno"
@@ -147,10 +148,7 @@ def _blend(image: Image.Image, attention: np.ndarray, vmax: float) -> Image.Imag
 def _figure(
     image: Image.Image, words: Sequence[str], attention: np.ndarray, title: str | None
 ) -> "Figure":
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, PercentFormatter
 
     shape = min(max(image.width / image.height, 1 / 3), 3)  # a stripe gets a readable panel too
     panel = round(_PANEL * shape**0.5), round(_PANEL / shape**0.5)
@@ -203,12 +201,20 @@ def _figure(
         parse_math=False,
     )
     bar = figure.add_axes(place(_MARGIN + columns * (panel[0] + _GAP), top + _WORD, _BAR, panel[1]))
-    figure.colorbar(
+    _color_scale(bar, vmax, attention.shape[1:])
+    return figure
+
+
+def _color_scale(axes: "Axes", vmax: float, grid: tuple[int, ...]) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import PowerNorm
+    from matplotlib.ticker import FixedLocator, PercentFormatter
+
+    axes.figure.colorbar(
         ScalarMappable(PowerNorm(GAMMA, 0, vmax or 1), COLORMAP),
-        cax=bar,
+        cax=axes,
         ticks=FixedLocator([vmax * (part / 4) ** (1 / GAMMA) for part in range(5)]),
         format=PercentFormatter(1, decimals=0 if vmax > 0.3 else 1),
     )
-    bar.tick_params(labelsize=8)
-    bar.set_ylabel("share of attention\nper {} × {} cell".format(*attention.shape[1:]), fontsize=8)
-    return figure
+    axes.tick_params(labelsize=8)
+    axes.set_ylabel("share of attention\nper {} × {} cell".format(*grid), fontsize=8)

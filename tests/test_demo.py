@@ -177,21 +177,22 @@ def test_all_types_of_scene_come_up_about_equally():
 # --- the splits -----------------------------------------------------------------------------------
 
 
-def test_held_out_pairs_are_in_every_scene_of_their_split_and_nowhere_else(root):
+def test_held_out_combinations_are_in_every_scene_of_their_split_and_nowhere_else(root):
     val, test = (set(demo.HELD_OUT[split]) for split in ("val", "test"))
     own = {"train": set(), "val": val, "test": test}
     for split, _, shapes in scenes(root):
-        pairs = {(shape.color, shape.kind) for shape in shapes}
-        assert not pairs & (val | test) - own[split]
-        assert split == "train" or pairs & own[split]
+        looks = {(shape.kind, shape.color, shape.texture) for shape in shapes}
+        assert not looks & (val | test) - own[split]
+        assert split == "train" or looks & own[split]
 
 
-def test_every_color_and_kind_is_seen_with_five_partners():
-    for split in ("val", "test"):
-        colors, kinds = zip(*demo.HELD_OUT[split], strict=True)
-        assert len(set(colors)) == len(set(kinds)) == len(colors)
-    assert set(Counter(color for color, _ in demo.SEEN).values()) == {5}
-    assert set(Counter(kind for _, kind in demo.SEEN).values()) == {5}
+def test_training_sees_every_pair_of_kind_color_and_texture():
+    assert len(demo.SEEN) == 72 and all(
+        len(demo.HELD_OUT[split]) == 18 for split in ("val", "test")
+    )
+    for left_out, sizes in ((2, {2}), (1, {4}), (0, {4})):
+        pairs = Counter(tuple(np.delete(look, left_out)) for look in demo.SEEN)
+        assert len(pairs) == 108 // (3 if left_out == 2 else 6) and set(pairs.values()) == sizes
 
 
 # --- the pictures ---------------------------------------------------------------------------------

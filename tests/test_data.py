@@ -1,0 +1,438 @@
+"""Caption files in the layouts people have, sound and broken."""
+
+import csv
+import io
+import itertools
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captioner.data import READERS, Example, read_captions, safe_join, seeded_split
+from captioner.errors import InputError
+
+LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: what Flickr8k calls its list
+STRANGE = ["a\u2028b", "a\x0bb", "a\x85b", "a\x0cb", "a\x1cb", "a\u2029b"]  # str.splitlines splits
+
+
+def touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"never opened")
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode())
+
+
+def write_flickr8k(root, captions, lists, *, text="Flickr8k_text", images="Flicker8k_Dataset"):
+    """captions: name -> captions; lists: split -> names."""
+    rows = [f"{name}#{i}\t{c}\n" for name, several in captions.items() for i, c in enumerate(several)]
+    write(root / text / "Flickr8k.token.txt", "".join(rows))
+    for split, names in lists.items():
+        path = root / text / f"Flickr_8k.{LISTS[split]}Images.txt"
+        write(path, "".join(f"{name}\n" for name in names))
+    for name in captions:
+        touch(root / images / name)
+    return root
+
+
+def write_kaggle(root, captions):
+    content = io.StringIO()
+    table = csv.writer(content, lineterminator="\n")
+    table.writerow(["image", "caption"])
+    table.writerows((name, c) for name, several in captions.items() for c in several)
+    write(root / "captions.txt", content.getvalue())
+    for name in captions:
+        touch(root / "Images" / name)
+    return root
+
+
+def coco(captions):
+    """The JSON of pictures 1, 2, ... called 1.jpg, 2.jpg, ... with these captions."""
+    images = [{"id": i, "file_name": f"{i}.jpg"} for i in captions]
+    annotations = [
+        {"id": 10 * i + k, "image_id": i, "caption": c}
+        for i, several in captions.items()
+        for k, c in enumerate(several)
+    ]
+    return {"images": images, "annotations": annotations}
+
+
+def write_coco(root, name, content, *, folder=None):
+    write(root / "annotations" / f"captions_{name}.json", json.dumps(content, ensure_ascii=False))
+    for image in content["images"]:
+        touch(root / (folder or name) / image["file_name"])
+    return root
+
+
+def pictures(count):
+    return {f"{i:02}.jpg": [f"a dog number {i}", f"the dog {i}"] for i in range(count)}
+
+
+def ids(data, split):
+    return [example.id for example in data.split(split)]
+
+
+# ---- Flickr8k as it was published ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "there", [s for n in range(4) for s in itertools.combinations(LISTS, n)], ids="+".join
+)
+def test_flickr8k_with_any_of_its_lists_absent(tmp_path, there):
+    captions = pictures(20)
+    names = list(captions)
+    lists = {"train": names[8:2:-1], "val": names[9:12], "test": names[12:15]}
+    data = read_captions(write_flickr8k(tmp_path, captions, {s: lists[s] for s in there}))
+    assert data.format == "flickr8k"
+    found = {split: [e.id for e in data.examples if e.split == split] for split in LISTS}
+    if not there:
+        assert [len(found[split]) for split in LISTS] == [16, 2, 2]
+    for split in there:
+        assert sorted(found[split]) == sorted(lists[split])
+    if there and "train" not in there:  # all that no list names
+        listed = {name for split in there for name in lists[split]}
+        assert found["train"] == [name for name in names if name not in listed]
+    for example in data.examples:
+        assert example.captions == tuple(captions[example.id])
+        assert example.path == tmp_path / "Flicker8k_Dataset" / example.id
+
+
+@pytest.mark.parametrize(
+    ("text", "images"), [("Flickr8k_text", "Flickr8k_Dataset"), ("", "Flicker8k_Dataset"), ("", "Images")]
+)
+def test_flickr8k_unpacked_in_other_ways(tmp_path, text, images):
+    write_flickr8k(tmp_path, pictures(3), {"train": ["00.jpg"]}, text=text, images=images)
+    data = read_captions(tmp_path)
+    assert (data.format, ids(data, "train")) == ("flickr8k", ["00.jpg"])
+
+
+def test_flickr8k_may_caption_a_picture_that_it_lacks_if_no_list_names_it(tmp_path):
+    """The published files do: `2258277193_586949ec62.jpg.1`."""
+    write_flickr8k(tmp_path, pictures(3), {"train": ["00.jpg"], "val": ["02.jpg"]})
+    (tmp_path / "Flicker8k_Dataset" / "01.jpg").unlink()
+    assert [example.id for example in read_captions(tmp_path).examples] == ["00.jpg", "02.jpg"]
+
+
+def test_flickr8k_line_without_a_tab(tmp_path):
+    write_flickr8k(tmp_path, {}, {}, images="Images")
+    touch(tmp_path / "Images" / "a.jpg")
+    source = tmp_path / "Flickr8k_text" / "Flickr8k.token.txt"
+    source.write_text("a.jpg#0\ta dog\n\na.jpg#1 a dog\n")
+    with pytest.raises(InputError, match=r"token.txt, line 3: no tab between picture and caption"):
+        read_captions(tmp_path)
+
+
+def test_flickr8k_picture_in_two_splits(tmp_path):
+    write_flickr8k(tmp_path, pictures(3), {"train": ["00.jpg", "01.jpg"], "test": ["01.jpg"]})
+    with pytest.raises(InputError, match=r"text: 01.jpg is listed in train and in test"):
+        read_captions(tmp_path)
+
+
+def test_flickr8k_list_of_pictures_without_captions(tmp_path):
+    write_flickr8k(tmp_path, pictures(3), {"val": ["00.jpg", "x.jpg", "y.jpg"]})
+    with pytest.raises(InputError, match=r"has no captions of x.jpg, y.jpg, which the lists name"):
+        read_captions(tmp_path)
+
+
+# ---- Kaggle's Flickr8k --------------------------------------------------------------------------
+
+
+def test_kaggle(tmp_path):
+    captions = pictures(30)
+    captions["00.jpg"] = ['A dog , a "cat" and a man', "plain", "one, two, three", '"quoted"']
+    data = read_captions(write_kaggle(tmp_path, captions))
+    assert data.format == "kaggle"
+    assert {e.id: list(e.captions) for e in data.examples} == captions
+    assert {e.path for e in data.examples} == {tmp_path / "Images" / name for name in captions}
+    assert [len(data.split(split)) for split in ("train", "val", "test")] == [24, 3, 3]
+
+
+def test_kaggle_without_a_header(tmp_path):
+    write_kaggle(tmp_path, pictures(1))
+    write(tmp_path / "captions.txt", "00.jpg,a dog\n\n  \n00.jpg,a cat\n")
+    assert read_captions(tmp_path).examples[0].captions == ("a dog", "a cat")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("00.jpg,a dog, running", r"line 4: expected picture and caption, found 3 columns \(a cap"),
+        ("00.jpg", "line 4: expected picture and caption, found 1 columns"),
+        ('00.jpg,"a dog', "line 4: unexpected end of data"),
+        ('00.jpg,"a dog" runs', "line 4: ',' expected after '\"'"),
+        ("00.jpg,a\rdog", "line 4: new-line character seen in unquoted field"),
+    ],
+)
+def test_kaggle_rows_that_are_no_table(tmp_path, row, message):
+    write_kaggle(tmp_path, pictures(1))
+    write(tmp_path / "captions.txt", f"image,caption\n00.jpg,a dog\n\n{row}\n")
+    with pytest.raises(InputError, match=f"captions.txt, {message}"):
+        read_captions(tmp_path)
+
+
+@given(
+    st.lists(
+        st.text(st.characters(exclude_characters="\r", codec="utf-8")).filter(
+            lambda text: any("a" <= letter <= "z" for letter in text)
+        ),
+        min_size=1,
+    )
+)
+def test_kaggle_takes_any_caption_that_a_table_can_hold(tmp_path_factory, captions):
+    root = write_kaggle(tmp_path_factory.mktemp("kaggle"), {"a.jpg": captions})
+    assert list(read_captions(root).examples[0].captions) == captions
+
+
+def test_split_is_seeded_and_does_not_depend_on_the_order_of_rows(tmp_path):
+    names = list(pictures(50))
+    examples = [Example(name, tmp_path / name, ("a",), "train") for name in names]
+    mixed = random.Random(1).sample(examples, 50)
+    split = {example.id: example.split for example in seeded_split(examples)}
+    assert split == {example.id: example.split for example in seeded_split(mixed)}
+    assert split != {example.id: example.split for example in seeded_split(examples, seed=1)}
+    assert [name for name in names if split[name] == "val"] != names[:5]
+    assert [list(split.values()).count(s) for s in ("train", "val", "test")] == [40, 5, 5]
+
+
+# ---- COCO ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("year", ["2014", "2017", ""])
+def test_coco_years(tmp_path, year):
+    write_coco(tmp_path, f"train{year}", coco({1: ["a dog", "the dog"], 2: ["a cat"]}))
+    write_coco(tmp_path, f"val{year}", coco({3: ["a bird"]}))
+    write(tmp_path / "annotations" / f"instances_train{year}.json", "{}")  # comes with them
+    data = read_captions(tmp_path)
+    assert data.format == "coco"
+    folder = tmp_path / f"train{year}"
+    assert data.split("train") == [
+        Example(1, folder / "1.jpg", ("a dog", "the dog"), "train"),
+        Example(2, folder / "2.jpg", ("a cat",), "train"),
+    ]
+    assert ids(data, "val") == [3]
+
+
+@pytest.mark.parametrize("folder", ["images/train2017", "images", "train"])
+def test_coco_picture_folders(tmp_path, folder):
+    write_coco(tmp_path, "train2017", coco({1: ["a dog"]}), folder=folder)
+    assert read_captions(tmp_path).examples[0].path == tmp_path / folder / "1.jpg"
+
+
+def test_coco_of_two_years_is_read_from_the_newer(tmp_path):
+    write_coco(tmp_path, "train2014", coco({1: ["old"]}))
+    write_coco(tmp_path, "train2017", coco({1: ["new"]}))
+    assert read_captions(tmp_path).examples[0].captions == ("new",)
+
+
+def test_coco_without_its_pictures(tmp_path):
+    write_coco(tmp_path, "train2017", coco({1: ["a dog"]}), folder="elsewhere")
+    message = r"train2017.json are missing; looked for the folder .*train2017"
+    with pytest.raises(InputError, match=message):
+        read_captions(tmp_path)
+
+
+def test_coco_picture_in_two_splits(tmp_path):
+    write_coco(tmp_path, "train2017", coco({1: ["a dog"], 2: ["a cat"]}))
+    write_coco(tmp_path, "val2017", coco({2: ["a cat"]}))
+    with pytest.raises(InputError, match="pictures listed twice or in two splits: 2$"):
+        read_captions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["images"].append(c["images"][0]), "lists 1 picture ids twice"),
+        (
+            lambda c: c["annotations"].append({"image_id": 7, "caption": "lost"}),
+            "caption 'lost' is of picture 7, which the file does not list",
+        ),
+        (lambda c: c.pop("annotations"), "is no COCO caption file: KeyError"),
+        (lambda c: c["annotations"][0].pop("caption"), "is no COCO caption file: KeyError"),
+        (lambda c: c["annotations"][0].update(caption=None), "caption None is no text"),
+        (lambda c: c["images"][0].update(id=[]), "is no COCO caption file: TypeError"),
+        (lambda c: c["images"][0].update(file_name=5), "5 is no name of a file"),
+        (lambda c: c["images"][0].update(file_name="../1.jpg"), "'../1.jpg' is no name of a file"),
+    ],
+)
+def test_coco_files_that_do_not_hold_together(tmp_path, change, message):
+    content = coco({1: ["a dog"], 2: ["a cat"]})
+    write_coco(tmp_path, "train2017", content)
+    change(content)
+    write(tmp_path / "annotations" / "captions_train2017.json", json.dumps(content))
+    with pytest.raises(InputError, match=rf"captions_train2017.json.*{message}"):
+        read_captions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no valid JSON"),
+        ("", "is no valid JSON"),
+        ("[" * 100_000, "is no valid JSON"),
+        ("[]", "is no COCO caption file"),
+        ("7", "is no COCO caption file"),
+        ('{"images": {}, "annotations": 3}', "is no COCO caption file"),
+    ],
+)
+def test_coco_files_that_are_none(tmp_path, text, message):
+    write_coco(tmp_path, "val2014", coco({1: ["a dog"]}))
+    write(tmp_path / "annotations" / "captions_val2014.json", text)
+    with pytest.raises(InputError, match=f"captions_val2014.json {message}"):
+        read_captions(tmp_path)
+
+
+# ---- all layouts --------------------------------------------------------------------------------
+
+SOUND = {
+    "coco": lambda root, captions: write_coco(
+        root, "train", coco({i: several for i, several in enumerate(captions.values())})
+    ),
+    "flickr8k": lambda root, captions: write_flickr8k(root, captions, {"train": list(captions)}),
+    "kaggle": write_kaggle,
+}
+SOURCES = {
+    "coco": "annotations/captions_train.json",
+    "flickr8k": "Flickr8k_text/Flickr8k.token.txt",
+    "kaggle": "captions.txt",
+}
+
+
+@pytest.fixture(params=SOUND)
+def layout(request):
+    return request.param
+
+
+def test_every_reader_is_tested():
+    assert SOUND.keys() == SOURCES.keys() == READERS.keys()
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_what_windows_adds_and_signs_that_look_like_line_ends(tmp_path, layout, bom, line_end):
+    captions = {f"{i}.jpg": [strange, f"plain {i}"] for i, strange in enumerate(STRANGE)}
+    SOUND[layout](tmp_path, captions)
+    for path in (p for p in tmp_path.rglob("*") if p.suffix in (".txt", ".json")):
+        path.write_bytes(bom + path.read_bytes().replace(b"\n", line_end))
+    found = read_captions(tmp_path).examples
+    assert [list(example.captions) for example in found] == list(captions.values())
+    assert [example.path.name for example in found] == list(captions)
+
+
+def test_captions_in_any_script(tmp_path, layout):
+    captions = {"0.jpg": ["ein Hund läuft", "собака бежит", "犬が走る", "a dog 🐕 runs"]}
+    SOUND[layout](tmp_path, captions)
+    assert list(read_captions(tmp_path).examples[0].captions) == captions["0.jpg"]
+
+
+def test_not_utf8(tmp_path, layout):
+    SOUND[layout](tmp_path, {"0.jpg": ["a caf\xe9"]})
+    source = tmp_path / SOURCES[layout]
+    start = source.read_bytes().index("\xe9".encode())
+    source.write_bytes(source.read_bytes().replace("\xe9".encode(), b"\xe9"))
+    message = f"{source.name} is not UTF-8: byte {start}; convert it first"
+    with pytest.raises(InputError, match=message):
+        read_captions(tmp_path)
+
+
+def test_missing_pictures_are_counted_and_ten_are_named(tmp_path, layout):
+    SOUND[layout](tmp_path, {f"{i}.jpg": ["a dog"] for i in range(15)})
+    for path in tmp_path.rglob("*.jpg"):
+        if path.name not in ("0.jpg", "1.jpg", "2.jpg"):
+            path.unlink()
+    with pytest.raises(InputError, match="picture files are missing: ") as caught:
+        read_captions(tmp_path)
+    shown, _, rest = str(caught.value).partition(" and ")
+    assert shown.count(".jpg") == 10 and rest == "2 more"
+
+
+@pytest.mark.parametrize("silent", ["", "  ", "...", "- ; -"])
+def test_pictures_whose_captions_hold_no_word(tmp_path, layout, silent):
+    SOUND[layout](tmp_path, {"0.jpg": ["a dog"], "1.jpg": [silent, silent]})
+    with pytest.raises(InputError, match="pictures without a caption: 1"):
+        read_captions(tmp_path)
+
+
+def test_one_empty_caption_beside_others_is_let_be(tmp_path, layout):
+    SOUND[layout](tmp_path, {"0.jpg": ["", "a dog"]})
+    assert read_captions(tmp_path).examples[0].captions == ("", "a dog")
+
+
+@pytest.mark.parametrize("name", ["../0.jpg", "/etc/hostname", "a/../../0.jpg", "..\\0.jpg", "a\0b"])
+def test_names_that_lead_out_of_the_folder(tmp_path, layout, name):
+    """Whether a file is there or not: it must not be looked for."""
+    SOUND[layout](tmp_path, {"0.jpg": ["a dog"]})
+    source = tmp_path / SOURCES[layout]
+    written = json.dumps(name)[1:-1] if layout == "coco" else name
+    source.write_text(source.read_text().replace("0.jpg", written))
+    for path in tmp_path.rglob("Flickr_8k.*"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"is no name of a file in "):
+        read_captions(tmp_path)
+
+
+def test_safe_join_lets_subfolders_and_dots_be():
+    for name in ("a/b.jpg", "a..b.jpg", "..a.jpg", "ä.jpg"):
+        assert safe_join(Path("x"), name, Path("list")) == Path("x") / name
+    with pytest.raises(InputError, match="list: '' is no name of a file in x"):
+        safe_join(Path("x"), "", Path("list"))
+
+
+def test_forced_format(tmp_path):
+    write_kaggle(tmp_path, pictures(10))
+    write_coco(tmp_path, "train", coco({1: ["a dog"]}))
+    assert read_captions(tmp_path).format == "coco"
+    assert len(read_captions(tmp_path, "kaggle").examples) == 10
+    with pytest.raises(InputError, match="unknown format 'csv'; choose one of coco, flickr8k, kag"):
+        read_captions(tmp_path, "csv")
+    with pytest.raises(InputError, match=r"no captions in a known layout \(flickr8k: [^;]*\)$"):
+        read_captions(tmp_path, "flickr8k")
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(InputError, match=r"data folder .*gone does not exist"):
+        read_captions(tmp_path / "gone")
+    touch(tmp_path / "file")
+    with pytest.raises(InputError, match=r"data folder .*file is a file"):
+        read_captions(tmp_path / "file")
+    with pytest.raises(InputError, match=r"holds no captions in a known layout") as caught:
+        read_captions(tmp_path)
+    assert all(f"{name}: {reader.layout}" in str(caught.value) for name, reader in READERS.items())
+
+
+def test_a_split_is_asked_for_by_name(tmp_path):
+    write_flickr8k(tmp_path, pictures(4), {"train": ["00.jpg", "01.jpg"], "val": ["02.jpg"]})
+    data = read_captions(tmp_path)
+    assert ids(data, "dev") == ids(data, "val") == ["02.jpg"]
+    with pytest.raises(InputError, match="no pictures in split 'test'; it has train, val"):
+        data.split("test")
+    with pytest.raises(InputError, match=r"unknown split 'Val'; choose train, val \(or dev\) or tes"):
+        data.split("Val")
+
+
+def test_summary_and_name(tmp_path, monkeypatch):
+    root = write_flickr8k(tmp_path / "dogs", pictures(5), {"train": ["00.jpg", "01.jpg"], "val": ["02.jpg"]})
+    data = read_captions(root)
+    assert data.summary() == (
+        f"{root}: flickr8k; train 2 pictures, 4 captions; val 1 pictures, 2 captions"
+    )
+    monkeypatch.chdir(root)
+    assert read_captions(".").name == data.name == "dogs"
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [("flickr8k", {"train": 6000, "val": 1000}), ("tiny_coco", {"train": 50, "val": 50})],
+)
+def test_published_data(folder, expected):
+    root = Path(__file__).parents[2] / "shared" / folder
+    if not root.is_dir():
+        pytest.skip(f"{root} is not here")
+    data = read_captions(root)
+    assert {split: len(data.split(split)) for split in expected} == expected
+    assert sum(expected.values()) == len(data.examples)
+    assert all(len(example.captions) >= 5 for example in data.examples)
