@@ -15,7 +15,7 @@ from captioner.errors import InputError, run_command
 from captioner.evaluation import Evaluation, evaluate
 from captioner.features import PictureFiles
 from captioner.filters import DecodingOptions
-from captioner.options import add_options, from_arguments, option
+from captioner.options import add_options, check_at_least, from_arguments, option
 from train import CHECKPOINTS, load_data
 
 
@@ -33,11 +33,15 @@ class EvaluationOptions:
     cache: Path = option(CHECKPOINTS / ".cache", "folder of the demo pictures")
     device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
 
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "batch_size")
+        check_at_least(self, 0, "workers")
+
 
 def parse(argv: Sequence[str] | None) -> tuple[EvaluationOptions, DecodingOptions]:
     parser = argparse.ArgumentParser(
         description="Caption a split and score the captions.",
-        epilog="Without --output the files go to evaluation-SPLIT beside the checkpoint.",
+        epilog="Without --output the files go to evaluation-SPLIT in the folder of the run.",
     )
     add_options(parser, EvaluationOptions, "evaluation")
     add_options(parser, DecodingOptions, "decoding")
@@ -71,8 +75,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     print(f"{read.path} on {data.name}, {split} split, {len(examples)} pictures")
     print(result.describe(metrics.signature([example.captions for example in examples])))
-    beside = read.path.parent if read.path.name in ("best", "last") else read.path
-    write_results(options.output or beside / f"evaluation-{split}", result)
+    place = read.path.resolve()
+    run = place.parent if place.name in ("best", "last", ".best.old", ".last.old") else place
+    write_results(options.output or run / f"evaluation-{split}", result)
 
 
 def data_source(

@@ -4,8 +4,9 @@ import argparse
 import hashlib
 import json
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from captioner.features import PictureFiles, cached_features
 from captioner.filters import DecodingOptions
 from captioner.heatmaps import save_heatmap
 from captioner.images import Transform, load_image
-from captioner.options import add_options, from_arguments, option, to_dict
+from captioner.options import add_options, check_at_least, from_arguments, option, to_dict
 from captioner.text import Vocabulary, split_words
 from captioner.training import Progress, TrainingOptions, fit
 
@@ -53,6 +54,10 @@ class DataOptions:
     min_count: int = option(5, "words that occur less often in training captions are <unk>")
     workers: int = option(1, "processes that open pictures")
     cache: Path = option(CHECKPOINTS / ".cache", "folder of feature maps and demo pictures")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "min_count")
+        check_at_least(self, 0, "workers")
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,7 @@ def describe(options: dict[str, Any], data: CaptionData, transform: Transform) -
 def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Checkpoint | None:
     """The checkpoint to continue from; refuses to overwrite a run, or to continue another one."""
     if not resume:
-        if (run / "last").exists():
+        if run.is_file() or (run.is_dir() and any(run.iterdir())):
             raise InputError(
                 f"{run} holds a run already; --resume continues it, --run NAME starts another "
                 "beside it, or delete it"
@@ -196,7 +201,9 @@ def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Chec
     resumed = checkpoint.load(run / "last")
     was, now = flatten(resumed.config), flatten(config)
     changed = [
-        f"{key} was {was.get(key)} and is {value}"
+        "the captions have changed"
+        if key == "data.fingerprint"
+        else f"{key} was {was.get(key)} and is {value}"
         for key, value in now.items()
         if was.get(key) != value and key not in ("data.path", "data.name", "training.patience")
     ]
@@ -255,6 +262,7 @@ def train(job: Job) -> Progress:
             batch_size=None,
             num_workers=workers,
             worker_init_fn=leave_signals_to_parent,
+            generator=torch.Generator(),  # the global one goes on as it would without a pause
             pin_memory=job.device.type == "cuda",
         )
 
@@ -285,10 +293,7 @@ def leave_signals_to_parent(worker: int) -> None:
 
 def evaluate_held_out(job: Job) -> Evaluation:
     """Caption and score the val split with the model as it is now."""
-    first = len(job.training)
-    pictures = replace(
-        job.pictures, load=lambda indices: job.pictures.load([first + i for i in indices])
-    )
+    pictures = replace(job.pictures, load=partial(load_from, job.pictures.load, len(job.training)))
     return evaluate(
         job.model,
         job.vocabulary,
@@ -298,6 +303,13 @@ def evaluate_held_out(job: Job) -> Evaluation:
         workers=job.options["data"].workers,
         shapes=demo.read_shapes(job.data.root, "val"),
     )
+
+
+def load_from(
+    load: Callable[[Sequence[int]], torch.Tensor], first: int, indices: Sequence[int]
+) -> torch.Tensor:
+    """What `load` gives for indices counted from `first`; loader workers can be sent this."""
+    return load([first + i for i in indices])
 
 
 def finish(job: Job, progress: Progress) -> None:

@@ -1,7 +1,7 @@
 """Image captioning: Show and Tell, and Show, Attend and Tell.
 
-    captioner = Captioner.from_pretrained("checkpoints/RUN")
-    captioner.caption("photo.jpg", beam_size=5).text
+captioner = Captioner.from_pretrained("checkpoints/RUN")
+captioner.caption("photo.jpg", beam_size=5).text
 """
 
 from .captioner import Caption, Captioner

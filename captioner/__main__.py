@@ -9,7 +9,7 @@ from . import demo
 from .captioner import Captioner
 from .errors import InputError, run_command
 from .filters import DecodingOptions
-from .options import add_options, from_arguments, option, to_dict
+from .options import add_options, check_at_least, from_arguments, option, to_dict
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,9 @@ class CaptionOptions:
     heatmap: Path | None = option(None, "folder for one heatmap per picture")
     batch_size: int = option(32, "pictures captioned at once")
     device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "batch_size")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,7 +7,6 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from PIL.Image import Image
 
 from . import checkpoint as checkpoints
 from . import heatmaps
@@ -83,8 +82,8 @@ class Captioner:
         cls, checkpoint: Checkpoint, device: str | torch.device | None = None
     ) -> "Captioner":
         """The same from a checkpoint that is already read."""
-        model = restore_model(checkpoint).to(pick_device(device))
-        return cls(model, checkpoint.vocabulary, Transform(**checkpoint.config["transform"]))
+        model, transform = restore(checkpoint)
+        return cls(model.to(pick_device(device)), checkpoint.vocabulary, transform)
 
     @property
     def device(self) -> torch.device:
@@ -107,9 +106,11 @@ class Captioner:
         uint8 arrays. options: the fields of DecodingOptions, for example beam_size=5. A picture
         gets the same caption in any batch. Raises InputError for a bad picture or option.
         """
-        if isinstance(pictures, str | Path | Image | torch.Tensor | np.ndarray):
+        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
             return self.caption([pictures], batch_size=batch_size, **options)[0]
         decoding = from_dict(DecodingOptions, options)
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         source = Pictures(
             lambda indices: torch.stack([self.transform(load_image(pictures[i])) for i in indices]),
             are_features=False,
@@ -127,14 +128,17 @@ class Captioner:
     ) -> list[float]:
         """log p(text | picture) in nats for each pair, the end token counted.
 
-        The score of a caption is its score in decoding. Words that the model does not know are an
-        InputError, unless allow_unknown scores them as <unk>.
+        The score of a caption is its score in decoding. A text without words is an InputError, and
+        so are words that the model does not know, unless allow_unknown scores them as <unk>.
         """
         if len(pictures) != len(texts):
             raise InputError(f"{len(pictures)} pictures need as many texts, got {len(texts)}")
         if not texts:
             return []
         sentences = [split_words(text) for text in texts]
+        for text, words in zip(texts, sentences, strict=True):
+            if not words:
+                raise InputError(f"there is no word in the text {text!r}")
         unknown = sorted({w for words in sentences for w in words if w not in self.vocabulary})
         if unknown and not allow_unknown:
             raise InputError(
@@ -146,7 +150,7 @@ class Captioner:
         images = torch.stack([self.transform(load_image(picture)) for picture in pictures])
         with torch.inference_mode():
             features = self.model.encoder(images.to(self.device))
-        decoding = DecodingOptions(allow_unknown=allow_unknown, min_length=0)
+        decoding = DecodingOptions(allow_unknown=allow_unknown)
         return (
             score_captions(self.model, features, tokens.to(self.device), decoding)
             .sum(-1)[:, 0]
@@ -176,11 +180,11 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def restore_model(checkpoint: Checkpoint) -> CaptioningModel:
-    """The model that a checkpoint describes, with its weights, on the CPU.
+def restore(checkpoint: Checkpoint) -> tuple[CaptioningModel, Transform]:
+    """The model that a checkpoint describes, with its weights, on the CPU, and its transform.
 
-    It is first built without memory, so that a config that does not fit its weights is refused
-    before anything is allocated.
+    The model is first built without memory, so that a config that does not fit its weights is
+    refused before anything is allocated.
     """
     config = checkpoint.config
     try:
@@ -192,8 +196,9 @@ def restore_model(checkpoint: Checkpoint) -> CaptioningModel:
             options = from_dict(ModelOptions, config["model"])
             model = build_model(encoder, len(checkpoint.vocabulary), options)
         model.load_state_dict(checkpoint.weights, assign=True)
-    except (KeyError, TypeError, RuntimeError) as error:
+        return model, Transform(**config["transform"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())  # torch's goes over many lines
         raise InputError(
-            f"checkpoint {checkpoint.path}: config.json and the weights do not fit: {error}"
+            f"checkpoint {checkpoint.path}: config.json and the weights do not fit: {reason}"
         ) from error
-    return model

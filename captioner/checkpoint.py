@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +44,7 @@ class Checkpoint:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises half a dozen kinds for a damaged file
-            raise InputError(f"{path} cannot be read: {error or 'the file is empty'}") from error
+            raise InputError(f"{path} cannot be read: {str(error) or 'it is empty'}") from error
 
 
 def save(
@@ -61,9 +60,10 @@ def save(
     """
     from safetensors.torch import save_file
 
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    part = _beside(directory, "part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     try:
+        part.mkdir(parents=True)
         content = {"format": FORMAT, **config}
         (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
         vocabulary.save(part / VOCABULARY)
@@ -94,10 +94,11 @@ def load(path: Path | str) -> Checkpoint:
         if manifest.get(name) != _sha256(file):
             raise InputError(f"checkpoint {path} is damaged: {name} is not what was written")
     config = _read_json(path / CONFIG)
-    if config.get("format", FORMAT + 1) > FORMAT:
+    version = config.get("format")
+    if not isinstance(version, int) or version > FORMAT:
         raise InputError(
-            f"checkpoint {path} has format {config.get('format')}, this version of captioner "
-            f"reads up to {FORMAT}; update captioner"
+            f"checkpoint {path} has format {version}, this version of captioner reads up to "
+            f"{FORMAT}; update captioner"
         )
     if config.get("task") != "captioning":
         raise InputError(f"checkpoint {path} is for {config.get('task')!r}, not for captioning")
@@ -111,7 +112,7 @@ def find(path: Path) -> Path:
     Where a replacement was cut short between its two renames, the old one stands in.
     """
     for candidate in (path, path / "best", path / "last"):
-        for directory in (candidate, _set_aside(candidate)):
+        for directory in (candidate, _beside(candidate, "old")):
             if (directory / MANIFEST).is_file():
                 return directory
     if not path.exists():
@@ -121,7 +122,7 @@ def find(path: Path) -> Path:
 
 def _replace(new: Path, directory: Path) -> None:
     """Directories cannot be exchanged in one call: the old one steps aside in between."""
-    aside = _set_aside(directory)
+    aside = _beside(directory, "old")
     if aside.exists():
         if directory.exists():
             shutil.rmtree(aside)
@@ -133,8 +134,8 @@ def _replace(new: Path, directory: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _set_aside(directory: Path) -> Path:
-    return directory.with_name(f".{directory.name}.old")
+def _beside(directory: Path, what: str) -> Path:
+    return directory.parent / f".{directory.name}.{what}"
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -154,7 +155,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no JSON object")

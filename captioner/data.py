@@ -89,12 +89,15 @@ def _read_coco_file(root: Path, path: Path, split: str) -> list[Example]:
         files = {image["id"]: image["file_name"] for image in content["images"]}
         captions: dict[Any, list[str]] = {identity: [] for identity in files}
         for annotation in content["annotations"]:
-            if annotation["image_id"] not in captions:
+            picture, caption = annotation["image_id"], annotation["caption"]
+            if picture not in captions:
                 raise InputError(
-                    f"{path}: caption {annotation['caption']!r} is of picture "
-                    f"{annotation['image_id']}, which the file does not list"
+                    f"{path}: caption {caption!r} is of picture {picture}, "
+                    "which the file does not list"
                 )
-            captions[annotation["image_id"]].append(str(annotation["caption"]))
+            if not isinstance(caption, str):
+                raise InputError(f"{path}: the caption {caption!r} of {picture} is no text")
+            captions[picture].append(caption)
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} is no COCO caption file: {error!r} in its entries") from error
     if len(files) != len(content["images"]):
@@ -127,6 +130,8 @@ def _read_flickr8k(root: Path) -> list[Example]:
     source = text / "Flickr8k.token.txt"
     rows = []
     for number, line in enumerate(_read_lines(source), start=1):
+        if not line.strip():
+            continue
         name, tab, caption = line.partition("\t")
         if not tab:
             raise InputError(f"{source}, line {number}: no tab between picture and caption")
@@ -135,7 +140,7 @@ def _read_flickr8k(root: Path) -> list[Example]:
     for split, stem in (("train", "train"), ("val", "dev"), ("test", "test")):
         path = text / f"Flickr_8k.{stem}Images.txt"
         if path.is_file():
-            lists[split] = [name.strip() for name in _read_lines(path)]
+            lists[split] = [name for line in _read_lines(path) if (name := line.strip())]
     splits: dict[str, str] = {}
     for split, names in lists.items():
         for name in names:
@@ -145,7 +150,8 @@ def _read_flickr8k(root: Path) -> list[Example]:
     if not splits:
         return seeded_split(examples)
     rest = None if "train" in lists else "train"
-    unknown = [name for name in splits if name not in {example.id for example in examples}]
+    captioned = {example.id for example in examples}
+    unknown = [name for name in splits if name not in captioned]
     if unknown:
         raise InputError(f"{source} has no captions of {_some(unknown)}, which the lists name")
     chosen = [(example, splits.get(str(example.id), rest)) for example in examples]
@@ -156,14 +162,20 @@ def _read_kaggle(root: Path) -> list[Example]:
     """`captions.txt` with the header image,caption, beside `Images/`; no lists of splits."""
     source = root / "captions.txt"
     rows = []
-    reader = csv.reader(_read_lines(source))
-    for row in reader:
-        if len(row) != 2:
-            raise InputError(
-                f"{source}, line {reader.line_num}: expected picture and caption, found "
-                f"{len(row)} columns (a caption with commas needs quotes)"
-            )
-        rows.append((row[0], row[1]))
+    reader = csv.reader((line + "\n" for line in _read_lines(source)), strict=True)
+    first = 1  # line of the row
+    try:
+        for row in reader:
+            if len(row) == 2:
+                rows.append((row[0], row[1]))
+            elif "".join(row).strip():
+                raise InputError(
+                    f"{source}, line {first}: expected picture and caption, found {len(row)} "
+                    "columns (a caption with commas needs quotes)"
+                )
+            first = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{source}, line {first}: {error}") from error
     if rows and rows[0] == ("image", "caption"):
         del rows[0]
     return seeded_split(_group_captions(rows, root / "Images", source))
@@ -201,7 +213,8 @@ def read_captions(path: Path | str, format: str | None = None) -> CaptionData:
     """
     root = Path(path)
     if not root.is_dir():
-        raise InputError(f"data folder {root} does not exist")
+        trouble = "is a file" if root.exists() else "does not exist"
+        raise InputError(f"data folder {root} {trouble}")
     if format is not None and format not in READERS:
         raise InputError(f"unknown format {format!r}; choose one of {', '.join(READERS)}")
     wanted = READERS if format is None else {format: READERS[format]}
@@ -215,7 +228,7 @@ def read_captions(path: Path | str, format: str | None = None) -> CaptionData:
         raise InputError(f"{root}: pictures listed twice or in two splits: {_some(twice)}")
     missing = [str(example.path) for example in examples if not example.path.is_file()]
     if missing:
-        raise InputError(f"{root}: picture files are missing: {_some(missing)}")
+        raise InputError(f"{root}: {len(missing)} picture files are missing: {_some(missing)}")
     silent = [str(e.id) for e in examples if not any(split_words(c) for c in e.captions)]
     if silent:
         raise InputError(f"{root}: pictures without a caption: {_some(silent)}")
@@ -235,10 +248,10 @@ def seeded_split(examples: Sequence[Example], seed: int = 0) -> list[Example]:
 
 def safe_join(folder: Path, name: str, source: Path) -> Path:
     """folder/name, refused where the name, found in `source`, leads out of the folder."""
-    path = folder / name
-    if not name or "\\" in name or "\0" in name or Path(name).is_absolute() or ".." in path.parts:
+    plain = isinstance(name, str) and name and "\\" not in name and "\0" not in name
+    if not plain or Path(name).is_absolute() or ".." in Path(name).parts:
         raise InputError(f"{source}: {name!r} is no name of a file in {folder}")
-    return path
+    return folder / name
 
 
 def _group_captions(rows: Iterable[tuple[str, str]], pictures: Path, source: Path) -> list[Example]:
@@ -252,8 +265,8 @@ def _group_captions(rows: Iterable[tuple[str, str]], pictures: Path, source: Pat
 
 
 def _read_lines(path: Path) -> list[str]:
-    """Lines that hold something. Only line feeds end a line: captions may hold stranger signs."""
-    return [line for line in _read_text(path).replace("\r\n", "\n").split("\n") if line.strip()]
+    """Only line feeds end a line: captions may hold stranger signs."""
+    return _read_text(path).replace("\r\n", "\n").split("\n")
 
 
 def _read_text(path: Path) -> str:

@@ -50,7 +50,10 @@ class Hypothesis:
 
 
 def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
-    """For each feature map of (B, D, h, w) its `num_captions` captions, best first."""
+    """For each feature map of (B, D, h, w) its `num_captions` captions, best first.
+
+    Beam search, whose captions all differ, gives fewer where the options allow no more.
+    """
     with torch.inference_mode():
         if options.method == "beam":
             return _beam(model, features, options)
@@ -226,7 +229,7 @@ def _backtrack(
     """
     pictures, beams = live.shape
     rank = torch.cat([finished.scores.double(), live.double() - 1e9], dim=1)  # (B, 2K)
-    _, chosen = rank.topk(captions)  # (B, N)
+    ranks, chosen = rank.topk(captions)  # (B, N)
     unended = chosen >= beams
     slot = chosen % beams
     end_step = finished.steps.gather(1, slot).masked_fill(unended, len(trace))
@@ -244,7 +247,9 @@ def _backtrack(
         rows = (first_row + slot).flatten()
         maps.append(None if step.attention is None else step.attention.index_select(0, rows))
     hypotheses = _collect(torch.stack(tokens[::-1], 1), torch.stack(log_probs[::-1], 1), maps[::-1])
-    return [hypotheses[i : i + captions] for i in range(0, len(hypotheses), captions)]
+    exists = ranks.isfinite().sum(1).tolist()  # those that do not come last
+    firsts = range(0, len(hypotheses), captions)
+    return [hypotheses[i : i + count] for i, count in zip(firsts, exists, strict=True)]
 
 
 def _collect(tokens: Tensor, log_probs: Tensor, maps: Sequence[Tensor | None]) -> list[Hypothesis]:

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .errors import InputError
+
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
@@ -17,6 +19,11 @@ def process_group(device: torch.device) -> Iterator[None]:
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield
         return
+    if device.type == "cuda" and device.index is None:  # each process takes a GPU of its own
+        local, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if local >= there:
+            raise InputError(f"there are {there} GPUs; start at most {there} processes here")
+        torch.cuda.set_device(local)
     # Half an hour, since the other processes wait while the first one computes features.
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=30))

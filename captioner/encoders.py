@@ -35,33 +35,34 @@ class EncoderOptions:
 
 
 class SmallCNN(nn.Sequential):
-    """Five small convolutions of stride 16, to be learned from scratch in minutes on a CPU.
+    """Five convolutions and a stride of 16 by max pooling, to be learned from scratch on a CPU.
 
-    The last layer also sees where it is (two coordinate channels), since a net this shallow
-    cannot find out from its borders, as deep ones do.
+    Pooling, unlike strided convolutions, keeps each cell's view centred on the square of pixels
+    that the cell stands for, and learns shapes in a fraction of the steps. The last layer is told
+    where each cell is, since a net this shallow cannot find out from its borders, as deep ones do.
     """
 
     def __init__(self, channels: int = 128) -> None:
-        widths = (3, 24, 48, 96, channels)
-        blocks = [_conv(i, o, stride=2) for i, o in pairwise(widths)]
-        super().__init__(*blocks, nn.Sequential(Coordinates(), _conv(channels + 2, channels)))
+        widths = (3, 16, 32, 64, channels)
+        pooled = [nn.Sequential(_conv(i, o), nn.MaxPool2d(2)) for i, o in pairwise(widths)]
+        super().__init__(*pooled, nn.Sequential(Coordinates(), _conv(channels + 2, channels)))
 
 
-def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def _conv(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
 
 
 class Coordinates(nn.Module):
-    """Append two channels with each cell's x and y in [-1, 1]: (B, D, h, w) -> (B, D+2, h, w)."""
+    """Append two channels with each cell's x and y in [-2, 2]: (B, D, h, w) -> (B, D+2, h, w)."""
 
     def forward(self, features: Tensor) -> Tensor:
         h, w = features.shape[-2:]
-        x = torch.linspace(-1, 1, w, device=features.device, dtype=features.dtype)
-        y = torch.linspace(-1, 1, h, device=features.device, dtype=features.dtype)
+        x = torch.linspace(-2, 2, w, device=features.device, dtype=features.dtype)
+        y = torch.linspace(-2, 2, h, device=features.device, dtype=features.dtype)
         grid = torch.stack([x.expand(h, w), y[:, None].expand(h, w)])
         return torch.cat([features, grid.expand(len(features), 2, h, w)], dim=1)
 
@@ -76,7 +77,10 @@ class Recentre(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pixels (B, 3, S, S) -> feature map (B, D, h, w), where h = w = ceil(S / stride).
+    """Pixels (B, 3, S, S) -> feature map (B, D, h, w), where h = w = S / stride.
+
+    Where that is no whole number the network's padding decides; one that pads little (alexnet,
+    inception_v3) has a cell or two less.
 
     channels: D. stride: pixels per cell. stages: the parts of the network by resolution; stage s
     works at one cell per 2^(s+1) pixels, so that stage 4 is the last of a stride-32 network.
@@ -143,14 +147,16 @@ class Encoder(nn.Module):
 
 
 def _measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int]:
-    """Stage of each layer, channels and stride, seen by sending one blank picture through."""
-    side = 128
+    """Stage of each layer, channels and stride, seen by sending one blank picture through.
+
+    Leaves the layers in eval mode.
+    """
+    side = 192
     probe = torch.zeros(1, 3, side, side)
     not_a_cnn = InputError(
         f"encoder {name!r} gives no feature map (B, D, h, w); choose a CNN, "
         "for example resnet50 or mobilenet_v2"
     )
-    modes = {module: module.training for module in layers.modules()}
     stages: list[int] = []
     layers.eval()
     with torch.no_grad():
@@ -161,10 +167,9 @@ def _measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int]:
                 raise not_a_cnn from error
             if probe.ndim != 4 or probe.shape[-1] != probe.shape[-2]:
                 raise not_a_cnn
-            stages.append(max(0, (side // probe.shape[-1]).bit_length() - 2))
-    for module, mode in modes.items():
-        module.training = mode
-    return stages, probe.shape[1], side // probe.shape[-1]
+            halvings = (side // probe.shape[-1]).bit_length() - 1
+            stages.append(max(0, halvings - 1))
+    return stages, probe.shape[1], 2**halvings
 
 
 def build_encoder(
@@ -198,6 +203,10 @@ def _torchvision_model(name: str) -> nn.Module:
             f"unknown encoder {name!r}; choose {SMALL_CNN} or one of {', '.join(known)}"
         )
     options = {"init_weights": False} if name in INCEPTIONS else {}
+    if name.startswith("regnet"):  # reckons its widths with tensors, which "meta" cannot
+        device = torch.get_default_device()
+        with torch.device("cpu"):
+            return torchvision.models.get_model(name, weights=None).to(device)
     return torchvision.models.get_model(name, weights=None, **options)
 
 
@@ -220,7 +229,9 @@ def _layers_before_pooling(model: nn.Module) -> Iterator[nn.Module]:
     for label, child in model.named_children():
         if label in ("avgpool", "classifier", "fc", "head", "heads"):
             return
-        if not label.lower().startswith("aux"):
+        if label in ("layers", "trunk_output"):  # all of a MNASNet, nearly all of a RegNet
+            yield from child.children()
+        elif not label.lower().startswith("aux"):
             yield child
 
 
@@ -238,7 +249,8 @@ def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
         else:
             values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has its own exceptions for a damaged file
-        raise InputError(f"encoder weights {path} cannot be read: {error}") from error
+        reason = str(error) or "the file is empty"
+        raise InputError(f"encoder weights {path} cannot be read: {reason}") from error
     if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
         raise InputError(f"encoder weights {path} hold no plain state dict of tensors")
     return values
@@ -267,7 +279,8 @@ def _load_weights(
     Older files, some of torchvision's own among them, lack batch norm's counter, which nothing
     here reads, and have a dot more in DenseNet's names; both load.
     """
-    values = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", k): values[k] for k in values}
+    dot = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
+    values = {dot.sub(r"\1\2", key): value for key, value in values.items()}
     trunk = {id(tensor) for tensor in (*layers.parameters(), *layers.buffers())}
     own = {k: v for k, v in whole.state_dict(keep_vars=True).items() if id(v) in trunk}
     own = {k: v for k, v in own.items() if k in values or not k.endswith(".num_batches_tracked")}

@@ -11,6 +11,10 @@ from collections.abc import Callable
 class InputError(ValueError):
     """Says in one sentence what is wrong, where, and what to do about it."""
 
+    def __init__(self, message: str) -> None:
+        # A loader's worker hands an error on as the text of its traceback, which ends with it.
+        super().__init__(message.rpartition("InputError: ")[2].rstrip())
+
 
 class Interrupted(Exception):
     """A signal ended the work after everything was saved."""

@@ -38,7 +38,7 @@ class Evaluation:
     def describe(self, signature: str) -> str:
         """Scores, how they were computed and, where there is one, the pointing accuracy."""
         lines = ["  ".join(f"{name} {value:.2f}" for name, value in self.scores.items()), signature]
-        if self.pointing:
+        if self.pointing and self.pointing.count:
             lines.append(
                 f"pointing accuracy {self.pointing.accuracy:.1f} % of {self.pointing.count} "
                 f"shape words (chance {self.pointing.chance_level:.1f} %)"
@@ -100,6 +100,7 @@ def caption_batches(
         batch_size=None,
         num_workers=0 if pictures.are_features else workers,
         pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # else it would draw from the caller's
     )
     was_training = model.training
     model.eval()

@@ -7,8 +7,8 @@ floats, so that a picture is one contiguous read and a batch arrives in channels
 import hashlib
 import json
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -77,19 +77,21 @@ def cached_features(
 ) -> FeatureCache:
     """The cache of these pictures under `folder`, computed now unless it is there already.
 
-    A cache appears under its key only when it is whole: it is written beside and renamed.
+    A cache appears under its key only when it is whole: it is written beside and renamed. Raises
+    InputError for a picture that cannot be read, and for a folder that cannot be written.
     """
     target = folder / f"features-{cache_key(encoder, transform, paths)}"
     if target.is_dir():
         return FeatureCache(target)
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder)
-    part = Path(tempfile.mkdtemp(prefix="features-part-", dir=folder))
+    part = folder / f"features-part-{uuid.uuid4().hex}"
     try:
+        part.mkdir(parents=True)
+        _remove_abandoned(folder)
         _compute(part / "maps.npy", encoder, transform, paths, device, workers, batch_size)
         part.rename(target)
     except OSError as error:
-        raise InputError(f"the feature cache in {folder} cannot be written: {error}") from error
+        if not target.is_dir():  # else another run was quicker
+            raise InputError(f"the feature cache in {folder} cannot be written: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return FeatureCache(target)
@@ -129,7 +131,8 @@ def _compute(
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Delete what killed runs left behind, unless it is younger than an hour."""
+    """Delete what killed runs left behind: what nobody has written to for an hour."""
     for part in folder.glob("features-part-*"):
-        if time.time() - part.stat().st_mtime > 3600:
+        written = max(path.stat().st_mtime for path in (part, *part.iterdir()))
+        if time.time() - written > 3600:
             shutil.rmtree(part, ignore_errors=True)

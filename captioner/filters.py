@@ -114,10 +114,12 @@ def _no_repeat(size: int) -> Filter:
 
 
 def apply_filters(chosen: list[Filter], scores: Tensor, words: Tensor) -> Tensor:
-    """Raw scores (R, V) through all filters, in float32."""
+    """Raw scores (R, V) through all filters, in float32; a row left without a word must end."""
     scores = scores.float()
     for filter in chosen:
         scores = filter(scores, words)
+    nothing_left = scores.amax(-1) == -torch.inf
+    scores[:, END] = scores[:, END].masked_fill(nothing_left, 0)
     return scores
 
 

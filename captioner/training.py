@@ -64,7 +64,8 @@ class Progress:
 
     epoch: int = 0  # epochs finished
     batch: int = 0  # batches done of the one under way
-    step: int = 0  # optimizer steps in all
+    step: int = 0  # batches done in all
+    bad: int = 0  # the last of them whose gradient was not finite
     best_score: float | None = None
     best_epoch: int = 0
     sums: dict[str, float] = field(default_factory=dict)  # this epoch: words, seconds, loss*words
@@ -84,9 +85,10 @@ class Progress:
         self.sums["seconds"] = self.sums.get("seconds", 0.0) + seconds
 
     def means(self) -> dict[str, float]:
-        """This epoch's loss and its parts per word, and the words per second."""
-        words, seconds = self.sums["words"], self.sums["seconds"]
-        means = {k: v / words for k, v in self.sums.items() if k not in ("words", "seconds")}
+        """This epoch's loss and its parts per word, and the words per second; NaN before any."""
+        sums = {"words": math.nan, "seconds": math.nan, "loss": math.nan, **self.sums}
+        words, seconds = sums.pop("words"), sums.pop("seconds")
+        means = {name: value / words for name, value in sums.items()}
         return {**means, "words_per_second": words / seconds}
 
 
@@ -206,7 +208,6 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
     """The rest of the epoch under way, or as much of it as a signal leaves."""
     options, progress = session.options, session.progress
     session.model.train()
-    bad = 0
     started = time.perf_counter()
     with tqdm(
         desc=f"epoch {progress.epoch + 1}/{options.epochs}",
@@ -218,12 +219,13 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
     ) as bar:
         for batch in batches(progress.epoch, progress.batch):
             loss, finite = _step(session, batch.to(session.device))
-            bad = 0 if finite else bad + 1
-            if bad == BAD_STEPS:
+            progress.bad = 0 if finite else progress.bad + 1
+            if progress.bad == BAD_STEPS:
                 raise FloatingPointError(
-                    f"the gradient was not finite {bad} times in a row, at step {progress.step} "
-                    f"and learning rate {session.schedule.get_last_lr()[0]:.2g}, the last time "
-                    f"for pictures {list(batch.ids)[:5]}; lower the learning rate"
+                    f"the gradient was not finite {BAD_STEPS} times in a row, at step "
+                    f"{progress.step} and learning rate "
+                    f"{session.schedule.get_last_lr()[0]:.2g}, the last time for pictures "
+                    f"{list(batch.ids)[:5]}; lower the learning rate"
                 )
             progress.step += 1
             progress.batch += 1
@@ -238,20 +240,25 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
 
 
 def _step(session: _Session, batch: Batch) -> tuple[Loss, bool]:
-    """One optimizer step; skipped, and False returned, where the gradient is not finite."""
+    """One optimizer step, skipped where the gradient is not finite, as is then returned.
+
+    The loss returned is of the whole batch, of which each process has its share.
+    """
     precision = choose_precision(session.options.precision, session.device)
     with torch.autocast(session.device.type, precision, enabled=precision != torch.float32):
         loss: Loss = session.model(batch)
+    values = torch.stack([loss.value.detach(), *loss.parts.values()]).float()
+    sums = distributed.total(torch.cat([torch.ones_like(values[:1]), values]) * loss.count)
+    words, means = sums[0], sums[1:] / sums[0]
     # Processes are averaged: each weighs as many words as it has, not one of world_size.
-    words = distributed.total(torch.tensor(float(loss.count), device=session.device))
     session.optimizer.zero_grad(set_to_none=True)
     (loss.value * (loss.count * distributed.world_size() / words)).backward()
     norm = nn.utils.clip_grad_norm_(session.model.parameters(), session.options.clip)
     finite = bool(norm.isfinite())
     if finite:
         session.optimizer.step()
-    session.schedule.step()
-    return loss, finite
+        session.schedule.step()
+    return Loss(means[0], int(words), dict(zip(loss.parts, means[1:], strict=True))), finite
 
 
 def parameter_groups(model: nn.Module, options: TrainingOptions) -> list[dict[str, Any]]:
@@ -298,7 +305,8 @@ def _rate(warmup: float, steps: int) -> Callable[[int], float]:
 
 
 def _is_better(score: float, best: float | None) -> bool:
-    return math.isfinite(score) and (best is None or score > best)
+    """A score of 0 after 0 counts: BLEU-4 of few pictures stays there for epochs of progress."""
+    return math.isfinite(score) and (best is None or score > best or score == best == 0)
 
 
 @contextmanager
@@ -327,7 +335,7 @@ def _status(session: _Session) -> str:
     """Loss, words per second, and the time that training (without evaluation) still takes."""
     progress, means = session.progress, session.progress.means()
     left = session.options.epochs * session.steps - progress.step
-    minutes = left * progress.sums["seconds"] / max(1, progress.batch) / 60
+    minutes = left * progress.sums.get("seconds", math.nan) / max(1, progress.batch) / 60
     return (
         f"loss {means['loss']:.3f}, {means['words_per_second']:,.0f} words/s, "
         f"{minutes:.1f} min left in all"
@@ -343,5 +351,6 @@ def _tell(row: dict[str, Any], watch: str, better: bool) -> None:
 
 def _write_log(path: Path, rows: list[dict[str, Any]]) -> None:
     part = path.with_name(f".{path.name}.part")
-    part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    finite = [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in rows]
+    part.write_text("".join(json.dumps(row) + "\n" for row in finite), encoding="utf-8")
     os.replace(part, path)

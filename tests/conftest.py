@@ -1,0 +1,98 @@
+"""What several test modules share: one thread, a tiny encoder, tiny models, batches."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from captioner.batches import Pictures, pad_captions
+from captioner.captioning import ModelOptions, build_model
+from captioner.encoders import Encoder
+from captioner.text import Vocabulary
+
+WORDS = "a red green blue dog cat runs sits on the grass".split()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def vocabulary():
+    return Vocabulary(WORDS)
+
+
+@pytest.fixture(params=[False, True], ids=["show-and-tell", "attention"])
+def attention(request):
+    """Tests that use this run once for each of the two models."""
+    return request.param
+
+
+@pytest.fixture
+def tiny_encoder():
+    """Three small convolutions, stages 0, 1 and 2: (B, 3, 32, 32) -> (B, 10, 4, 4)."""
+
+    def build(trained_from=None, pretrained=False, seed=0):
+        torch.manual_seed(seed)
+        widths = (3, 6, 8, 10)
+        blocks = [
+            nn.Sequential(nn.Conv2d(i, o, 3, 2, 1), nn.BatchNorm2d(o), nn.ReLU())
+            for i, o in pairwise(widths)
+        ]
+        layers = nn.Sequential(*blocks)
+        return Encoder("tiny", layers, trained_from=trained_from, pretrained=pretrained)
+
+    return build
+
+
+@pytest.fixture
+def tiny_model(tiny_encoder):
+    """A small model over WORDS that has opinions: its weights are larger than at a real start."""
+
+    def build(attention, *, trained_from=None, seed=0, **options):
+        sizes = {"embedding_size": 9, "hidden_size": 11, "attention_size": 7, "dropout": 0.0}
+        encoder = tiny_encoder(trained_from, seed=seed)
+        options = ModelOptions(attention=attention, **sizes | options)
+        model = build_model(encoder, len(Vocabulary(WORDS)), options)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if not name.startswith("encoder."):
+                    parameter.copy_(torch.randn_like(parameter) * 0.6)
+        return model
+
+    return build
+
+
+@pytest.fixture
+def features():
+    """Feature maps (B, 10, 4, 3) of any number of pictures, each unlike the others."""
+
+    def draw(pictures, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        mean = torch.randn(pictures, 10, 1, 1, generator=generator)
+        return mean + torch.randn(pictures, 10, 4, 3, generator=generator)
+
+    return draw
+
+
+@pytest.fixture
+def make_batch(features):
+    """A Batch of captions given as lists of words' tokens, over random pictures or maps."""
+
+    def build(captions, images=False, seed=0):
+        whole = [
+            sorted(([1, *caption, 2] for caption in texts), key=len, reverse=True)
+            for texts in captions
+        ]
+        if images:
+            generator = torch.Generator().manual_seed(seed)
+            values = torch.rand(len(captions), 3, 32, 32, generator=generator)
+        else:
+            values = features(len(captions), seed)
+        pictures = Pictures(lambda indices: values[list(indices)], are_features=not images)
+        numbers = range(len(captions))
+        return pictures.batch(numbers, numbers, pad_captions(whole))
+
+    return build

@@ -1,0 +1,162 @@
+"""From captions to batches: every picture once, little padding, the same in every process."""
+
+import random
+
+import pytest
+import torch
+
+from captioner.batches import (
+    MAX_WORDS,
+    Batch,
+    Pictures,
+    TrainingBatches,
+    encode_captions,
+    epoch_order,
+    pad_captions,
+)
+from captioner.data import Example
+from captioner.errors import InputError
+
+
+def example(*captions):
+    return Example(0, "none", captions, "train")
+
+
+def of_length(*lengths):
+    """One picture's captions of these many words."""
+    return [[1, *[4] * length, 2] for length in lengths]
+
+
+@pytest.fixture
+def captions():
+    """Five captions of 3 to 30 words for each of 700 pictures."""
+    rng = random.Random(0)
+    lengths = [sorted((rng.randint(3, 30) for _ in range(5)), reverse=True) for _ in range(700)]
+    return [of_length(*row) for row in lengths]
+
+
+# ---- the order of an epoch ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 32, 699, 700, 1000])
+def test_every_picture_comes_exactly_once(captions, batch_size):
+    order = epoch_order(captions, batch_size, seed=1, epoch=0)
+    assert sorted(index for batch in order for index in batch) == list(range(700))
+    assert sum(len(batch) != batch_size for batch in order) <= 1
+    assert max(map(len, order)) <= batch_size
+
+
+def test_the_order_depends_on_seed_and_epoch_alone(captions):
+    random.seed(1)
+    first = epoch_order(captions, 32, seed=1, epoch=0)
+    random.seed(2)
+    state = random.getstate()
+    assert epoch_order(captions, 32, seed=1, epoch=0) == first
+    assert random.getstate() == state
+    assert epoch_order(captions, 32, seed=1, epoch=1) != first
+    assert epoch_order(captions, 32, seed=2, epoch=0) != first
+    # Not the same batches in another order either.
+    later = epoch_order(captions, 32, seed=1, epoch=1)
+    assert not {frozenset(batch) for batch in first} & {frozenset(batch) for batch in later}
+
+
+def padding(captions, order):
+    """The share of tokens that only fill up."""
+    tokens = [pad_captions([captions[i] for i in batch]) for batch in order]
+    return 1 - sum((t != 0).sum().item() for t in tokens) / sum(t.numel() for t in tokens)
+
+
+def test_pictures_of_like_length_are_together(captions):
+    captions = [picture[:1] for picture in captions]
+    shuffled = random.Random(0).sample(range(700), 700)
+    at_random = [shuffled[i : i + 32] for i in range(0, 700, 32)]
+    order = epoch_order(captions, 32, seed=0, epoch=0)
+    assert padding(captions, order) < padding(captions, at_random) / 4
+    longest = [len(captions[batch[0]][0]) for batch in order]
+    assert longest != sorted(longest) and longest != sorted(longest, reverse=True)
+
+
+@pytest.mark.parametrize("shards", [2, 3, 8])
+def test_no_batch_is_too_small_for_its_processes(captions, shards):
+    for pictures in (65, 66, 67, 72):
+        order = epoch_order(captions[:pictures], 64, seed=0, epoch=0, shards=shards)
+        assert min(map(len, order)) >= shards
+        assert sorted(index for batch in order for index in batch) == list(range(pictures))
+        shares = [batch[rank::shards] for batch in order for rank in range(shards)]
+        assert all(shares)
+
+
+def test_fewer_pictures_than_processes(captions):
+    with pytest.raises(InputError, match="3 pictures are too few for 4 processes"):
+        epoch_order(captions[:3], 32, seed=0, epoch=0, shards=4)
+    assert epoch_order(captions[:4], 32, seed=0, epoch=0, shards=4) != []
+
+
+# ---- captions as tokens -------------------------------------------------------------------------
+
+
+def test_captions_become_tokens_longest_first(vocabulary):
+    (tokens,) = encode_captions([example("Dog.", "a red dog runs", "a zebra sits")], vocabulary)
+    start, end, unknown = vocabulary.START, vocabulary.END, vocabulary.UNKNOWN
+    expected = [["a", "red", "dog", "runs"], ["a", "zebra", "sits"], ["dog"]]
+    assert tokens == [[start, *vocabulary.encode(words), end] for words in expected]
+    assert tokens[1][2] == unknown
+
+
+def test_captions_without_words_are_left_out_and_long_ones_cut(vocabulary):
+    (tokens,) = encode_captions([example("!", "dog " * 80, "")], vocabulary)
+    assert [len(caption) for caption in tokens] == [1 + MAX_WORDS + 1]
+    assert tokens[0][-1] == vocabulary.END
+
+
+def test_padding_fills_up_words_and_captions():
+    tokens = pad_captions([[[1, 5, 6, 2], [1, 2]], [[1, 7, 2]]])
+    assert tokens.dtype == torch.int64
+    assert tokens.tolist() == [
+        [[1, 5, 6, 2], [1, 2, 0, 0]],
+        [[1, 7, 2, 0], [0, 0, 0, 0]],
+    ]
+
+
+# ---- batches ------------------------------------------------------------------------------------
+
+
+def test_columns_say_how_many_captions_reach_each_word(captions):
+    pictures = Pictures(lambda indices: torch.zeros(len(indices), 2, 1, 1), are_features=True)
+    for batch in epoch_order(captions, 9, seed=0, epoch=0)[:20]:
+        texts = [captions[i] for i in batch]
+        columns = pictures.batch(batch, batch, pad_captions(texts)).columns
+        words = [[len(caption) - 1 for caption in picture] for picture in texts]
+        longest = max(max(row) for row in words)
+        expected = [max(sum(n > t for n in row) for row in words) for t in range(longest)]
+        assert list(columns) == expected
+    batch = pictures.batch([0, 1], [0, 1], pad_captions([of_length(3, 1), of_length(2, 2, 0)]))
+    assert batch.columns == (3, 2, 2, 1)
+
+
+def test_training_batches_hold_the_pictures_of_the_order_with_their_captions(captions):
+    values = torch.arange(700.0)
+    pictures = Pictures(
+        lambda indices: values[list(indices)].view(-1, 1, 1, 1).expand(-1, 3, 2, 2),
+        are_features=False,
+    )
+    ids = [f"p{i}" for i in range(700)]
+    order = epoch_order(captions, 50, seed=0, epoch=0)
+    batches = TrainingBatches(pictures, ids, captions, order)
+    assert len(batches) == len(order) == 14
+    for number in (0, 13):
+        batch = batches[number]
+        assert batch.features is None and batch.images[:, 0, 0, 0].tolist() == order[number]
+        assert batch.ids == tuple(f"p{i}" for i in order[number])
+        for row, index in zip(batch.tokens.tolist(), order[number], strict=True):
+            assert [[token for token in text if token] for text in row] == captions[index]
+
+
+def test_features_are_features_and_move_with_the_batch(make_batch):
+    batch = make_batch([[[4, 5]], [[6]]])
+    assert batch.images is None and batch.features.shape == (2, 10, 4, 3)
+    moved = batch.to(torch.device("meta"))
+    assert isinstance(moved, Batch) and moved.ids == batch.ids and moved.columns == batch.columns
+    assert moved.tokens.is_meta and moved.features.is_meta and moved.images is None
+    pictures = make_batch([[[4, 5]]], images=True).to(torch.device("meta"))
+    assert pictures.images.is_meta and pictures.features is None

@@ -1,0 +1,346 @@
+"""Captioner: any picture in, captions, scores and maps out, from nothing but a checkpoint."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import ExifTags, Image
+from test_checkpoint import sign
+
+from captioner import Caption, Captioner, DecodingOptions, InputError
+from captioner.captioner import pick_device, restore
+from captioner.checkpoint import load
+
+
+@pytest.fixture(params=[False, True], ids=["show-and-tell", "attention"])
+def run(request, tmp_path_factory):
+    return tiny.run(tmp_path_factory, attention=request.param)
+
+
+@pytest.fixture
+def attention_run(tmp_path_factory):
+    return tiny.run(tmp_path_factory, attention=True)
+
+
+@pytest.fixture
+def captioner(run):
+    return Captioner.from_pretrained(run, "cpu")
+
+
+@pytest.fixture
+def pictures(tmp_path_factory):
+    return sorted((tiny.data(tmp_path_factory) / "val").glob("*.png"))
+
+
+def draw() -> Image.Image:
+    """A picture without any symmetry, of colours that the model knows."""
+    pixels = np.zeros((24, 40, 3), np.uint8)
+    pixels[:, :20] = tiny.COLOURS["red"]
+    pixels[:10, 20:] = tiny.COLOURS["blue"]
+    return Image.fromarray(pixels)
+
+
+def same(a: Caption, b: Caption) -> bool:
+    return a.text == b.text and math.isclose(a.score, b.score, abs_tol=1e-4)
+
+
+# ---- what a caption is --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["greedy", "sample", "beam"])
+def test_a_caption_holds_together(captioner, pictures, method):
+    several = 1 if method == "greedy" else 3
+    for caption in captioner.caption(pictures, method=method, num_captions=several):
+        assert isinstance(caption, Caption) and caption.text == " ".join(caption.words)
+        assert len(caption.log_probs) == len(caption.words) + 1  # and the end
+        assert max(caption.log_probs) <= 0 and caption.score == sum(caption.log_probs)
+        assert len(caption.alternatives) == several - 1
+        scores = [c.score for c in (caption, *caption.alternatives)]
+        assert scores == sorted(scores, reverse=True)
+        for each in (caption, *caption.alternatives):
+            if captioner.model.options.attention:
+                assert isinstance(each.attention, np.ndarray)
+                assert each.attention.shape == (len(each.words), 2, 2)
+                assert each.attention.sum((1, 2)) == pytest.approx(1, abs=1e-5)
+            else:
+                assert each.attention is None
+        assert all(other.alternatives == () for other in caption.alternatives)
+
+
+def test_the_model_has_learned_something(captioner, pictures):
+    """Otherwise that two captions are the same would say little."""
+    captions = captioner.caption(pictures)
+    right = sum(
+        colour in caption.words for colour, caption in zip(tiny.COLOURS, captions, strict=False)
+    )
+    assert right >= 4 and len({caption.text for caption in captions}) >= 4
+
+
+def test_one_picture_or_several(captioner, pictures):
+    one = captioner.caption(pictures[0])
+    assert isinstance(one, Caption) and one.picture == pictures[0]
+    several = captioner.caption(tuple(pictures))
+    assert isinstance(several, list) and [c.picture for c in several] == pictures
+    assert same(several[0], one)
+    assert captioner.caption([]) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"beam_size": 5}, {"method": "sample", "seed": 7}])
+def test_a_batch_gives_what_each_picture_alone_gives(captioner, pictures, options):
+    alone = [captioner.caption(picture, **options) for picture in pictures]
+    for batch_size in (1, 2, 32):
+        batch = captioner.caption(pictures, batch_size=batch_size, **options)
+        assert all(same(a, b) for a, b in zip(alone, batch, strict=True))
+        if alone[0].attention is not None:
+            for a, b in zip(alone, batch, strict=True):
+                np.testing.assert_allclose(a.attention, b.attention, atol=1e-4)
+    backwards = captioner.caption(pictures[::-1], **options)[::-1]
+    assert all(same(a, b) for a, b in zip(alone, backwards, strict=True))
+
+
+def test_calls_change_nothing(captioner, pictures):
+    before = {key: value.clone() for key, value in captioner.model.state_dict().items()}
+    generator = torch.get_rng_state()
+    first = captioner.caption(pictures)
+    captioner.score(pictures[:1], [first[0].text])
+    assert torch.equal(generator, torch.get_rng_state()) and torch.is_grad_enabled()
+    assert not captioner.model.training
+    for key, value in captioner.model.state_dict().items():
+        assert torch.equal(value, before[key])
+    assert all(same(a, b) for a, b in zip(first, captioner.caption(pictures), strict=True))
+
+
+# ---- any picture --------------------------------------------------------------------------------
+
+
+def test_the_same_pixels_handed_over_in_any_way(captioner, tmp_path):
+    image = draw()
+    image.save(tmp_path / "picture.png")
+    pixels = np.array(image)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    wanted = captioner.caption(image)
+    ways = [tmp_path / "picture.png", str(tmp_path / "picture.png"), pixels, tensor, tensor / 255]
+    for way in ways:
+        assert same(captioner.caption(way), wanted)
+    assert all(same(caption, wanted) for caption in captioner.caption(ways))
+
+
+def test_pictures_of_every_mode(captioner, tmp_path):
+    image = draw()
+    upright = captioner.caption(image)
+    see_through = image.convert("RGBA")
+    see_through.putalpha(Image.linear_gradient("L").resize(image.size))
+    on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), see_through)
+    pairs = {
+        "rgba.png": (see_through, on_white.convert("RGB")),
+        "grey.png": (image.convert("L"), image.convert("L").convert("RGB")),
+        "palette.png": (image.convert("P", palette=Image.Palette.ADAPTIVE), image),
+        "cmyk.tif": (image.convert("CMYK"), image.convert("CMYK").convert("RGB")),
+    }
+    for name, (picture, rgb) in pairs.items():
+        picture.save(tmp_path / name)
+        wanted = captioner.caption(rgb)
+        assert same(captioner.caption(tmp_path / name), wanted), name
+        assert same(captioner.caption(picture), wanted), name
+    turned = image.transpose(Image.Transpose.ROTATE_90)
+    assert not same(captioner.caption(turned), upright)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # turn it back for looking at it
+    turned.save(tmp_path / "turned.png", exif=exif)
+    assert same(captioner.caption(tmp_path / "turned.png"), upright)
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        ("gone.png", "'gone.png': no such file"),
+        (None, "a picture is a path, a PIL image, .* got NoneType"),
+        (7, "a picture is a path, a PIL image, .* got int"),
+        (
+            torch.zeros(2, 3, 4, 4),
+            r"a picture tensor has the shape \(3, H, W\), got \(2, 3, 4, 4\)",
+        ),
+        ([["a.png"]], "a picture is a path, .* got list"),
+    ],
+)
+def test_what_is_no_picture(captioner, picture, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        captioner.caption(picture)
+
+
+# ---- options ------------------------------------------------------------------------------------
+
+
+def test_options_are_those_of_decoding(captioner, pictures):
+    caption = captioner.caption(pictures[0], max_length=2, min_length=2)
+    assert len(caption.words) == 2 == len(caption.log_probs)  # cut: there is no end
+    with pytest.raises(InputError, match="unknown option 'beams' for DecodingOptions; it has allo"):
+        captioner.caption(pictures[0], beams=3)
+    with pytest.raises(InputError, match="beam_size must be at least 1, got 0"):
+        captioner.caption(pictures[0], beam_size=0)
+    with pytest.raises(InputError, match="num_captions 4 is above beam_size 3"):
+        captioner.caption([], num_captions=4)  # even where there is nothing to do
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+        captioner.caption(pictures, batch_size=0)
+
+
+def test_alternatives_differ_and_the_best_is_the_best(captioner, pictures):
+    best = captioner.caption(pictures[0], beam_size=4)
+    several = captioner.caption(pictures[0], beam_size=4, num_captions=4)
+    assert same(several, best)
+    assert len({c.text for c in (several, *several.alternatives)}) == 4
+
+
+# ---- the score of a text ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"method": "greedy"}, {"method": "sample", "seed": 1}])
+def test_score_is_the_score_of_the_caption(captioner, pictures, options):
+    captions = captioner.caption(pictures, **options)
+    scores = captioner.score(pictures, [caption.text for caption in captions])
+    assert scores == pytest.approx([caption.score for caption in captions], abs=1e-3)
+    shouted = captioner.score(pictures, [f"{c.text.upper()} !" for c in captions])
+    assert shouted == pytest.approx(scores, abs=1e-4)
+
+
+def test_score_tells_right_from_wrong(captioner, pictures):
+    picture = pictures[list(tiny.COLOURS).index("yellow")]
+    right, wrong = captioner.score([picture] * 2, ["yellow and nothing else", "else else yellow"])
+    assert wrong < right < 0
+
+
+def test_scores_that_cannot_be(captioner, pictures):
+    assert captioner.score([], []) == []
+    with pytest.raises(InputError, match="2 pictures need as many texts, got 1"):
+        captioner.score(pictures[:2], ["red"])
+    message = (
+        r"the model does not know 'quokka', 'zebra'; allow_unknown=True scores unknown words as"
+    )
+    with pytest.raises(InputError, match=message):
+        captioner.score(pictures[:2], ["red zebra", "quokka and zebra"])
+    (score,) = captioner.score(pictures[:1], ["red zebra"], allow_unknown=True)
+    assert -100 < score < 0
+    with pytest.raises(InputError, match=r"there is no word in the text '\.\.\.'"):
+        captioner.score(pictures[:2], ["red", "..."])
+
+
+# ---- heatmaps -----------------------------------------------------------------------------------
+
+
+def test_heatmap(attention_run, tmp_path):
+    caption = Captioner.from_pretrained(attention_run, "cpu").caption(draw())
+    caption.save_heatmap(tmp_path / "maps" / "out.png")
+    with Image.open(tmp_path / "maps" / "out.png") as figure:
+        assert figure.format == "PNG" and min(figure.size) > 100
+
+
+def test_heatmap_of_a_model_without_attention(tmp_path_factory, tmp_path):
+    plain = Captioner.from_pretrained(tiny.run(tmp_path_factory, attention=False), "cpu")
+    with pytest.raises(InputError, match="this model has no attention; train with --attention for"):
+        plain.caption(draw()).save_heatmap(tmp_path / "out.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- checkpoints --------------------------------------------------------------------------------
+
+
+def test_a_run_or_a_checkpoint_anywhere(run, pictures, tmp_path, monkeypatch):
+    wanted = Captioner.from_pretrained(run, "cpu").caption(pictures)
+    shutil.copytree(run / "best", tmp_path / "sent")
+    monkeypatch.chdir(tmp_path)
+    for place in ("sent", str(tmp_path / "sent"), run / "best"):
+        found = Captioner.from_pretrained(place, "cpu").caption(pictures)
+        assert all(same(a, b) for a, b in zip(found, wanted, strict=True))
+    monkeypatch.chdir(tmp_path / "sent")
+    assert Captioner.from_pretrained(".").vocabulary.words
+
+
+def test_device():
+    assert pick_device("cpu") == torch.device("cpu")
+    there = "cuda" if torch.cuda.is_available() else "cpu"
+    assert pick_device(None).type == there
+    for wrong in ("abacus", "cuda:99", "cpu:x"):
+        with pytest.raises(InputError, match=f"device '{wrong}' cannot be used: .") as caught:
+            pick_device(wrong)
+        assert "\n" not in str(caught.value)
+
+
+def test_missing_checkpoint(tmp_path):
+    with pytest.raises(InputError, match=r"checkpoint .*gone does not exist"):
+        Captioner.from_pretrained(tmp_path / "gone")
+
+
+ABSURD = 10**6  # a hidden size whose weights take 16 TB
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["model"].update(hidden_size=ABSURD),
+        lambda c: c["model"].update(hidden_size=10**18),
+        lambda c: c["model"].update(hidden_size=10**30),
+        lambda c: c["model"].update(hidden_size=0),
+        lambda c: c["model"].update(hidden_size="48"),
+        lambda c: c["model"].update(embedding_size=49),
+        lambda c: c["model"].update(attention=not c["model"]["attention"]),
+        lambda c: c["model"].update(beams=3),
+        lambda c: c.update(model=[1]),
+        lambda c: c.pop("model"),
+        lambda c: c.pop("encoder"),
+        lambda c: c["encoder"].update(encoder="resnet18"),
+        lambda c: c["encoder"].update(encoder="eyes"),
+        lambda c: c["encoder"].update(fine_tune_encoder=99),
+        lambda c: c.pop("transform"),
+        lambda c: c["transform"].update(size=0),
+        lambda c: c["transform"].update(size="big"),
+        lambda c: c["transform"].update(crop=3),
+    ],
+)
+def test_a_config_that_does_not_fit(attention_run, tmp_path, change):
+    directory = tmp_path / "sent"
+    shutil.copytree(attention_run / "best", directory)
+    config = json.loads((directory / "config.json").read_text())
+    change(config)
+    (directory / "config.json").write_text(json.dumps(config))
+    sign(directory)
+    with pytest.raises(
+        InputError, match=f"checkpoint {directory}: config.json and the weights do "
+    ):
+        Captioner.from_pretrained(directory)
+
+
+def test_a_vocabulary_that_does_not_fit(attention_run, tmp_path):
+    directory = tmp_path / "sent"
+    shutil.copytree(attention_run / "best", directory)
+    words = json.loads((directory / "vocabulary.json").read_text())
+    words["words"].append("more")
+    (directory / "vocabulary.json").write_text(json.dumps(words))
+    sign(directory)
+    with pytest.raises(
+        InputError, match=r"do not fit: .*size mismatch for embedding.weight"
+    ) as caught:
+        Captioner.from_pretrained(directory)
+    assert "\n" not in str(caught.value)
+
+
+def test_restored_weights_are_those_of_the_file(run):
+    read = load(run)
+    model, transform = restore(read)
+    state = model.state_dict()
+    assert state.keys() == read.weights.keys() and transform.size == 32
+    assert all(torch.equal(state[key], value) for key, value in read.weights.items())
+    assert all(value.device.type == "cpu" for value in model.buffers())
+
+
+def test_the_public_names():
+    import captioner
+
+    assert set(captioner.__all__) >= {"Captioner", "Caption", "DecodingOptions", "__version__"}
+    assert len(captioner.__all__) < 10
+    assert DecodingOptions().method == "beam" and Path(captioner.__file__).name == "__init__.py"

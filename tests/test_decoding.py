@@ -1,0 +1,397 @@
+"""Search against plain Python: every caption of a toy written out, and beams kept in lists."""
+
+import math
+from collections import Counter
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from captioner.decoding import decode, score_captions
+from captioner.filters import DecodingOptions, apply_filters, filters
+
+START, END = 1, 2
+WORDS = (4, 5, 6)
+LONGEST = 4
+PENALTIES = (0.0, 0.7, 1.0, 2.0)
+
+
+class Toy:
+    """A recurrent generator over 7 tokens: scores and map depend on picture and whole history."""
+
+    def __init__(self, seed, end=0.0):
+        generator = torch.Generator().manual_seed(seed)
+
+        def weights(*shape):
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        self.words, self.recurrent, self.picture = weights(7, 5), weights(5, 5), weights(6, 5)
+        self.output, self.map = weights(5, 7) * 1.5, weights(5, 6)
+        self.bias = torch.tensor([0, 0, end, 0, 0, 0, 0], dtype=torch.float64)
+        self.steps = 0
+
+    def start(self, features):
+        pictures = features.flatten(1).double() @ self.picture
+        return {"pictures": pictures}, {"hidden": torch.zeros_like(pictures)}
+
+    def step(self, tokens, state, memory):
+        self.steps += 1
+        rows = len(tokens) // len(memory["pictures"])
+        pictures = memory["pictures"].repeat_interleave(rows, 0)
+        hidden = torch.tanh(state["hidden"] @ self.recurrent + self.words[tokens] + pictures)
+        attention = (hidden @ self.map).softmax(-1).view(-1, 2, 3)
+        return hidden @ self.output + self.bias, {"hidden": hidden}, attention
+
+
+class Blind(Toy):
+    """The toy without maps."""
+
+    def step(self, tokens, state, memory):
+        return (*super().step(tokens, state, memory)[:2], None)
+
+
+def toy_features(pictures, seed=0):
+    return torch.randn(pictures, 1, 2, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def replay(model, features, tokens, options):
+    """Per word of one picture's caption all log-probabilities (V,) and the map, by `step`."""
+    memory, state = model.start(features[None])
+    rows, maps = [], []
+    for t, word in enumerate([START, *tokens]):
+        scores, state, attention = model.step(torch.tensor([word]), state, memory)
+        words = torch.tensor([tokens[:t]], dtype=torch.long)
+        scores = apply_filters(filters(options), scores.clone(), words)
+        rows.append(torch.log_softmax(scores[0], 0).tolist())
+        maps.append(None if attention is None else attention[0])
+    return rows, maps
+
+
+def next_words(model, features, options):
+    """A function from a tuple of words to {next word: log-probability}, each asked once."""
+    known = {}
+
+    def after(words):
+        if words not in known:
+            row = replay(model, features, list(words), options)[0][-1]
+            known[words] = {w: p for w, p in enumerate(row) if p > -math.inf}
+        return known[words]
+
+    return after
+
+
+def all_captions(after, max_length):
+    """Every caption with its log-probability: those that end and those that are cut."""
+    ended, live = {}, {(): 0.0}
+    for _ in range(max_length):
+        longer = {}
+        for words, total in live.items():
+            for word, log_prob in after(words).items():
+                (ended if word == END else longer)[*words, word] = total + log_prob
+        live = longer
+    return ended, live
+
+
+def ranked(captions, penalty):
+    order = sorted(captions.items(), key=lambda item: item[1] / len(item[0]) ** penalty)
+    return [(words, pytest.approx(total, abs=1e-4)) for words, total in order[::-1]]
+
+
+def found(hypotheses):
+    return [(hypothesis.tokens, hypothesis.score) for hypothesis in hypotheses]
+
+
+def beam_in_lists(after, options):
+    """Beam search over lists, without an early end; and the step after which it could have ended.
+
+    Of the 2K best continuations those that end and are among the first K are set aside, the
+    first K others go on. None can still win once the best that goes on, were all its further
+    words certain, is no better than the last that was asked for.
+    """
+    live, ended, enough = [((), 0.0)], [], None
+    for t in range(options.max_length):
+        longer = [
+            ((*words, word), total + log_prob)
+            for words, total in live
+            for word, log_prob in after(words).items()
+        ]
+        longer = sorted(longer, key=lambda item: -item[1])[: 2 * options.beam_size]
+        first = longer[: options.beam_size]
+        ended += [(w, s, s / len(w) ** options.length_penalty) for w, s in first if w[-1] == END]
+        live = [item for item in longer if item[0][-1] != END][: options.beam_size]
+        ended.sort(key=lambda item: -item[2])
+        asked = ended[: options.num_captions]
+        bound = live[0][1] / options.max_length**options.length_penalty if live else -math.inf
+        if enough is None and len(asked) == options.num_captions and asked[-1][2] >= bound:
+            enough = t + 1
+    best = [(words, total) for words, total, _ in ended] + live
+    expected = [(words, pytest.approx(s, abs=1e-4)) for words, s in best[: options.num_captions]]
+    return expected, enough or options.max_length
+
+
+# ---- beam search --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_beam_wide_enough_finds_the_best_of_all_captions(seed, penalty):
+    model, features = Toy(seed), toy_features(2, seed)
+    options = DecodingOptions(
+        beam_size=120, num_captions=20, max_length=LONGEST, length_penalty=penalty
+    )
+    for picture, hypotheses in zip(features, decode(model, features, options), strict=True):
+        ended, _ = all_captions(next_words(model, picture, options), LONGEST)
+        assert len(ended) == 3 + 9 + 27
+        assert found(hypotheses) == ranked(ended, penalty)[:20]
+
+
+def test_the_n_best_of_everything_are_all_that_end_and_then_the_best_that_are_cut():
+    model, features = Toy(0), toy_features(1)
+    options = DecodingOptions(
+        beam_size=120, num_captions=60, max_length=LONGEST, length_penalty=1.0
+    )
+    ended, cut = all_captions(next_words(model, features[0], options), LONGEST)
+    (hypotheses,) = decode(model, features, options)
+    assert found(hypotheses) == ranked(ended, 1.0) + ranked(cut, 1.0)[: 60 - len(ended)]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"min_length": 2}, {"min_length": 0}, {"no_repeat_ngram": 1}, {"allow_unknown": True}],
+    ids=str,
+)
+def test_filters_act_before_the_log_probabilities(asked):
+    model, features = Toy(5), toy_features(1)
+    options = DecodingOptions(beam_size=256, num_captions=10, max_length=LONGEST, **asked)
+    ended, _ = all_captions(next_words(model, features[0], options), LONGEST)
+    (hypotheses,) = decode(model, features, options)
+    assert found(hypotheses) == ranked(ended, 0.0)[:10]
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize(("beams", "captions"), [(1, 1), (2, 1), (3, 3), (4, 2)])
+def test_narrow_beams_against_beams_in_lists_and_the_step_at_which_they_end(
+    beams, captions, penalty
+):
+    early = Counter()
+    for seed in range(8):
+        model, features = Toy(seed, end=1.0), toy_features(1, seed)
+        options = DecodingOptions(
+            beam_size=beams, num_captions=captions, max_length=9, length_penalty=penalty
+        )
+        after = next_words(Toy(seed, end=1.0), features[0], options)
+        expected, enough = beam_in_lists(after, options)
+        (hypotheses,) = decode(model, features, options)
+        assert found(hypotheses) == expected
+        assert model.steps == enough
+        early[model.steps < 9] += 1
+    if penalty < 1:
+        assert early[True] > early[False]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_nothing_ends_the_best_live_hypotheses_are_the_answer(seed):
+    # All 27 captions of three words fit in, and all rank before one that ends.
+    model, features = Toy(seed, end=-40.0), toy_features(1)
+    options = DecodingOptions(beam_size=27, num_captions=4, max_length=4, min_length=2)
+    _, cut = all_captions(next_words(model, features[0], options), 4)
+    (hypotheses,) = decode(model, features, options)
+    assert found(hypotheses) == ranked(cut, 0.0)[:4]
+    assert all(END not in hypothesis.tokens for hypothesis in hypotheses)
+
+
+def test_a_finished_hypothesis_is_not_continued():
+    for seed in range(5):
+        options = DecodingOptions(beam_size=6, num_captions=6, max_length=8)
+        for hypotheses in decode(Toy(seed, end=2.0), toy_features(3), options):
+            tokens = [hypothesis.tokens for hypothesis in hypotheses]
+            assert len(set(tokens)) == 6
+            for words in tokens:
+                assert END not in words[:-1] and set(words[:-1]) <= set(WORDS)
+
+
+def test_fewer_captions_than_asked_for_where_there_are_no_more():
+    # Of two tokens there are only one word with its end, and two different words.
+    options = DecodingOptions(beam_size=30, num_captions=30, max_length=2, no_repeat_ngram=1)
+    (hypotheses,) = decode(Toy(0), toy_features(1), options)
+    expected = {(w, END) for w in WORDS} | {(v, w) for v, w in product(WORDS, WORDS) if v != w}
+    assert {hypothesis.tokens for hypothesis in hypotheses} == expected
+    assert len(hypotheses) == len(expected)
+    assert all(math.isfinite(hypothesis.score) for hypothesis in hypotheses)
+
+
+@pytest.mark.parametrize("method", ["greedy", "sample", "beam"])
+def test_a_caption_ends_early_where_the_options_leave_no_other_word(method):
+    options = DecodingOptions(method, max_length=9, min_length=9, no_repeat_ngram=1)
+    for hypotheses in decode(Toy(0), toy_features(3), options):
+        assert set(hypotheses[0].tokens[:3]) == set(WORDS)
+        assert hypotheses[0].tokens[3:] == (END,)
+        assert hypotheses[0].log_probs[3] == 0
+
+
+# ---- greedy and sampling ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_greedy_takes_the_likeliest_word_and_is_a_beam_of_one(seed):
+    model, features = Toy(seed, end=0.5), toy_features(6, seed)
+    options = DecodingOptions("greedy", max_length=7)
+    greedy = decode(model, features, options)
+    beam = decode(model, features, DecodingOptions(beam_size=1, max_length=7))
+    for picture, (one,), (other,) in zip(features, greedy, beam, strict=True):
+        after, words = next_words(model, picture, options), ()
+        while len(words) < 7 and END not in words:
+            words += (max(after(words), key=after(words).get),)
+        assert one.tokens == other.tokens == words
+        assert one.log_probs == pytest.approx(other.log_probs)
+        np.testing.assert_allclose(one.attention, other.attention)
+
+
+def test_sampling_draws_words_as_often_as_their_probability():
+    model, features = Toy(1), toy_features(1)
+    options = DecodingOptions("sample", num_captions=5000, max_length=1, min_length=0, seed=3)
+    probabilities = {
+        word: math.exp(p) for word, p in next_words(model, features[0], options)(()).items()
+    }
+    (hypotheses,) = decode(model, features, options)
+    counts = Counter(hypothesis.tokens[0] for hypothesis in hypotheses)
+    assert counts.keys() <= probabilities.keys() == {END, *WORDS}
+    chi_square = sum((counts[w] - 5000 * p) ** 2 / (5000 * p) for w, p in probabilities.items())
+    assert chi_square < 16.3  # 3 degrees of freedom: above it once in 1000
+
+
+def test_temperature_and_cuts_shape_the_draw_but_not_the_log_probabilities():
+    model, features = Toy(1), toy_features(1)
+    options = DecodingOptions(
+        "sample", num_captions=300, max_length=1, temperature=3.0, top_k=2, seed=0
+    )
+    after = next_words(model, features[0], options)(())
+    likeliest = sorted(after, key=after.get)[-2:]
+    (hypotheses,) = decode(model, features, options)
+    assert {hypothesis.tokens[0] for hypothesis in hypotheses} == set(likeliest)
+    for hypothesis in hypotheses:
+        assert hypothesis.score == pytest.approx(after[hypothesis.tokens[0]], abs=1e-5)
+    assert hypotheses[0].score >= hypotheses[-1].score
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
+def test_even_the_least_and_the_greatest_random_number_draw_an_allowed_word(number, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, **settings: torch.full(shape, number))
+    (hypothesis,) = decode(Toy(1), toy_features(1), DecodingOptions("sample", max_length=5))[0]
+    assert hypothesis.tokens and set(hypothesis.tokens) <= {END, *WORDS}
+
+
+def test_sampling_from_one_word_is_greedy():
+    features = toy_features(4)
+    greedy = decode(Toy(2), features, DecodingOptions("greedy", max_length=6))
+    for cut in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}):
+        sample = decode(Toy(2), features, DecodingOptions("sample", max_length=6, **cut))
+        assert [h.tokens for (h,) in sample] == [h.tokens for (h,) in greedy]
+
+
+def test_a_seed_decides_the_sample_and_touches_no_global_generator():
+    features = toy_features(3)
+
+    def sample(seed, pictures=3):
+        options = DecodingOptions("sample", num_captions=4, max_length=6, seed=seed)
+        captions = decode(Toy(1), features[:pictures], options)
+        return [[hypothesis.tokens for hypothesis in group] for group in captions]
+
+    state = torch.get_rng_state()
+    assert sample(7) == sample(7) != sample(8)
+    assert sample(7, pictures=2) == sample(7)[:2]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(5)
+    first = sample(None)
+    assert first != sample(None)
+    torch.manual_seed(5)
+    assert first == sample(None)
+
+
+# ---- what is true of every method and both models -----------------------------------------------
+
+METHODS = [
+    DecodingOptions("greedy", max_length=8),
+    DecodingOptions("greedy", max_length=8, no_repeat_ngram=1),
+    DecodingOptions("beam", max_length=8, beam_size=4, num_captions=4),
+    DecodingOptions("beam", max_length=8, beam_size=3, length_penalty=1.0, no_repeat_ngram=2),
+    DecodingOptions("sample", max_length=8, num_captions=3, seed=1),
+    DecodingOptions("sample", max_length=8, temperature=2.0, top_p=0.9, min_length=3, seed=2),
+]
+
+
+@pytest.fixture(params=METHODS, ids=lambda o: f"{o.method}-{o.num_captions}-{o.no_repeat_ngram}")
+def options(request):
+    return request.param
+
+
+def test_maps_and_log_probabilities_are_those_of_the_very_words(
+    attention, options, tiny_model, features
+):
+    model, pictures = tiny_model(attention).eval(), features(5)
+    for picture, hypotheses in zip(pictures, decode(model, pictures, options), strict=True):
+        assert len(hypotheses) == options.num_captions
+        for hypothesis in hypotheses:
+            tokens = list(hypothesis.tokens)
+            with torch.no_grad():
+                rows, maps = replay(model, picture, tokens[:-1], options)
+            expected = [row[word] for row, word in zip(rows, tokens, strict=True)]
+            assert hypothesis.log_probs == pytest.approx(expected, abs=1e-4)
+            assert hypothesis.score == pytest.approx(sum(expected), abs=1e-4)
+            if attention:
+                assert hypothesis.attention.shape == (len(tokens), 4, 3)
+                np.testing.assert_allclose(hypothesis.attention, torch.stack(maps), atol=1e-5)
+                np.testing.assert_allclose(hypothesis.attention.sum((1, 2)), 1, atol=1e-5)
+            else:
+                assert hypothesis.attention is None
+
+
+def test_a_batch_gives_what_each_picture_gives_alone(attention, options, tiny_model, features):
+    model, pictures = tiny_model(attention).eval(), features(6)
+    together = decode(model, pictures, options)
+    assert len({tuple(h.tokens for h in hypotheses) for hypotheses in together}) > 1
+    for picture, hypotheses in zip(pictures, together, strict=True):
+        (alone,) = decode(model, picture[None], options)
+        assert [h.tokens for h in alone] == [h.tokens for h in hypotheses]
+        for one, other in zip(alone, hypotheses, strict=True):
+            assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
+            if attention:
+                np.testing.assert_allclose(one.attention, other.attention, atol=1e-5)
+
+
+def test_the_score_of_a_caption_is_its_score_in_decoding(attention, options, tiny_model, features):
+    model, pictures = tiny_model(attention).eval(), features(4)
+    captions = decode(model, pictures, options)
+    tokens = torch.zeros(4, options.num_captions, 2 + options.max_length, dtype=torch.long)
+    for b, hypotheses in enumerate(captions):
+        for k, hypothesis in enumerate(hypotheses):
+            words = torch.tensor([START, *hypothesis.tokens])
+            tokens[b, k, : len(words)] = words
+    log_probs = score_captions(model, pictures, tokens, options)
+    assert log_probs.shape == (4, options.num_captions, 1 + options.max_length)
+    expected = torch.tensor([[h.score for h in hypotheses] for hypotheses in captions])
+    torch.testing.assert_close(log_probs.sum(-1), expected, atol=1e-4, rtol=1e-5)
+
+
+def test_scores_of_forbidden_words_and_of_padding():
+    tokens = torch.tensor([[[START, 4, 3, END, 0, 0]]])
+    features = toy_features(1)
+    (log_probs,) = score_captions(Toy(0), features, tokens, DecodingOptions())[0]
+    assert log_probs[1] == -math.inf and log_probs[3:].tolist() == [0, 0]
+    (log_probs,) = score_captions(Toy(0), features, tokens, DecodingOptions(allow_unknown=True))[0]
+    assert log_probs.isfinite().all()
+
+
+def test_decoding_changes_nothing_in_the_model(attention, tiny_model, features):
+    model, pictures = tiny_model(attention).eval(), features(2)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    decode(model, pictures, DecodingOptions())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert not model.training and all(p.grad is None for p in model.parameters())
+
+
+def test_a_generator_without_maps():
+    for options in (DecodingOptions("greedy"), DecodingOptions("beam"), DecodingOptions("sample")):
+        (hypothesis,) = decode(Blind(0, end=1.0), toy_features(1), options)[0]
+        assert hypothesis.attention is None and hypothesis.tokens

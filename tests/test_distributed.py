@@ -1,0 +1,188 @@
+"""Two processes on one machine train as one would, and caption each picture once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import torch.distributed as dist
+
+import train
+from captioner import checkpoint, distributed
+from captioner.encoders import SmallCNN
+from captioner.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+SCRIPT = """
+import json, os, signal, sys
+from contextlib import nullcontext
+from pathlib import Path
+import torch
+import train
+from captioner import batches, distributed, evaluation
+from captioner.errors import Interrupted
+
+rank, options = os.environ["RANK"], sys.argv[1:]
+caption_batches, load = evaluation.caption_batches, batches.TrainingBatches.__getitem__
+captioned, loaded = [], []
+
+def counted_captions(model, pictures, chosen, *rest):
+    captioned.append([index for batch in chosen for index in batch])
+    return caption_batches(model, pictures, chosen, *rest)
+
+def counted_load(self, item):
+    batch = load(self, item)
+    loaded.append(list(batch.ids))
+    if "stopped" in options and rank == "1" and len(loaded) == 3:
+        os.kill(os.getpid(), signal.SIGTERM)  # one of the two gets the signal
+    return batch
+
+train.draw_heatmaps = lambda job, result: None  # they take a second
+evaluation.caption_batches = counted_captions
+batches.TrainingBatches.__getitem__ = counted_load
+
+with distributed.process_group(torch.device("cpu")):
+    distributed.process_group = lambda device: nullcontext()  # joined once for all that follows
+    train.main([*options, "--run", "two"])
+    Path(f"rank{rank}.json").write_text(json.dumps({"captioned": captioned, "loaded": loaded}))
+    options += ["--dropout", "0.5", "--run"]
+    train.main([*options, "straight"])
+    loaded.clear()
+    options += ["stopped"]
+    try:
+        train.main(options)
+    except Interrupted as stopped:
+        assert len(loaded) == 3, loaded
+        Path(f"stopped{rank}").write_text(str(stopped))
+    train.main([*options, "--resume"])
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where two processes have run the script above, with a frozen encoder and no dropout."""
+    folder = tmp_path_factory.mktemp("two")
+    torch.manual_seed(3)
+    torch.save(SmallCNN().state_dict(), folder / "encoder.pth")
+    (folder / "script.py").write_text(SCRIPT)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    data = str(tiny.data(tmp_path_factory))
+    started = subprocess.Popen(
+        [*launch, *port, folder / "script.py", *options(data)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        output, _ = started.communicate(timeout=180)
+    finally:
+        if started.poll() is None:
+            os.killpg(started.pid, signal.SIGKILL)
+            started.communicate()
+    assert started.returncode == 0, output.decode()
+    return folder
+
+
+def options(data):
+    return [
+        *["--data", data, *tiny.OPTIONS, "--encoder-weights", "encoder.pth", "--attention"],
+        *["--dropout", "0", "--learning-rate", "0.01"],
+    ]
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_train_as_one(folder, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    train.main([*options(str(tiny.data(tmp_path_factory))), "--run", "one"])
+    one, two = (checkpoint.load(folder / "checkpoints" / name) for name in ("one", "two"))
+    for key, value in one.weights.items():
+        torch.testing.assert_close(two.weights[key], value, rtol=1e-3, atol=1e-5)
+    for a, b in zip(rows(two.path.parent), rows(one.path.parent), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["cross_entropy"] == pytest.approx(b["cross_entropy"], rel=1e-4)
+        assert a["coverage"] == pytest.approx(b["coverage"], rel=1e-4)
+        assert a["BLEU-1"] == pytest.approx(b["BLEU-1"], abs=0.01)
+
+
+def test_each_process_takes_its_share(folder):
+    first, second = (json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    epochs = [first["loaded"][i : i + 2] + second["loaded"][i : i + 2] for i in (0, 2)]
+    for epoch in epochs:  # two steps of four pictures in each process
+        assert sorted(sum(epoch, [])) == list(range(16)) and {len(batch) for batch in epoch} == {4}
+    assert first["captioned"] == [[0, 2, 4, 6]] * 3  # seven pictures: two epochs and the end
+    assert second["captioned"] == [[1, 3, 5]] * 3
+
+
+def test_a_signal_to_one_stops_both_and_resuming_is_exact(folder):
+    assert [(folder / f"stopped{rank}").read_text() for rank in (0, 1)] == ["SIGTERM"] * 2
+    straight, stopped = (folder / "checkpoints" / name for name in ("straight", "stopped"))
+    for name in ("last", "best"):
+        a, b = checkpoint.load(straight / name), checkpoint.load(stopped / name)
+        assert all(torch.equal(value, b.weights[key]) for key, value in a.weights.items())
+        a, b = a.training_state()["generators"], b.training_state()["generators"]
+        assert len(a) == 2 and not torch.equal(a[0]["cpu"], a[1]["cpu"])
+        assert all(torch.equal(x["cpu"], y["cpu"]) for x, y in zip(a, b, strict=True))
+    for a, b in zip(rows(straight), rows(stopped), strict=True):
+        assert {k: v for k, v in a.items() if "second" not in k} == {
+            k: v for k, v in b.items() if "second" not in k
+        }
+
+
+# ---- one process --------------------------------------------------------------------------------
+
+
+def test_alone_nothing_is_done():
+    with distributed.process_group(torch.device("cpu")):
+        assert not dist.is_initialized()
+        assert (distributed.rank(), distributed.world_size()) == (0, 1)
+        assert distributed.is_first()
+        distributed.barrier()
+        values = torch.tensor([1.0, 2.0])
+        assert distributed.total(values) is values
+        assert distributed.gather("item") == ["item"]
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """A process as torchrun starts it on a machine with two GPUs; returns what it called."""
+    calls = []
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: calls.append(backend))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("left"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("device", "calls"),
+    [("cuda", [1, "nccl", "left"]), ("cuda:0", ["nccl", "left"]), ("cpu", ["gloo", "left"])],
+)
+def test_each_process_takes_a_gpu_of_its_own(started, device, calls):
+    with pytest.raises(KeyError), distributed.process_group(torch.device(device)):
+        raise KeyError
+    assert started == calls
+
+
+def test_more_processes_than_gpus(started, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with (
+        pytest.raises(InputError, match="there are 2 GPUs; start at most 2 processes here"),
+        distributed.process_group(torch.device("cuda")),
+    ):
+        pass
+    assert started == []

@@ -1,0 +1,309 @@
+"""Captioning and scoring a split: in the library, and with evaluate.py."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from nltk.translate.bleu_score import corpus_bleu
+from pycocotools.coco import COCO
+
+import evaluate
+import train
+from captioner import Captioner, checkpoint, demo, evaluation, metrics
+from captioner.batches import Pictures
+from captioner.data import read_captions
+from captioner.errors import InputError
+from captioner.evaluation import Evaluation
+from captioner.features import PictureFiles
+from captioner.filters import DecodingOptions
+from captioner.pointing import Pointing, pointing
+from captioner.text import split_words
+
+
+@pytest.fixture
+def run(tmp_path_factory):
+    return tiny.run(tmp_path_factory, attention=True)
+
+
+@pytest.fixture
+def data(tmp_path_factory):
+    return read_captions(tiny.data(tmp_path_factory))
+
+
+@pytest.fixture
+def captioner(run):
+    return Captioner.from_pretrained(run, "cpu")
+
+
+def evaluate_split(captioner, examples, options=None, **more):
+    files = PictureFiles([example.path for example in examples], captioner.transform)
+    return evaluation.evaluate(
+        captioner.model,
+        captioner.vocabulary,
+        examples,
+        Pictures(files.load, are_features=False),
+        options or DecodingOptions(),
+        **more,
+    )
+
+
+# ---- the function -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [{}, {"batch_size": 3}, {"batch_size": 1, "workers": 1}])
+def test_every_picture_gets_the_caption_it_gets_alone(captioner, data, more):
+    examples = data.split("val")
+    options = DecodingOptions(beam_size=4, length_penalty=0.7)
+    result = evaluate_split(captioner, examples, options, **more)
+    assert list(result.texts) == list(result.hypotheses) == [e.id for e in examples]
+    for example in examples:
+        alone = captioner.caption(example.path, beam_size=4, length_penalty=0.7)
+        assert result.texts[example.id] == alone.text
+        assert result.hypotheses[example.id].score == pytest.approx(alone.score, abs=1e-4)
+    assert len(set(result.texts.values())) > 3  # the model tells its pictures apart
+    assert result.pointing is None
+
+
+def test_features_and_pictures_give_the_same(captioner, data):
+    examples = data.split("val")
+    files = PictureFiles([example.path for example in examples], captioner.transform)
+    with torch.no_grad():
+        maps = captioner.model.encoder(files.load(range(len(examples))))
+    result = evaluation.evaluate(
+        captioner.model,
+        captioner.vocabulary,
+        examples,
+        Pictures(lambda indices: maps[list(indices)].half(), are_features=True),
+        DecodingOptions(),
+        batch_size=3,
+    )
+    assert result.texts == evaluate_split(captioner, examples).texts
+
+
+def test_the_model_is_left_in_the_mode_it_was_in(captioner, data):
+    before = {key: value.clone() for key, value in captioner.model.state_dict().items()}
+    for training in (True, False):
+        captioner.model.train(training)
+        evaluate_split(captioner, data.split("test"))
+        assert captioner.model.training is training
+    captioner.model.train()
+    broken = [replace(data.examples[0], path=Path("gone.png"))]
+    with pytest.raises(InputError, match="no such file"):
+        evaluate_split(captioner, broken)
+    assert captioner.model.training
+    for key, value in captioner.model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_scores_are_of_all_references_with_their_rare_words(captioner, data):
+    examples = [replace(e, captions=(*e.captions, "quokka")) for e in data.split("val")]
+    result = evaluate_split(captioner, examples)
+    assert result.scores == metrics.score(result.texts, {e.id: e.captions for e in examples})
+    assert 20 < result.scores["BLEU-4"] <= 100
+
+
+def test_pointing_is_told_where_the_data_tells_the_shapes(captioner, data, tmp_path_factory):
+    examples = data.split("val")
+    words = captioner.vocabulary.words
+    noun = demo.KINDS[0]
+    shape = demo.Shape(noun, "red", "small", "solid", (0, 0, 64, 64))
+    shapes = {example.id: [shape] for example in examples[:3]}
+    result = evaluate_split(captioner, examples, shapes=shapes)
+    assert noun not in words and result.pointing == Pointing()
+    assert "pointing" not in result.describe("S")  # of nothing there is no percentage
+
+    captioner.vocabulary._all = tuple(noun if w == "else" else w for w in captioner.vocabulary._all)
+    result = evaluate_split(captioner, examples, shapes=shapes)
+    expected = Pointing()
+    for example in examples[:3]:
+        hypothesis = result.hypotheses[example.id]
+        said = captioner.vocabulary.decode(hypothesis.tokens)
+        expected += pointing(said, hypothesis.attention[: len(said)], [shape])
+    assert result.pointing == expected and expected.count > 0
+    plain = Captioner.from_pretrained(tiny.run(tmp_path_factory, attention=False), "cpu")
+    assert evaluate_split(plain, examples, shapes=shapes).pointing is None
+
+
+def test_description():
+    scores = {"BLEU-1": 50.123, "BLEU-4": 7.0}
+    assert Evaluation({}, {}, scores, None).describe("S") == "BLEU-1 50.12  BLEU-4 7.00\nS"
+    result = Evaluation({}, {}, scores, Pointing(3, 1.0, 4))
+    assert result.describe("S").splitlines()[2] == (
+        "pointing accuracy 75.0 % of 4 shape words (chance 25.0 %)"
+    )
+
+
+# ---- evaluate.py --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def work(tmp_path, run, monkeypatch):
+    """A working directory of its own with a copy of the run."""
+    shutil.copytree(run, tmp_path / "checkpoints" / "attention")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*options, workers=0):
+    evaluate.main(
+        ["--checkpoint", "checkpoints/attention", *map(str, options), "--workers", str(workers)]
+    )
+
+
+def results(folder):
+    return [json.loads(Path(folder, name).read_text()) for name in ("captions.json", "scores.json")]
+
+
+def test_scores_and_files(work, data, capsys):
+    call("--split", "val")
+    printed = capsys.readouterr().out.splitlines()
+    captions, scores = results("checkpoints/attention/evaluation-val")
+    examples = data.split("val")
+    assert printed[0] == ("checkpoints/attention/best on colours, val split, 7 pictures")
+    assert printed[1] == "  ".join(f"BLEU-{n} {scores[f'BLEU-{n}']:.2f}" for n in range(1, 5))
+    assert printed[2] == metrics.signature([e.captions for e in examples])
+    assert printed[2].startswith("BLEU|tokens:") and "|references:2|" in printed[2]
+    assert printed[3:] == [
+        "captions and scores: " + str(work / "checkpoints/attention/evaluation-val")
+    ]
+
+    # What everybody quotes, from the files alone.
+    references = [[split_words(text) for text in example.captions] for example in examples]
+    said = {entry["image_id"]: split_words(entry["caption"]) for entry in captions}
+    hypotheses = [said[example.id] for example in examples]
+    for n in range(1, 5):
+        bleu = 100 * corpus_bleu(references, hypotheses, weights=[1 / n] * n)
+        assert scores[f"BLEU-{n}"] == pytest.approx(bleu, abs=1e-9)
+    assert scores["BLEU-4"] > 20
+
+    # COCO's own tools take the file.
+    coco = COCO(data.root / "annotations" / "captions_val.json")
+    loaded = coco.loadRes("checkpoints/attention/evaluation-val/captions.json")
+    assert sorted(loaded.getImgIds()) == sorted(e.id for e in examples)
+    assert {a["image_id"]: a["caption"] for a in loaded.dataset["annotations"]} == {
+        entry["image_id"]: entry["caption"] for entry in captions
+    }
+
+
+def test_validation_in_training_says_the_same(run, work):
+    call()
+    scores = results("checkpoints/attention/evaluation-val")[1]
+    assert scores == pytest.approx(checkpoint.load(run).config["scores"], abs=1e-4)
+
+
+def test_splits_and_output(work, data):
+    call("--split", "dev", "--output", "out/dev", workers=1)
+    call("--split", "val", "--output", "out/val", "--batch-size", "2")
+    call("--split", "test")
+    assert results("out/dev") == results("out/val")
+    ids = [entry["image_id"] for entry in results("checkpoints/attention/evaluation-test")[0]]
+    assert ids == [example.id for example in data.split("test")]
+
+
+def test_other_checkpoints(work, capsys):
+    call("--checkpoint", "checkpoints/attention/last")
+    assert "checkpoints/attention/last on colours" in capsys.readouterr().out
+    assert Path("checkpoints/attention/evaluation-val/scores.json").is_file()
+    shutil.copytree("checkpoints/attention/best", "mine")  # what others were sent
+    call("--checkpoint", "mine")
+    assert Path("mine/evaluation-val/scores.json").is_file()
+    checkpoint.load("mine")  # as good as before
+
+
+def test_decoding_options_reach_the_search(work, captioner, data):
+    call("--method", "greedy", "--max-length", "3", "--output", "out")
+    for entry, example in zip(results("out")[0], data.split("val"), strict=True):
+        alone = captioner.caption(example.path, method="greedy", max_length=3)
+        assert entry["caption"] == alone.text and len(alone.words) <= 3
+
+
+def test_another_data_set(work, capsys):
+    for split in ("a", "b", "c", "d", "e", "f", "g", "h", "i", "j"):
+        path = Path("other/Images") / f"{split}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next(Path(tiny_root()).rglob("200.png")), path)
+    rows = "".join(f'{c}.png,"{c} ÿ, red"\n' for c in "abcdefghij")
+    Path("other/captions.txt").write_text("image,caption\n" + rows, encoding="utf-8")
+    call("--data", "other", "--split", "test")
+    assert "on other, test split, 1 pictures" in capsys.readouterr().out
+    captions, _ = results("checkpoints/attention/evaluation-test")
+    assert captions[0]["image_id"].endswith(".png")
+
+
+def tiny_root():
+    return checkpoint.load("checkpoints/attention").config["data"]["path"]
+
+
+def test_training_data_that_is_gone(work):
+    config = Path("checkpoints/attention/best/config.json")
+    moved = config.read_text().replace(tiny_root(), "/gone/data")
+    config.write_text(moved)
+    manifest = config.with_name("manifest.json")
+    sums = json.loads(manifest.read_text())
+    sums["config.json"] = checkpoint._sha256(config)
+    manifest.write_text(json.dumps(sums))
+    with pytest.raises(
+        InputError, match=r"/gone/data, where the model was trained, is gone; use -"
+    ):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--split", "validation"], "unknown split 'validation'; choose train, val"),
+        (["--num-captions", "2"], "evaluation scores one caption a picture; leave --num-captions"),
+        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["--temperature", "2"], "temperature, top_k, top_p and seed need method 'sample'"),
+        (["--data", "gone"], "data folder gone does not exist"),
+        (["--device", "tpu9"], "device 'tpu9' cannot be used"),
+    ],
+)
+def test_mistakes(work, options, message):
+    with pytest.raises(InputError, match=message):
+        call(*options)
+    assert not list(Path().rglob("evaluation-*"))
+
+
+def test_workers_below_zero(work):
+    with pytest.raises(InputError, match="workers must be at least 0, got -1"):
+        call(workers=-1)
+
+
+def test_a_checkpoint_must_be_named(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main([])
+    assert "--checkpoint is required, for example checkpoints/" in capsys.readouterr().err
+
+
+def test_demo_data_tell_the_pointing(tmp_path, monkeypatch, capsys):
+    """The demo is found again without a path; its boxes tell where attention should lie."""
+    monkeypatch.chdir(tmp_path)
+    write = demo.write_demo
+    monkeypatch.setattr(
+        demo, "write_demo", lambda directory: write(directory, train=8, val=3, test=2)
+    )
+    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    train.main([*tiny.OPTIONS, "--attention", "--min-count", "3"])
+    nouns = {*demo.KINDS, *demo.PLURALS.values()}
+
+    def speak_of_shapes(model, features, decoding):
+        """The model's own captions, each word but the end a shape."""
+        vocabulary = checkpoint.load("checkpoints/demo-attention").vocabulary
+        noun = vocabulary.encode([next(w for w in vocabulary.words if w in nouns)])[0]
+        return [
+            [replace(h, tokens=(*[noun] * (len(h.tokens) - 1), h.tokens[-1])) for h in several]
+            for several in decode(model, features, decoding)
+        ]
+
+    decode = evaluation.decode
+    monkeypatch.setattr(evaluation, "decode", speak_of_shapes)
+    capsys.readouterr()
+    evaluate.main(["--checkpoint", "checkpoints/demo-attention", "--min-length", "3"])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("checkpoints/demo-attention/best on demo, val split, 3 pictures")
+    assert printed[3].startswith("pointing accuracy ") and "shape words (chance " in printed[3]

@@ -1,0 +1,162 @@
+"""Decoding options and the filters they ask for, against sets and loops in plain Python."""
+
+import math
+import random
+
+import pytest
+import torch
+
+from captioner.errors import InputError
+from captioner.filters import DecodingOptions, apply_filters, filters, shape_draw
+
+PAD, START, END, UNKNOWN = range(4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "best"}, "method must be greedy, sample or beam, got 'best'"),
+        ({"beam_size": 0}, "beam_size must be at least 1, got 0"),
+        ({"num_captions": 0}, "num_captions must be at least 1, got 0"),
+        ({"max_length": 0}, "max_length must be at least 1, got 0"),
+        ({"min_length": -1}, "min_length must be at least 0, got -1"),
+        ({"length_penalty": -0.5}, "length_penalty must be at least 0, got -0.5"),
+        ({"no_repeat_ngram": 0}, "no_repeat_ngram must be at least 1, got 0"),
+        ({"method": "sample", "top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"method": "sample", "temperature": 0.0}, "temperature must be above 0, got 0.0"),
+        ({"method": "sample", "top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
+        ({"method": "sample", "top_p": 1.1}, "top_p must be above 0 and at most 1, got 1.1"),
+        ({"min_length": 6, "max_length": 5}, "min_length 6 is above max_length 5"),
+        ({"temperature": 0.5}, "top_k, top_p and seed need method 'sample', got method 'beam'"),
+        ({"method": "greedy", "top_k": 5}, "need method 'sample', got method 'greedy'"),
+        ({"top_p": 0.9}, "need method 'sample', got method 'beam'"),
+        ({"method": "greedy", "seed": 0}, "need method 'sample', got method 'greedy'"),
+        ({"beam_size": 2, "num_captions": 3}, "num_captions 3 is above beam_size 2"),
+        ({"method": "greedy", "num_captions": 2}, "greedy gives one caption, got num_captions 2"),
+    ],
+)
+def test_contradictions_are_refused_by_name(options, message):
+    with pytest.raises(InputError, match=message):
+        DecodingOptions(**options)
+
+
+def test_what_only_looks_like_a_contradiction_is_allowed():
+    DecodingOptions("sample", num_captions=9, beam_size=1, temperature=0.1, top_k=1, top_p=1.0)
+    DecodingOptions("greedy", min_length=5, max_length=5, no_repeat_ngram=1)
+    DecodingOptions("beam", beam_size=5, num_captions=5, min_length=0)
+
+
+def forbidden(options, words, vocabulary=9, seed=0):
+    """Per row the set of tokens that the filters forbid; what they leave must be as it was."""
+    before = torch.randn(len(words), vocabulary, generator=torch.Generator().manual_seed(seed))
+    after = apply_filters(filters(options), before.clone(), torch.tensor(words).long())
+    cut = after == -torch.inf
+    assert torch.equal(after[~cut], before[~cut])
+    return [set(row.nonzero()[:, 0].tolist()) for row in cut]
+
+
+def test_padding_start_and_unknown_are_never_written():
+    nothing = [[]]
+    assert forbidden(DecodingOptions(min_length=0), nothing) == [{PAD, START, UNKNOWN}]
+    allowed = DecodingOptions(min_length=0, allow_unknown=True)
+    assert forbidden(allowed, nothing) == [{PAD, START}]
+
+
+def test_a_caption_ends_only_after_its_fewest_words():
+    options = DecodingOptions(min_length=3)
+    for words in range(6):
+        (cut,) = forbidden(options, [[5, 6, 7, 8, 4][:words]])
+        assert (END in cut) == (words < 3)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_no_repeat_ngram_against_a_plain_search(size):
+    rng = random.Random(size)
+    options = DecodingOptions(no_repeat_ngram=size, min_length=0)
+    for length in (0, 1, 2, 3, 5, 8, 13):
+        rows = [[rng.choice([4, 5, 6]) for _ in range(length)] for _ in range(20)]
+        for row, cut in zip(rows, forbidden(options, rows), strict=True):
+            seen = [row[i : i + size] for i in range(length - size + 1)]
+            start = row[length - size + 1 :] if size > 1 else []
+            repeats = {w for w in range(9) if length >= size and [*start, w] in seen}
+            assert cut == {PAD, START, UNKNOWN} | repeats
+
+
+def test_no_repeat_never_forbids_to_end():
+    (cut,) = forbidden(DecodingOptions(no_repeat_ngram=1, min_length=0), [[4, 5, 6, 7, 8]])
+    assert cut == set(range(9)) - {END}
+
+
+def test_filtered_scores_are_float32():
+    scores = torch.zeros(1, 9, dtype=torch.bfloat16)
+    assert apply_filters([], scores, torch.empty(1, 0)).dtype == torch.float32
+
+
+# ---- what sampling cuts -------------------------------------------------------------------------
+
+PROBABILITIES = [0.3, 0.05, 0.4, 0.05, 0.2]
+
+
+def drawn_from(probabilities, **options):
+    """The words that are left and the probabilities with which they are drawn."""
+    scores = torch.tensor([probabilities]).log()
+    shaped = shape_draw(scores, DecodingOptions("sample", **options))[0].softmax(0)
+    return {word: pytest.approx(p, abs=1e-6) for word, p in enumerate(shaped.tolist()) if p > 0}
+
+
+def test_nothing_is_cut_by_default():
+    assert drawn_from(PROBABILITIES) == dict(enumerate(PROBABILITIES))
+    assert drawn_from(PROBABILITIES, top_p=1.0) == dict(enumerate(PROBABILITIES))
+    assert drawn_from(PROBABILITIES, top_k=5) == dict(enumerate(PROBABILITIES))
+    assert drawn_from(PROBABILITIES, top_k=99) == dict(enumerate(PROBABILITIES))
+
+
+@pytest.mark.parametrize("temperature", [0.25, 0.5, 2.0])
+def test_temperature_is_a_power_of_the_probabilities(temperature):
+    powers = [p ** (1 / temperature) for p in PROBABILITIES]
+    expected = {word: p / sum(powers) for word, p in enumerate(powers)}
+    assert drawn_from(PROBABILITIES, temperature=temperature) == expected
+
+
+def test_top_k_keeps_exactly_k_even_among_equals():
+    assert drawn_from(PROBABILITIES, top_k=1) == {2: 1.0}
+    assert drawn_from(PROBABILITIES, top_k=2) == {0: 3 / 7, 2: 4 / 7}
+    left = drawn_from(PROBABILITIES, top_k=4)
+    assert len(left) == 4 and left.keys() > {0, 2, 4}
+    assert len(drawn_from([0.2] * 5, top_k=3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"),
+    [
+        (0.01, {2}),
+        (0.39, {2}),
+        (0.41, {2, 0}),
+        (0.69, {2, 0}),
+        (0.71, {2, 0, 4}),
+        (0.89, {2, 0, 4}),
+    ],
+)
+def test_top_p_keeps_the_fewest_that_reach_the_share(top_p, kept):
+    share = sum(PROBABILITIES[word] for word in kept)
+    expected = {word: PROBABILITIES[word] / share for word in kept}
+    assert drawn_from(PROBABILITIES, top_p=top_p) == expected
+
+
+def test_top_p_with_equals_keeps_no_more_than_needed():
+    assert len(drawn_from([0.25] * 4, top_p=0.6)) == 3
+    assert len(drawn_from(PROBABILITIES, top_p=0.93)) == 4
+
+
+def test_temperature_comes_before_top_k_and_top_k_before_top_p():
+    # Flattened by a temperature of 2 the likeliest word holds less than 0.39.
+    assert drawn_from(PROBABILITIES, temperature=2.0, top_p=0.39).keys() == {2, 0}
+    # Of the two kept words the likelier holds 4/7, which alone reaches 0.5.
+    assert drawn_from(PROBABILITIES, top_k=2, top_p=0.5).keys() == {2}
+
+
+def test_forbidden_words_stay_forbidden_whatever_the_shape():
+    scores = torch.tensor([[-math.inf, 1.0, -math.inf, 0.0]])
+    for options in ({"top_k": 3}, {"top_p": 0.999}, {"temperature": 9.0, "top_k": 4}):
+        shaped = shape_draw(scores, DecodingOptions("sample", **options))[0]
+        assert torch.isinf(shaped[[0, 2]]).all() and torch.isfinite(shaped[[1, 3]]).all()

@@ -1,0 +1,208 @@
+"""What the source may not do: import upwards, load what it need not, run what it reads."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Lowest first; a module imports from lower layers only, never from its own. `captioner` is
+# captioner/__init__.py.
+LAYERS = [
+    {"captioner.errors"},
+    {"captioner.options"},
+    {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
+    | {"captioner.demo"},
+    {"captioner.encoders", "captioner.filters", "captioner.metrics", "captioner.heatmaps"}
+    | {"captioner.checkpoint", "captioner.data", "captioner.pointing"},
+    {"captioner.decoding", "captioner.batches", "captioner.features"},
+    {"captioner.captioning"},
+    {"captioner.evaluation", "captioner.training"},
+    {"captioner.captioner"},
+    {"captioner"},
+    {"captioner.__main__", "train"},
+    {"evaluate"},
+]
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+# The one arrow that points up: a signature names the version, asked for inside a function.
+EXCEPTIONS = {("captioner.metrics", "captioner")}
+
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in [*(ROOT / "captioner").rglob("*.py"), ROOT / "train.py", ROOT / "evaluate.py"]
+}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+
+def imports(name, tree):
+    """The modules of ours that the module `name` imports anywhere in its source."""
+    package = name if name == "captioner" else name.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(filter(None, [package if node.level else "", node.module]))
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                found.add(whole if whole in LAYER else base)
+    return {
+        module for module in found if module.split(".")[0] in ("captioner", "train", "evaluate")
+    }
+
+
+def arrows_that_point_up(name, tree):
+    return {
+        module
+        for module in imports(name, tree)
+        if (name, module) not in EXCEPTIONS and LAYER.get(module, 99) >= LAYER[name]
+    }
+
+
+def test_every_module_has_its_layer():
+    assert FILES.keys() == LAYER.keys()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_point_down(name):
+    assert arrows_that_point_up(name, TREES[name]) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "upwards"),
+    [
+        ("captioner.text", "from .captioning import build_model", {"captioner.captioning"}),
+        ("captioner.text", "def f():\n    from . import demo", {"captioner.demo"}),
+        ("captioner.text", "from . import __version__", {"captioner"}),
+        ("captioner.data", "import captioner.captioner as c", {"captioner.captioner"}),
+        ("captioner.captioner", "from train import load_data", {"train"}),
+        ("captioner.data", "from captioner.nowhere import x", {"captioner.nowhere"}),
+        ("captioner.data", "from .text import split_words\nimport torch, json", set()),
+        ("captioner", "from .captioner import Captioner", set()),
+    ],
+)
+def test_the_reader_of_imports_sees_every_form(name, source, upwards):
+    assert arrows_that_point_up(name, ast.parse(source)) == upwards
+
+
+def test_the_exception_is_used_inside_a_function_only():
+    for name, _ in EXCEPTIONS:
+        top = ast.Module(
+            [n for n in TREES[name].body if isinstance(n, ast.Import | ast.ImportFrom)]
+        )
+        assert "captioner" not in imports(name, top)
+        assert "captioner" in imports(name, TREES[name])
+
+
+# ---- `import captioner` -------------------------------------------------------------------------
+
+IMPORT = """
+import os, random, signal, sys, threading, warnings
+import numpy, torch, torchvision
+from PIL import Image, ImageFile
+
+def world():
+    return {
+        "random": random.getstate(),
+        "numpy": repr(numpy.random.get_state()),
+        "torch": torch.get_rng_state().tolist(),
+        "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "running": threading.active_count(),
+        "warnings": list(warnings.filters),
+        "numbers": (torch.get_default_dtype(), torch.get_default_device(), numpy.geterr()),
+        "precision": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "gradients": torch.is_grad_enabled(),
+        "pillow": (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES),
+        "signals": [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)],
+        "hooks": (sys.excepthook, sys.displayhook),
+        "environment": dict(os.environ),
+        "folder": os.getcwd(),
+    }
+
+before = world()
+import captioner
+after = world()
+print("changed:", [name for name in before if before[name] != after[name]])
+heavy = {"matplotlib", "nltk", "pycocotools", "pycocoevalcap", "train", "evaluate"}
+print("loaded:", sorted(heavy & set(sys.modules)))
+print("public:", sorted(captioner.__all__))
+"""
+
+
+def test_import_changes_nothing_and_loads_no_more_than_it_must(tmp_path):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}){IMPORT}"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert run.stderr == ""
+    changed, loaded, public = run.stdout.splitlines()
+    assert changed == "changed: []"
+    assert loaded == "loaded: []"
+    assert len(public.split(",")) < 10
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- what may not be written --------------------------------------------------------------------
+
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "shelve", "marshal", "joblib", "yaml"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "extractall", "system", "popen"}
+
+
+def offences(tree):
+    """Where a source loads pickles, runs text as code or shell, or unpacks blindly."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {getattr(node, "module", None), *(alias.name for alias in node.names)}
+            yield from sorted(FORBIDDEN_MODULES & {name.split(".")[0] for name in names if name})
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        keywords = {k.arg: k.value for k in node.keywords}
+
+        def says(keyword, value, keywords=keywords):
+            found = keywords.get(keyword)
+            return isinstance(found, ast.Constant) and found.value is value
+
+        if called.endswith("torch.load") and not says("weights_only", True):
+            yield "torch.load without weights_only=True"
+        # model.eval() takes no argument, the eval that is meant does
+        harmless = called == "re.compile" or (called.endswith(".eval") and not node.args)
+        if called.split(".")[-1] in FORBIDDEN_CALLS and not harmless:
+            yield called
+        if "shell" in keywords and not says("shell", False):
+            yield "shell"
+        if "allow_pickle" in keywords and not says("allow_pickle", False):
+            yield "allow_pickle"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_read_is_ever_run(name):
+    assert list(offences(TREES[name])) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "import pickle",
+        "from pickle import loads",
+        "eval(text)",
+        "exec(text)",
+        "archive.extractall(path)",
+        "subprocess.run(text, shell=True)",
+        "os.system(text)",
+        "np.load(path, allow_pickle=True)",
+    ],
+)
+def test_the_reader_of_offences_sees_them(source):
+    assert len(list(offences(ast.parse(source)))) == 1
+
+
+def test_what_is_allowed_is_no_offence():
+    source = "model.eval(); torch.load(p, weights_only=True); re.compile(x); run(x, shell=False)"
+    assert list(offences(ast.parse(source))) == []

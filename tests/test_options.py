@@ -1,0 +1,109 @@
+"""Dataclass <-> command line <-> dict, and the checks that options share."""
+
+import argparse
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from captioner.captioning import ModelOptions
+from captioner.encoders import EncoderOptions
+from captioner.errors import InputError
+from captioner.filters import DecodingOptions
+from captioner.options import (
+    add_options,
+    check_at_least,
+    check_share,
+    from_arguments,
+    from_dict,
+    option,
+    to_dict,
+)
+from captioner.training import TrainingOptions
+
+ALL = [ModelOptions, EncoderOptions, DecodingOptions, TrainingOptions]
+
+
+@dataclass(frozen=True)
+class Sample:
+    count: int = option(3, "how many things")
+    share: float = option(0.5, "a share of 100 %% of them")
+    folder: Path | None = option(None, "where they lie")
+    limit: int | None = option(None, "at most so many")
+    kind: str = option("red", "which ones", choices=("red", "blue"))
+    quick: bool = option(False, "do it quickly")
+    careful: bool = option(True, "do it with care")
+    hidden: int = field(default=7)  # has no help, so it is no flag
+
+
+def parse(*arguments, cls=Sample):
+    parser = argparse.ArgumentParser()
+    add_options(parser, cls, "things")
+    return from_arguments(cls, parser.parse_args(arguments))
+
+
+def test_no_flags_are_the_defaults():
+    assert parse() == Sample()
+
+
+def test_flags_have_the_types_of_the_fields():
+    flags = "--count 5 --share 0.25 --folder a/b --limit 9 --kind blue --quick --no-careful"
+    assert parse(*flags.split()) == Sample(5, 0.25, Path("a/b"), 9, "blue", True, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--count", "few"], "argument --count: invalid int value: 'few'"),
+        (["--kind", "green"], "argument --kind: invalid choice: 'green'"),
+        (["--hidden", "1"], "unrecognized arguments: --hidden 1"),
+    ],
+)
+def test_wrong_flags_end_the_program_with_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(*arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_tells_every_flag_its_type_and_its_default():
+    parser = argparse.ArgumentParser()
+    add_options(parser, Sample, "things")
+    text = " ".join(parser.format_help().split())
+    assert "things: " in text and "hidden" not in text
+    assert "--count INT how many things (default: 3)" in text
+    assert "--share FLOAT a share of 100 % of them (default: 0.5)" in text
+    assert "--folder PATH where they lie --limit INT at most so many --kind {red,blue}" in text
+    assert "--careful, --no-careful do it with care" in text
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_every_option_of_the_library_has_help_and_comes_back(cls):
+    assert all(f.metadata["help"] for f in dataclasses.fields(cls))
+    parser = argparse.ArgumentParser()
+    add_options(parser, cls, "options")
+    assert len(parser.format_help()) > 100
+    assert parse(cls=cls) == cls() == from_dict(cls, to_dict(cls()))
+
+
+def test_dicts_hold_paths_as_strings():
+    assert to_dict(Sample(folder=Path("a/b")))["folder"] == "a/b"
+    assert to_dict(Sample())["folder"] is None
+    assert from_dict(Sample, {"count": 4}) == Sample(4)
+
+
+def test_unknown_names_in_a_dict():
+    message = r"unknown option 'beams', 'size' for DecodingOptions; it has allow_unknown, beam_size"
+    with pytest.raises(InputError, match=message):
+        from_dict(DecodingOptions, {"size": 3, "beam_size": 2, "beams": 1})
+
+
+def test_checks_name_the_first_field_that_is_wrong():
+    check_at_least(Sample(), 3, "count", "limit")
+    with pytest.raises(InputError, match="count must be at least 4, got 3"):
+        check_at_least(Sample(), 4, "limit", "count", "hidden")
+    check_share(Sample(share=0.0), "share")
+    for share in (-0.1, 1.0, 2.0, float("nan")):
+        with pytest.raises(InputError, match=f"share must be at least 0 and below 1, got {share}"):
+            check_share(Sample(share=share), "share")
