@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,7 +18,7 @@ from captioner.captioner import pick_device
 from captioner.captioning import CaptioningModel, ModelOptions, build_model
 from captioner.data import READERS, CaptionData, Example, read_captions
 from captioner.encoders import SMALL_CNN, EncoderOptions, build_encoder
-from captioner.errors import InputError, run_command
+from captioner.errors import InputError, leave_signals_to_parent, run_command
 from captioner.evaluation import Evaluation, evaluate
 from captioner.features import PictureFiles, cached_features
 from captioner.filters import DecodingOptions
@@ -38,10 +37,13 @@ SMALL_RECIPE = {
     "image_size": 128,
     "embedding_size": 128,
     "hidden_size": 256,
-    "attention_size": 128,
+    "attention_size": 64,
     "dropout": 0.1,
-    "encoder_learning_rate": 1.5e-3,
-    "epochs": 16,
+    "label_smoothing": 0.0,
+    "batch_size": 16,
+    "learning_rate": 3e-3,
+    "encoder_learning_rate": 3e-3,
+    "epochs": 10,
 }
 
 
@@ -283,12 +285,6 @@ def train(job: Job) -> Progress:
         device=job.device,
         resume=job.resumed.training_state() if job.resumed else None,
     )
-
-
-def leave_signals_to_parent(worker: int) -> None:
-    """A loader worker must outlive Ctrl-C, so that the step under way can finish."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)
 
 
 def evaluate_held_out(job: Job) -> Evaluation:

@@ -43,7 +43,7 @@ class ModelOptions:
     attention_size: int = option(256, "size of the attention's hidden layer")
     dropout: float = option(0.5, "dropout on embeddings and on the output layer's input")
     label_smoothing: float = option(0.1, "share of each target spread over the vocabulary")
-    coverage_weight: float = option(0.1, "weight of doubly stochastic attention")
+    coverage_weight: float = option(0.01, "weight of doubly stochastic attention")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "embedding_size", "hidden_size", "attention_size")

@@ -30,11 +30,21 @@ def run_command(main: Callable[[], None]) -> None:
     argparse exits with 2 by itself for a wrong command line.
     """
     try:
-        main()
+        return main()
     except (InputError, FloatingPointError, OSError) as error:
-        sys.exit(f"error: {error}")
+        end: str | int = f"error: {error}"
     except Interrupted as interrupted:
         print(f"stopped by {interrupted}; everything is saved", file=sys.stderr)
-        sys.exit(128 + interrupted.signum)
+        end = 128 + interrupted.signum
     except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        end = 128 + signal.SIGINT
+    sys.exit(end)  # only here, where the exception no longer keeps loaders and their workers alive
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """Let a loader's worker outlive Ctrl-C and SIGTERM, so that the step under way can finish.
+
+    Not for long: a parent that ends in another way terminates its workers and waits for them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(10))

@@ -17,6 +17,7 @@ from .captioning import CaptioningModel
 from .data import Example
 from .decoding import Hypothesis, decode
 from .demo import Shape
+from .errors import leave_signals_to_parent
 from .filters import DecodingOptions
 from .pointing import Pointing, pointing
 from .text import Vocabulary, join_words
@@ -99,6 +100,7 @@ def caption_batches(
         _Loads(pictures, batches),
         batch_size=None,
         num_workers=0 if pictures.are_features else workers,
+        worker_init_fn=leave_signals_to_parent,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else it would draw from the caller's
     )

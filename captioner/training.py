@@ -35,13 +35,13 @@ BAD_STEPS = 3  # so many gradients in a row that are not finite end the training
 class TrainingOptions:
     """How to train; the batch is counted in pictures, each with all its captions."""
 
-    epochs: int = option(10, "times through the training pictures, at most")
+    epochs: int = option(8, "times through the training pictures, at most")
     batch_size: int = option(32, "pictures per step, over all processes")
     learning_rate: float = option(1.5e-3, "highest learning rate")
     encoder_learning_rate: float = option(1e-4, "the same for the encoder, where it is trained")
     weight_decay: float = option(0.01, "AdamW's decay of weight matrices")
     warmup: float = option(0.1, "share of all steps in which the rate rises, before the cosine")
-    clip: float = option(1.0, "largest norm of the gradient")
+    clip: float = option(5.0, "largest norm of the gradient")
     patience: int = option(4, "epochs without a better validation score before stopping")
     beam_size: int = option(3, "beam size of the validation captions")
     precision: str = option(

@@ -346,7 +346,7 @@ def four_pictures(transform):
     shapes = [
         ("red square", "rectangle", "red", (4, 4, 27, 27)),
         ("a blue circle on the left", "ellipse", "blue", (1, 10, 13, 22)),
-        ("a blue circle on the right side", "ellipse", "blue", (18, 10, 30, 22)),
+        ("a yellow circle on the right side", "ellipse", "yellow", (18, 10, 30, 22)),
         ("a green square", "rectangle", "green", (10, 10, 21, 21)),
     ]
     images, examples = [], []

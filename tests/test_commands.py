@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import train
 from captioner import Captioner, demo
 from captioner import __main__ as commands
 from captioner.encoders import SmallCNN
-from captioner.errors import InputError, Interrupted, run_command
+from captioner.errors import InputError, Interrupted, leave_signals_to_parent, run_command
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +49,7 @@ def interrupt_first_batch():
 for number, job in enumerate(jobs):
     child = os.fork()
     if child == 0:
+        signal.alarm(60)  # what hangs is to fail
         for descriptor, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(f"{job['at']}.{name}", os.O_CREAT | os.O_WRONLY), descriptor)
         os.mkdir(job["at"])
@@ -399,6 +401,33 @@ def test_how_a_command_ends(error, code, said, capsys):
     with pytest.raises(SystemExit) as ended:
         run_command(main)
     assert ended.value.code == code and capsys.readouterr().err == said
+
+
+def test_nothing_that_the_error_held_is_alive_at_the_exit():
+    """Else loaders would be, and the workers that Python waits for as it ends."""
+    held = []
+
+    def main():
+        loader = SmallCNN(8)
+        held.append(weakref.ref(loader))
+        raise InputError("wrong")
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert held[0]() is None and ended.value.__context__ is None
+
+
+def test_a_worker_outlives_signals_but_not_for_ever():
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(name) for name in names]
+    try:
+        leave_signals_to_parent(0)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert 0 < signal.alarm(0) <= 10
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
 
 
 def test_bugs_are_shown_as_they_are():

@@ -2,9 +2,12 @@
 
 import json
 import math
+import multiprocessing
 import os
+import pickle
 import signal
 import threading
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,9 +15,10 @@ import pytest
 import tiny
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 import train
-from captioner import batches, checkpoint, demo, training
+from captioner import batches, checkpoint, demo, evaluation, training
 from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError, Interrupted
 from captioner.losses import Loss
@@ -484,6 +488,43 @@ def test_resume_is_exact_with_a_frozen_encoder_and_twice(work, monkeypatch):
     weights = checkpoint.load(straight).weights
     for key, value in torch.load("encoder.pth").items():
         assert torch.equal(weights[f"encoder.layers.{key}"], value)
+
+
+@pytest.mark.parametrize(("module", "name"), [(training, "_step"), (evaluation, "decode")])
+def test_signals_to_the_whole_group_of_processes(work, monkeypatch, module, name):
+    """As Ctrl-C and batch systems send them: workers go on until all is saved."""
+    function = getattr(module, name)
+
+    def interrupted(*args):
+        workers = multiprocessing.active_children()
+        assert len(workers) == 1
+        for pid in (workers[0].pid, os.getpid()):
+            os.kill(pid, signal.SIGTERM)
+            os.kill(workers[0].pid, signal.SIGINT)
+        time.sleep(0.1)
+        monkeypatch.setattr(module, name, function)
+        return function(*args)
+
+    straight = work("straight", *FOUR)
+    monkeypatch.setattr(module, name, interrupted)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        work("stopped", *FOUR, "--workers", "1")
+    assert multiprocessing.active_children() == []
+    assert_same_run(work("stopped", *FOUR, "--resume"), straight)
+
+
+def test_workers_may_be_started_in_any_way(work, monkeypatch):
+    """Where processes are spawned, as on macOS, what workers need is sent to them."""
+    sent = []
+
+    def loader(dataset, **options):
+        sent.append(pickle.dumps((dataset, options.get("worker_init_fn"))))
+        return DataLoader(dataset, **options)
+
+    for module in (train, evaluation):
+        monkeypatch.setattr(module, "DataLoader", loader)
+    work("run")
+    assert len(sent) == 5  # two epochs of two, and the end
 
 
 def test_workers_change_nothing(work):
