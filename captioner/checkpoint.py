@@ -43,8 +43,10 @@ class Checkpoint:
         path = self.path / TRAINING
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises half a dozen kinds for a damaged file
-            raise InputError(f"{path} cannot be read: {str(error) or 'it is empty'}") from error
+        except Exception as error:  # torch raises half a dozen kinds, with advice that is no good
+            raise InputError(
+                f"{path} cannot be read: it is damaged, or holds more than plain values"
+            ) from error
 
 
 def save(

@@ -249,7 +249,7 @@ def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
         else:
             values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has its own exceptions for a damaged file
-        reason = str(error) or "the file is empty"
+        reason = str(error).partition(". ")[0] or "the file is empty"  # the rest is bad advice
         raise InputError(f"encoder weights {path} cannot be read: {reason}") from error
     if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
         raise InputError(f"encoder weights {path} hold no plain state dict of tensors")

@@ -5,6 +5,7 @@ Everything else is a bug, or the machine's trouble, and is shown as it is.
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 
@@ -30,15 +31,13 @@ def run_command(main: Callable[[], None]) -> None:
     argparse exits with 2 by itself for a wrong command line.
     """
     try:
-        return main()
-    except (InputError, FloatingPointError, OSError) as error:
-        end: str | int = f"error: {error}"
-    except Interrupted as interrupted:
-        print(f"stopped by {interrupted}; everything is saved", file=sys.stderr)
-        end = 128 + interrupted.signum
-    except KeyboardInterrupt:
-        end = 128 + signal.SIGINT
-    sys.exit(end)  # only here, where the exception no longer keeps loaders and their workers alive
+        main()
+    except (InputError, FloatingPointError, OSError, Interrupted, KeyboardInterrupt) as error:
+        traceback.clear_frames(error.__traceback__)  # what loaders they hold would keep workers
+        if isinstance(error, Interrupted):
+            print(f"stopped by {error}; everything is saved", file=sys.stderr)
+            sys.exit(128 + error.signum)
+        sys.exit(128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else f"error: {error}")
 
 
 def leave_signals_to_parent(worker: int) -> None:

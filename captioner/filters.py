@@ -48,7 +48,7 @@ class DecodingOptions:
         check_at_least(self, 1, "beam_size", "num_captions", "max_length", "top_k")
         check_at_least(self, 1, "no_repeat_ngram")
         check_at_least(self, 0, "min_length", "length_penalty")
-        if self.temperature <= 0:
+        if not self.temperature > 0:
             raise InputError(f"temperature must be above 0, got {self.temperature}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"top_p must be above 0 and at most 1, got {self.top_p}")
@@ -60,6 +60,8 @@ class DecodingOptions:
                 "temperature, top_k, top_p and seed need method 'sample', "
                 f"got method {self.method!r}"
             )
+        if self.method != "beam" and self.length_penalty:
+            raise InputError(f"length_penalty needs method 'beam', got method {self.method!r}")
         if self.method == "beam" and self.num_captions > self.beam_size:
             raise InputError(
                 f"num_captions {self.num_captions} is above beam_size {self.beam_size}"

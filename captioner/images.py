@@ -127,7 +127,7 @@ def _from_file(path: Path) -> Image.Image:
         wanted = ", ".join(FORMATS)
         raise InputError(f"{where}: not a picture in any of the formats {wanted}") from error
     except Exception as error:  # broken files make the decoders raise nearly anything
-        raise InputError(f"{where}: cannot be read: {error or type(error).__name__}") from error
+        raise InputError(f"{where}: cannot be read: {str(error) or type(error).__name__}") from error
 
 
 def _decode(image: Image.Image, where: str) -> Image.Image:
@@ -145,7 +145,7 @@ def _decode(image: Image.Image, where: str) -> Image.Image:
         image.load()
     except Exception as error:
         raise InputError(
-            f"{where}: cannot be decoded, broken or cut short: {error or type(error).__name__}"
+            f"{where}: cannot be decoded, broken or cut short: {str(error) or type(error).__name__}"
         ) from error
     method = _UPRIGHT.get(_orientation(image))
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:

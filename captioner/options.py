@@ -90,7 +90,7 @@ def check_at_least(options: Any, minimum: float, *names: str) -> None:
     """Raise InputError for the first named field below `minimum`; None passes."""
     for name in names:
         value = getattr(options, name)
-        if value is not None and value < minimum:
+        if value is not None and not value >= minimum:
             raise InputError(f"{name} must be at least {minimum}, got {value}")
 
 

@@ -87,7 +87,7 @@ def test_the_key_changes_with_whatever_the_features_depend_on(tmp_path, paths):
         return cache_key(encoder or small_encoder(), transform, paths)
 
     statistics = small_encoder()
-    statistics.layers[0][1].running_mean += 1e-3
+    statistics.layers[0][0][1].running_mean += 1e-3
     other = [
         key(small_encoder(seed=1)),
         key(small_encoder(name="another")),

@@ -25,7 +25,16 @@ from captioner.losses import Loss
 from captioner.training import TrainingOptions, choose_precision, fit, parameter_groups
 
 CPU = torch.device("cpu")
-OPTIONS = TrainingOptions(epochs=3, precision="float32", warmup=0.25)
+OPTIONS = TrainingOptions(
+    epochs=3,
+    learning_rate=1.5e-3,
+    encoder_learning_rate=1e-4,
+    weight_decay=0.01,
+    warmup=0.25,
+    clip=1.0,
+    patience=4,
+    precision="float32",
+)
 STEPS = 4  # of an epoch
 
 
