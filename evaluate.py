@@ -16,7 +16,7 @@ from captioner.evaluation import Evaluation, evaluate
 from captioner.features import PictureFiles
 from captioner.filters import DecodingOptions
 from captioner.options import add_options, check_at_least, from_arguments, option
-from train import CHECKPOINTS, load_data
+from captioner.runs import CHECKPOINTS, load_data
 
 
 @dataclass(frozen=True)

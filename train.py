@@ -1,10 +1,8 @@
 """Train a captioning model: python train.py --help."""
 
 import argparse
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,19 +14,20 @@ from captioner import checkpoint, demo, distributed, metrics
 from captioner.batches import Batch, Pictures, TrainingBatches, encode_captions, epoch_order
 from captioner.captioner import pick_device
 from captioner.captioning import CaptioningModel, ModelOptions, build_model
-from captioner.data import READERS, CaptionData, Example, read_captions
+from captioner.data import READERS, CaptionData, Example
 from captioner.encoders import SMALL_CNN, EncoderOptions, build_encoder
-from captioner.errors import InputError, leave_signals_to_parent, run_command
+from captioner.errors import leave_signals_to_parent, run_command
 from captioner.evaluation import Evaluation, evaluate
 from captioner.features import PictureFiles, cached_features
 from captioner.filters import DecodingOptions
 from captioner.heatmaps import save_heatmap
 from captioner.images import Transform, load_image
-from captioner.options import add_options, check_at_least, from_arguments, option, to_dict
+from captioner.optimization import TrainingOptions
+from captioner.options import add_options, check_at_least, from_arguments, option
+from captioner.runs import CHECKPOINTS, describe, load_data, open_run
 from captioner.text import Vocabulary, split_words
-from captioner.training import Progress, TrainingOptions, fit
+from captioner.training import Progress, fit
 
-CHECKPOINTS = Path("checkpoints")
 WATCH = "BLEU-4"
 HEATMAPS = 12
 
@@ -158,69 +157,6 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
     return Job(
         options, device, run, data, config, vocabulary, model, training, held_out, pictures, resumed
     )
-
-
-def load_data(path: Path | None, format: str | None, cache: Path) -> CaptionData:
-    """The data set at `path`, or the demo's, which is drawn into the cache if it is not there."""
-    if path is None:
-        path = cache / "demo"
-        if distributed.is_first():
-            demo.write_demo(path)
-        distributed.barrier()
-    return read_captions(path, format)
-
-
-def describe(options: dict[str, Any], data: CaptionData, transform: Transform) -> dict[str, Any]:
-    """The config that goes into checkpoints; plain values."""
-    digest = hashlib.sha256()
-    for example in data.examples:
-        digest.update(json.dumps([example.id, example.split, *example.captions]).encode())
-    return {
-        "task": "captioning",
-        "encoder": to_dict(options["encoder"]),
-        "model": to_dict(options["model"]),
-        "transform": json.loads(json.dumps(asdict(transform))),
-        "training": to_dict(options["training"]),
-        "data": {
-            "name": data.name,
-            "format": data.format,
-            "path": None if options["data"].data is None else str(data.root.resolve()),
-            "min_count": options["data"].min_count,
-            "fingerprint": digest.hexdigest(),
-        },
-    }
-
-
-def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Checkpoint | None:
-    """The checkpoint to continue from; refuses to overwrite a run, or to continue another one."""
-    if not resume:
-        if run.is_file() or (run.is_dir() and any(run.iterdir())):
-            raise InputError(
-                f"{run} holds a run already; --resume continues it, --run NAME starts another "
-                "beside it, or delete it"
-            )
-        return None
-    resumed = checkpoint.load(run / "last")
-    was, now = flatten(resumed.config), flatten(config)
-    changed = [
-        "the captions have changed"
-        if key == "data.fingerprint"
-        else f"{key} was {was.get(key)} and is {value}"
-        for key, value in now.items()
-        if was.get(key) != value and key not in ("data.path", "data.name", "training.patience")
-    ]
-    if changed:
-        raise InputError(f"{run} cannot be continued with other options: {'; '.join(changed)}")
-    return resumed
-
-
-def flatten(config: dict[str, Any]) -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        inner = value.items() if isinstance(value, dict) else [("", value)]
-        flat |= {f"{key}.{name}".rstrip("."): item for name, item in inner}
-    return flat
 
 
 def open_pictures(

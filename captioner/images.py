@@ -127,7 +127,9 @@ def _from_file(path: Path) -> Image.Image:
         wanted = ", ".join(FORMATS)
         raise InputError(f"{where}: not a picture in any of the formats {wanted}") from error
     except Exception as error:  # broken files make the decoders raise nearly anything
-        raise InputError(f"{where}: cannot be read: {str(error) or type(error).__name__}") from error
+        raise InputError(
+            f"{where}: cannot be read: {str(error) or type(error).__name__}"
+        ) from error
 
 
 def _decode(image: Image.Image, where: str) -> Image.Image:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ def test_each_process_takes_its_share(folder):
     first, second = (json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1))
     epochs = [first["loaded"][i : i + 2] + second["loaded"][i : i + 2] for i in (0, 2)]
     for epoch in epochs:  # two steps of four pictures in each process
-        assert sorted(sum(epoch, [])) == list(range(16)) and {len(batch) for batch in epoch} == {4}
+        assert sorted(chain(*epoch)) == list(range(16)) and {len(batch) for batch in epoch} == {4}
     assert first["captioned"] == [[0, 2, 4, 6]] * 3  # seven pictures: two epochs and the end
     assert second["captioned"] == [[1, 3, 5]] * 3
 

@@ -17,14 +17,13 @@ LAYERS = [
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
     | {"captioner.demo"},
     {"captioner.encoders", "captioner.filters", "captioner.metrics", "captioner.heatmaps"}
-    | {"captioner.checkpoint", "captioner.data", "captioner.pointing"},
-    {"captioner.decoding", "captioner.batches", "captioner.features"},
+    | {"captioner.checkpoint", "captioner.data", "captioner.pointing", "captioner.optimization"},
+    {"captioner.decoding", "captioner.batches", "captioner.features", "captioner.runs"},
     {"captioner.captioning"},
     {"captioner.evaluation", "captioner.training"},
     {"captioner.captioner"},
     {"captioner"},
-    {"captioner.__main__", "train"},
-    {"evaluate"},
+    {"captioner.__main__", "train", "evaluate"},
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 # The one arrow that points up: a signature names the version, asked for inside a function.

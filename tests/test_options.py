@@ -11,6 +11,7 @@ from captioner.captioning import ModelOptions
 from captioner.encoders import EncoderOptions
 from captioner.errors import InputError
 from captioner.filters import DecodingOptions
+from captioner.optimization import TrainingOptions
 from captioner.options import (
     add_options,
     check_at_least,
@@ -20,7 +21,6 @@ from captioner.options import (
     option,
     to_dict,
 )
-from captioner.training import TrainingOptions
 
 ALL = [ModelOptions, EncoderOptions, DecodingOptions, TrainingOptions]
 

@@ -18,11 +18,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import train
-from captioner import batches, checkpoint, demo, evaluation, training
+from captioner import batches, checkpoint, demo, evaluation, optimization, training
 from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError, Interrupted
 from captioner.losses import Loss
-from captioner.training import TrainingOptions, choose_precision, fit, parameter_groups
+from captioner.optimization import TrainingOptions, choose_precision, parameter_groups
+from captioner.training import fit
 
 CPU = torch.device("cpu")
 OPTIONS = TrainingOptions(
@@ -161,14 +162,14 @@ def test_steps_are_adamw_with_warmup_cosine_and_clipping(tmp_path, changes):
 
 @pytest.mark.parametrize(("warmup", "steps", "rising"), [(0.1, 100, 10), (0.0, 10, 1), (0.5, 3, 2)])
 def test_the_rate_rises_and_falls(warmup, steps, rising):
-    shares = [training._rate(warmup, steps)(step) for step in range(steps)]
+    shares = [optimization.rate_share(warmup, steps)(step) for step in range(steps)]
     assert shares == pytest.approx([share_by_formula(s, steps, rising) for s in range(steps)])
     assert shares[rising - 1] == max(shares) == 1 and min(shares) > 0
-    assert training._rate(warmup, steps)(steps) == pytest.approx(0)
+    assert optimization.rate_share(warmup, steps)(steps) == pytest.approx(0)
 
 
 def test_one_step_is_enough(tmp_path):
-    assert training._rate(0.9, 1)(0) == 1
+    assert optimization.rate_share(0.9, 1)(0) == 1
 
 
 def test_parameter_groups_of_a_model_with_a_frozen_encoder():

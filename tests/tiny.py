@@ -28,8 +28,9 @@ SIZES = "--hidden-size 16 --embedding-size 16 --attention-size 8 --image-size 32
 PLAIN = "--workers 0 --precision float32 --device cpu"  # what every machine has
 OPTIONS = f"{SIZES} {PLAIN} --epochs 2 --batch-size 8".split()
 LEARNING = (
-    f"{SIZES} {PLAIN} --hidden-size 64 --embedding-size 64 --epochs 25 --patience 25 --batch-size 8 "
-    "--learning-rate 0.01 --encoder-learning-rate 0.003 --dropout 0 --label-smoothing 0"
+    f"{SIZES} {PLAIN} --hidden-size 64 --embedding-size 64 --epochs 25 --patience 25 "
+    "--batch-size 8 --learning-rate 0.01 --encoder-learning-rate 0.003 --clip 1 "
+    "--dropout 0 --label-smoothing 0 --coverage-weight 0.1"
 ).split()
 
 

@@ -1,0 +1,82 @@
+"""How training steps: its options, learning rates, weight decay and number format; no loop."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import InputError
+from .options import check_at_least, check_share, option
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train; the batch is counted in pictures, each with all its captions."""
+
+    epochs: int = option(8, "times through the training pictures, at most")
+    batch_size: int = option(32, "pictures per step, over all processes")
+    learning_rate: float = option(1.5e-3, "highest learning rate")
+    encoder_learning_rate: float = option(1e-4, "the same for the encoder, where it is trained")
+    weight_decay: float = option(0.01, "AdamW's decay of weight matrices")
+    warmup: float = option(0.1, "share of all steps in which the rate rises, before the cosine")
+    clip: float = option(5.0, "largest norm of the gradient")
+    patience: int = option(4, "epochs without a better validation score before stopping")
+    beam_size: int = option(3, "beam size of the validation captions")
+    precision: str = option(
+        "auto", "auto: bfloat16 where the device has it", choices=("auto", "float32", "bfloat16")
+    )
+    seed: int = option(0, "seed of weights, dropout and order")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "epochs", "batch_size", "patience", "beam_size")
+        check_at_least(self, 0, "weight_decay", "seed")
+        check_share(self, "warmup")
+        for name in ("learning_rate", "encoder_learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+def parameter_groups(model: nn.Module, options: TrainingOptions) -> list[dict[str, Any]]:
+    """The trained parameters by learning rate (the encoder has its own) and decay (matrices)."""
+    groups = []
+    for in_encoder, rate in (
+        (False, options.learning_rate),
+        (True, options.encoder_learning_rate),
+    ):
+        chosen = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and name.startswith("encoder.") == in_encoder
+        ]
+        for decayed in (True, False):
+            parameters = [p for p in chosen if (p.ndim > 1) == decayed]
+            decay = options.weight_decay if decayed else 0.0
+            if parameters:
+                groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
+    return groups
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """bfloat16 or float32; "auto" takes bfloat16 on GPUs that have it and on CPUs with AMX."""
+    if name == "auto":
+        if device.type == "cuda":
+            name = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        else:
+            has_amx = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+            name = "bfloat16" if has_amx else "float32"
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def rate_share(warmup: float, steps: int) -> Callable[[int], float]:
+    """Share of the highest learning rate at a step: a linear rise, then half a cosine to 0."""
+    rising = max(1, round(warmup * steps))
+
+    def share(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
+
+    return share
