@@ -16,7 +16,7 @@ from captioner.evaluation import Evaluation, evaluate
 from captioner.features import PictureFiles
 from captioner.filters import DecodingOptions
 from captioner.options import add_options, check_at_least, from_arguments, option
-from captioner.runs import CHECKPOINTS, load_data
+from captioner.runs import CHECKPOINTS, fingerprint, load_data, write_whole
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError("evaluation scores one caption a picture; leave --num-captions at 1")
     read = checkpoint.load(options.checkpoint)
     data = load_data(*data_source(options, read.config), options.cache)
+    if options.data is None and fingerprint(data) != read.config["data"]["fingerprint"]:
+        print("note: pictures, splits or captions have changed since the model was trained")
     examples = data.split(split)
+    folder = options.output or default_output(read.path, split)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    except OSError as error:
+        raise InputError(f"--output {folder} cannot be made a folder: {error.strerror}") from error
     captioner = Captioner.from_checkpoint(read, options.device)
     files = PictureFiles([example.path for example in examples], captioner.transform)
     result = evaluate(
@@ -75,9 +82,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     print(f"{read.path} on {data.name}, {split} split, {len(examples)} pictures")
     print(result.describe(metrics.signature([example.captions for example in examples])))
-    place = read.path.resolve()
+    write_results(folder, result)
+
+
+def default_output(checkpoint: Path, split: str) -> Path:
+    """evaluation-SPLIT in the folder of the run that the checkpoint is of."""
+    place = checkpoint.resolve()
     run = place.parent if place.name in ("best", "last", ".best.old", ".last.old") else place
-    write_results(options.output or run / f"evaluation-{split}", result)
+    return run / f"evaluation-{split}"
 
 
 def data_source(
@@ -86,21 +98,22 @@ def data_source(
     """Where the data is: as asked, or where the checkpoint was trained (None: the demo)."""
     if options.data is not None:
         return options.data, options.format
+    if options.format is not None:
+        raise InputError("--format needs --data")
     trained_on = config["data"]
     if trained_on["path"] is None:
         return None, None
     if not Path(trained_on["path"]).is_dir():
         raise InputError(f"{trained_on['path']}, where the model was trained, is gone; use --data")
-    return Path(trained_on["path"]), options.format or trained_on["format"]
+    return Path(trained_on["path"]), trained_on["format"]
 
 
 def write_results(folder: Path, result: Evaluation) -> None:
     """captions.json (COCO results) and scores.json (0-100)."""
-    folder.mkdir(parents=True, exist_ok=True)
     captions = [{"image_id": key, "caption": text} for key, text in result.texts.items()]
     for name, content in (("captions.json", captions), ("scores.json", result.scores)):
         text = json.dumps(content, indent=1, ensure_ascii=False)
-        (folder / name).write_text(text + "\n", encoding="utf-8")
+        write_whole(folder / name, text + "\n")
     print(f"captions and scores: {folder}")
 
 

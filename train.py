@@ -16,7 +16,7 @@ from captioner.captioner import pick_device
 from captioner.captioning import CaptioningModel, ModelOptions, build_model
 from captioner.data import READERS, CaptionData, Example
 from captioner.encoders import SMALL_CNN, EncoderOptions, build_encoder
-from captioner.errors import leave_signals_to_parent, run_command
+from captioner.errors import InputError, leave_signals_to_parent, run_command
 from captioner.evaluation import Evaluation, evaluate
 from captioner.features import PictureFiles, cached_features
 from captioner.filters import DecodingOptions
@@ -24,7 +24,7 @@ from captioner.heatmaps import save_heatmap
 from captioner.images import Transform, load_image
 from captioner.optimization import TrainingOptions
 from captioner.options import add_options, check_at_least, from_arguments, option
-from captioner.runs import CHECKPOINTS, describe, load_data, open_run
+from captioner.runs import CHECKPOINTS, claim, describe, load_data, open_run, run_folder
 from captioner.text import Vocabulary, split_words
 from captioner.training import Progress, fit
 
@@ -83,18 +83,39 @@ def parse(argv: Sequence[str] | None) -> dict[str, Any]:
     """The options of each group. The encoder named decides some of the defaults."""
     parser = argparse.ArgumentParser(
         description="Train a captioning model on the generated demo data or on --data.",
-        epilog="With the encoder small_cnn, which is learned from scratch, other defaults hold: "
+        epilog="With small_cnn, the encoder unless one is named, other defaults hold: "
         + ", ".join(f"{name} {value}" for name, value in SMALL_RECIPE.items())
         + ".",
     )
     for title, cls in GROUPS.items():
         add_options(parser, cls, title)
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--encoder", default=SMALL_CNN)
-    if first.parse_known_args(argv)[0].encoder == SMALL_CNN:
-        parser.set_defaults(**SMALL_RECIPE)
     arguments = parser.parse_args(argv)
-    return {title: from_arguments(cls, arguments) for title, cls in GROUPS.items()}
+    given = given_flags(parser, argv)
+    if arguments.encoder == SMALL_CNN:
+        vars(arguments).update({k: v for k, v in SMALL_RECIPE.items() if k not in given})
+    options = {title: from_arguments(cls, arguments) for title, cls in GROUPS.items()}
+    refuse_idle_flags(given, options)
+    return options
+
+
+def given_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> set[str]:
+    """Names of the options that are on the command line, whatever their value."""
+    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), argparse.SUPPRESS))
+    return set(vars(parser.parse_args(argv)))
+
+
+def refuse_idle_flags(given: set[str], options: dict[str, Any]) -> None:
+    """A flag that would do nothing beside the others is a mistake; raises InputError."""
+    encoder: EncoderOptions = options["encoder"]
+    needs = {
+        "attention_size": (options["model"].attention, "--attention"),
+        "coverage_weight": (options["model"].attention, "--attention"),
+        "format": (options["data"].data is not None, "--data"),
+        "encoder_learning_rate": (encoder.trains, "a trained encoder: --fine-tune-encoder"),
+    }
+    for name, (holds, what) in needs.items():
+        if name in given and not holds:
+            raise InputError(f"--{name.replace('_', '-')} needs {what}")
 
 
 @dataclass(frozen=True)
@@ -120,8 +141,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = pick_device(options["run"].device)
     with distributed.process_group(device):
         job = prepare(options, device)
-        progress = train(job)
-        finish(job, progress)
+        with claim(job.run):
+            progress = train(job)
+            finish(job, progress)
 
 
 def prepare(options: dict[str, Any], device: torch.device) -> Job:
@@ -131,7 +153,8 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
     chosen: EncoderOptions = options["encoder"]
     transform = Transform(chosen.image_size)
     config = describe(options, data, transform)
-    run = CHECKPOINTS / (options["run"].run or f"{data.name}-{options['model'].name}")
+    name = options["run"].run
+    run = run_folder(f"{data.name}-{options['model'].name}" if name is None else name)
     resumed = open_run(run, options["run"].resume, config)
     say(data.summary())
     vocabulary = Vocabulary.build(
@@ -262,12 +285,13 @@ def finish(job: Job, progress: Progress) -> None:
 def draw_heatmaps(job: Job, result: Evaluation) -> Path:
     """Heatmaps of pictures spread over the val split."""
     folder = job.run / "heatmaps"
-    for example in job.held_out[:: max(1, len(job.held_out) // HEATMAPS)][:HEATMAPS]:
+    chosen = job.held_out[:: max(1, len(job.held_out) // HEATMAPS)][:HEATMAPS]
+    for number, example in enumerate(chosen, start=1):
         hypothesis = result.hypotheses[example.id]
         words = job.vocabulary.decode(hypothesis.tokens)
         assert hypothesis.attention is not None
         save_heatmap(
-            folder / f"{example.path.stem}.png",
+            folder / f"{number:02}-{example.path.stem}.png",
             load_image(example.path),
             words,
             hypothesis.attention[: len(words)],

@@ -1,6 +1,7 @@
 """The `captioner` command: `caption` describes pictures, `demo-data` writes the demo data set."""
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,14 +65,16 @@ def caption_pictures(
     captioner = Captioner.from_pretrained(options.checkpoint, options.device)
     if options.heatmap and not captioner.model.options.attention:
         raise InputError(f"{options.checkpoint} has no attention, so --heatmap has nothing to show")
-    captions = captioner.caption(list(pictures), batch_size=options.batch_size, **to_dict(decoding))
-    for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        for each in (caption, *caption.alternatives):
-            print(f"{picture}\t{each.text}")
-        if options.heatmap:
-            twice = sum(other.stem == picture.stem for other in pictures) > 1
-            name = f"{picture.stem}-{number}.png" if twice else f"{picture.stem}.png"
-            caption.save_heatmap(options.heatmap / name)
+    stems = Counter(picture.stem for picture in pictures)
+    for first in range(0, len(pictures), options.batch_size):  # print as they come
+        batch = pictures[first : first + options.batch_size]
+        captions = captioner.caption(batch, batch_size=len(batch), **to_dict(decoding))
+        for number, (picture, caption) in enumerate(zip(batch, captions, strict=True), start=first):
+            for each in (caption, *caption.alternatives):
+                print(f"{picture}\t{each.text}", flush=True)
+            if options.heatmap:
+                name = picture.stem if stems[picture.stem] == 1 else f"{picture.stem}-{number}"
+                caption.save_heatmap(options.heatmap / f"{name}.png")
     if options.heatmap:
         print(f"heatmaps: {options.heatmap}")
 

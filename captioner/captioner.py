@@ -109,32 +109,55 @@ class Captioner:
         if isinstance(pictures, str) or not isinstance(pictures, Sequence):
             return self.caption([pictures], batch_size=batch_size, **options)[0]
         decoding = from_dict(DecodingOptions, options)
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         source = Pictures(
             lambda indices: torch.stack([self.transform(load_image(pictures[i])) for i in indices]),
             are_features=False,
         )
-        numbers = range(len(pictures))
-        batches = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
+        batches = _batches(len(pictures), batch_size)
         return [
             self._caption(hypotheses, pictures[index])
             for batch, found in caption_batches(self.model, source, batches, decoding)
             for index, hypotheses in zip(batch, found, strict=True)
         ]
 
+    @overload
     def score(
-        self, pictures: Sequence[Picture], texts: Sequence[str], *, allow_unknown: bool = False
-    ) -> list[float]:
-        """log p(text | picture) in nats for each pair, the end token counted.
+        self, pictures: Picture, texts: str, *, batch_size: int = 32, allow_unknown: bool = False
+    ) -> float: ...
+
+    @overload
+    def score(
+        self,
+        pictures: Sequence[Picture],
+        texts: Sequence[str],
+        *,
+        batch_size: int = 32,
+        allow_unknown: bool = False,
+    ) -> list[float]: ...
+
+    def score(
+        self,
+        pictures: Picture | Sequence[Picture],
+        texts: str | Sequence[str],
+        *,
+        batch_size: int = 32,
+        allow_unknown: bool = False,
+    ) -> float | list[float]:
+        """log p(text | picture) in nats, the end token counted: of one pair, or of each of several.
 
         The score of a caption is its score in decoding. A text without words is an InputError, and
         so are words that the model does not know, unless allow_unknown scores them as <unk>.
         """
+        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
+            if not isinstance(texts, str):
+                raise InputError(f"one picture needs one text, got {type(texts).__name__}")
+            options = {"batch_size": batch_size, "allow_unknown": allow_unknown}
+            return self.score([pictures], [texts], **options)[0]
+        if isinstance(texts, str):
+            raise InputError(f"several pictures need a list of texts, got the one text {texts!r}")
         if len(pictures) != len(texts):
             raise InputError(f"{len(pictures)} pictures need as many texts, got {len(texts)}")
-        if not texts:
-            return []
+        batches = _batches(len(texts), batch_size)
         sentences = [split_words(text) for text in texts]
         for text, words in zip(texts, sentences, strict=True):
             if not words:
@@ -146,16 +169,17 @@ class Captioner:
                 "allow_unknown=True scores unknown words as <unk>"
             )
         start, end = self.vocabulary.START, self.vocabulary.END
-        tokens = pad_captions([[[start, *self.vocabulary.encode(w), end]] for w in sentences])
-        images = torch.stack([self.transform(load_image(picture)) for picture in pictures])
-        with torch.inference_mode():
-            features = self.model.encoder(images.to(self.device))
         decoding = DecodingOptions(allow_unknown=allow_unknown)
-        return (
-            score_captions(self.model, features, tokens.to(self.device), decoding)
-            .sum(-1)[:, 0]
-            .tolist()
-        )
+        scores: list[float] = []
+        for batch in batches:
+            rows = [[[start, *self.vocabulary.encode(sentences[i]), end]] for i in batch]
+            tokens = pad_captions(rows).to(self.device)
+            images = torch.stack([self.transform(load_image(pictures[i])) for i in batch])
+            with torch.inference_mode():
+                features = self.model.encoder(images.to(self.device))
+            log_probs = score_captions(self.model, features, tokens, decoding)  # (B, 1, T)
+            scores += log_probs.sum(-1)[:, 0].tolist()
+        return scores
 
     def _caption(self, hypotheses: Sequence[Hypothesis], picture: Picture) -> Caption:
         alternatives = tuple(self._caption([other], picture) for other in hypotheses[1:])
@@ -167,10 +191,18 @@ class Captioner:
         )
 
 
+def _batches(count: int, batch_size: int) -> list[range]:
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    return [range(count)[i : i + batch_size] for i in range(0, count, batch_size)]
+
+
 def pick_device(device: str | torch.device | None) -> torch.device:
     """The device named, or CUDA where there is one, or the CPU."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if str(device).partition(":")[0] not in ("cpu", "cuda"):
+        raise InputError(f"device must be cpu, cuda or cuda:N, got {str(device)!r}")
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)

@@ -24,13 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .batches import Batch
+from .decoding import Memory, State
 from .encoders import Encoder
 from .errors import InputError
 from .losses import Loss, attention_coverage, caption_cross_entropy
 from .options import check_at_least, check_share, option
-
-State = dict[str, Tensor]
-Memory = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,9 @@ class ShowAttendAndTell(nn.Module):
             "hidden": torch.tanh(self.initial_hidden(mean)),
             "cell": torch.tanh(self.initial_cell(mean)),
         }
-        return {"values": values, "keys": self.key(values)}, state
+        keys = self.key(values)
+        # In the keys' precision: under autocast every step would convert the whole map anew.
+        return {"values": values.to(keys.dtype), "keys": keys}, state
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
         pictures, h, w, _ = memory["values"].shape

@@ -7,6 +7,7 @@ and name them in READERS. Pictures are not opened here, and batches are made els
 import csv
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -71,8 +72,11 @@ def split_name(name: str) -> str:
 def _coco_files(root: Path) -> dict[str, Path]:
     """COCO caption files by split; of several years the newest."""
     folder = root / "annotations"
-    found = {split: sorted(folder.glob(f"captions_{split}*.json")) for split in SPLITS}
-    return {split: paths[-1] for split, paths in found.items() if paths}
+    found = {}
+    for path in sorted(folder.glob("captions_*.json")):
+        if name := re.fullmatch(f"captions_({'|'.join(SPLITS)})[0-9]*.json", path.name):
+            found[name[1]] = path
+    return found
 
 
 def _read_coco(root: Path) -> list[Example]:
@@ -123,7 +127,12 @@ def _flickr8k_folders(root: Path) -> tuple[Path, Path] | None:
 
 
 def _read_flickr8k(root: Path) -> list[Example]:
-    """The original layout. Without a train list, what no other list names is for training."""
+    """The original layout. Without a train list, what no other list names is for training.
+
+    The published files caption a picture that does not exist: what no list names and has no
+    picture file is dropped. Where no picture is for validation (the dev list is absent, say),
+    a seeded tenth of the training pictures is, at least one of two or more.
+    """
     folders = _flickr8k_folders(root)
     assert folders is not None
     text, pictures = folders
@@ -147,6 +156,8 @@ def _read_flickr8k(root: Path) -> list[Example]:
             if splits.setdefault(name, split) != split:
                 raise InputError(f"{text}: {name} is listed in {splits[name]} and in {split}")
     examples = _group_captions(rows, pictures, source)
+    there = [example for example in examples if example.id in splits or example.path.is_file()]
+    examples = there or examples  # where all files are missing, `read_captions` says so
     if not splits:
         return seeded_split(examples)
     rest = None if "train" in lists else "train"
@@ -155,7 +166,7 @@ def _read_flickr8k(root: Path) -> list[Example]:
     if unknown:
         raise InputError(f"{source} has no captions of {_some(unknown)}, which the lists name")
     chosen = [(example, splits.get(str(example.id), rest)) for example in examples]
-    return [replace(example, split=split) for example, split in chosen if split]
+    return _with_val([replace(example, split=split) for example, split in chosen if split])
 
 
 def _read_kaggle(root: Path) -> list[Example]:
@@ -223,6 +234,8 @@ def read_captions(path: Path | str, format: str | None = None) -> CaptionData:
         layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in wanted.items())
         raise InputError(f"{root} holds no captions in a known layout ({layouts})")
     examples = READERS[found].read(root)
+    if not examples:
+        raise InputError(f"{root} (read as {found}) holds no captions")
     count = Counter(example.id for example in examples)
     if twice := [str(identity) for identity, times in count.items() if times > 1]:
         raise InputError(f"{root}: pictures listed twice or in two splits: {_some(twice)}")
@@ -236,14 +249,29 @@ def read_captions(path: Path | str, format: str | None = None) -> CaptionData:
 
 
 def seeded_split(examples: Sequence[Example], seed: int = 0) -> list[Example]:
-    """80 % train, 10 % val, 10 % test, the same for the same pictures on every machine."""
-    order = sorted(range(len(examples)), key=lambda i: str(examples[i].id))
+    """80 % train, 10 % val, 10 % test, the same for the same pictures on every machine.
+
+    Of two pictures one is for val, of three or more at least one each for val and test.
+    """
+    order, tenth = _shuffled(examples, seed), max(1, len(examples) // 10)
+    val = order[:tenth] if len(order) >= 2 else []
+    test = order[tenth : 2 * tenth] if len(order) >= 3 else []
+    split = dict.fromkeys(val, "val") | dict.fromkeys(test, "test")
+    return [replace(e, split=split.get(e.id, "train")) for e in examples]
+
+
+def _with_val(examples: list[Example]) -> list[Example]:
+    order = _shuffled([example for example in examples if example.split == "train"], seed=0)
+    if len(order) < 2 or any(example.split == "val" for example in examples):
+        return examples
+    val = set(order[: max(1, len(order) // 10)])
+    return [replace(e, split="val") if e.id in val else e for e in examples]
+
+
+def _shuffled(examples: Sequence[Example], seed: int) -> list[int | str]:
+    order = sorted((example.id for example in examples), key=str)
     random.Random(seed).shuffle(order)
-    held_out = len(order) // 10
-    split = {i: "val" for i in order[:held_out]} | {
-        i: "test" for i in order[held_out : 2 * held_out]
-    }
-    return [replace(e, split=split.get(i, "train")) for i, e in enumerate(examples)]
+    return order
 
 
 def safe_join(folder: Path, name: str, source: Path) -> Path:

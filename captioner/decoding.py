@@ -136,7 +136,7 @@ def _beam(model: Generator, features: Tensor, options: DecodingOptions) -> list[
     of the finished ones that are asked for: log-probabilities only fall, so a live one is worth
     at most its sum over the longest length.
     """
-    pictures, beams, device = len(features), options.beam_size, features.device
+    pictures, beams, device = len(features), options.beams, features.device
     penalty = options.length_penalty
     memory, state = model.start(features)
     state = {key: value.repeat_interleave(beams, 0) for key, value in state.items()}

@@ -317,8 +317,8 @@ def write_demo(
     The same arguments give the same files, and no split depends on how many scenes another has.
     `<split>/000001.png` ... are pictures of 128 x 128; `annotations/captions_<split>.json` and
     `annotations/instances_<split>.json` are in COCO's format. Every picture of val and test shows
-    a pair of colour and kind that no other split has. Returns at once when all of it is there.
-    Raises InputError when `directory` holds anything else.
+    a triple of kind, colour and texture that no other split has. Returns at once when all of it is
+    there. Raises InputError when `directory` holds anything else.
     """
     directory = Path(directory).resolve()
     counts = {"train": train, "val": val, "test": test}

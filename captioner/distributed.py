@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import InputError
 
@@ -24,9 +24,9 @@ def process_group(device: torch.device) -> Iterator[None]:
         if local >= there:
             raise InputError(f"there are {there} GPUs; start at most {there} processes here")
         torch.cuda.set_device(local)
-    # Half an hour, since the other processes wait while the first one computes features.
+    # Long, since the other processes wait while the first one computes the features of a data set.
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    dist.init_process_group(backend, timeout=timedelta(hours=12))
     try:
         yield
     finally:
@@ -49,6 +49,13 @@ def is_first() -> bool:
 def barrier() -> None:
     if dist.is_initialized():
         dist.barrier()
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give all processes the first one's buffers: batch norm's statistics differ between them."""
+    if dist.is_initialized():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def total(values: Tensor) -> Tensor:

@@ -33,6 +33,12 @@ class EncoderOptions:
     def __post_init__(self) -> None:
         check_at_least(self, 32, "image_size")
 
+    @property
+    def trains(self) -> bool:
+        """Whether any of the encoder is trained: when asked for, and a small_cnn from scratch."""
+        from_scratch = self.encoder == SMALL_CNN and self.encoder_weights is None
+        return self.fine_tune_encoder is not None or from_scratch
+
 
 class SmallCNN(nn.Sequential):
     """Five convolutions and a stride of 16 by max pooling, to be learned from scratch on a CPU.
@@ -267,7 +273,7 @@ def _named_weights(name: str, weights: str) -> dict[str, Tensor]:
         )
     try:
         return known[weights].get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter for a download with a wrong hash
         raise InputError(f"weights {weights} of {name} could not be downloaded: {error}") from error
 
 

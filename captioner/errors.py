@@ -1,6 +1,6 @@
-"""What may end a command without a traceback: a user's mistake, or a signal.
+"""What may end a command without a traceback: a user's mistake, the machine's trouble, a signal.
 
-Everything else is a bug, or the machine's trouble, and is shown as it is.
+Everything else is a bug and is shown as it is.
 """
 
 import signal

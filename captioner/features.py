@@ -6,6 +6,7 @@ floats, so that a picture is one contiguous read and a batch arrives in channels
 
 import hashlib
 import json
+import os
 import shutil
 import time
 import uuid
@@ -113,26 +114,30 @@ def _compute(
         pin_memory=device.type == "cuda",
     )
     encoder.eval()
-    maps, done = None, 0
-    with torch.inference_mode(), tqdm(total=len(paths), desc="features", unit="picture") as bar:
+    bar = tqdm(total=len(paths), desc="features", unit="picture")
+    with torch.inference_mode(), bar, file.open("wb") as maps:  # a full disk kills a writing mmap
         for images in loader:
             features = encoder(images.to(device, non_blocking=True)).permute(0, 2, 3, 1)
             values = features.half().cpu().numpy()
             if not np.isfinite(values).all():
                 raise InputError(f"{encoder.name} gives features that half precision cannot hold")
-            if maps is None:
+            if maps.tell() == 0:
                 shape = (len(paths), *values.shape[1:])
-                maps = np.lib.format.open_memmap(file, "w+", np.float16, shape)
-            maps[done : done + len(values)] = values
-            done += len(values)
+                descr = np.lib.format.dtype_to_descr(values.dtype)
+                header = {"descr": descr, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(maps, header)
+            maps.write(values.tobytes())
             bar.update(len(values))
-    assert maps is not None
-    maps.flush()
+        maps.flush()
+        os.fsync(maps.fileno())
 
 
 def _remove_abandoned(folder: Path) -> None:
     """Delete what killed runs left behind: what nobody has written to for an hour."""
     for part in folder.glob("features-part-*"):
-        written = max(path.stat().st_mtime for path in (part, *part.iterdir()))
+        try:
+            written = max(path.stat().st_mtime for path in (part, *part.iterdir()))
+        except FileNotFoundError:  # its run has just finished
+            continue
         if time.time() - written > 3600:
             shutil.rmtree(part, ignore_errors=True)

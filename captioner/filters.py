@@ -7,6 +7,7 @@ in place. Filters act on the raw scores; the log-softmax of what they leave is t
 that is reported and summed. Temperature, top_k and top_p shape only the draw of sampling.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from .options import check_at_least, option
 from .text import Vocabulary
 
 PAD, START, END, UNKNOWN = Vocabulary.PAD, Vocabulary.START, Vocabulary.END, Vocabulary.UNKNOWN
+BEAM_SIZE = 3
 Filter = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -30,7 +32,7 @@ class DecodingOptions:
     """
 
     method: str = option("beam", "how to choose words", choices=("greedy", "sample", "beam"))
-    beam_size: int = option(3, "hypotheses kept by beam search")
+    beam_size: int | None = option(None, f"hypotheses kept by beam search (default: {BEAM_SIZE})")
     num_captions: int = option(1, "captions returned per picture, best first")
     max_length: int = option(30, "most words of a caption, its end counted")
     min_length: int = option(1, "fewest words of a caption")
@@ -48,7 +50,7 @@ class DecodingOptions:
         check_at_least(self, 1, "beam_size", "num_captions", "max_length", "top_k")
         check_at_least(self, 1, "no_repeat_ngram")
         check_at_least(self, 0, "min_length", "length_penalty")
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise InputError(f"temperature must be above 0, got {self.temperature}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"top_p must be above 0 and at most 1, got {self.top_p}")
@@ -60,14 +62,21 @@ class DecodingOptions:
                 "temperature, top_k, top_p and seed need method 'sample', "
                 f"got method {self.method!r}"
             )
-        if self.method != "beam" and self.length_penalty:
-            raise InputError(f"length_penalty needs method 'beam', got method {self.method!r}")
-        if self.method == "beam" and self.num_captions > self.beam_size:
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise InputError(f"seed must be at least 0 and below 2**63, got {self.seed}")
+        if self.method != "beam" and (self.length_penalty or self.beam_size is not None):
             raise InputError(
-                f"num_captions {self.num_captions} is above beam_size {self.beam_size}"
+                f"beam_size and length_penalty need method 'beam', got method {self.method!r}"
             )
+        if self.method == "beam" and self.num_captions > self.beams:
+            raise InputError(f"num_captions {self.num_captions} is above beam_size {self.beams}")
         if self.method == "greedy" and self.num_captions != 1:
             raise InputError(f"greedy gives one caption, got num_captions {self.num_captions}")
+
+    @property
+    def beams(self) -> int:
+        """Hypotheses that beam search keeps."""
+        return BEAM_SIZE if self.beam_size is None else self.beam_size
 
 
 def filters(options: DecodingOptions) -> list[Filter]:

@@ -35,8 +35,10 @@ class TrainingOptions:
         check_at_least(self, 0, "weight_decay", "seed")
         check_share(self, "warmup")
         for name in ("learning_rate", "encoder_learning_rate", "clip"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.seed >= 2**63:
+            raise InputError(f"seed must be below 2**63, got {self.seed}")
 
 
 def parameter_groups(model: nn.Module, options: TrainingOptions) -> list[dict[str, Any]]:

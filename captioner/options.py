@@ -6,6 +6,7 @@ name is the flag, its annotation the type, its default the default.
 
 import argparse
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,7 @@ def to_dict(options: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-    """The dataclass `cls` from a plain dict; unknown names raise InputError."""
+    """The dataclass `cls` from a plain dict; unknown names and types raise InputError."""
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - known)
     if unknown:
@@ -83,14 +84,27 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
             f"unknown option {', '.join(map(repr, unknown))} for {cls.__name__}; "
             f"it has {', '.join(sorted(known))}"
         )
+    for name, annotation in typing.get_type_hints(cls).items():
+        if name in values and not _is_of(annotation, values[name]):
+            wanted = getattr(annotation, "__name__", annotation)
+            raise InputError(f"{name} must be {wanted}, got {values[name]!r}")
     return cls(**values)
 
 
+def _is_of(annotation: Any, value: Any) -> bool:
+    """Whether a value may stand for an annotation: a whole number for a float, a str for a Path."""
+    if isinstance(annotation, types.UnionType):
+        return any(_is_of(part, value) for part in typing.get_args(annotation))
+    if isinstance(value, bool):
+        return annotation is bool
+    return isinstance(value, {float: (int, float), Path: (str, Path)}.get(annotation, annotation))
+
+
 def check_at_least(options: Any, minimum: float, *names: str) -> None:
-    """Raise InputError for the first named field below `minimum`; None passes."""
+    """Raise InputError for the first named field below `minimum` or infinite; None passes."""
     for name in names:
         value = getattr(options, name)
-        if value is not None and not value >= minimum:
+        if value is not None and not minimum <= value < math.inf:
             raise InputError(f"{name} must be at least {minimum}, got {value}")
 
 

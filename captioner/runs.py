@@ -3,8 +3,12 @@
 Nothing here trains; what a checkpoint's files look like is checkpoint.py's.
 """
 
+import fcntl
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,9 +34,6 @@ def load_data(path: Path | None, format: str | None, cache: Path) -> CaptionData
 
 def describe(options: dict[str, Any], data: CaptionData, transform: Transform) -> dict[str, Any]:
     """The config that goes into checkpoints, in plain values; the options by group of flags."""
-    digest = hashlib.sha256()
-    for example in data.examples:
-        digest.update(json.dumps([example.id, example.split, *example.captions]).encode())
     return {
         "task": "captioning",
         "encoder": to_dict(options["encoder"]),
@@ -44,18 +45,61 @@ def describe(options: dict[str, Any], data: CaptionData, transform: Transform) -
             "format": data.format,
             "path": None if options["data"].data is None else str(data.root.resolve()),
             "min_count": options["data"].min_count,
-            "fingerprint": digest.hexdigest(),
+            "fingerprint": fingerprint(data),
         },
     }
+
+
+def fingerprint(data: CaptionData) -> str:
+    """SHA-256 of pictures' ids, splits and captions: changes with what is learned and scored."""
+    digest = hashlib.sha256()
+    for example in data.examples:
+        digest.update(json.dumps([example.id, example.split, *example.captions]).encode())
+    return digest.hexdigest()
+
+
+def run_folder(name: str) -> Path:
+    """The folder of the run called `name`, a plain name of a folder in CHECKPOINTS."""
+    if Path(name).name != name or name.startswith("."):
+        raise InputError(f"a run's name must be a plain name without a path, got {name!r}")
+    return CHECKPOINTS / name
+
+
+@contextmanager
+def claim(run: Path) -> Iterator[None]:
+    """Make the folder of a run and keep other trainings out of it for as long as this one lasts."""
+    if not distributed.is_first():
+        yield
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{run} is being trained by another process; --run NAME starts another run"
+            ) from error
+        yield
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file beside its place and then put it there, so that it is never half-written."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
 
 
 def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Checkpoint | None:
     """The checkpoint to continue from; refuses to overwrite a run, or to continue another one."""
     if not resume:
-        if run.is_file() or (run.is_dir() and any(run.iterdir())):
+        there = (
+            [p.name for p in run.iterdir() if not p.name.startswith(".")] if run.is_dir() else []
+        )
+        if there or run.is_file():
+            way_on = "--resume continues it, " if "last" in there else ""
             raise InputError(
-                f"{run} holds a run already; --resume continues it, --run NAME starts another "
-                "beside it, or delete it"
+                f"{run} holds a run already; {way_on}--run NAME starts another beside it, "
+                "or delete it"
             )
         return None
     resumed = checkpoint.load(run / "last")

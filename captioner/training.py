@@ -5,7 +5,6 @@ What the scores are, where batches come from and what a checkpoint holds is the 
 
 import json
 import math
-import os
 import signal
 import threading
 import time
@@ -27,6 +26,7 @@ from .batches import Batch
 from .errors import InputError, Interrupted
 from .losses import Loss
 from .optimization import TrainingOptions, choose_precision, parameter_groups, rate_share
+from .runs import write_whole
 
 BAD_STEPS = 3  # so many gradients in a row that are not finite end the training
 
@@ -82,6 +82,8 @@ class _Session:
         """Whether any process got a signal: all must stop after the same step."""
         if distributed.world_size() == 1:
             return bool(self.stop)
+        if not distributed.total(torch.tensor(len(self.stop), device=self.device)):
+            return False
         signals = distributed.gather(self.stop[:1])
         self.stop[:] = [signum for received in signals for signum in received]
         return bool(self.stop)
@@ -138,7 +140,9 @@ def fit(
     optimizer = AdamW(parameter_groups(model, options))
     schedule = LambdaLR(optimizer, rate_share(options.warmup, steps_per_epoch * options.epochs))
     torch.manual_seed(options.seed + distributed.rank())
-    parallel = DistributedDataParallel(model) if distributed.world_size() > 1 else model
+    parallel = model
+    if distributed.world_size() > 1:
+        parallel = DistributedDataParallel(model, broadcast_buffers=False)
     session = _Session(
         parallel, options, optimizer, schedule, Progress(), device, steps_per_epoch, []
     )
@@ -155,9 +159,10 @@ def fit(
     with _collect_signals(session.stop):
         while not progress.finished(options):
             _train_epoch(session, batches)
+            save_as("last", {})  # before anything can go wrong in evaluating
             if progress.batch < steps_per_epoch:
-                save_as("last", {})
                 raise Interrupted(session.stop[0])
+            distributed.share_buffers(model)
             row = {"epoch": progress.epoch + 1, "step": progress.step, **progress.means()}
             started = time.perf_counter()
             scores = evaluate()
@@ -187,6 +192,7 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
         total=session.steps,
         initial=progress.batch,
         unit="batch",
+        mininterval=1,
         disable=not distributed.is_first(),
         leave=False,
     ) as bar:
@@ -280,7 +286,5 @@ def _tell(row: dict[str, Any], watch: str, better: bool) -> None:
 
 
 def _write_log(path: Path, rows: list[dict[str, Any]]) -> None:
-    part = path.with_name(f".{path.name}.part")
     finite = [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in rows]
-    part.write_text("".join(json.dumps(row) + "\n" for row in finite), encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in finite))

@@ -28,7 +28,7 @@ SIZES = "--hidden-size 16 --embedding-size 16 --attention-size 8 --image-size 32
 PLAIN = "--workers 0 --precision float32 --device cpu"  # what every machine has
 OPTIONS = f"{SIZES} {PLAIN} --epochs 2 --batch-size 8".split()
 LEARNING = (
-    f"{SIZES} {PLAIN} --hidden-size 64 --embedding-size 64 --epochs 25 --patience 25 "
+    f"{SIZES} {PLAIN} --hidden-size 64 --embedding-size 64 --epochs 20 --patience 20 "
     "--batch-size 8 --learning-rate 0.01 --encoder-learning-rate 0.003 --clip 1 "
     "--dropout 0 --label-smoothing 0 --coverage-weight 0.1"
 ).split()
@@ -47,12 +47,10 @@ def write_colours(root: Path) -> Path:
             image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
             image.save(root / split / f"{identity}.png")
             images.append({"id": identity, "file_name": f"{identity}.png"})
-            for k, caption in enumerate(
-                [f"{colour} is all one sees here", f"{colour} and nothing else"]
-            ):
-                annotations.append(
-                    {"id": 10 * identity + k, "image_id": identity, "caption": caption}
-                )
+            more = " at all" * (i % 3)  # pictures differ in how many words they have
+            for k, rest in enumerate(["is all one sees here", "and nothing else" + more]):
+                caption = {"id": 10 * identity + k, "image_id": identity}
+                annotations.append({**caption, "caption": f"{colour} {rest}"})
         content = json.dumps({"images": images, "annotations": annotations})
         (root / "annotations" / f"captions_{split}.json").write_text(content)
     return root
