@@ -93,15 +93,17 @@ def parse(argv: Sequence[str] | None) -> dict[str, Any]:
     given = given_flags(parser, argv)
     if arguments.encoder == SMALL_CNN:
         vars(arguments).update({k: v for k, v in SMALL_RECIPE.items() if k not in given})
-    options = {title: from_arguments(cls, arguments) for title, cls in GROUPS.items()}
+    options: dict[str, Any] = {
+        title: from_arguments(cls, arguments) for title, cls in GROUPS.items()
+    }
     refuse_idle_flags(given, options)
     return options
 
 
 def given_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> set[str]:
     """Names of the options that are on the command line, whatever their value."""
-    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), argparse.SUPPRESS))
-    return set(vars(parser.parse_args(argv)))
+    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), None))
+    return {name for name, value in vars(parser.parse_args(argv)).items() if value is not None}
 
 
 def refuse_idle_flags(given: set[str], options: dict[str, Any]) -> None:
@@ -148,13 +150,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def prepare(options: dict[str, Any], device: torch.device) -> Job:
     """Read the data, build vocabulary, encoder and model, and compute features if it is frozen."""
+    name = options["run"].run
+    named = None if name is None else run_folder(name)
     data = load_data(options["data"].data, options["data"].format, options["data"].cache)
     training, held_out = data.split("train"), data.split("val")
     chosen: EncoderOptions = options["encoder"]
     transform = Transform(chosen.image_size)
     config = describe(options, data, transform)
-    name = options["run"].run
-    run = run_folder(f"{data.name}-{options['model'].name}" if name is None else name)
+    run = named or run_folder(f"{data.name}-{options['model'].name}")
     resumed = open_run(run, options["run"].resume, config)
     say(data.summary())
     vocabulary = Vocabulary.build(

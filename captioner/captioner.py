@@ -121,7 +121,7 @@ class Captioner:
         ]
 
     @overload
-    def score(
+    def score(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
         self, pictures: Picture, texts: str, *, batch_size: int = 32, allow_unknown: bool = False
     ) -> float: ...
 
@@ -151,8 +151,9 @@ class Captioner:
         if isinstance(pictures, str) or not isinstance(pictures, Sequence):
             if not isinstance(texts, str):
                 raise InputError(f"one picture needs one text, got {type(texts).__name__}")
-            options = {"batch_size": batch_size, "allow_unknown": allow_unknown}
-            return self.score([pictures], [texts], **options)[0]
+            return self.score(
+                [pictures], [texts], batch_size=batch_size, allow_unknown=allow_unknown
+            )[0]
         if isinstance(texts, str):
             raise InputError(f"several pictures need a list of texts, got the one text {texts!r}")
         if len(pictures) != len(texts):

@@ -58,8 +58,10 @@ def save(
 ) -> None:
     """Write a checkpoint beside `directory`, then put it in its place.
 
-    A reader sees the old one or the new one. OSError (a full disk, say) leaves the old one.
+    A reader sees the old one or the new one. Raises InputError where the new one cannot be
+    written (a full disk, say), and leaves the old one.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     part = _beside(directory, "part")
@@ -70,13 +72,15 @@ def save(
         (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
         vocabulary.save(part / VOCABULARY)
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, part / WEIGHTS)
-        torch.save(dict(training_state), part / TRAINING)
+        _save_state(training_state, part / TRAINING)
         sums = {file.name: _sha256(file) for file in sorted(part.iterdir())}
         (part / MANIFEST).write_text(json.dumps(sums, indent=2) + "\n")
         for file in part.iterdir():
             _sync(file)
         _replace(part, directory)
         _sync(directory.parent)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"checkpoint {directory} cannot be written: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -120,6 +124,14 @@ def find(path: Path) -> Path:
     if not path.exists():
         raise InputError(f"checkpoint {path} does not exist")
     raise InputError(f"{path} holds no checkpoint: neither {MANIFEST} nor best/ nor last/")
+
+
+def _save_state(state: Mapping[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(dict(state), file)
+    except RuntimeError as error:  # torch puts its own error over the file's
+        raise OSError(str(error.__context__ or error).splitlines()[0]) from error
 
 
 def _replace(new: Path, directory: Path) -> None:

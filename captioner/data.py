@@ -72,11 +72,12 @@ def split_name(name: str) -> str:
 def _coco_files(root: Path) -> dict[str, Path]:
     """COCO caption files by split; of several years the newest."""
     folder = root / "annotations"
-    found = {}
-    for path in sorted(folder.glob("captions_*.json")):
-        if name := re.fullmatch(f"captions_({'|'.join(SPLITS)})[0-9]*.json", path.name):
-            found[name[1]] = path
-    return found
+    files = sorted(folder.glob("captions_*.json"))
+    found = {
+        split: [file for file in files if re.fullmatch(f"captions_{split}[0-9]*", file.stem)]
+        for split in SPLITS
+    }
+    return {split: paths[-1] for split, paths in found.items() if paths}
 
 
 def _read_coco(root: Path) -> list[Example]:
@@ -203,7 +204,7 @@ class Reader:
 
 READERS = {
     "coco": Reader(
-        _coco_files, _read_coco, "annotations/captions_<split>*.json beside picture folders"
+        _coco_files, _read_coco, "annotations/captions_<split><year>.json beside picture folders"
     ),
     "flickr8k": Reader(
         _flickr8k_folders, _read_flickr8k, "Flickr8k_text/Flickr8k.token.txt, Flicker8k_Dataset/"

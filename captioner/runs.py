@@ -67,7 +67,10 @@ def run_folder(name: str) -> Path:
 
 @contextmanager
 def claim(run: Path) -> Iterator[None]:
-    """Make the folder of a run and keep other trainings out of it for as long as this one lasts."""
+    """Make the folder of a run and keep other trainings out of it for as long as this one lasts.
+
+    A folder in which nothing was saved is removed in the end.
+    """
     if not distributed.is_first():
         yield
         return
@@ -79,11 +82,16 @@ def claim(run: Path) -> Iterator[None]:
             raise InputError(
                 f"{run} is being trained by another process; --run NAME starts another run"
             ) from error
-        yield
+        try:
+            yield
+        finally:
+            (run / ".lock").unlink()
+            if not any(run.iterdir()):
+                run.rmdir()
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file beside its place and then put it there, so that it is never half-written."""
+    """Write a text file beside its place, then put it there: it is never half-written."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
@@ -92,9 +100,7 @@ def write_whole(path: Path, text: str) -> None:
 def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Checkpoint | None:
     """The checkpoint to continue from; refuses to overwrite a run, or to continue another one."""
     if not resume:
-        there = (
-            [p.name for p in run.iterdir() if not p.name.startswith(".")] if run.is_dir() else []
-        )
+        there = [path.name for path in run.glob("[!.]*")]
         if there or run.is_file():
             way_on = "--resume continues it, " if "last" in there else ""
             raise InputError(

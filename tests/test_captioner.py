@@ -215,8 +215,38 @@ def test_score_tells_right_from_wrong(captioner, pictures):
     assert wrong < right < 0
 
 
+def test_score_of_one_pair_is_a_float(captioner, pictures, tmp_path):
+    image = draw()
+    image.save(tmp_path / "picture.png")
+    pixels = np.array(image)
+    (wanted,) = captioner.score([image], ["red and blue"])
+    ways = [tmp_path / "picture.png", str(tmp_path / "picture.png"), pixels]
+    for way in [*ways, image, torch.from_numpy(pixels).permute(2, 0, 1)]:
+        score = captioner.score(way, "red and blue", batch_size=1)
+        assert isinstance(score, float) and score == pytest.approx(wanted, abs=1e-4)
+    assert captioner.score(image, "red zebra", allow_unknown=True) < wanted
+    with pytest.raises(InputError, match="one picture needs one text, got list"):
+        captioner.score(image, ["red"])
+    with pytest.raises(InputError, match="several pictures need a list of texts, got the one tex"):
+        captioner.score(pictures[:3], "red")
+
+
+def test_scores_do_not_depend_on_the_batch(captioner, pictures):
+    texts = ["red", "yellow and nothing else at all", "all at all", "blue is all one sees", "red"]
+    wanted = captioner.score(pictures[:5], texts)
+    sizes, encoder = [], captioner.model.encoder
+    with encoder.register_forward_hook(lambda module, args, out: sizes.append(len(out))):
+        for batch_size, batches in ((1, [1] * 5), (2, [2, 2, 1]), (5, [5])):
+            scores = captioner.score(pictures[:5], texts, batch_size=batch_size)
+            assert scores == pytest.approx(wanted, abs=1e-4)
+            assert sizes == batches
+            sizes.clear()
+
+
 def test_scores_that_cannot_be(captioner, pictures):
     assert captioner.score([], []) == []
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+        captioner.score(pictures[:1], ["red"], batch_size=0)
     with pytest.raises(InputError, match="2 pictures need as many texts, got 1"):
         captioner.score(pictures[:2], ["red"])
     message = (

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,27 +126,65 @@ def test_a_failure_leaves_the_old_checkpoint(tmp_path, monkeypatch, stage, error
         raise error
 
     monkeypatch.setattr(STAGES[stage], fail)
-    with pytest.raises(type(error)):
-        write(directory, seed=1)
-    with pytest.raises(type(error)):
-        write(tmp_path / "run" / "last", seed=1)
+    for place in (directory, tmp_path / "run" / "last"):
+        told = f"checkpoint {place} cannot be written: .*No space left on device"
+        with (
+            pytest.raises(InputError, match=told)
+            if isinstance(error, OSError)
+            else pytest.raises(KeyboardInterrupt)
+        ):
+            write(place, seed=1)
     assert content(tmp_path) == before
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best"]
     monkeypatch.undo()
     assert load(write(directory, seed=2)).vocabulary.words[0] == "word2"
 
 
-def test_a_failure_in_the_middle_of_a_file(tmp_path, monkeypatch):
-    directory = write(tmp_path / "best")
+def test_a_failure_of_torch_itself(tmp_path, monkeypatch):
+    def fail(state, file):
+        raise RuntimeError("unexpected pos 576 vs 534\nmany frames")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(InputError, match=r"best cannot be written: unexpected pos 576 vs 534$"):
+        write(tmp_path / "best")
+    assert content(tmp_path) == {}
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import test_checkpoint
+import torch
+from captioner.checkpoint import save
+from captioner.errors import InputError
+from captioner.text import Vocabulary
+
+large = {"large": torch.zeros(100_000)}
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+for weights, state in ((large, {}), ({}, large)):
+    try:
+        save(Path(sys.argv[1]), test_checkpoint.CONFIG, Vocabulary(["new"]), weights, state)
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk(tmp_path):
+    """A limit on the length of files stands in for it."""
+    directory, tests = write(tmp_path / "best"), Path(__file__).parent
     before = content(tmp_path)
-
-    def half(state, path):
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="No space left"):
-        write(directory, seed=1)
+    outcome = subprocess.run(
+        [sys.executable, "-c", FULL, directory],
+        env={**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    lines = outcome.stdout.splitlines()
+    assert outcome.returncode == 0 and len(lines) == 2, outcome
+    for line in lines:
+        assert line.startswith(f"checkpoint {directory} cannot be written: ")
+        assert "File too large" in line
     assert content(tmp_path) == before
 
 

@@ -94,11 +94,18 @@ def test_flickr8k_with_any_of_its_lists_absent(tmp_path, there):
     found = {split: [e.id for e in data.examples if e.split == split] for split in LISTS}
     if not there:
         assert [len(found[split]) for split in LISTS] == [16, 2, 2]
-    for split in there:
-        assert sorted(found[split]) == sorted(lists[split])
-    if there and "train" not in there:  # all that no list names
+    else:
         listed = {name for split in there for name in lists[split]}
-        assert found["train"] == [name for name in names if name not in listed]
+        rest = [name for name in names if name not in listed]
+        training = lists["train"] if "train" in there else rest
+        if "val" in there:
+            assert sorted(found["val"]) == sorted(lists["val"])
+        else:  # a tenth of those for training
+            assert len(found["val"]) == 1
+        assert sorted(found["train"] + found["val"]) == sorted(
+            [*training, *(lists["val"] if "val" in there else [])]
+        )
+        assert sorted(found["test"]) == (sorted(lists["test"]) if "test" in there else [])
     for example in data.examples:
         assert example.captions == tuple(captions[example.id])
         assert example.path == tmp_path / "Flicker8k_Dataset" / example.id
@@ -114,11 +121,53 @@ def test_flickr8k_unpacked_in_other_ways(tmp_path, text, images):
     assert (data.format, ids(data, "train")) == ("flickr8k", ["00.jpg"])
 
 
-def test_flickr8k_may_caption_a_picture_that_it_lacks_if_no_list_names_it(tmp_path):
-    """The published files do: `2258277193_586949ec62.jpg.1`."""
-    write_flickr8k(tmp_path, pictures(3), {"train": ["00.jpg"], "val": ["02.jpg"]})
-    (tmp_path / "Flicker8k_Dataset" / "01.jpg").unlink()
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"train": ["00.jpg", "02.jpg"]},
+        {"train": ["00.jpg"], "val": ["02.jpg"]},
+        {"val": ["02.jpg"]},
+        {"test": ["02.jpg"]},
+        {},
+    ],
+)
+def test_flickr8k_may_caption_a_picture_that_it_lacks_if_no_list_names_it(tmp_path, lists):
+    """The published files do."""
+    lost = "2258277193_586949ec62.jpg.1"
+    captions = {"00.jpg": ["a dog"], lost: ["a cat", "the cat"], "02.jpg": ["a bird"]}
+    write_flickr8k(tmp_path, captions, lists)
+    (tmp_path / "Flicker8k_Dataset" / lost).unlink()
     assert [example.id for example in read_captions(tmp_path).examples] == ["00.jpg", "02.jpg"]
+
+
+@pytest.mark.parametrize("lists", [{"val": ["00.jpg", "01.jpg"]}, {"train": ["01.jpg"]}])
+def test_flickr8k_must_have_the_pictures_that_a_list_names(tmp_path, lists):
+    write_flickr8k(tmp_path, pictures(3), lists)
+    (tmp_path / "Flicker8k_Dataset" / "01.jpg").unlink()
+    with pytest.raises(InputError, match=r"1 picture files are missing: .*/01\.jpg$"):
+        read_captions(tmp_path)
+
+
+@pytest.mark.parametrize("lists", [{}, {"train": ["00.jpg", "01.jpg"]}])
+def test_flickr8k_with_none_of_its_pictures(tmp_path, lists):
+    write_flickr8k(tmp_path, pictures(2), lists)
+    for path in tmp_path.rglob("*.jpg"):
+        path.unlink()
+    with pytest.raises(InputError, match="2 picture files are missing"):
+        read_captions(tmp_path)
+
+
+def test_flickr8k_takes_a_missing_val_from_train(tmp_path):
+    names = list(pictures(50))
+    lists = {"train": names[:39], "test": names[39:]}
+    data = read_captions(write_flickr8k(tmp_path, pictures(50), lists))
+    val = ids(data, "val")
+    assert len(val) == 3 and set(val) < set(names[:39]) and val != names[:3]
+    assert ids(data, "train") == [name for name in names[:39] if name not in val]
+    assert ids(data, "test") == names[39:]
+    assert ids(read_captions(tmp_path), "val") == val
+    write_flickr8k(tmp_path, dict(reversed(pictures(50).items())), {})
+    assert sorted(ids(read_captions(tmp_path), "val")) == sorted(val)
 
 
 def test_flickr8k_line_without_a_tab(tmp_path):
@@ -202,6 +251,24 @@ def test_split_is_seeded_and_does_not_depend_on_the_order_of_rows(tmp_path):
     assert [list(split.values()).count(s) for s in ("train", "val", "test")] == [49, 5, 5]
 
 
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [
+        (0, [0, 0, 0]),
+        (1, [1, 0, 0]),
+        (2, [1, 1, 0]),
+        (3, [1, 1, 1]),
+        (9, [7, 1, 1]),
+        (10, [8, 1, 1]),
+        (20, [16, 2, 2]),
+    ],
+)
+def test_few_pictures_are_split_too(tmp_path, count, sizes):
+    examples = [Example(name, tmp_path / name, ("a",), "train") for name in pictures(count)]
+    found = [example.split for example in seeded_split(examples)]
+    assert [found.count(split) for split in ("train", "val", "test")] == sizes
+
+
 # ---- COCO ---------------------------------------------------------------------------------------
 
 
@@ -230,6 +297,18 @@ def test_coco_of_two_years_is_read_from_the_newer(tmp_path):
     write_coco(tmp_path, "train2014", coco({1: ["old"]}))
     write_coco(tmp_path, "train2017", coco({1: ["new"]}))
     assert read_captions(tmp_path).examples[0].captions == ("new",)
+
+
+def test_coco_files_of_other_splits_are_let_be(tmp_path):
+    """`trainval` sorts behind `train` and begins like it."""
+    write_coco(tmp_path, "train2017", coco({1: ["a dog"]}))
+    for other in ("trainval2017", "train2017-old", "train_2018", "validation"):
+        write_coco(tmp_path, other, coco({1: ["a dog"], 2: ["a cat"]}))
+    data = read_captions(tmp_path)
+    assert [(example.id, example.split) for example in data.examples] == [(1, "train")]
+    (tmp_path / "annotations" / "captions_train2017.json").unlink()
+    with pytest.raises(InputError, match="holds no captions in a known layout"):
+        read_captions(tmp_path)
 
 
 def test_coco_without_its_pictures(tmp_path):
@@ -330,6 +409,23 @@ def test_captions_in_any_script(tmp_path, layout):
     captions = {"0.jpg": ["ein Hund läuft", "собака бежит", "犬が走る", "a dog 🐕 runs"]}
     SOUND[layout](tmp_path, captions)
     assert list(read_captions(tmp_path).examples[0].captions) == captions["0.jpg"]
+
+
+def test_no_captions_at_all(tmp_path, layout):
+    SOUND[layout](tmp_path, {"0.jpg": ["a dog"]})
+    for path in tmp_path.rglob("Flickr_8k.*"):
+        path.unlink()
+    empty = '{"images": [], "annotations": []}' if layout == "coco" else ""
+    (tmp_path / SOURCES[layout]).write_text(empty)
+    with pytest.raises(InputError, match=rf"{tmp_path} \(read as {layout}\) holds no captions$"):
+        read_captions(tmp_path)
+
+
+def test_kaggle_with_nothing_but_a_header(tmp_path):
+    write_kaggle(tmp_path, {})
+    (tmp_path / "Images").mkdir()
+    with pytest.raises(InputError, match=r"holds no captions$"):
+        read_captions(tmp_path)
 
 
 def test_not_utf8(tmp_path, layout):

@@ -166,12 +166,52 @@ def test_a_killed_run_leaves_no_half_cache(tmp_path, paths):
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     (left,) = folder.iterdir()  # it had begun
     assert left.name.startswith("features-part-") and (left / "maps.npy").is_file()
+    whole = 7 * 2 * 2 * 16 * 2
+    assert (left / "maps.npy").stat().st_size < whole  # mapping a sparse file, a full disk kills
     assert_holds(compute(folder, paths), paths)
     assert left.exists()  # it may be another run's, still at work
     for path in (left, left / "maps.npy"):
         os.utime(path, (0, 0))
     compute(folder, paths[1:])
     assert not left.exists()
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import test_features
+from captioner.errors import InputError
+
+folder, *paths = map(Path, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+try:
+    test_features.compute(folder, paths)
+except InputError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk(tmp_path, paths):
+    """A limit on the length of files stands in for it: the second batch is above."""
+    tests = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path / "cache", *paths],
+        env={**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"the feature cache in {tmp_path / 'cache'} cannot be written: ")
+    assert "File too large" in done.stdout and done.stdout.count("\n") == 1
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_part_that_is_gone_at_a_second_look(tmp_path, paths):
+    """Another run renames its part between our listing and our asking how old it is."""
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "features-part-of-another").symlink_to("renamed")
+    assert_holds(compute(tmp_path / "cache", paths), paths)
 
 
 def test_what_another_run_still_writes_is_let_be(tmp_path, paths):
