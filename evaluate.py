@@ -63,12 +63,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.data is None and fingerprint(data) != read.config["data"]["fingerprint"]:
         print("note: pictures, splits or captions have changed since the model was trained")
     examples = data.split(split)
+    captioner = Captioner.from_checkpoint(read, options.device)
     folder = options.output or default_output(read.path, split)
     try:
         folder.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     except OSError as error:
         raise InputError(f"--output {folder} cannot be made a folder: {error.strerror}") from error
-    captioner = Captioner.from_checkpoint(read, options.device)
     files = PictureFiles([example.path for example in examples], captioner.transform)
     result = evaluate(
         captioner.model,

@@ -295,7 +295,10 @@ def test_device():
     assert pick_device("cpu") == torch.device("cpu")
     there = "cuda" if torch.cuda.is_available() else "cpu"
     assert pick_device(None).type == there
-    for wrong in ("abacus", "cuda:99", "cpu:x"):
+    for wrong in ("abacus", "meta", "mps:0"):
+        with pytest.raises(InputError, match=f"device must be cpu, cuda or cuda:N, got '{wrong}'"):
+            pick_device(wrong)
+    for wrong in ("cuda:99", "cpu:x"):
         with pytest.raises(InputError, match=f"device '{wrong}' cannot be used: .") as caught:
             pick_device(wrong)
         assert "\n" not in str(caught.value)

@@ -155,7 +155,9 @@ WRONG = {
     "no count": Wrong(f"{ON_COLOURS} --min-count 0", "min_count must be at least 1, got 0"),
     "no number": Wrong("train.py --epochs two", "argument --epochs: invalid int value: 'two'", 2),
     "unknown option": Wrong("train.py --atention", "unrecognized arguments: --atention", 2),
-    "unknown device": Wrong(f"{ON_COLOURS} --device abacus", "device 'abacus' cannot be used: "),
+    "unknown device": Wrong(
+        f"{ON_COLOURS} --device abacus", "device must be cpu, cuda or cuda:N, got 'abacus'"
+    ),
     "absent device": Wrong(f"{ON_COLOURS} --device cuda:99", "device 'cuda:99' cannot be used: "),
     "nothing to resume": Wrong(
         f"{ON_COLOURS} --run new --resume", "checkpoint checkpoints/new/last does not exist"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from itertools import chain
@@ -86,9 +85,9 @@ def folder(tmp_path_factory):
     try:
         output, _ = started.communicate(timeout=180)
     finally:
-        if started.poll() is None:
-            os.killpg(started.pid, signal.SIGKILL)
-            started.communicate()
+        if started.poll() is None:  # it ends its processes, by force after half a minute
+            started.terminate()
+            started.communicate(timeout=60)
     assert started.returncode == 0, output.decode()
     return folder
 

@@ -1,9 +1,11 @@
 """The feature cache: what it holds, when it is made anew, and what a run that dies leaves."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +133,8 @@ def test_a_broken_picture_leaves_no_half_cache(tmp_path, paths, workers):
         compute(tmp_path / "cache", paths, workers=workers)
     assert str(caught.value).startswith(f"'{paths[5]}': not a picture in any of the formats")
     assert "\n" not in str(caught.value)  # no traceback of a worker either
+    traceback.clear_frames(caught.tb)  # lets go of the loader, and with it of the worker
+    assert multiprocessing.active_children() == []
     assert list((tmp_path / "cache").iterdir()) == []
     draw(paths[5], 5)
     assert_holds(compute(tmp_path / "cache", paths), paths)

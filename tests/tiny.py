@@ -24,13 +24,13 @@ COLOURS = {
     "grey": (128, 128, 128),
 }
 COUNTS = {"train": 16, "val": 7, "test": 3}
-SIZES = "--hidden-size 16 --embedding-size 16 --attention-size 8 --image-size 32 --min-count 1"
+SIZES = "--hidden-size 16 --embedding-size 16 --image-size 32 --min-count 1"
 PLAIN = "--workers 0 --precision float32 --device cpu"  # what every machine has
 OPTIONS = f"{SIZES} {PLAIN} --epochs 2 --batch-size 8".split()
 LEARNING = (
     f"{SIZES} {PLAIN} --hidden-size 64 --embedding-size 64 --epochs 20 --patience 20 "
     "--batch-size 8 --learning-rate 0.01 --encoder-learning-rate 0.003 --clip 1 "
-    "--dropout 0 --label-smoothing 0 --coverage-weight 0.1"
+    "--dropout 0 --label-smoothing 0"
 ).split()
 
 
@@ -47,7 +47,7 @@ def write_colours(root: Path) -> Path:
             image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
             image.save(root / split / f"{identity}.png")
             images.append({"id": identity, "file_name": f"{identity}.png"})
-            more = " at all" * (i % 3)  # pictures differ in how many words they have
+            more = " at all" * (i % 3 == 0)  # pictures differ in how many words they have
             for k, rest in enumerate(["is all one sees here", "and nothing else" + more]):
                 caption = {"id": 10 * identity + k, "image_id": identity}
                 annotations.append({**caption, "caption": f"{colour} {rest}"})
