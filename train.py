@@ -42,7 +42,7 @@ SMALL_RECIPE = {
     "batch_size": 16,
     "learning_rate": 3e-3,
     "encoder_learning_rate": 3e-3,
-    "epochs": 10,
+    "epochs": 7,
 }
 
 

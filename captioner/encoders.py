@@ -50,16 +50,15 @@ class SmallCNN(nn.Sequential):
 
     def __init__(self, channels: int = 128) -> None:
         widths = (3, 16, 32, 64, channels)
-        pooled = [nn.Sequential(_conv(i, o), nn.MaxPool2d(2)) for i, o in pairwise(widths)]
-        super().__init__(*pooled, nn.Sequential(Coordinates(), _conv(channels + 2, channels)))
+        pooled = [_block(i, o, nn.MaxPool2d(2)) for i, o in pairwise(widths)]
+        last = _block(channels + 2, channels, nn.Identity())
+        super().__init__(*pooled, nn.Sequential(Coordinates(), last))
 
 
-def _conv(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
+def _block(inputs: int, outputs: int, pool: nn.Module) -> nn.Sequential:
+    """Pooling comes before the normalisation, which then has a quarter of the work."""
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, pool, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class Coordinates(nn.Module):
