@@ -18,7 +18,7 @@ from captioner.data import READERS, CaptionData, Example
 from captioner.encoders import SMALL_CNN, EncoderOptions, build_encoder
 from captioner.errors import InputError, leave_signals_to_parent, run_command
 from captioner.evaluation import Evaluation, evaluate
-from captioner.features import PictureFiles, cached_features
+from captioner.features import WORKERS, PictureFiles, cached_features
 from captioner.filters import DecodingOptions
 from captioner.heatmaps import save_heatmap
 from captioner.images import Transform, load_image
@@ -53,7 +53,7 @@ class DataOptions:
     data: Path | None = option(None, "data folder; the generated demo data unless given")
     format: str | None = option(None, "force the layout of the folder", choices=tuple(READERS))
     min_count: int = option(5, "words that occur less often in training captions are <unk>")
-    workers: int = option(1, "processes that open pictures")
+    workers: int = option(WORKERS, "processes that open pictures")
     cache: Path = option(CHECKPOINTS / ".cache", "folder of feature maps and demo pictures")
 
     def __post_init__(self) -> None:

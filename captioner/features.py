@@ -25,6 +25,8 @@ from .errors import InputError
 from .images import Transform, load_image
 
 FORMAT = 1
+# Loader processes that help: two cores are busy with the network, and lose by a third program.
+WORKERS = max(0, min(4, (os.cpu_count() or 1) - 2))
 
 
 class PictureFiles(Dataset[Tensor]):
