@@ -26,7 +26,12 @@ PAD, START, END, UNKNOWN = range(4)
         ({"method": "sample", "temperature": 0.0}, "temperature must be above 0, got 0.0"),
         ({"method": "sample", "temperature": float("nan")}, "temperature must be above 0, got nan"),
         ({"length_penalty": float("nan")}, "length_penalty must be at least 0, got nan"),
-        ({"method": "greedy", "length_penalty": 1.0}, "length_penalty needs method 'beam', got"),
+        ({"method": "sample", "beam_size": 1}, "beam_size and length_penalty need method 'beam'"),
+        ({"seed": 2**70, "method": "sample"}, "seed must be at least 0 and below 2[*][*]63, got"),
+        ({"method": "greedy", "length_penalty": 1.0}, "need method 'beam', got method 'greedy'"),
+            {"method": "greedy", "length_penalty": 1.0},
+            "beam_size and length_penalty need method 'beam', got method 'greedy'",
+        ),
         ({"method": "sample", "top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
         ({"method": "sample", "top_p": 1.1}, "top_p must be above 0 and at most 1, got 1.1"),
         ({"min_length": 6, "max_length": 5}, "min_length 6 is above max_length 5"),
@@ -44,7 +49,7 @@ def test_contradictions_are_refused_by_name(options, message):
 
 
 def test_what_only_looks_like_a_contradiction_is_allowed():
-    DecodingOptions("sample", num_captions=9, beam_size=1, temperature=0.1, top_k=1, top_p=1.0)
+    DecodingOptions("sample", num_captions=9, temperature=0.1, top_k=1, top_p=1.0)
     DecodingOptions("greedy", min_length=5, max_length=5, no_repeat_ngram=1)
     DecodingOptions("beam", beam_size=5, num_captions=5, min_length=0)
 

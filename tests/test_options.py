@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,3 +108,14 @@ def test_checks_name_the_first_field_that_is_wrong():
     for share in (-0.1, 1.0, 2.0, float("nan")):
         with pytest.raises(InputError, match=f"share must be at least 0 and below 1, got {share}"):
             check_share(Sample(share=share), "share")
+
+
+def test_values_of_other_types_are_refused():
+    for values, message in (
+        ({"beam_size": "5"}, "beam_size must be int | None, got '5'"),
+        ({"beam_size": 2.5}, "beam_size must be int | None, got 2.5"),
+        ({"max_length": True}, "max_length must be int, got True"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            from_dict(DecodingOptions, values)
+    assert from_dict(DecodingOptions, {"length_penalty": 1}).length_penalty == 1

@@ -389,8 +389,12 @@ def test_a_signal_in_the_last_step_of_all_changes_nothing(tmp_path):
 
 def test_the_second_signal_ends_it_at_once(tmp_path):
     run = Fit(tmp_path, batches=signalled_at(5, signal.SIGINT, signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        run.call()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as a terminal has it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run.call()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert run.model.seen == list(range(5))
     assert run.states["last"]["progress"]["epoch"] == 1
 
