@@ -1,6 +1,6 @@
 """What training minimises, as plain functions; no model, no loop.
 
-Shapes: N real words, V vocabulary, B pictures, C captions per picture, P positions of the grid.
+Shapes: N real words, V vocabulary, M captions, P positions of the grid.
 """
 
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ def caption_cross_entropy(
 def attention_coverage(received: Tensor) -> Tensor:
     """Doubly stochastic regularisation: the sum over positions and captions of (1 - received)^2.
 
-    received (B, C, P): how much attention each position got over the whole caption.
+    received (M, P): how much attention each position got over each of M whole captions.
     Xu et al. 2015, section 4.2.1, equation 14: summed over positions, not averaged.
     """
     return (1 - received).square().sum()

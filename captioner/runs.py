@@ -60,7 +60,7 @@ def fingerprint(data: CaptionData) -> str:
 
 def run_folder(name: str) -> Path:
     """The folder of the run called `name`, a plain name of a folder in CHECKPOINTS."""
-    if Path(name).name != name or name.startswith("."):
+    if not name or Path(name).name != name or name.startswith("."):
         raise InputError(f"a run's name must be a plain name without a path, got {name!r}")
     return CHECKPOINTS / name
 
