@@ -7,26 +7,28 @@ K hypotheses per picture, R = B*K rows, N real words of a batch.
 Both models have the same three methods:
 
     loss(batch) -> Loss                               teacher-forced, for training
-    start(features) -> (memory, state)                features (B, D, h, w)
+    start(features, reads) -> (memory, state)         features (B, D, h, w)
     step(tokens, state, memory) -> (scores, state, attention)
 
+`reads` says about how many words will be drawn from each picture, over all its hypotheses.
 `memory` holds what depends on the picture alone, rows (B, ...), and never changes; `state` is a
 dict of tensors with rows (R, ...), reordered by index_select, one row per picture at the start.
 `step` takes the previous words (R,), the K rows of one picture side by side, and returns raw
 scores (R, V) and the attention (R, h, w), or None for a model without.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import additive_energies
 from .batches import Batch
 from .decoding import Memory, State
 from .encoders import Encoder
 from .errors import InputError
+from .hoisting import Product, hoist
 from .losses import Loss, attention_coverage, caption_cross_entropy
 from .options import check_at_least, check_share, option
 
@@ -65,9 +67,9 @@ class ShowAndTell(nn.Module):
         self.lstm = nn.LSTM(options.embedding_size, options.hidden_size, batch_first=True)
         self.project = nn.Linear(options.hidden_size, options.embedding_size)
         self.output_bias = nn.Parameter(torch.zeros(vocabulary_size))
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
 
-    def start(self, features: Tensor) -> tuple[Memory, State]:
+    def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
         picture = self.picture(features.mean((2, 3)))
         _, (hidden, cell) = self.lstm(self.dropout(picture)[:, None])
         return {}, {"hidden": hidden[0], "cell": cell[0]}
@@ -75,11 +77,14 @@ class ShowAndTell(nn.Module):
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, None]:
         words = self.embedding(tokens)[:, None]
         _, (hidden, cell) = self.lstm(words, (state["hidden"][None], state["cell"][None]))
-        return self._scores(hidden[0]), {"hidden": hidden[0], "cell": cell[0]}, None
+        return (
+            word_scores(self, self._output(hidden[0])),
+            {"hidden": hidden[0], "cell": cell[0]},
+            None,
+        )
 
-    def _scores(self, hidden: Tensor) -> Tensor:
-        output = self.dropout(torch.tanh(self.project(self.dropout(hidden))))
-        return F.linear(output, self.embedding.weight, self.output_bias)
+    def _output(self, hidden: Tensor) -> Tensor:
+        return self.dropout(torch.tanh(self.project(self.dropout(hidden))))
 
     def loss(self, batch: Batch) -> Loss:
         """One fused LSTM call over picture and caption, one vocabulary product on real words."""
@@ -90,10 +95,10 @@ class ShowAndTell(nn.Module):
         first = picture[:, None, None].expand(*words.shape[:2], 1, -1)
         sequence = self.dropout(torch.cat([first, words], dim=2))
         hidden, _ = self.lstm(sequence.flatten(0, 1))  # (B*C, 1 + T, H)
-        scores = self._scores(hidden[:, 1:][real.flatten(0, 1)])  # (N, V)
-        smoothed, plain = caption_cross_entropy(scores, targets[real], self.options.label_smoothing)
-        count = len(scores)
-        return Loss(smoothed / count, count, {"cross_entropy": plain.detach() / count})
+        output = self._output(hidden[:, 1:][real.flatten(0, 1)])  # (N, E)
+        smoothed, plain = cross_entropy(self, output, targets[real])
+        count = len(output)
+        return Loss(smoothed / count, count, {"cross_entropy": plain / count})
 
     forward = loss
 
@@ -103,104 +108,136 @@ class ShowAttendAndTell(nn.Module):
 
     def __init__(self, encoder: Encoder, vocabulary_size: int, options: ModelOptions) -> None:
         super().__init__()
-        channels, hidden = encoder.channels, options.hidden_size
+        channels, hidden, embedding = encoder.channels, options.hidden_size, options.embedding_size
         self.options = options
         self.encoder = encoder
         self.embedding = _embedding(vocabulary_size, options)
         self.initial_hidden = nn.Linear(channels, hidden)
         self.initial_cell = nn.Linear(channels, hidden)
         self.key = nn.Linear(channels, options.attention_size)
-        self.query = nn.Linear(hidden, options.attention_size, bias=False)
-        self.energy = nn.Linear(options.attention_size, 1, bias=False)
+        self.energy = nn.Parameter(torch.empty(options.attention_size))
+        nn.init.uniform_(self.energy, -(options.attention_size**-0.5), options.attention_size**-0.5)
+        # The LSTM's four gates (input, forget, output, candidate) come in three parts: what the
+        # words decide, known beforehand; what the hidden state decides, with the attention's
+        # query; what the context decides, with its part of the output layer.
+        self.word_gates = nn.Linear(embedding, 4 * hidden)
+        self.of_hidden = (options.attention_size, 4 * hidden)
+        self.read_hidden = nn.Linear(hidden, sum(self.of_hidden), bias=False)
+        self.of_context = (4 * hidden, embedding)
+        self.read_context = nn.Linear(channels, sum(self.of_context), bias=False)
         self.gate = nn.Linear(hidden, 1)
-        # The LSTM's four gates (input, forget, candidate, output), split by what they depend on:
-        # the words are known beforehand, the rest comes step by step.
-        self.word_gates = nn.Linear(options.embedding_size, 4 * hidden)
-        self.recurrent_gates = nn.Linear(hidden + channels, 4 * hidden, bias=False)
-        self.output_hidden = nn.Linear(hidden, options.embedding_size)
-        self.output_context = nn.Linear(channels, options.embedding_size, bias=False)
+        self.output_hidden = nn.Linear(hidden, embedding)
         self.output_bias = nn.Parameter(torch.zeros(vocabulary_size))
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
 
-    def start(self, features: Tensor) -> tuple[Memory, State]:
+    def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
+        memory, state = self._start(features, reads)
+        if reads * len(features) > len(self.embedding.weight):
+            memory["word_gates"] = self.word_gates(self.embedding.weight)  # (V, 4H)
+        return memory, state
+
+    def _start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
         values = features.permute(0, 2, 3, 1)  # (B, h, w, D)
         mean = values.mean((1, 2))
         state = {
             "hidden": torch.tanh(self.initial_hidden(mean)),
-            "cell": torch.tanh(self.initial_cell(mean)),
+            "cell": torch.tanh(self.initial_cell(mean)).float(),
         }
-        keys = self.key(values)
-        # In the keys' precision: under autocast every step would convert the whole map anew.
-        return {"values": values.to(keys.dtype), "keys": keys}, state
+        keys = 2 * self.key(values).float()  # doubled, as additive_energies halves them
+        # What is read of a weighted mean is the weighted mean of what is read: it is worked out
+        # for every position or for every word, whichever are fewer.
+        if reads > values.shape[1] * values.shape[2]:
+            return {"keys": keys, "read": self.read_context(values)}, state
+        # In the precision of the products: else autocast would convert the whole map at every step.
+        return {"keys": keys, "values": values.to(state["hidden"].dtype)}, state
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
-        pictures, h, w, _ = memory["values"].shape
-        words = self.embedding(tokens).unflatten(0, (pictures, -1))  # (B, K, E)
-        hidden = state["hidden"].unflatten(0, (pictures, -1))
-        cell = state["cell"].unflatten(0, (pictures, -1))
-        hidden, cell, context, attention = self._advance(
-            self.word_gates(words), hidden, cell, memory
+        pictures, h, w, _ = memory["keys"].shape
+        words = self.embedding(tokens)
+        gates = memory["word_gates"][tokens] if "word_gates" in memory else self.word_gates(words)
+        gates, hidden, cell = (
+            rows.unflatten(0, (pictures, -1)) for rows in (gates, state["hidden"], state["cell"])
         )
-        scores = self._scores(words.flatten(0, 1), hidden.flatten(0, 1), context.flatten(0, 1))
-        state = {"hidden": hidden.flatten(0, 1), "cell": cell.flatten(0, 1)}
-        return scores, state, attention.reshape(-1, h, w)
+        hidden, cell, context, attention = self._advance(gates, hidden, cell, *self._reads(memory))
+        hidden, cell, context = (part.flatten(0, 1) for part in (hidden, cell, context))
+        scores = word_scores(self, self._output(words, hidden, context))
+        return scores, {"hidden": hidden, "cell": cell}, attention.reshape(-1, h, w)
 
-    def _attend(self, hidden: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """Queries (B, K, H) -> gated context (B, K, D), attention (B, K, P); equations 4-6, 13."""
-        keys, values = memory["keys"].flatten(1, 2), memory["values"].flatten(1, 2)
-        queries = self.query(hidden)[:, :, None]  # (B, K, 1, A)
-        energy = self.energy(torch.tanh(keys[:, None] + queries)).squeeze(-1)  # (B, K, P)
-        attention = torch.softmax(energy.float(), dim=-1)
-        context = attention.to(values.dtype) @ values
-        return torch.sigmoid(self.gate(hidden)) * context, attention
+    def _reads(self, memory: Memory) -> tuple[Tensor, Product, Product]:
+        """What all steps of a loop share: keys (B, P, A), and how to read hidden state and map.
+
+        The latter two go from (B, K, H) to queries and gates, and from attention (B, K, P) to gates
+        and output.
+        """
+        keys, read_hidden = memory["keys"].flatten(1, 2), hoist(self.read_hidden)
+        if "read" in memory:
+            return keys, read_hidden, hoist(memory["read"].flatten(1, 2))
+        values, read_context = memory["values"].flatten(1, 2), hoist(self.read_context)
+        return keys, read_hidden, lambda attention: read_context(attention.to(values) @ values)
 
     def _advance(
-        self, word_gates: Tensor, hidden: Tensor, cell: Tensor, memory: Memory
+        self,
+        word_gates: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        keys: Tensor,
+        read_hidden: Product,
+        read_context: Product,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One LSTM step over the context; rows (B, K, ...); equations 1-3."""
-        context, attention = self._attend(hidden, memory)
-        gates = word_gates + self.recurrent_gates(torch.cat([hidden, context], dim=-1))
-        enter, forget, candidate, leave = gates.chunk(4, dim=-1)
-        cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(candidate)
-        return torch.sigmoid(leave) * torch.tanh(cell), cell, context, attention
+        """One LSTM step over the gated context; rows (B, K, ...); equations 1-6 and 13."""
+        queries, hidden_gates = read_hidden(hidden).split(self.of_hidden, dim=-1)
+        energies = additive_energies(2 * queries.float(), keys, self.energy)
+        attention = torch.softmax(energies, dim=-1)  # (B, K, P)
+        context = torch.sigmoid(self.gate(hidden)) * read_context(attention)
+        context_gates, context = context.split(self.of_context, dim=-1)
+        gates = (word_gates + hidden_gates + context_gates).float()
+        size = cell.shape[-1]
+        enter, forget, leave = torch.sigmoid(gates[..., : 3 * size]).chunk(3, dim=-1)
+        cell = forget * cell + enter * torch.tanh(gates[..., 3 * size :])
+        hidden = leave * torch.tanh(cell)
+        return hidden.to(word_gates.dtype), cell, context, attention
 
-    def _scores(self, words: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
-        """Deep output from hidden state, context and previous word; equation 7."""
-        mixed = words + self.output_hidden(self.dropout(hidden)) + self.output_context(context)
-        return F.linear(self.dropout(torch.tanh(mixed)), self.embedding.weight, self.output_bias)
+    def _output(self, words: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
+        """Deep output from previous word, hidden state and context (its part); equation 7."""
+        return self.dropout(torch.tanh(words + self.output_hidden(self.dropout(hidden)) + context))
 
     def loss(self, batch: Batch) -> Loss:
         """What the words alone decide is computed before the loop, the vocabulary product after.
 
         Captions come longest first, so that step t works on the first batch.columns[t] of them.
         """
-        memory, state = self.start(batch_features(self, batch))
-        inputs, targets = batch.tokens[..., :-1], batch.tokens[..., 1:]  # (B, C, T)
+        memory, state = self._start(batch_features(self, batch), sum(batch.columns))
+        reads = self._reads(memory)
+        pictures, captions, _ = batch.tokens.shape
+        inputs, targets = (  # of all steps below each other
+            torch.cat(
+                [batch.tokens[:, :c, t + ahead].flatten() for t, c in enumerate(batch.columns)]
+            )
+            for ahead in (0, 1)
+        )
         words = self.dropout(self.embedding(inputs))
-        # unbind, not an index at each step, whose gradient would be as large as all steps
-        word_gates = self.word_gates(words).unbind(2)  # T of (B, C, 4H)
-        words_at = words.unbind(2)
-        captions = targets.shape[1]
+        word_gates = self.word_gates(words).split([pictures * c for c in batch.columns])
         hidden = state["hidden"][:, None].expand(-1, captions, -1)
         cell = state["cell"][:, None].expand(-1, captions, -1)
-        steps: list[tuple[Tensor, Tensor, Tensor]] = []
-        received = hidden.new_zeros((), dtype=torch.float32)
+        steps: list[tuple[Tensor, Tensor]] = []
+        received = cell.new_zeros(())
         for t, running in enumerate(batch.columns):
+            gates = word_gates[t].view(pictures, running, self.of_hidden[1])
             hidden, cell, context, attention = self._advance(
-                word_gates[t][:, :running], hidden[:, :running], cell[:, :running], memory
+                gates, hidden[:, :running], cell[:, :running], *reads
             )
-            steps.append((words_at[t][:, :running], hidden, context))
-            real = (targets[:, :running, t] != 0)[..., None]
+            steps.append((hidden, context))
+            real = (batch.tokens[:, :running, t + 1] != 0)[..., None]
             received = received + F.pad(attention * real, (0, 0, 0, captions - running))
-        answers = torch.cat([targets[:, :c, t].flatten() for t, c in enumerate(batch.columns)])
-        real_words = answers != 0
-        scores = self._scores(*(_join(parts)[real_words] for parts in zip(*steps, strict=True)))
-        smoothed, plain = caption_cross_entropy(
-            scores, answers[real_words], self.options.label_smoothing
+        real_words = targets != 0
+        rows = (
+            torch.cat([part.flatten(0, 1) for part in parts]) for parts in zip(*steps, strict=True)
         )
-        coverage = attention_coverage(received[targets[..., 0] != 0])
-        count = len(scores)
-        parts = {"cross_entropy": plain.detach() / count, "coverage": coverage.detach() / count}
+        output = self._output(*(part[real_words] for part in (words, *rows)))
+        smoothed, plain = cross_entropy(self, output, targets[real_words])
+        coverage = attention_coverage(received[batch.tokens[..., 1] != 0])
+        count = len(output)
+        parts = {"cross_entropy": plain / count, "coverage": coverage.detach() / count}
         return Loss((smoothed + self.options.coverage_weight * coverage) / count, count, parts)
 
     forward = loss
@@ -226,9 +263,25 @@ def batch_features(model: CaptioningModel, batch: Batch) -> Tensor:
     return model.encoder(batch.images)
 
 
-def _join(parts: Sequence[Tensor]) -> Tensor:
-    """Steps of (B, C_t, ...) as rows below each other."""
-    return torch.cat([part.flatten(0, 1) for part in parts])
+def word_scores(model: CaptioningModel, output: Tensor) -> Tensor:
+    """Raw scores (R, V) of the words after an output (R, E)."""
+    return F.linear(output, model.embedding.weight, model.output_bias)
+
+
+def cross_entropy(model: CaptioningModel, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy of the words (N,) after an output (N, E), smoothed and plain."""
+    weight, smoothing = model.embedding.weight, model.options.label_smoothing
+    return caption_cross_entropy(output, weight, model.output_bias, targets, smoothing)
+
+
+class Dropout(nn.Dropout):
+    """torch's, which on a CPU takes four times as long to draw its mask."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not self.training or self.p == 0 or inputs.device.type != "cpu":
+            return super().forward(inputs)
+        kept = torch.rand(inputs.shape).ge_(self.p).mul_(1 / (1 - self.p))
+        return inputs * kept.to(inputs.dtype)
 
 
 def _embedding(vocabulary_size: int, options: ModelOptions) -> nn.Embedding:

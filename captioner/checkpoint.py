@@ -24,7 +24,7 @@ from torch import Tensor
 from .errors import InputError
 from .text import Vocabulary
 
-FORMAT = 1
+FORMAT = 2  # 2 arranged the weights of the attention model by what they read
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
 TRAINING, MANIFEST = "training_state.pt", "manifest.json"
 
@@ -101,10 +101,11 @@ def load(path: Path | str) -> Checkpoint:
             raise InputError(f"checkpoint {path} is damaged: {name} is not what was written")
     config = _read_json(path / CONFIG)
     version = config.get("format")
-    if not isinstance(version, int) or version > FORMAT:
+    if version != FORMAT:
+        newer = isinstance(version, int) and version > FORMAT
         raise InputError(
-            f"checkpoint {path} has format {version}, this version of captioner reads up to "
-            f"{FORMAT}; update captioner"
+            f"checkpoint {path} has format {version}, this version of captioner reads {FORMAT}; "
+            + ("update captioner" if newer else "train it anew")
         )
     if config.get("task") != "captioning":
         raise InputError(f"checkpoint {path} is for {config.get('task')!r}, not for captioning")

@@ -24,7 +24,7 @@ State = dict[str, Tensor]
 class Generator(Protocol):
     """What search needs of a model; see captioning.py for the contract."""
 
-    def start(self, features: Tensor) -> tuple[Memory, State]: ...
+    def start(self, features: Tensor, reads: int) -> tuple[Memory, State]: ...
 
     def step(
         self, tokens: Tensor, state: State, memory: Memory
@@ -69,27 +69,32 @@ def _rollout(
     """Every row chooses its own words, never looking at the others."""
     pictures, per_picture = len(features), options.num_captions
     rows = pictures * per_picture
-    memory, state = model.start(features)
+    memory, state = model.start(features, _reads(options, per_picture))
     state = {key: value.repeat_interleave(per_picture, 0) for key, value in state.items()}
     choose = _sampler(options, pictures) if options.method == "sample" else _likeliest
     chosen = filters(options)
-    words = torch.empty(rows, 0, dtype=torch.long, device=features.device)
+    words = torch.zeros(rows, options.max_length, dtype=torch.long, device=features.device)
     tokens = torch.full((rows,), START, device=features.device)
     ended = torch.zeros(rows, dtype=torch.bool, device=features.device)
     log_probs, maps = [], []
     for t in range(options.max_length):
         scores, state, attention = model.step(tokens, state, memory)
-        scores = apply_filters(chosen, scores, words)
+        scores = apply_filters(chosen, scores, words[:, :t])
         tokens = choose(scores, t).masked_fill(ended, PAD)
-        log_probs.append(scores.gather(1, tokens[:, None])[:, 0] - scores.logsumexp(-1))
+        log_probs.append(scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0])
         maps.append(attention)
-        words = torch.cat([words, tokens[:, None]], dim=1)
+        words[:, t] = tokens
         ended = ended | (tokens == END)
         if _check_now(features, t) and ended.all():
             break
-    hypotheses = _collect(words, torch.stack(log_probs, 1), maps)
+    hypotheses = _collect(words[:, : t + 1], torch.stack(log_probs, 1), maps)
     ranked = [hypotheses[i : i + per_picture] for i in range(0, rows, per_picture)]
     return [sorted(group, key=lambda h: h.score, reverse=True) for group in ranked]
+
+
+def _reads(options: DecodingOptions, hypotheses: int) -> int:
+    """About how many words are drawn from each picture: most end half-way to max_length."""
+    return hypotheses * max(options.min_length, options.max_length // 2)
 
 
 def _check_now(features: Tensor, t: int) -> bool:
@@ -136,116 +141,121 @@ def _beam(model: Generator, features: Tensor, options: DecodingOptions) -> list[
     of the finished ones that are asked for: log-probabilities only fall, so a live one is worth
     at most its sum over the longest length.
     """
-    pictures, beams, device = len(features), options.beams, features.device
-    penalty = options.length_penalty
-    memory, state = model.start(features)
+    pictures, beams, longest = len(features), options.beams, options.max_length
+    penalty, device = options.length_penalty, features.device
+    memory, state = model.start(features, _reads(options, beams))
     state = {key: value.repeat_interleave(beams, 0) for key, value in state.items()}
     chosen = filters(options)
     first_row = torch.arange(pictures, device=device)[:, None] * beams  # (B, 1)
     tokens = torch.full((pictures * beams,), START, device=device)
-    words = torch.empty(pictures * beams, 0, dtype=torch.long, device=device)
+    words = torch.zeros(pictures * beams, longest, dtype=torch.long, device=device)
     live = torch.full((pictures, beams), -torch.inf, device=device)
     live[:, 0] = 0  # copies of one hypothesis must not fill the beam
-    finished = _Finished(pictures, beams, device)
-    trace: list[_Step] = []
-    for t in range(options.max_length):
+    trace = _Trace(pictures, beams, longest, device)
+    finished = live.new_full((pictures, beams), -torch.inf), words.new_zeros(pictures, beams)
+    for t in range(longest):
         scores, state, attention = model.step(tokens, state, memory)
-        scores = apply_filters(chosen, scores, words)
-        each, each_words = scores.topk(min(2 * beams, scores.shape[1]))  # (R, M)
-        each = (each - scores.logsumexp(-1, keepdim=True)).unflatten(0, (pictures, beams))
-        totals = (live[..., None] + each).flatten(1)  # (B, K*M)
+        log_probs = apply_filters(chosen, scores, words[:, :t]).log_softmax(-1)  # (R, V)
+        vocabulary = log_probs.shape[1]
+        log_probs = log_probs.view(pictures, beams, vocabulary)
+        totals = (live[..., None] + log_probs).flatten(1)  # (B, K*V)
         best, index = totals.topk(min(2 * beams, totals.shape[1]))  # (B, 2K)
-        log_probs = each.flatten(1).gather(1, index)
-        parents = index // each.shape[-1]
-        next_words = each_words.unflatten(0, (pictures, beams)).flatten(1).gather(1, index)
-        ends = next_words == END
-        among_first = torch.arange(best.shape[1], device=device) < beams
-        finished.add(
-            torch.where(ends & among_first, best / (t + 1) ** penalty, -torch.inf),
-            t,
-            parents,
-            log_probs,
-        )
+        ends = index % vocabulary == END
+        finished = _finish(finished, t, best / (t + 1) ** penalty, ends, index // vocabulary)
         live, keep = best.masked_fill(ends, -torch.inf).topk(beams)
-        step = _Step(
-            next_words.gather(1, keep),
-            parents.gather(1, keep),
-            log_probs.gather(1, keep),
-            attention,
-        )
-        trace.append(step)
-        rows = (first_row + step.parents).flatten()
-        tokens = step.tokens.flatten()
+        index = index.gather(1, keep)
+        parents = index // vocabulary
+        tokens = index - parents * vocabulary
+        chosen_log_probs = log_probs.flatten(1).gather(1, index)
+        trace.add(t, tokens, parents, chosen_log_probs, log_probs[..., END], attention)
+        rows = (first_row + parents).flatten()
+        tokens = tokens.flatten()
         state = {key: value.index_select(0, rows) for key, value in state.items()}
-        if options.no_repeat_ngram:
-            words = torch.cat([words.index_select(0, rows), tokens[:, None]], dim=1)
-        else:  # the other filters ask only how many there are
-            words = words.new_zeros(len(words), t + 1)
+        if options.no_repeat_ngram:  # the other filters ask only how many words there are
+            words = words.index_select(0, rows)
+            words[:, t] = tokens
         if _check_now(features, t):
-            bound = live.amax(-1) / options.max_length**penalty
-            if (finished.scores[:, options.num_captions - 1] >= bound).all():
+            bound = live[:, 0] / longest**penalty
+            if (finished[0][:, options.num_captions - 1] >= bound).all():
                 break
-    return _backtrack(trace, finished, live / len(trace) ** penalty, options.num_captions)
+    return _backtrack(trace, t + 1, finished, live / (t + 1) ** penalty, options.num_captions)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """What one step chose for the live hypotheses, (B, K) each, and its attention (R, h, w)."""
-
-    tokens: Tensor
-    parents: Tensor
-    log_probs: Tensor
-    attention: Tensor | None
+Finished = tuple[Tensor, Tensor]
 
 
-class _Finished:
-    """The K best ended hypotheses of each picture, best first, as pointers into the trace.
+def _finish(
+    finished: Finished, step: int, scores: Tensor, ends: Tensor, parents: Tensor
+) -> Finished:
+    """The K best ended hypotheses of each picture, best first: scores (B, K) and pointers (B, K).
 
-    (B, K) each: scores by which they rank, the step of the end token, the row it came from
-    and the end token's log-probability.
+    scores, ends, parents (B, 2K): the step's candidates, whether they end, and from which of the
+    K hypotheses they come. A pointer is step * K + parent.
+    """
+    beams = finished[0].shape[1]
+    scores = scores[:, :beams].masked_fill(~ends[:, :beams], -torch.inf)
+    best, keep = torch.cat([finished[0], scores], dim=1).topk(beams)
+    pointers = torch.cat([finished[1], step * beams + parents[:, :beams]], dim=1)
+    return best, pointers.gather(1, keep)
+
+
+class _Trace:
+    """What each step chose for the live hypotheses, in buffers that are there from the start.
+
+    tokens, parents, log_probs, end_log_probs (T, B, K): the word, the hypothesis it continues, its
+    log-probability, and that of ending instead; attention: of each step (R, h, w), or None.
     """
 
-    def __init__(self, pictures: int, beams: int, device: torch.device) -> None:
-        self.scores = torch.full((pictures, beams), -torch.inf, device=device)
-        self.steps = torch.zeros(pictures, beams, dtype=torch.long, device=device)
-        self.parents = torch.zeros_like(self.steps)
-        self.log_probs = torch.zeros_like(self.scores)
+    def __init__(self, pictures: int, beams: int, steps: int, device: torch.device) -> None:
+        self.tokens = torch.zeros(steps, pictures, beams, dtype=torch.long, device=device)
+        self.parents = torch.zeros_like(self.tokens)
+        self.log_probs = torch.zeros(steps, pictures, beams, device=device)
+        self.end_log_probs = torch.zeros_like(self.log_probs)
+        self.attention: list[Tensor | None] = []
 
-    def add(self, scores: Tensor, step: int, parents: Tensor, log_probs: Tensor) -> None:
-        beams = self.scores.shape[1]
-        self.scores, keep = torch.cat([self.scores, scores], dim=1).topk(beams)
-        steps = torch.cat([self.steps, torch.full_like(parents, step)], dim=1)
-        self.steps = steps.gather(1, keep)
-        self.parents = torch.cat([self.parents, parents], dim=1).gather(1, keep)
-        self.log_probs = torch.cat([self.log_probs, log_probs], dim=1).gather(1, keep)
+    def add(
+        self,
+        t: int,
+        tokens: Tensor,
+        parents: Tensor,
+        log_probs: Tensor,
+        end_log_probs: Tensor,
+        attention: Tensor | None,
+    ) -> None:
+        self.tokens[t] = tokens
+        self.parents[t] = parents
+        self.log_probs[t] = log_probs
+        self.end_log_probs[t] = end_log_probs
+        self.attention.append(attention)
 
 
 def _backtrack(
-    trace: list[_Step], finished: _Finished, live: Tensor, captions: int
+    trace: _Trace, steps: int, finished: Finished, live: Tensor, captions: int
 ) -> list[list[Hypothesis]]:
     """Follow the back-pointers of the best `captions` hypotheses of each picture.
 
     Where fewer have ended, the best live ones (scores `live`) fill up, after all that have.
     """
     pictures, beams = live.shape
-    rank = torch.cat([finished.scores.double(), live.double() - 1e9], dim=1)  # (B, 2K)
+    scores, pointers = finished
+    rank = torch.cat([scores.double(), live.double() - 1e9], dim=1)  # (B, 2K)
     ranks, chosen = rank.topk(captions)  # (B, N)
-    unended = chosen >= beams
-    slot = chosen % beams
-    end_step = finished.steps.gather(1, slot).masked_fill(unended, len(trace))
-    end_log_probs = finished.log_probs.gather(1, slot)
-    slot = torch.where(unended, slot, finished.parents.gather(1, slot))
+    unended, slot = chosen >= beams, chosen % beams
+    pointers = pointers.gather(1, slot)
+    end_step = (pointers // beams).masked_fill(unended, steps)
+    slot = torch.where(unended, slot, pointers % beams)
     first_row = torch.arange(pictures, device=live.device)[:, None] * beams
     tokens, log_probs, maps = [], [], []
-    for t in reversed(range(len(trace))):
-        step, ending, running = trace[t], end_step == t, end_step > t
-        words = torch.where(ending, END, step.tokens.gather(1, slot))
-        tokens.append(torch.where(ending | running, words, PAD).flatten())
-        word_log_probs = step.log_probs.gather(1, slot)
-        log_probs.append(torch.where(ending, end_log_probs, word_log_probs).flatten())
-        slot = torch.where(running, step.parents.gather(1, slot), slot)
-        rows = (first_row + slot).flatten()
-        maps.append(None if step.attention is None else step.attention.index_select(0, rows))
+    for t in reversed(range(steps)):
+        ending, running = end_step == t, end_step > t
+        words = torch.where(ending, END, trace.tokens[t].gather(1, slot))
+        tokens.append(words.masked_fill(end_step < t, PAD).flatten())
+        log_prob = trace.log_probs[t].gather(1, slot)
+        end_log_prob = trace.end_log_probs[t].gather(1, slot)
+        log_probs.append(torch.where(ending, end_log_prob, log_prob).flatten())
+        slot = torch.where(running, trace.parents[t].gather(1, slot), slot)
+        rows, attention = (first_row + slot).flatten(), trace.attention[t]
+        maps.append(None if attention is None else attention.index_select(0, rows))
     hypotheses = _collect(torch.stack(tokens[::-1], 1), torch.stack(log_probs[::-1], 1), maps[::-1])
     exists = ranks.isfinite().sum(1).tolist()  # those that do not come last
     firsts = range(0, len(hypotheses), captions)
@@ -281,7 +291,7 @@ def score_captions(
     Returns (B, K, T), 0 at padding and -inf for words that the options forbid.
     """
     with torch.inference_mode():
-        memory, state = model.start(features)
+        memory, state = model.start(features, tokens[0, :, 1:].numel())
         state = {k: v.repeat_interleave(tokens.shape[1], 0) for k, v in state.items()}
         rows = tokens.flatten(0, 1)
         chosen = filters(options)
@@ -289,6 +299,7 @@ def score_captions(
         for t in range(rows.shape[1] - 1):
             scores, state, _ = model.step(rows[:, t], state, memory)
             scores = apply_filters(chosen, scores, rows[:, 1 : t + 1])
-            word = scores.gather(1, rows[:, t + 1, None])[:, 0] - scores.logsumexp(-1)
-            log_probs.append(word.masked_fill(rows[:, t + 1] == PAD, 0))
+            word = rows[:, t + 1]
+            log_prob = scores.log_softmax(-1).gather(1, word[:, None])[:, 0]
+            log_probs.append(log_prob.masked_fill(word == PAD, 0))
         return torch.stack(log_probs, 1).unflatten(0, tokens.shape[:2])

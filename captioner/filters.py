@@ -91,7 +91,8 @@ def filters(options: DecodingOptions) -> list[Filter]:
 
 def _forbid(*tokens: int) -> Filter:
     def apply(scores: Tensor, words: Tensor) -> Tensor:
-        scores[:, list(tokens)] = -torch.inf
+        for token in tokens:
+            scores[:, token] = -torch.inf
         return scores
 
     return apply
@@ -114,11 +115,13 @@ def _no_repeat(size: int) -> Filter:
         seen = words.unfold(1, size, 1)  # (R, t - n + 1, n)
         last = words[:, length - size + 1 :]  # (R, n - 1)
         repeats = (seen[:, :, :-1] == last[:, None]).all(-1)
-        # scatter writes the end token's own score where nothing repeats: it is never forbidden
+        # scatter hits the end token where nothing repeats: its score is put back, or made the only
+        # one where no word is left
         forbidden = torch.where(repeats, seen[:, :, -1], END)
         end = scores[:, END].clone()
         scores.scatter_(1, forbidden, -torch.inf)
-        scores[:, END] = end
+        nothing_left = torch.maximum(end, scores.amax(-1)) == -torch.inf
+        scores[:, END] = end.masked_fill(nothing_left, 0)
         return scores
 
     return apply
@@ -129,8 +132,6 @@ def apply_filters(chosen: list[Filter], scores: Tensor, words: Tensor) -> Tensor
     scores = scores.float()
     for filter in chosen:
         scores = filter(scores, words)
-    nothing_left = scores.amax(-1) == -torch.inf
-    scores[:, END] = scores[:, END].masked_fill(nothing_left, 0)
     return scores
 
 

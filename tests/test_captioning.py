@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from captioner.batches import Batch, Pictures, encode_captions, pad_captions
-from captioner.captioning import ModelOptions, ShowAndTell, ShowAttendAndTell, build_model
+from captioner.captioning import (
+    Dropout,
+    ModelOptions,
+    ShowAndTell,
+    ShowAttendAndTell,
+    build_model,
+)
 from captioner.data import Example
 from captioner.decoding import decode
 from captioner.errors import InputError
@@ -67,18 +73,21 @@ def show_attend_and_tell(model, features, caption):
     cell = torch.tanh(model.initial_cell.weight @ mean + model.initial_cell.bias)
     rows, maps = [], []
     for word in [1, *caption]:
-        query = model.query.weight @ hidden
+        query, gates = (model.read_hidden.weight @ hidden).split(model.of_hidden)
         keys = [model.key.weight @ position + model.key.bias for position in positions]
-        energies = [(model.energy.weight @ torch.tanh(key + query))[0] for key in keys]
+        energies = [model.energy @ torch.tanh(key + query) for key in keys]
         attention = torch.softmax(torch.stack(energies), 0)
         context = sum(a * position for a, position in zip(attention, positions, strict=True))
         context = torch.sigmoid(model.gate.weight @ hidden + model.gate.bias) * context
+        context_gates, context_output = (model.read_context.weight @ context).split(
+            model.of_context
+        )
         embedded = model.embedding.weight[word]
-        gates = model.word_gates.weight @ embedded + model.word_gates.bias
-        gates = gates + model.recurrent_gates.weight @ torch.cat([hidden, context])
-        hidden, cell = lstm_cell(gates, cell)
+        gates = gates + context_gates + model.word_gates.weight @ embedded + model.word_gates.bias
+        enter, forget, leave, candidate = gates.chunk(4)
+        hidden, cell = lstm_cell(torch.cat([enter, forget, candidate, leave]), cell)
         mixed = embedded + model.output_hidden.weight @ hidden + model.output_hidden.bias
-        output = torch.tanh(mixed + model.output_context.weight @ context)
+        output = torch.tanh(mixed + context_output)
         scores = model.embedding.weight @ output + model.output_bias
         rows.append(torch.log_softmax(scores, 0))
         maps.append(attention)
@@ -127,7 +136,7 @@ def test_the_maps_of_steps_are_the_equations(tiny_model, features):
     maps = features(2)
     for number, caption in ((0, [4, 5, 6]), (1, [9, 9])):
         _, expected = show_attend_and_tell(model, maps[number], caption)
-        memory, state = model.start(maps[number : number + 1])
+        memory, state = model.start(maps[number : number + 1], 1)
         for word, attention in zip([1, *caption], expected, strict=True):
             _, state, seen = model.step(torch.tensor([word]), state, memory)
             assert seen.shape == (1, 4, 3)
@@ -139,7 +148,7 @@ def test_the_maps_of_steps_are_the_equations(tiny_model, features):
 
 def teacher_forced(model, features, caption):
     """Log-probability of every word of a caption of one picture, by `start` and `step`."""
-    memory, state = model.start(features[None])
+    memory, state = model.start(features[None], 1)
     log_probs = []
     for word, target in zip([1, *caption], [*caption, 2], strict=True):
         scores, state, _ = model.step(torch.tensor([word]), state, memory)
@@ -247,16 +256,23 @@ def test_show_and_tell_is_one_fused_call(tiny_model, make_batch, vocabulary_prod
 
 
 def test_attention_hoists_all_that_the_loop_does_not_change(
-    tiny_model, make_batch, vocabulary_products
+    tiny_model, make_batch, vocabulary_products, monkeypatch
 ):
     model = tiny_model(True)
     batch = make_batch(CAPTIONS, images=True)
-    keys, queries = count_calls(model.key), count_calls(model.query)
+    keys = count_calls(model.key)
+    advances, advance = [], model._advance
+
+    def count(gates, *rest):
+        advances.append(gates.shape[1])
+        return advance(gates, *rest)
+
+    monkeypatch.setattr(model, "_advance", count)
     word_gates, encoder = count_calls(model.word_gates), count_calls(model.encoder)
     products = vocabulary_products(model)
     model.loss(batch)
     assert keys == [(3, 4, 4, 10)]  # once per picture, not per caption or word
-    assert [shape[1] for shape in queries] == [3, 3, 2, 2, 1, 1, 1, 1]  # captions still running
+    assert advances == [3, 3, 2, 2, 1, 1, 1, 1]  # captions still running
     assert len(word_gates) == 1
     assert products == [WORDS]
     assert encoder == [(3, 3, 32, 32)]
@@ -265,7 +281,7 @@ def test_attention_hoists_all_that_the_loop_does_not_change(
 def test_captions_of_a_picture_share_its_memory(attention, tiny_model, features):
     model = tiny_model(attention).eval()
     maps = features(2)
-    memory, state = model.start(maps)
+    memory, state = model.start(maps, 1)
     before = {key: value.clone() for key, value in memory.items()}
     state = {key: value.repeat_interleave(3, 0) for key, value in state.items()}
     words = torch.tensor([4, 5, 6, 7, 8, 4])
@@ -273,7 +289,7 @@ def test_captions_of_a_picture_share_its_memory(attention, tiny_model, features)
     assert all(len(value) == 2 for value in memory.values())
     assert all(torch.equal(memory[key], before[key]) for key in before)
     for row, word in enumerate(words):
-        alone_memory, alone = model.start(maps[row // 3][None])
+        alone_memory, alone = model.start(maps[row // 3][None], 1)
         expected, alone, seen_alone = model.step(word[None], alone, alone_memory)
         torch.testing.assert_close(scores[row], expected[0])
         torch.testing.assert_close(state["hidden"][row], alone["hidden"][0])
@@ -281,6 +297,49 @@ def test_captions_of_a_picture_share_its_memory(attention, tiny_model, features)
             torch.testing.assert_close(seen[row], seen_alone[0])
         else:
             assert seen is None and seen_alone is None
+
+
+@pytest.mark.parametrize("reads", [1, 5, 13, 1000])
+def test_what_is_worked_out_beforehand_changes_nothing(reads, tiny_model, features):
+    model = tiny_model(True).eval()
+    maps, words = features(2), torch.tensor([4, 5])
+    memory, state = model.start(maps, reads)
+    assert ("values" in memory) == (reads <= 12)  # positions
+    assert ("word_gates" in memory) == (2 * reads > 15)  # words of the vocabulary
+    plain = {"keys": model.key(maps.permute(0, 2, 3, 1)) * 2, "values": maps.permute(0, 2, 3, 1)}
+    got, expected = model.step(words, state, memory), model.step(words, state, plain)
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("captions", [1, 3])
+def test_the_loss_is_the_same_whichever_way_the_map_is_read(captions, tiny_model, make_batch):
+    """Few words read the map word by word, many read it all beforehand; gradients too."""
+    model = tiny_model(True, coverage_weight=0.5)
+    batch = make_batch([[[4, 5, 6]] * captions, [[7, 8, 9]] * captions])
+    losses = []
+    for reads in (1, 1000):
+        start = model._start
+
+        def begin(features, _, start=start, reads=reads):
+            return start(features, reads)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(model, "_start", begin)
+            losses.append(model.loss(batch).value)
+    torch.testing.assert_close(*losses)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    word_by_word, beforehand = (torch.autograd.grad(loss, parameters) for loss in losses)
+    torch.testing.assert_close(word_by_word, beforehand, rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    torch.manual_seed(0)
+    dropout, ones = Dropout(0.3), torch.ones(100, 1000)
+    dropped = dropout(ones)
+    assert dropped.unique().tolist() == [0.0, pytest.approx(1 / 0.7)]
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.01)
+    assert torch.equal(dropout.eval()(ones), ones) and torch.equal(Dropout(0.0)(ones), ones)
 
 
 # ---- gradients ----------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class Toy:
         self.bias = torch.tensor([0, 0, end, 0, 0, 0, 0], dtype=torch.float64)
         self.steps = 0
 
-    def start(self, features):
+    def start(self, features, reads):
         pictures = features.flatten(1).double() @ self.picture
         return {"pictures": pictures}, {"hidden": torch.zeros_like(pictures)}
 
@@ -57,7 +57,7 @@ def toy_features(pictures, seed=0):
 
 def replay(model, features, tokens, options):
     """Per word of one picture's caption all log-probabilities (V,) and the map, by `step`."""
-    memory, state = model.start(features[None])
+    memory, state = model.start(features[None], 1)
     rows, maps = [], []
     for t, word in enumerate([START, *tokens]):
         scores, state, attention = model.step(torch.tensor([word]), state, memory)

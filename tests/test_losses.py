@@ -6,39 +6,71 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from captioner import losses
 from captioner.losses import Loss, attention_coverage, caption_cross_entropy
-
-
-@pytest.fixture
-def scores():
-    return torch.randn(7, 5, generator=torch.Generator().manual_seed(0)) * 3
-
 
 TARGETS = torch.tensor([4, 2, 2, 0, 3, 1, 4])
 
 
-def test_cross_entropy_is_the_summed_negative_log_probability(scores):
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def layer():
+    """Outputs (7, 6), the weight (5, 6) and bias (5,) that score them, all with gradients."""
+    parts = draw(7, 6), draw(5, 6, seed=1), draw(5, seed=2)
+    return [part.requires_grad_() for part in parts]
+
+
+@pytest.fixture(params=[1, 3, 7, 100])
+def rows(request, monkeypatch):
+    """So many words are scored at once."""
+    monkeypatch.setitem(losses.ROWS, "cpu", request.param)
+
+
+def test_cross_entropy_is_the_summed_negative_log_probability(layer, rows):
     expected = 0.0
-    for row, target in zip(scores.tolist(), TARGETS.tolist(), strict=True):
+    for row, target in zip(F.linear(*layer).tolist(), TARGETS.tolist(), strict=True):
         expected -= math.log(math.exp(row[target]) / sum(math.exp(value) for value in row))
-    smoothed, plain = caption_cross_entropy(scores, TARGETS)
+    smoothed, plain = caption_cross_entropy(*layer, TARGETS)
     assert plain.item() == pytest.approx(expected, rel=1e-5)
     assert smoothed.item() == plain.item()
+    assert smoothed.requires_grad and not plain.requires_grad
 
 
-@pytest.mark.parametrize("smoothing", [0.1, 0.5])
-def test_label_smoothing_spreads_a_share_over_the_whole_vocabulary(scores, smoothing):
-    smoothed, plain = caption_cross_entropy(scores, TARGETS, smoothing)
-    expected = F.cross_entropy(scores, TARGETS, reduction="sum", label_smoothing=smoothing)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_loss_and_gradients_are_those_of_torch(layer, rows, smoothing):
+    smoothed, plain = caption_cross_entropy(*layer, TARGETS, smoothing)
+    expected = F.cross_entropy(
+        F.linear(*layer), TARGETS, reduction="sum", label_smoothing=smoothing
+    )
     assert smoothed.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert plain.item() == pytest.approx(caption_cross_entropy(scores, TARGETS)[1].item())
+    assert plain.item() == pytest.approx(caption_cross_entropy(*layer, TARGETS)[1].item())
+    ours = torch.autograd.grad(smoothed * 3, layer)
+    theirs = torch.autograd.grad(expected * 3, layer)
+    torch.testing.assert_close(ours, theirs)
 
 
-def test_half_precision_scores_are_summed_in_float32(scores):
-    half = scores.bfloat16()
-    smoothed, plain = caption_cross_entropy(half, TARGETS, 0.1)
+def test_autocast_multiplies_in_half_precision_and_sums_in_float32(layer):
+    exact, _ = caption_cross_entropy(*layer, TARGETS, 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        smoothed, plain = caption_cross_entropy(*layer, TARGETS, 0.1)
     assert smoothed.dtype == plain.dtype == torch.float32
-    assert plain.item() == pytest.approx(caption_cross_entropy(half.float(), TARGETS)[1].item())
+    assert smoothed.item() != exact.item()
+    assert smoothed.item() == pytest.approx(exact.item(), rel=0.02)
+    for gradient, expected in zip(
+        torch.autograd.grad(smoothed, layer), torch.autograd.grad(exact, layer), strict=True
+    ):
+        assert gradient.dtype == torch.float32
+        torch.testing.assert_close(gradient, expected, atol=0.05, rtol=0.05)
+
+
+def test_nothing_is_learned_where_no_gradient_is_wanted(layer):
+    with torch.no_grad():
+        smoothed, _ = caption_cross_entropy(*layer, TARGETS, 0.1)
+    assert not smoothed.requires_grad
+    assert smoothed.item() == pytest.approx(caption_cross_entropy(*layer, TARGETS, 0.1)[0].item())
 
 
 def test_coverage_is_summed_over_positions_and_captions_not_averaged():

@@ -1,0 +1,58 @@
+"""Energies against the formula of the paper, and what they must not need."""
+
+import pytest
+import torch
+
+from captioner import attention
+from captioner.attention import additive_energies
+
+
+def draw(*shape, seed=0, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(*shape, generator=generator) * scale).requires_grad_()
+
+
+def by_the_paper(queries, keys, weight):
+    return torch.tanh((keys[:, None] + queries[:, :, None]) / 2) @ weight
+
+
+@pytest.fixture(params=[1, 2**7, 2**30])
+def chunk(request, monkeypatch):
+    """One picture at a time, two, or all at once."""
+    monkeypatch.setitem(attention.CHUNK, "cpu", request.param)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_attention_and_its_gradients_are_the_papers(chunk, scale):
+    parts = draw(5, 2, 6), draw(5, 4, 6, seed=1, scale=scale), draw(6, seed=2)
+    ours, theirs = additive_energies(*parts).softmax(-1), by_the_paper(*parts).softmax(-1)
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, parts, weights),
+        torch.autograd.grad(theirs, parts, weights),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+def test_energies_differ_from_the_papers_by_the_same_everywhere(chunk):
+    parts = draw(3, 2, 6), draw(3, 4, 6, seed=1), draw(6, seed=2)
+    difference = additive_energies(*parts) - by_the_paper(*parts)
+    torch.testing.assert_close(difference, parts[2].sum().expand_as(difference))
+
+
+def test_nothing_large_is_kept_for_the_backward_pass():
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        additive_energies(draw(3, 5, 6), draw(3, 4, 6), draw(6))
+    assert max(kept) == 3 * 5 * 6  # not 3 * 5 * 4 * 6
+
+
+def test_no_queries_have_no_energies():
+    assert additive_energies(draw(3, 0, 6), draw(3, 4, 6), draw(6)).shape == (3, 0, 4)

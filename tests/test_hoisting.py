@@ -1,0 +1,79 @@
+"""Products in a loop against plain ones: the same values, the same gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+from captioner.hoisting import hoist
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+
+
+def loop(product, start, steps):
+    """A small recurrence with ever fewer rows; sums of all it passes through."""
+    total = torch.zeros(())
+    hidden = start
+    for t in range(steps):
+        hidden = torch.tanh(product(hidden[:, : 3 - t // 2]))
+        total = total + (hidden * (t + 1)).sum()
+    return total
+
+
+@pytest.mark.parametrize("kind", ["layer", "matrix", "matrices"])
+def test_values_and_gradients_are_those_of_plain_products(kind):
+    start = draw(2, 3, 4)
+    if kind == "layer":
+        factor = nn.Linear(4, 4, bias=False)
+        plain, leaf = factor, factor.weight
+    else:
+        factor = draw(*([2] if kind == "matrices" else []), 4, 4, seed=1)
+        plain, leaf = (lambda x: x @ factor), factor
+    expected = loop(plain, start, 5)
+    total = loop(hoist(factor), start, 5)
+    assert total.item() == pytest.approx(expected.item())
+    ours = torch.autograd.grad(total * 2, (start, leaf))
+    theirs = torch.autograd.grad(expected * 2, (start, leaf))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_matrix_may_itself_be_the_result_of_something():
+    source, rows = draw(4, 4), draw(2, 3, 4, seed=1)
+    (ours,) = torch.autograd.grad(loop(hoist(source.sin()), rows, 3), source)
+    (theirs,) = torch.autograd.grad(loop(lambda x: x @ source.sin(), rows, 3), source)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_its_gradient_is_one_product(monkeypatch):
+    layer, start = nn.Linear(4, 4, bias=False), draw(2, 3, 4)
+    total = loop(hoist(layer), start, 5)
+    additions = []
+    layer.weight.register_hook(additions.append)
+    total.backward()
+    assert len(additions) == 1 and layer.weight.grad.shape == (4, 4)
+
+
+def test_a_matrix_that_nothing_used_gets_no_gradient():
+    layer, start = nn.Linear(4, 4, bias=False), draw(2, 3, 4)
+    hoist(layer)
+    loop(hoist(nn.Linear(4, 4, bias=False)), start, 2).backward()
+    assert layer.weight.grad is None
+
+
+def test_without_gradients_the_layer_is_itself():
+    layer = nn.Linear(4, 4, bias=False)
+    with torch.no_grad():
+        assert hoist(layer) is layer
+    assert hoist(layer.requires_grad_(False)) is layer
+
+
+def test_autocast_converts_the_matrix_once():
+    layer, start = nn.Linear(4, 4, bias=False), draw(2, 3, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        product = hoist(layer)
+        values = product(start)
+        assert values.dtype == torch.bfloat16
+        assert torch.equal(values, layer(start))
+    values.float().sum().backward()
+    assert layer.weight.grad.dtype == torch.float32
