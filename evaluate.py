@@ -11,6 +11,7 @@ from captioner import checkpoint, demo, metrics
 from captioner.batches import Pictures
 from captioner.captioner import Captioner
 from captioner.data import READERS, split_name
+from captioner.devices import PRECISIONS
 from captioner.errors import InputError, run_command
 from captioner.evaluation import Evaluation, evaluate
 from captioner.features import WORKERS, PictureFiles
@@ -32,6 +33,7 @@ class EvaluationOptions:
     workers: int = option(WORKERS, "processes that open pictures")
     cache: Path = option(CHECKPOINTS / ".cache", "folder of the demo pictures")
     device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
+    precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.data is None and fingerprint(data) != read.config["data"]["fingerprint"]:
         print("note: pictures, splits or captions have changed since the model was trained")
     examples = data.split(split)
-    captioner = Captioner.from_checkpoint(read, options.device)
+    captioner = Captioner.from_checkpoint(read, options.device, options.precision)
     folder = options.output or default_output(read.path, split)
     try:
         folder.mkdir(parents=True, exist_ok=True)  # before the work, not after it
@@ -78,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         decoding,
         batch_size=options.batch_size,
         workers=options.workers,
+        precision=options.precision,
         shapes=demo.read_shapes(data.root, split),
     )
     print(f"{read.path} on {data.name}, {split} split, {len(examples)} pictures")

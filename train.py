@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from captioner import checkpoint, demo, distributed, metrics
 from captioner.batches import Batch, Pictures, TrainingBatches, encode_captions, epoch_order
-from captioner.captioner import pick_device
 from captioner.captioning import CaptioningModel, ModelOptions, build_model
 from captioner.data import READERS, CaptionData, Example
+from captioner.devices import pick_device
 from captioner.encoders import SMALL_CNN, EncoderOptions, build_encoder
 from captioner.errors import InputError, leave_signals_to_parent, run_command
 from captioner.evaluation import Evaluation, evaluate

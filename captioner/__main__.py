@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import demo
 from .captioner import Captioner
+from .devices import PRECISIONS
 from .errors import InputError, run_command
 from .filters import DecodingOptions
 from .options import add_options, check_at_least, from_arguments, option, to_dict
@@ -21,6 +22,7 @@ class CaptionOptions:
     heatmap: Path | None = option(None, "folder for one heatmap per picture")
     batch_size: int = option(32, "pictures captioned at once")
     device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
+    precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")
@@ -62,7 +64,7 @@ def caption_pictures(
     pictures: Sequence[Path], options: CaptionOptions, decoding: DecodingOptions
 ) -> None:
     """One line per caption: the picture, a tab, the text; alternatives below their best."""
-    captioner = Captioner.from_pretrained(options.checkpoint, options.device)
+    captioner = Captioner.from_pretrained(options.checkpoint, options.device, options.precision)
     if options.heatmap and not captioner.model.options.attention:
         raise InputError(f"{options.checkpoint} has no attention, so --heatmap has nothing to show")
     stems = Counter(picture.stem for picture in pictures)

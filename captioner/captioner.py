@@ -14,6 +14,7 @@ from .batches import Pictures, pad_captions
 from .captioning import CaptioningModel, ModelOptions, build_model
 from .checkpoint import Checkpoint
 from .decoding import Hypothesis, score_captions
+from .devices import pick_device, pick_precision, products_in
 from .encoders import build_encoder
 from .errors import InputError
 from .evaluation import caption_batches
@@ -60,30 +61,43 @@ class Captioner:
     """
 
     def __init__(
-        self, model: CaptioningModel, vocabulary: Vocabulary, transform: Transform
+        self,
+        model: CaptioningModel,
+        vocabulary: Vocabulary,
+        transform: Transform,
+        precision: str = "float32",
     ) -> None:
         self.model = model.eval()
+        self.precision = precision
+        pick_precision(precision, self.device)  # refuse it at once
         self.vocabulary = vocabulary
         self.transform = transform
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, device: str | torch.device | None = None
+        cls,
+        path: str | Path,
+        device: str | torch.device | None = None,
+        precision: str = "float32",
     ) -> "Captioner":
         """The best checkpoint of a run, or the checkpoint, at `path`; nothing else is needed.
 
-        device None picks CUDA where there is one. Raises InputError for a missing, damaged or
-        foreign checkpoint.
+        device None picks CUDA where there is one. precision: "float32", "bfloat16", which is
+        faster where the device has it and may change a word now and then, or "auto", which takes
+        bfloat16 there. Raises InputError for a missing, damaged or foreign checkpoint.
         """
-        return cls.from_checkpoint(checkpoints.load(path), device)
+        return cls.from_checkpoint(checkpoints.load(path), device, precision)
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: Checkpoint, device: str | torch.device | None = None
+        cls,
+        checkpoint: Checkpoint,
+        device: str | torch.device | None = None,
+        precision: str = "float32",
     ) -> "Captioner":
         """The same from a checkpoint that is already read."""
         model, transform = restore(checkpoint)
-        return cls(model.to(pick_device(device)), checkpoint.vocabulary, transform)
+        return cls(model.to(pick_device(device)), checkpoint.vocabulary, transform, precision)
 
     @property
     def device(self) -> torch.device:
@@ -116,7 +130,9 @@ class Captioner:
         batches = _batches(len(pictures), batch_size)
         return [
             self._caption(hypotheses, pictures[index])
-            for batch, found in caption_batches(self.model, source, batches, decoding)
+            for batch, found in caption_batches(
+                self.model, source, batches, decoding, precision=self.precision
+            )
             for index, hypotheses in zip(batch, found, strict=True)
         ]
 
@@ -176,9 +192,9 @@ class Captioner:
             rows = [[[start, *self.vocabulary.encode(sentences[i]), end]] for i in batch]
             tokens = pad_captions(rows).to(self.device)
             images = torch.stack([self.transform(load_image(pictures[i])) for i in batch])
-            with torch.inference_mode():
+            with torch.inference_mode(), products_in(self.precision, self.device):
                 features = self.model.encoder(images.to(self.device))
-            log_probs = score_captions(self.model, features, tokens, decoding)  # (B, 1, T)
+                log_probs = score_captions(self.model, features, tokens, decoding)  # (B, 1, T)
             scores += log_probs.sum(-1)[:, 0].tolist()
         return scores
 
@@ -196,21 +212,6 @@ def _batches(count: int, batch_size: int) -> list[range]:
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
     return [range(count)[i : i + batch_size] for i in range(0, count, batch_size)]
-
-
-def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device named, or CUDA where there is one, or the CPU."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if str(device).partition(":")[0] not in ("cpu", "cuda"):
-        raise InputError(f"device must be cpu, cuda or cuda:N, got {str(device)!r}")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from error
-    return chosen
 
 
 def restore(checkpoint: Checkpoint) -> tuple[CaptioningModel, Transform]:

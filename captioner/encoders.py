@@ -3,6 +3,7 @@
 Nothing here knows captions. Shapes: B pictures, S picture side, D channels, h, w grid.
 """
 
+import copy
 import hashlib
 import re
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .errors import InputError
 from .options import check_at_least, option
@@ -105,6 +107,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.name = name
         self.layers = layers
+        self._fold: tuple[list[tuple[int, int]], nn.Sequential] | None = None
         self.trained_from = trained_from
         self.pretrained = pretrained
         self.stages, self.channels, self.stride = _measure(name, layers)
@@ -137,10 +140,17 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
-        if self.frozen:
-            with torch.no_grad():
-                return self.layers(images)
-        return self.layers(images)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            learns = torch.is_grad_enabled() or any(layer.training for layer in self.layers)
+            return (self.layers if learns else self._folded())(images)
+
+    def _folded(self) -> nn.Sequential:
+        """A copy of the layers without their batch norms, made anew when any weight has changed."""
+        values = [*self.layers.parameters(), *self.layers.buffers()]
+        version = [(v.data_ptr(), 0 if v.is_inference() else v._version) for v in values]
+        if self._fold is None or self._fold[0] != version:
+            self._fold = version, fold_batch_norms(self.layers)
+        return self._fold[1]
 
     def fingerprint(self) -> str:
         """SHA-256 over names and values of the weights: equal weights, equal fingerprint."""
@@ -149,6 +159,22 @@ class Encoder(nn.Module):
             digest.update(key.encode())
             digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def fold_batch_norms(layers: nn.Sequential) -> nn.Sequential:
+    """A copy, for eval mode, in which every convolution does its batch norm's work as well.
+
+    It computes the same but for rounding. A batch norm belongs to the convolution defined right
+    before it, as in all of torchvision's networks; others stay.
+    """
+    with torch.inference_mode(False), torch.no_grad():  # an ordinary copy, whoever asks first
+        folded = copy.deepcopy(layers)
+        for parent in list(folded.modules()):
+            for (before, convolution), (name, norm) in pairwise(list(parent.named_children())):
+                if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    setattr(parent, before, fuse_conv_bn_eval(convolution, norm))
+                    setattr(parent, name, nn.Identity())
+    return folded.requires_grad_(False)
 
 
 def _measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int]:

@@ -17,6 +17,7 @@ from .captioning import CaptioningModel
 from .data import Example
 from .decoding import Hypothesis, decode
 from .demo import Shape
+from .devices import products_in
 from .errors import leave_signals_to_parent
 from .filters import DecodingOptions
 from .pointing import Pointing, pointing
@@ -56,6 +57,7 @@ def evaluate(
     *,
     batch_size: int = 64,
     workers: int = 0,
+    precision: str = "float32",
     shapes: Mapping[int | str, Sequence[Shape]] | None = None,
 ) -> Evaluation:
     """Caption every example and score against all its captions.
@@ -73,7 +75,9 @@ def evaluate(
         leave=False,
         disable=not distributed.is_first(),
     ) as bar:
-        for batch, captions in caption_batches(model, pictures, batches, options, workers):
+        for batch, captions in caption_batches(
+            model, pictures, batches, options, workers=workers, precision=precision
+        ):
             for index, best in zip(batch, captions, strict=True):
                 found[examples[index].id] = best[0]
             bar.update(len(batch))
@@ -92,7 +96,9 @@ def caption_batches(
     pictures: Pictures,
     batches: Sequence[Sequence[int]],
     options: DecodingOptions,
+    *,
     workers: int = 0,
+    precision: str = "float32",
 ) -> Iterator[tuple[Sequence[int], list[list[Hypothesis]]]]:
     """Load, encode and decode batch by batch; yields the indices and per picture its captions."""
     device = model.output_bias.device
@@ -108,10 +114,11 @@ def caption_batches(
     model.eval()
     try:
         for batch, loaded in zip(batches, loader, strict=True):
-            with torch.inference_mode():
+            with torch.inference_mode(), products_in(precision, device):
                 values = loaded.to(device, model.output_bias.dtype, non_blocking=True)
                 features = values if pictures.are_features else model.encoder(values)
-            yield batch, decode(model, features, options)
+                found = decode(model, features, options)
+            yield batch, found
     finally:
         model.train(was_training)
 

@@ -1,13 +1,13 @@
-"""How training steps: its options, learning rates, weight decay and number format; no loop."""
+"""How training steps: its options, learning rates and weight decay; no loop."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
+from .devices import PRECISIONS
 from .errors import InputError
 from .options import check_at_least, check_share, option
 
@@ -26,7 +26,7 @@ class TrainingOptions:
     patience: int = option(4, "epochs without a better validation score before stopping")
     beam_size: int = option(3, "beam size of the validation captions")
     precision: str = option(
-        "auto", "auto: bfloat16 where the device has it", choices=("auto", "float32", "bfloat16")
+        "auto", "auto: bfloat16 where the device multiplies it fast", choices=PRECISIONS
     )
     seed: int = option(0, "seed of weights, dropout and order")
 
@@ -59,17 +59,6 @@ def parameter_groups(model: nn.Module, options: TrainingOptions) -> list[dict[st
             if parameters:
                 groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
     return groups
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """bfloat16 or float32; "auto" takes bfloat16 on GPUs that have it and on CPUs with AMX."""
-    if name == "auto":
-        if device.type == "cuda":
-            name = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-        else:
-            has_amx = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
-            name = "bfloat16" if has_amx else "float32"
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def rate_share(warmup: float, steps: int) -> Callable[[int], float]:

@@ -23,9 +23,10 @@ from tqdm import tqdm
 
 from . import distributed
 from .batches import Batch
+from .devices import products_in
 from .errors import InputError, Interrupted
 from .losses import Loss
-from .optimization import TrainingOptions, choose_precision, parameter_groups, rate_share
+from .optimization import TrainingOptions, parameter_groups, rate_share
 from .runs import write_whole
 
 BAD_STEPS = 3  # so many gradients in a row that are not finite end the training
@@ -137,7 +138,7 @@ def fit(
     Raises Interrupted on SIGINT or SIGTERM once "last" is saved, FloatingPointError when the
     gradient stays without a finite value; what was saved before is kept.
     """
-    optimizer = AdamW(parameter_groups(model, options))
+    optimizer = AdamW(parameter_groups(model, options), fused=True)
     schedule = LambdaLR(optimizer, rate_share(options.warmup, steps_per_epoch * options.epochs))
     torch.manual_seed(options.seed + distributed.rank())
     parallel = model
@@ -223,8 +224,7 @@ def _step(session: _Session, batch: Batch) -> tuple[Loss, bool]:
 
     The loss returned is of the whole batch, of which each process has its share.
     """
-    precision = choose_precision(session.options.precision, session.device)
-    with torch.autocast(session.device.type, precision, enabled=precision != torch.float32):
+    with products_in(session.options.precision, session.device):
         loss: Loss = session.model(batch)
     values = torch.stack([loss.value.detach(), *loss.parts.values()]).float()
     sums = distributed.total(torch.cat([torch.ones_like(values[:1]), values]) * loss.count)

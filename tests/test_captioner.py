@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from test_checkpoint import sign
 
 from captioner import Caption, Captioner, DecodingOptions, InputError
-from captioner.captioner import pick_device, restore
+from captioner.captioner import restore
 from captioner.checkpoint import load
 
 
@@ -291,17 +291,16 @@ def test_a_run_or_a_checkpoint_anywhere(run, pictures, tmp_path, monkeypatch):
     assert Captioner.from_pretrained(".").vocabulary.words
 
 
-def test_device():
-    assert pick_device("cpu") == torch.device("cpu")
-    there = "cuda" if torch.cuda.is_available() else "cpu"
-    assert pick_device(None).type == there
-    for wrong in ("abacus", "meta", "mps:0"):
-        with pytest.raises(InputError, match=f"device must be cpu, cuda or cuda:N, got '{wrong}'"):
-            pick_device(wrong)
-    for wrong in ("cuda:99", "cpu:x"):
-        with pytest.raises(InputError, match=f"device '{wrong}' cannot be used: .") as caught:
-            pick_device(wrong)
-        assert "\n" not in str(caught.value)
+def test_precision(run, pictures):
+    exact = Captioner.from_pretrained(run, "cpu").caption(pictures)
+    half = Captioner.from_pretrained(run, "cpu", "bfloat16")
+    for one, other in zip(exact, half.caption(pictures), strict=True):
+        assert one.text == other.text and one.score != other.score
+        assert other.score == pytest.approx(one.score, abs=0.05)
+    scores = half.score(pictures, [caption.text for caption in exact])
+    assert scores == pytest.approx([caption.score for caption in exact], abs=0.05)
+    with pytest.raises(InputError, match="precision must be one of auto, float32, bfloat16, got"):
+        Captioner.from_pretrained(run, "cpu", "float16")
 
 
 def test_missing_checkpoint(tmp_path):

@@ -374,3 +374,70 @@ def test_building_moves_no_statistics():
 def test_pictures_must_have_32_pixels():
     with pytest.raises(InputError, match="image_size must be at least 32, got 31"):
         EncoderOptions(image_size=31)
+
+
+# ---- batch norms folded into convolutions -------------------------------------------------------
+
+
+def unlike_at_birth(encoder):
+    """Give every batch norm statistics and weights of its own."""
+    generator = torch.Generator().manual_seed(5)
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.weight, module.bias, module.running_mean, module.running_var):
+                drawn = torch.rand(values.shape, generator=generator)
+                values.data.copy_(drawn + 0.5)
+    return encoder
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("resnet18", 0),
+        ("mobilenet_v2", 0),
+        ("mobilenet_v3_small", 0),
+        ("efficientnet_b0", 0),
+        ("densenet121", 62),  # those that stand before their convolution
+        ("shufflenet_v2_x0_5", 0),
+        ("mnasnet0_5", 0),
+        ("regnet_y_400mf", 0),
+        ("googlenet", 0),
+        ("small_cnn", 5),  # those behind a pooling or what stands for one
+    ],
+)
+def test_folding_changes_nothing(name, left, picture):
+    encoder = unlike_at_birth(build_encoder(name)).eval()
+    with torch.no_grad():
+        expected, folded = encoder.layers(picture), encoder(picture)
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(folded, expected, rtol=1e-3, atol=1e-4 * scale)
+    norms = [m for m in encoder._folded().modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == left
+
+
+def test_the_folded_copy_follows_the_weights(tiny_encoder, picture):
+    encoder = tiny_encoder(0).eval()
+    with torch.inference_mode():
+        first = encoder(picture)
+        assert encoder._folded() is encoder._folded()
+    names = set(encoder.state_dict())
+    with torch.no_grad():
+        next(encoder.parameters()).mul_(2)
+        changed = encoder(picture)
+        assert not torch.allclose(changed, first)
+        torch.testing.assert_close(changed, encoder.layers(picture))
+    encoder.train()(picture)  # moves the statistics
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.eval()(picture), encoder.layers(picture))
+    encoder.load_state_dict(tiny_encoder(0, seed=1).state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(picture), encoder.layers(picture))
+    assert set(encoder.state_dict()) == names
+
+
+def test_gradients_flow_through_the_layers_themselves(tiny_encoder, picture):
+    encoder = tiny_encoder(0).eval()
+    with torch.no_grad():
+        encoder(picture)
+    encoder(picture).sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())

@@ -23,7 +23,7 @@ from captioner import batches, checkpoint, demo, evaluation, optimization, train
 from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError, Interrupted
 from captioner.losses import Loss
-from captioner.optimization import TrainingOptions, choose_precision, parameter_groups
+from captioner.optimization import TrainingOptions, parameter_groups
 from captioner.training import fit
 
 CPU = torch.device("cpu")
@@ -183,14 +183,6 @@ def test_parameter_groups_of_a_model_with_a_frozen_encoder():
     model.encoder = Encoder("small_cnn", SmallCNN(8), trained_from=3)
     rates = [group["lr"] for group in parameter_groups(model, OPTIONS)]
     assert rates == [OPTIONS.learning_rate] * 2 + [OPTIONS.encoder_learning_rate] * 2
-
-
-def test_precision(monkeypatch):
-    assert choose_precision("float32", CPU) is torch.float32
-    assert choose_precision("bfloat16", CPU) is torch.bfloat16
-    for there, chosen in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda there=there: {"amx_bf16": there})
-        assert choose_precision("auto", CPU) is chosen
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

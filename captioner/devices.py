@@ -1,0 +1,47 @@
+"""Which device computes, and in which number format."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from .errors import InputError
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """The device named, or CUDA where there is one, or the CPU."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if str(device).partition(":")[0] not in ("cpu", "cuda"):
+        raise InputError(f"device must be cpu, cuda or cuda:N, got {str(device)!r}")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from error
+    return chosen
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """bfloat16 or float32; "auto" takes bfloat16 where the device multiplies it faster.
+
+    Those are GPUs that have it, and CPUs with AMX or AVX512-BF16.
+    """
+    if name not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
+    if name == "auto":
+        if device.type == "cuda":
+            name = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        else:
+            able = torch.cpu.get_capabilities()
+            fast = able.get("amx_bf16", False) or able.get("avx512_bf16", False)
+            name = "bfloat16" if fast else "float32"
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def products_in(name: str, device: torch.device) -> AbstractContextManager[object]:
+    """Inside, matrix products and convolutions work in the precision called `name`."""
+    precision = pick_precision(name, device)
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
