@@ -14,8 +14,9 @@ from captioner.data import READERS, split_name
 from captioner.devices import PRECISIONS
 from captioner.errors import InputError, run_command
 from captioner.evaluation import Evaluation, evaluate
-from captioner.features import WORKERS, PictureFiles
+from captioner.features import PictureFiles
 from captioner.filters import DecodingOptions
+from captioner.loading import WORKERS
 from captioner.options import add_options, check_at_least, from_arguments, option
 from captioner.runs import CHECKPOINTS, fingerprint, load_data, write_whole
 
@@ -30,7 +31,7 @@ class EvaluationOptions:
     format: str | None = option(None, "force the layout of the folder", choices=tuple(READERS))
     output: Path | None = option(None, "folder for captions.json and scores.json")
     batch_size: int = option(64, "pictures captioned at once")
-    workers: int = option(WORKERS, "processes that open pictures")
+    workers: int = option(WORKERS, "threads that load ahead")
     cache: Path = option(CHECKPOINTS / ".cache", "folder of the demo pictures")
     device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
     precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)

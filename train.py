@@ -1,27 +1,26 @@
 """Train a captioning model: python train.py --help."""
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from captioner import checkpoint, demo, distributed, metrics
-from captioner.batches import Batch, Pictures, TrainingBatches, encode_captions, epoch_order
+from captioner.batches import Batch, Pictures, encode_captions, epoch_order, pad_captions
 from captioner.captioning import CaptioningModel, ModelOptions, build_model
 from captioner.data import READERS, CaptionData, Example
 from captioner.devices import pick_device
 from captioner.encoders import SMALL_CNN, EncoderOptions, build_encoder
-from captioner.errors import InputError, leave_signals_to_parent, run_command
+from captioner.errors import InputError, run_command
 from captioner.evaluation import Evaluation, evaluate
-from captioner.features import WORKERS, PictureFiles, cached_features
+from captioner.features import PictureFiles, cached_features
 from captioner.filters import DecodingOptions
 from captioner.heatmaps import save_heatmap
 from captioner.images import Transform, load_image
+from captioner.loading import WORKERS, load_ahead
 from captioner.optimization import TrainingOptions
 from captioner.options import add_options, check_at_least, from_arguments, option
 from captioner.runs import CHECKPOINTS, claim, describe, load_data, open_run, run_folder
@@ -53,7 +52,7 @@ class DataOptions:
     data: Path | None = option(None, "data folder; the generated demo data unless given")
     format: str | None = option(None, "force the layout of the folder", choices=tuple(READERS))
     min_count: int = option(5, "words that occur less often in training captions are <unk>")
-    workers: int = option(WORKERS, "processes that open pictures")
+    workers: int = option(WORKERS, "threads that load ahead")
     cache: Path = option(CHECKPOINTS / ".cache", "folder of feature maps and demo pictures")
 
     def __post_init__(self) -> None:
@@ -220,15 +219,12 @@ def train(job: Job) -> Progress:
 
     def batches(epoch: int, first: int) -> Iterable[Batch]:
         mine = [batch[rank::world] for batch in order(epoch)[first:]]
-        workers = 0 if job.pictures.are_features else job.options["data"].workers
-        return DataLoader(
-            TrainingBatches(job.pictures, ids, captions, mine),
-            batch_size=None,
-            num_workers=workers,
-            worker_init_fn=leave_signals_to_parent,
-            generator=torch.Generator(),  # the global one goes on as it would without a pause
-            pin_memory=job.device.type == "cuda",
-        )
+        return load_ahead(load, mine, job.options["data"].workers)
+
+    def load(indices: Sequence[int]) -> Batch:
+        tokens = pad_captions([captions[i] for i in indices])
+        batch = job.pictures.batch(indices, [ids[i] for i in indices], tokens)
+        return batch.pin_memory() if job.device.type == "cuda" else batch
 
     def save(name: str, training_state: dict[str, Any], scores: dict[str, float]) -> None:
         weights = job.model.state_dict()
@@ -251,7 +247,10 @@ def train(job: Job) -> Progress:
 
 def evaluate_held_out(job: Job) -> Evaluation:
     """Caption and score the val split with the model as it is now."""
-    pictures = replace(job.pictures, load=partial(load_from, job.pictures.load, len(job.training)))
+    first = len(job.training)
+    pictures = replace(
+        job.pictures, load=lambda indices: job.pictures.load([first + i for i in indices])
+    )
     return evaluate(
         job.model,
         job.vocabulary,
@@ -261,13 +260,6 @@ def evaluate_held_out(job: Job) -> Evaluation:
         workers=job.options["data"].workers,
         shapes=demo.read_shapes(job.data.root, "val"),
     )
-
-
-def load_from(
-    load: Callable[[Sequence[int]], torch.Tensor], first: int, indices: Sequence[int]
-) -> torch.Tensor:
-    """What `load` gives for indices counted from `first`; loader workers can be sent this."""
-    return load([first + i for i in indices])
 
 
 def finish(job: Job, progress: Progress) -> None:

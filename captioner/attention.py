@@ -22,6 +22,8 @@ def additive_energies(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
     section 3.1.2, after Bahdanau et al. 2015; halved because tanh(x / 2) = 2 sigmoid(x) - 1, and
     a sigmoid takes a fifth of the time of a tanh on a CPU.
     """
+    if torch.compiler.is_compiling():  # a compiler fuses it all into one loop
+        return torch.sigmoid(keys[:, None] + queries[:, :, None]).mul(2 * weight).sum(-1)
     return _Energies.apply(queries, keys, 2 * weight)
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from .data import Example
 from .errors import InputError
@@ -74,27 +73,6 @@ class Pictures:
             images=None if self.are_features else pictures,
             features=pictures if self.are_features else None,
         )
-
-
-class TrainingBatches(Dataset[Batch]):
-    """The batches of one epoch, item by item, so that loader workers each make whole batches."""
-
-    def __init__(
-        self,
-        pictures: Pictures,
-        ids: Sequence[int | str],
-        captions: Sequence[list[list[int]]],
-        order: Sequence[Sequence[int]],
-    ) -> None:
-        self.pictures, self.ids, self.captions, self.order = pictures, ids, captions, order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, item: int) -> Batch:
-        indices = self.order[item]
-        tokens = pad_captions([self.captions[i] for i in indices])
-        return self.pictures.batch(indices, [self.ids[i] for i in indices], tokens)
 
 
 def encode_captions(examples: Sequence[Example], vocabulary: Vocabulary) -> list[list[list[int]]]:

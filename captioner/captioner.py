@@ -20,6 +20,7 @@ from .errors import InputError
 from .evaluation import caption_batches
 from .filters import DecodingOptions
 from .images import Picture, Transform, load_image
+from .loading import WORKERS
 from .options import from_dict
 from .text import Vocabulary, join_words, split_words
 
@@ -124,14 +125,14 @@ class Captioner:
             return self.caption([pictures], batch_size=batch_size, **options)[0]
         decoding = from_dict(DecodingOptions, options)
         source = Pictures(
-            lambda indices: torch.stack([self.transform(load_image(pictures[i])) for i in indices]),
+            lambda indices: self.transform.batch([load_image(pictures[i]) for i in indices]),
             are_features=False,
         )
         batches = _batches(len(pictures), batch_size)
         return [
             self._caption(hypotheses, pictures[index])
             for batch, found in caption_batches(
-                self.model, source, batches, decoding, precision=self.precision
+                self.model, source, batches, decoding, workers=WORKERS, precision=self.precision
             )
             for index, hypotheses in zip(batch, found, strict=True)
         ]
@@ -191,7 +192,7 @@ class Captioner:
         for batch in batches:
             rows = [[[start, *self.vocabulary.encode(sentences[i]), end]] for i in batch]
             tokens = pad_captions(rows).to(self.device)
-            images = torch.stack([self.transform(load_image(pictures[i])) for i in batch])
+            images = self.transform.batch([load_image(pictures[i]) for i in batch])
             with torch.inference_mode(), products_in(self.precision, self.device):
                 features = self.model.encoder(images.to(self.device))
                 log_probs = score_captions(self.model, features, tokens, decoding)  # (B, 1, T)

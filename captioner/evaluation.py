@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from . import distributed, metrics
@@ -18,8 +16,8 @@ from .data import Example
 from .decoding import Hypothesis, decode
 from .demo import Shape
 from .devices import products_in
-from .errors import leave_signals_to_parent
 from .filters import DecodingOptions
+from .loading import load_ahead
 from .pointing import Pointing, pointing
 from .text import Vocabulary, join_words
 
@@ -102,18 +100,15 @@ def caption_batches(
 ) -> Iterator[tuple[Sequence[int], list[list[Hypothesis]]]]:
     """Load, encode and decode batch by batch; yields the indices and per picture its captions."""
     device = model.output_bias.device
-    loader = DataLoader(
-        _Loads(pictures, batches),
-        batch_size=None,
-        num_workers=0 if pictures.are_features else workers,
-        worker_init_fn=leave_signals_to_parent,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # else it would draw from the caller's
-    )
+
+    def load(batch: Sequence[int]) -> torch.Tensor:
+        loaded = pictures.load(batch)
+        return loaded.pin_memory() if device.type == "cuda" else loaded
+
     was_training = model.training
     model.eval()
     try:
-        for batch, loaded in zip(batches, loader, strict=True):
+        for batch, loaded in zip(batches, load_ahead(load, batches, workers), strict=True):
             with torch.inference_mode(), products_in(precision, device):
                 values = loaded.to(device, model.output_bias.dtype, non_blocking=True)
                 features = values if pictures.are_features else model.encoder(values)
@@ -121,19 +116,6 @@ def caption_batches(
             yield batch, found
     finally:
         model.train(was_training)
-
-
-class _Loads(Dataset[Tensor]):
-    """Whole batches of pictures or features by number, for loader workers."""
-
-    def __init__(self, pictures: Pictures, batches: Sequence[Sequence[int]]) -> None:
-        self.pictures, self.batches = pictures, batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, item: int) -> Tensor:
-        return self.pictures.load(self.batches[item])
 
 
 def _pointing(

@@ -17,33 +17,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .encoders import Encoder
 from .errors import InputError
 from .images import Transform, load_image
+from .loading import load_ahead
 
 FORMAT = 1
-# Loader processes that help: two cores are busy with the network, and lose by a third program.
-WORKERS = max(0, min(4, (os.cpu_count() or 1) - 2))
 
 
-class PictureFiles(Dataset[Tensor]):
+class PictureFiles:
     """Pictures by index, opened and transformed to (3, S, S)."""
 
     def __init__(self, paths: Sequence[Path], transform: Transform) -> None:
         self.paths, self.transform = paths, transform
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.transform(load_image(self.paths[index]))
-
     def load(self, indices: Sequence[int]) -> Tensor:
-        """Several pictures as (B, 3, S, S)."""
-        return torch.stack([self[i] for i in indices])
+        """The pictures at `indices` as (B, 3, S, S)."""
+        return self.transform.batch([load_image(self.paths[i]) for i in indices])
 
 
 class FeatureCache:
@@ -109,17 +101,13 @@ def _compute(
     workers: int,
     batch_size: int,
 ) -> None:
-    loader = DataLoader(
-        PictureFiles(paths, transform),
-        batch_size=batch_size,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-    )
+    batches = [range(len(paths))[i : i + batch_size] for i in range(0, len(paths), batch_size)]
+    load = PictureFiles(paths, transform).load
     encoder.eval()
     bar = tqdm(total=len(paths), desc="features", unit="picture")
     with torch.inference_mode(), bar, file.open("wb") as maps:  # a full disk kills a writing mmap
-        for images in loader:
-            features = encoder(images.to(device, non_blocking=True)).permute(0, 2, 3, 1)
+        for images in load_ahead(load, batches, workers):
+            features = encoder(images.to(device)).permute(0, 2, 3, 1)
             values = features.half().cpu().numpy()
             if not np.isfinite(values).all():
                 raise InputError(f"{encoder.name} gives features that half precision cannot hold")

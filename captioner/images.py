@@ -7,7 +7,7 @@ Shapes: `H, W` pixels of the picture, `S` side of the square the encoder sees.
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,10 +92,18 @@ class Transform:
             raise InputError(f"expected an RGB picture, got mode {image.mode}; use load_image")
         if image.size != (self.size, self.size):
             image = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (3, S, S) uint8, a view
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        scaled = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-        return scaled.div_(255).sub_(mean).div_(std)
+        pixels = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")  # (3, S, S)
+        mean, std = (
+            np.array(values, np.float32).reshape(3, 1, 1) for values in (self.mean, self.std)
+        )
+        pixels /= 255
+        pixels -= mean
+        pixels /= std
+        return torch.from_numpy(pixels)
+
+    def batch(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Several pictures as (B, 3, S, S)."""
+        return torch.from_numpy(np.stack([self(image).numpy() for image in images]))
 
 
 def _from_file(path: Path) -> Image.Image:

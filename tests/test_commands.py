@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +24,12 @@ import train
 from captioner import Captioner, demo
 from captioner import __main__ as commands
 from captioner.encoders import SmallCNN
-from captioner.errors import InputError, Interrupted, leave_signals_to_parent, run_command
+from captioner.errors import InputError, Interrupted, run_command
 
 ROOT = Path(__file__).parents[1]
 
 LAUNCHER = """
-import json, multiprocessing, os, runpy, signal, sys
+import json, os, runpy, signal, sys
 
 jobs = json.load(open(sys.argv[1]))
 import matplotlib.figure, nltk, safetensors.torch
@@ -38,13 +37,13 @@ import captioner.captioner, evaluate
 
 def interrupt_first_batch():
     from captioner import batches
-    load = batches.TrainingBatches.__getitem__
+    load = batches.Pictures.batch
 
-    def loaded(self, item):
+    def loaded(self, *args):
         os.kill(os.getpid(), signal.SIGTERM)
-        return load(self, item)
+        return load(self, *args)
 
-    batches.TrainingBatches.__getitem__ = loaded
+    batches.Pictures.batch = loaded
 
 for number, job in enumerate(jobs):
     child = os.fork()
@@ -66,8 +65,6 @@ for number, job in enumerate(jobs):
             end = 0
         except SystemExit as ended:
             end = ended.code
-        if multiprocessing.active_children():
-            end = "workers are left, for which Python waits as it ends"
         if job["ends by itself"]:
             sys.exit(end)
         if isinstance(end, str):  # what Python does, but for a second or two with torch in it
@@ -415,33 +412,6 @@ def test_how_a_command_ends(error, code, said, capsys):
     with pytest.raises(SystemExit) as ended:
         run_command(main)
     assert ended.value.code == code and capsys.readouterr().err == said
-
-
-def test_nothing_that_the_error_held_is_alive_at_the_exit():
-    """Else loaders would be, and the workers that Python waits for as it ends."""
-    held = []
-
-    def main():
-        loader = SmallCNN(8)
-        held.append(weakref.ref(loader))
-        raise InputError("wrong")
-
-    with pytest.raises(SystemExit) as ended:
-        run_command(main)
-    assert held[0]() is None and ended.value.code == "error: wrong"
-
-
-def test_a_worker_outlives_signals_but_not_for_ever():
-    names = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(name) for name in names]
-    try:
-        leave_signals_to_parent(0)
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert 0 < signal.alarm(0) <= 10
-    finally:
-        for name, handler in zip(names, before, strict=True):
-            signal.signal(name, handler)
 
 
 def test_bugs_are_shown_as_they_are():

@@ -29,15 +29,15 @@ from captioner import batches, distributed, evaluation
 from captioner.errors import Interrupted
 
 rank, options = os.environ["RANK"], sys.argv[1:]
-caption_batches, load = evaluation.caption_batches, batches.TrainingBatches.__getitem__
+caption_batches, load = evaluation.caption_batches, batches.Pictures.batch
 captioned, loaded = [], []
 
-def counted_captions(model, pictures, chosen, *rest):
+def counted_captions(model, pictures, chosen, *rest, **options):
     captioned.append([index for batch in chosen for index in batch])
-    return caption_batches(model, pictures, chosen, *rest)
+    return caption_batches(model, pictures, chosen, *rest, **options)
 
-def counted_load(self, item):
-    batch = load(self, item)
+def counted_load(self, *args):
+    batch = load(self, *args)
     loaded.append(list(batch.ids))
     if "stopped" in options and rank == "1" and len(loaded) == 3:
         os.kill(os.getpid(), signal.SIGTERM)  # one of the two gets the signal
@@ -45,7 +45,7 @@ def counted_load(self, item):
 
 train.draw_heatmaps = lambda job, result: None  # they take a second
 evaluation.caption_batches = counted_captions
-batches.TrainingBatches.__getitem__ = counted_load
+batches.Pictures.batch = counted_load
 
 with distributed.process_group(torch.device("cpu")):
     distributed.process_group = lambda device: nullcontext()  # joined once for all that follows

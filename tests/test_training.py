@@ -2,13 +2,9 @@
 
 import json
 import math
-import multiprocessing
 import os
-import pickle
 import signal
-import subprocess
 import threading
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,10 +12,9 @@ import pytest
 import tiny
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 import train
-from captioner import batches, checkpoint, demo, evaluation, optimization, training
+from captioner import batches, checkpoint, demo, optimization
 from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError, Interrupted
 from captioner.losses import Loss
@@ -442,15 +437,15 @@ def work(tmp_path, tmp_path_factory, monkeypatch):
 
 def interrupt_at(step, signum, monkeypatch):
     """Send a signal while batch `step` (from 1, over all epochs) is loaded."""
-    load, count = batches.TrainingBatches.__getitem__, [0]
+    load, count = batches.Pictures.batch, [0]
 
-    def loaded(self, item):
+    def loaded(self, *args):
         count[0] += 1
         if count[0] == step:
             os.kill(os.getpid(), signum)
-        return load(self, item)
+        return load(self, *args)
 
-    monkeypatch.setattr(batches.TrainingBatches, "__getitem__", loaded)
+    monkeypatch.setattr(batches.Pictures, "batch", loaded)
 
 
 def assert_same_run(left, right):
@@ -513,43 +508,6 @@ def test_resume_is_exact_with_a_frozen_encoder_and_twice(work, monkeypatch):
     weights = checkpoint.load(straight).weights
     for key, value in torch.load("encoder.pth").items():
         assert torch.equal(weights[f"encoder.layers.{key}"], value)
-
-
-@pytest.mark.parametrize(("module", "name"), [(training, "_step"), (evaluation, "decode")])
-def test_signals_to_the_whole_group_of_processes(work, monkeypatch, module, name):
-    """As Ctrl-C and batch systems send them: workers go on until all is saved."""
-    function, others = getattr(module, name), multiprocessing.active_children()
-
-    def interrupted(*args):
-        (worker,) = set(multiprocessing.active_children()).difference(others)
-        pids = [str(process) for process in (worker.pid, os.getpid())]
-        subprocess.run(["kill", "-INT", pids[0]], check=True)
-        subprocess.run(["kill", "-TERM", *pids], check=True)  # not from the worker's parent
-        time.sleep(0.2)
-        monkeypatch.setattr(module, name, function)
-        return function(*args)
-
-    straight = work("straight", *FOUR)
-    monkeypatch.setitem(evaluation.evaluate.__kwdefaults__, "batch_size", 1)  # more to load
-    monkeypatch.setattr(module, name, interrupted)
-    with pytest.raises(Interrupted, match="SIGTERM"):
-        work("stopped", *FOUR, "--workers", "1")
-    assert set(multiprocessing.active_children()) <= set(others)
-    assert_same_run(work("stopped", *FOUR, "--resume"), straight)
-
-
-def test_workers_may_be_started_in_any_way(work, monkeypatch):
-    """Where processes are spawned, as on macOS, what workers need is sent to them."""
-    sent = []
-
-    def loader(dataset, **options):
-        sent.append(pickle.dumps((dataset, options.get("worker_init_fn"))))
-        return DataLoader(dataset, **options)
-
-    for module in (train, evaluation):
-        monkeypatch.setattr(module, "DataLoader", loader)
-    work("run")
-    assert len(sent) == 5  # two epochs of two, and the end
 
 
 def test_workers_change_nothing(work):

@@ -1,0 +1,39 @@
+"""Loading ahead: the next batches are read by threads while the present one is computed.
+
+Threads suffice, since Pillow and numpy let go of Python's lock while they work; nothing that is
+loaded here may use torch's own threads, which belong to the computation.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+WORKERS = max(1, min(16, (os.cpu_count() or 1) - 1))
+
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
+
+
+def load_ahead(
+    load: Callable[[Item], Loaded], items: Iterable[Item], workers: int
+) -> Iterator[Loaded]:
+    """load(item) of each item, in their order, `workers` of them loaded ahead of what is asked for.
+
+    workers 0 loads each when it is asked for. What `load` raises is raised in its item's place.
+    """
+    if workers == 0:
+        yield from map(load, items)
+        return
+    waiting: deque[Future[Loaded]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            waiting.append(pool.submit(load, item))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
