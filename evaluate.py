@@ -35,6 +35,7 @@ class EvaluationOptions:
     cache: Path = option(CHECKPOINTS / ".cache", "folder of the demo pictures")
     device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
     precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
+    compile: bool = option(False, "fuse the steps of decoding with torch.compile")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.data is None and fingerprint(data) != read.config["data"]["fingerprint"]:
         print("note: pictures, splits or captions have changed since the model was trained")
     examples = data.split(split)
-    captioner = Captioner.from_checkpoint(read, options.device, options.precision)
+    captioner = Captioner.from_checkpoint(read, options.device, options.precision, options.compile)
     folder = options.output or default_output(read.path, split)
     try:
         folder.mkdir(parents=True, exist_ok=True)  # before the work, not after it

@@ -23,6 +23,7 @@ class CaptionOptions:
     batch_size: int = option(32, "pictures captioned at once")
     device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
     precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
+    compile: bool = option(False, "fuse the steps of decoding with torch.compile")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")
@@ -64,7 +65,9 @@ def caption_pictures(
     pictures: Sequence[Path], options: CaptionOptions, decoding: DecodingOptions
 ) -> None:
     """One line per caption: the picture, a tab, the text; alternatives below their best."""
-    captioner = Captioner.from_pretrained(options.checkpoint, options.device, options.precision)
+    captioner = Captioner.from_pretrained(
+        options.checkpoint, options.device, options.precision, options.compile
+    )
     if options.heatmap and not captioner.model.options.attention:
         raise InputError(f"{options.checkpoint} has no attention, so --heatmap has nothing to show")
     stems = Counter(picture.stem for picture in pictures)

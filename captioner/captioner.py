@@ -11,7 +11,7 @@ import torch
 from . import checkpoint as checkpoints
 from . import heatmaps
 from .batches import Pictures, pad_captions
-from .captioning import CaptioningModel, ModelOptions, build_model
+from .captioning import CaptioningModel, ModelOptions, build_model, compile_steps
 from .checkpoint import Checkpoint
 from .decoding import Hypothesis, score_captions
 from .devices import pick_device, pick_precision, products_in
@@ -80,14 +80,16 @@ class Captioner:
         path: str | Path,
         device: str | torch.device | None = None,
         precision: str = "float32",
+        compile: bool = False,
     ) -> "Captioner":
         """The best checkpoint of a run, or the checkpoint, at `path`; nothing else is needed.
 
         device None picks CUDA where there is one. precision: "float32", "bfloat16", which is
         faster where the device has it and may change a word now and then, or "auto", which takes
-        bfloat16 there. Raises InputError for a missing, damaged or foreign checkpoint.
+        bfloat16 there. compile: fuse the steps of decoding with torch.compile, which the first
+        captions wait for. Raises InputError for a missing, damaged or foreign checkpoint.
         """
-        return cls.from_checkpoint(checkpoints.load(path), device, precision)
+        return cls.from_checkpoint(checkpoints.load(path), device, precision, compile)
 
     @classmethod
     def from_checkpoint(
@@ -95,10 +97,14 @@ class Captioner:
         checkpoint: Checkpoint,
         device: str | torch.device | None = None,
         precision: str = "float32",
+        compile: bool = False,
     ) -> "Captioner":
         """The same from a checkpoint that is already read."""
         model, transform = restore(checkpoint)
-        return cls(model.to(pick_device(device)), checkpoint.vocabulary, transform, precision)
+        model.to(pick_device(device))
+        if compile:
+            compile_steps(model)
+        return cls(model, checkpoint.vocabulary, transform, precision)
 
     @property
     def device(self) -> torch.device:

@@ -71,17 +71,30 @@ class ShowAndTell(nn.Module):
 
     def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
         picture = self.picture(features.mean((2, 3)))
-        _, (hidden, cell) = self.lstm(self.dropout(picture)[:, None])
-        return {}, {"hidden": hidden[0], "cell": cell[0]}
+        zeros = picture.new_zeros(len(picture), self.lstm.hidden_size)
+        hidden, cell = self._advance(self._input_gates(picture), zeros, zeros.float())
+        memory = {}
+        if reads * len(features) > len(self.embedding.weight):
+            memory["word_gates"] = self._input_gates(self.embedding.weight)  # (V, 4H)
+        return memory, {"hidden": hidden, "cell": cell}
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, None]:
-        words = self.embedding(tokens)[:, None]
-        _, (hidden, cell) = self.lstm(words, (state["hidden"][None], state["cell"][None]))
-        return (
-            word_scores(self, self._output(hidden[0])),
-            {"hidden": hidden[0], "cell": cell[0]},
-            None,
-        )
+        if "word_gates" in memory:
+            gates = memory["word_gates"][tokens]
+        else:
+            gates = self._input_gates(self.embedding(tokens))
+        hidden, cell = self._advance(gates, state["hidden"], state["cell"])
+        scores = word_scores(self, self._output(hidden))
+        return scores, {"hidden": hidden, "cell": cell}, None
+
+    def _input_gates(self, inputs: Tensor) -> Tensor:
+        weight, _, bias, _ = self.lstm.all_weights[0]
+        return F.linear(inputs, weight, bias)
+
+    def _advance(self, gates: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """A step of `lstm`, which itself would arrange its weights anew at every step."""
+        _, weight, _, bias = self.lstm.all_weights[0]
+        return lstm_cell(gates + F.linear(hidden, weight, bias), cell)
 
     def _output(self, hidden: Tensor) -> Tensor:
         return self.dropout(torch.tanh(self.project(self.dropout(hidden))))
@@ -117,7 +130,7 @@ class ShowAttendAndTell(nn.Module):
         self.key = nn.Linear(channels, options.attention_size)
         self.energy = nn.Parameter(torch.empty(options.attention_size))
         nn.init.uniform_(self.energy, -(options.attention_size**-0.5), options.attention_size**-0.5)
-        # The LSTM's four gates (input, forget, output, candidate) come in three parts: what the
+        # The LSTM's four gates (input, forget, candidate, output) come in three parts: what the
         # words decide, known beforehand; what the hidden state decides, with the attention's
         # query; what the context decides, with its part of the output layer.
         self.word_gates = nn.Linear(embedding, 4 * hidden)
@@ -190,12 +203,8 @@ class ShowAttendAndTell(nn.Module):
         attention = torch.softmax(energies, dim=-1)  # (B, K, P)
         context = torch.sigmoid(self.gate(hidden)) * read_context(attention)
         context_gates, context = context.split(self.of_context, dim=-1)
-        gates = (word_gates + hidden_gates + context_gates).float()
-        size = cell.shape[-1]
-        enter, forget, leave = torch.sigmoid(gates[..., : 3 * size]).chunk(3, dim=-1)
-        cell = forget * cell + enter * torch.tanh(gates[..., 3 * size :])
-        hidden = leave * torch.tanh(cell)
-        return hidden.to(word_gates.dtype), cell, context, attention
+        hidden, cell = lstm_cell(word_gates + hidden_gates + context_gates, cell)
+        return hidden, cell, context, attention
 
     def _output(self, words: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
         """Deep output from previous word, hidden state and context (its part); equation 7."""
@@ -255,12 +264,35 @@ def build_model(encoder: Encoder, vocabulary_size: int, options: ModelOptions) -
     )
 
 
+def compile_steps(model: CaptioningModel) -> CaptioningModel:
+    """Let torch.compile fuse the small operations of `step`, on CUDA into one graph; returns it.
+
+    The first captions of each shape then take some seconds more. Needs a C++ compiler on a CPU.
+    """
+    mode = "reduce-overhead" if model.output_bias.is_cuda else None
+    model.step = torch.compile(model.step, mode=mode)  # type: ignore[method-assign, assignment]
+    return model
+
+
 def batch_features(model: CaptioningModel, batch: Batch) -> Tensor:
     """The batch's feature maps (B, D, h, w), by the encoder where it holds pictures."""
     if batch.features is not None:
         return batch.features.to(model.output_bias.dtype)
     assert batch.images is not None
     return model.encoder(batch.images)
+
+
+def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Gates (..., 4H) in torch's order and cell (..., H) -> hidden state and cell, in float32.
+
+    The hidden state comes in the precision of the gates. Hochreiter and Schmidhuber 1997, with
+    forget gates.
+    """
+    size, precision, gates = cell.shape[-1], gates.dtype, gates.float()
+    enter, forget = torch.sigmoid(gates[..., : 2 * size]).chunk(2, dim=-1)
+    cell = forget * cell + enter * torch.tanh(gates[..., 2 * size : 3 * size])
+    hidden = torch.sigmoid(gates[..., 3 * size :]) * torch.tanh(cell)
+    return hidden.to(precision), cell
 
 
 def word_scores(model: CaptioningModel, output: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def _rollout(
         scores = apply_filters(chosen, scores, words[:, :t])
         tokens = choose(scores, t).masked_fill(ended, PAD)
         log_probs.append(scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0])
-        maps.append(attention)
+        maps.append(_copy(attention))
         words[:, t] = tokens
         ended = ended | (tokens == END)
         if _check_now(features, t) and ended.all():
@@ -90,6 +90,11 @@ def _rollout(
     hypotheses = _collect(words[:, : t + 1], torch.stack(log_probs, 1), maps)
     ranked = [hypotheses[i : i + per_picture] for i in range(0, rows, per_picture)]
     return [sorted(group, key=lambda h: h.score, reverse=True) for group in ranked]
+
+
+def _copy(attention: Tensor | None) -> Tensor | None:
+    """A step that is a CUDA graph writes each map to the place of the one before."""
+    return None if attention is None else attention.clone()
 
 
 def _reads(options: DecodingOptions, hypotheses: int) -> int:
@@ -226,7 +231,7 @@ class _Trace:
         self.parents[t] = parents
         self.log_probs[t] = log_probs
         self.end_log_probs[t] = end_log_probs
-        self.attention.append(attention)
+        self.attention.append(_copy(attention))
 
 
 def _backtrack(

@@ -39,14 +39,25 @@ class PictureFiles:
 
 
 class FeatureCache:
-    """Feature maps of a list of pictures, read from disk as they are asked for."""
+    """Feature maps of a list of pictures, read from disk as they are asked for.
+
+    Memory stays as it is however many are read: the file is not mapped, whose pages would count as
+    the program's own.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.maps = np.load(folder / "maps.npy", mmap_mode="r")
+        maps = np.load(folder / "maps.npy", mmap_mode="r")  # for its header
+        self.shape, self.dtype, self.first = maps.shape, maps.dtype, maps.offset
+        self.file = (folder / "maps.npy").open("rb", buffering=0)
 
     def load(self, indices: Sequence[int]) -> Tensor:
-        """Maps (B, D, h, w) of the pictures at `indices`, float16."""
-        return torch.from_numpy(self.maps[list(indices)]).permute(0, 3, 1, 2)
+        """Maps (B, D, h, w) of the pictures at `indices`, float16. Threads may call it at once."""
+        maps = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        for values, index in zip(maps, indices, strict=True):
+            place = self.first + index * values.nbytes
+            if os.preadv(self.file.fileno(), [values], place) != values.nbytes:
+                raise InputError(f"{self.file.name} is cut short; delete its folder")
+        return torch.from_numpy(maps).permute(0, 3, 1, 2)
 
 
 def cache_key(encoder: Encoder, transform: Transform, paths: Sequence[Path]) -> str:

@@ -198,7 +198,9 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
         leave=False,
     ) as bar:
         for batch in batches(progress.epoch, progress.batch):
-            loss, finite = _step(session, batch.to(session.device))
+            loss, finite = step(session.model, session.optimizer, batch.to(session.device), options)
+            if finite:
+                session.schedule.step()
             progress.bad = 0 if finite else progress.bad + 1
             if progress.bad == BAD_STEPS:
                 raise FloatingPointError(
@@ -219,24 +221,25 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
                 return
 
 
-def _step(session: _Session, batch: Batch) -> tuple[Loss, bool]:
+def step(
+    model: nn.Module, optimizer: AdamW, batch: Batch, options: TrainingOptions
+) -> tuple[Loss, bool]:
     """One optimizer step, skipped where the gradient is not finite, as is then returned.
 
     The loss returned is of the whole batch, of which each process has its share.
     """
-    with products_in(session.options.precision, session.device):
-        loss: Loss = session.model(batch)
+    with products_in(options.precision, batch.tokens.device):
+        loss: Loss = model(batch)
     values = torch.stack([loss.value.detach(), *loss.parts.values()]).float()
     sums = distributed.total(torch.cat([torch.ones_like(values[:1]), values]) * loss.count)
     words, means = sums[0], sums[1:] / sums[0]
     # Processes are averaged: each weighs as many words as it has, not one of world_size.
-    session.optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     (loss.value * (loss.count * distributed.world_size() / words)).backward()
-    norm = nn.utils.clip_grad_norm_(session.model.parameters(), session.options.clip)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
     finite = bool(norm.isfinite())
     if finite:
-        session.optimizer.step()
-        session.schedule.step()
+        optimizer.step()
     return Loss(means[0], int(words), dict(zip(loss.parts, means[1:], strict=True))), finite
 
 

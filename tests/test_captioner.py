@@ -292,13 +292,14 @@ def test_a_run_or_a_checkpoint_anywhere(run, pictures, tmp_path, monkeypatch):
 
 
 def test_precision(run, pictures):
-    exact = Captioner.from_pretrained(run, "cpu").caption(pictures)
+    """Captions may differ where two are about as likely; what a caption scores hardly does."""
+    exact = Captioner.from_pretrained(run, "cpu")
     half = Captioner.from_pretrained(run, "cpu", "bfloat16")
-    for one, other in zip(exact, half.caption(pictures), strict=True):
-        assert one.text == other.text and one.score != other.score
-        assert other.score == pytest.approx(one.score, abs=0.05)
-    scores = half.score(pictures, [caption.text for caption in exact])
-    assert scores == pytest.approx([caption.score for caption in exact], abs=0.05)
+    for one, other in ((exact, half), (half, exact)):
+        captions = one.caption(pictures)
+        scores = other.score(pictures, [caption.text for caption in captions])
+        assert scores != [caption.score for caption in captions]
+        assert scores == pytest.approx([caption.score for caption in captions], abs=0.05)
     with pytest.raises(InputError, match="precision must be one of auto, float32, bfloat16, got"):
         Captioner.from_pretrained(run, "cpu", "float16")
 

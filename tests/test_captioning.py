@@ -84,8 +84,7 @@ def show_attend_and_tell(model, features, caption):
         )
         embedded = model.embedding.weight[word]
         gates = gates + context_gates + model.word_gates.weight @ embedded + model.word_gates.bias
-        enter, forget, leave, candidate = gates.chunk(4)
-        hidden, cell = lstm_cell(torch.cat([enter, forget, candidate, leave]), cell)
+        hidden, cell = lstm_cell(gates, cell)
         mixed = embedded + model.output_hidden.weight @ hidden + model.output_hidden.bias
         output = torch.tanh(mixed + context_output)
         scores = model.embedding.weight @ output + model.output_bias

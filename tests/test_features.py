@@ -1,6 +1,5 @@
 """The feature cache: what it holds, when it is made anew, and what a run that dies leaves."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -76,16 +75,23 @@ def test_the_cache_holds_what_the_encoder_gives(tmp_path, paths, workers):
 
 
 def test_the_cache_is_mapped_not_read(tmp_path, paths):
-    maps = compute(tmp_path / "cache", paths).maps
-    assert isinstance(maps, np.memmap) and not maps.flags.writeable
-    assert maps.shape == (7, 2, 2, 16) and maps.dtype == np.float16
+    cache = compute(tmp_path / "cache", paths)
+    assert cache.shape == (7, 2, 2, 16) and cache.dtype == np.float16
+    (file,) = (tmp_path / "cache").rglob("maps.npy")
+    stored = torch.from_numpy(np.load(file)).permute(0, 3, 1, 2)
+    assert torch.equal(cache.load([6, 0, 3, 3]), stored[[6, 0, 3, 3]])
+    assert cache.load([]).shape == (0, 16, 2, 2)
+    os.truncate(file, file.stat().st_size - 1)
+    assert torch.equal(cache.load([5]), stored[[5]])
+    with pytest.raises(InputError, match=r"maps.npy is cut short; delete its folder"):
+        cache.load([6])
 
 
 def test_the_cache_is_computed_once(tmp_path, paths, monkeypatch):
     first = compute(tmp_path / "cache", paths)
     monkeypatch.setattr(features, "load_image", None)  # a second time would fail
     second = compute(tmp_path / "cache", paths)
-    assert np.array_equal(first.maps, second.maps)
+    assert torch.equal(first.load(range(7)), second.load(range(7)))
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
@@ -134,7 +140,6 @@ def test_a_broken_picture_leaves_no_half_cache(tmp_path, paths, workers):
     assert str(caught.value).startswith(f"'{paths[5]}': not a picture in any of the formats")
     assert "\n" not in str(caught.value)  # no traceback of a worker either
     traceback.clear_frames(caught.tb)  # lets go of the loader, and with it of the worker
-    assert multiprocessing.active_children() == []
     assert list((tmp_path / "cache").iterdir()) == []
     draw(paths[5], 5)
     assert_holds(compute(tmp_path / "cache", paths), paths)

@@ -1,0 +1,144 @@
+"""Captions per second of decoding from feature maps: python -m benchmarks.decode --help."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks import measure, textbook
+from benchmarks.setting import (
+    SIZES,
+    Sizes,
+    build,
+    draw_features,
+    forced,
+    picture_operations,
+    vary,
+    word_operations,
+)
+from captioner.captioning import CaptioningModel, compile_steps
+from captioner.decoding import decode
+from captioner.devices import products_in
+
+
+def main() -> None:
+    argv = measure.arguments(__doc__)
+    device = measure.device_of(argv)
+    for attention in (True, False):
+        compare(attention, device, argv.rounds, argv.compile)
+    if not argv.quick:
+        memory(device)
+        growth(device, argv.rounds)
+
+
+def captions_of(
+    model: CaptioningModel, features: Tensor, sizes: Sizes, precision: str
+) -> Callable[[], object]:
+    def work() -> object:
+        with products_in(precision, features.device):
+            return decode(model, features, forced(sizes))
+
+    return work
+
+
+def rows_of(features: Tensor) -> Tensor:
+    """Maps (B, D, h, w) as the textbook takes them, (B, P, D)."""
+    return features.flatten(2).mT.contiguous()
+
+
+def agree(model: CaptioningModel, decoder: textbook.Decoder, features: Tensor) -> None:
+    """The library's captions are the textbook's, word by word, and their scores to 1e-4."""
+    found = decode(model, features, forced(SIZES))
+    for (best, *_), picture in zip(found, rows_of(features), strict=True):
+        tokens, score = textbook.beam_search(
+            decoder, picture, SIZES.beams, SIZES.steps, SIZES.steps
+        )
+        if list(best.tokens) != tokens or abs(best.score - score) > 1e-4:
+            raise SystemExit(f"textbook and library disagree: {tokens} {score} and {best}")
+
+
+def compare(attention: bool, device: torch.device, rounds: int, compiled: bool) -> None:
+    model = build(SIZES, attention=attention, device=device)
+    decoder = textbook.with_weights_of(model)
+    batches = [1, SIZES.batch] if device.type == "cpu" else [1, 8, 64, 512]
+    features = draw_features(SIZES, max(batches), device)
+    agree(model, decoder, features[:8])
+    one = rows_of(features[:1])[0]
+    beams, steps = SIZES.beams, SIZES.steps
+    cases: dict[str, measure.Work] = {}
+    cases["textbook"] = lambda: textbook.beam_search(decoder, one, beams, steps, steps)
+    models = {"": model}
+    if compiled:
+        models[", compiled"] = compile_steps(copy.deepcopy(model))
+    for batch in batches:
+        for precision in ("float32", "bfloat16"):
+            for how, chosen in models.items():
+                name = f"library, batch {batch}, {precision}{how}"
+                cases[name] = captions_of(chosen, features[:batch], SIZES, precision)
+    product, operations = measure.matrix_limit(device)
+    times = measure.side_by_side({**cases, "limit": product}, rounds, device)
+    limit = operations / times.pop("limit")
+    words = beams * steps * word_operations(SIZES, attention)
+    each = picture_operations(SIZES, attention) + words
+    rows = []
+    for name, taken in times.items():
+        count = int(name.split("batch ")[1].split(",")[0]) if "batch" in name else 1
+        rate = count / taken
+        over = rate * times["textbook"]
+        rows.append([name, rate, 1000 * taken, over, measure.share(each * rate, limit)])
+    kind = "Show, Attend and Tell" if attention else "Show and Tell"
+    print(f"### Decoding, {kind}: beam {beams}, {steps} forced words\n")
+    head = ["", "captions/s", "ms a batch", "over textbook", "share of float32 matrix limit"]
+    print(measure.table(head, rows))
+    print(f"\nFloat32 matrix limit {limit / 1e9:,.0f} GFLOP/s; a caption counts {each / 1e9:.2f} ")
+    print("GFLOP by the plain equations, of which the library does fewer.\n")
+
+
+def memory(device: torch.device) -> None:
+    """Peak memory of one call at the target's batch, greedy and with beams."""
+    features = draw_features(SIZES, SIZES.batch, device)
+    rows = []
+    for precision in ("float32", "bfloat16"):
+        model = build(SIZES, attention=True, device=device)
+        taken = {}
+        for beams in (1, 5, 10):
+            work = captions_of(model, features, vary(SIZES, beams=beams), precision)
+            work()
+            taken[beams] = measure.peak_memory(work, device)
+        held = sum(x.numel() * x.element_size() for x in (*model.parameters(), features)) / 1e6
+        for beams, used in taken.items():
+            over = (held + used) / (held + taken[1])
+            rows.append([precision, beams, used, held + used, over])
+    print(f"### Peak memory of decoding, batch {SIZES.batch}\n")
+    head = ["", "beams", "MB of the call", "MB with weights and features", "over greedy"]
+    print(measure.table(head, rows) + "\n")
+
+
+def growth(device: torch.device, rounds: int) -> None:
+    """What a caption costs as one size grows and the others stay."""
+    batches = (1, 4, 16, 64, 256) if device.type == "cpu" else (1, 4, 16, 64, 256, 512)
+    variations = {
+        "batch": batches,
+        "beams": (1, 2, 3, 5, 10),
+        "vocabulary": (1000, 2541, 10_000, 30_000),
+        "positions": (49, 196),
+        "steps": (10, 20, 40),
+    }
+    print("### Growth of decoding, Show, Attend and Tell, float32\n")
+    for name, values in variations.items():
+        rows = []
+        for value in values:
+            sizes = vary(SIZES, **{name: value})
+            model = build(sizes, attention=True, device=device)
+            features = draw_features(sizes, sizes.batch, device)
+            work = captions_of(model, features, sizes, "float32")
+            taken = measure.side_by_side({"": work}, min(rounds, 3), device)[""] / sizes.batch
+            used = measure.peak_memory(work, device) / sizes.batch
+            rows.append([value, 1000 * taken, 1e6 * taken / (sizes.beams * sizes.steps), used])
+        head = [name, "ms a caption", "us a word and beam", "peak MB a picture"]
+        print(measure.table(head, rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Pictures per second from file to feature map, and from the cache: python -m benchmarks.encode."""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.optim import AdamW
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import measure
+from benchmarks.pictures import draw_pictures
+from benchmarks.setting import SIZES, build, draw_batch
+from captioner.batches import epoch_order
+from captioner.devices import products_in
+from captioner.encoders import Encoder, build_encoder
+from captioner.features import FeatureCache, PictureFiles
+from captioner.images import Transform
+from captioner.loading import load_ahead
+from captioner.optimization import TrainingOptions, parameter_groups
+from captioner.training import step
+
+ENCODERS = ("mobilenet_v2", "resnet50")
+BATCH = 32
+COCO = 120_000  # maps, about as many as COCO 2014 has pictures
+
+
+def main() -> None:
+    argv = measure.arguments(__doc__)
+    device = measure.device_of(argv)
+    encoders(device, argv)
+    files(argv.rounds)
+    need = training_need(device, argv.rounds)
+    cache_of_coco_size(1000 if argv.quick else COCO, need)
+
+
+def encoders(device: torch.device, argv: argparse.Namespace) -> None:
+    """The library's way with a frozen CNN against the plain one: as torchvision builds it, NCHW."""
+    batches = [1, BATCH] if device.type == "cpu" else [1, 64, 512]
+    print("### Encoders, 224 x 224 pixels, random weights\n")
+    for name in ENCODERS:
+        torch.manual_seed(0)
+        encoder = build_encoder(name).to(device).eval()
+        images = torch.rand(max(batches), 3, 224, 224).to(device)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            encoder.layers(images[:1])
+        operations = counter.get_total_flops()
+        check(encoder, images[:2])
+        cases: dict[str, measure.Work] = {}
+        for batch in batches:
+            some = images[:batch]
+            cases[f"plain, batch {batch}"] = partial(plain, encoder, some)
+            for precision in ("float32", "bfloat16"):
+                case = f"library, batch {batch}, {precision}"
+                cases[case] = partial(encode, encoder, some, precision)
+        product, size = measure.matrix_limit(device)
+        times = measure.side_by_side({**cases, "limit": product}, argv.rounds, device)
+        limit = size / times.pop("limit")
+        rows = []
+        for case, taken in times.items():
+            count = int(case.split("batch ")[1].split(",")[0])
+            over = times[f"plain, batch {count}"] / taken
+            done = measure.share(count * operations / taken, limit)
+            rows.append([f"{name}: {case}", count / taken, 1000 * taken, over, done])
+        head = ["", "pictures/s", "ms a batch", "over plain", "share of float32 matrix limit"]
+        print(measure.table(head, rows) + "\n")
+
+
+def plain(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return encoder.layers(images)
+
+
+def encode(encoder: Encoder, images: torch.Tensor, precision: str) -> torch.Tensor:
+    with torch.inference_mode(), products_in(precision, images.device):
+        return encoder(images)
+
+
+def check(encoder: Encoder, images: torch.Tensor) -> None:
+    """The library's maps are the plain ones to 1e-4 of the largest value."""
+    expected, found = plain(encoder, images), encode(encoder, images, "float32")
+    difference = ((found - expected).abs().max() / expected.abs().max()).item()
+    if not difference < 1e-4:
+        raise SystemExit(f"plain and library maps differ by {difference} of the largest value")
+
+
+def files(rounds: int) -> None:
+    """Opening, decoding and squashing JPEGs, by one thread and by two."""
+    cpu = torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        paths = draw_pictures(Path(folder), 128)
+        source = PictureFiles(paths, Transform(224))
+        batches = [range(len(paths))[i : i + 16] for i in range(0, len(paths), 16)]
+        cases: dict[str, measure.Work] = {
+            f"{workers} ahead": partial(read_all, source, batches, workers) for workers in (0, 1, 2)
+        }
+        times = measure.side_by_side(cases, rounds, cpu)
+    print("### JPEG files of 640 x 480 pixels to tensors of 224 x 224\n")
+    rows = [[name, 128 / taken, 1000 * taken / 128] for name, taken in times.items()]
+    print(measure.table(["threads", "pictures/s", "ms a picture"], rows) + "\n")
+
+
+def read_all(source: PictureFiles, batches: Sequence[range], workers: int) -> int:
+    return sum(len(images) for images in load_ahead(source.load, batches, workers))
+
+
+def training_need(device: torch.device, rounds: int) -> float:
+    """Pictures per second that the fastest training step takes from the cache."""
+    model = build(SIZES, attention=True, device=device).train()
+    batch = draw_batch(SIZES, BATCH, 8, 16).to(device)
+    options = TrainingOptions()
+    optimizer = AdamW(parameter_groups(model, options), fused=True)
+    work = {"": lambda: step(model, optimizer, batch, options)}
+    return BATCH / measure.side_by_side(work, rounds, device)[""]
+
+
+def cache_of_coco_size(count: int, need: float) -> None:
+    """A sparse cache of `count` maps: opening, ordering an epoch, reading it at random, memory."""
+    side = round(SIZES.positions**0.5)
+    shape = (count, side, side, SIZES.channels)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "maps.npy"
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        with file.open("wb") as maps:
+            np.lib.format.write_array_header_1_0(maps, header)
+            size = 2 * int(np.prod(shape))
+            maps.truncate(maps.tell() + size)
+        captions = [[[1] * (8 + (i * 7 + c) % 9) for c in range(5, 0, -1)] for i in range(count)]
+        before, own = measure.resident(), measure.resident("RssAnon")
+        started = time.perf_counter()
+        cache = FeatureCache(Path(folder))
+        opened = time.perf_counter() - started
+        started = time.perf_counter()
+        order = epoch_order(captions, BATCH, seed=0, epoch=0)
+        ordered = time.perf_counter() - started
+        rates = {}
+        for workers in (0, 1):
+            started, read = time.perf_counter(), 0
+            for batch in load_ahead(cache.load, order, workers):
+                read += len(batch)
+            rates[workers] = read / (time.perf_counter() - started)
+        grown, own = measure.resident() - before, measure.resident("RssAnon") - own
+    print(f"### A feature cache of {count:,} pictures, {size / 1e9:.1f} GB (a sparse file)\n")
+    rows = [
+        ["opened in", f"{1000 * opened:.1f} ms"],
+        ["an epoch's order is there after", f"{ordered:.2f} s"],
+        ["read in that order, no thread", f"{rates[0]:,.0f} pictures/s"],
+        ["read in that order, a thread ahead", f"{rates[1]:,.0f} pictures/s"],
+        ["the fastest training step needs", f"{need:,.0f} pictures/s"],
+        ["read over need", f"{max(rates.values()) / need:.0f}x"],
+        ["memory grown by (order and batches included)", f"{grown:,.0f} MB, own {own:,.0f} MB"],
+    ]
+    print(measure.table(["", ""], rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()

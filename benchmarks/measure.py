@@ -1,0 +1,133 @@
+"""How the benchmarks measure: times side by side, the machine's own limits, memory, tables."""
+
+import argparse
+import ctypes
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+Work = Callable[[], object]
+
+
+def device_of(argv: argparse.Namespace) -> torch.device:
+    """The device asked for, or CUDA where there is one."""
+    return torch.device(argv.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def arguments(description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options that all programs share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--device", help="cpu or cuda; CUDA where there is one unless given")
+    parser.add_argument("--rounds", type=int, default=5, help="times each case is run (default: 5)")
+    parser.add_argument("--compile", action="store_true", help="decode with torch.compile, too")
+    parser.add_argument("--quick", action="store_true", help="one round, no tables of growth")
+    chosen = parser.parse_args(argv)
+    if chosen.quick:
+        chosen.rounds = 1
+    return chosen
+
+
+def seconds(work: Work, device: torch.device) -> float:
+    """How long one call takes, by the device's own clock where it is a GPU."""
+    if device.type != "cuda":
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    begin.record()
+    work()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000
+
+
+def side_by_side(cases: Mapping[str, Work], rounds: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each case; all cases take turns, so that a slow minute meets all of them.
+
+    The first round warms up and does not count.
+    """
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(rounds + 1):
+        for name, work in cases.items():
+            taken = seconds(work, device)
+            if number:
+                times[name].append(taken)
+    return {name: sorted(taken)[len(taken) // 2] for name, taken in times.items()}
+
+
+def matrix_limit(device: torch.device) -> tuple[Work, int]:
+    """A large float32 matrix product, to be timed beside the rest, and its operations."""
+    size = 2048 if device.type == "cpu" else 8192
+    left, right = (torch.randn(size, size, device=device) for _ in range(2))
+    return lambda: left @ right, 2 * size**3
+
+
+def copy_limit(device: torch.device) -> float:
+    """Bytes per second read and written by a large copy."""
+    source = torch.zeros(2**26 if device.type == "cpu" else 2**30, device=device)
+    target = torch.empty_like(source)
+    taken = side_by_side({"": lambda: target.copy_(source)}, 9, device)[""]
+    return 2 * source.numel() * source.element_size() / taken
+
+
+def peak_memory(work: Work, device: torch.device) -> float:
+    """Megabytes that a call takes at its peak beyond what is taken before; NaN if unknown."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # give back what is free, or reusing it would not count
+        Path("/proc/self/clear_refs").write_text("5")  # forget the highest resident size so far
+    except (OSError, AttributeError):
+        return float("nan")
+    held = resident("VmRSS")
+    work()
+    return resident("VmHWM") - held
+
+
+def resident(name: str = "VmRSS") -> float:
+    """Megabytes of this process in memory: now (VmRSS), its own (RssAnon), at most (VmHWM)."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; numbers with three significant figures."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    if value != value:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.0f} %"
+
+
+def machine(device: torch.device) -> str:
+    """One paragraph: processor or card, threads, versions, date."""
+    if device.type == "cuda":
+        what = torch.cuda.get_device_name(device)
+    else:
+        cpu = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
+        able = torch.cpu.get_capabilities()
+        formats = [n for n in ("avx512_f", "avx512_bf16", "amx_bf16") if able.get(n)]
+        name = cpu[0].partition(": ")[2] if cpu else platform.processor()
+        what = f"{name}, {os.cpu_count()} cores, {', '.join(formats) or 'no AVX-512'}"
+    return (
+        f"{what}; torch {torch.__version__} with {torch.get_num_threads()} threads, "
+        f"Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}."
+    )

@@ -1,0 +1,105 @@
+"""What the benchmarks work on: sizes, random models without an encoder, maps, captions."""
+
+import random
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from captioner.batches import Batch, Pictures, pad_captions
+from captioner.captioning import CaptioningModel, ModelOptions, build_model
+from captioner.filters import DecodingOptions
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of the published targets."""
+
+    positions: int = 49
+    channels: int = 1280
+    vocabulary: int = 2541
+    hidden: int = 512  # and embedding and attention
+    steps: int = 20
+    beams: int = 5
+    batch: int = 64
+    captions: int = 5
+
+
+SIZES = Sizes()
+
+
+class NoEncoder(nn.Module):
+    """Stands where a model's encoder would: features are given."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+
+def build(sizes: Sizes, *, attention: bool, device: torch.device) -> CaptioningModel:
+    """A model with random weights, in eval mode."""
+    torch.manual_seed(0)
+    options = ModelOptions(
+        attention=attention,
+        embedding_size=sizes.hidden,
+        hidden_size=sizes.hidden,
+        attention_size=sizes.hidden,
+    )
+    encoder = NoEncoder(sizes.channels)
+    model = build_model(encoder, sizes.vocabulary, options)  # type: ignore[arg-type]
+    return model.to(device).eval()
+
+
+def draw_features(sizes: Sizes, pictures: int, device: torch.device) -> Tensor:
+    """Maps (B, D, h, w) as an encoder with a last ReLU leaves them, channels last."""
+    side = round(sizes.positions**0.5)
+    maps = torch.randn(pictures, sizes.channels, side, side).relu()
+    return maps.to(device, memory_format=torch.channels_last)
+
+
+def forced(sizes: Sizes) -> DecodingOptions:
+    """Beam search, or greedy for one beam, of captions that all have `steps` words."""
+    if sizes.beams == 1:
+        return DecodingOptions("greedy", min_length=sizes.steps, max_length=sizes.steps)
+    return DecodingOptions(beam_size=sizes.beams, min_length=sizes.steps, max_length=sizes.steps)
+
+
+def draw_batch(sizes: Sizes, pictures: int, shortest: int, longest: int) -> Batch:
+    """Pictures with captions of random words, as the feature cache and the loader give them."""
+    rng = random.Random(0)
+    captions = [
+        sorted(
+            (
+                [1, *(rng.randrange(4, sizes.vocabulary) for _ in range(length)), 2]
+                for length in (rng.randint(shortest, longest) for _ in range(sizes.captions))
+            ),
+            key=len,
+            reverse=True,
+        )
+        for _ in range(pictures)
+    ]
+    maps = draw_features(sizes, pictures, torch.device("cpu")).half()
+    source = Pictures(lambda indices: maps, are_features=True)
+    return source.batch(range(pictures), range(pictures), pad_captions(captions))
+
+
+def word_operations(sizes: Sizes, attention: bool) -> int:
+    """Floating-point operations of one word by the plain equations: two per multiplication."""
+    s, h = sizes, sizes.hidden
+    if not attention:
+        return 2 * (h * 4 * h + h * 4 * h + h * h + h * s.vocabulary)
+    gates = (h + h + s.channels) * 4 * h
+    attending = h * h + s.positions * h + s.positions * s.channels
+    output = h * h + s.channels * h + h * s.vocabulary
+    return 2 * (gates + attending + output)
+
+
+def picture_operations(sizes: Sizes, attention: bool) -> int:
+    """The same of what is done once for a picture: keys and first state, or its embedding."""
+    if not attention:
+        return 2 * (sizes.channels * sizes.hidden + 8 * sizes.hidden**2)
+    return 2 * (sizes.positions + 2) * sizes.channels * sizes.hidden
+
+
+def vary(sizes: Sizes, **changes: int) -> Sizes:
+    return replace(sizes, **changes)

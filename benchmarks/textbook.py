@@ -1,0 +1,263 @@
+"""What tutorials teach, written plainly: the yardstick that the library is timed against.
+
+The equations are the library's and the weights are copied from its models, so that the answers can
+be compared; the way of computing them is the one of the field's well-known tutorials and first
+research codes:
+
+- training gives every caption a row of its own, with its own copy of the picture's features;
+- the attention's keys are computed anew at every step;
+- an `nn.LSTMCell` advances step by step, with the vocabulary product inside the loop and all its
+  scores kept in one (rows, steps, V) buffer;
+- beam search runs over one picture at a time: its hypotheses share one batch, their words are
+  Python lists.
+
+Nothing of the library may be imported here; `with_weights_of` only reads the weights of a model.
+Shapes: R rows, T steps, V vocabulary, D channels, P positions, H hidden, A attention.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+START, END = 1, 2
+State = tuple[Tensor, Tensor]
+
+
+class Attention(nn.Module):
+    """Additive attention; Xu et al. 2015, section 3.1.2."""
+
+    def __init__(self, channels: int, hidden_size: int, attention_size: int) -> None:
+        super().__init__()
+        self.encoder_attention = nn.Linear(channels, attention_size)
+        self.decoder_attention = nn.Linear(hidden_size, attention_size, bias=False)
+        self.full_attention = nn.Linear(attention_size, 1, bias=False)
+
+    def forward(self, features: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        keys = self.encoder_attention(features)  # (R, P, A)
+        query = self.decoder_attention(hidden)  # (R, A)
+        energy = self.full_attention(torch.tanh(keys + query.unsqueeze(1))).squeeze(2)
+        alpha = F.softmax(energy, dim=1)  # (R, P)
+        context = (features * alpha.unsqueeze(2)).sum(dim=1)  # (R, D)
+        return context, alpha
+
+
+class AttentionDecoder(nn.Module):
+    """Show, Attend and Tell with soft attention, one LSTMCell step after the other."""
+
+    def __init__(
+        self, channels: int, hidden: int, embedding: int, attention: int, vocabulary: int
+    ) -> None:
+        super().__init__()
+        self.vocabulary_size = vocabulary
+        self.attention = Attention(channels, hidden, attention)
+        self.embedding = nn.Embedding(vocabulary, embedding)
+        self.init_h = nn.Linear(channels, hidden)
+        self.init_c = nn.Linear(channels, hidden)
+        self.f_beta = nn.Linear(hidden, 1)
+        self.decode_step = nn.LSTMCell(embedding + channels, hidden)
+        self.output_hidden = nn.Linear(hidden, embedding)
+        self.output_context = nn.Linear(channels, embedding, bias=False)
+        self.fc = nn.Linear(embedding, vocabulary)
+        self.dropout = nn.Dropout(0.5)
+
+    def init_hidden_state(self, features: Tensor) -> State:
+        mean = features.mean(dim=1)
+        return torch.tanh(self.init_h(mean)), torch.tanh(self.init_c(mean))
+
+    def step(self, features: Tensor, words: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
+        """Embedded words (R, E) -> scores (R, V), state, attention (R, P)."""
+        hidden, cell = state
+        context, alpha = self.attention(features, hidden)
+        context = torch.sigmoid(self.f_beta(hidden)) * context
+        hidden, cell = self.decode_step(torch.cat([words, context], dim=1), (hidden, cell))
+        mixed = words + self.output_hidden(self.dropout(hidden)) + self.output_context(context)
+        return self.fc(self.dropout(torch.tanh(mixed))), (hidden, cell), alpha
+
+    def forward(
+        self, features: Tensor, captions: Tensor, lengths: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Teacher forcing over captions sorted by decreasing length.
+
+        features (R, P, D): one copy per caption. captions (R, 1 + T). Returns the scores
+        (R, T, V) and the attention (R, T, P), zero where a caption has ended.
+        """
+        words = self.dropout(self.embedding(captions))
+        hidden, cell = self.init_hidden_state(features)
+        rows, steps = len(features), max(lengths)
+        scores = torch.zeros(rows, steps, self.vocabulary_size, device=features.device)
+        alphas = torch.zeros(rows, steps, features.shape[1], device=features.device)
+        for t in range(steps):
+            running = sum(length > t for length in lengths)
+            scores[:running, t], (hidden, cell), alphas[:running, t] = self.step(
+                features[:running], words[:running, t], (hidden[:running], cell[:running])
+            )
+        return scores, alphas
+
+
+class PlainDecoder(nn.Module):
+    """Show and Tell, one LSTMCell step after the other."""
+
+    def __init__(self, channels: int, hidden: int, embedding: int, vocabulary: int) -> None:
+        super().__init__()
+        self.vocabulary_size = vocabulary
+        self.embedding = nn.Embedding(vocabulary, embedding)
+        self.picture = nn.Linear(channels, embedding)
+        self.decode_step = nn.LSTMCell(embedding, hidden)
+        self.project = nn.Linear(hidden, embedding)
+        self.fc = nn.Linear(embedding, vocabulary)
+        self.dropout = nn.Dropout(0.5)
+
+    def init_hidden_state(self, features: Tensor) -> State:
+        return self.decode_step(self.dropout(self.picture(features.mean(dim=1))))
+
+    def step(self, features: Tensor, words: Tensor, state: State) -> tuple[Tensor, State, None]:
+        hidden, cell = self.decode_step(words, state)
+        output = torch.tanh(self.project(self.dropout(hidden)))
+        return self.fc(self.dropout(output)), (hidden, cell), None
+
+    def forward(
+        self, features: Tensor, captions: Tensor, lengths: list[int]
+    ) -> tuple[Tensor, None]:
+        """Teacher forcing; as AttentionDecoder.forward, every row for as long as the longest."""
+        words = self.dropout(self.embedding(captions))
+        state = self.init_hidden_state(features)
+        rows, steps = len(features), max(lengths)
+        scores = torch.zeros(rows, steps, self.vocabulary_size, device=features.device)
+        for t in range(steps):
+            scores[:, t], state, _ = self.step(features, words[:, t], state)
+        return scores, None
+
+
+Decoder = AttentionDecoder | PlainDecoder
+
+
+def with_weights_of(model: Any) -> Decoder:
+    """The textbook's kind of a model of the library, with copies of its weights, in its mode."""
+    channels = (model.key if model.options.attention else model.picture).in_features
+    vocabulary, embedding = model.embedding.weight.shape
+    sizes = (channels, model.options.hidden_size, embedding)
+    decoder: Decoder
+    if model.options.attention:
+        decoder = AttentionDecoder(*sizes, model.options.attention_size, vocabulary)
+        weights = _attention_weights(model)
+    else:
+        decoder = PlainDecoder(*sizes, vocabulary)
+        lstm = model.lstm.named_parameters()
+        weights = {f"decode_step.{name.removesuffix('_l0')}": value for name, value in lstm}
+        weights |= {"picture": model.picture, "project": model.project}
+    weights |= {"embedding": model.embedding}
+    weights |= {"fc.weight": model.embedding.weight, "fc.bias": model.output_bias}
+    state: dict[str, Tensor] = {}
+    for name, value in weights.items():  # of a parameter, or of a whole layer
+        parts = value.state_dict() if isinstance(value, nn.Module) else {"": value}
+        state |= {f"{name}.{part}".rstrip("."): tensor.detach() for part, tensor in parts.items()}
+    decoder.load_state_dict(state)
+    decoder.dropout.p = model.dropout.p
+    return decoder.to(model.output_bias.device).train(model.training)
+
+
+def _attention_weights(model: Any) -> dict[str, nn.Module | Tensor]:
+    query, hidden_gates = model.read_hidden.weight.split(model.of_hidden)
+    context_gates, output_context = model.read_context.weight.split(model.of_context)
+    return {
+        "attention.encoder_attention": model.key,
+        "attention.decoder_attention.weight": query,
+        "attention.full_attention.weight": model.energy[None],
+        "init_h": model.initial_hidden,
+        "init_c": model.initial_cell,
+        "f_beta": model.gate,
+        "decode_step.weight_ih": torch.cat([model.word_gates.weight, context_gates], dim=1),
+        "decode_step.weight_hh": hidden_gates,
+        "decode_step.bias_ih": model.word_gates.bias,
+        "decode_step.bias_hh": torch.zeros_like(model.word_gates.bias),
+        "output_hidden": model.output_hidden,
+        "output_context.weight": output_context,
+    }
+
+
+def loss(
+    decoder: Decoder,
+    features: Tensor,
+    captions: Tensor,
+    lengths: list[int],
+    label_smoothing: float,
+    coverage_weight: float,
+) -> Tensor:
+    """Mean cross-entropy per word plus doubly stochastic attention, as the library defines them."""
+    scores, alphas = decoder(features, captions, lengths)
+    targets = captions[:, 1:]
+    packed = nn.utils.rnn.pack_padded_sequence(scores, torch.tensor(lengths), batch_first=True).data
+    answers = nn.utils.rnn.pack_padded_sequence(
+        targets, torch.tensor(lengths), batch_first=True
+    ).data
+    value = F.cross_entropy(packed, answers, label_smoothing=label_smoothing)
+    if alphas is not None:
+        value = value + coverage_weight * ((1 - alphas.sum(dim=1)) ** 2).sum() / sum(lengths)
+    return value
+
+
+def train_step(
+    decoder: Decoder,
+    optimizer: torch.optim.Optimizer,
+    features: Tensor,
+    captions: Tensor,
+    lengths: list[int],
+    label_smoothing: float,
+    coverage_weight: float,
+    clip: float,
+) -> float:
+    value = loss(decoder, features, captions, lengths, label_smoothing, coverage_weight)
+    optimizer.zero_grad()
+    value.backward()
+    nn.utils.clip_grad_norm_(decoder.parameters(), clip)
+    optimizer.step()
+    return value.item()
+
+
+@torch.no_grad()
+def beam_search(
+    decoder: Decoder, features: Tensor, beam_size: int, min_length: int, max_length: int
+) -> tuple[list[int], float]:
+    """The best caption of one picture, features (P, D), and its log-probability.
+
+    The beam shrinks by one with every hypothesis that ends, as tutorials have it.
+    """
+    k = beam_size
+    features = features.unsqueeze(0)
+    hidden, cell = decoder.init_hidden_state(features)
+    features = features.expand(k, -1, -1)
+    hidden, cell = hidden.expand(k, -1), cell.expand(k, -1)
+    hypotheses = [([START], 0.0)] * k
+    complete: list[tuple[list[int], float]] = []
+    for t in range(max_length):
+        words = torch.tensor([tokens[-1] for tokens, _ in hypotheses], device=features.device)
+        scores, (hidden, cell), _ = decoder.step(
+            features[:k], decoder.embedding(words), (hidden, cell)
+        )
+        scores[:, [0, 1, 3]] = -torch.inf  # padding, start, unknown
+        if t < min_length:
+            scores[:, END] = -torch.inf
+        log_probs = F.log_softmax(scores, dim=1)
+        so_far = torch.tensor([score for _, score in hypotheses], device=features.device)
+        totals = so_far.unsqueeze(1) + log_probs
+        if t == 0:
+            totals = totals[:1]  # all hypotheses are still the same
+        best, index = totals.flatten().topk(k)
+        vocabulary = scores.shape[1]
+        parents, kept = [], []
+        for score, i in zip(best.tolist(), index.tolist(), strict=True):
+            tokens = [*hypotheses[i // vocabulary][0], i % vocabulary]
+            if tokens[-1] == END:
+                complete.append((tokens, score))
+            else:
+                parents.append(i // vocabulary)
+                kept.append((tokens, score))
+        k = len(kept)
+        if k == 0:
+            break
+        hypotheses = kept
+        hidden, cell = hidden[parents], cell[parents]
+    tokens, score = max(complete or hypotheses, key=lambda hypothesis: hypothesis[1])
+    return tokens[1:], score

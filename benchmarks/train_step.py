@@ -1,0 +1,129 @@
+"""Captions per second of a training step: python -m benchmarks.train_step --help."""
+
+import copy
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from benchmarks import measure, textbook
+from benchmarks.setting import (
+    SIZES,
+    Sizes,
+    build,
+    draw_batch,
+    picture_operations,
+    vary,
+    word_operations,
+)
+from captioner.batches import Batch
+from captioner.captioning import CaptioningModel
+from captioner.optimization import TrainingOptions, parameter_groups
+from captioner.training import step
+
+PICTURES = 32
+
+
+def main() -> None:
+    argv = measure.arguments(__doc__)
+    device = measure.device_of(argv)
+    for attention in (True, False):
+        compare(attention, device, argv.rounds)
+    if not argv.quick:
+        growth(device, argv.rounds)
+
+
+def library_step(model: CaptioningModel, batch: Batch, precision: str) -> measure.Work:
+    options = TrainingOptions(precision=precision)
+    optimizer = AdamW(parameter_groups(model, options), fused=True)
+    model.train()
+    return lambda: step(model, optimizer, batch, options)
+
+
+def textbook_rows(batch: Batch) -> tuple[Tensor, Tensor, list[int]]:
+    """One row per caption, longest first: features (R, P, D), tokens (R, 1 + T), lengths."""
+    assert batch.features is not None
+    captions = batch.tokens.shape[1]
+    tokens = batch.tokens.flatten(0, 1)
+    lengths = (tokens[:, 1:] != 0).sum(1)
+    order = lengths.argsort(descending=True)
+    maps = batch.features.float().flatten(2).mT.repeat_interleave(captions, 0)
+    return maps[order].contiguous(), tokens[order], lengths[order].tolist()
+
+
+def textbook_step(decoder: textbook.Decoder, model: CaptioningModel, batch: Batch) -> measure.Work:
+    rows = textbook_rows(batch)
+    optimizer = AdamW(decoder.parameters(), lr=TrainingOptions().learning_rate)
+    smoothing, coverage = model.options.label_smoothing, model.options.coverage_weight
+    clip = TrainingOptions().clip
+    decoder.train()
+    return lambda: textbook.train_step(decoder, optimizer, *rows, smoothing, coverage, clip)
+
+
+def agree(model: CaptioningModel, decoder: textbook.Decoder, batch: Batch) -> None:
+    """Without dropout, the two losses are the same to 1e-4."""
+    smoothing, coverage = model.options.label_smoothing, model.options.coverage_weight
+    with torch.no_grad():
+        ours = model.eval().loss(batch).value.item()
+        rows = textbook_rows(batch)
+        theirs = textbook.loss(decoder.eval(), *rows, smoothing, coverage).item()
+    if abs(ours - theirs) > 1e-4:
+        raise SystemExit(f"textbook and library disagree: {theirs} and {ours}")
+
+
+def compare(attention: bool, device: torch.device, rounds: int) -> None:
+    model = build(SIZES, attention=attention, device=device)
+    decoder = textbook.with_weights_of(model)
+    batch = draw_batch(SIZES, PICTURES, 8, 16).to(device)
+    agree(model, decoder, batch)
+    cases = {"textbook": textbook_step(decoder, model, batch)}
+    for precision in ("float32", "bfloat16", "auto"):
+        cases[f"library, {precision}"] = library_step(copy.deepcopy(model), batch, precision)
+    product, operations = measure.matrix_limit(device)
+    times = measure.side_by_side({**cases, "limit": product}, rounds, device)
+    limit = operations / times.pop("limit")
+    memory = {name: measure.peak_memory(work, device) for name, work in cases.items()}
+    captions = PICTURES * SIZES.captions
+    words = int((batch.tokens[..., 1:] != 0).sum())
+    # Forward once, backward twice that; the features themselves need no gradient.
+    counted = 3 * words * word_operations(SIZES, attention)
+    counted += 2 * PICTURES * picture_operations(SIZES, attention)
+    rows = []
+    for name, taken in times.items():
+        done = measure.share(counted / taken, limit)
+        over = times["textbook"] / taken
+        rows.append([name, captions / taken, 1000 * taken, over, done, memory[name]])
+    kind = "Show, Attend and Tell" if attention else "Show and Tell"
+    print(f"### Training step, {kind}: {PICTURES} pictures x {SIZES.captions} captions\n")
+    head = ["", "captions/s", "ms", "over textbook", "share of float32 matrix limit", "peak MB"]
+    print(measure.table(head, rows))
+    print(f"\nFloat32 matrix limit {limit / 1e9:,.0f} GFLOP/s; {words} words of 8-16 a caption ")
+    print(f"and its end count {counted / 1e9:.0f} GFLOP by the plain equations.\n")
+
+
+def growth(device: torch.device, rounds: int) -> None:
+    """What a caption costs as one size grows and the others stay."""
+    print("### Growth of the training step, Show, Attend and Tell, float32\n")
+    cases: dict[str, list[tuple[object, Sizes, int, int]]] = {
+        "pictures": [(n, SIZES, n, 12) for n in (4, 16, 32, 64)],
+        "vocabulary": [
+            (n, vary(SIZES, vocabulary=n), PICTURES, 12) for n in (1000, 2541, 10_000, 30_000)
+        ],
+        "positions": [(n, vary(SIZES, positions=n), PICTURES, 12) for n in (49, 196)],
+        "words": [(n, SIZES, PICTURES, n) for n in (6, 12, 24)],
+    }
+    for name, settings in cases.items():
+        rows = []
+        for value, sizes, pictures, words in settings:
+            model = build(sizes, attention=True, device=device)
+            batch = draw_batch(sizes, pictures, words, words).to(device)
+            work = library_step(model, batch, "float32")
+            taken = measure.side_by_side({"": work}, min(rounds, 3), device)[""]
+            used = measure.peak_memory(work, device)
+            captions = pictures * sizes.captions
+            rows.append([value, 1000 * taken / captions, used])
+        print(measure.table([name, "ms a caption", "peak MB"], rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()
