@@ -11,8 +11,10 @@ Both models have the same three methods:
     step(tokens, state, memory) -> (scores, state, attention)
 
 `reads` says about how many words will be drawn from each picture, over all its hypotheses.
-`memory` holds what depends on the picture alone, rows (B, ...), and never changes; `state` is a
-dict of tensors with rows (R, ...), reordered by index_select, one row per picture at the start.
+`memory` holds what no word changes: what the picture alone decides, rows (B, ...), and under
+"word_gates" what the words alone do, rows (V, ...), where more will be drawn than there are.
+`state` is a dict of tensors with rows (R, ...), reordered by index_select, one row per picture at
+the start.
 `step` takes the previous words (R,), the K rows of one picture side by side, and returns raw
 scores (R, V) and the attention (R, h, w), or None for a model without.
 """
@@ -29,6 +31,7 @@ from .decoding import Memory, State
 from .encoders import Encoder
 from .errors import InputError
 from .hoisting import Product, hoist
+from .layers import Dropout, lstm_cell
 from .losses import Loss, attention_coverage, caption_cross_entropy
 from .options import check_at_least, check_share, option
 
@@ -156,7 +159,7 @@ class ShowAttendAndTell(nn.Module):
             "hidden": torch.tanh(self.initial_hidden(mean)),
             "cell": torch.tanh(self.initial_cell(mean)).float(),
         }
-        keys = 2 * self.key(values).float()  # doubled, as additive_energies halves them
+        keys = self.key(values).float().mul_(2)  # as additive_energies halves them
         # What is read of a weighted mean is the weighted mean of what is read: it is worked out
         # for every position or for every word, whichever are fewer.
         if reads > values.shape[1] * values.shape[2]:
@@ -282,19 +285,6 @@ def batch_features(model: CaptioningModel, batch: Batch) -> Tensor:
     return model.encoder(batch.images)
 
 
-def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """Gates (..., 4H) in torch's order and cell (..., H) -> hidden state and cell, in float32.
-
-    The hidden state comes in the precision of the gates. Hochreiter and Schmidhuber 1997, with
-    forget gates.
-    """
-    size, precision, gates = cell.shape[-1], gates.dtype, gates.float()
-    enter, forget = torch.sigmoid(gates[..., : 2 * size]).chunk(2, dim=-1)
-    cell = forget * cell + enter * torch.tanh(gates[..., 2 * size : 3 * size])
-    hidden = torch.sigmoid(gates[..., 3 * size :]) * torch.tanh(cell)
-    return hidden.to(precision), cell
-
-
 def word_scores(model: CaptioningModel, output: Tensor) -> Tensor:
     """Raw scores (R, V) of the words after an output (R, E)."""
     return F.linear(output, model.embedding.weight, model.output_bias)
@@ -304,16 +294,6 @@ def cross_entropy(model: CaptioningModel, output: Tensor, targets: Tensor) -> tu
     """Summed cross-entropy of the words (N,) after an output (N, E), smoothed and plain."""
     weight, smoothing = model.embedding.weight, model.options.label_smoothing
     return caption_cross_entropy(output, weight, model.output_bias, targets, smoothing)
-
-
-class Dropout(nn.Dropout):
-    """torch's, which on a CPU takes four times as long to draw its mask."""
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        if not self.training or self.p == 0 or inputs.device.type != "cpu":
-            return super().forward(inputs)
-        kept = torch.rand(inputs.shape).ge_(self.p).mul_(1 / (1 - self.p))
-        return inputs * kept.to(inputs.dtype)
 
 
 def _embedding(vocabulary_size: int, options: ModelOptions) -> nn.Embedding:

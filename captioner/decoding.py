@@ -159,8 +159,8 @@ def _beam(model: Generator, features: Tensor, options: DecodingOptions) -> list[
     trace = _Trace(pictures, beams, longest, device)
     finished = live.new_full((pictures, beams), -torch.inf), words.new_zeros(pictures, beams)
     for t in range(longest):
-        scores, state, attention = model.step(tokens, state, memory)
-        log_probs = apply_filters(chosen, scores, words[:, :t]).log_softmax(-1)  # (R, V)
+        log_probs, state, attention = model.step(tokens, state, memory)
+        log_probs = apply_filters(chosen, log_probs, words[:, :t]).log_softmax(-1)  # (R, V)
         vocabulary = log_probs.shape[1]
         log_probs = log_probs.view(pictures, beams, vocabulary)
         totals = (live[..., None] + log_probs).flatten(1)  # (B, K*V)

@@ -304,6 +304,15 @@ def test_precision(run, pictures):
         Captioner.from_pretrained(run, "cpu", "float16")
 
 
+def test_compile(run, monkeypatch):
+    compiled = []
+    monkeypatch.setattr("captioner.captioner.compile_steps", compiled.append)
+    plain = Captioner.from_pretrained(run, "cpu")
+    assert compiled == []
+    fast = Captioner.from_pretrained(run, "cpu", compile=True)
+    assert compiled == [fast.model] and fast.model is not plain.model
+
+
 def test_missing_checkpoint(tmp_path):
     with pytest.raises(InputError, match=r"checkpoint .*gone does not exist"):
         Captioner.from_pretrained(tmp_path / "gone")

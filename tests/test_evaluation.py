@@ -210,6 +210,19 @@ def test_splits_and_output(work, data):
     assert ids == [example.id for example in data.split("test")]
 
 
+def test_precision_and_compile_reach_the_captioner(work, monkeypatch):
+    made, make = [], Captioner.from_checkpoint
+
+    def watched(read, *options):
+        made.append(options)
+        return make(read, *options[:2])
+
+    monkeypatch.setattr(Captioner, "from_checkpoint", watched)
+    call("--precision", "bfloat16", "--compile", "--device", "cpu")
+    call("--device", "cpu")
+    assert made == [("cpu", "bfloat16", True), ("cpu", "float32", False)]
+
+
 def test_other_checkpoints(work, capsys):
     call("--checkpoint", "checkpoints/attention/last")
     assert "checkpoints/attention/last on colours" in capsys.readouterr().out

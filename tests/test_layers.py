@@ -13,8 +13,14 @@ ROOT = Path(__file__).parents[1]
 # captioner/__init__.py.
 LAYERS = [
     {"captioner.errors"},
-    {"captioner.options", "captioner.devices", "captioner.attention", "captioner.hoisting"}
-    | {"captioner.loading"},
+    {
+        "captioner.options",
+        "captioner.devices",
+        "captioner.attention",
+        "captioner.hoisting",
+        "captioner.layers",
+    }
+    | {"captioner.loading", "captioner.pretrained"},
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
     | {"captioner.demo"},
     {"captioner.encoders", "captioner.filters", "captioner.metrics", "captioner.heatmaps"}
