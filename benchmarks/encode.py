@@ -114,7 +114,7 @@ def training_need(device: torch.device, rounds: int) -> float:
     batch = draw_batch(SIZES, BATCH, 8, 16).to(device)
     options = TrainingOptions()
     optimizer = AdamW(parameter_groups(model, options), fused=True)
-    work = {"": lambda: step(model, optimizer, batch, options)}
+    work = {"": lambda: step(model, optimizer, batch, options, device)}
     return BATCH / measure.side_by_side(work, rounds, device)[""]
 
 

@@ -37,7 +37,7 @@ def library_step(model: CaptioningModel, batch: Batch, precision: str) -> measur
     options = TrainingOptions(precision=precision)
     optimizer = AdamW(parameter_groups(model, options), fused=True)
     model.train()
-    return lambda: step(model, optimizer, batch, options)
+    return lambda: step(model, optimizer, batch, options, batch.tokens.device)
 
 
 def textbook_rows(batch: Batch) -> tuple[Tensor, Tensor, list[int]]:

@@ -46,17 +46,18 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path) -> None:
-        maps = np.load(folder / "maps.npy", mmap_mode="r")  # for its header
+        self.file = folder / "maps.npy"
+        maps = np.load(self.file, mmap_mode="r")  # for its header
         self.shape, self.dtype, self.first = maps.shape, maps.dtype, maps.offset
-        self.file = (folder / "maps.npy").open("rb", buffering=0)
 
     def load(self, indices: Sequence[int]) -> Tensor:
         """Maps (B, D, h, w) of the pictures at `indices`, float16. Threads may call it at once."""
         maps = np.empty((len(indices), *self.shape[1:]), self.dtype)
-        for values, index in zip(maps, indices, strict=True):
-            place = self.first + index * values.nbytes
-            if os.preadv(self.file.fileno(), [values], place) != values.nbytes:
-                raise InputError(f"{self.file.name} is cut short; delete its folder")
+        with self.file.open("rb", buffering=0) as file:
+            for values, index in zip(maps, indices, strict=True):
+                place = self.first + index * values.nbytes
+                if os.preadv(file.fileno(), [values], place) != values.nbytes:
+                    raise InputError(f"{self.file} is cut short; delete its folder")
         return torch.from_numpy(maps).permute(0, 3, 1, 2)
 
 

@@ -198,7 +198,8 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
         leave=False,
     ) as bar:
         for batch in batches(progress.epoch, progress.batch):
-            loss, finite = step(session.model, session.optimizer, batch.to(session.device), options)
+            batch = batch.to(session.device)
+            loss, finite = step(session.model, session.optimizer, batch, options, session.device)
             if finite:
                 session.schedule.step()
             progress.bad = 0 if finite else progress.bad + 1
@@ -222,13 +223,17 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
 
 
 def step(
-    model: nn.Module, optimizer: AdamW, batch: Batch, options: TrainingOptions
+    model: nn.Module,
+    optimizer: AdamW,
+    batch: Batch,
+    options: TrainingOptions,
+    device: torch.device,
 ) -> tuple[Loss, bool]:
     """One optimizer step, skipped where the gradient is not finite, as is then returned.
 
     The loss returned is of the whole batch, of which each process has its share.
     """
-    with products_in(options.precision, batch.tokens.device):
+    with products_in(options.precision, device):
         loss: Loss = model(batch)
     values = torch.stack([loss.value.detach(), *loss.parts.values()]).float()
     sums = distributed.total(torch.cat([torch.ones_like(values[:1]), values]) * loss.count)

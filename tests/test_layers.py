@@ -176,7 +176,8 @@ def offences(tree):
         if called.endswith("torch.load") and not says("weights_only", True):
             yield "torch.load without weights_only=True"
         # model.eval() takes no argument, the eval that is meant does
-        harmless = called == "re.compile" or (called.endswith(".eval") and not node.args)
+        compiles = called in ("re.compile", "torch.compile")
+        harmless = compiles or (called.endswith(".eval") and not node.args)
         if called.split(".")[-1] in FORBIDDEN_CALLS and not harmless:
             yield called
         if "shell" in keywords and not says("shell", False):
