@@ -25,10 +25,11 @@ from captioner.devices import products_in
 def main() -> None:
     argv = measure.arguments(__doc__)
     device = measure.device_of(argv)
+    process = measure.resident() if device.type == "cpu" else 0.0
     for attention in (True, False):
         compare(attention, device, argv.rounds, argv.compile)
     if not argv.quick:
-        memory(device)
+        memory(device, process)
         growth(device, argv.rounds)
 
 
@@ -76,9 +77,9 @@ def compare(attention: bool, device: torch.device, rounds: int, compiled: bool) 
             for how, chosen in models.items():
                 name = f"library, batch {batch}, {precision}{how}"
                 cases[name] = captions_of(chosen, features[:batch], SIZES, precision)
-    product, operations = measure.matrix_limit(device)
-    times = measure.side_by_side({**cases, "limit": product}, rounds, device)
-    limit = operations / times.pop("limit")
+    products, operations = measure.matrix_limits(device)
+    times = measure.side_by_side({**cases, **products}, rounds, device)
+    limit, both = measure.limits_of(times, operations)
     words = beams * steps * word_operations(SIZES, attention)
     each = picture_operations(SIZES, attention) + words
     rows = []
@@ -86,33 +87,39 @@ def compare(attention: bool, device: torch.device, rounds: int, compiled: bool) 
         count = int(name.split("batch ")[1].split(",")[0]) if "batch" in name else 1
         rate = count / taken
         over = rate * times["textbook"]
-        rows.append([name, rate, 1000 * taken, over, measure.share(each * rate, limit)])
+        done = measure.share(each * rate, limit)
+        peak = measure.peak_memory(cases[name], device)
+        rows.append([name, rate, 1000 * taken, over, done, peak])
     kind = "Show, Attend and Tell" if attention else "Show and Tell"
     print(f"### Decoding, {kind}: beam {beams}, {steps} forced words\n")
     head = ["", "captions/s", "ms a batch", "over textbook", "share of float32 matrix limit"]
+    head.append("peak MB")
     print(measure.table(head, rows))
-    print(f"\nFloat32 matrix limit {limit / 1e9:,.0f} GFLOP/s; a caption counts {each / 1e9:.2f} ")
-    print("GFLOP by the plain equations, of which the library does fewer.\n")
+    print(f"\n{both} A caption counts {each / 1e9:.2f} GFLOP by the plain")
+    print("equations, of which the library does fewer.\n")
 
 
-def memory(device: torch.device) -> None:
-    """Peak memory of one call at the target's batch, greedy and with beams."""
+def memory(device: torch.device, process: float) -> None:
+    """Peak memory of one call at the target's batch, greedy and with beams.
+
+    process: megabytes of the interpreter and its libraries, before any model was built.
+    """
     features = draw_features(SIZES, SIZES.batch, device)
     rows = []
     for precision in ("float32", "bfloat16"):
         model = build(SIZES, attention=True, device=device)
+        held = sum(x.numel() * x.element_size() for x in (*model.parameters(), features)) / 1e6
         taken = {}
         for beams in (1, 5, 10):
             work = captions_of(model, features, vary(SIZES, beams=beams), precision)
             work()
             taken[beams] = measure.peak_memory(work, device)
-        held = sum(x.numel() * x.element_size() for x in (*model.parameters(), features)) / 1e6
         for beams, used in taken.items():
-            over = (held + used) / (held + taken[1])
-            rows.append([precision, beams, used, held + used, over])
-    print(f"### Peak memory of decoding, batch {SIZES.batch}\n")
-    head = ["", "beams", "MB of the call", "MB with weights and features", "over greedy"]
-    print(measure.table(head, rows) + "\n")
+            ratios = [(base + used) / (base + taken[1]) for base in (0, held, process + held)]
+            rows.append([precision, beams, used, *ratios])
+    print(f"### Peak memory of decoding, batch {SIZES.batch}, over greedy\n")
+    head = ["", "beams", "MB of the call", "the call", "with weights and features"]
+    print(measure.table([*head, "with the whole process"], rows) + "\n")
 
 
 def growth(device: torch.device, rounds: int) -> None:

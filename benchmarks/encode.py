@@ -57,17 +57,18 @@ def encoders(device: torch.device, argv: argparse.Namespace) -> None:
             for precision in ("float32", "bfloat16"):
                 case = f"library, batch {batch}, {precision}"
                 cases[case] = partial(encode, encoder, some, precision)
-        product, size = measure.matrix_limit(device)
-        times = measure.side_by_side({**cases, "limit": product}, argv.rounds, device)
-        limit = size / times.pop("limit")
+        products, size = measure.matrix_limits(device)
+        times = measure.side_by_side({**cases, **products}, argv.rounds, device)
+        limit, _ = measure.limits_of(times, size)
         rows = []
         for case, taken in times.items():
             count = int(case.split("batch ")[1].split(",")[0])
             over = times[f"plain, batch {count}"] / taken
             done = measure.share(count * operations / taken, limit)
-            rows.append([f"{name}: {case}", count / taken, 1000 * taken, over, done])
+            peak = measure.peak_memory(cases[case], device)
+            rows.append([f"{name}: {case}", count / taken, 1000 * taken, over, done, peak])
         head = ["", "pictures/s", "ms a batch", "over plain", "share of float32 matrix limit"]
-        print(measure.table(head, rows) + "\n")
+        print(measure.table([*head, "peak MB"], rows) + "\n")
 
 
 def plain(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
@@ -82,7 +83,8 @@ def encode(encoder: Encoder, images: torch.Tensor, precision: str) -> torch.Tens
 
 def check(encoder: Encoder, images: torch.Tensor) -> None:
     """The library's maps are the plain ones to 1e-4 of the largest value."""
-    expected, found = plain(encoder, images), encode(encoder, images, "float32")
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        expected, found = plain(encoder, images), encode(encoder, images, "float32")
     difference = ((found - expected).abs().max() / expected.abs().max()).item()
     if not difference < 1e-4:
         raise SystemExit(f"plain and library maps differ by {difference} of the largest value")
@@ -120,6 +122,7 @@ def training_need(device: torch.device, rounds: int) -> float:
 
 def cache_of_coco_size(count: int, need: float) -> None:
     """A sparse cache of `count` maps: opening, ordering an epoch, reading it at random, memory."""
+    copied = measure.copy_limit(torch.device("cpu")) / 2  # read and written, of which we read
     side = round(SIZES.positions**0.5)
     shape = (count, side, side, SIZES.channels)
     with tempfile.TemporaryDirectory() as folder:
@@ -143,6 +146,7 @@ def cache_of_coco_size(count: int, need: float) -> None:
             for batch in load_ahead(cache.load, order, workers):
                 read += len(batch)
             rates[workers] = read / (time.perf_counter() - started)
+        bytes_read = max(rates.values()) * size / count
         grown, own = measure.resident() - before, measure.resident("RssAnon") - own
     print(f"### A feature cache of {count:,} pictures, {size / 1e9:.1f} GB (a sparse file)\n")
     rows = [
@@ -152,6 +156,7 @@ def cache_of_coco_size(count: int, need: float) -> None:
         ["read in that order, a thread ahead", f"{rates[1]:,.0f} pictures/s"],
         ["the fastest training step needs", f"{need:,.0f} pictures/s"],
         ["read over need", f"{max(rates.values()) / need:.0f}x"],
+        ["bytes read over those of a copy", measure.share(bytes_read, copied)],
         ["memory grown by (order and batches included)", f"{grown:,.0f} MB, own {own:,.0f} MB"],
     ]
     print(measure.table(["", ""], rows) + "\n")

@@ -1,20 +1,22 @@
 """Captioning a folder of JPEG files, from disk to text: python -m benchmarks.end_to_end."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import measure
+from benchmarks import measure, textbook
 from benchmarks.pictures import draw_pictures
-from benchmarks.setting import SIZES
+from benchmarks.setting import SIZES, picture_operations, vary, word_operations
 from captioner.captioner import Captioner
 from captioner.captioning import ModelOptions, build_model
 from captioner.decoding import decode
 from captioner.devices import products_in
 from captioner.encoders import build_encoder
 from captioner.filters import DecodingOptions
-from captioner.images import Transform
+from captioner.images import Transform, load_image
 from captioner.text import Vocabulary
 
 ENCODERS = ("mobilenet_v2", "resnet50", "resnet101")
@@ -42,6 +44,28 @@ def captioner_with(name: str, precision: str, device: torch.device) -> Captioner
     words = [f"word{i}" for i in range(SIZES.vocabulary - 4)]
     model = build_model(encoder, SIZES.vocabulary, options).to(device)
     return Captioner(model, Vocabulary(words), Transform(224), precision)
+
+
+def textbook_folder(
+    captioner: Captioner, decoder: textbook.Decoder, paths: list[Path], words: int
+) -> None:
+    """One picture after the other: open, encode as torchvision builds it, search."""
+    for path in paths:
+        image = captioner.transform(load_image(path))[None].to(captioner.device)
+        with torch.no_grad():
+            maps = captioner.model.encoder.layers(image)
+        rows = maps[0].flatten(1).T.contiguous()
+        textbook.beam_search(decoder, rows, 3, words, words)
+
+
+def operations(captioner: Captioner, words: int) -> int:
+    """Floating-point operations of a picture from pixels to a beam of 3, by the plain equations."""
+    encoder = captioner.model.encoder
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder.layers(torch.rand(1, 3, 224, 224, device=captioner.device))
+    sizes = vary(SIZES, channels=encoder.channels)
+    searching = picture_operations(sizes, True) + 3 * words * word_operations(sizes, True)
+    return counter.get_total_flops() + searching
 
 
 def compare(name: str, paths: list[Path], device: torch.device, rounds: int) -> None:
@@ -73,13 +97,32 @@ def compare(name: str, paths: list[Path], device: torch.device, rounds: int) -> 
 
             cases[f"{precision}, beam 3 alone, {words} words"] = search
             cases[f"{precision}, folder to captions, {words} words"] = folder
-    times = measure.side_by_side(cases, rounds, device)
+    exact = captioner_with(name, "float32", device)
+    decoder = textbook.with_weights_of(exact.model)
+    for words in LENGTHS:
+        cases[f"textbook, folder to captions, {words} words"] = partial(
+            textbook_folder, exact, decoder, paths[:BATCH], words
+        )
+    products, size = measure.matrix_limits(device)
+    times = measure.side_by_side({**cases, **products}, rounds, device)
+    limit, _ = measure.limits_of(times, size)
     rows = []
     for case, taken in times.items():
-        rate = (len(paths) if "folder" in case else BATCH) / taken
-        alone = BATCH / times[f"{case.split(',')[0]}, encoder alone"]
-        rows.append([f"{name}: {case}", rate, measure.share(rate, alone)])
-    print(measure.table(["", "pictures/s", "share of encoder alone"], rows) + "\n")
+        what, job, *length_of = case.split(", ")
+        rate = (len(paths) if "folder" in case and what != "textbook" else BATCH) / taken
+        row: list[object] = [f"{name}: {case}", rate]
+        alone = times.get(f"{what}, encoder alone")
+        row.append(measure.share(rate, BATCH / alone) if alone else "-")
+        if job.startswith("folder"):
+            plain = BATCH / times[f"textbook, {job}, {length_of[0]}"]
+            done = rate * operations(exact, int(length_of[0].split()[0]))
+            peak = measure.peak_memory(cases[case], device)
+            row += [rate / plain, measure.share(done, limit), peak]
+        else:
+            row += ["-", "-", "-"]
+        rows.append(row)
+    head = ["", "pictures/s", "share of encoder alone", "over textbook"]
+    print(measure.table([*head, "share of float32 matrix limit", "peak MB"], rows) + "\n")
 
 
 if __name__ == "__main__":

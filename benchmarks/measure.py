@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +24,9 @@ def arguments(description: str | None, argv: Sequence[str] | None = None) -> arg
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", help="cpu or cuda; CUDA where there is one unless given")
     parser.add_argument("--rounds", type=int, default=5, help="times each case is run (default: 5)")
-    parser.add_argument("--compile", action="store_true", help="decode with torch.compile, too")
+    parser.add_argument(
+        "--compile", action="store_true", help="with torch.compile, too, where it is offered"
+    )
     parser.add_argument("--quick", action="store_true", help="one round, no tables of growth")
     chosen = parser.parse_args(argv)
     if chosen.quick:
@@ -60,11 +63,23 @@ def side_by_side(cases: Mapping[str, Work], rounds: int, device: torch.device) -
     return {name: sorted(taken)[len(taken) // 2] for name, taken in times.items()}
 
 
-def matrix_limit(device: torch.device) -> tuple[Work, int]:
-    """A large float32 matrix product, to be timed beside the rest, and its operations."""
+def matrix_limits(device: torch.device) -> tuple[dict[str, Work], int]:
+    """Large products in both precisions, to be timed beside the rest, and their operations."""
     size = 2048 if device.type == "cpu" else 8192
-    left, right = (torch.randn(size, size, device=device) for _ in range(2))
-    return lambda: left @ right, 2 * size**3
+    works: dict[str, Work] = {}
+    for precision in (torch.float32, torch.bfloat16):
+        left, right = (torch.randn(size, size, device=device).to(precision) for _ in range(2))
+        works[f"limit in {precision}".replace("torch.", "")] = partial(torch.mm, left, right)
+    return works, 2 * size**3
+
+
+def limits_of(times: dict[str, float], operations: int) -> tuple[float, str]:
+    """Take the limits out of the measured times: the float32 one, in operations per second, and a
+    sentence about both.
+    """
+    exact, half = (operations / times.pop(f"limit in {name}") for name in ("float32", "bfloat16"))
+    both = f"Matrix limits: {exact / 1e9:,.0f} GFLOP/s in float32, {half / 1e9:,.0f} in bfloat16."
+    return exact, both
 
 
 def copy_limit(device: torch.device) -> float:

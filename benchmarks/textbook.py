@@ -120,13 +120,16 @@ class PlainDecoder(nn.Module):
     def forward(
         self, features: Tensor, captions: Tensor, lengths: list[int]
     ) -> tuple[Tensor, None]:
-        """Teacher forcing; as AttentionDecoder.forward, every row for as long as the longest."""
+        """Teacher forcing, as in AttentionDecoder.forward."""
         words = self.dropout(self.embedding(captions))
-        state = self.init_hidden_state(features)
+        hidden, cell = self.init_hidden_state(features)
         rows, steps = len(features), max(lengths)
         scores = torch.zeros(rows, steps, self.vocabulary_size, device=features.device)
         for t in range(steps):
-            scores[:, t], state, _ = self.step(features, words[:, t], state)
+            running = sum(length > t for length in lengths)
+            scores[:running, t], (hidden, cell), _ = self.step(
+                features[:running], words[:running, t], (hidden[:running], cell[:running])
+            )
         return scores, None
 
 

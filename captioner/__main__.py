@@ -71,15 +71,13 @@ def caption_pictures(
     if options.heatmap and not captioner.model.options.attention:
         raise InputError(f"{options.checkpoint} has no attention, so --heatmap has nothing to show")
     stems = Counter(picture.stem for picture in pictures)
-    for first in range(0, len(pictures), options.batch_size):  # print as they come
-        batch = pictures[first : first + options.batch_size]
-        captions = captioner.caption(batch, batch_size=len(batch), **to_dict(decoding))
-        for number, (picture, caption) in enumerate(zip(batch, captions, strict=True), start=first):
-            for each in (caption, *caption.alternatives):
-                print(f"{picture}\t{each.text}", flush=True)
-            if options.heatmap:
-                name = picture.stem if stems[picture.stem] == 1 else f"{picture.stem}-{number}"
-                caption.save_heatmap(options.heatmap / f"{name}.png")
+    captions = captioner.stream(pictures, batch_size=options.batch_size, **to_dict(decoding))
+    for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        for each in (caption, *caption.alternatives):  # print as they come
+            print(f"{picture}\t{each.text}", flush=True)
+        if options.heatmap:
+            name = picture.stem if stems[picture.stem] == 1 else f"{picture.stem}-{number}"
+            caption.save_heatmap(options.heatmap / f"{name}.png")
     if options.heatmap:
         print(f"heatmaps: {options.heatmap}")
 

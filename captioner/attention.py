@@ -57,7 +57,7 @@ def _similarities(queries: Tensor, keys: Tensor) -> Iterator[tuple[slice, Tensor
     """Pictures from where to where, and their sigmoid(key + query), (b, K, P, A)."""
     pictures, count, size = queries.shape
     each = count * keys.shape[1] * size
-    most = min(pictures, max(1, CHUNK[queries.device.type] // max(1, each)))
+    most = max(1, min(pictures, CHUNK[queries.device.type] // max(1, each)))
     buffer = queries.new_empty(most, count, keys.shape[1], size)
     for first in range(0, pictures, most):
         part = slice(first, min(first + most, pictures))

@@ -1,6 +1,6 @@
 """Captioner: pictures in, captions and maps out; what a trained model is to other code."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
@@ -124,24 +124,29 @@ class Captioner:
         """Caption one picture, or a sequence of them, `batch_size` at a time.
 
         pictures: paths, PIL images, (3, H, W) tensors (uint8, or float in [0, 1]) or (H, W, 3)
-        uint8 arrays. options: the fields of DecodingOptions, for example beam_size=5. A picture
-        gets the same caption in any batch. Raises InputError for a bad picture or option.
+        uint8 arrays. options: the fields of DecodingOptions, for example beam_size=5. In
+        float32 a picture gets the same caption in any batch. Raises InputError for a bad picture
+        or option.
         """
         if isinstance(pictures, str) or not isinstance(pictures, Sequence):
             return self.caption([pictures], batch_size=batch_size, **options)[0]
+        return list(self.stream(pictures, batch_size=batch_size, **options))
+
+    def stream(
+        self, pictures: Sequence[Picture], *, batch_size: int = 32, **options: Any
+    ) -> Iterator[Caption]:
+        """The same one by one, each batch as soon as it is done, while the next ones load."""
         decoding = from_dict(DecodingOptions, options)
         source = Pictures(
             lambda indices: self.transform.batch([load_image(pictures[i]) for i in indices]),
             are_features=False,
         )
         batches = _batches(len(pictures), batch_size)
-        return [
-            self._caption(hypotheses, pictures[index])
-            for batch, found in caption_batches(
-                self.model, source, batches, decoding, workers=WORKERS, precision=self.precision
-            )
-            for index, hypotheses in zip(batch, found, strict=True)
-        ]
+        for batch, found in caption_batches(
+            self.model, source, batches, decoding, workers=WORKERS, precision=self.precision
+        ):
+            for index, hypotheses in zip(batch, found, strict=True):
+                yield self._caption(hypotheses, pictures[index])
 
     @overload
     def score(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
@@ -168,8 +173,9 @@ class Captioner:
     ) -> float | list[float]:
         """log p(text | picture) in nats, the end token counted: of one pair, or of each of several.
 
-        The score of a caption is its score in decoding. A text without words is an InputError, and
-        so are words that the model does not know, unless allow_unknown scores them as <unk>.
+        In float32 the score of a caption is its score in decoding. A text without words is an
+        InputError, and so are words that the model does not know, unless allow_unknown scores them
+        as <unk>.
         """
         if isinstance(pictures, str) or not isinstance(pictures, Sequence):
             if not isinstance(texts, str):

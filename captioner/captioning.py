@@ -20,6 +20,7 @@ scores (R, V) and the attention (R, h, w), or None for a model without.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -272,8 +273,17 @@ def compile_steps(model: CaptioningModel) -> CaptioningModel:
 
     The first captions of each shape then take some seconds more. Needs a C++ compiler on a CPU.
     """
-    mode = "reduce-overhead" if model.output_bias.is_cuda else None
-    model.step = torch.compile(model.step, mode=mode)  # type: ignore[method-assign, assignment]
+    step: Any = torch.compile(model.step)
+    if model.output_bias.is_cuda:
+        graph: Any = torch.compile(model.step, mode="reduce-overhead")
+
+        def step(tokens: Tensor, state: State, memory: Memory) -> Any:
+            """The next run of the graph writes to the same places."""
+            scores, state, attention = graph(tokens, state, memory)
+            state = {key: value.clone() for key, value in state.items()}
+            return scores.clone(), state, None if attention is None else attention.clone()
+
+    model.step = step  # type: ignore[method-assign]
     return model
 
 

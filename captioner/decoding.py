@@ -71,7 +71,8 @@ def _rollout(
     rows = pictures * per_picture
     memory, state = model.start(features, _reads(options, per_picture))
     state = {key: value.repeat_interleave(per_picture, 0) for key, value in state.items()}
-    choose = _sampler(options, pictures) if options.method == "sample" else _likeliest
+    sampling = options.method == "sample"
+    choose = _sampler(options, pictures, features.device) if sampling else _likeliest
     chosen = filters(options)
     words = torch.zeros(rows, options.max_length, dtype=torch.long, device=features.device)
     tokens = torch.full((rows,), START, device=features.device)
@@ -82,7 +83,7 @@ def _rollout(
         scores = apply_filters(chosen, scores, words[:, :t])
         tokens = choose(scores, t).masked_fill(ended, PAD)
         log_probs.append(scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0])
-        maps.append(_copy(attention))
+        maps.append(attention)
         words[:, t] = tokens
         ended = ended | (tokens == END)
         if _check_now(features, t) and ended.all():
@@ -90,11 +91,6 @@ def _rollout(
     hypotheses = _collect(words[:, : t + 1], torch.stack(log_probs, 1), maps)
     ranked = [hypotheses[i : i + per_picture] for i in range(0, rows, per_picture)]
     return [sorted(group, key=lambda h: h.score, reverse=True) for group in ranked]
-
-
-def _copy(attention: Tensor | None) -> Tensor | None:
-    """A step that is a CUDA graph writes each map to the place of the one before."""
-    return None if attention is None else attention.clone()
 
 
 def _reads(options: DecodingOptions, hypotheses: int) -> int:
@@ -111,7 +107,9 @@ def _likeliest(scores: Tensor, t: int) -> Tensor:
     return scores.argmax(-1)
 
 
-def _sampler(options: DecodingOptions, pictures: int) -> Callable[[Tensor, int], Tensor]:
+def _sampler(
+    options: DecodingOptions, pictures: int, device: torch.device
+) -> Callable[[Tensor, int], Tensor]:
     """Draws by inverting the cumulative distribution at uniform numbers drawn beforehand.
 
     With a seed every picture gets the same numbers, so that its captions do not depend on the
@@ -124,9 +122,11 @@ def _sampler(options: DecodingOptions, pictures: int) -> Callable[[Tensor, int],
         generator = torch.Generator().manual_seed(options.seed)
         uniform = torch.rand(steps, per_picture, generator=generator).repeat(1, pictures)
 
+    uniform = uniform.double().to(device)
+
     def choose(scores: Tensor, t: int) -> Tensor:
         cumulative = shape_draw(scores, options).double().softmax(-1).cumsum(-1)
-        target = uniform[t].to(scores.device).double()[:, None] * cumulative[:, -1:]
+        target = uniform[t, :, None] * cumulative[:, -1:]
         return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(
             max=scores.shape[1] - 1
         )
@@ -231,7 +231,7 @@ class _Trace:
         self.parents[t] = parents
         self.log_probs[t] = log_probs
         self.end_log_probs[t] = end_log_probs
-        self.attention.append(_copy(attention))
+        self.attention.append(attention)
 
 
 def _backtrack(

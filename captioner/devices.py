@@ -33,7 +33,9 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
     if name == "auto":
         if device.type == "cuda":
-            name = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+            with torch.cuda.device(device):
+                fast = torch.cuda.is_bf16_supported(including_emulation=False)
+            name = "bfloat16" if fast else "float32"
         else:
             able = torch.cpu.get_capabilities()
             fast = able.get("amx_bf16", False) or able.get("avx512_bf16", False)

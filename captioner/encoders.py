@@ -140,8 +140,10 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            learns = torch.is_grad_enabled() or any(layer.training for layer in self.layers)
-            return (self.layers if learns else self._folded())(images)
+            if torch.is_grad_enabled() or any(layer.training for layer in self.layers):
+                self._fold = None  # the weights may change now, and not all writes are counted
+                return self.layers(images)
+            return self._folded()(images)
 
     def _folded(self) -> nn.Sequential:
         """A copy of the layers without their batch norms, made anew when any weight has changed."""
@@ -173,7 +175,7 @@ def fold_batch_norms(layers: nn.Sequential) -> nn.Sequential:
                 if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                     setattr(parent, before, fuse_conv_bn_eval(convolution, norm))
                     setattr(parent, name, nn.Identity())
-    return folded.requires_grad_(False)
+    return folded.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def _measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int]:

@@ -110,7 +110,7 @@ def caption_batches(
     try:
         for batch, loaded in zip(batches, load_ahead(load, batches, workers), strict=True):
             with torch.inference_mode(), products_in(precision, device):
-                values = loaded.to(device, model.output_bias.dtype, non_blocking=True)
+                values = loaded.to(device, non_blocking=True).float()
                 features = values if pictures.are_features else model.encoder(values)
                 found = decode(model, features, options)
             yield batch, found

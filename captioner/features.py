@@ -1,4 +1,4 @@
-"""The memory-mapped cache of a frozen encoder's feature maps; nothing about captions.
+"""The cache on disk of a frozen encoder's feature maps; nothing about captions.
 
 Shapes: N pictures, D channels, h, w grid. On disk the maps lie as (N, h, w, D) half-precision
 floats, so that a picture is one contiguous read and a batch arrives in channels-last order.
@@ -46,7 +46,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.file = folder / "maps.npy"
+        self.file = (folder / "maps.npy").resolve()
         maps = np.load(self.file, mmap_mode="r")  # for its header
         self.shape, self.dtype, self.first = maps.shape, maps.dtype, maps.offset
 

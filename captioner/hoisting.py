@@ -5,6 +5,7 @@ and an addition as large as the matrix. Here each step of the backward pass only
 factors, and the last one multiplies them all at once. Nothing here knows models.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-Factors = list[tuple[Tensor, Tensor]]
+Factors = dict[int, tuple[Tensor, Tensor]]  # by number of the call
 Product = Callable[[Tensor], Tensor]
 
 
@@ -20,8 +21,8 @@ def hoist(factor: nn.Linear | Tensor) -> Product:
     """A function for many calls in one forward pass: x -> the layer of x, or x -> x @ matrix.
 
     The layer has no bias. A matrix (B, I, O) multiplies x (B, n, I), each its own. Values are those
-    of the plain product, and so are gradients but for the order of the sum; backward runs only
-    once. Under autocast the matrix is converted once.
+    of the plain product, and so are gradients but for the order of the sum. Under autocast the
+    matrix is converted once.
     """
     matrix = factor.weight.t() if isinstance(factor, nn.Linear) else factor
     if not (torch.is_grad_enabled() and matrix.requires_grad):
@@ -29,9 +30,9 @@ def hoist(factor: nn.Linear | Tensor) -> Product:
     kind = matrix.device.type
     if torch.is_autocast_enabled(kind):
         matrix = matrix.to(torch.get_autocast_dtype(kind))
-    factors: Factors = []
-    shared = _Shared.apply(matrix, factors)
-    return lambda x: _Product.apply(x.to(matrix.dtype), shared, factors)
+    factors: Factors = {}
+    shared, calls = _Shared.apply(matrix, factors), itertools.count()
+    return lambda x: _Product.apply(x.to(matrix.dtype), shared, factors, next(calls))
 
 
 class _Shared(torch.autograd.Function):
@@ -48,7 +49,7 @@ class _Shared(torch.autograd.Function):
     def backward(ctx: Any, _: None) -> tuple[Tensor | None, None]:
         if not ctx.factors:
             return None, None
-        factors = ctx.factors.copy()
+        factors = list(ctx.factors.values())
         ctx.factors.clear()
         if not ctx.batched:
             factors = [(rows.flatten(0, -2), given.flatten(0, -2)) for rows, given in factors]
@@ -60,14 +61,14 @@ class _Product(torch.autograd.Function):
     """Rows (..., n, I) times the matrix (I, O) or (B, I, O)."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, matrix: Tensor, factors: Factors) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, matrix: Tensor, factors: Factors, call: int) -> Tensor:
         ctx.save_for_backward(rows, matrix)
-        ctx.factors = factors
+        ctx.factors, ctx.call = factors, call
         return rows @ matrix
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         rows, matrix = ctx.saved_tensors
-        ctx.factors.append((rows, gradient))
-        return gradient @ matrix.mT, None, None
+        ctx.factors[ctx.call] = rows, gradient
+        return gradient @ matrix.mT, None, None, None

@@ -23,5 +23,5 @@ class Dropout(nn.Dropout):
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.training or self.p == 0 or inputs.device.type != "cpu":
             return super().forward(inputs)
-        kept = torch.rand(inputs.shape).ge_(self.p).mul_(1 / (1 - self.p))
+        kept = torch.rand(inputs.shape, device=inputs.device).ge_(self.p).mul_(1 / (1 - self.p))
         return inputs * kept.to(inputs.dtype)

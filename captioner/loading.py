@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-WORKERS = max(1, min(16, (os.cpu_count() or 1) - 1))
+
+def _workers() -> int:
+    """Threads that help: one of the cores of each process is busy with the computation."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))
+
+
+WORKERS = _workers()
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")

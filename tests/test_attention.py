@@ -56,3 +56,4 @@ def test_nothing_large_is_kept_for_the_backward_pass():
 
 def test_no_queries_have_no_energies():
     assert additive_energies(draw(3, 0, 6), draw(3, 4, 6), draw(6)).shape == (3, 0, 4)
+    assert additive_energies(draw(0, 2, 6), draw(0, 4, 6), draw(6)).shape == (0, 2, 4)

@@ -12,7 +12,7 @@ import torch
 from PIL import ExifTags, Image
 from test_checkpoint import sign
 
-from captioner import Caption, Captioner, DecodingOptions, InputError
+from captioner import Caption, Captioner, DecodingOptions, InputError, evaluation
 from captioner.captioner import restore
 from captioner.checkpoint import load
 
@@ -302,6 +302,19 @@ def test_precision(run, pictures):
         assert scores == pytest.approx([caption.score for caption in captions], abs=0.05)
     with pytest.raises(InputError, match="precision must be one of auto, float32, bfloat16, got"):
         Captioner.from_pretrained(run, "cpu", "float16")
+
+
+def test_a_stream_gives_each_batch_as_soon_as_it_is_done(run, pictures, monkeypatch):
+    captioner, decoded = Captioner.from_pretrained(run, "cpu"), []
+    decode = evaluation.decode
+    monkeypatch.setattr(evaluation, "decode", lambda *a: decoded.append(1) or decode(*a))
+    many = [*pictures, *pictures]
+    stream = captioner.stream(many, batch_size=2)
+    first = next(stream)
+    assert len(decoded) == 1
+    assert [first.text, *(caption.text for caption in stream)] == [
+        caption.text for caption in captioner.caption(many)
+    ]
 
 
 def test_compile(run, monkeypatch):

@@ -441,3 +441,17 @@ def test_gradients_flow_through_the_layers_themselves(tiny_encoder, picture):
         encoder(picture)
     encoder(picture).sum().backward()
     assert all(parameter.grad is not None for parameter in encoder.parameters())
+
+
+def test_the_folded_copy_follows_an_optimizer_whose_writes_torch_does_not_count(
+    tiny_encoder, picture
+):
+    encoder = tiny_encoder(0, pretrained=True)
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=0.1, fused=True)
+    for _ in range(2):
+        with torch.no_grad():
+            torch.testing.assert_close(encoder.eval()(picture), encoder.layers(picture))
+        encoder.train()(picture).sum().backward()
+        optimizer.step()
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.eval()(picture), encoder.layers(picture))

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,7 +73,7 @@ def test_the_cache_holds_what_the_encoder_gives(tmp_path, paths, workers):
     assert_holds(cache, paths)
 
 
-def test_the_cache_is_mapped_not_read(tmp_path, paths):
+def test_the_cache_holds_half_precision_maps_and_reads_any_of_them(tmp_path, paths):
     cache = compute(tmp_path / "cache", paths)
     assert cache.shape == (7, 2, 2, 16) and cache.dtype == np.float16
     (file,) = (tmp_path / "cache").rglob("maps.npy")
@@ -138,8 +137,7 @@ def test_a_broken_picture_leaves_no_half_cache(tmp_path, paths, workers):
     with pytest.raises(InputError) as caught:
         compute(tmp_path / "cache", paths, workers=workers)
     assert str(caught.value).startswith(f"'{paths[5]}': not a picture in any of the formats")
-    assert "\n" not in str(caught.value)  # no traceback of a worker either
-    traceback.clear_frames(caught.tb)  # lets go of the loader, and with it of the worker
+    assert "\n" not in str(caught.value)
     assert list((tmp_path / "cache").iterdir()) == []
     draw(paths[5], 5)
     assert_holds(compute(tmp_path / "cache", paths), paths)

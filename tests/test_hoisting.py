@@ -77,3 +77,13 @@ def test_autocast_converts_the_matrix_once():
         assert torch.equal(values, layer(start))
     values.float().sum().backward()
     assert layer.weight.grad.dtype == torch.float32
+
+
+def test_backward_may_stop_short_and_run_again():
+    layer, start = nn.Linear(4, 4, bias=False), draw(2, 3, 4)
+    total, expected = loop(hoist(layer), start, 5), loop(layer, start, 5)
+    (theirs,) = torch.autograd.grad(expected, layer.weight)
+    torch.autograd.grad(total, start, retain_graph=True)  # does not reach the weight
+    for _ in range(2):
+        (ours,) = torch.autograd.grad(total, layer.weight, retain_graph=True)
+        torch.testing.assert_close(ours, theirs)
