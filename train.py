@@ -41,7 +41,7 @@ SMALL_RECIPE = {
     "batch_size": 16,
     "learning_rate": 3e-3,
     "encoder_learning_rate": 3e-3,
-    "epochs": 7,
+    "epochs": 8,
 }
 
 
