@@ -219,12 +219,12 @@ def train(job: Job) -> Progress:
 
     def batches(epoch: int, first: int) -> Iterable[Batch]:
         mine = [batch[rank::world] for batch in order(epoch)[first:]]
-        return load_ahead(load, mine, job.options["data"].workers)
+        workers, pin = job.options["data"].workers, job.device.type == "cuda"
+        return load_ahead(load, mine, workers, pin=pin)
 
     def load(indices: Sequence[int]) -> Batch:
         tokens = pad_captions([captions[i] for i in indices])
-        batch = job.pictures.batch(indices, [ids[i] for i in indices], tokens)
-        return batch.pin_memory() if job.device.type == "cuda" else batch
+        return job.pictures.batch(indices, [ids[i] for i in indices], tokens)
 
     def save(name: str, training_state: dict[str, Any], scores: dict[str, float]) -> None:
         weights = job.model.state_dict()

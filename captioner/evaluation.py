@@ -100,15 +100,11 @@ def caption_batches(
 ) -> Iterator[tuple[Sequence[int], list[list[Hypothesis]]]]:
     """Load, encode and decode batch by batch; yields the indices and per picture its captions."""
     device = model.output_bias.device
-
-    def load(batch: Sequence[int]) -> torch.Tensor:
-        loaded = pictures.load(batch)
-        return loaded.pin_memory() if device.type == "cuda" else loaded
-
+    ahead = load_ahead(pictures.load, batches, workers, pin=device.type == "cuda")
     was_training = model.training
     model.eval()
     try:
-        for batch, loaded in zip(batches, load_ahead(load, batches, workers), strict=True):
+        for batch, loaded in zip(batches, ahead, strict=True):
             with torch.inference_mode(), products_in(precision, device):
                 values = loaded.to(device, non_blocking=True).float()
                 features = values if pictures.are_features else model.encoder(values)

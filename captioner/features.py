@@ -114,16 +114,11 @@ def _compute(
     batch_size: int,
 ) -> None:
     batches = [range(len(paths))[i : i + batch_size] for i in range(0, len(paths), batch_size)]
-    files = PictureFiles(paths, transform)
-
-    def load(batch: Sequence[int]) -> Tensor:
-        images = files.load(batch)
-        return images.pin_memory() if device.type == "cuda" else images
-
+    load = PictureFiles(paths, transform).load
     encoder.eval()
     bar = tqdm(total=len(paths), desc="features", unit="picture")
     with torch.inference_mode(), bar, file.open("wb") as maps:  # a full disk kills a writing mmap
-        for images in load_ahead(load, batches, workers):
+        for images in load_ahead(load, batches, workers, pin=device.type == "cuda"):
             features = encoder(images.to(device, non_blocking=True)).permute(0, 2, 3, 1)
             values = features.half().cpu().numpy()
             if not np.isfinite(values).all():

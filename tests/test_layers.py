@@ -13,14 +13,8 @@ ROOT = Path(__file__).parents[1]
 # captioner/__init__.py.
 LAYERS = [
     {"captioner.errors"},
-    {
-        "captioner.options",
-        "captioner.devices",
-        "captioner.attention",
-        "captioner.hoisting",
-        "captioner.layers",
-    }
-    | {"captioner.loading", "captioner.pretrained"},
+    {"captioner.options", "captioner.devices", "captioner.loading", "captioner.pretrained"}
+    | {"captioner.attention", "captioner.hoisting", "captioner.layers"},
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
     | {"captioner.demo"},
     {"captioner.encoders", "captioner.filters", "captioner.metrics", "captioner.heatmaps"}

@@ -40,3 +40,13 @@ def test_an_error_comes_in_its_place(workers):
     with pytest.raises(ZeroDivisionError):
         next(loaded)
     assert list(loaded) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_loaded_is_pinned_where_that_is_asked_for(workers):
+    class Loaded:
+        def pin_memory(self):
+            return "pinned"
+
+    assert list(load_ahead(lambda i: Loaded(), range(2), workers, pin=True)) == ["pinned"] * 2
+    assert "pinned" not in list(load_ahead(lambda i: Loaded(), range(2), workers))
