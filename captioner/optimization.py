@@ -1,7 +1,8 @@
-"""How training steps: its options, learning rates and weight decay; no loop."""
+"""How training steps: its options, learning rates, weight decay, weight average; no loop."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ class TrainingOptions:
     encoder_learning_rate: float = option(1e-4, "the same for the encoder, where it is trained")
     weight_decay: float = option(0.01, "AdamW's decay of weight matrices")
     warmup: float = option(0.1, "share of all steps in which the rate rises, before the cosine")
+    average: float = option(0.998, "decay per step of the weights' running average; 0: none")
     clip: float = option(5.0, "largest norm of the gradient")
     patience: int = option(4, "epochs without a better validation score before stopping")
     beam_size: int = option(3, "beam size of the validation captions")
@@ -33,7 +35,7 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "epochs", "batch_size", "patience", "beam_size")
         check_at_least(self, 0, "weight_decay", "seed")
-        check_share(self, "warmup")
+        check_share(self, "warmup", "average")
         for name in ("learning_rate", "encoder_learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
@@ -71,3 +73,52 @@ def rate_share(warmup: float, steps: int) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
 
     return share
+
+
+class WeightAverage:
+    """The exponential moving average of what a model learns, which does better than its last step.
+
+    Averaged are the trained parameters and the statistics of batch norms. The decay rises from 0.1
+    to `decay`, so that the first steps are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
+        buffers = {k: b for k, b in model.named_buffers() if b.is_floating_point()}
+        self.values = {name: value.detach() for name, value in (parameters | buffers).items()}
+        self.average = {name: value.clone() for name, value in self.values.items()}
+
+    def update(self) -> None:
+        """Take in the values after a step."""
+        self.steps += 1
+        share = 1 - min(self.decay, self.steps / (self.steps + 9))
+        for name, value in self.values.items():
+            self.average[name].lerp_(value, share)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While this lasts the model has the average's values."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        for name, value in self.values.items():
+            kept = value.clone()
+            value.copy_(self.average[name])
+            self.average[name].copy_(kept)
+
+    def state(self) -> dict[str, Any]:
+        """What resuming needs beyond the average: the values that are being trained."""
+        values = {name: value.clone() for name, value in self.values.items()}
+        return {"steps": self.steps, "values": values}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue in a model that has been given the average's values."""
+        self.steps = state["steps"]
+        for name, value in self.values.items():
+            self.average[name].copy_(value)
+            value.copy_(state["values"][name])

@@ -26,7 +26,7 @@ from .batches import Batch
 from .devices import products_in
 from .errors import InputError, Interrupted
 from .losses import Loss
-from .optimization import TrainingOptions, parameter_groups, rate_share
+from .optimization import TrainingOptions, WeightAverage, parameter_groups, rate_share
 from .runs import write_whole
 
 BAD_STEPS = 3  # so many gradients in a row that are not finite end the training
@@ -74,6 +74,7 @@ class _Session:
     options: TrainingOptions
     optimizer: AdamW
     schedule: LambdaLR
+    average: WeightAverage
     progress: Progress
     device: torch.device
     steps: int  # of an epoch
@@ -98,6 +99,7 @@ class _Session:
             "progress": asdict(self.progress),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "average": self.average.state(),
             "generators": distributed.gather(generators),
         }
 
@@ -110,6 +112,7 @@ class _Session:
         self.progress = Progress(**state["progress"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.average.restore(state["average"])
         generators = state["generators"][distributed.rank()]
         torch.set_rng_state(generators["cpu"])
         if self.device.type == "cuda" and "cuda" in generators:
@@ -132,9 +135,11 @@ def fit(
     """Train until the epochs are over or `patience` of them brought no better `watch`ed score.
 
     batches(epoch, first): the epoch's batches from number `first` on. evaluate(): the scores
-    after an epoch, higher is better, by free decoding. save(name, training_state, scores):
+    after an epoch, higher is better, by free decoding; it and save find the running average of the
+    weights in the model. save(name, training_state, scores):
     writes the checkpoint "last" or "best". log: rewritten after every epoch, one JSON row each.
-    resume: a training state that `save` was given; continues as if never stopped.
+    resume: a training state that `save` was given, while the model has the weights that `save`
+    found there; continues as if never stopped.
     Raises Interrupted on SIGINT or SIGTERM once "last" is saved, FloatingPointError when the
     gradient stays without a finite value; what was saved before is kept.
     """
@@ -144,8 +149,9 @@ def fit(
     parallel = model
     if distributed.world_size() > 1:
         parallel = DistributedDataParallel(model, broadcast_buffers=False)
+    average = WeightAverage(model, options.average)
     session = _Session(
-        parallel, options, optimizer, schedule, Progress(), device, steps_per_epoch, []
+        parallel, options, optimizer, schedule, average, Progress(), device, steps_per_epoch, []
     )
     if resume is not None:
         session.restore(resume)
@@ -154,7 +160,8 @@ def fit(
     def save_as(name: str, scores: dict[str, float]) -> None:
         state = session.state()
         if distributed.is_first():
-            save(name, state, scores)
+            with average.in_use():
+                save(name, state, scores)
         distributed.barrier()
 
     with _collect_signals(session.stop):
@@ -163,10 +170,11 @@ def fit(
             save_as("last", {})  # before anything can go wrong in evaluating
             if progress.batch < steps_per_epoch:
                 raise Interrupted(session.stop[0])
-            distributed.share_buffers(model)
             row = {"epoch": progress.epoch + 1, "step": progress.step, **progress.means()}
             started = time.perf_counter()
-            scores = evaluate()
+            with average.in_use():
+                distributed.share_buffers(model)
+                scores = evaluate()
             row |= {**scores, "evaluation_seconds": time.perf_counter() - started}
             progress.history.append({key: round(value, 6) for key, value in row.items()})
             progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
@@ -202,6 +210,7 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
             loss, finite = step(session.model, session.optimizer, batch, options, session.device)
             if finite:
                 session.schedule.step()
+                session.average.update()
             progress.bad = 0 if finite else progress.bad + 1
             if progress.bad == BAD_STEPS:
                 raise FloatingPointError(

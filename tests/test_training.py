@@ -1,5 +1,6 @@
 """The training loop: the steps it takes, when it stops, and that a resumed run is the same run."""
 
+import contextlib
 import json
 import math
 import os
@@ -178,6 +179,35 @@ def test_parameter_groups_of_a_model_with_a_frozen_encoder():
     model.encoder = Encoder("small_cnn", SmallCNN(8), trained_from=3)
     rates = [group["lr"] for group in parameter_groups(model, OPTIONS)]
     assert rates == [OPTIONS.learning_rate] * 2 + [OPTIONS.encoder_learning_rate] * 2
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.8])
+def test_the_running_average_is_what_is_saved_and_scored(tmp_path, decay):
+    """Against the recurrence, over weights as a training without an average leaves them."""
+    options = replace(OPTIONS, epochs=1, average=decay)
+    model = Toy()
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    for steps in range(1, STEPS + 1):
+        plain = Toy()
+
+        def some(epoch, first, steps=steps):
+            return toy_batches(epoch, first)[:steps]
+
+        run = Fit(tmp_path, replace(options, average=0.0), model=plain, batches=some)
+        with contextlib.suppress(IndexError):  # what an epoch that is too short ends with
+            run.call()
+        share = max(1 - decay, 9 / (steps + 9))
+        for name, value in plain.state_dict().items():
+            expected[name] = expected[name] * (1 - share) + value * share
+    run = Fit(tmp_path, options, model=model)
+    run.call()
+    for name, value in expected.items():
+        torch.testing.assert_close(run.weights["best"][name], value)
+        torch.testing.assert_close(run.weights["last"][name], value)
+    trained = {name: value for name, value in plain.state_dict().items()}
+    for name, value in model.state_dict().items():  # afterwards the model goes on from its own
+        assert torch.equal(value, trained[name])
+    assert decay == 0 or not torch.equal(value, expected[name])
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
