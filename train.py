@@ -2,14 +2,21 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from captioner import checkpoint, demo, distributed, metrics
-from captioner.batches import Batch, Pictures, encode_captions, epoch_order, pad_captions
+from captioner.batches import (
+    Batch,
+    Pictures,
+    any_view,
+    encode_captions,
+    epoch_order,
+    pad_captions,
+)
 from captioner.captioning import CaptioningModel, ModelOptions, build_model
 from captioner.data import READERS, CaptionData, Example
 from captioner.devices import pick_device
@@ -52,12 +59,13 @@ class DataOptions:
     data: Path | None = option(None, "data folder; the generated demo data unless given")
     format: str | None = option(None, "force the layout of the folder", choices=tuple(READERS))
     min_count: int = option(5, "words that occur less often in training captions are <unk>")
+    crops: int = option(0, "random crops of every training picture, beside the whole picture")
     workers: int = option(WORKERS, "threads that load ahead")
     cache: Path = option(CHECKPOINTS / ".cache", "folder of feature maps and demo pictures")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "min_count")
-        check_at_least(self, 0, "workers")
+        check_at_least(self, 0, "crops", "workers")
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,8 @@ class Job:
     model: CaptioningModel
     training: list[Example]
     held_out: list[Example]
-    pictures: Pictures  # of training, then held_out
+    views: list[Pictures]  # of training: whole, then one for each crop
+    held_out_pictures: Pictures
     resumed: checkpoint.Checkpoint | None
 
 
@@ -177,27 +186,41 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
         f"{chosen.encoder}, {len(vocabulary)} words, "
         f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained parameters"
     )
-    paths = [example.path for example in (*training, *held_out)]
-    pictures = open_pictures(model, transform, paths, options["data"], device)
+
+    def pictures(examples: list[Example], crop: int = 0) -> Pictures:
+        files = PictureFiles([example.path for example in examples], transform, crop)
+        return open_pictures(model, files, options["data"], device)
+
+    views = [pictures(training, crop) for crop in range(1 + options["data"].crops)]
     return Job(
-        options, device, run, data, config, vocabulary, model, training, held_out, pictures, resumed
+        options,
+        device,
+        run,
+        data,
+        config,
+        vocabulary,
+        model,
+        training,
+        held_out,
+        views,
+        pictures(held_out),
+        resumed,
     )
 
 
 def open_pictures(
     model: CaptioningModel,
-    transform: Transform,
-    paths: Sequence[Path],
+    files: PictureFiles,
     options: DataOptions,
     device: torch.device,
 ) -> Pictures:
     """Feature maps from the cache for a frozen encoder, else the pictures themselves."""
     if not model.encoder.frozen:
-        return Pictures(PictureFiles(paths, transform).load, are_features=False)
+        return Pictures(files.load, are_features=False)
 
     def cache() -> Pictures:
         features = cached_features(
-            options.cache, model.encoder, transform, paths, device=device, workers=options.workers
+            options.cache, model.encoder, files, device=device, workers=options.workers
         )
         return Pictures(features.load, are_features=True)
 
@@ -220,11 +243,12 @@ def train(job: Job) -> Progress:
     def batches(epoch: int, first: int) -> Iterable[Batch]:
         mine = [batch[rank::world] for batch in order(epoch)[first:]]
         workers, pin = job.options["data"].workers, job.device.type == "cuda"
-        return load_ahead(load, mine, workers, pin=pin)
+        return load_ahead(lambda indices: load(epoch, indices), mine, workers, pin=pin)
 
-    def load(indices: Sequence[int]) -> Batch:
+    def load(epoch: int, indices: Sequence[int]) -> Batch:
         tokens = pad_captions([captions[i] for i in indices])
-        return job.pictures.batch(indices, [ids[i] for i in indices], tokens)
+        pictures = any_view(job.views, options.seed, epoch)
+        return pictures.batch(indices, [ids[i] for i in indices], tokens)
 
     def save(name: str, training_state: dict[str, Any], scores: dict[str, float]) -> None:
         weights = job.model.state_dict()
@@ -247,15 +271,11 @@ def train(job: Job) -> Progress:
 
 def evaluate_held_out(job: Job) -> Evaluation:
     """Caption and score the val split with the model as it is now."""
-    first = len(job.training)
-    pictures = replace(
-        job.pictures, load=lambda indices: job.pictures.load([first + i for i in indices])
-    )
     return evaluate(
         job.model,
         job.vocabulary,
         job.held_out,
-        pictures,
+        job.held_out_pictures,
         DecodingOptions(beam_size=job.options["training"].beam_size),
         workers=job.options["data"].workers,
         shapes=demo.read_shapes(job.data.root, "val"),

@@ -7,6 +7,7 @@ floats, so that a picture is one contiguous read and a batch arrives in channels
 import hashlib
 import json
 import os
+import random
 import shutil
 import time
 import uuid
@@ -16,26 +17,37 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from .encoders import Encoder
 from .errors import InputError
-from .images import Transform, load_image
+from .images import Transform, load_image, random_crop
 from .loading import load_ahead
 
 FORMAT = 1
 
 
 class PictureFiles:
-    """Pictures by index, opened and transformed to (3, S, S)."""
+    """Pictures by index, opened and transformed to (3, S, S).
 
-    def __init__(self, paths: Sequence[Path], transform: Transform) -> None:
-        self.paths, self.transform = paths, transform
+    crop: 0 for the whole picture, else the number of one random crop, for each picture another
+    and always the same.
+    """
+
+    def __init__(self, paths: Sequence[Path], transform: Transform, crop: int = 0) -> None:
+        self.paths, self.transform, self.crop = paths, transform, crop
 
     def load(self, indices: Sequence[int]) -> Tensor:
         """The pictures at `indices` as (B, 3, S, S)."""
-        return self.transform.batch([load_image(self.paths[i]) for i in indices])
+        return self.transform.batch([self._open(i) for i in indices])
+
+    def _open(self, index: int) -> Image.Image:
+        image = load_image(self.paths[index])
+        if not self.crop:
+            return image
+        return random_crop(image, random.Random(f"{self.crop}/{index}"))
 
 
 class FeatureCache:
@@ -61,11 +73,12 @@ class FeatureCache:
         return torch.from_numpy(maps).permute(0, 3, 1, 2)
 
 
-def cache_key(encoder: Encoder, transform: Transform, paths: Sequence[Path]) -> str:
+def cache_key(encoder: Encoder, files: PictureFiles) -> str:
     """Changes with the encoder, its weights, the transform, and the pictures' order or content."""
     digest = hashlib.sha256(f"{FORMAT} {encoder.fingerprint()}".encode())
-    digest.update(json.dumps(asdict(transform), sort_keys=True).encode())
-    for path in paths:
+    digest.update(json.dumps(asdict(files.transform), sort_keys=True).encode())
+    digest.update(f"crop {files.crop}".encode())
+    for path in files.paths:
         status = path.stat()
         entry = [str(path.resolve()), status.st_size, status.st_mtime_ns]
         digest.update(json.dumps(entry).encode("utf-8", "surrogatepass"))
@@ -75,8 +88,7 @@ def cache_key(encoder: Encoder, transform: Transform, paths: Sequence[Path]) -> 
 def cached_features(
     folder: Path,
     encoder: Encoder,
-    transform: Transform,
-    paths: Sequence[Path],
+    files: PictureFiles,
     *,
     device: torch.device,
     workers: int = 0,
@@ -87,14 +99,14 @@ def cached_features(
     A cache appears under its key only when it is whole: it is written beside and renamed. Raises
     InputError for a picture that cannot be read, and for a folder that cannot be written.
     """
-    target = folder / f"features-{cache_key(encoder, transform, paths)}"
+    target = folder / f"features-{cache_key(encoder, files)}"
     if target.is_dir():
         return FeatureCache(target)
     part = folder / f"features-part-{uuid.uuid4().hex}"
     try:
         part.mkdir(parents=True)
         _remove_abandoned(folder)
-        _compute(part / "maps.npy", encoder, transform, paths, device, workers, batch_size)
+        _compute(part / "maps.npy", encoder, files, device, workers, batch_size)
         part.rename(target)
     except OSError as error:
         if not target.is_dir():  # else another run was quicker
@@ -107,24 +119,23 @@ def cached_features(
 def _compute(
     file: Path,
     encoder: Encoder,
-    transform: Transform,
-    paths: Sequence[Path],
+    files: PictureFiles,
     device: torch.device,
     workers: int,
     batch_size: int,
 ) -> None:
-    batches = [range(len(paths))[i : i + batch_size] for i in range(0, len(paths), batch_size)]
-    load = PictureFiles(paths, transform).load
+    count = len(files.paths)
+    batches = [range(count)[i : i + batch_size] for i in range(0, count, batch_size)]
     encoder.eval()
-    bar = tqdm(total=len(paths), desc="features", unit="picture")
+    bar = tqdm(total=count, desc="features", unit="picture")
     with torch.inference_mode(), bar, file.open("wb") as maps:  # a full disk kills a writing mmap
-        for images in load_ahead(load, batches, workers, pin=device.type == "cuda"):
+        for images in load_ahead(files.load, batches, workers, pin=device.type == "cuda"):
             features = encoder(images.to(device, non_blocking=True)).permute(0, 2, 3, 1)
             values = features.half().cpu().numpy()
             if not np.isfinite(values).all():
                 raise InputError(f"{encoder.name} gives features that half precision cannot hold")
             if maps.tell() == 0:
-                shape = (len(paths), *values.shape[1:])
+                shape = (count, *values.shape[1:])
                 descr = np.lib.format.dtype_to_descr(values.dtype)
                 header = {"descr": descr, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(maps, header)
