@@ -114,7 +114,7 @@ def data_source(
 
 
 def write_results(folder: Path, result: Evaluation) -> None:
-    """captions.json (COCO results) and scores.json (0-100)."""
+    """captions.json (COCO results) and scores.json (by name)."""
     captions = [{"image_id": key, "caption": text} for key, text in result.texts.items()]
     for name, content in (("captions.json", captions), ("scores.json", result.scores)):
         text = json.dumps(content, indent=1, ensure_ascii=False)

@@ -26,8 +26,9 @@ from .text import Vocabulary, join_words
 class Evaluation:
     """What a split got: per picture id the best hypothesis and its text, and the scores.
 
-    scores: 0-100, by name. pointing: how often the map's maximum for a shape word lies in that
-    shape's box, where the data tells the boxes (the demo's do) and the model attends; else None.
+    scores: by name, all of `metrics.SCORES`. pointing: how often the map's maximum for a shape
+    word lies in that shape's box, where the data tells the boxes (the demo's do) and the model
+    attends; else None.
     """
 
     hypotheses: dict[int | str, Hypothesis]

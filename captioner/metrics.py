@@ -1,4 +1,4 @@
-"""Scores of captions against references: BLEU with its signature; nothing here runs a model."""
+"""Scores of captions against references, with their signature; nothing here runs a model."""
 
 import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Sized
@@ -10,11 +10,13 @@ from .errors import InputError
 from .text import split_words
 
 Id = TypeVar("Id", bound=Hashable)
+Words = Sequence[str]
+
+# All scores, of each of which more is better.
+SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
 
 
-def bleu(
-    hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
-) -> dict[str, float]:
+def bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> dict[str, float]:
     """Corpus BLEU-1 to BLEU-4 of lists of words, 0-100, keyed "BLEU-1" to "BLEU-4".
 
     Papineni et al. 2002 as nltk computes it, unsmoothed: counts are summed over the corpus before
@@ -25,19 +27,7 @@ def bleu(
     hypotheses: one list of words per picture; it may be empty.
     references: for each picture, at least one list of words.
     """
-    if not hypotheses:
-        raise InputError("there are no captions to score")
-    if len(hypotheses) != len(references):
-        raise InputError(
-            f"every caption needs its references, got {len(hypotheses)} captions "
-            f"and references of {len(references)} pictures"
-        )
-    for i, (hypothesis, several) in enumerate(zip(hypotheses, references, strict=True)):
-        if not several:
-            raise InputError(f"picture {i} has no references")
-        if any(isinstance(words, str) for words in (hypothesis, *several)):
-            raise InputError(f"BLEU compares lists of words, picture {i} has a string; split it")
-
+    _check(hypotheses, references)
     from nltk.translate.bleu_score import corpus_bleu
 
     weights = [(1.0,), (1 / 2,) * 2, (1 / 3,) * 3, (1 / 4,) * 4]
@@ -51,8 +41,71 @@ def _no_smoothing(precisions: list[Fraction], **_: object) -> list[Fraction | fl
     return [precision or sys.float_info.min for precision in precisions]
 
 
+def rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
+    """ROUGE-L of lists of words as coco-caption has it, 0-100, the mean over the pictures.
+
+    Lin 2004, equations 2 to 4: the F-measure, beta 1.2, of the longest common subsequence.
+    Precision and recall are each the best that a reference of the picture gives.
+    """
+    _check(hypotheses, references)
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    mean, _ = Rouge().compute_score(*_as_coco(hypotheses, references))
+    return 100.0 * float(mean)
+
+
+def cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
+    """CIDEr of lists of words as coco-caption has it, times 100, the mean over the pictures.
+
+    The CIDEr-D of Vedantam et al. 2015: n-grams of 1 to 4 words count by how few of the pictures
+    given have them in their references. Hence it is 0 of a single picture, compares runs on the
+    same pictures only, and goes up to 1000; good captions of COCO get about 100.
+    """
+    _check(hypotheses, references)
+    from pycocoevalcap.cider.cider import Cider
+
+    if not any(words for several in references for words in several):
+        return 0.0  # the scorer cannot do without a single word
+    mean, _ = Cider().compute_score(*_as_coco(hypotheses, references))
+    return 100.0 * float(mean)
+
+
+def _as_coco(
+    hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
+) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+    """References and captions by picture, as the scorers of coco-caption take them."""
+    return (
+        {i: [" ".join(words) for words in several] for i, several in enumerate(references)},
+        {i: [" ".join(words)] for i, words in enumerate(hypotheses)},
+    )
+
+
 def score(captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) -> dict[str, float]:
-    """`bleu` of raw sentences, one for each picture id; both sides must name the same pictures."""
+    """All of SCORES of raw sentences, one for each id; both sides must name the same pictures."""
+    words = _split(captions, references)
+    return {**bleu(*words), "ROUGE-L": rouge_l(*words), "CIDEr": cider(*words)}
+
+
+def _check(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> None:
+    """Raise InputError for what is no corpus: a list of words and references for each picture."""
+    if not hypotheses:
+        raise InputError("there are no captions to score")
+    if len(hypotheses) != len(references):
+        raise InputError(
+            f"every caption needs its references, got {len(hypotheses)} captions "
+            f"and references of {len(references)} pictures"
+        )
+    for i, (hypothesis, several) in enumerate(zip(hypotheses, references, strict=True)):
+        if not several:
+            raise InputError(f"picture {i} has no references")
+        if any(isinstance(words, str) for words in (hypothesis, *several)):
+            raise InputError(f"scores compare lists of words, picture {i} has a string; split it")
+
+
+def _split(
+    captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]
+) -> tuple[list[list[str]], list[list[list[str]]]]:
+    """The words of captions and of their references, in the order of the captions."""
     uncaptioned = [id for id in references if id not in captions]
     unreferenced = [id for id in captions if id not in references]
     for ids, trouble in ((uncaptioned, "have no caption"), (unreferenced, "have no references")):
@@ -62,7 +115,7 @@ def score(captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) ->
     for id, several in references.items():
         if isinstance(several, str):
             raise InputError(f"the references of picture {id!r} must be a list, got a string")
-    return bleu(
+    return (
         [split_words(captions[id]) for id in captions],
         [[split_words(sentence) for sentence in references[id]] for id in captions],
     )
@@ -80,6 +133,7 @@ def signature(references: Iterable[Sized]) -> str:
         raise InputError("there are no references to describe")
     number = "-".join(str(count) for count in sorted({min(counts), max(counts)}))
     return (
-        f"BLEU|tokens:ptb-coco|case:lower|references:{number}|brevity:closest|smoothing:none"
-        f"|nltk:{version('nltk')}|captioner:{__version__}"
+        f"BLEU+ROUGE-L+CIDEr|tokens:ptb-coco|case:lower|references:{number}|brevity:closest"
+        f"|smoothing:none|nltk:{version('nltk')}|pycocoevalcap:{version('pycocoevalcap')}"
+        f"|captioner:{__version__}"
     )

@@ -343,7 +343,7 @@ def test_alternatives(done, tmp_path_factory):
 
 def test_evaluate(done):
     found = done["evaluate"]
-    assert found.code == 0 and "BLEU-4 " in found.out and "BLEU|tokens:" in found.out
+    assert found.code == 0 and "BLEU-4 " in found.out and "|tokens:ptb-coco|" in found.out
     assert found.out.splitlines()[-1] == "captions and scores: scores"
     assert files(found.folder) == ["scores/captions.json", "scores/scores.json"]
 

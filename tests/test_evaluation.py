@@ -9,6 +9,8 @@ import pytest
 import tiny
 import torch
 from nltk.translate.bleu_score import corpus_bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
 from pycocotools.coco import COCO
 
 import evaluate
@@ -102,7 +104,8 @@ def test_the_model_is_left_in_the_mode_it_was_in(captioner, data):
 def test_scores_are_of_all_references_with_their_rare_words(captioner, data):
     examples = [replace(e, captions=(*e.captions, "quokka")) for e in data.split("val")]
     result = evaluate_split(captioner, examples)
-    assert result.scores == metrics.score(result.texts, {e.id: e.captions for e in examples})
+    references = {e.id: e.captions for e in examples}
+    assert result.scores == metrics.score(result.texts, references)
     assert 20 < result.scores["BLEU-4"] <= 100
 
 
@@ -170,9 +173,9 @@ def test_scores_and_files(work, data, capsys):
     captions, scores = results("checkpoints/attention/evaluation-val")
     examples = data.split("val")
     assert printed[0] == ("checkpoints/attention/best on colours, val split, 7 pictures")
-    assert printed[1] == "  ".join(f"BLEU-{n} {scores[f'BLEU-{n}']:.2f}" for n in range(1, 5))
+    assert printed[1] == "  ".join(f"{name} {scores[name]:.2f}" for name in metrics.SCORES)
     assert printed[2] == metrics.signature([e.captions for e in examples])
-    assert printed[2].startswith("BLEU|tokens:") and "|references:2|" in printed[2]
+    assert printed[2].startswith("BLEU+ROUGE-L+CIDEr|tok") and "|references:2|" in printed[2]
     assert printed[3:] == [
         "captions and scores: " + str(work / "checkpoints/attention/evaluation-val")
     ]
@@ -185,6 +188,11 @@ def test_scores_and_files(work, data, capsys):
         bleu = 100 * corpus_bleu(references, hypotheses, weights=[1 / n] * n)
         assert scores[f"BLEU-{n}"] == pytest.approx(bleu, abs=1e-9)
     assert 95 > scores["BLEU-1"] > scores["BLEU-2"] > scores["BLEU-4"] > 1
+    numbered = {i: [" ".join(words) for words in several] for i, several in enumerate(references)}
+    lines = {i: [" ".join(words)] for i, words in enumerate(hypotheses)}
+    for name, scorer in (("ROUGE-L", Rouge()), ("CIDEr", Cider())):
+        whole, _ = scorer.compute_score(numbered, lines)
+        assert scores[name] == pytest.approx(100 * whole) and whole > 0.1
 
     # COCO's own tools take the file.
     coco = COCO(data.root / "annotations" / "captions_val.json")

@@ -1,8 +1,11 @@
-"""BLEU against nltk called directly, against pycocoevalcap, and by hand."""
+"""Scores against nltk, pycocoevalcap and plain rewrites of their equations, and by hand."""
 
 import math
 import warnings
+from collections import Counter
+from collections.abc import Callable
 from importlib.metadata import version
+from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
@@ -11,16 +14,23 @@ from nltk.translate.bleu_score import corpus_bleu
 
 from captioner import __version__
 from captioner.errors import InputError
-from captioner.metrics import bleu, score, signature
+from captioner.metrics import (
+    SCORES,
+    bleu,
+    cider,
+    rouge_l,
+    score,
+    signature,
+)
 
 Corpus = tuple[list[list[str]], list[list[list[str]]]]
 
 
-def corpora(shortest: int) -> st.SearchStrategy[Corpus]:
+def corpora(shortest: int, longest: int = 9) -> st.SearchStrategy[Corpus]:
     """Captions of at least `shortest` words, with references of any length, ties included."""
     words = st.sampled_from(["a", "dog", "runs", "n't"])
-    caption = st.lists(words, min_size=shortest, max_size=9)
-    references = st.lists(st.lists(words, max_size=9), min_size=1, max_size=5)
+    caption = st.lists(words, min_size=shortest, max_size=longest)
+    references = st.lists(st.lists(words, max_size=longest), min_size=1, max_size=5)
     pairs = st.lists(st.tuples(caption, references), min_size=1, max_size=6)
     return pairs.map(lambda several: ([h for h, _ in several], [r for _, r in several]))
 
@@ -108,9 +118,116 @@ def test_an_empty_caption_costs_only_itself() -> None:
         ([["a"]], ["a dog"], "picture 0 has a string"),
     ],
 )
-def test_bleu_refuses_what_is_no_corpus(hypotheses: list, references: list, message: str) -> None:
+@pytest.mark.parametrize("metric", [bleu, rouge_l, cider])
+def test_what_is_no_corpus(
+    metric: Callable, hypotheses: list, references: list, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
-        bleu(hypotheses, references)
+        metric(hypotheses, references)
+
+
+# ---- ROUGE-L ------------------------------------------------------------------------------------
+
+
+def longest_common(left: list[str], right: list[str]) -> int:
+    """By trying every subsequence of the left."""
+
+    def holds(words: list[str], part: tuple[str, ...]) -> bool:
+        rest = iter(words)
+        return all(word in rest for word in part)
+
+    return max(
+        n for n in range(len(left) + 1) if any(holds(right, p) for p in combinations(left, n))
+    )
+
+
+@settings(deadline=None, max_examples=60, database=None)
+@given(corpora(shortest=1, longest=6))
+def test_rouge_l_by_brute_force(corpus: Corpus) -> None:
+    hypotheses, references = corpus
+    scores = []
+    for words, several in zip(hypotheses, references, strict=True):
+        common = [longest_common(words, reference) for reference in several]
+        precision = max(common) / len(words)
+        recall = max(c / max(1, len(r)) for c, r in zip(common, several, strict=True))
+        f = (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision) if recall else 0
+        scores.append(f)
+    assert rouge_l(hypotheses, references) == pytest.approx(100 * sum(scores) / len(scores))
+
+
+def test_rouge_l_by_hand() -> None:
+    # a dog runs: 3 of 5 words, 3 of 4; the other picture has nothing in common.
+    scores = rouge_l(
+        ["a dog quickly runs on".split(), ["cat"]], [["a dog runs away".split()], [["bird"]]]
+    )
+    assert scores == pytest.approx(50 * 2.44 * 3 / 5 * 3 / 4 / (3 / 4 + 1.44 * 3 / 5))
+    # The best precision and the best recall need not be of one reference.
+    assert rouge_l([["a", "b"]], [[["a", "b", "c", "d"], ["a"]]]) == pytest.approx(100)
+
+
+# ---- CIDEr --------------------------------------------------------------------------------------
+
+
+def plain_cider(hypotheses: list[list[str]], references: list[list[list[str]]]) -> float:
+    """CIDEr-D of Vedantam et al. 2015: clipped cosine of tf-idf vectors, Gaussian of lengths.
+
+    coco-caption counts lengths in pairs of words.
+    """
+
+    def ngrams(words: list[str], n: int) -> Counter:
+        return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+
+    def weighed(counts: Counter, n: int) -> dict:
+        seen = {
+            gram: sum(any(gram in ngrams(words, n) for words in several) for several in references)
+            for gram in counts
+        }
+        return {g: c * math.log(len(references) / max(1, seen[g])) for g, c in counts.items()}
+
+    def norm(vector: dict) -> float:
+        return math.sqrt(sum(value**2 for value in vector.values()))
+
+    total = 0.0
+    for words, several in zip(hypotheses, references, strict=True):
+        for reference in several:
+            gap = max(0, len(words) - 1) - max(0, len(reference) - 1)
+            for n in range(1, 5):
+                ours, theirs = (weighed(ngrams(w, n), n) for w in (words, reference))
+                dot = sum(min(v, theirs[g]) * theirs[g] for g, v in ours.items() if g in theirs)
+                cosine = dot / (norm(ours) * norm(theirs)) if dot else 0.0
+                total += 10 * math.exp(-(gap**2) / 72) * cosine / 4 / len(several)
+    return 100 * total / len(hypotheses)
+
+
+@settings(deadline=None, max_examples=60, database=None)
+@given(corpora(shortest=0))
+def test_cider_by_its_formula(corpus: Corpus) -> None:
+    assert cider(*corpus) == pytest.approx(plain_cider(*corpus), abs=1e-9)
+
+
+def test_cider_by_hand() -> None:
+    references = [["a dog runs home".split()], ["a cat sits".split()]]
+    # Its own reference: a cosine of 1 in every order, ten times 100 of it; "a" tells nothing.
+    assert cider(["a dog runs home".split(), ["a"]], references) == pytest.approx(1000 / 2)
+    # Of three words "dog" and "runs" count, of which one is there: 1 / sqrt(2), no pair of words
+    # is; two pairs less, a factor of exp(-4 / 72).
+    scores = cider([["a"], ["sits", "a"]], references)
+    assert scores == pytest.approx(1000 / 2 / 4 / math.sqrt(2) * math.exp(-1 / 72))
+    assert cider(["a dog".split()], [["a dog".split()]]) == 0  # of one picture no word is rare
+
+
+# ---- all of them --------------------------------------------------------------------------------
+
+
+def test_captions_of_no_words(capfd: pytest.CaptureFixture[str]) -> None:
+    references = {1: ["a dog runs fast"], 2: ["the cat"], 3: ["..."]}
+    some = score({1: "a dog runs fast", 2: "", 3: "!"}, references)
+    assert tuple(some) == SCORES and all(0 <= value < 1000 for value in some.values())
+    assert some["CIDEr"] == pytest.approx(1000 / 3)
+    none = score({1: "", 2: "..."}, {1: ["a dog"], 2: ["cat", ""]})
+    assert none["BLEU-1"] == none["CIDEr"] == 0
+    assert score({1: "a dog"}, {1: ["?", ""]}) == dict.fromkeys(SCORES, 0)
+    assert capfd.readouterr() == ("", "")  # the scorers keep silent
 
 
 def test_score_takes_sentences_apart_first() -> None:
@@ -119,9 +236,9 @@ def test_score_takes_sentences_apart_first() -> None:
         "x": ["two men ride", "two men ride bikes"],
         7: ("a dog does n't run .", "The dog isn’t running"),
     }
-    assert score(captions, references) == pytest.approx(
-        dict.fromkeys(score(captions, references), 100)
-    )
+    scores = score(captions, references)
+    assert scores.pop("CIDEr") > 500  # one of two references is the caption
+    assert scores == pytest.approx(dict.fromkeys(SCORES[:-1], 100))
     assert score({1: "a dog"}, {1: ["a cat", "dog"]})["BLEU-1"] == pytest.approx(100)
 
 
@@ -152,9 +269,11 @@ def test_score_refuses_one_string_for_references() -> None:
 
 
 def test_signature_says_how_the_scores_were_made() -> None:
-    ends = f"|brevity:closest|smoothing:none|nltk:{version('nltk')}|captioner:{__version__}"
+    starts = "BLEU+ROUGE-L+CIDEr|tokens:ptb-coco|case:lower"
+    versions = f"|nltk:{version('nltk')}|pycocoevalcap:{version('pycocoevalcap')}"
+    ends = f"|brevity:closest|smoothing:none{versions}|captioner:{__version__}"
     five, four, seven = ["a"] * 5, ["a"] * 4, ["a"] * 7
-    assert signature([five, five]) == "BLEU|tokens:ptb-coco|case:lower|references:5" + ends
+    assert signature([five, five]) == starts + "|references:5" + ends
     assert "|references:4-7|" in signature(iter([five, seven, four]))
     with pytest.raises(InputError, match="no references to describe"):
         signature([])
