@@ -114,9 +114,9 @@ def data_source(
 
 
 def write_results(folder: Path, result: Evaluation) -> None:
-    """captions.json (COCO results) and scores.json (by name)."""
+    """captions.json (COCO results) and scores.json (scores and statistics by name)."""
     captions = [{"image_id": key, "caption": text} for key, text in result.texts.items()]
-    for name, content in (("captions.json", captions), ("scores.json", result.scores)):
+    for name, content in (("captions.json", captions), ("scores.json", result.numbers)):
         text = json.dumps(content, indent=1, ensure_ascii=False)
         write_whole(folder / name, text + "\n")
     print(f"captions and scores: {folder}")

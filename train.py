@@ -260,7 +260,7 @@ def train(job: Job) -> Progress:
         batches,
         len(order(0)),
         options,
-        evaluate=lambda: evaluate_held_out(job).scores,
+        evaluate=lambda: evaluate_held_out(job).numbers,
         watch=WATCH,
         save=save,
         log=job.run / "log.jsonl",

@@ -4,7 +4,7 @@ Decodes freely, each picture once, never teacher-forced.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from tqdm import tqdm
@@ -34,11 +34,18 @@ class Evaluation:
     hypotheses: dict[int | str, Hypothesis]
     texts: dict[int | str, str]
     scores: dict[str, float]
+    statistics: metrics.Statistics
     pointing: Pointing | None
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Scores and statistics by name, as files hold them."""
+        return {**self.scores, **asdict(self.statistics)}
+
     def describe(self, signature: str) -> str:
-        """Scores, how they were computed and, where there is one, the pointing accuracy."""
-        lines = ["  ".join(f"{name} {value:.2f}" for name, value in self.scores.items()), signature]
+        """Scores, statistics, how all was computed and, where there is one, pointing accuracy."""
+        scores = "  ".join(f"{name} {value:.2f}" for name, value in self.scores.items())
+        lines = [scores, str(self.statistics), signature]
         if self.pointing and self.pointing.count:
             lines.append(
                 f"pointing accuracy {self.pointing.accuracy:.1f} % of {self.pointing.count} "
@@ -83,11 +90,12 @@ def evaluate(
     whole = {key: value for part in distributed.gather(found) for key, value in part.items()}
     hypotheses = {example.id: whole[example.id] for example in examples}
     texts = {key: join_words(vocabulary.decode(h.tokens)) for key, h in hypotheses.items()}
-    scores = metrics.score(texts, {example.id: example.captions for example in examples})
+    references = {example.id: example.captions for example in examples}
+    scores, statistics = metrics.score(texts, references), metrics.statistics(texts, references)
     pointed = None
     if shapes and model.options.attention:
         pointed = _pointing(hypotheses, vocabulary, shapes)
-    return Evaluation(hypotheses, texts, scores, pointed)
+    return Evaluation(hypotheses, texts, scores, statistics, pointed)
 
 
 def caption_batches(

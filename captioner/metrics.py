@@ -1,7 +1,11 @@
-"""Scores of captions against references, with their signature; nothing here runs a model."""
+"""Scores of captions against references, with their signature, and what the captions are like.
+
+Nothing here runs a model.
+"""
 
 import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
 from typing import TypeVar
@@ -14,6 +18,17 @@ Words = Sequence[str]
 
 # All scores, of each of which more is better.
 SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
+
+# Determiners, prepositions, conjunctions with relatives, auxiliaries: words after which more must
+# come. What may well end a sentence (by, her, off, outside, that, up) is not here. Of Flickr8k's
+# references 0.7 % end in one of these, most of them in "on" ("others look on").
+FUNCTION_WORDS = tuple(
+    "a an the every my your his its our their whose "
+    "of with in on to at from for into onto upon against among between toward towards during "
+    "beside under over near along across through "
+    "and or but nor as if than because while when where which who "
+    "is are was were be been has have had will would could should".split()
+)
 
 
 def bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> dict[str, float]:
@@ -84,6 +99,48 @@ def score(captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) ->
     """All of SCORES of raw sentences, one for each id; both sides must name the same pictures."""
     words = _split(captions, references)
     return {**bleu(*words), "ROUGE-L": rouge_l(*words), "CIDEr": cider(*words)}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What captions are like, be they right or wrong.
+
+    mean_length: words of a caption. vocabulary_used: number of different words.
+    function_endings: how many in 100 end in one of FUNCTION_WORDS. distinct: how many different
+    ones there are for 100. brevity_penalty: 0-1, of the whole as BLEU has it by the references
+    closest in length; BLEU without it is BLEU / brevity_penalty.
+    """
+
+    mean_length: float
+    vocabulary_used: int
+    function_endings: float
+    distinct: float
+    brevity_penalty: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.mean_length:.2f} words a caption, {self.vocabulary_used} different words, "
+            f"{self.function_endings:.1f} % end in a function word, "
+            f"{self.distinct:.1f} % distinct, brevity penalty {self.brevity_penalty:.3f}"
+        )
+
+
+def statistics(captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) -> Statistics:
+    """What the captions are like, of the same two sides as `score`."""
+    from nltk.translate.bleu_score import brevity_penalty, closest_ref_length
+
+    hypotheses, several = _split(captions, references)
+    _check(hypotheses, several)
+    lengths = [len(words) for words in hypotheses]
+    closest = map(closest_ref_length, several, lengths)
+    unfinished = sum(words[-1] in FUNCTION_WORDS for words in hypotheses if words)
+    return Statistics(
+        mean_length=sum(lengths) / len(lengths),
+        vocabulary_used=len({word for words in hypotheses for word in words}),
+        function_endings=100.0 * unfinished / len(hypotheses),
+        distinct=100.0 * len(set(map(tuple, hypotheses))) / len(hypotheses),
+        brevity_penalty=float(brevity_penalty(sum(closest), sum(lengths))),
+    )
 
 
 def _check(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> None:

@@ -106,6 +106,7 @@ def test_scores_are_of_all_references_with_their_rare_words(captioner, data):
     result = evaluate_split(captioner, examples)
     references = {e.id: e.captions for e in examples}
     assert result.scores == metrics.score(result.texts, references)
+    assert result.statistics == metrics.statistics(result.texts, references)
     assert 20 < result.scores["BLEU-4"] <= 100
 
 
@@ -133,9 +134,16 @@ def test_pointing_is_told_where_the_data_tells_the_shapes(captioner, data, tmp_p
 
 def test_description():
     scores = {"BLEU-1": 50.123, "BLEU-4": 7.0}
-    assert Evaluation({}, {}, scores, None).describe("S") == "BLEU-1 50.12  BLEU-4 7.00\nS"
-    result = Evaluation({}, {}, scores, Pointing(3, 1.0, 4))
-    assert result.describe("S").splitlines()[2] == (
+    statistics = metrics.Statistics(9.5, 12, 25.0, 80.0, 0.9)
+    result = Evaluation({}, {}, scores, statistics, None)
+    assert result.describe("S") == f"BLEU-1 50.12  BLEU-4 7.00\n{statistics}\nS"
+    assert result.numbers == {
+        **scores,
+        **{"mean_length": 9.5, "vocabulary_used": 12, "function_endings": 25.0},
+        **{"distinct": 80.0, "brevity_penalty": 0.9},
+    }
+    result = Evaluation({}, {}, scores, statistics, Pointing(3, 1.0, 4))
+    assert result.describe("S").splitlines()[3] == (
         "pointing accuracy 75.0 % of 4 shape words (chance 25.0 %)"
     )
 
@@ -174,9 +182,11 @@ def test_scores_and_files(work, data, capsys):
     examples = data.split("val")
     assert printed[0] == ("checkpoints/attention/best on colours, val split, 7 pictures")
     assert printed[1] == "  ".join(f"{name} {scores[name]:.2f}" for name in metrics.SCORES)
-    assert printed[2] == metrics.signature([e.captions for e in examples])
-    assert printed[2].startswith("BLEU+ROUGE-L+CIDEr|tok") and "|references:2|" in printed[2]
-    assert printed[3:] == [
+    statistics = {name: scores[name] for name in scores if name not in metrics.SCORES}
+    assert printed[2] == str(metrics.Statistics(**statistics))
+    assert printed[3] == metrics.signature([e.captions for e in examples])
+    assert printed[3].startswith("BLEU+ROUGE-L+CIDEr|tok") and "|references:2|" in printed[3]
+    assert printed[4:] == [
         "captions and scores: " + str(work / "checkpoints/attention/evaluation-val")
     ]
 
@@ -334,4 +344,4 @@ def test_demo_data_tell_the_pointing(tmp_path, monkeypatch, capsys):
     evaluate.main(["--checkpoint", "checkpoints/demo-attention", "--min-length", "3"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("checkpoints/demo-attention/best on demo, val split, 3 pictures")
-    assert printed[3].startswith("pointing accuracy ") and "shape words (chance " in printed[3]
+    assert printed[4].startswith("pointing accuracy ") and "shape words (chance " in printed[4]

@@ -10,17 +10,20 @@ from itertools import combinations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nltk.translate.bleu_score import corpus_bleu
+from nltk.translate.bleu_score import corpus_bleu, modified_precision
 
 from captioner import __version__
 from captioner.errors import InputError
 from captioner.metrics import (
+    FUNCTION_WORDS,
     SCORES,
+    Statistics,
     bleu,
     cider,
     rouge_l,
     score,
     signature,
+    statistics,
 )
 
 Corpus = tuple[list[list[str]], list[list[list[str]]]]
@@ -227,6 +230,7 @@ def test_captions_of_no_words(capfd: pytest.CaptureFixture[str]) -> None:
     none = score({1: "", 2: "..."}, {1: ["a dog"], 2: ["cat", ""]})
     assert none["BLEU-1"] == none["CIDEr"] == 0
     assert score({1: "a dog"}, {1: ["?", ""]}) == dict.fromkeys(SCORES, 0)
+    assert statistics({1: ""}, {1: ["a dog"]}) == Statistics(0, 0, 0, 100, 0)
     assert capfd.readouterr() == ("", "")  # the scorers keep silent
 
 
@@ -277,3 +281,61 @@ def test_signature_says_how_the_scores_were_made() -> None:
     assert "|references:4-7|" in signature(iter([five, seven, four]))
     with pytest.raises(InputError, match="no references to describe"):
         signature([])
+
+
+# ---- statistics ---------------------------------------------------------------------------------
+
+
+def test_statistics_by_hand() -> None:
+    captions = {1: "A dog runs.", 2: "a dog runs", 3: "a man in a", 4: "the man looks up", 5: "!"}
+    references = {
+        1: ["a dog runs off", "dog"],
+        2: ["x"],
+        3: ["a b c"],
+        4: ["a " * 9],
+        5: ["!", "a"],
+    }
+    assert statistics(captions, references) == Statistics(
+        mean_length=(3 + 3 + 4 + 4 + 0) / 5,
+        vocabulary_used=8,  # a dog runs man in the looks up
+        function_endings=100 * 1 / 5,
+        distinct=100 * 4 / 5,
+        brevity_penalty=pytest.approx(math.exp(1 - (4 + 1 + 3 + 9 + 0) / 14)),
+    )
+    assert str(statistics(captions, references)) == (
+        "2.80 words a caption, 8 different words, 20.0 % end in a function word, 80.0 % distinct, "
+        "brevity penalty 0.807"
+    )
+
+
+@settings(deadline=None, max_examples=60, database=None)
+@given(corpora(shortest=0))
+def test_bleu_is_the_brevity_penalty_times_the_precision(corpus: Corpus) -> None:
+    hypotheses, references = corpus
+    both = [
+        {i: " ".join(words) for i, words in enumerate(hypotheses)},
+        {i: list(map(" ".join, several)) for i, several in enumerate(references)},
+    ]
+    precisions = [
+        modified_precision(r, h, n=1) for h, r in zip(hypotheses, references, strict=True)
+    ]
+    precision = sum(p.numerator for p in precisions) / sum(p.denominator for p in precisions)
+    penalty = statistics(*both).brevity_penalty
+    assert 0 <= penalty <= 1
+    assert score(*both)["BLEU-1"] == pytest.approx(100 * precision * penalty)
+
+
+def test_words_that_end_a_sentence_badly_and_well() -> None:
+    badly = "a the with in on and to of is his".split()
+    well = "outside inside up down off by around behind together her it that can each grass".split()
+    assert set(badly) <= set(FUNCTION_WORDS) and not set(well) & set(FUNCTION_WORDS)
+    assert len(set(FUNCTION_WORDS)) == len(FUNCTION_WORDS)
+    for word in FUNCTION_WORDS:  # as captions are taken apart
+        assert statistics({1: f"dogs {word}"}, {1: ["x"]}).function_endings == 100
+
+
+def test_statistics_of_what_is_no_corpus() -> None:
+    with pytest.raises(InputError, match="no captions to score"):
+        statistics({}, {})
+    with pytest.raises(InputError, match="have no references: 1"):
+        statistics({1: "a dog"}, {})

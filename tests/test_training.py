@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import train
-from captioner import batches, checkpoint, demo, optimization
+from captioner import batches, checkpoint, demo, metrics, optimization
 from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError, Interrupted
 from captioner.losses import Loss
@@ -605,6 +605,8 @@ def test_a_run_keeps_its_options_scores_and_best(work):
     run = work("run", "--epochs", "3")
     rows = [json.loads(row) for row in (run / "log.jsonl").read_text().splitlines()]
     config = checkpoint.load(run).config
+    for row in rows:
+        assert {*metrics.SCORES, "mean_length", "brevity_penalty"} <= row.keys()
     best = max(rows, key=lambda row: (row["BLEU-4"], row["epoch"]))
     assert config["scores"]["BLEU-4"] == pytest.approx(best["BLEU-4"], abs=1e-6)
     assert config["model"]["hidden_size"] == 16 and config["encoder"]["image_size"] == 32
