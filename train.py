@@ -34,7 +34,6 @@ from captioner.runs import CHECKPOINTS, claim, describe, load_data, open_run, ru
 from captioner.text import Vocabulary, split_words
 from captioner.training import Progress, fit
 
-WATCH = "BLEU-4"
 HEATMAPS = 12
 
 # What suits an encoder that is learned from scratch on small pictures: a smaller decoder, too.
@@ -261,7 +260,7 @@ def train(job: Job) -> Progress:
         len(order(0)),
         options,
         evaluate=lambda: evaluate_held_out(job).numbers,
-        watch=WATCH,
+        watch=next(name for name in metrics.SCORES if name.lower() == options.watch),
         save=save,
         log=job.run / "log.jsonl",
         device=job.device,

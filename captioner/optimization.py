@@ -10,6 +10,7 @@ from torch import nn
 
 from .devices import PRECISIONS
 from .errors import InputError
+from .metrics import SCORES
 from .options import check_at_least, check_share, option
 
 
@@ -25,7 +26,12 @@ class TrainingOptions:
     warmup: float = option(0.1, "share of all steps in which the rate rises, before the cosine")
     average: float = option(0.998, "decay per step of the weights' running average; 0: none")
     clip: float = option(5.0, "largest norm of the gradient")
-    patience: int = option(4, "epochs without a better validation score before stopping")
+    watch: str = option(
+        "bleu-4",
+        "validation score that decides on the best epoch and on patience",
+        choices=tuple(name.lower() for name in SCORES),
+    )
+    patience: int = option(4, "epochs without a better watched score before stopping")
     beam_size: int = option(3, "beam size of the validation captions")
     precision: str = option(
         "auto", "auto: bfloat16 where the device multiplies it fast", choices=PRECISIONS

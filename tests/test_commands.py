@@ -152,6 +152,9 @@ WRONG = {
     "no count": Wrong(f"{ON_COLOURS} --min-count 0", "min_count must be at least 1, got 0"),
     "no number": Wrong("train.py --epochs two", "argument --epochs: invalid int value: 'two'", 2),
     "unknown option": Wrong("train.py --atention", "unrecognized arguments: --atention", 2),
+    "unknown score": Wrong(
+        f"{ON_COLOURS} --watch meteor", "argument --watch: invalid choice: 'meteor'", 2
+    ),
     "unknown device": Wrong(
         f"{ON_COLOURS} --device abacus", "device must be cpu, cuda or cuda:N, got 'abacus'"
     ),

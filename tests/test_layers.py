@@ -18,8 +18,9 @@ LAYERS = [
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
     | {"captioner.demo"},
     {"captioner.encoders", "captioner.filters", "captioner.metrics", "captioner.heatmaps"}
-    | {"captioner.checkpoint", "captioner.data", "captioner.pointing", "captioner.optimization"},
-    {"captioner.decoding", "captioner.batches", "captioner.features", "captioner.runs"},
+    | {"captioner.checkpoint", "captioner.data", "captioner.pointing"},
+    {"captioner.decoding", "captioner.batches", "captioner.features", "captioner.runs"}
+    | {"captioner.optimization"},
     {"captioner.captioning"},
     {"captioner.evaluation", "captioner.training"},
     {"captioner.captioner"},

@@ -614,6 +614,33 @@ def test_a_run_keeps_its_options_scores_and_best(work):
     assert config["data"]["path"] == str(Path(config["data"]["path"]).resolve())
 
 
+@pytest.mark.parametrize(
+    ("options", "name", "best"), [([], "BLEU-4", 1), (["--watch", "cider"], "CIDEr", 2)]
+)
+def test_the_watched_score_decides(work, monkeypatch, capsys, options, name, best):
+    """Of two scores that disagree, the one watched picks the best epoch and when to stop."""
+    courses = {"BLEU-4": iter([3.0, 2.0, 1.0, 0.5]), "CIDEr": iter([1.0, 5.0, 4.0, 3.0])}
+
+    def scored(captions, references):
+        return {**dict.fromkeys(metrics.SCORES, 7.0), **{k: next(v) for k, v in courses.items()}}
+
+    monkeypatch.setattr(metrics, "score", scored)
+    monkeypatch.setattr(train, "finish", lambda job, progress: None)
+    run = work("run", "--epochs", "4", "--patience", "2", *options)
+    told = capsys.readouterr().out
+    rows = [json.loads(row) for row in (run / "log.jsonl").read_text().splitlines()]
+    assert len(rows) == best + 2 and f"validation {name} " in told
+    saved = checkpoint.load(run / "best")
+    assert saved.training_state()["progress"]["best_epoch"] == best
+    assert saved.config["scores"][name] == max(row[name] for row in rows)
+
+
+def test_what_is_watched_stays_so(work):
+    work("run", "--epochs", "1")
+    with pytest.raises(InputError, match=r"training.watch was bleu-4 and is cider"):
+        work("run", "--epochs", "1", "--resume", "--watch", "cider")
+
+
 def test_drawn_demo(work, tmp_path, monkeypatch, capsys):
     """Without --data the demo is drawn into the cache, and the pointing accuracy is told."""
     write, drawn = demo.write_demo, []
