@@ -59,11 +59,11 @@ class Progress:
         self.sums["seconds"] = self.sums.get("seconds", 0.0) + seconds
 
     def means(self) -> dict[str, float]:
-        """This epoch's loss and its parts per word, and the words per second; NaN before any."""
+        """This epoch's loss and its parts per word, its seconds, words in one; NaN before any."""
         sums = {"words": math.nan, "seconds": math.nan, "loss": math.nan, **self.sums}
         words, seconds = sums.pop("words"), sums.pop("seconds")
         means = {name: value / words for name, value in sums.items()}
-        return {**means, "words_per_second": words / seconds}
+        return {**means, "words_per_second": words / seconds, "training_seconds": seconds}
 
 
 @dataclass

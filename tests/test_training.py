@@ -343,7 +343,8 @@ def test_the_log(tmp_path):
         assert row["epoch"] == epoch + 1 and row["step"] == (epoch + 1) * STEPS
         assert (row["score"], row["other"]) == (epoch + 1, -1.0)
         assert row["loss"] == pytest.approx(2 * row["half"], abs=2e-6)
-        assert row["words_per_second"] > 0 and row["evaluation_seconds"] >= 0
+        assert row["words_per_second"] > 0 and row["training_seconds"] > 0
+        assert row["evaluation_seconds"] >= 0
     # With steps too small to matter, the loss is the mean over words of a model that stands still.
     slow = replace(OPTIONS, learning_rate=1e-12, encoder_learning_rate=1e-12)
     run = Fit(tmp_path, slow)
@@ -393,7 +394,7 @@ def test_interrupted_and_resumed(tmp_path, at, signum):
 
 
 def assert_same_rows(left, right):
-    seconds = ("words_per_second", "evaluation_seconds")
+    seconds = ("words_per_second", "training_seconds", "evaluation_seconds")
     left, right = (
         [{k: v for k, v in r.items() if k not in seconds} for r in rows] for rows in (left, right)
     )
