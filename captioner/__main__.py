@@ -68,7 +68,7 @@ def caption_pictures(
     captioner = Captioner.from_pretrained(
         options.checkpoint, options.device, options.precision, options.compile
     )
-    if options.heatmap and not captioner.model.options.attention:
+    if options.heatmap and not captioner.model.attends:
         raise InputError(f"{options.checkpoint} has no attention, so --heatmap has nothing to show")
     stems = Counter(picture.stem for picture in pictures)
     captions = captioner.stream(pictures, batch_size=options.batch_size, **to_dict(decoding))

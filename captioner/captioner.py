@@ -14,7 +14,7 @@ from .batches import Pictures, pad_captions
 from .captioning import CaptioningModel, ModelOptions, build_model, compile_steps
 from .checkpoint import Checkpoint
 from .decoding import Hypothesis, score_captions
-from .devices import pick_device, pick_precision, products_in
+from .devices import device_of, pick_device, pick_precision, products_in
 from .encoders import build_encoder
 from .errors import InputError
 from .evaluation import caption_batches
@@ -108,7 +108,7 @@ class Captioner:
 
     @property
     def device(self) -> torch.device:
-        return self.model.output_bias.device
+        return device_of(self.model)
 
     @overload
     def caption(self, pictures: Picture, *, batch_size: int = 32, **options: Any) -> Caption: ...

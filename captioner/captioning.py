@@ -16,7 +16,7 @@ Both models have the same three methods:
 `state` is a dict of tensors with rows (R, ...), reordered by index_select, one row per picture at
 the start.
 `step` takes the previous words (R,), the K rows of one picture side by side, and returns raw
-scores (R, V) and the attention (R, h, w), or None for a model without.
+scores (R, V) and the attention (R, h, w), or None for a model without; `attends` tells which.
 """
 
 from dataclasses import dataclass
@@ -61,6 +61,8 @@ class ModelOptions:
 
 class ShowAndTell(nn.Module):
     """Vinyals et al. 2015: the picture's embedding is the LSTM's first input, then the words."""
+
+    attends = False
 
     def __init__(self, encoder: Encoder, vocabulary_size: int, options: ModelOptions) -> None:
         super().__init__()
@@ -122,6 +124,8 @@ class ShowAndTell(nn.Module):
 
 class ShowAttendAndTell(nn.Module):
     """Xu et al. 2015 with deterministic soft attention (section 4.2) over the feature map."""
+
+    attends = True
 
     def __init__(self, encoder: Encoder, vocabulary_size: int, options: ModelOptions) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager
 
 import torch
+from torch import nn
 
 from .errors import InputError
 
@@ -22,6 +23,11 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"device {str(device)!r} cannot be used: {reason}") from error
     return chosen
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights are."""
+    return next(model.parameters()).device
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:

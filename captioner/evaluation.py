@@ -15,7 +15,7 @@ from .captioning import CaptioningModel
 from .data import Example
 from .decoding import Hypothesis, decode
 from .demo import Shape
-from .devices import products_in
+from .devices import device_of, products_in
 from .filters import DecodingOptions
 from .loading import load_ahead
 from .pointing import Pointing, pointing
@@ -93,7 +93,7 @@ def evaluate(
     references = {example.id: example.captions for example in examples}
     scores, statistics = metrics.score(texts, references), metrics.statistics(texts, references)
     pointed = None
-    if shapes and model.options.attention:
+    if shapes and model.attends:
         pointed = _pointing(hypotheses, vocabulary, shapes)
     return Evaluation(hypotheses, texts, scores, statistics, pointed)
 
@@ -108,7 +108,7 @@ def caption_batches(
     precision: str = "float32",
 ) -> Iterator[tuple[Sequence[int], list[list[Hypothesis]]]]:
     """Load, encode and decode batch by batch; yields the indices and per picture its captions."""
-    device = model.output_bias.device
+    device = device_of(model)
     ahead = load_ahead(pictures.load, batches, workers, pin=device.type == "cuda")
     was_training = model.training
     model.eval()

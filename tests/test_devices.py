@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from captioner.devices import pick_device, pick_precision, products_in
+from captioner.devices import device_of, pick_device, pick_precision, products_in
 from captioner.errors import InputError
 
 CPU = torch.device("cpu")
@@ -20,6 +20,11 @@ def test_device():
         with pytest.raises(InputError, match=f"device '{wrong}' cannot be used: .") as caught:
             pick_device(wrong)
         assert "\n" not in str(caught.value)
+
+
+def test_device_of_a_model():
+    assert device_of(torch.nn.Linear(2, 2)) == CPU
+    assert device_of(torch.nn.Linear(2, 2, device="meta")) == torch.device("meta")
 
 
 def test_precision(monkeypatch):
