@@ -24,10 +24,14 @@ def option(default: Any, help: str, *, choices: Sequence[str] | None = None) -> 
 
 
 def _value_type(annotation: Any) -> Any:
-    """`int | None` -> int: what one value on the command line is read as."""
+    """`int | None` or `tuple[int, ...]` -> int: what one value on the command line is read as."""
     if isinstance(annotation, types.UnionType):
         return next(part for part in typing.get_args(annotation) if part is not type(None))
-    return annotation
+    return typing.get_args(annotation)[0] if _is_tuple(annotation) else annotation
+
+
+def _is_tuple(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is tuple
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type, title: str) -> None:
@@ -44,12 +48,15 @@ def add_options(parser: argparse.ArgumentParser, cls: type, title: str) -> None:
             action = argparse.BooleanOptionalAction if field.default else "store_true"
             group.add_argument(flag, action=action, default=field.default, help=text)
             continue
-        if field.default is not None:
-            text += " (default: %(default)s)"
+        several, default = _is_tuple(hints[field.name]), typing.cast(Any, field.default)
+        if default is not None:
+            shown = " ".join(map(str, default)) if several else default
+            text += f" (default: {shown})".replace("%", "%%")
         group.add_argument(
             flag,
             type=kind,
-            default=field.default,
+            nargs="+" if several else None,
+            default=default,
             choices=field.metadata["choices"],
             metavar=None if field.metadata["choices"] else kind.__name__.upper(),
             help=text,
@@ -58,13 +65,9 @@ def add_options(parser: argparse.ArgumentParser, cls: type, title: str) -> None:
 
 def from_arguments(cls: type[T], arguments: argparse.Namespace) -> T:
     """The dataclass `cls` from the parsed flags that `add_options` added for it."""
-    return cls(
-        **{
-            field.name: getattr(arguments, field.name)
-            for field in dataclasses.fields(cls)  # type: ignore[arg-type]
-            if hasattr(arguments, field.name)
-        }
-    )
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def to_dict(options: Any) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Sample:
     kind: str = option("red", "which ones", choices=("red", "blue"))
     quick: bool = option(False, "do it quickly")
     careful: bool = option(True, "do it with care")
+    sources: tuple[Path, ...] = option((Path("a"), Path("5%")), "where they come from")
     hidden: int = field(default=7)  # has no help, so it is no flag
 
 
@@ -50,7 +51,10 @@ def test_no_flags_are_the_defaults():
 
 def test_flags_have_the_types_of_the_fields():
     flags = "--count 5 --share 0.25 --folder a/b --limit 9 --kind blue --quick --no-careful"
-    assert parse(*flags.split()) == Sample(5, 0.25, Path("a/b"), 9, "blue", True, False)
+    sources = (Path("c"), Path("d"))
+    expected = Sample(5, 0.25, Path("a/b"), 9, "blue", True, False, sources)
+    assert parse(*flags.split(), "--sources", "c", "d") == expected
+    assert parse("--sources", "c") == Sample(sources=(Path("c"),))
 
 
 @pytest.mark.parametrize(
@@ -77,6 +81,7 @@ def test_help_tells_every_flag_its_type_and_its_default():
     assert "--share FLOAT a share of 100 % of them (default: 0.5)" in text
     assert "--folder PATH where they lie --limit INT at most so many --kind {red,blue}" in text
     assert "--careful, --no-careful do it with care" in text
+    assert "--sources PATH [PATH ...] where they come from (default: a 5%)" in text
 
 
 @pytest.mark.parametrize("cls", ALL)
