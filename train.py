@@ -30,7 +30,16 @@ from captioner.images import Transform, load_image
 from captioner.loading import WORKERS, load_ahead
 from captioner.optimization import TrainingOptions
 from captioner.options import add_options, check_at_least, from_arguments, option
-from captioner.runs import CHECKPOINTS, claim, describe, load_data, open_run, run_folder
+from captioner.runs import (
+    CHECKPOINTS,
+    claim,
+    describe,
+    load_data,
+    open_run,
+    open_source,
+    run_folder,
+    take_weights,
+)
 from captioner.text import Vocabulary, split_words
 from captioner.training import Progress, fit
 
@@ -73,6 +82,9 @@ class RunOptions:
 
     run: str | None = option(None, "name of the run; else from data and model")
     resume: bool = option(False, "continue the run exactly where it was saved last")
+    start_from: Path | None = option(
+        None, "run or checkpoint whose weights and words to begin with"
+    )
     device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
 
 
@@ -115,11 +127,16 @@ def given_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
 def refuse_idle_flags(given: set[str], options: dict[str, Any]) -> None:
     """A flag that would do nothing beside the others is a mistake; raises InputError."""
     encoder: EncoderOptions = options["encoder"]
+    started = options["run"].start_from is not None
+    if started and encoder.encoder_weights is not None:
+        raise InputError("--start-from brings the encoder's weights, too; drop --encoder-weights")
+    trains = encoder.fine_tune_encoder is not None if started else encoder.trains
     needs = {
         "attention_size": (options["model"].attention, "--attention"),
         "coverage_weight": (options["model"].attention, "--attention"),
         "format": (options["data"].data is not None, "--data"),
-        "encoder_learning_rate": (encoder.trains, "a trained encoder: --fine-tune-encoder"),
+        "encoder_learning_rate": (trains, "a trained encoder: --fine-tune-encoder"),
+        "min_count": (not started, "a new vocabulary: --start-from has its own"),
     }
     for name, (holds, what) in needs.items():
         if name in given and not holds:
@@ -161,30 +178,15 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
     named = None if name is None else run_folder(name)
     data = load_data(options["data"].data, options["data"].format, options["data"].cache)
     training, held_out = data.split("train"), data.split("val")
-    chosen: EncoderOptions = options["encoder"]
-    transform = Transform(chosen.image_size)
+    transform = Transform(options["encoder"].image_size)
     config = describe(options, data, transform)
     run = named or run_folder(f"{data.name}-{options['model'].name}")
+    start_from = options["run"].start_from
     resumed = open_run(run, options["run"].resume, config)
+    source = open_source(start_from, config) if start_from and not resumed else resumed
     say(data.summary())
-    vocabulary = Vocabulary.build(
-        (split_words(text) for example in training for text in example.captions),
-        options["data"].min_count,
-    )
-    torch.manual_seed(options["training"].seed)
-    encoder = build_encoder(
-        chosen.encoder, chosen.encoder_weights, fine_tune_from=chosen.fine_tune_encoder
-    )
-    model = build_model(encoder, len(vocabulary), options["model"]).to(device)
-    if resumed:
-        model.load_state_dict(resumed.weights)
-    if encoder.frozen and chosen.encoder_weights is None:
-        say(f"note: {chosen.encoder} is frozen with random weights; see --encoder-weights")
-    say(
-        f"{options['model'].name} with {'frozen' if encoder.frozen else 'trained'} "
-        f"{chosen.encoder}, {len(vocabulary)} words, "
-        f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained parameters"
-    )
+    vocabulary = source.vocabulary if source else build_vocabulary(training, options["data"])
+    model = make_model(options, len(vocabulary), source).to(device)
 
     def pictures(examples: list[Example], crop: int = 0) -> Pictures:
         files = PictureFiles([example.path for example in examples], transform, crop)
@@ -205,6 +207,37 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
         pictures(held_out),
         resumed,
     )
+
+
+def build_vocabulary(training: Sequence[Example], options: DataOptions) -> Vocabulary:
+    """The words of the training captions."""
+    captions = (split_words(text) for example in training for text in example.captions)
+    return Vocabulary.build(captions, options.min_count)
+
+
+def make_model(
+    options: dict[str, Any], vocabulary_size: int, source: checkpoint.Checkpoint | None
+) -> CaptioningModel:
+    """The model that the options describe, with the weights of `source` where there is one."""
+    chosen: EncoderOptions = options["encoder"]
+    torch.manual_seed(options["training"].seed)
+    encoder = build_encoder(
+        chosen.encoder,
+        chosen.encoder_weights,
+        fine_tune_from=chosen.fine_tune_encoder,
+        pretrained=options["run"].start_from is not None,
+    )
+    model = build_model(encoder, vocabulary_size, options["model"])
+    if source:
+        take_weights(model, source)
+    if encoder.frozen and not encoder.pretrained:
+        say(f"note: {chosen.encoder} is frozen with random weights; see --encoder-weights")
+    say(
+        f"{options['model'].name} with {'frozen' if encoder.frozen else 'trained'} "
+        f"{chosen.encoder}, {vocabulary_size} words, "
+        f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained parameters"
+    )
+    return model
 
 
 def open_pictures(

@@ -205,7 +205,11 @@ def _measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int]:
 
 
 def build_encoder(
-    name: str, weights: str | None = None, *, fine_tune_from: int | None = None
+    name: str,
+    weights: str | None = None,
+    *,
+    fine_tune_from: int | None = None,
+    pretrained: bool = False,
 ) -> Encoder:
     """The encoder called `name`: a classifier torchvision knows, or "small_cnn".
 
@@ -213,19 +217,21 @@ def build_encoder(
     downloads) or a local .pth / .safetensors file with torchvision's names for the values.
     fine_tune_from: the first stage that is trained; None freezes all, except that a small_cnn
     without weights is always trained whole, since random features of it describe little.
+    pretrained: the caller has weights for it, which make it one with weights.
     Raises InputError for an unknown name, a network that is not a CNN, or weights that do not fit.
     """
+    pretrained = pretrained or weights is not None
     if name == SMALL_CNN:
         layers: nn.Sequential = SmallCNN()
         whole: nn.Module = layers
-        if weights is None and fine_tune_from is None:
+        if not pretrained and fine_tune_from is None:
             fine_tune_from = 0
     else:
         whole = _torchvision_model(name)
         layers = _cut_before_pooling(name, whole)
     if weights is not None:
         load_weights(name, whole, layers, weights)
-    return Encoder(name, layers, trained_from=fine_tune_from, pretrained=weights is not None)
+    return Encoder(name, layers, trained_from=fine_tune_from, pretrained=pretrained)
 
 
 def _torchvision_model(name: str) -> nn.Module:

@@ -13,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from . import checkpoint, demo, distributed
 from .data import CaptionData, read_captions
 from .errors import InputError
@@ -20,6 +22,13 @@ from .images import Transform
 from .options import to_dict
 
 CHECKPOINTS = Path("checkpoints")
+SIZES = (  # the options that decide which weights a model has
+    "encoder.encoder",
+    "model.attention",
+    "model.embedding_size",
+    "model.hidden_size",
+    "model.attention_size",
+)
 
 
 def load_data(path: Path | None, format: str | None, cache: Path) -> CaptionData:
@@ -34,8 +43,10 @@ def load_data(path: Path | None, format: str | None, cache: Path) -> CaptionData
 
 def describe(options: dict[str, Any], data: CaptionData, transform: Transform) -> dict[str, Any]:
     """The config that goes into checkpoints, in plain values; the options by group of flags."""
+    source = options["run"].start_from
     return {
         "task": "captioning",
+        "start_from": None if source is None else str(source),
         "encoder": to_dict(options["encoder"]),
         "model": to_dict(options["model"]),
         "transform": json.loads(json.dumps(asdict(transform))),
@@ -120,6 +131,37 @@ def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Chec
     if changed:
         raise InputError(f"{run} cannot be continued with other options: {'; '.join(changed)}")
     return resumed
+
+
+def open_source(path: Path, config: dict[str, Any]) -> checkpoint.Checkpoint:
+    """The checkpoint at `path`, or the run's best, to start from; refuses one of other sizes."""
+    source = checkpoint.load(path)
+    there, here = _flatten(source.config), _flatten(config)
+    differ = [
+        f"{name} is {there.get(name)} there and {here[name]} here"
+        for name in SIZES
+        if there.get(name) != here[name]
+    ]
+    if differ:
+        raise InputError(f"{path} cannot be started from: {'; '.join(differ)}")
+    return source
+
+
+def take_weights(model: nn.Module, source: checkpoint.Checkpoint) -> None:
+    """Give the model a checkpoint's weights; buffers that the checkpoint lacks stay as they are.
+
+    Raises InputError where parameters are missing, or have no place.
+    """
+    try:
+        missing, unknown = model.load_state_dict(source.weights, strict=False)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())  # torch's goes over many lines
+        raise InputError(f"the weights of {source.path} do not fit: {reason}") from error
+    parameters = dict(model.named_parameters())
+    problems = [f"{name} is missing" for name in missing if name in parameters]
+    problems += [f"{name} has no place" for name in unknown]
+    if problems:
+        raise InputError(f"the weights of {source.path} do not fit: {'; '.join(problems[:5])}")
 
 
 def _flatten(config: dict[str, Any]) -> dict[str, Any]:

@@ -363,6 +363,8 @@ def test_a_small_cnn_without_weights_is_trained():
     assert build_encoder("small_cnn").trained_from == 0
     assert build_encoder("small_cnn", fine_tune_from=2).trained_from == 2
     assert build_encoder(TINY).trained_from is None
+    coming = build_encoder("small_cnn", pretrained=True)
+    assert coming.frozen and coming.pretrained
 
 
 def test_building_moves_no_statistics():
