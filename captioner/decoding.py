@@ -5,7 +5,7 @@ picture, R = B*K rows, N hypotheses asked for, T steps, V vocabulary, h, w grid.
 
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,13 +60,42 @@ def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list
         return _rollout(model, features, options)
 
 
+def choose_words(model: Generator, features: Tensor, options: DecodingOptions) -> Tensor:
+    """The words alone, greedy or sampled, that `decode` would choose for each map of (B, D, h, w).
+
+    Returns (B, N, T): a picture's captions in no order, each with its end token unless max_length
+    cut it, padded with 0.
+    """
+    assert options.method != "beam"
+    with torch.inference_mode():
+        words = [tokens for tokens, _, _ in _choices(model, features, options)]
+        return torch.stack(words, 1).unflatten(0, (len(features), -1))
+
+
 # ---- greedy and sampling ------------------------------------------------------------------------
 
 
 def _rollout(
     model: Generator, features: Tensor, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
-    """Every row chooses its own words, never looking at the others."""
+    words, log_probs, maps = [], [], []
+    for tokens, scores, attention in _choices(model, features, options):
+        words.append(tokens)
+        log_probs.append(scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0])
+        maps.append(attention)
+    hypotheses = _collect(torch.stack(words, 1), torch.stack(log_probs, 1), maps)
+    firsts = range(0, len(hypotheses), options.num_captions)
+    ranked = [hypotheses[i : i + options.num_captions] for i in firsts]
+    return [sorted(group, key=lambda h: h.score, reverse=True) for group in ranked]
+
+
+def _choices(
+    model: Generator, features: Tensor, options: DecodingOptions
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Step by step the word that each row chooses, never looking at the others: words (R,).
+
+    With them the scores (R, V) that they were chosen from, and the maps (R, h, w).
+    """
     pictures, per_picture = len(features), options.num_captions
     rows = pictures * per_picture
     memory, state = model.start(features, _reads(options, per_picture))
@@ -77,20 +106,15 @@ def _rollout(
     words = torch.zeros(rows, options.max_length, dtype=torch.long, device=features.device)
     tokens = torch.full((rows,), START, device=features.device)
     ended = torch.zeros(rows, dtype=torch.bool, device=features.device)
-    log_probs, maps = [], []
     for t in range(options.max_length):
         scores, state, attention = model.step(tokens, state, memory)
         scores = apply_filters(chosen, scores, words[:, :t])
         tokens = choose(scores, t).masked_fill(ended, PAD)
-        log_probs.append(scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0])
-        maps.append(attention)
         words[:, t] = tokens
+        yield tokens, scores, attention
         ended = ended | (tokens == END)
         if _check_now(features, t) and ended.all():
             break
-    hypotheses = _collect(words[:, : t + 1], torch.stack(log_probs, 1), maps)
-    ranked = [hypotheses[i : i + per_picture] for i in range(0, rows, per_picture)]
-    return [sorted(group, key=lambda h: h.score, reverse=True) for group in ranked]
 
 
 def _reads(options: DecodingOptions, hypotheses: int) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from captioner.decoding import decode, score_captions
+from captioner.decoding import choose_words, decode, score_captions
 from captioner.filters import DecodingOptions, apply_filters, filters
 
 START, END = 1, 2
@@ -280,6 +280,19 @@ def test_even_the_least_and_the_greatest_random_number_draw_an_allowed_word(numb
     monkeypatch.setattr(torch, "rand", lambda *shape, **settings: torch.full(shape, number))
     (hypothesis,) = decode(Toy(1), toy_features(1), DecodingOptions("sample", max_length=5))[0]
     assert hypothesis.tokens and set(hypothesis.tokens) <= {END, *WORDS}
+
+
+@pytest.mark.parametrize("method", ["greedy", "sample"])
+def test_the_words_alone_are_those_of_whole_hypotheses(method):
+    more = {"num_captions": 4, "seed": 2} if method == "sample" else {}
+    options = DecodingOptions(method, max_length=5, **more)
+    whole = decode(Toy(1), toy_features(6), options)
+    alone = choose_words(Toy(1), toy_features(6), options)
+    assert alone.shape == (6, options.num_captions, 5)
+    for hypotheses, words in zip(whole, alone.tolist(), strict=True):
+        expected = sorted([*h.tokens, *[0] * (5 - len(h.tokens))] for h in hypotheses)
+        assert sorted(words) == expected
+    assert any(END not in h.tokens for hypotheses in whole for h in hypotheses)  # cut
 
 
 def test_sampling_from_one_word_is_greedy():
