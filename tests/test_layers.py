@@ -21,7 +21,7 @@ LAYERS = [
     | {"captioner.checkpoint", "captioner.data", "captioner.pointing"},
     {"captioner.decoding", "captioner.batches", "captioner.features", "captioner.runs"}
     | {"captioner.optimization"},
-    {"captioner.captioning"},
+    {"captioner.captioning", "captioner.cider"},
     {"captioner.evaluation", "captioner.training"},
     {"captioner.captioner"},
     {"captioner"},
