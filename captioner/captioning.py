@@ -117,7 +117,7 @@ class ShowAndTell(nn.Module):
         output = self._output(hidden[:, 1:][real.flatten(0, 1)])  # (N, E)
         smoothed, plain = cross_entropy(self, output, targets[real])
         count = len(output)
-        return Loss(smoothed / count, count, {"cross_entropy": plain / count})
+        return Loss(smoothed / count, count, {"cross_entropy": plain.sum() / count})
 
     forward = loss
 
@@ -254,7 +254,7 @@ class ShowAttendAndTell(nn.Module):
         smoothed, plain = cross_entropy(self, output, targets[real_words])
         coverage = attention_coverage(received[batch.tokens[..., 1] != 0])
         count = len(output)
-        parts = {"cross_entropy": plain / count, "coverage": coverage.detach() / count}
+        parts = {"cross_entropy": plain.sum() / count, "coverage": coverage.detach() / count}
         return Loss((smoothed + self.options.coverage_weight * coverage) / count, count, parts)
 
     forward = loss
@@ -305,7 +305,7 @@ def word_scores(model: CaptioningModel, output: Tensor) -> Tensor:
 
 
 def cross_entropy(model: CaptioningModel, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy of the words (N,) after an output (N, E), smoothed and plain."""
+    """Cross-entropy of the words (N,) after an output (N, E): smoothed the sum, plain of each."""
     weight, smoothing = model.embedding.weight, model.options.label_smoothing
     return caption_cross_entropy(output, weight, model.output_bias, targets, smoothing)
 

@@ -34,8 +34,8 @@ def caption_cross_entropy(
     """Summed cross-entropy of outputs @ weight.T + bias against word indices, in nats.
 
     outputs (N, E), weight (V, E), bias (V,), targets (N,). Returns the smoothed sum, which trains,
-    and the plain one, without a gradient, which compares across settings. The scores (N, V) are
-    never all there at once: each part's gradient is worked out beside its loss.
+    and each word's plain one (N,), without a gradient, which compares across settings. The scores
+    (N, V) are never all there at once: each part's gradient is worked out beside its loss.
     """
     return _CrossEntropy.apply(outputs, weight, bias, targets, label_smoothing)
 
@@ -50,14 +50,14 @@ class _CrossEntropy(torch.autograd.Function):
         targets: Tensor,
         label_smoothing: float,
     ) -> tuple[Tensor, Tensor]:
-        plain = uniform = torch.zeros((), device=outputs.device)
+        plain, uniform = [], torch.zeros((), device=outputs.device)
         gradients = [torch.zeros_like(x, dtype=torch.float32) for x in (outputs, weight, bias)]
         learns, rows = any(ctx.needs_input_grad), ROWS[outputs.device.type]
         for part, words, of_outputs in zip(
             outputs.split(rows), targets.split(rows), gradients[0].split(rows), strict=True
         ):
             log_probs = F.linear(part, weight, bias).float().log_softmax(-1)
-            plain = plain + F.nll_loss(log_probs, words, reduction="sum")
+            plain.append(F.nll_loss(log_probs, words, reduction="none"))
             uniform = uniform - log_probs.sum() / len(weight)
             if learns:
                 slope = log_probs.exp_().sub_(label_smoothing / len(weight))
@@ -67,8 +67,9 @@ class _CrossEntropy(torch.autograd.Function):
                 gradients[1] += slope.mT @ part
                 gradients[2] += slope.sum(0)
         ctx.save_for_backward(*gradients)
-        ctx.mark_non_differentiable(plain)
-        return (1 - label_smoothing) * plain + label_smoothing * uniform, plain
+        each = torch.cat(plain)
+        ctx.mark_non_differentiable(each)
+        return (1 - label_smoothing) * each.sum() + label_smoothing * uniform, each
 
     @staticmethod
     @once_differentiable
