@@ -5,8 +5,9 @@ h, w grid, S picture side.
 """
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,9 @@ class Batch:
     ids: one per picture. images (B, 3, S, S) or features (B, D, h, w): one of the two.
     tokens (B, C, 1 + T): start, words, end, then padding (0); each picture's captions longest
     first, missing ones all padding. columns: for each of the T predicted words, how many
-    captions of some picture reach that far.
+    captions of some picture reach that far. weights (B, C): of each caption's log-likelihood,
+    None for all 1; then sampled (B, C) says which captions are the model's own, not references.
+    parts: named scalars to be told beside the loss.
     """
 
     ids: tuple[int | str, ...]
@@ -33,22 +36,22 @@ class Batch:
     columns: tuple[int, ...]
     images: Tensor | None = None
     features: Tensor | None = None
+    weights: Tensor | None = None
+    sampled: Tensor | None = None
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "Batch":
-        return replace(
-            self,
-            tokens=self.tokens.to(device, non_blocking=True),
-            images=None if self.images is None else self.images.to(device, non_blocking=True),
-            features=None if self.features is None else self.features.to(device, non_blocking=True),
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        return replace(
-            self,
-            tokens=self.tokens.pin_memory(),
-            images=None if self.images is None else self.images.pin_memory(),
-            features=None if self.features is None else self.features.pin_memory(),
-        )
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        parts = {name: change(value) for name, value in self.parts.items()}
+        tensors: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, parts=parts, **tensors)
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,10 @@ class Pictures:
 
     def batch(self, indices: Sequence[int], ids: Sequence[int | str], tokens: Tensor) -> Batch:
         pictures = self.load(indices)
-        lengths = (tokens[:, :, 1:] != Vocabulary.PAD).sum(-1)  # (B, C)
-        steps = torch.arange(tokens.shape[-1] - 1)
-        columns = (lengths[..., None] > steps).sum(1).amax(0) if len(steps) else steps
         return Batch(
             tuple(ids),
             tokens,
-            tuple(columns.tolist()),
+            count_columns(tokens),
             images=None if self.are_features else pictures,
             features=pictures if self.are_features else None,
         )
@@ -86,6 +86,14 @@ def any_view(views: Sequence[Pictures], seed: int, epoch: int) -> Pictures:
         return torch.cat([view.load([i]) for view, i in zip(chosen, indices, strict=True)])
 
     return views[0] if len(views) == 1 else replace(views[0], load=load)
+
+
+def count_columns(tokens: Tensor) -> tuple[int, ...]:
+    """The `columns` of a Batch of these tokens (B, C, 1 + T), each picture's longest first."""
+    lengths = (tokens[:, :, 1:] != Vocabulary.PAD).sum(-1)  # (B, C)
+    steps = torch.arange(tokens.shape[-1] - 1, device=tokens.device)
+    columns = (lengths[..., None] > steps).sum(1).amax(0) if len(steps) else steps
+    return tuple(columns.tolist())
 
 
 def encode_captions(examples: Sequence[Example], vocabulary: Vocabulary) -> list[list[list[int]]]:

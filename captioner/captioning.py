@@ -19,6 +19,7 @@ the start.
 scores (R, V) and the attention (R, h, w), or None for a model without; `attends` tells which.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,9 +116,12 @@ class ShowAndTell(nn.Module):
         sequence = self.dropout(torch.cat([first, words], dim=2))
         hidden, _ = self.lstm(sequence.flatten(0, 1))  # (B*C, 1 + T, H)
         output = self._output(hidden[:, 1:][real.flatten(0, 1)])  # (N, E)
-        smoothed, plain = cross_entropy(self, output, targets[real])
-        count = len(output)
-        return Loss(smoothed / count, count, {"cross_entropy": plain.sum() / count})
+        smoothed, plain = cross_entropy(
+            self, output, targets[real], batch, lambda each: each[..., None].expand_as(real)[real]
+        )
+        count = len(plain)
+        parts = {"cross_entropy": plain.sum() / count, **batch.parts}
+        return Loss(smoothed / count, count, parts)
 
     forward = loss
 
@@ -251,10 +255,21 @@ class ShowAttendAndTell(nn.Module):
             torch.cat([part.flatten(0, 1) for part in parts]) for parts in zip(*steps, strict=True)
         )
         output = self._output(*(part[real_words] for part in (words, *rows)))
-        smoothed, plain = cross_entropy(self, output, targets[real_words])
-        coverage = attention_coverage(received[batch.tokens[..., 1] != 0])
-        count = len(output)
+        smoothed, plain = cross_entropy(
+            self,
+            output,
+            targets[real_words],
+            batch,
+            lambda each: torch.cat([each[:, :c].flatten() for c in batch.columns])[real_words],
+        )
+        given = batch.tokens[..., 1] != 0
+        if batch.sampled is not None:
+            given &= ~batch.sampled
+        weights = None if batch.weights is None else batch.weights[given]
+        coverage = attention_coverage(received[given], weights)
+        count = len(plain)
         parts = {"cross_entropy": plain.sum() / count, "coverage": coverage.detach() / count}
+        parts |= batch.parts
         return Loss((smoothed + self.options.coverage_weight * coverage) / count, count, parts)
 
     forward = loss
@@ -304,10 +319,25 @@ def word_scores(model: CaptioningModel, output: Tensor) -> Tensor:
     return F.linear(output, model.embedding.weight, model.output_bias)
 
 
-def cross_entropy(model: CaptioningModel, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the words (N,) after an output (N, E): smoothed the sum, plain of each."""
-    weight, smoothing = model.embedding.weight, model.options.label_smoothing
-    return caption_cross_entropy(output, weight, model.output_bias, targets, smoothing)
+def cross_entropy(
+    model: CaptioningModel,
+    output: Tensor,
+    targets: Tensor,
+    batch: Batch,
+    of_words: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the words (N,) after an output (N, E): smoothed the sum, plain of each.
+
+    of_words: from what there is of each caption (B, C) to the same of each word (N,). In a weighted
+    batch nothing is smoothed, as a weight below 0 would drive the rest of the vocabulary without
+    bound; and the words of sampled captions are left out of the plain ones.
+    """
+    layer, smoothing = (model.embedding.weight, model.output_bias), model.options.label_smoothing
+    if batch.weights is None or batch.sampled is None:
+        return caption_cross_entropy(output, *layer, targets, smoothing)
+    weights, sampled = of_words(batch.weights), of_words(batch.sampled)
+    weighted, plain = caption_cross_entropy(output, *layer, targets, word_weights=weights)
+    return weighted, plain[~sampled]
 
 
 def _embedding(vocabulary_size: int, options: ModelOptions) -> nn.Embedding:

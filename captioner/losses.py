@@ -29,15 +29,21 @@ class Loss:
 
 
 def caption_cross_entropy(
-    outputs: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, label_smoothing: float = 0.0
+    outputs: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    label_smoothing: float = 0.0,
+    word_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy of outputs @ weight.T + bias against word indices, in nats.
 
     outputs (N, E), weight (V, E), bias (V,), targets (N,). Returns the smoothed sum, which trains,
     and each word's plain one (N,), without a gradient, which compares across settings. The scores
     (N, V) are never all there at once: each part's gradient is worked out beside its loss.
+    word_weights (N,): how much each word counts in the sum, below 0 too; None for all 1.
     """
-    return _CrossEntropy.apply(outputs, weight, bias, targets, label_smoothing)
+    return _CrossEntropy.apply(outputs, weight, bias, targets, label_smoothing, word_weights)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -49,38 +55,44 @@ class _CrossEntropy(torch.autograd.Function):
         bias: Tensor,
         targets: Tensor,
         label_smoothing: float,
+        word_weights: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        plain, uniform = [], torch.zeros((), device=outputs.device)
+        plain, uniform = [], []
         gradients = [torch.zeros_like(x, dtype=torch.float32) for x in (outputs, weight, bias)]
         learns, rows = any(ctx.needs_input_grad), ROWS[outputs.device.type]
-        for part, words, of_outputs in zip(
-            outputs.split(rows), targets.split(rows), gradients[0].split(rows), strict=True
+        for number, (part, words, of_outputs) in enumerate(
+            zip(outputs.split(rows), targets.split(rows), gradients[0].split(rows), strict=True)
         ):
             log_probs = F.linear(part, weight, bias).float().log_softmax(-1)
             plain.append(F.nll_loss(log_probs, words, reduction="none"))
-            uniform = uniform - log_probs.sum() / len(weight)
+            uniform.append(-log_probs.mean(-1))
             if learns:
                 slope = log_probs.exp_().sub_(label_smoothing / len(weight))
                 hit = torch.full_like(words, label_smoothing - 1, dtype=torch.float32)
                 slope.scatter_add_(1, words[:, None], hit[:, None])
+                if word_weights is not None:
+                    slope *= word_weights.split(rows)[number][:, None]
                 of_outputs.copy_(slope @ weight)
                 gradients[1] += slope.mT @ part
                 gradients[2] += slope.sum(0)
         ctx.save_for_backward(*gradients)
         each = torch.cat(plain)
         ctx.mark_non_differentiable(each)
-        return (1 - label_smoothing) * each.sum() + label_smoothing * uniform, each
+        smoothed = (1 - label_smoothing) * each + label_smoothing * torch.cat(uniform)
+        return (smoothed if word_weights is None else smoothed * word_weights).sum(), each
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return *(given * gradient for gradient in ctx.saved_tensors), None, None
+        return *(given * gradient for gradient in ctx.saved_tensors), None, None, None
 
 
-def attention_coverage(received: Tensor) -> Tensor:
+def attention_coverage(received: Tensor, weights: Tensor | None = None) -> Tensor:
     """Doubly stochastic regularisation: the sum over positions and captions of (1 - received)^2.
 
     received (M, P): how much attention each position got over each of M whole captions.
+    weights (M,): how much each caption counts; None for all 1.
     Xu et al. 2015, section 4.2.1, equation 14: summed over positions, not averaged.
     """
-    return (1 - received).square().sum()
+    missed = (1 - received).square()
+    return (missed if weights is None else missed * weights[:, None]).sum()

@@ -1,6 +1,7 @@
 """From captions to batches: every picture once, little padding, the same in every process."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -158,6 +159,9 @@ def test_features_are_features_and_move_with_the_batch(make_batch):
     moved = batch.to(torch.device("meta"))
     assert isinstance(moved, Batch) and moved.ids == batch.ids and moved.columns == batch.columns
     assert moved.tokens.is_meta and moved.features.is_meta and moved.images is None
+    extra = {"weights": torch.ones(2, 1), "sampled": torch.zeros(2, 1, dtype=torch.bool)}
+    moved = replace(batch, **extra, parts={"reward": torch.ones(())}).to(torch.device("meta"))
+    assert moved.weights.is_meta and moved.sampled.is_meta and moved.parts["reward"].is_meta
     pictures = make_batch([[[4, 5]]], images=True).to(torch.device("meta"))
     assert pictures.images.is_meta and pictures.features is None
 

@@ -4,6 +4,7 @@ The second writing shares only the weights: single words, plain loops, keys anew
 """
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -192,6 +193,35 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_words(attention, tiny_model, m
             assert loss.count == len(caption) + 1
             total += loss.value.item() * loss.count
     assert model.loss(batch).value.item() == pytest.approx(total / WORDS, rel=1e-5)
+
+
+def test_a_weighted_batch_is_the_weighted_sum_over_its_captions(attention, tiny_model, make_batch):
+    """Not smoothed; of sampled captions the words alone count, and in nothing that is told."""
+    model = tiny_model(attention, coverage_weight=0.5, label_smoothing=0.3)
+    batch = make_batch(CAPTIONS)
+    weights = torch.tensor([[0.7, -0.4, 2.0], [-1.5, 9.0, 9.0], [0.3, 0.6, 9.0]])
+    sampled = torch.tensor([[False, True, False], [True, True, False], [True, False, True]])
+    told = {"reward": torch.tensor(3.0)}
+    loss = model.loss(replace(batch, weights=weights, sampled=sampled, parts=told))
+    expected, words, plain = torch.zeros(()), 0, 0.0
+    for b, texts in enumerate(CAPTIONS):
+        for c, caption in enumerate(sorted(texts, key=len, reverse=True)):
+            for_words = 0.0 if sampled[b, c] else 0.5
+            model.options = replace(model.options, coverage_weight=for_words, label_smoothing=0)
+            alone = make_batch([[caption]])
+            alone = model.loss(replace(alone, features=batch.features[[b]]))
+            expected = expected + weights[b, c] * alone.value * alone.count
+            if not sampled[b, c]:
+                words += alone.count
+                plain += alone.parts["cross_entropy"].item() * alone.count
+    assert loss.count == words
+    assert loss.value.item() == pytest.approx(expected.item() / words, rel=1e-5)
+    assert loss.parts["cross_entropy"].item() == pytest.approx(plain / words, rel=1e-5)
+    assert loss.parts["reward"] == 3
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    ours = torch.autograd.grad(loss.value, parameters)
+    explicit = torch.autograd.grad(expected / words, parameters)
+    torch.testing.assert_close(ours, explicit, rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_acts_in_training_only(attention, tiny_model, make_batch):

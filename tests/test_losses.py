@@ -53,6 +53,18 @@ def test_loss_and_gradients_are_those_of_torch(layer, rows, smoothing):
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_weighted_words_count_as_much_as_they_weigh(layer, rows, smoothing):
+    weights = draw(7, seed=3)  # some below 0
+    weighted, plain = caption_cross_entropy(*layer, TARGETS, smoothing, weights)
+    each = F.cross_entropy(F.linear(*layer), TARGETS, reduction="none", label_smoothing=smoothing)
+    expected = (each * weights).sum()
+    assert weighted.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(plain, caption_cross_entropy(*layer, TARGETS)[1])
+    ours, theirs = (torch.autograd.grad(value, layer) for value in (weighted, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_autocast_multiplies_in_half_precision_and_sums_in_float32(layer):
     exact, _ = caption_cross_entropy(*layer, TARGETS, 0.1)
     with torch.autocast("cpu", torch.bfloat16):
@@ -79,6 +91,7 @@ def test_coverage_is_summed_over_positions_and_captions_not_averaged():
     assert attention_coverage(received).item() == 1 + 4 + 0.25
     four_times = received.repeat(1, 2, 2)
     assert attention_coverage(four_times).item() == 4 * 5.25
+    assert attention_coverage(received[0], torch.tensor([5.0, 2.0])).item() == 2 * 5.25
 
 
 def test_a_loss_has_no_parts_unless_told():
