@@ -144,13 +144,13 @@ def with_weights_of(model: Any) -> Decoder:
     decoder: Decoder
     if model.options.attention:
         decoder = AttentionDecoder(*sizes, model.options.attention_size, vocabulary)
-        weights = _attention_weights(model)
+        weights = _attention_weights(model, embedding**0.5)
     else:
         decoder = PlainDecoder(*sizes, vocabulary)
         lstm = model.lstm.named_parameters()
         weights = {f"decode_step.{name.removesuffix('_l0')}": value for name, value in lstm}
         weights |= {"picture": model.picture, "project": model.project}
-    weights |= {"embedding": model.embedding}
+        weights |= {"embedding.weight": model.embedding.weight * embedding**0.5}
     weights |= {"fc.weight": model.embedding.weight, "fc.bias": model.output_bias}
     state: dict[str, Tensor] = {}
     for name, value in weights.items():  # of a parameter, or of a whole layer
@@ -161,17 +161,20 @@ def with_weights_of(model: Any) -> Decoder:
     return decoder.to(model.output_bias.device).train(model.training)
 
 
-def _attention_weights(model: Any) -> dict[str, nn.Module | Tensor]:
+def _attention_weights(model: Any, scale: float) -> dict[str, nn.Module | Tensor]:
+    """The library scales the words for the LSTM, the textbook's LSTM has the factor in it."""
+    word_gates = scale * model.word_gates.weight
     query, hidden_gates = model.read_hidden.weight.split(model.of_hidden)
     context_gates, output_context = model.read_context.weight.split(model.of_context)
     return {
+        "embedding": model.embedding,
         "attention.encoder_attention": model.key,
         "attention.decoder_attention.weight": query,
         "attention.full_attention.weight": model.energy[None],
         "init_h": model.initial_hidden,
         "init_c": model.initial_cell,
         "f_beta": model.gate,
-        "decode_step.weight_ih": torch.cat([model.word_gates.weight, context_gates], dim=1),
+        "decode_step.weight_ih": torch.cat([word_gates, context_gates], dim=1),
         "decode_step.weight_hh": hidden_gates,
         "decode_step.bias_ih": model.word_gates.bias,
         "decode_step.bias_hh": torch.zeros_like(model.word_gates.bias),

@@ -82,14 +82,15 @@ class ShowAndTell(nn.Module):
         hidden, cell = self._advance(self._input_gates(picture), zeros, zeros.float())
         memory = {}
         if reads * len(features) > len(self.embedding.weight):
-            memory["word_gates"] = self._input_gates(self.embedding.weight)  # (V, 4H)
+            words = scale_words(self.embedding.weight)
+            memory["word_gates"] = self._input_gates(words)  # (V, 4H)
         return memory, {"hidden": hidden, "cell": cell}
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, None]:
         if "word_gates" in memory:
             gates = memory["word_gates"][tokens]
         else:
-            gates = self._input_gates(self.embedding(tokens))
+            gates = self._input_gates(scale_words(self.embedding(tokens)))
         hidden, cell = self._advance(gates, state["hidden"], state["cell"])
         scores = word_scores(self, self._output(hidden))
         return scores, {"hidden": hidden, "cell": cell}, None
@@ -111,7 +112,7 @@ class ShowAndTell(nn.Module):
         picture = self.picture(batch_features(self, batch).mean((2, 3)))
         inputs, targets = batch.tokens[..., :-1], batch.tokens[..., 1:]
         real = targets != 0
-        words = self.embedding(inputs)  # (B, C, T, E)
+        words = scale_words(self.embedding(inputs))  # (B, C, T, E)
         first = picture[:, None, None].expand(*words.shape[:2], 1, -1)
         sequence = self.dropout(torch.cat([first, words], dim=2))
         hidden, _ = self.lstm(sequence.flatten(0, 1))  # (B*C, 1 + T, H)
@@ -158,7 +159,8 @@ class ShowAttendAndTell(nn.Module):
     def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
         memory, state = self._start(features, reads)
         if reads * len(features) > len(self.embedding.weight):
-            memory["word_gates"] = self.word_gates(self.embedding.weight)  # (V, 4H)
+            words = scale_words(self.embedding.weight)
+            memory["word_gates"] = self.word_gates(words)  # (V, 4H)
         return memory, state
 
     def _start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
@@ -179,7 +181,10 @@ class ShowAttendAndTell(nn.Module):
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
         pictures, h, w, _ = memory["keys"].shape
         words = self.embedding(tokens)
-        gates = memory["word_gates"][tokens] if "word_gates" in memory else self.word_gates(words)
+        if "word_gates" in memory:
+            gates = memory["word_gates"][tokens]
+        else:
+            gates = self.word_gates(scale_words(words))
         gates, hidden, cell = (
             rows.unflatten(0, (pictures, -1)) for rows in (gates, state["hidden"], state["cell"])
         )
@@ -237,7 +242,9 @@ class ShowAttendAndTell(nn.Module):
             for ahead in (0, 1)
         )
         words = self.dropout(self.embedding(inputs))
-        word_gates = self.word_gates(words).split([pictures * c for c in batch.columns])
+        word_gates = self.word_gates(scale_words(words)).split(
+            [pictures * c for c in batch.columns]
+        )
         hidden = state["hidden"][:, None].expand(-1, captions, -1)
         cell = state["cell"][:, None].expand(-1, captions, -1)
         steps: list[tuple[Tensor, Tensor]] = []
@@ -312,6 +319,15 @@ def batch_features(model: CaptioningModel, batch: Batch) -> Tensor:
         return batch.features.to(model.output_bias.dtype)
     assert batch.images is not None
     return model.encoder(batch.images)
+
+
+def scale_words(words: Tensor) -> Tensor:
+    """Embeddings (..., E) as the LSTM takes them, of about unit variance where training starts.
+
+    As output weights they are shorter by sqrt(E); without the factor the LSTM would hardly hear
+    the words at first. Vaswani et al. 2017, section 3.4.
+    """
+    return words * words.shape[-1] ** 0.5
 
 
 def word_scores(model: CaptioningModel, output: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 from .errors import InputError
 from .text import Vocabulary
 
-FORMAT = 2  # 2 arranged the weights of the attention model by what they read
+FORMAT = 3  # 3 scales the embeddings that the LSTM reads
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
 TRAINING, MANIFEST = "training_state.pt", "manifest.json"
 

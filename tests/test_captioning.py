@@ -59,7 +59,8 @@ def show_and_tell(model, features, caption):
     hidden, cell = advance(picture, hidden, cell)
     rows = []
     for word in [1, *caption]:
-        hidden, cell = advance(model.embedding.weight[word], hidden, cell)
+        embedded = model.embedding.weight[word]
+        hidden, cell = advance(len(embedded) ** 0.5 * embedded, hidden, cell)
         output = torch.tanh(model.project.weight @ hidden + model.project.bias)
         scores = model.embedding.weight @ output + model.output_bias
         rows.append(torch.log_softmax(scores, 0))
@@ -84,7 +85,8 @@ def show_attend_and_tell(model, features, caption):
             model.of_context
         )
         embedded = model.embedding.weight[word]
-        gates = gates + context_gates + model.word_gates.weight @ embedded + model.word_gates.bias
+        word_gates = model.word_gates.weight @ (len(embedded) ** 0.5 * embedded)
+        gates = gates + context_gates + word_gates + model.word_gates.bias
         hidden, cell = lstm_cell(gates, cell)
         mixed = embedded + model.output_hidden.weight @ hidden + model.output_hidden.bias
         output = torch.tanh(mixed + context_output)
