@@ -67,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.data is None and fingerprint(data) != read.config["data"]["fingerprint"]:
         print("note: pictures, splits or captions have changed since the model was trained")
     examples = data.split(split)
-    captioner = Captioner.from_checkpoint(read, options.device, options.precision, options.compile)
+    captioner = Captioner.from_checkpoints(
+        [read], options.device, options.precision, options.compile
+    )
     folder = options.output or default_output(read.path, split)
     try:
         folder.mkdir(parents=True, exist_ok=True)  # before the work, not after it

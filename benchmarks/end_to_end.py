@@ -14,7 +14,7 @@ from captioner.captioner import Captioner
 from captioner.captioning import ModelOptions, build_model
 from captioner.decoding import decode
 from captioner.devices import products_in
-from captioner.encoders import build_encoder
+from captioner.encoders import Encoder, build_encoder
 from captioner.filters import DecodingOptions
 from captioner.images import Transform, load_image
 from captioner.text import Vocabulary
@@ -50,10 +50,12 @@ def textbook_folder(
     captioner: Captioner, decoder: textbook.Decoder, paths: list[Path], words: int
 ) -> None:
     """One picture after the other: open, encode as torchvision builds it, search."""
+    encoder = captioner.model.encoder
+    assert isinstance(encoder, Encoder)
     for path in paths:
         image = captioner.transform(load_image(path))[None].to(captioner.device)
         with torch.no_grad():
-            maps = captioner.model.encoder.layers(image)
+            maps = encoder.layers(image)
         rows = maps[0].flatten(1).T.contiguous()
         textbook.beam_search(decoder, rows, 3, words, words)
 
@@ -61,6 +63,7 @@ def textbook_folder(
 def operations(captioner: Captioner, words: int) -> int:
     """Floating-point operations of a picture from pixels to a beam of 3, by the plain equations."""
     encoder = captioner.model.encoder
+    assert isinstance(encoder, Encoder)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder.layers(torch.rand(1, 3, 224, 224, device=captioner.device))
     sizes = vary(SIZES, channels=encoder.channels)

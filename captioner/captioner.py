@@ -16,6 +16,7 @@ from .checkpoint import Checkpoint
 from .decoding import Hypothesis, score_captions
 from .devices import device_of, pick_device, pick_precision, products_in
 from .encoders import build_encoder
+from .ensemble import Ensemble, check_alike
 from .errors import InputError
 from .evaluation import caption_batches
 from .filters import DecodingOptions
@@ -56,14 +57,14 @@ class Caption:
 
 
 class Captioner:
-    """A trained model with its vocabulary and transform, on a device.
+    """A trained model, or an ensemble, with its vocabulary and transform, on a device.
 
     Get one from `from_pretrained`. The model is in eval mode; calls change nothing in it.
     """
 
     def __init__(
         self,
-        model: CaptioningModel,
+        model: CaptioningModel | Ensemble,
         vocabulary: Vocabulary,
         transform: Transform,
         precision: str = "float32",
@@ -77,34 +78,47 @@ class Captioner:
     @classmethod
     def from_pretrained(
         cls,
-        path: str | Path,
+        path: str | Path | Sequence[str | Path],
         device: str | torch.device | None = None,
         precision: str = "float32",
         compile: bool = False,
     ) -> "Captioner":
         """The best checkpoint of a run, or the checkpoint, at `path`; nothing else is needed.
 
+        Several paths give an ensemble: at every word the mean of the models' log-probabilities.
         device None picks CUDA where there is one. precision: "float32", "bfloat16", which is
         faster where the device has it and may change a word now and then, or "auto", which takes
         bfloat16 there. compile: fuse the steps of decoding with torch.compile, which the first
-        captions wait for. Raises InputError for a missing, damaged or foreign checkpoint.
+        captions wait for. Raises InputError for a missing, damaged or foreign checkpoint, and for
+        models that do not see the same grid of the same pixels or do not know the same words.
         """
-        return cls.from_checkpoint(checkpoints.load(path), device, precision, compile)
+        paths = [path] if isinstance(path, str | Path) else path
+        return cls.from_checkpoints(
+            [checkpoints.load(each) for each in paths], device, precision, compile
+        )
 
     @classmethod
-    def from_checkpoint(
+    def from_checkpoints(
         cls,
-        checkpoint: Checkpoint,
+        read: Sequence[Checkpoint],
         device: str | torch.device | None = None,
         precision: str = "float32",
         compile: bool = False,
     ) -> "Captioner":
-        """The same from a checkpoint that is already read."""
-        model, transform = restore(checkpoint)
+        """The same from checkpoints that are already read."""
+        if not read:
+            raise InputError("a captioner needs at least one checkpoint, got none")
+        restored = [restore(each) for each in read]
+        members = [model for model, _ in restored]
+        model: CaptioningModel | Ensemble = members[0]
+        if len(members) > 1:
+            check_alike(read, restored)
+            model = Ensemble(members)
         model.to(pick_device(device))
         if compile:
-            compile_steps(model)
-        return cls(model, checkpoint.vocabulary, transform, precision)
+            for member in members:
+                compile_steps(member)
+        return cls(model, read[0].vocabulary, restored[0][1], precision)
 
     @property
     def device(self) -> torch.device:

@@ -16,6 +16,7 @@ from .data import Example
 from .decoding import Hypothesis, decode
 from .demo import Shape
 from .devices import device_of, products_in
+from .ensemble import Ensemble
 from .filters import DecodingOptions
 from .loading import load_ahead
 from .pointing import Pointing, pointing
@@ -55,7 +56,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: CaptioningModel,
+    model: CaptioningModel | Ensemble,
     vocabulary: Vocabulary,
     examples: Sequence[Example],
     pictures: Pictures,
@@ -99,7 +100,7 @@ def evaluate(
 
 
 def caption_batches(
-    model: CaptioningModel,
+    model: CaptioningModel | Ensemble,
     pictures: Pictures,
     batches: Sequence[Sequence[int]],
     options: DecodingOptions,

@@ -229,13 +229,13 @@ def test_splits_and_output(work, data):
 
 
 def test_precision_and_compile_reach_the_captioner(work, monkeypatch):
-    made, make = [], Captioner.from_checkpoint
+    made, make = [], Captioner.from_checkpoints
 
     def watched(read, *options):
         made.append(options)
         return make(read, *options[:2])
 
-    monkeypatch.setattr(Captioner, "from_checkpoint", watched)
+    monkeypatch.setattr(Captioner, "from_checkpoints", watched)
     call("--precision", "bfloat16", "--compile", "--device", "cpu")
     call("--device", "cpu")
     assert made == [("cpu", "bfloat16", True), ("cpu", "float32", False)]

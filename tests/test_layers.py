@@ -22,6 +22,7 @@ LAYERS = [
     {"captioner.decoding", "captioner.batches", "captioner.features", "captioner.runs"}
     | {"captioner.optimization"},
     {"captioner.captioning", "captioner.cider"},
+    {"captioner.ensemble"},
     {"captioner.evaluation", "captioner.training"},
     {"captioner.captioner"},
     {"captioner"},
