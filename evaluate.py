@@ -25,9 +25,11 @@ from captioner.runs import CHECKPOINTS, fingerprint, load_data, write_whole
 class EvaluationOptions:
     """What to caption, with which model, and where the answers go."""
 
-    checkpoint: Path = option(None, "run or checkpoint directory (required)")
+    checkpoint: tuple[Path, ...] = option(
+        None, "run or checkpoint directory (required); several caption together"
+    )
     split: str = option("val", "train, val (or dev) or test")
-    data: Path | None = option(None, "data folder; the one of the checkpoint unless given")
+    data: Path | None = option(None, "data folder; the one of the first checkpoint unless given")
     format: str | None = option(None, "force the layout of the folder", choices=tuple(READERS))
     output: Path | None = option(None, "folder for captions.json and scores.json")
     batch_size: int = option(64, "pictures captioned at once")
@@ -45,7 +47,8 @@ class EvaluationOptions:
 def parse(argv: Sequence[str] | None) -> tuple[EvaluationOptions, DecodingOptions]:
     parser = argparse.ArgumentParser(
         description="Caption a split and score the captions.",
-        epilog="Without --output the files go to evaluation-SPLIT in the folder of the run.",
+        epilog="Without --output the files go to evaluation-SPLIT in the folder of the run; "
+        "several checkpoints need --output.",
     )
     add_options(parser, EvaluationOptions, "evaluation")
     add_options(parser, DecodingOptions, "decoding")
@@ -62,15 +65,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     split = split_name(options.split)
     if decoding.num_captions != 1:
         raise InputError("evaluation scores one caption a picture; leave --num-captions at 1")
-    read = checkpoint.load(options.checkpoint)
-    data = load_data(*data_source(options, read.config), options.cache)
-    if options.data is None and fingerprint(data) != read.config["data"]["fingerprint"]:
+    if len(options.checkpoint) > 1 and options.output is None:
+        raise InputError("several checkpoints share no folder; name one for the files by --output")
+    read = [checkpoint.load(path) for path in options.checkpoint]
+    data = load_data(*data_source(options, read[0].config), options.cache)
+    if options.data is None and fingerprint(data) != read[0].config["data"]["fingerprint"]:
         print("note: pictures, splits or captions have changed since the model was trained")
     examples = data.split(split)
-    captioner = Captioner.from_checkpoints(
-        [read], options.device, options.precision, options.compile
-    )
-    folder = options.output or default_output(read.path, split)
+    captioner = Captioner.from_checkpoints(read, options.device, options.precision, options.compile)
+    folder = options.output or default_output(read[0].path, split)
     try:
         folder.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     except OSError as error:
@@ -87,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         precision=options.precision,
         shapes=demo.read_shapes(data.root, split),
     )
-    print(f"{read.path} on {data.name}, {split} split, {len(examples)} pictures")
+    models = " + ".join(str(each.path) for each in read)
+    print(f"{models} on {data.name}, {split} split, {len(examples)} pictures")
     print(result.describe(metrics.signature([example.captions for example in examples])))
     write_results(folder, result)
 

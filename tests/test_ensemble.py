@@ -1,6 +1,7 @@
 """Ensembles against their members asked one by one, and what may not be one."""
 
 import copy
+import json
 import math
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import tiny
 import torch
 from test_decoding import METHODS, all_captions, found, ranked
 
+import evaluate
 from captioner import Captioner, checkpoint
+from captioner import __main__ as commands
 from captioner.checkpoint import Checkpoint
 from captioner.decoding import decode, score_captions
 from captioner.encoders import Encoder
@@ -237,3 +240,60 @@ def test_compile_reaches_every_member(runs, monkeypatch):
     monkeypatch.setattr("captioner.captioner.compile_steps", compiled.append)
     fast = Captioner.from_pretrained(runs, "cpu", compile=True)
     assert compiled == list(fast.model.members) and len(compiled) == 2
+
+
+# ---- the commands -------------------------------------------------------------------------------
+
+
+def test_evaluate_with_several(runs, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = ["--checkpoint", *map(str, runs), "--workers", "0", "--device", "cpu"]
+    message = "several checkpoints share no folder; name one for the files by --output"
+    with pytest.raises(InputError, match=message):
+        evaluate.main(asked)
+    evaluate.main([*asked, "--output", "out"])
+    said = f"{runs[0]}/best + {runs[1]}/best on colours, val split, 7 pictures"
+    assert capsys.readouterr().out.splitlines()[0] == said
+    captions = json.loads(Path("out/captions.json").read_text())
+    expected = Captioner.from_pretrained(runs, "cpu").caption(pictures)
+    found = {entry["image_id"]: entry["caption"] for entry in captions}
+    assert found == {int(c.picture.stem): c.text for c in expected}
+    assert Path("out/scores.json").is_file()
+
+
+def test_the_data_are_those_of_the_first(runs, tmp_path, monkeypatch):
+    """Wherever the others were trained."""
+    read = checkpoint.load(runs[1])
+    config = {**read.config, "data": {**read.config["data"], "path": "/gone/data"}}
+    checkpoint.save(
+        tmp_path / "moved", config, read.vocabulary, read.weights, read.training_state()
+    )
+    monkeypatch.chdir(tmp_path)
+    options = "--workers 0 --device cpu --output out --split test".split()
+    evaluate.main(["--checkpoint", str(runs[0]), "moved", *options])
+    with pytest.raises(InputError, match="/gone/data, where the model was trained, is gone"):
+        evaluate.main(["--checkpoint", "moved", str(runs[0]), *options])
+
+
+def test_the_caption_command_with_several(runs, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    several = ["--checkpoint", *map(str, runs), "--device", "cpu"]
+    commands.main(["caption", str(pictures[0]), *several, "--heatmap", "maps"])
+    text = Captioner.from_pretrained(runs, "cpu").caption(pictures[0]).text
+    assert capsys.readouterr().out.splitlines() == [f"{pictures[0]}\t{text}", "heatmaps: maps"]
+    assert [path.name for path in Path("maps").iterdir()] == [f"{pictures[0].stem}.png"]
+
+
+def test_mistakes_with_several(runs, pictures, other_words, tmp_path):
+    plain = str(runs[1])
+    blind = ["--checkpoint", plain, plain, "--heatmap", str(tmp_path / "maps")]
+    with pytest.raises(InputError, match=f"^{plain} \\+ {plain} has no attention, so --heatmap"):
+        commands.main(["caption", str(pictures[0]), *blind])
+    with pytest.raises(InputError, match="no picture; name them before --checkpoint, which takes"):
+        commands.main(["caption", "--checkpoint", plain, str(pictures[0])])
+    different = ["--checkpoint", plain, str(other_words)]
+    with pytest.raises(InputError, match="cannot caption together: word 1 is"):
+        commands.main(["caption", str(pictures[0]), *different])
+    with pytest.raises(InputError, match="cannot caption together: word 1 is"):
+        evaluate.main([*different, "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists() and not (tmp_path / "maps").exists()
