@@ -18,10 +18,7 @@ from .options import add_options, check_at_least, from_arguments, option, to_dic
 class CaptionOptions:
     """What to caption, and with what."""
 
-    checkpoint: tuple[Path, ...] = option(
-        (Path("checkpoints/demo-attention"),),
-        "run or checkpoint directory; several caption together",
-    )
+    checkpoint: Path = option(Path("checkpoints/demo-attention"), "run or checkpoint directory")
     heatmap: Path | None = option(None, "folder for one heatmap per picture")
     batch_size: int = option(32, "pictures captioned at once")
     device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
@@ -40,10 +37,9 @@ def parser() -> argparse.ArgumentParser:
     caption = commands.add_parser(
         "caption",
         help="print a caption for each picture",
-        usage="%(prog)s PICTURE [PICTURE ...] [flags]",
         epilog="example: captioner caption dog.jpg --checkpoint checkpoints/RUN --heatmap maps",
     )
-    caption.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE")
+    caption.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
     add_options(caption, CaptionOptions, "options")
     add_options(caption, DecodingOptions, "decoding")
     data = commands.add_parser("demo-data", help="write the demo data set as a COCO folder")
@@ -69,14 +65,11 @@ def caption_pictures(
     pictures: Sequence[Path], options: CaptionOptions, decoding: DecodingOptions
 ) -> None:
     """One line per caption: the picture, a tab, the text; alternatives below their best."""
-    if not pictures:
-        raise InputError("no picture; name them before --checkpoint, which takes what follows it")
     captioner = Captioner.from_pretrained(
         options.checkpoint, options.device, options.precision, options.compile
     )
     if options.heatmap and not captioner.model.attends:
-        models = " + ".join(map(str, options.checkpoint))
-        raise InputError(f"{models} has no attention, so --heatmap has nothing to show")
+        raise InputError(f"{options.checkpoint} has no attention, so --heatmap has nothing to show")
     stems = Counter(picture.stem for picture in pictures)
     captions = captioner.stream(pictures, batch_size=options.batch_size, **to_dict(decoding))
     for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):

@@ -13,7 +13,6 @@ from test_decoding import METHODS, all_captions, found, ranked
 
 import evaluate
 from captioner import Captioner, checkpoint
-from captioner import __main__ as commands
 from captioner.checkpoint import Checkpoint
 from captioner.decoding import decode, score_captions
 from captioner.encoders import Encoder
@@ -275,25 +274,9 @@ def test_the_data_are_those_of_the_first(runs, tmp_path, monkeypatch):
         evaluate.main(["--checkpoint", "moved", str(runs[0]), *options])
 
 
-def test_the_caption_command_with_several(runs, pictures, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    several = ["--checkpoint", *map(str, runs), "--device", "cpu"]
-    commands.main(["caption", str(pictures[0]), *several, "--heatmap", "maps"])
-    text = Captioner.from_pretrained(runs, "cpu").caption(pictures[0]).text
-    assert capsys.readouterr().out.splitlines() == [f"{pictures[0]}\t{text}", "heatmaps: maps"]
-    assert [path.name for path in Path("maps").iterdir()] == [f"{pictures[0].stem}.png"]
-
-
-def test_mistakes_with_several(runs, pictures, other_words, tmp_path):
+def test_mistakes_with_several(runs, other_words, tmp_path):
     plain = str(runs[1])
-    blind = ["--checkpoint", plain, plain, "--heatmap", str(tmp_path / "maps")]
-    with pytest.raises(InputError, match=f"^{plain} \\+ {plain} has no attention, so --heatmap"):
-        commands.main(["caption", str(pictures[0]), *blind])
-    with pytest.raises(InputError, match="no picture; name them before --checkpoint, which takes"):
-        commands.main(["caption", "--checkpoint", plain, str(pictures[0])])
     different = ["--checkpoint", plain, str(other_words)]
     with pytest.raises(InputError, match="cannot caption together: word 1 is"):
-        commands.main(["caption", str(pictures[0]), *different])
-    with pytest.raises(InputError, match="cannot caption together: word 1 is"):
         evaluate.main([*different, "--output", str(tmp_path / "out")])
-    assert not (tmp_path / "out").exists() and not (tmp_path / "maps").exists()
+    assert not (tmp_path / "out").exists()
