@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from captioner.batches import (
     pad_captions,
 )
 from captioner.captioning import CaptioningModel, ModelOptions, build_model
+from captioner.cider import CiderD
 from captioner.data import READERS, CaptionData, Example
 from captioner.devices import pick_device
 from captioner.encoders import SMALL_CNN, EncoderOptions, build_encoder
@@ -40,6 +42,7 @@ from captioner.runs import (
     run_folder,
     take_weights,
 )
+from captioner.self_critical import add_samples
 from captioner.text import Vocabulary, split_words
 from captioner.training import Progress, fit
 
@@ -137,6 +140,8 @@ def refuse_idle_flags(given: set[str], options: dict[str, Any]) -> None:
         "format": (options["data"].data is not None, "--data"),
         "encoder_learning_rate": (trains, "a trained encoder: --fine-tune-encoder"),
         "min_count": (not started, "a new vocabulary: --start-from has its own"),
+        "self_critical": (started, "a model that can caption: --start-from"),
+        "cross_entropy_share": (options["training"].self_critical, "--self-critical"),
     }
     for name, (holds, what) in needs.items():
         if name in given and not holds:
@@ -275,7 +280,17 @@ def train(job: Job) -> Progress:
     def batches(epoch: int, first: int) -> Iterable[Batch]:
         mine = [batch[rank::world] for batch in order(epoch)[first:]]
         workers, pin = job.options["data"].workers, job.device.type == "cuda"
-        return load_ahead(lambda indices: load(epoch, indices), mine, workers, pin=pin)
+        loaded = load_ahead(lambda indices: load(epoch, indices), mine, workers, pin=pin)
+        return map(sample, loaded) if options.self_critical else loaded  # each as its turn comes
+
+    if options.self_critical:
+        sample = partial(
+            add_samples,
+            model=job.model,
+            cider=CiderD.of(captions, len(job.vocabulary)).to(job.device),
+            share=options.cross_entropy_share,
+            precision=options.precision,
+        )
 
     def load(epoch: int, indices: Sequence[int]) -> Batch:
         tokens = pad_captions([captions[i] for i in indices])

@@ -37,11 +37,13 @@ class TrainingOptions:
         "auto", "auto: bfloat16 where the device multiplies it fast", choices=PRECISIONS
     )
     seed: int = option(0, "seed of weights, dropout and order")
+    self_critical: bool = option(False, "train on sampled captions by their CIDEr-D, too")
+    cross_entropy_share: float = option(0.1, "share of the references' cross-entropy in that")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "epochs", "batch_size", "patience", "beam_size")
         check_at_least(self, 0, "weight_decay", "seed")
-        check_share(self, "warmup", "average")
+        check_share(self, "warmup", "average", "cross_entropy_share")
         for name in ("learning_rate", "encoder_learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")

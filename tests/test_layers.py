@@ -23,7 +23,7 @@ LAYERS = [
     | {"captioner.optimization"},
     {"captioner.captioning", "captioner.cider"},
     {"captioner.ensemble"},
-    {"captioner.evaluation", "captioner.training"},
+    {"captioner.evaluation", "captioner.training", "captioner.self_critical"},
     {"captioner.captioner"},
     {"captioner"},
     {"captioner.__main__", "train", "evaluate"},

@@ -48,6 +48,11 @@ def test_one_training_at_a_time(tmp_path):
             ["--start-from", "x", "--encoder-learning-rate", "0.1"],
             "--encoder-learning-rate needs a trained encoder: --fine-tune-encoder",
         ),
+        (["--self-critical"], "--self-critical needs a model that can caption: --start-from"),
+        (
+            ["--start-from", "x", "--cross-entropy-share", "0.3"],
+            "--cross-entropy-share needs --self-critical",
+        ),
         (["--start-from", "x", "--min-count", "2"], "--min-count needs a new vocabulary"),
         (
             ["--start-from", "x", "--encoder-weights", "y"],

@@ -235,6 +235,7 @@ def test_only_what_the_model_computes_is_of_lower_precision(tmp_path, precision)
         ({"weight_decay": -0.1}, "weight_decay must be at least 0, got -0.1"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"warmup": 1.0}, "warmup must be at least 0 and below 1, got 1.0"),
+        ({"cross_entropy_share": 1.0}, "cross_entropy_share must be at least 0 and below 1, got"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
         ({"learning_rate": math.nan}, "learning_rate must be above 0, got nan"),
         ({"encoder_learning_rate": -1.0}, "encoder_learning_rate must be above 0, got -1.0"),

@@ -1,0 +1,94 @@
+"""Self-critical training: to a batch come captions that the model samples, weighted by reward.
+
+No loop and no optimizer: training.py takes such batches as any others. Shapes: B pictures,
+C references of each, S sampled captions of each, T words.
+"""
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .batches import Batch, count_columns
+from .captioning import CaptioningModel, batch_features
+from .cider import CiderD
+from .decoding import choose_words
+from .devices import products_in
+from .filters import DecodingOptions
+from .text import Vocabulary
+
+SAMPLES = 5
+LONGEST = 20  # words of a sampled caption, its end counted
+PAD, START = Vocabulary.PAD, Vocabulary.START
+
+
+def add_samples(
+    batch: Batch,
+    model: CaptioningModel,
+    cider: CiderD,
+    share: float,
+    *,
+    precision: str = "float32",
+    samples: int = SAMPLES,
+    max_length: int = LONGEST,
+) -> Batch:
+    """The batch, on the model's device, with S captions more a picture that the model samples now.
+
+    Rennie et al. 2017: a sample's reward is its CIDEr-D against the picture's references, less
+    that of the greedy caption. It weighs (1 - share) * C / S times that, a reference `share`, so
+    that a picture counts as its C references do in any batch, and of each the loss sums up
+
+        C * (share * mean over references of -log p
+             - (1 - share) * mean over samples of (reward - greedy reward) * log p).
+
+    The samples come from what the loss is about: all words, <unk> too, with their probabilities,
+    if without dropout. Of a caption that max_length cuts no end is rewarded or learned. The mean
+    greedy reward is told as "greedy_reward". Draws from torch's global generator.
+    """
+    batch = batch.to(model.output_bias.device)
+    greedy, sampled = draw(batch, model, precision, samples, max_length)
+    given = batch.tokens[..., 1:]
+    reward = cider.score(_beside(greedy, sampled), given)  # (B, 1 + S)
+    references = (given[..., 0] != PAD).sum(1, keepdim=True)
+    gain = (1 - share) * references / samples * (reward[:, 1:] - reward[:, :1])
+    tokens = _beside(batch.tokens, F.pad(sampled, (1, 0), value=START))
+    weights = torch.cat([torch.full_like(gain[:, :1], share).expand(given.shape[:2]), gain], 1)
+    lengths = (tokens != PAD).sum(-1)
+    order = lengths.argsort(dim=1, descending=True, stable=True)
+    tokens = tokens.take_along_dim(order[..., None], 1)[..., : int(lengths.max())]
+    return replace(
+        batch,
+        tokens=tokens,
+        columns=count_columns(tokens),
+        weights=weights.take_along_dim(order, 1),
+        sampled=order >= given.shape[1],
+        parts={**batch.parts, "greedy_reward": reward[:, 0].mean()},
+    )
+
+
+def draw(
+    batch: Batch, model: CaptioningModel, precision: str, samples: int, max_length: int
+) -> tuple[Tensor, Tensor]:
+    """Of each picture the words of the greedy caption (B, 1, T) and of S sampled ones (B, S, T)."""
+    greedily = DecodingOptions("greedy", max_length=max_length)
+    freely = DecodingOptions(
+        "sample",
+        num_captions=samples,
+        max_length=max_length,
+        min_length=0,
+        allow_unknown=True,
+    )
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), products_in(precision, batch.tokens.device):
+        features = batch_features(model, batch)
+        greedy, sampled = (choose_words(model, features, how) for how in (greedily, freely))
+    model.train(was_training)
+    return greedy, sampled
+
+
+def _beside(left: Tensor, right: Tensor) -> Tensor:
+    """Tokens (B, n, T) and (B, m, T') of the same pictures as one (B, n + m, longer of both)."""
+    longest = max(left.shape[-1], right.shape[-1])
+    return torch.cat([F.pad(words, (0, longest - words.shape[-1])) for words in (left, right)], 1)
