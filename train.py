@@ -137,6 +137,7 @@ def refuse_idle_flags(given: set[str], options: dict[str, Any]) -> None:
     needs = {
         "attention_size": (options["model"].attention, "--attention"),
         "coverage_weight": (options["model"].attention, "--attention"),
+        "hard_attention": (options["model"].attention, "--attention"),
         "format": (options["data"].data is not None, "--data"),
         "encoder_learning_rate": (trains, "a trained encoder: --fine-tune-encoder"),
         "min_count": (not started, "a new vocabulary: --start-from has its own"),

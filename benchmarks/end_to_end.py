@@ -39,8 +39,10 @@ def main() -> None:
 def captioner_with(name: str, precision: str, device: torch.device) -> Captioner:
     torch.manual_seed(0)
     encoder = build_encoder(name)
-    sizes = {"embedding_size": SIZES.hidden, "hidden_size": SIZES.hidden}
-    options = ModelOptions(attention=True, attention_size=SIZES.hidden, **sizes)
+    size = SIZES.hidden
+    options = ModelOptions(
+        attention=True, embedding_size=size, hidden_size=size, attention_size=size
+    )
     words = [f"word{i}" for i in range(SIZES.vocabulary - 4)]
     model = build_model(encoder, SIZES.vocabulary, options).to(device)
     return Captioner(model, Vocabulary(words), Transform(224), precision)

@@ -34,6 +34,7 @@ from .encoders import Encoder
 from .errors import InputError
 from .hoisting import Product, hoist
 from .layers import Dropout, lstm_cell
+from .locations import Draws, first_baseline, likeliest
 from .losses import Loss, attention_coverage, caption_cross_entropy
 from .options import check_at_least, check_share, option
 
@@ -43,6 +44,7 @@ class ModelOptions:
     """Which of the two models, its sizes and its regularisation."""
 
     attention: bool = option(False, "Show, Attend and Tell instead of Show and Tell")
+    hard_attention: bool = option(False, "attention to one place per word, drawn in training")
     embedding_size: int = option(300, "size of a word's embedding, shared with the output layer")
     hidden_size: int = option(512, "size of the LSTM")
     attention_size: int = option(256, "size of the attention's hidden layer")
@@ -57,7 +59,8 @@ class ModelOptions:
 
     @property
     def name(self) -> str:
-        return "attention" if self.attention else "show-and-tell"
+        kind = "hard-attention" if self.hard_attention else "attention"
+        return kind if self.attention else "show-and-tell"
 
 
 class ShowAndTell(nn.Module):
@@ -117,7 +120,7 @@ class ShowAndTell(nn.Module):
         sequence = self.dropout(torch.cat([first, words], dim=2))
         hidden, _ = self.lstm(sequence.flatten(0, 1))  # (B*C, 1 + T, H)
         output = self._output(hidden[:, 1:][real.flatten(0, 1)])  # (N, E)
-        smoothed, plain = cross_entropy(
+        smoothed, plain, _ = cross_entropy(
             self, output, targets[real], batch, lambda each: each[..., None].expand_as(real)[real]
         )
         count = len(plain)
@@ -128,7 +131,11 @@ class ShowAndTell(nn.Module):
 
 
 class ShowAttendAndTell(nn.Module):
-    """Xu et al. 2015 with deterministic soft attention (section 4.2) over the feature map."""
+    """Xu et al. 2015 over the feature map, its attention soft (section 4.2) or hard (4.1).
+
+    With hard attention a word looks where it is likeliest to; in training, where it is drawn to.
+    Its weights are kept doubly stochastic, too: they sum to the looks that a position may expect.
+    """
 
     attends = True
 
@@ -155,6 +162,9 @@ class ShowAttendAndTell(nn.Module):
         self.output_hidden = nn.Linear(hidden, embedding)
         self.output_bias = nn.Parameter(torch.zeros(vocabulary_size))
         self.dropout = Dropout(options.dropout)
+        if options.hard_attention:
+            self.baseline: Tensor
+            self.register_buffer("baseline", first_baseline(vocabulary_size))
 
     def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
         memory, state = self._start(features, reads)
@@ -188,22 +198,32 @@ class ShowAttendAndTell(nn.Module):
         gates, hidden, cell = (
             rows.unflatten(0, (pictures, -1)) for rows in (gates, state["hidden"], state["cell"])
         )
-        hidden, cell, context, attention = self._advance(gates, hidden, cell, *self._reads(memory))
+        reads = self._reads(memory, likeliest)
+        hidden, cell, context, attention = self._advance(gates, hidden, cell, *reads)
         hidden, cell, context = (part.flatten(0, 1) for part in (hidden, cell, context))
         scores = word_scores(self, self._output(words, hidden, context))
         return scores, {"hidden": hidden, "cell": cell}, attention.reshape(-1, h, w)
 
-    def _reads(self, memory: Memory) -> tuple[Tensor, Product, Product]:
+    def _reads(
+        self, memory: Memory, choose: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Product, Product]:
         """What all steps of a loop share: keys (B, P, A), and how to read hidden state and map.
 
         The latter two go from (B, K, H) to queries and gates, and from attention (B, K, P) to gates
-        and output.
+        and output. choose: the same attention to where hard attention looks.
         """
         keys, read_hidden = memory["keys"].flatten(1, 2), hoist(self.read_hidden)
         if "read" in memory:
-            return keys, read_hidden, hoist(memory["read"].flatten(1, 2))
-        values, read_context = memory["values"].flatten(1, 2), hoist(self.read_context)
-        return keys, read_hidden, lambda attention: read_context(attention.to(values) @ values)
+            read = hoist(memory["read"].flatten(1, 2))
+        else:
+            values, read_context = memory["values"].flatten(1, 2), hoist(self.read_context)
+
+            def read(attention: Tensor) -> Tensor:
+                return read_context(attention.to(values) @ values)
+
+        if self.options.hard_attention:
+            return keys, read_hidden, lambda attention: read(choose(attention))
+        return keys, read_hidden, read
 
     def _advance(
         self,
@@ -233,8 +253,9 @@ class ShowAttendAndTell(nn.Module):
         Captions come longest first, so that step t works on the first batch.columns[t] of them.
         """
         memory, state = self._start(batch_features(self, batch), sum(batch.columns))
-        reads = self._reads(memory)
         pictures, captions, _ = batch.tokens.shape
+        draws = Draws(batch) if self.options.hard_attention and self.training else None
+        reads = self._reads(memory, draws or likeliest)
         inputs, targets = (  # of all steps below each other
             torch.cat(
                 [batch.tokens[:, :c, t + ahead].flatten() for t, c in enumerate(batch.columns)]
@@ -262,12 +283,12 @@ class ShowAttendAndTell(nn.Module):
             torch.cat([part.flatten(0, 1) for part in parts]) for parts in zip(*steps, strict=True)
         )
         output = self._output(*(part[real_words] for part in (words, *rows)))
-        smoothed, plain = cross_entropy(
+        smoothed, plain, each = cross_entropy(
             self,
             output,
             targets[real_words],
             batch,
-            lambda each: torch.cat([each[:, :c].flatten() for c in batch.columns])[real_words],
+            lambda part: torch.cat([part[:, :c].flatten() for c in batch.columns])[real_words],
         )
         given = batch.tokens[..., 1] != 0
         if batch.sampled is not None:
@@ -277,7 +298,11 @@ class ShowAttendAndTell(nn.Module):
         count = len(plain)
         parts = {"cross_entropy": plain.sum() / count, "coverage": coverage.detach() / count}
         parts |= batch.parts
-        return Loss((smoothed + self.options.coverage_weight * coverage) / count, count, parts)
+        value = smoothed + self.options.coverage_weight * coverage
+        if draws:
+            taught, entropy = draws.loss(-each, self.baseline)
+            value, parts["entropy"] = value + taught, entropy / count
+        return Loss(value / count, count, parts)
 
     forward = loss
 
@@ -341,19 +366,21 @@ def cross_entropy(
     targets: Tensor,
     batch: Batch,
     of_words: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy of the words (N,) after an output (N, E): smoothed the sum, plain of each.
 
     of_words: from what there is of each caption (B, C) to the same of each word (N,). In a weighted
     batch nothing is smoothed, as a weight below 0 would drive the rest of the vocabulary without
-    bound; and the words of sampled captions are left out of the plain ones.
+    bound; and the words of sampled captions are left out of the plain ones, which come again with
+    them.
     """
     layer, smoothing = (model.embedding.weight, model.output_bias), model.options.label_smoothing
     if batch.weights is None or batch.sampled is None:
-        return caption_cross_entropy(output, *layer, targets, smoothing)
+        smoothed, plain = caption_cross_entropy(output, *layer, targets, smoothing)
+        return smoothed, plain, plain
     weights, sampled = of_words(batch.weights), of_words(batch.sampled)
-    weighted, plain = caption_cross_entropy(output, *layer, targets, word_weights=weights)
-    return weighted, plain[~sampled]
+    weighted, each = caption_cross_entropy(output, *layer, targets, word_weights=weights)
+    return weighted, each[~sampled], each
 
 
 def _embedding(vocabulary_size: int, options: ModelOptions) -> nn.Embedding:

@@ -67,19 +67,23 @@ def show_and_tell(model, features, caption):
     return rows, None
 
 
-def show_attend_and_tell(model, features, caption):
-    """Xu et al. 2015, equations 1-7 and 13: log-probabilities (V,) and map (P,) of each word."""
+def show_attend_and_tell(model, features, caption, look=lambda t, attention: attention):
+    """Xu et al. 2015, equations 1-7 and 13: log-probabilities (V,) and map (P,) of each word.
+
+    look: word t's attention to the weights that its context is made with.
+    """
     positions = list(features.flatten(1).T)
     mean = sum(positions) / len(positions)
     hidden = torch.tanh(model.initial_hidden.weight @ mean + model.initial_hidden.bias)
     cell = torch.tanh(model.initial_cell.weight @ mean + model.initial_cell.bias)
     rows, maps = [], []
-    for word in [1, *caption]:
+    for t, word in enumerate([1, *caption]):
         query, gates = (model.read_hidden.weight @ hidden).split(model.of_hidden)
         keys = [model.key.weight @ position + model.key.bias for position in positions]
         energies = [model.energy @ torch.tanh(key + query) for key in keys]
         attention = torch.softmax(torch.stack(energies), 0)
-        context = sum(a * position for a, position in zip(attention, positions, strict=True))
+        weights = look(t, attention)
+        context = sum(a * position for a, position in zip(weights, positions, strict=True))
         context = torch.sigmoid(model.gate.weight @ hidden + model.gate.bias) * context
         context_gates, context_output = (model.read_context.weight @ context).split(
             model.of_context

@@ -39,6 +39,7 @@ def test_one_training_at_a_time(tmp_path):
     [
         (["--attention-size", "256"], "--attention-size needs --attention"),
         (["--coverage-weight", "0.01"], "--coverage-weight needs --attention"),
+        (["--hard-attention"], "--hard-attention needs --attention"),
         (["--format", "coco"], "--format needs --data"),
         (
             ["--encoder", "resnet18", "--encoder-learning-rate", "0.1"],
@@ -107,6 +108,14 @@ def test_a_run_starts_with_the_weights_and_words_of_another(start, capsys):
         torch.testing.assert_close(run.weights[name], value, rtol=0, atol=1e-9)
     last = start("last", *STILL, source="checkpoints/base/last")
     assert last.config["start_from"] == "checkpoints/base/last"
+
+
+def test_hard_attention_starts_from_soft_attention(start):
+    base = checkpoint.load("checkpoints/base")
+    run = start("run", *STILL, "--hard-attention")
+    assert run.weights.keys() == base.weights.keys() | {"baseline"}
+    for name, value in base.weights.items():
+        torch.testing.assert_close(run.weights[name], value, rtol=0, atol=1e-9)
 
 
 def test_it_resumes_without_what_it_started_from(start):

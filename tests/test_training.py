@@ -16,6 +16,7 @@ from torch import nn
 
 import train
 from captioner import batches, checkpoint, demo, metrics, optimization
+from captioner.captioner import restore
 from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError, Interrupted
 from captioner.losses import Loss
@@ -514,6 +515,7 @@ FOUR = ["--batch-size", "5", "--dropout", "0.5"]  # four steps an epoch
         (["--attention"], 3, signal.SIGINT),
         (["--attention"], 4, signal.SIGTERM),  # the last of the first epoch
         (["--attention"], 5, signal.SIGINT),
+        (["--attention", "--hard-attention"], 3, signal.SIGTERM),
     ],
 )
 def test_resume_is_exact(work, monkeypatch, kind, step, signum):
@@ -545,6 +547,17 @@ def test_resume_is_exact_with_a_frozen_encoder_and_twice(work, monkeypatch):
 def test_workers_change_nothing(work):
     alone = work("alone", *FOUR)
     assert_same_run(work("workers", *FOUR, "--workers", "2"), alone)
+
+
+def test_hard_attention_has_a_name_and_a_baseline_of_its_own(work):
+    options = [*FOUR, "--attention", "--hard-attention"]
+    weights = checkpoint.load(work("run", *options)).weights
+    assert -math.log(30) < weights["baseline"] < 0
+    rows = [json.loads(row) for row in Path("checkpoints/run/log.jsonl").read_text().splitlines()]
+    assert all(0 < row["entropy"] < math.log(64) for row in rows)
+    model, _ = restore(checkpoint.load("checkpoints/run"))
+    assert model.options.name == "hard-attention"
+    assert torch.equal(model.baseline, weights["baseline"])
 
 
 def test_a_finished_run_may_be_resumed(work, capsys):
