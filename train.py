@@ -2,8 +2,9 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,10 @@ def refuse_idle_flags(given: set[str], options: dict[str, Any]) -> None:
         "min_count": (not started, "a new vocabulary: --start-from has its own"),
         "self_critical": (started, "a model that can caption: --start-from"),
         "cross_entropy_share": (options["training"].self_critical, "--self-critical"),
+        "scheduled_sampling": (
+            not options["training"].self_critical,
+            "true words alone: --self-critical trains on sampled ones",
+        ),
     }
     for name, (holds, what) in needs.items():
         if name in given and not holds:
@@ -278,11 +283,18 @@ def train(job: Job) -> Progress:
     def order(epoch: int) -> list[list[int]]:
         return epoch_order(captions, options.batch_size, options.seed, epoch, world)
 
+    steps = len(order(0))
+
     def batches(epoch: int, first: int) -> Iterable[Batch]:
         mine = [batch[rank::world] for batch in order(epoch)[first:]]
         workers, pin = job.options["data"].workers, job.device.type == "cuda"
         loaded = load_ahead(lambda indices: load(epoch, indices), mine, workers, pin=pin)
+        loaded = map(with_own_words, loaded, count(epoch * steps + first))
         return map(sample, loaded) if options.self_critical else loaded  # each as its turn comes
+
+    def with_own_words(batch: Batch, step: int) -> Batch:
+        share = step / max(1, options.epochs * steps - 1)
+        return replace(batch, own_words=share * options.scheduled_sampling)
 
     if options.self_critical:
         sample = partial(
@@ -306,7 +318,7 @@ def train(job: Job) -> Progress:
     return fit(
         job.model,
         batches,
-        len(order(0)),
+        steps,
         options,
         evaluate=lambda: evaluate_held_out(job).numbers,
         watch=next(name for name in metrics.SCORES if name.lower() == options.watch),

@@ -28,7 +28,8 @@ class Batch:
     first, missing ones all padding. columns: for each of the T predicted words, how many
     captions of some picture reach that far. weights (B, C): of each caption's log-likelihood,
     None for all 1; then sampled (B, C) says which captions are the model's own, not references.
-    parts: named scalars to be told beside the loss.
+    own_words: share of the words that a model takes from itself instead, as what came before the
+    next. parts: named scalars to be told beside the loss.
     """
 
     ids: tuple[int | str, ...]
@@ -38,6 +39,7 @@ class Batch:
     features: Tensor | None = None
     weights: Tensor | None = None
     sampled: Tensor | None = None
+    own_words: float = 0.0
     parts: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "Batch":

@@ -37,6 +37,7 @@ from .layers import Dropout, lstm_cell
 from .locations import Draws, first_baseline, likeliest
 from .losses import Loss, attention_coverage, caption_cross_entropy
 from .options import check_at_least, check_share, option
+from .scheduled import previous_words
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,9 @@ class ShowAndTell(nn.Module):
 
     def loss(self, batch: Batch) -> Loss:
         """One fused LSTM call over picture and caption, one vocabulary product on real words."""
-        picture = self.picture(batch_features(self, batch).mean((2, 3)))
-        inputs, targets = batch.tokens[..., :-1], batch.tokens[..., 1:]
+        features = batch_features(self, batch)
+        picture = self.picture(features.mean((2, 3)))
+        inputs, targets = previous_words(self, features, batch), batch.tokens[..., 1:]
         real = targets != 0
         words = scale_words(self.embedding(inputs))  # (B, C, T, E)
         first = picture[:, None, None].expand(*words.shape[:2], 1, -1)
@@ -252,15 +254,14 @@ class ShowAttendAndTell(nn.Module):
 
         Captions come longest first, so that step t works on the first batch.columns[t] of them.
         """
-        memory, state = self._start(batch_features(self, batch), sum(batch.columns))
+        features = batch_features(self, batch)
+        memory, state = self._start(features, sum(batch.columns))
         pictures, captions, _ = batch.tokens.shape
         draws = Draws(batch) if self.options.hard_attention and self.training else None
         reads = self._reads(memory, draws or likeliest)
         inputs, targets = (  # of all steps below each other
-            torch.cat(
-                [batch.tokens[:, :c, t + ahead].flatten() for t, c in enumerate(batch.columns)]
-            )
-            for ahead in (0, 1)
+            torch.cat([words[:, :c, t].flatten() for t, c in enumerate(batch.columns)])
+            for words in (previous_words(self, features, batch), batch.tokens[..., 1:])
         )
         words = self.dropout(self.embedding(inputs))
         word_gates = self.word_gates(scale_words(words)).split(

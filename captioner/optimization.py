@@ -25,6 +25,7 @@ class TrainingOptions:
     weight_decay: float = option(0.01, "AdamW's decay of weight matrices")
     warmup: float = option(0.1, "share of all steps in which the rate rises, before the cosine")
     average: float = option(0.998, "decay per step of the weights' running average; 0: none")
+    scheduled_sampling: float = option(0.0, "share of own words to learn after, in the last step")
     clip: float = option(5.0, "largest norm of the gradient")
     watch: str = option(
         "bleu-4",
@@ -43,7 +44,7 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "epochs", "batch_size", "patience", "beam_size")
         check_at_least(self, 0, "weight_decay", "seed")
-        check_share(self, "warmup", "average", "cross_entropy_share")
+        check_share(self, "warmup", "average", "cross_entropy_share", "scheduled_sampling")
         for name in ("learning_rate", "encoder_learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")

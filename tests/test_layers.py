@@ -21,7 +21,7 @@ LAYERS = [
     | {"captioner.checkpoint", "captioner.data", "captioner.pointing"},
     {"captioner.decoding", "captioner.batches", "captioner.features", "captioner.runs"}
     | {"captioner.optimization"},
-    {"captioner.locations"},
+    {"captioner.locations", "captioner.scheduled"},
     {"captioner.captioning", "captioner.cider"},
     {"captioner.ensemble"},
     {"captioner.evaluation", "captioner.training", "captioner.self_critical"},

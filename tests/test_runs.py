@@ -54,6 +54,10 @@ def test_one_training_at_a_time(tmp_path):
             ["--start-from", "x", "--cross-entropy-share", "0.3"],
             "--cross-entropy-share needs --self-critical",
         ),
+        (
+            ["--start-from", "x", "--self-critical", "--scheduled-sampling", "0.2"],
+            "--scheduled-sampling needs true words alone: --self-critical trains on sampled ones",
+        ),
         (["--start-from", "x", "--min-count", "2"], "--min-count needs a new vocabulary"),
         (
             ["--start-from", "x", "--encoder-weights", "y"],

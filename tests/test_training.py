@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import train
-from captioner import batches, checkpoint, demo, metrics, optimization
+from captioner import batches, captioning, checkpoint, demo, metrics, optimization
 from captioner.captioner import restore
 from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError, Interrupted
@@ -235,6 +235,7 @@ def test_only_what_the_model_computes_is_of_lower_precision(tmp_path, precision)
         ({"beam_size": 0}, "beam_size must be at least 1, got 0"),
         ({"weight_decay": -0.1}, "weight_decay must be at least 0, got -0.1"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"scheduled_sampling": 1.0}, "scheduled_sampling must be at least 0 and below 1, got 1.0"),
         ({"warmup": 1.0}, "warmup must be at least 0 and below 1, got 1.0"),
         ({"cross_entropy_share": 1.0}, "cross_entropy_share must be at least 0 and below 1, got"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
@@ -516,6 +517,7 @@ FOUR = ["--batch-size", "5", "--dropout", "0.5"]  # four steps an epoch
         (["--attention"], 4, signal.SIGTERM),  # the last of the first epoch
         (["--attention"], 5, signal.SIGINT),
         (["--attention", "--hard-attention"], 3, signal.SIGTERM),
+        (["--scheduled-sampling", "0.9"], 3, signal.SIGINT),
     ],
 )
 def test_resume_is_exact(work, monkeypatch, kind, step, signum):
@@ -547,6 +549,18 @@ def test_resume_is_exact_with_a_frozen_encoder_and_twice(work, monkeypatch):
 def test_workers_change_nothing(work):
     alone = work("alone", *FOUR)
     assert_same_run(work("workers", *FOUR, "--workers", "2"), alone)
+
+
+def test_own_words_become_more_from_the_first_step_to_the_last(work, monkeypatch):
+    shares, plain = [], captioning.previous_words
+
+    def note(model, features, batch):
+        shares.append(batch.own_words)
+        return plain(model, features, batch)
+
+    monkeypatch.setattr(captioning, "previous_words", note)
+    work("run", *FOUR, "--scheduled-sampling", "0.7")
+    assert shares == pytest.approx([0.1 * step for step in range(8)])
 
 
 def test_hard_attention_has_a_name_and_a_baseline_of_its_own(work):
