@@ -64,10 +64,12 @@ def forced(sizes: Sizes) -> DecodingOptions:
     return DecodingOptions(beam_size=sizes.beams, min_length=sizes.steps, max_length=sizes.steps)
 
 
-def draw_batch(sizes: Sizes, pictures: int, shortest: int, longest: int) -> Batch:
-    """Pictures with captions of random words, as the feature cache and the loader give them."""
+def draw_captions(
+    sizes: Sizes, pictures: int, shortest: int, longest: int
+) -> list[list[list[int]]]:
+    """Captions of random words as tokens, each picture's longest first."""
     rng = random.Random(0)
-    captions = [
+    return [
         sorted(
             (
                 [1, *(rng.randrange(4, sizes.vocabulary) for _ in range(length)), 2]
@@ -78,6 +80,11 @@ def draw_batch(sizes: Sizes, pictures: int, shortest: int, longest: int) -> Batc
         )
         for _ in range(pictures)
     ]
+
+
+def draw_batch(sizes: Sizes, pictures: int, shortest: int, longest: int) -> Batch:
+    """Pictures with captions of random words, as the feature cache and the loader give them."""
+    captions = draw_captions(sizes, pictures, shortest, longest)
     maps = draw_features(sizes, pictures, torch.device("cpu")).half()
     source = Pictures(lambda indices: maps, are_features=True)
     return source.batch(range(pictures), range(pictures), pad_captions(captions))

@@ -12,13 +12,16 @@ from benchmarks.setting import (
     Sizes,
     build,
     draw_batch,
+    draw_captions,
     picture_operations,
     vary,
     word_operations,
 )
 from captioner.batches import Batch
 from captioner.captioning import CaptioningModel
+from captioner.cider import CiderD
 from captioner.optimization import TrainingOptions, parameter_groups
+from captioner.self_critical import LONGEST, SAMPLES, add_samples, draw
 from captioner.training import step
 
 PICTURES = 32
@@ -29,6 +32,7 @@ def main() -> None:
     device = measure.device_of(argv)
     for attention in (True, False):
         compare(attention, device, argv.rounds)
+    self_critical(device, argv.rounds)
     if not argv.quick:
         growth(device, argv.rounds)
 
@@ -99,6 +103,39 @@ def compare(attention: bool, device: torch.device, rounds: int) -> None:
     print(measure.table(head, rows))
     print(f"\n{both} {words} words of 8-16 a caption and its end count")
     print(f"{counted / 1e9:.0f} GFLOP by the plain equations, of which the library does fewer.\n")
+
+
+def self_critical(device: torch.device, rounds: int) -> None:
+    """What of a self-critical step goes into sampling and into the reward."""
+    model = build(SIZES, attention=True, device=device)
+    batch = draw_batch(SIZES, PICTURES, 8, 16).to(device)
+    cider = CiderD.of(draw_captions(SIZES, 6000, 8, 16), SIZES.vocabulary).to(device)
+    captions = batch.tokens[:, :1, 1:].repeat(1, 1 + SAMPLES, 1)
+    precision = TrainingOptions().precision
+    sampled = add_samples(batch, model, cider, 0.1, precision=precision)
+    times = measure.side_by_side(
+        {
+            "sampling": lambda: draw(batch, model, precision, SAMPLES, LONGEST),
+            "reward": lambda: cider.score(captions, batch.tokens[..., 1:]),
+            "step": library_step(copy.deepcopy(model), sampled, precision),
+            "step without samples": library_step(copy.deepcopy(model), batch, precision),
+        },
+        rounds,
+        device,
+    )
+    alone = times.pop("step without samples")
+    whole = sum(times.values())
+    rows: list[list[object]] = [
+        [name, 1000 * taken, f"{100 * taken / whole:.1f} %"] for name, taken in times.items()
+    ]
+    rows += [["all", 1000 * whole, "100 %"], ["a step without samples", 1000 * alone, ""]]
+    print(
+        f"### Self-critical step, Show, Attend and Tell: {PICTURES} pictures x {SAMPLES} samples\n"
+    )
+    print(measure.table(["", "ms", "share"], rows))
+    print(
+        f"\nPrecision {precision}; most samples have {LONGEST} words, for the model is untrained.\n"
+    )
 
 
 def growth(device: torch.device, rounds: int) -> None:
