@@ -362,7 +362,7 @@ def test_maps_and_log_probabilities_are_those_of_the_very_words(
 
 
 def test_a_batch_gives_what_each_picture_gives_alone(attention, options, tiny_model, features):
-    model, pictures = tiny_model(attention).eval(), features(6)
+    model, pictures = tiny_model(attention).eval(), 4 * features(6)  # to be told apart by captions
     together = decode(model, pictures, options)
     assert len({tuple(h.tokens for h in hypotheses) for hypotheses in together}) > 1
     for picture, hypotheses in zip(pictures, together, strict=True):
