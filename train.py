@@ -54,6 +54,7 @@ SMALL_RECIPE = {
     "image_size": 128,
     "embedding_size": 128,
     "hidden_size": 256,
+    "annotation_size": 128,
     "attention_size": 64,
     "dropout": 0.1,
     "label_smoothing": 0.0,
@@ -136,6 +137,7 @@ def refuse_idle_flags(given: set[str], options: dict[str, Any]) -> None:
         raise InputError("--start-from brings the encoder's weights, too; drop --encoder-weights")
     trains = encoder.fine_tune_encoder is not None if started else encoder.trains
     needs = {
+        "annotation_size": (options["model"].attention, "--attention"),
         "attention_size": (options["model"].attention, "--attention"),
         "coverage_weight": (options["model"].attention, "--attention"),
         "hard_attention": (options["model"].attention, "--attention"),

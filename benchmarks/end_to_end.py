@@ -41,7 +41,11 @@ def captioner_with(name: str, precision: str, device: torch.device) -> Captioner
     encoder = build_encoder(name)
     size = SIZES.hidden
     options = ModelOptions(
-        attention=True, embedding_size=size, hidden_size=size, attention_size=size
+        attention=True,
+        embedding_size=size,
+        hidden_size=size,
+        annotation_size=size,
+        attention_size=size,
     )
     words = [f"word{i}" for i in range(SIZES.vocabulary - 4)]
     model = build_model(encoder, SIZES.vocabulary, options).to(device)

@@ -18,7 +18,7 @@ class Sizes:
     positions: int = 49
     channels: int = 1280
     vocabulary: int = 2541
-    hidden: int = 512  # and embedding and attention
+    hidden: int = 512  # and embedding, annotation and attention
     steps: int = 20
     beams: int = 5
     batch: int = 64
@@ -43,6 +43,7 @@ def build(sizes: Sizes, *, attention: bool, device: torch.device) -> CaptioningM
         attention=attention,
         embedding_size=sizes.hidden,
         hidden_size=sizes.hidden,
+        annotation_size=sizes.hidden,
         attention_size=sizes.hidden,
     )
     encoder = NoEncoder(sizes.channels)
@@ -95,17 +96,18 @@ def word_operations(sizes: Sizes, attention: bool) -> int:
     s, h = sizes, sizes.hidden
     if not attention:
         return 2 * (h * 4 * h + h * 4 * h + h * h + h * s.vocabulary)
-    gates = (h + h + s.channels) * 4 * h
-    attending = h * h + s.positions * h + s.positions * s.channels
-    output = h * h + s.channels * h + h * s.vocabulary
+    gates = (h + h + h) * 4 * h
+    attending = h * h + s.positions * h + s.positions * h
+    output = h * h + h * h + h * s.vocabulary
     return 2 * (gates + attending + output)
 
 
 def picture_operations(sizes: Sizes, attention: bool) -> int:
-    """The same of what is done once for a picture: keys and first state, or its embedding."""
+    """The same of what is done once for a picture: annotations, keys and state, or embedding."""
     if not attention:
         return 2 * (sizes.channels * sizes.hidden + 8 * sizes.hidden**2)
-    return 2 * (sizes.positions + 2) * sizes.channels * sizes.hidden
+    annotations = sizes.positions * sizes.channels * sizes.hidden
+    return 2 * (annotations + (sizes.positions + 2) * sizes.hidden**2)
 
 
 def vary(sizes: Sizes, **changes: int) -> Sizes:

@@ -47,20 +47,31 @@ class AttentionDecoder(nn.Module):
     """Show, Attend and Tell with soft attention, one LSTMCell step after the other."""
 
     def __init__(
-        self, channels: int, hidden: int, embedding: int, attention: int, vocabulary: int
+        self,
+        channels: int,
+        hidden: int,
+        embedding: int,
+        annotation: int,
+        attention: int,
+        vocabulary: int,
     ) -> None:
         super().__init__()
         self.vocabulary_size = vocabulary
-        self.attention = Attention(channels, hidden, attention)
+        self.annotate = nn.Linear(channels, annotation)
+        self.attention = Attention(annotation, hidden, attention)
         self.embedding = nn.Embedding(vocabulary, embedding)
-        self.init_h = nn.Linear(channels, hidden)
-        self.init_c = nn.Linear(channels, hidden)
+        self.init_h = nn.Linear(annotation, hidden)
+        self.init_c = nn.Linear(annotation, hidden)
         self.f_beta = nn.Linear(hidden, 1)
-        self.decode_step = nn.LSTMCell(embedding + channels, hidden)
+        self.decode_step = nn.LSTMCell(embedding + annotation, hidden)
         self.output_hidden = nn.Linear(hidden, embedding)
-        self.output_context = nn.Linear(channels, embedding, bias=False)
+        self.output_context = nn.Linear(annotation, embedding, bias=False)
         self.fc = nn.Linear(embedding, vocabulary)
         self.dropout = nn.Dropout(0.5)
+
+    def annotations(self, features: Tensor) -> Tensor:
+        """Features (R, P, D) -> what all else works with, (R, P, annotation)."""
+        return self.dropout(torch.relu(self.annotate(features)))
 
     def init_hidden_state(self, features: Tensor) -> State:
         mean = features.mean(dim=1)
@@ -84,6 +95,7 @@ class AttentionDecoder(nn.Module):
         (R, T, V) and the attention (R, T, P), zero where a caption has ended.
         """
         words = self.dropout(self.embedding(captions))
+        features = self.annotations(features)
         hidden, cell = self.init_hidden_state(features)
         rows, steps = len(features), max(lengths)
         scores = torch.zeros(rows, steps, self.vocabulary_size, device=features.device)
@@ -108,6 +120,9 @@ class PlainDecoder(nn.Module):
         self.project = nn.Linear(hidden, embedding)
         self.fc = nn.Linear(embedding, vocabulary)
         self.dropout = nn.Dropout(0.5)
+
+    def annotations(self, features: Tensor) -> Tensor:
+        return features
 
     def init_hidden_state(self, features: Tensor) -> State:
         return self.decode_step(self.dropout(self.picture(features.mean(dim=1))))
@@ -138,12 +153,15 @@ Decoder = AttentionDecoder | PlainDecoder
 
 def with_weights_of(model: Any) -> Decoder:
     """The textbook's kind of a model of the library, with copies of its weights, in its mode."""
-    channels = (model.key if model.options.attention else model.picture).in_features
+    channels = (model.annotate if model.options.attention else model.picture).in_features
     vocabulary, embedding = model.embedding.weight.shape
     sizes = (channels, model.options.hidden_size, embedding)
     decoder: Decoder
     if model.options.attention:
-        decoder = AttentionDecoder(*sizes, model.options.attention_size, vocabulary)
+        options = model.options
+        decoder = AttentionDecoder(
+            *sizes, options.annotation_size, options.attention_size, vocabulary
+        )
         weights = _attention_weights(model, embedding**0.5)
     else:
         decoder = PlainDecoder(*sizes, vocabulary)
@@ -168,6 +186,7 @@ def _attention_weights(model: Any, scale: float) -> dict[str, nn.Module | Tensor
     context_gates, output_context = model.read_context.weight.split(model.of_context)
     return {
         "embedding": model.embedding,
+        "annotate": model.annotate,
         "attention.encoder_attention": model.key,
         "attention.decoder_attention.weight": query,
         "attention.full_attention.weight": model.energy[None],
@@ -231,7 +250,7 @@ def beam_search(
     The beam shrinks by one with every hypothesis that ends, as tutorials have it.
     """
     k = beam_size
-    features = features.unsqueeze(0)
+    features = decoder.annotations(features.unsqueeze(0))
     hidden, cell = decoder.init_hidden_state(features)
     features = features.expand(k, -1, -1)
     hidden, cell = hidden.expand(k, -1), cell.expand(k, -1)

@@ -48,13 +48,15 @@ class ModelOptions:
     hard_attention: bool = option(False, "attention to one place per word, drawn in training")
     embedding_size: int = option(300, "size of a word's embedding, shared with the output layer")
     hidden_size: int = option(512, "size of the LSTM")
+    annotation_size: int = option(512, "size of what each place of the feature map becomes")
     attention_size: int = option(256, "size of the attention's hidden layer")
-    dropout: float = option(0.5, "dropout on embeddings and on the output layer's input")
+    dropout: float = option(0.3, "dropout on embeddings, annotations and the output layer's input")
     label_smoothing: float = option(0.1, "share of each target spread over the vocabulary")
     coverage_weight: float = option(0.01, "weight of doubly stochastic attention")
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "embedding_size", "hidden_size", "attention_size")
+        sizes = ("embedding_size", "hidden_size", "annotation_size", "attention_size")
+        check_at_least(self, 1, *sizes)
         check_share(self, "dropout", "label_smoothing")
         check_at_least(self, 0, "coverage_weight")
 
@@ -143,13 +145,15 @@ class ShowAttendAndTell(nn.Module):
 
     def __init__(self, encoder: Encoder, vocabulary_size: int, options: ModelOptions) -> None:
         super().__init__()
-        channels, hidden, embedding = encoder.channels, options.hidden_size, options.embedding_size
+        annotation, hidden = options.annotation_size, options.hidden_size
+        embedding = options.embedding_size
         self.options = options
         self.encoder = encoder
         self.embedding = _embedding(vocabulary_size, options)
-        self.initial_hidden = nn.Linear(channels, hidden)
-        self.initial_cell = nn.Linear(channels, hidden)
-        self.key = nn.Linear(channels, options.attention_size)
+        self.annotate = nn.Linear(encoder.channels, annotation)
+        self.initial_hidden = nn.Linear(annotation, hidden)
+        self.initial_cell = nn.Linear(annotation, hidden)
+        self.key = nn.Linear(annotation, options.attention_size)
         self.energy = nn.Parameter(torch.empty(options.attention_size))
         nn.init.uniform_(self.energy, -(options.attention_size**-0.5), options.attention_size**-0.5)
         # The LSTM's four gates (input, forget, candidate, output) come in three parts: what the
@@ -159,7 +163,7 @@ class ShowAttendAndTell(nn.Module):
         self.of_hidden = (options.attention_size, 4 * hidden)
         self.read_hidden = nn.Linear(hidden, sum(self.of_hidden), bias=False)
         self.of_context = (4 * hidden, embedding)
-        self.read_context = nn.Linear(channels, sum(self.of_context), bias=False)
+        self.read_context = nn.Linear(annotation, sum(self.of_context), bias=False)
         self.gate = nn.Linear(hidden, 1)
         self.output_hidden = nn.Linear(hidden, embedding)
         self.output_bias = nn.Parameter(torch.zeros(vocabulary_size))
@@ -176,7 +180,9 @@ class ShowAttendAndTell(nn.Module):
         return memory, state
 
     def _start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
-        values = features.permute(0, 2, 3, 1)  # (B, h, w, D)
+        # The annotation vectors of section 3.1.1: learned here, since the encoder may be frozen.
+        values = torch.relu(self.annotate(features.permute(0, 2, 3, 1)))
+        values = self.dropout(values)  # (B, h, w, annotation)
         mean = values.mean((1, 2))
         state = {
             "hidden": torch.tanh(self.initial_hidden(mean)),

@@ -27,6 +27,7 @@ SIZES = (  # the options that decide which weights a model has
     "model.attention",
     "model.embedding_size",
     "model.hidden_size",
+    "model.annotation_size",
     "model.attention_size",
 )
 

@@ -53,6 +53,7 @@ def tiny_model(tiny_encoder):
 
     def build(attention, *, trained_from=None, seed=0, **options):
         sizes = {"embedding_size": 9, "hidden_size": 11, "attention_size": 7, "dropout": 0.0}
+        sizes["annotation_size"] = 10
         encoder = tiny_encoder(trained_from, seed=seed)
         options = ModelOptions(attention=attention, **sizes | options)
         model = build_model(encoder, len(Vocabulary(WORDS)), options)

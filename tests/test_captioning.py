@@ -72,7 +72,10 @@ def show_attend_and_tell(model, features, caption, look=lambda t, attention: att
 
     look: word t's attention to the weights that its context is made with.
     """
-    positions = list(features.flatten(1).T)
+    positions = [
+        torch.relu(model.annotate.weight @ position + model.annotate.bias)
+        for position in features.flatten(1).T
+    ]
     mean = sum(positions) / len(positions)
     hidden = torch.tanh(model.initial_hidden.weight @ mean + model.initial_hidden.bias)
     cell = torch.tanh(model.initial_cell.weight @ mean + model.initial_cell.bias)
@@ -341,7 +344,8 @@ def test_what_is_worked_out_beforehand_changes_nothing(reads, tiny_model, featur
     memory, state = model.start(maps, reads)
     assert ("values" in memory) == (reads <= 12)  # positions
     assert ("word_gates" in memory) == (2 * reads > 15)  # words of the vocabulary
-    plain = {"keys": model.key(maps.permute(0, 2, 3, 1)) * 2, "values": maps.permute(0, 2, 3, 1)}
+    values = torch.relu(model.annotate(maps.permute(0, 2, 3, 1)))
+    plain = {"keys": model.key(values) * 2, "values": values}
     got, expected = model.step(words, state, memory), model.step(words, state, plain)
     torch.testing.assert_close(got, expected)
 

@@ -65,6 +65,7 @@ def test_loss_and_gradients_are_the_textbooks(model, captions):
     if model.options.attention:
         read = ours.read_context.weight.grad.split(ours.of_context)
         pairs += [
+            (ours.annotate.weight.grad, theirs.annotate.weight.grad),
             (ours.key.weight.grad, theirs.attention.encoder_attention.weight.grad),
             (ours.energy.grad, theirs.attention.full_attention.weight.grad[0]),
             (ours.word_gates.weight.grad, scale * cell.weight_ih.grad[:, : SIZES.hidden]),
@@ -137,12 +138,12 @@ def test_operations_are_those_of_the_layers():
 
     model = setting.build(SIZES, attention=True, device=CPU)
     decoder = textbook.with_weights_of(model)
-    state = decoder.init_hidden_state(torch.rand(1, SIZES.positions, SIZES.channels))
-    features, words = torch.rand(1, SIZES.positions, SIZES.channels), torch.rand(1, SIZES.hidden)
+    features, words = torch.rand(1, SIZES.positions, SIZES.hidden), torch.rand(1, SIZES.hidden)
+    state = decoder.init_hidden_state(features)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         decoder.step(features, words, state)
-    keys = 2 * SIZES.positions * SIZES.channels * SIZES.hidden  # the library's are the picture's
-    weighted_mean = 2 * SIZES.positions * SIZES.channels  # no product for torch's counter
+    keys = 2 * SIZES.positions * SIZES.hidden**2  # the library's are the picture's
+    weighted_mean = 2 * SIZES.positions * SIZES.hidden  # no product for torch's counter
     gate = 2 * SIZES.hidden  # left out of the formula
     expected = setting.word_operations(SIZES, attention=True) - weighted_mean + keys + gate
     assert counter.get_total_flops() == expected
