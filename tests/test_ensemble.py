@@ -139,8 +139,9 @@ def test_equal_encoders_run_once(seeds, runs, tiny_model):
     features = ensemble.encoder(images)
     assert len(calls) == runs and features.shape == (4, 10 * runs, 4, 4)
     memory, _ = ensemble.start(features, 1)
-    for number, maps in enumerate(alone):
-        torch.testing.assert_close(memory[f"{number}.values"], maps.permute(0, 2, 3, 1))
+    for number, (member, maps) in enumerate(zip(members, alone, strict=True)):
+        expected, _ = member.start(maps, 1)
+        torch.testing.assert_close(memory[f"{number}.values"], expected["values"])
     assert len({id(member.encoder) for member in members}) == runs  # and are in memory once
 
 
