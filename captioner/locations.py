@@ -15,7 +15,7 @@ from .batches import Batch
 
 DRAWN = 0.5  # share of captions whose locations are drawn; the others see the expected context
 SCORE_WEIGHT = 0.1  # lambda_r of equation 11; with 1 the attention soon settles on any one place
-ENTROPY_WEIGHT = 0.03  # lambda_e, which keeps it from that
+ENTROPY_WEIGHT = 0.01  # lambda_e, which keeps it from that
 KEPT = 0.9  # share of the baseline that a batch leaves as it was
 
 
