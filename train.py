@@ -58,9 +58,9 @@ SMALL_RECIPE = {
     "attention_size": 64,
     "dropout": 0.1,
     "label_smoothing": 0.0,
-    "batch_size": 16,
     "learning_rate": 3e-3,
     "encoder_learning_rate": 3e-3,
+    "average": 0.98,
     "epochs": 8,
 }
 
