@@ -54,7 +54,7 @@ SMALL_RECIPE = {
     "image_size": 128,
     "embedding_size": 128,
     "hidden_size": 256,
-    "annotation_size": 128,
+    "annotation_size": 0,
     "attention_size": 64,
     "dropout": 0.1,
     "label_smoothing": 0.0,

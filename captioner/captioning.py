@@ -48,17 +48,16 @@ class ModelOptions:
     hard_attention: bool = option(False, "attention to one place per word, drawn in training")
     embedding_size: int = option(300, "size of a word's embedding, shared with the output layer")
     hidden_size: int = option(512, "size of the LSTM")
-    annotation_size: int = option(512, "size of what each place of the feature map becomes")
+    annotation_size: int = option(512, "size of what a place of the map becomes; 0: as it is")
     attention_size: int = option(256, "size of the attention's hidden layer")
     dropout: float = option(0.3, "dropout on embeddings, annotations and the output layer's input")
     label_smoothing: float = option(0.1, "share of each target spread over the vocabulary")
     coverage_weight: float = option(0.01, "weight of doubly stochastic attention")
 
     def __post_init__(self) -> None:
-        sizes = ("embedding_size", "hidden_size", "annotation_size", "attention_size")
-        check_at_least(self, 1, *sizes)
+        check_at_least(self, 1, "embedding_size", "hidden_size", "attention_size")
         check_share(self, "dropout", "label_smoothing")
-        check_at_least(self, 0, "coverage_weight")
+        check_at_least(self, 0, "annotation_size", "coverage_weight")
 
     @property
     def name(self) -> str:
@@ -145,12 +144,13 @@ class ShowAttendAndTell(nn.Module):
 
     def __init__(self, encoder: Encoder, vocabulary_size: int, options: ModelOptions) -> None:
         super().__init__()
-        annotation, hidden = options.annotation_size, options.hidden_size
-        embedding = options.embedding_size
+        annotation = options.annotation_size or encoder.channels
+        hidden, embedding = options.hidden_size, options.embedding_size
         self.options = options
         self.encoder = encoder
         self.embedding = _embedding(vocabulary_size, options)
-        self.annotate = nn.Linear(encoder.channels, annotation)
+        if options.annotation_size:
+            self.annotate = nn.Linear(encoder.channels, annotation)
         self.initial_hidden = nn.Linear(annotation, hidden)
         self.initial_cell = nn.Linear(annotation, hidden)
         self.key = nn.Linear(annotation, options.attention_size)
@@ -180,9 +180,9 @@ class ShowAttendAndTell(nn.Module):
         return memory, state
 
     def _start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
-        # The annotation vectors of section 3.1.1: learned here, since the encoder may be frozen.
-        values = torch.relu(self.annotate(features.permute(0, 2, 3, 1)))
-        values = self.dropout(values)  # (B, h, w, annotation)
+        values = features.permute(0, 2, 3, 1)  # (B, h, w, D)
+        if self.options.annotation_size:  # a frozen encoder's were not learned for this
+            values = self.dropout(torch.relu(self.annotate(values)))
         mean = values.mean((1, 2))
         state = {
             "hidden": torch.tanh(self.initial_hidden(mean)),

@@ -72,10 +72,10 @@ def show_attend_and_tell(model, features, caption, look=lambda t, attention: att
 
     look: word t's attention to the weights that its context is made with.
     """
-    positions = [
-        torch.relu(model.annotate.weight @ position + model.annotate.bias)
-        for position in features.flatten(1).T
-    ]
+    positions = list(features.flatten(1).T)
+    if model.options.annotation_size:
+        annotate = model.annotate
+        positions = [torch.relu(annotate.weight @ place + annotate.bias) for place in positions]
     mean = sum(positions) / len(positions)
     hidden = torch.tanh(model.initial_hidden.weight @ mean + model.initial_hidden.bias)
     cell = torch.tanh(model.initial_cell.weight @ mean + model.initial_cell.bias)
@@ -119,11 +119,14 @@ def loss_by_hand(model, features, smoothing, coverage_weight):
     return value / WORDS, cross_entropy / WORDS, coverage / WORDS
 
 
-@pytest.mark.parametrize(("smoothing", "weight"), [(0.0, 0.0), (0.1, 0.0), (0.2, 0.7)])
+@pytest.mark.parametrize(
+    ("smoothing", "weight", "annotation"), [(0.0, 0.0, 10), (0.1, 0.0, 0), (0.2, 0.7, 10)]
+)
 def test_the_loss_and_its_gradients_are_the_equations(
-    attention, smoothing, weight, tiny_model, make_batch
+    attention, smoothing, weight, annotation, tiny_model, make_batch
 ):
-    model = tiny_model(attention, label_smoothing=smoothing, coverage_weight=weight)
+    sizes = {"annotation_size": annotation}
+    model = tiny_model(attention, label_smoothing=smoothing, coverage_weight=weight, **sizes)
     batch = make_batch(CAPTIONS)
     loss = model.loss(batch)
     expected, cross_entropy, coverage = loss_by_hand(model, batch.features, smoothing, weight)
