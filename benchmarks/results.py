@@ -1,7 +1,7 @@
 """Tables and curves of finished runs: python -m benchmarks.results --help. Trains nothing.
 
-What stands in docs/results.md is written by this program, from what train.py and evaluate.py left
-in the folders of the runs.
+It reads what train.py and evaluate.py left in the folders of the runs, and drew the curves in
+docs/results.md.
 """
 
 import argparse
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+
+from benchmarks import measure
 
 COLUMNS = {
     "B-1": "BLEU-1",
@@ -27,8 +29,7 @@ COLUMNS = {
 
 def table(files: Sequence[Path]) -> str:
     """One Markdown row for each scores.json, BLEU with and without its brevity penalty."""
-    head = ["run", *COLUMNS, "brevity", "B-1..4 without"]
-    rows = [head, ["---"] * len(head)]
+    rows = []
     for file in files:
         scores = json.loads(file.read_text())
         values = [scores[key] for key in COLUMNS.values()]
@@ -36,7 +37,7 @@ def table(files: Sequence[Path]) -> str:
         bare = "/".join(f"{scores[f'BLEU-{n}'] / penalty:.1f}" for n in range(1, 5))
         cells = [f"{v}" if isinstance(v, int) else f"{v:.2f}" for v in values]
         rows.append([str(file.parent), *cells, f"{penalty:.3f}", bare])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return measure.table(["run", *COLUMNS, "brevity", "B-1..4 without"], rows)
 
 
 def minutes(log: Path) -> list[tuple[float, dict[str, Any]]]:
