@@ -85,10 +85,11 @@ def rate_share(warmup: float, steps: int) -> Callable[[int], float]:
 
 
 class WeightAverage:
-    """The exponential moving average of what a model learns, which does better than its last step.
+    """The exponential moving average of what a model learns: better than the last step, while the
+    learning rate is high.
 
-    Averaged are the trained parameters and the statistics of batch norms. The decay rises from 0.1
-    to `decay`, so that the first steps are soon forgotten.
+    Averaged are the trained parameters and all floating-point buffers, as batch norms have. The
+    decay rises from 0.1 to `decay`, so that the first steps are soon forgotten.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
