@@ -97,7 +97,7 @@ def word_operations(sizes: Sizes, attention: bool) -> int:
     if not attention:
         return 2 * (h * 4 * h + h * 4 * h + h * h + h * s.vocabulary)
     gates = (h + h + h) * 4 * h
-    attending = h * h + s.positions * h + s.positions * h
+    attending = h * h + s.positions * h + s.positions * h + h * h  # the last is the gate's
     output = h * h + h * h + h * s.vocabulary
     return 2 * (gates + attending + output)
 

@@ -62,7 +62,7 @@ class AttentionDecoder(nn.Module):
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.init_h = nn.Linear(annotation, hidden)
         self.init_c = nn.Linear(annotation, hidden)
-        self.f_beta = nn.Linear(hidden, 1)
+        self.f_beta = nn.Linear(hidden, annotation, bias=False)
         self.decode_step = nn.LSTMCell(embedding + annotation, hidden)
         self.output_hidden = nn.Linear(hidden, embedding)
         self.output_context = nn.Linear(annotation, embedding, bias=False)
@@ -182,7 +182,7 @@ def with_weights_of(model: Any) -> Decoder:
 def _attention_weights(model: Any, scale: float) -> dict[str, nn.Module | Tensor]:
     """The library scales the words for the LSTM, the textbook's LSTM has the factor in it."""
     word_gates = scale * model.word_gates.weight
-    query, hidden_gates = model.read_hidden.weight.split(model.of_hidden)
+    query, gate, hidden_gates = model.read_hidden.weight.split(model.of_hidden)
     context_gates, output_context = model.read_context.weight.split(model.of_context)
     return {
         "embedding": model.embedding,
@@ -192,7 +192,7 @@ def _attention_weights(model: Any, scale: float) -> dict[str, nn.Module | Tensor
         "attention.full_attention.weight": model.energy[None],
         "init_h": model.initial_hidden,
         "init_c": model.initial_cell,
-        "f_beta": model.gate,
+        "f_beta.weight": gate,
         "decode_step.weight_ih": torch.cat([word_gates, context_gates], dim=1),
         "decode_step.weight_hh": hidden_gates,
         "decode_step.bias_ih": model.word_gates.bias,

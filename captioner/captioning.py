@@ -158,13 +158,13 @@ class ShowAttendAndTell(nn.Module):
         nn.init.uniform_(self.energy, -(options.attention_size**-0.5), options.attention_size**-0.5)
         # The LSTM's four gates (input, forget, candidate, output) come in three parts: what the
         # words decide, known beforehand; what the hidden state decides, with the attention's
-        # query; what the context decides, with its part of the output layer.
+        # query and the gate on the context; what the context decides, with its part of the
+        # output layer.
         self.word_gates = nn.Linear(embedding, 4 * hidden)
-        self.of_hidden = (options.attention_size, 4 * hidden)
+        self.of_hidden = (options.attention_size, annotation, 4 * hidden)
         self.read_hidden = nn.Linear(hidden, sum(self.of_hidden), bias=False)
         self.of_context = (4 * hidden, embedding)
         self.read_context = nn.Linear(annotation, sum(self.of_context), bias=False)
-        self.gate = nn.Linear(hidden, 1)
         self.output_hidden = nn.Linear(hidden, embedding)
         self.output_bias = nn.Parameter(torch.zeros(vocabulary_size))
         self.dropout = Dropout(options.dropout)
@@ -173,13 +173,13 @@ class ShowAttendAndTell(nn.Module):
             self.register_buffer("baseline", first_baseline(vocabulary_size))
 
     def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
-        memory, state = self._start(features, reads)
+        memory, state = self._start(features)
         if reads * len(features) > len(self.embedding.weight):
             words = scale_words(self.embedding.weight)
             memory["word_gates"] = self.word_gates(words)  # (V, 4H)
         return memory, state
 
-    def _start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
+    def _start(self, features: Tensor) -> tuple[Memory, State]:
         values = features.permute(0, 2, 3, 1)  # (B, h, w, D)
         if self.options.annotation_size:  # a frozen encoder's were not learned for this
             values = self.dropout(torch.relu(self.annotate(values)))
@@ -189,10 +189,6 @@ class ShowAttendAndTell(nn.Module):
             "cell": torch.tanh(self.initial_cell(mean)).float(),
         }
         keys = self.key(values).float().mul_(2)  # as additive_energies halves them
-        # What is read of a weighted mean is the weighted mean of what is read: it is worked out
-        # for every position or for every word, whichever are fewer.
-        if reads > values.shape[1] * values.shape[2]:
-            return {"keys": keys, "read": self.read_context(values)}, state
         # In the precision of the products: else autocast would convert the whole map at every step.
         return {"keys": keys, "values": values.to(state["hidden"].dtype)}, state
 
@@ -214,24 +210,18 @@ class ShowAttendAndTell(nn.Module):
 
     def _reads(
         self, memory: Memory, choose: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Product, Product]:
-        """What all steps of a loop share: keys (B, P, A), and how to read hidden state and map.
+    ) -> tuple[Tensor, Product, Product, Product]:
+        """What all steps of a loop share: keys (B, P, A), and how to read hidden state, map, context.
 
-        The latter two go from (B, K, H) to queries and gates, and from attention (B, K, P) to gates
-        and output. choose: the same attention to where hard attention looks.
+        These three go from (B, K, H) to query, gate and gates, from attention (B, K, P) to context,
+        and from the context, once gated, to gates and output. choose: from attention to where hard
+        attention looks.
         """
-        keys, read_hidden = memory["keys"].flatten(1, 2), hoist(self.read_hidden)
-        if "read" in memory:
-            read = hoist(memory["read"].flatten(1, 2))
-        else:
-            values, read_context = memory["values"].flatten(1, 2), hoist(self.read_context)
-
-            def read(attention: Tensor) -> Tensor:
-                return read_context(attention.to(values) @ values)
-
+        keys, look = memory["keys"].flatten(1, 2), hoist(memory["values"].flatten(1, 2))
+        read_hidden, read_context = hoist(self.read_hidden), hoist(self.read_context)
         if self.options.hard_attention:
-            return keys, read_hidden, lambda attention: read(choose(attention))
-        return keys, read_hidden, read
+            return keys, read_hidden, lambda attention: look(choose(attention)), read_context
+        return keys, read_hidden, look, read_context
 
     def _advance(
         self,
@@ -240,13 +230,17 @@ class ShowAttendAndTell(nn.Module):
         cell: Tensor,
         keys: Tensor,
         read_hidden: Product,
+        look: Product,
         read_context: Product,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One LSTM step over the gated context; rows (B, K, ...); equations 1-6 and 13."""
-        queries, hidden_gates = read_hidden(hidden).split(self.of_hidden, dim=-1)
+        """One LSTM step over the gated context; rows (B, K, ...); equations 1-6 and 13.
+
+        The gate on the context is not the paper's one number but one for each channel.
+        """
+        queries, gate, hidden_gates = read_hidden(hidden).split(self.of_hidden, dim=-1)
         energies = additive_energies(2 * queries.float(), keys, self.energy)
         attention = torch.softmax(energies, dim=-1)  # (B, K, P)
-        context = torch.sigmoid(self.gate(hidden)) * read_context(attention)
+        context = read_context(torch.sigmoid(gate) * look(attention))
         context_gates, context = context.split(self.of_context, dim=-1)
         hidden, cell = lstm_cell(word_gates + hidden_gates + context_gates, cell)
         return hidden, cell, context, attention
@@ -261,7 +255,7 @@ class ShowAttendAndTell(nn.Module):
         Captions come longest first, so that step t works on the first batch.columns[t] of them.
         """
         features = batch_features(self, batch)
-        memory, state = self._start(features, sum(batch.columns))
+        memory, state = self._start(features)
         pictures, captions, _ = batch.tokens.shape
         draws = Draws(batch) if self.options.hard_attention and self.training else None
         reads = self._reads(memory, draws or likeliest)
@@ -278,7 +272,7 @@ class ShowAttendAndTell(nn.Module):
         steps: list[tuple[Tensor, Tensor]] = []
         received = cell.new_zeros(())
         for t, running in enumerate(batch.columns):
-            gates = word_gates[t].view(pictures, running, self.of_hidden[1])
+            gates = word_gates[t].view(pictures, running, self.of_hidden[-1])
             hidden, cell, context, attention = self._advance(
                 gates, hidden[:, :running], cell[:, :running], *reads
             )
