@@ -19,7 +19,7 @@ from captioner.batches import (
     epoch_order,
     pad_captions,
 )
-from captioner.captioning import CaptioningModel, ModelOptions, build_model
+from captioner.captioning import CaptioningModel, build_model
 from captioner.cider import CiderD
 from captioner.data import READERS, CaptionData, Example
 from captioner.devices import pick_device
@@ -31,6 +31,7 @@ from captioner.filters import DecodingOptions
 from captioner.heatmaps import save_heatmap
 from captioner.images import Transform, load_image
 from captioner.loading import WORKERS, load_ahead
+from captioner.model_options import ModelOptions
 from captioner.optimization import TrainingOptions
 from captioner.options import add_options, check_at_least, from_arguments, option
 from captioner.runs import (

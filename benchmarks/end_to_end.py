@@ -11,12 +11,13 @@ from benchmarks import measure, textbook
 from benchmarks.pictures import draw_pictures
 from benchmarks.setting import SIZES, picture_operations, vary, word_operations
 from captioner.captioner import Captioner
-from captioner.captioning import ModelOptions, build_model
+from captioner.captioning import build_model
 from captioner.decoding import decode
 from captioner.devices import products_in
 from captioner.encoders import Encoder, build_encoder
 from captioner.filters import DecodingOptions
 from captioner.images import Transform, load_image
+from captioner.model_options import ModelOptions
 from captioner.text import Vocabulary
 
 ENCODERS = ("mobilenet_v2", "resnet50", "resnet101")

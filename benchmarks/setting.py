@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from captioner.batches import Batch, Pictures, pad_captions
-from captioner.captioning import CaptioningModel, ModelOptions, build_model
+from captioner.captioning import CaptioningModel, build_model
 from captioner.filters import DecodingOptions
+from captioner.model_options import ModelOptions
 
 
 @dataclass(frozen=True)

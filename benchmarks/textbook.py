@@ -154,7 +154,7 @@ Decoder = AttentionDecoder | PlainDecoder
 def with_weights_of(model: Any) -> Decoder:
     """The textbook's kind of a model of the library, with copies of its weights, in its mode."""
     channels = (model.annotate if model.options.attention else model.picture).in_features
-    vocabulary, embedding = model.embedding.weight.shape
+    vocabulary, embedding = model.words.weight.shape
     sizes = (channels, model.options.hidden_size, embedding)
     decoder: Decoder
     if model.options.attention:
@@ -168,15 +168,15 @@ def with_weights_of(model: Any) -> Decoder:
         lstm = model.lstm.named_parameters()
         weights = {f"decode_step.{name.removesuffix('_l0')}": value for name, value in lstm}
         weights |= {"picture": model.picture, "project": model.project}
-        weights |= {"embedding.weight": model.embedding.weight * embedding**0.5}
-    weights |= {"fc.weight": model.embedding.weight, "fc.bias": model.output_bias}
+        weights |= {"embedding.weight": model.words.weight * embedding**0.5}
+    weights |= {"fc.weight": model.words.weight, "fc.bias": model.words.bias}
     state: dict[str, Tensor] = {}
     for name, value in weights.items():  # of a parameter, or of a whole layer
         parts = value.state_dict() if isinstance(value, nn.Module) else {"": value}
         state |= {f"{name}.{part}".rstrip("."): tensor.detach() for part, tensor in parts.items()}
     decoder.load_state_dict(state)
     decoder.dropout.p = model.dropout.p
-    return decoder.to(model.output_bias.device).train(model.training)
+    return decoder.to(model.words.bias.device).train(model.training)
 
 
 def _attention_weights(model: Any, scale: float) -> dict[str, nn.Module | Tensor]:
@@ -185,7 +185,7 @@ def _attention_weights(model: Any, scale: float) -> dict[str, nn.Module | Tensor
     query, gate, hidden_gates = model.read_hidden.weight.split(model.of_hidden)
     context_gates, output_context = model.read_context.weight.split(model.of_context)
     return {
-        "embedding": model.embedding,
+        "embedding.weight": model.words.weight,
         "annotate": model.annotate,
         "attention.encoder_attention": model.key,
         "attention.decoder_attention.weight": query,

@@ -42,6 +42,13 @@ class Batch:
     own_words: float = 0.0
     parts: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def features_by(self, encoder: Callable[[Tensor], Tensor]) -> Tensor:
+        """The feature maps (B, D, h, w), by the encoder where the batch holds pictures."""
+        if self.features is not None:
+            return self.features.float()
+        assert self.images is not None
+        return encoder(self.images)
+
     def to(self, device: torch.device) -> "Batch":
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 

@@ -11,7 +11,7 @@ import torch
 from . import checkpoint as checkpoints
 from . import heatmaps
 from .batches import Pictures, pad_captions
-from .captioning import CaptioningModel, ModelOptions, build_model, compile_steps
+from .captioning import CaptioningModel, build_model, compile_steps
 from .checkpoint import Checkpoint
 from .decoding import Hypothesis, score_captions
 from .devices import device_of, pick_device, pick_precision, products_in
@@ -22,6 +22,7 @@ from .evaluation import caption_batches
 from .filters import DecodingOptions
 from .images import Picture, Transform, load_image
 from .loading import WORKERS
+from .model_options import ModelOptions
 from .options import from_dict
 from .text import Vocabulary, join_words, split_words
 

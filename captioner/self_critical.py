@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .batches import Batch, count_columns
-from .captioning import CaptioningModel, batch_features
+from .captioning import CaptioningModel
 from .cider import CiderD
 from .decoding import choose_words
 from .devices import products_in
@@ -46,7 +46,7 @@ def add_samples(
     if without dropout. Of a caption that max_length cuts no end is rewarded or learned. The mean
     greedy reward is told as "greedy_reward". Draws from torch's global generator.
     """
-    batch = batch.to(model.output_bias.device)
+    batch = batch.to(model.words.bias.device)
     greedy, sampled = draw(batch, model, precision, samples, max_length)
     given = batch.tokens[..., 1:]
     reward = cider.score(_beside(greedy, sampled), given)  # (B, 1 + S)
@@ -82,7 +82,7 @@ def draw(
     was_training = model.training
     model.eval()
     with torch.inference_mode(), products_in(precision, batch.tokens.device):
-        features = batch_features(model, batch)
+        features = batch.features_by(model.encoder)
         greedy, sampled = (choose_words(model, features, how) for how in (greedily, freely))
     model.train(was_training)
     return greedy, sampled

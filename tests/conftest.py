@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from captioner.batches import Pictures, pad_captions
-from captioner.captioning import ModelOptions, build_model
+from captioner.captioning import build_model
 from captioner.encoders import Encoder
+from captioner.model_options import ModelOptions
 from captioner.text import Vocabulary
 
 WORDS = "a red green blue dog cat runs sits on the grass".split()

@@ -12,18 +12,14 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from captioner.batches import Batch, Pictures, encode_captions, pad_captions
-from captioner.captioning import (
-    Dropout,
-    ModelOptions,
-    ShowAndTell,
-    ShowAttendAndTell,
-    build_model,
-)
+from captioner.captioning import ShowAndTell, ShowAttendAndTell, build_model
 from captioner.data import Example
 from captioner.decoding import decode
 from captioner.errors import InputError
 from captioner.filters import DecodingOptions
 from captioner.images import Transform
+from captioner.layers import Dropout
+from captioner.model_options import ModelOptions
 from captioner.text import Vocabulary
 
 # Unequal numbers of captions and of words; words 4..14 of the tiny vocabulary.
@@ -59,10 +55,10 @@ def show_and_tell(model, features, caption):
     hidden, cell = advance(picture, hidden, cell)
     rows = []
     for word in [1, *caption]:
-        embedded = model.embedding.weight[word]
+        embedded = model.words.weight[word]
         hidden, cell = advance(len(embedded) ** 0.5 * embedded, hidden, cell)
         output = torch.tanh(model.project.weight @ hidden + model.project.bias)
-        scores = model.embedding.weight @ output + model.output_bias
+        scores = model.words.weight @ output + model.words.bias
         rows.append(torch.log_softmax(scores, 0))
     return rows, None
 
@@ -90,13 +86,13 @@ def show_attend_and_tell(model, features, caption, look=lambda t, attention: att
         context_gates, context_output = (
             model.read_context.weight @ (torch.sigmoid(gate) * context)
         ).split(model.of_context)
-        embedded = model.embedding.weight[word]
+        embedded = model.words.weight[word]
         word_gates = model.word_gates.weight @ (len(embedded) ** 0.5 * embedded)
         gates = gates + context_gates + word_gates + model.word_gates.bias
         hidden, cell = lstm_cell(gates, cell)
         mixed = embedded + model.output_hidden.weight @ hidden + model.output_hidden.bias
         output = torch.tanh(mixed + context_output)
-        scores = model.embedding.weight @ output + model.output_bias
+        scores = model.words.weight @ output + model.words.bias
         rows.append(torch.log_softmax(scores, 0))
         maps.append(attention)
     return rows, maps
@@ -273,7 +269,7 @@ def vocabulary_products(monkeypatch):
         rows, product = [], F.linear
 
         def linear(inputs, weight, bias=None):
-            if weight is model.embedding.weight:
+            if weight is model.words.weight:
                 rows.append(inputs.shape[:-1].numel())
             return product(inputs, weight, bias)
 

@@ -16,13 +16,14 @@ LAYERS = [
     {"captioner.options", "captioner.devices", "captioner.loading", "captioner.pretrained"}
     | {"captioner.attention", "captioner.hoisting", "captioner.layers"},
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
-    | {"captioner.demo"},
+    | {"captioner.demo", "captioner.model_options"},
     {"captioner.encoders", "captioner.filters", "captioner.metrics", "captioner.heatmaps"}
     | {"captioner.checkpoint", "captioner.data", "captioner.pointing"},
     {"captioner.decoding", "captioner.batches", "captioner.features", "captioner.runs"}
     | {"captioner.optimization"},
-    {"captioner.locations", "captioner.scheduled"},
-    {"captioner.captioning", "captioner.cider"},
+    {"captioner.locations", "captioner.scheduled", "captioner.words", "captioner.cider"},
+    {"captioner.show_and_tell", "captioner.show_attend_and_tell"},
+    {"captioner.captioning"},
     {"captioner.ensemble"},
     {"captioner.evaluation", "captioner.training", "captioner.self_critical"},
     {"captioner.captioner"},

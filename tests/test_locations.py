@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F
 from test_captioning import CAPTIONS, WORDS, show_attend_and_tell
 
-from captioner import captioning, locations
+from captioner import locations
+from captioner import show_attend_and_tell as model_code
 from captioner.batches import Batch
-from captioner.captioning import ModelOptions, build_model
+from captioner.captioning import build_model
 from captioner.decoding import decode
 from captioner.devices import products_in
 from captioner.filters import DecodingOptions
 from captioner.locations import Draws
+from captioner.model_options import ModelOptions
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def drawn(monkeypatch):
         kept.append(Draws(batch))
         return kept[-1]
 
-    monkeypatch.setattr(captioning, "Draws", keep)
+    monkeypatch.setattr(model_code, "Draws", keep)
     return kept
 
 

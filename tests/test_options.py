@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from captioner.captioning import ModelOptions
 from captioner.encoders import EncoderOptions
 from captioner.errors import InputError
 from captioner.filters import DecodingOptions
+from captioner.model_options import ModelOptions
 from captioner.optimization import TrainingOptions
 from captioner.options import (
     add_options,

@@ -60,7 +60,7 @@ def test_loss_and_gradients_are_the_textbooks(model, captions):
     scale = SIZES.hidden**0.5  # the library's, of the words that the LSTM reads
     entering = 1 if model.options.attention else scale  # where the textbook has the factor
     embedding = entering * theirs.embedding.weight.grad + theirs.fc.weight.grad  # tied
-    pairs = [(ours.embedding.weight.grad, embedding), (ours.output_bias.grad, theirs.fc.bias.grad)]
+    pairs = [(ours.words.weight.grad, embedding), (ours.words.bias.grad, theirs.fc.bias.grad)]
     cell = theirs.decode_step
     if model.options.attention:
         _, gate, _ = ours.read_hidden.weight.grad.split(ours.of_hidden)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import train
-from captioner import batches, captioning, checkpoint, demo, metrics, optimization
+from captioner import batches, checkpoint, demo, metrics, optimization, show_and_tell
 from captioner.captioner import restore
 from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError, Interrupted
@@ -552,13 +552,13 @@ def test_workers_change_nothing(work):
 
 
 def test_own_words_become_more_from_the_first_step_to_the_last(work, monkeypatch):
-    shares, plain = [], captioning.previous_words
+    shares, plain = [], show_and_tell.previous_words
 
     def note(model, features, batch):
         shares.append(batch.own_words)
         return plain(model, features, batch)
 
-    monkeypatch.setattr(captioning, "previous_words", note)
+    monkeypatch.setattr(show_and_tell, "previous_words", note)
     work("run", *FOUR, "--scheduled-sampling", "0.7")
     assert shares == pytest.approx([0.1 * step for step in range(8)])
 

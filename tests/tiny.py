@@ -29,7 +29,7 @@ PLAIN = "--workers 0 --precision float32 --device cpu"  # what every machine has
 OPTIONS = f"{SIZES} {PLAIN} --epochs 2 --batch-size 8".split()
 LEARNING = (
     f"{SIZES} {PLAIN} --hidden-size 64 --embedding-size 64 --epochs 20 --patience 20 "
-    "--batch-size 8 --learning-rate 0.01 --encoder-learning-rate 0.003 --clip 1 "
+    "--batch-size 8 --learning-rate 0.02 --encoder-learning-rate 0.003 --clip 1 "
     "--dropout 0 --label-smoothing 0"
 ).split()
 
