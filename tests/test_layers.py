@@ -21,7 +21,8 @@ LAYERS = [
     | {"captioner.checkpoint", "captioner.data", "captioner.pointing"},
     {"captioner.decoding", "captioner.batches", "captioner.features", "captioner.runs"}
     | {"captioner.optimization"},
-    {"captioner.locations", "captioner.scheduled", "captioner.words", "captioner.cider"},
+    {"captioner.locations", "captioner.scheduled", "captioner.words", "captioner.cider"}
+    | {"captioner.recipe"},
     {"captioner.show_and_tell", "captioner.show_attend_and_tell"},
     {"captioner.captioning"},
     {"captioner.ensemble"},

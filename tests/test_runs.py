@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import train
-from captioner import checkpoint
+from captioner import checkpoint, recipe
 from captioner.checkpoint import Checkpoint
 from captioner.errors import InputError
 from captioner.runs import CHECKPOINTS, claim, run_folder, take_weights
@@ -67,11 +67,11 @@ def test_one_training_at_a_time(tmp_path):
 )
 def test_flags_that_would_do_nothing_are_refused(options, message):
     with pytest.raises(InputError, match=message):
-        train.parse(options)
+        recipe.parse(options)
 
 
 def test_the_encoder_decides_defaults_but_not_what_is_given():
-    small, other = train.parse(["--epochs", "6"]), train.parse(["--encoder", "resnet18"])
+    small, other = recipe.parse(["--epochs", "6"]), recipe.parse(["--encoder", "resnet18"])
     assert small["training"].epochs == other["training"].epochs == 6
     assert small["model"].hidden_size == 256 and other["model"].hidden_size == 512
 
