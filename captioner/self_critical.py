@@ -35,23 +35,26 @@ def add_samples(
 ) -> Batch:
     """The batch, on the model's device, with S captions more a picture that the model samples now.
 
-    Rennie et al. 2017: a sample's reward is its CIDEr-D against the picture's references, less
-    that of the greedy caption. It weighs (1 - share) * C / S times that, a reference `share`, so
-    that a picture counts as its C references do in any batch, and of each the loss sums up
+    Rennie et al. 2017: a sample's reward is its CIDEr-D against the picture's references. Taken
+    off is what could be expected: not that of the greedy caption, as there, which is far above that
+    of samples, but the mean of the picture's other samples (Luo 2020). A sample weighs
+    (1 - share) * C / S times the difference, a reference `share`, so that a picture counts as its C
+    references do in any batch, and of each the loss sums up
 
         C * (share * mean over references of -log p
-             - (1 - share) * mean over samples of (reward - greedy reward) * log p).
+             - (1 - share) * mean over samples of (reward - expected reward) * log p).
 
     The samples come from what the loss is about: all words, <unk> too, with their probabilities,
     if without dropout. Of a caption that max_length cuts no end is rewarded or learned. The mean
-    greedy reward is told as "greedy_reward". Draws from torch's global generator.
+    reward is told as "reward". Draws from torch's global generator. At least two samples.
     """
     batch = batch.to(model.words.bias.device)
-    greedy, sampled = draw(batch, model, precision, samples, max_length)
+    sampled = draw(batch, model, precision, samples, max_length)
     given = batch.tokens[..., 1:]
-    reward = cider.score(_beside(greedy, sampled), given)  # (B, 1 + S)
+    reward = cider.score(sampled, given)  # (B, S)
+    expected = (reward.sum(1, keepdim=True) - reward) / (samples - 1)
     references = (given[..., 0] != PAD).sum(1, keepdim=True)
-    gain = (1 - share) * references / samples * (reward[:, 1:] - reward[:, :1])
+    gain = (1 - share) * references / samples * (reward - expected)
     tokens = _beside(batch.tokens, F.pad(sampled, (1, 0), value=START))
     weights = torch.cat([torch.full_like(gain[:, :1], share).expand(given.shape[:2]), gain], 1)
     lengths = (tokens != PAD).sum(-1)
@@ -63,15 +66,14 @@ def add_samples(
         columns=count_columns(tokens),
         weights=weights.take_along_dim(order, 1),
         sampled=order >= given.shape[1],
-        parts={**batch.parts, "greedy_reward": reward[:, 0].mean()},
+        parts={**batch.parts, "reward": reward.mean()},
     )
 
 
 def draw(
     batch: Batch, model: CaptioningModel, precision: str, samples: int, max_length: int
-) -> tuple[Tensor, Tensor]:
-    """Of each picture the words of the greedy caption (B, 1, T) and of S sampled ones (B, S, T)."""
-    greedily = DecodingOptions("greedy", max_length=max_length)
+) -> Tensor:
+    """Words of S captions of each picture that the model samples: (B, S, T)."""
     freely = DecodingOptions(
         "sample",
         num_captions=samples,
@@ -82,10 +84,9 @@ def draw(
     was_training = model.training
     model.eval()
     with torch.inference_mode(), products_in(precision, batch.tokens.device):
-        features = batch.features_by(model.encoder)
-        greedy, sampled = (choose_words(model, features, how) for how in (greedily, freely))
+        sampled = choose_words(model, batch.features_by(model.encoder), freely)
     model.train(was_training)
-    return greedy, sampled
+    return sampled
 
 
 def _beside(left: Tensor, right: Tensor) -> Tensor:

@@ -16,9 +16,7 @@ from captioner import checkpoint
 from captioner.batches import pad_captions
 from captioner.captioning import build_model
 from captioner.cider import CiderD
-from captioner.decoding import decode
 from captioner.errors import Interrupted
-from captioner.filters import DecodingOptions
 from captioner.model_options import ModelOptions
 from captioner.self_critical import add_samples
 
@@ -46,7 +44,6 @@ def test_references_stay_and_samples_weigh_what_they_gain(attention, tiny_model,
     model, batch, cider = tiny_model(attention), make_batch(CAPTIONS), cider_of(CAPTIONS)
     torch.manual_seed(1)
     new = add_samples(batch, model, cider, 0.3, samples=4, max_length=6)
-    greedy = decode(model.eval(), batch.features, DecodingOptions("greedy", max_length=6))
     assert new.tokens.shape[:2] == new.weights.shape == new.sampled.shape == (3, 7)
     assert new.features is batch.features and new.ids == batch.ids
     rewards = []
@@ -59,12 +56,12 @@ def test_references_stay_and_samples_weigh_what_they_gain(attention, tiny_model,
         samples = [c for c, own in zip(captions, new.sampled[b], strict=True) if own]
         assert len(samples) == 4 and len({*map(tuple, samples)}) > 1
         assert all(END not in c[:-1] and (c[-1] == END or len(c) == 6) for c in samples)
-        (best,) = greedy[b]
-        scores = cider.score(pad_captions([[list(best.tokens), *samples]]), given)[0]
-        expected = 0.7 * len(texts) / 4 * (scores[1:] - scores[0])
+        scores = cider.score(pad_captions([samples]), given)[0]
+        others = [(scores.sum() - score) / 3 for score in scores]
+        expected = 0.7 * len(texts) / 4 * (scores - torch.stack(others))
         torch.testing.assert_close(new.weights[b, new.sampled[b]], expected)
-        rewards.append(scores[0])
-    torch.testing.assert_close(new.parts["greedy_reward"], torch.stack(rewards).mean())
+        rewards.append(scores)
+    torch.testing.assert_close(new.parts["reward"], torch.stack(rewards).mean())
     lengths = (new.tokens[..., 1:] != PAD).sum(-1)
     expected = [max((row > t).sum().item() for row in lengths) for t in range(lengths.max())]
     assert list(new.columns) == expected and new.tokens.shape[-1] == 1 + len(expected)
@@ -137,7 +134,7 @@ def test_a_few_steps_raise_the_reward(attention, tiny_model, make_batch):
     rewards = []
     for _ in range(60):  # by reward alone
         sampled = add_samples(batch, model, cider, 0.0, samples=100, max_length=8)
-        rewards.append(sampled.parts["greedy_reward"].item())
+        rewards.append(sampled.parts["reward"].item())
         optimizer.zero_grad()
         model.loss(sampled).value.backward()
         optimizer.step()
@@ -168,7 +165,7 @@ def test_a_self_critical_run_and_the_same_resumed(work, monkeypatch):
     straight = work("straight", "--cross-entropy-share", "0.2")
     assert checkpoint.load(straight).config["training"]["self_critical"]
     logged = [json.loads(row) for row in (straight / "log.jsonl").read_text().splitlines()]
-    assert all(1 < row["greedy_reward"] < 10 and math.isfinite(row["loss"]) for row in logged)
+    assert all(1 < row["reward"] < 10 and math.isfinite(row["loss"]) for row in logged)
     with monkeypatch.context() as patch:
         interrupt_at(3, signal.SIGTERM, patch)
         with pytest.raises(Interrupted):
