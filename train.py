@@ -13,7 +13,6 @@ from captioner import checkpoint, demo, distributed, metrics
 from captioner.batches import (
     Batch,
     Pictures,
-    any_view,
     encode_captions,
     epoch_order,
     pad_captions,
@@ -61,7 +60,7 @@ class Job:
     model: CaptioningModel
     training: list[Example]
     held_out: list[Example]
-    views: list[Pictures]  # of training: whole, then one for each crop
+    training_pictures: Pictures
     held_out_pictures: Pictures
     resumed: checkpoint.Checkpoint | None
 
@@ -93,11 +92,10 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
     vocabulary = source.vocabulary if source else build_vocabulary(training, options["data"])
     model = make_model(options, len(vocabulary), source).to(device)
 
-    def pictures(examples: list[Example], crop: int = 0) -> Pictures:
-        files = PictureFiles([example.path for example in examples], transform, crop)
+    def pictures(examples: list[Example]) -> Pictures:
+        files = PictureFiles([example.path for example in examples], transform)
         return open_pictures(model, files, options["data"], device)
 
-    views = [pictures(training, crop) for crop in range(1 + options["data"].crops)]
     return Job(
         options,
         device,
@@ -108,7 +106,7 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
         model,
         training,
         held_out,
-        views,
+        pictures(training),
         pictures(held_out),
         resumed,
     )
@@ -182,7 +180,7 @@ def train(job: Job) -> Progress:
     def batches(epoch: int, first: int) -> Iterable[Batch]:
         mine = [batch[rank::world] for batch in order(epoch)[first:]]
         workers, pin = job.options["data"].workers, job.device.type == "cuda"
-        loaded = load_ahead(lambda indices: load(epoch, indices), mine, workers, pin=pin)
+        loaded = load_ahead(load, mine, workers, pin=pin)
         loaded = map(with_own_words, loaded, count(epoch * steps + first))
         return map(sample, loaded) if options.self_critical else loaded  # each as its turn comes
 
@@ -199,10 +197,9 @@ def train(job: Job) -> Progress:
             precision=options.precision,
         )
 
-    def load(epoch: int, indices: Sequence[int]) -> Batch:
+    def load(indices: Sequence[int]) -> Batch:
         tokens = pad_captions([captions[i] for i in indices])
-        pictures = any_view(job.views, options.seed, epoch)
-        return pictures.batch(indices, [ids[i] for i in indices], tokens)
+        return job.training_pictures.batch(indices, [ids[i] for i in indices], tokens)
 
     def save(name: str, training_state: dict[str, Any], scores: dict[str, float]) -> None:
         weights = job.model.state_dict()

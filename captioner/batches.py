@@ -84,19 +84,6 @@ class Pictures:
         )
 
 
-def any_view(views: Sequence[Pictures], seed: int, epoch: int) -> Pictures:
-    """Each picture in one of its views, in every epoch a random one, which nothing else decides.
-
-    views: the same pictures in the same order, seen differently.
-    """
-
-    def load(indices: Sequence[int]) -> Tensor:
-        chosen = (random.Random(f"{seed}/{epoch}/{i}").choice(views) for i in indices)
-        return torch.cat([view.load([i]) for view, i in zip(chosen, indices, strict=True)])
-
-    return views[0] if len(views) == 1 else replace(views[0], load=load)
-
-
 def count_columns(tokens: Tensor) -> tuple[int, ...]:
     """The `columns` of a Batch of these tokens (B, C, 1 + T), each picture's longest first."""
     lengths = (tokens[:, :, 1:] != Vocabulary.PAD).sum(-1)  # (B, C)

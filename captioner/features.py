@@ -7,7 +7,6 @@ floats, so that a picture is one contiguous read and a batch arrives in channels
 import hashlib
 import json
 import os
-import random
 import shutil
 import time
 import uuid
@@ -17,37 +16,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from .encoders import Encoder
 from .errors import InputError
-from .images import Transform, load_image, random_crop
+from .images import Transform, load_image
 from .loading import load_ahead
 
 FORMAT = 1
 
 
 class PictureFiles:
-    """Pictures by index, opened and transformed to (3, S, S).
+    """Pictures by index, opened and transformed to (3, S, S)."""
 
-    crop: 0 for the whole picture, else the number of one random crop, for each picture another
-    and always the same.
-    """
-
-    def __init__(self, paths: Sequence[Path], transform: Transform, crop: int = 0) -> None:
-        self.paths, self.transform, self.crop = paths, transform, crop
+    def __init__(self, paths: Sequence[Path], transform: Transform) -> None:
+        self.paths, self.transform = paths, transform
 
     def load(self, indices: Sequence[int]) -> Tensor:
         """The pictures at `indices` as (B, 3, S, S)."""
-        return self.transform.batch([self._open(i) for i in indices])
-
-    def _open(self, index: int) -> Image.Image:
-        image = load_image(self.paths[index])
-        if not self.crop:
-            return image
-        return random_crop(image, random.Random(f"{self.crop}/{index}"))
+        return self.transform.batch([load_image(self.paths[i]) for i in indices])
 
 
 class FeatureCache:
@@ -77,7 +65,6 @@ def cache_key(encoder: Encoder, files: PictureFiles) -> str:
     """Changes with the encoder, its weights, the transform, and the pictures' order or content."""
     digest = hashlib.sha256(f"{FORMAT} {encoder.fingerprint()}".encode())
     digest.update(json.dumps(asdict(files.transform), sort_keys=True).encode())
-    digest.update(f"crop {files.crop}".encode())
     for path in files.paths:
         status = path.stat()
         entry = [str(path.resolve()), status.st_size, status.st_mtime_ns]

@@ -4,7 +4,6 @@ tensor; encoders, caption files and heatmaps live elsewhere.
 Shapes: `H, W` pixels of the picture, `S` side of the square the encoder sees.
 """
 
-import random
 import stat
 import threading
 import warnings
@@ -105,14 +104,6 @@ class Transform:
     def batch(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Several pictures as (B, 3, S, S)."""
         return torch.from_numpy(np.stack([self(image).numpy() for image in images]))
-
-
-def random_crop(image: Image.Image, generator: random.Random) -> Image.Image:
-    """A part of the picture at a random place, each side 60 to 100 % of the whole's."""
-    width, height = image.size
-    w, h = width * generator.uniform(0.6, 1), height * generator.uniform(0.6, 1)
-    left, top = generator.uniform(0, width - w), generator.uniform(0, height - h)
-    return image.crop((round(left), round(top), round(left + w), round(top + h)))
 
 
 def _from_file(path: Path) -> Image.Image:

@@ -38,13 +38,12 @@ class DataOptions:
     data: Path | None = option(None, "data folder; the generated demo data unless given")
     format: str | None = option(None, "force the layout of the folder", choices=tuple(READERS))
     min_count: int = option(5, "words that occur less often in training captions are <unk>")
-    crops: int = option(0, "random crops of every training picture, beside the whole picture")
     workers: int = option(WORKERS, "threads that load ahead")
     cache: Path = option(CHECKPOINTS / ".cache", "folder of feature maps and demo pictures")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "min_count")
-        check_at_least(self, 0, "crops", "workers")
+        check_at_least(self, 0, "workers")
 
 
 @dataclass(frozen=True)

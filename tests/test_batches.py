@@ -10,7 +10,6 @@ from captioner.batches import (
     MAX_WORDS,
     Batch,
     Pictures,
-    any_view,
     encode_captions,
     epoch_order,
     pad_captions,
@@ -164,40 +163,3 @@ def test_features_are_features_and_move_with_the_batch(make_batch):
     assert moved.weights.is_meta and moved.sampled.is_meta and moved.parts["reward"].is_meta
     pictures = make_batch([[[4, 5]]], images=True).to(torch.device("meta"))
     assert pictures.images.is_meta and pictures.features is None
-
-
-# ---- views --------------------------------------------------------------------------------------
-
-
-def views_of(count):
-    """View v of picture i is a picture of the one number 1000 * v + i."""
-
-    def view(v):
-        return lambda indices: torch.tensor([1000.0 * v + i for i in indices]).view(-1, 1, 1, 1)
-
-    return [Pictures(view(v), are_features=True) for v in range(count)]
-
-
-def test_every_picture_comes_in_one_of_its_views():
-    drawn = any_view(views_of(4), seed=0, epoch=0)
-    assert drawn.are_features
-    numbers = drawn.load(range(1000)).flatten().long()
-    assert torch.equal(numbers % 1000, torch.arange(1000))
-    assert torch.bincount(numbers // 1000).min() > 200
-    # Whatever the batch, and again after a stop.
-    again = any_view(views_of(4), seed=0, epoch=0)
-    assert torch.equal(again.load([7, 3]).flatten().long(), numbers[[7, 3]])
-
-
-def test_views_change_with_seed_and_epoch():
-    first, *others = (
-        any_view(views_of(4), seed, epoch).load(range(1000)).flatten()
-        for seed, epoch in ((0, 0), (0, 1), (1, 0))
-    )
-    for other in others:
-        assert 0.15 < (first == other).float().mean() < 0.35
-
-
-def test_a_single_view_is_itself():
-    (view,) = views_of(1)
-    assert any_view([view], seed=0, epoch=3) is view

@@ -44,15 +44,15 @@ def paths(tmp_path):
     return [draw(tmp_path / f"{i}.png", i) for i in range(7)]
 
 
-def compute(folder, paths, *, encoder=None, transform=TRANSFORM, crop=0, **options):
-    encoder, files = encoder or small_encoder(), PictureFiles(paths, transform, crop)
+def compute(folder, paths, *, encoder=None, transform=TRANSFORM, **options):
+    encoder, files = encoder or small_encoder(), PictureFiles(paths, transform)
     return cached_features(folder, encoder, files, device=CPU, batch_size=2, **options)
 
 
-def encode(paths, encoder=None, transform=TRANSFORM, crop=0):
+def encode(paths, encoder=None, transform=TRANSFORM):
     encoder = (encoder or small_encoder()).eval()
     with torch.no_grad():
-        return encoder(PictureFiles(paths, transform, crop).load(range(len(paths))))
+        return encoder(PictureFiles(paths, transform).load(range(len(paths))))
 
 
 def assert_holds(cache, paths, **what):
@@ -86,14 +86,6 @@ def test_the_cache_holds_half_precision_maps_and_reads_any_of_them(tmp_path, pat
         cache.load([6])
 
 
-def test_a_crop_is_a_part_of_its_picture_and_always_the_same(tmp_path, paths):
-    whole, first, second = (PictureFiles(paths, TRANSFORM, crop) for crop in (0, 1, 2))
-    assert torch.equal(first.load([3, 0]), PictureFiles(paths, TRANSFORM, 1).load([3, 0]))
-    for other in (whole, second):
-        assert not torch.equal(first.load([0]), other.load([0]))
-    assert_holds(compute(tmp_path / "cache", paths, crop=1), paths, crop=1)
-
-
 def test_the_cache_is_computed_once(tmp_path, paths, monkeypatch):
     first = compute(tmp_path / "cache", paths)
     monkeypatch.setattr(features, "load_image", None)  # a second time would fail
@@ -103,8 +95,8 @@ def test_the_cache_is_computed_once(tmp_path, paths, monkeypatch):
 
 
 def test_the_key_changes_with_whatever_the_features_depend_on(tmp_path, paths):
-    def key(encoder=None, transform=TRANSFORM, paths=paths, crop=0):
-        return cache_key(encoder or small_encoder(), PictureFiles(paths, transform, crop))
+    def key(encoder=None, transform=TRANSFORM, paths=paths):
+        return cache_key(encoder or small_encoder(), PictureFiles(paths, transform))
 
     statistics = small_encoder()
     norms(statistics)[0].running_mean += 1e-3
@@ -115,8 +107,6 @@ def test_the_key_changes_with_whatever_the_features_depend_on(tmp_path, paths):
         key(transform=Transform(33)),
         key(transform=replace(TRANSFORM, mean=(0.5, 0.5, 0.5))),
         key(transform=replace(TRANSFORM, std=(0.5, 0.5, 0.5))),
-        key(crop=1),
-        key(crop=2),
         key(paths=paths[:-1]),
         key(paths=paths[::-1]),
         key(paths=[*paths[:-1], draw(tmp_path / "other.png", 6)]),

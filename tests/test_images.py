@@ -4,7 +4,6 @@ import io
 import itertools
 import json
 import os
-import random
 import socket
 import struct
 import time
@@ -21,7 +20,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFile, ImageOps
 from torchvision.transforms import InterpolationMode, functional
 
 from captioner.errors import InputError
-from captioner.images import MAX_BYTES, Transform, load_image, random_crop
+from captioner.images import MAX_BYTES, Transform, load_image
 
 ORIENTATION = 0x0112
 FAITHFUL = {  # how to save without visible loss
@@ -472,31 +471,3 @@ def test_transform_refuses(options, message):
 def test_transform_wants_rgb():
     with pytest.raises(InputError, match="got mode L; use load_image"):
         Transform(8)(Image.new("L", (8, 8)))
-
-
-# ---- crops --------------------------------------------------------------------------------------
-
-
-def test_a_crop_is_cut_from_the_picture_unresized():
-    x, y = np.meshgrid(np.arange(100), np.arange(50))
-    image = Image.fromarray(np.stack([x, y, 0 * x], 2).astype(np.uint8))  # pixels tell their place
-    generator = random.Random(0)
-    corners, sides = set(), []
-    for _ in range(50):
-        crop = np.asarray(random_crop(image, generator))
-        height, width = crop.shape[:2]
-        left, top = crop[0, 0, :2].tolist()
-        assert np.array_equal(crop[..., 0], x[top : top + height, left : left + width])
-        assert np.array_equal(crop[..., 1], y[top : top + height, left : left + width])
-        corners.add((left, top))
-        sides.append((width / 100, height / 50))
-    assert len(corners) > 40
-    assert np.min(sides) >= 0.59 and np.max(sides) <= 1
-    assert np.ptp(sides, axis=0).min() > 0.3 and abs(np.corrcoef(sides, rowvar=False)[0, 1]) < 0.4
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 3), (2, 2)])
-def test_a_crop_is_never_empty(size):
-    generator = random.Random(0)
-    for _ in range(100):
-        assert min(random_crop(Image.new("RGB", size), generator).size) >= 1
