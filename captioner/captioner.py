@@ -13,13 +13,14 @@ from . import heatmaps
 from .batches import Pictures, pad_captions
 from .captioning import CaptioningModel, build_model, compile_steps
 from .checkpoint import Checkpoint
-from .decoding import Hypothesis, score_captions
+from .decoding import score_captions
 from .devices import device_of, pick_device, pick_precision, products_in
 from .encoders import build_encoder
 from .ensemble import Ensemble, check_alike
 from .errors import InputError
 from .evaluation import caption_batches
 from .filters import DecodingOptions
+from .hypotheses import Hypothesis
 from .images import Picture, Transform, load_image
 from .loading import WORKERS
 from .model_options import ModelOptions

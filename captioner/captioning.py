@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .decoding import Memory, State
 from .encoders import Encoder
 from .errors import InputError
+from .hypotheses import Memory, State
 from .model_options import ModelOptions
 from .show_and_tell import ShowAndTell
 from .show_attend_and_tell import ShowAttendAndTell

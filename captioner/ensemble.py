@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from .captioning import CaptioningModel
 from .checkpoint import Checkpoint
-from .decoding import Memory, State
 from .encoders import Encoder
 from .errors import InputError
+from .hypotheses import Memory, State
 from .images import Transform
 
 

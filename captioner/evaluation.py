@@ -13,13 +13,14 @@ from . import distributed, metrics
 from .batches import Pictures
 from .captioning import CaptioningModel
 from .data import Example
-from .decoding import Hypothesis, decode
-from .demo import Shape
+from .decoding import decode
 from .devices import device_of, products_in
 from .ensemble import Ensemble
 from .filters import DecodingOptions
+from .hypotheses import Hypothesis
 from .loading import load_ahead
 from .pointing import Pointing, pointing
+from .shapes import Shape
 from .text import Vocabulary, join_words
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .demo import COLORS, PLURALS, SIDE, SIZES, TEXTURES, Box, Shape
+from .shapes import COLORS, PLURALS, SIDE, SIZES, TEXTURES, Box, Shape
 
 
 @dataclass(frozen=True)

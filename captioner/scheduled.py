@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .batches import Batch
-from .decoding import END, PAD, START, Generator
+from .hypotheses import END, PAD, START, Generator
 
 
 def previous_words(model: Generator, features: Tensor, batch: Batch) -> Tensor:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .batches import Batch
-from .decoding import Memory, State
 from .encoders import Encoder
+from .hypotheses import Memory, State
 from .layers import Dropout, lstm_cell
 from .losses import Loss
 from .model_options import ModelOptions

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from .attention import additive_energies
 from .batches import Batch
-from .decoding import Memory, State
 from .encoders import Encoder
 from .hoisting import Product, hoist
+from .hypotheses import Memory, State
 from .layers import Dropout, lstm_cell
 from .locations import Draws, first_baseline, likeliest
 from .losses import Loss, attention_coverage

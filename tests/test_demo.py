@@ -15,6 +15,7 @@ from captioner import demo
 from captioner.demo import read_shapes, write_demo
 from captioner.errors import InputError
 from captioner.pointing import mentions
+from captioner.shapes import COLORS, KINDS, TEXTURES, draw_background, draw_shape
 
 COUNTS = {"train": 80, "val": 30, "test": 30}
 
@@ -203,7 +204,7 @@ def test_boxes_are_tight_apart_and_inside(root):
             with Image.open(root / split / f"{number:06}.png") as image:
                 assert image.mode == "RGB" and image.size == (128, 128)
                 picture = np.asarray(image).astype(int)
-            empty = np.asarray(demo._background(random.Random(f"0 {split} {number}")))
+            empty = np.asarray(draw_background(random.Random(f"0 {split} {number}")))
             drawn = (picture != empty).any(axis=2)
             for shape in shapes:
                 x0, y0, x1, y1 = shape.box
@@ -219,23 +220,23 @@ def test_boxes_are_tight_apart_and_inside(root):
 
 
 def test_the_drawn_pixels_have_the_color_and_the_texture():
-    paints = np.array([paint for paint, _ in demo.COLORS.values()])
+    paints = np.array([paint for paint, _ in COLORS.values()])
     for number in range(72):
         rng = random.Random(number)
-        kind, color = demo.KINDS[number % 6], list(demo.COLORS)[number // 6 % 6]
-        size, texture = rng.choice(("small", "large")), demo.TEXTURES[rng.randrange(3)]
-        stamp = np.asarray(demo._stamp(rng, kind, color, size, texture)).astype(int)
+        kind, color = KINDS[number % 6], list(COLORS)[number // 6 % 6]
+        size, texture = rng.choice(("small", "large")), TEXTURES[rng.randrange(3)]
+        stamp = np.asarray(draw_shape(rng, kind, color, size, texture)).astype(int)
         pixels = stamp[stamp[..., 3] == 255][:, :3]
-        ink = np.abs(pixels - demo.COLORS[color][1]).max(axis=1) < 60
+        ink = np.abs(pixels - COLORS[color][1]).max(axis=1) < 60
         assert 0.08 < ink.mean() < 0.6 if texture != "solid" else not ink.any()
         nearest = np.abs(pixels[~ink][:, None] - paints).sum(axis=2).argmin(axis=1)
-        assert Counter(nearest.tolist()).most_common(1)[0][0] == list(demo.COLORS).index(color)
+        assert Counter(nearest.tolist()).most_common(1)[0][0] == list(COLORS).index(color)
 
 
 def test_kinds_differ_in_outline():
     masks = []
-    for kind in demo.KINDS:
-        stamp = demo._stamp(random.Random(0), kind, "red", "large", "solid")
+    for kind in KINDS:
+        stamp = draw_shape(random.Random(0), kind, "red", "large", "solid")
         masks.append(np.asarray(stamp.getchannel("A").resize((40, 40))) > 127)
     for a, b in combinations(masks, 2):
         assert (a & b).sum() / (a | b).sum() < 0.85
@@ -263,7 +264,7 @@ def test_coco_reads_the_files(root):
         captions = COCO(root / "annotations" / f"captions_{split}.json")
         instances = COCO(root / "annotations" / f"instances_{split}.json")
         assert captions.getImgIds() == instances.getImgIds()
-        assert {c["name"] for c in instances.loadCats(instances.getCatIds())} == set(demo.KINDS)
+        assert {c["name"] for c in instances.loadCats(instances.getCatIds())} == set(KINDS)
         for image in captions.loadImgs(captions.getImgIds()):
             assert (root / split / image["file_name"]).is_file()
             assert len(captions.getAnnIds(image["id"])) == 5

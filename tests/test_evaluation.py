@@ -23,6 +23,7 @@ from captioner.evaluation import Evaluation
 from captioner.features import PictureFiles
 from captioner.filters import DecodingOptions
 from captioner.pointing import Pointing, pointing
+from captioner.shapes import KINDS, PLURALS, Shape
 from captioner.text import split_words
 
 
@@ -113,8 +114,8 @@ def test_scores_are_of_all_references_with_their_rare_words(captioner, data):
 def test_pointing_is_told_where_the_data_tells_the_shapes(captioner, data, tmp_path_factory):
     examples = data.split("val")
     words = captioner.vocabulary.words
-    noun = demo.KINDS[0]
-    shape = demo.Shape(noun, "red", "small", "solid", (0, 0, 64, 64))
+    noun = KINDS[0]
+    shape = Shape(noun, "red", "small", "solid", (0, 0, 64, 64))
     shapes = {example.id: [shape] for example in examples[:3]}
     result = evaluate_split(captioner, examples, shapes=shapes)
     assert noun not in words and result.pointing == Pointing()
@@ -327,7 +328,7 @@ def test_demo_data_tell_the_pointing(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
     train.main([*tiny.OPTIONS, "--attention", "--min-count", "3"])
-    nouns = {*demo.KINDS, *demo.PLURALS.values()}
+    nouns = {*KINDS, *PLURALS.values()}
 
     def speak_of_shapes(model, features, decoding):
         """The model's own captions, each word but the end a shape."""

@@ -14,16 +14,23 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"captioner.errors"},
     {"captioner.options", "captioner.devices", "captioner.loading", "captioner.pretrained"}
+    | {"captioner.shapes"}
     | {"captioner.attention", "captioner.hoisting", "captioner.layers"},
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
     | {"captioner.demo", "captioner.model_options"},
     {"captioner.encoders", "captioner.filters", "captioner.metrics", "captioner.heatmaps"}
     | {"captioner.checkpoint", "captioner.data", "captioner.pointing"},
-    {"captioner.decoding", "captioner.batches", "captioner.features", "captioner.runs"}
+    {"captioner.hypotheses", "captioner.batches", "captioner.features", "captioner.runs"}
     | {"captioner.optimization"},
-    {"captioner.locations", "captioner.scheduled", "captioner.words", "captioner.cider"}
+    {
+        "captioner.beam",
+        "captioner.locations",
+        "captioner.scheduled",
+        "captioner.words",
+        "captioner.cider",
+    }
     | {"captioner.recipe"},
-    {"captioner.show_and_tell", "captioner.show_attend_and_tell"},
+    {"captioner.decoding", "captioner.show_and_tell", "captioner.show_attend_and_tell"},
     {"captioner.captioning"},
     {"captioner.ensemble"},
     {"captioner.evaluation", "captioner.training", "captioner.self_critical"},

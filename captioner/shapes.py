@@ -1,0 +1,118 @@
+"""The demo's shapes, one by one: what they may look like, and the drawing of them.
+
+Boxes are (x0, y0, x1, y1) in pixels, x right, y down, and x1 and y1 are
+the first column and row outside.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+SIDE = 128  # of a picture, in pixels
+SIZES = {"small": (28, 32), "large": (48, 54)}  # the longer side of the box, in pixels
+TEXTURES = ("solid", "striped", "dotted")
+LIGHT, DARK = (250, 250, 250), (25, 25, 25)
+COLORS = {  # the colour, and the ink of its stripes and dots
+    "red": ((220, 35, 40), LIGHT),
+    "green": ((25, 150, 60), LIGHT),
+    "blue": ((35, 85, 225), LIGHT),
+    "yellow": ((250, 220, 30), DARK),
+    "purple": ((145, 50, 180), LIGHT),
+    "orange": ((250, 130, 15), DARK),
+}
+KINDS = ("circle", "square", "triangle", "star", "cross", "heart")
+PLURALS = {kind: "crosses" if kind == "cross" else kind + "s" for kind in KINDS}
+
+Box = tuple[int, int, int, int]
+Ink = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One drawn shape; `box` is tight around its pixels."""
+
+    kind: str
+    color: str
+    size: str
+    texture: str
+    box: Box
+
+
+def _outline(kind: str) -> list[tuple[float, float]]:
+    """The corners of a shape, y down, about the origin, at any scale."""
+    turn = [2 * math.pi * i / 60 for i in range(60)]
+    if kind == "circle":
+        return [(math.cos(a), math.sin(a)) for a in turn]
+    if kind == "square":
+        return [(-1, -1), (1, -1), (1, 1), (-1, 1)]
+    if kind == "triangle":
+        return [(0, -1), (1, 0.8), (-1, 0.8)]
+    if kind == "star":
+        radii = (1, 0.5) * 5
+        return [(r * math.sin(a), -r * math.cos(a)) for r, a in zip(radii, turn[::6], strict=True)]
+    if kind == "cross":
+        quarter = [(0.38, -1), (0.38, -0.38), (1, -0.38)]
+        turned = [quarter]
+        for _ in range(3):
+            turned.append([(-y, x) for x, y in turned[-1]])
+        return [point for corner in turned for point in corner]
+    # The heart curve: x = 16 sin^3 a, y = 13 cos a - 5 cos 2a - 2 cos 3a - cos 4a.
+    bumps = ((13, 1), (-5, 2), (-2, 3), (-1, 4))
+    return [(16 * math.sin(a) ** 3, -sum(c * math.cos(n * a) for c, n in bumps)) for a in turn]
+
+
+def draw_shape(rng: random.Random, kind: str, color: str, size: str, texture: str) -> Image.Image:
+    """One shape as an RGBA picture with nothing but the shape in it, a little turned."""
+    angle, longest = rng.uniform(-0.2, 0.2), rng.uniform(*SIZES[size])
+    cos, sin = math.cos(angle), math.sin(angle)
+    turned = np.array(_outline(kind)) @ [[cos, sin], [-sin, cos]]
+    low, high = turned.min(axis=0), turned.max(axis=0)
+    middle = math.ceil(longest)  # of a square of twice the picture's resolution
+    corners = middle + (turned - (low + high) / 2) * 2 * longest / max(high - low)
+    points = [tuple(corner) for corner in corners.tolist()]
+
+    paint = tuple(channel + rng.randint(-8, 5) for channel in COLORS[color][0])
+    stamp = Image.new("RGB", (2 * middle, 2 * middle), paint)
+    draw = ImageDraw.Draw(stamp)
+    _pattern(rng, draw, texture, COLORS[color][1], middle, step=12 if size == "small" else 17)
+    draw.line([*points, *points[:2]], fill=paint, width=4, joint="curve")  # a rim of one pixel
+    mask = Image.new("L", stamp.size)
+    ImageDraw.Draw(mask).polygon(points, fill=255)
+    stamp.putalpha(mask)
+    stamp = stamp.reduce(2)
+    return stamp.crop(stamp.getchannel("A").getbbox())
+
+
+def _pattern(
+    rng: random.Random, draw: ImageDraw.ImageDraw, texture: str, ink: Ink, middle: int, step: int
+) -> None:
+    """Stripes from corner to corner, or dots in a honeycomb with one in the very middle."""
+    reach = range(-2 * middle // step, 2 * middle // step + 1)
+    if texture == "striped":
+        far, slope = 2 * middle, rng.choice((-1, 1))
+        for i in reach:  # math.sqrt(2): the stripes are a step apart at right angles to them
+            x = middle + i * step * math.sqrt(2)
+            ends = (x - far, middle - slope * far, x + far, middle + slope * far)
+            draw.line(ends, fill=ink, width=step // 2)
+    elif texture == "dotted":
+        for i, j in product(reach, reach):
+            px, py = middle + (i + j % 2 / 2) * step, middle + 0.87 * j * step
+            r = 0.27 * step
+            draw.ellipse((px - r, py - r, px + r, py + r), fill=ink)
+
+
+def draw_background(rng: random.Random) -> Image.Image:
+    """A flat tone, a gradient or soft noise; light, middling or dark, and nearly grey."""
+    tone = rng.choice(((205, 235), (120, 160), (25, 60)))
+    level, tint = rng.uniform(*tone), [rng.uniform(-7, 7) for _ in range(3)]
+    nodes, swing = rng.choice(((2, 0), (2, 20), (9, 16)))
+    coarse = Image.new("RGB", (nodes, nodes))
+    for x, y in product(range(nodes), range(nodes)):
+        shade = level + rng.uniform(-swing, swing)
+        coarse.putpixel((x, y), tuple(round(min(max(shade + t, 0), 255)) for t in tint))
+    inside = (0.5, 0.5, nodes - 0.5, nodes - 0.5)
+    return coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=inside)
