@@ -262,6 +262,7 @@ def draw_heatmaps(job: Job, result: Evaluation) -> Path:
             words,
             hypothesis.attention[: len(words)],
             title=result.texts[example.id],
+            offset=job.model.encoder.offset,
         )
     return folder
 

@@ -35,7 +35,8 @@ class Caption:
     words: T of them. log_probs: one per word, in nats, then the end token's, which is missing
     where max_length cut the caption. score: their sum. attention (T, h, w): for each word where
     the model looked, rows from the top, each map summing to 1; None for a model without.
-    alternatives: the rest of the n-best list, best first. picture: what was captioned.
+    alternatives: the rest of the n-best list, best first. picture: what was captioned. offset: how
+    far the middle of what a cell of the maps sees lies from its own, in cells; see `Encoder`.
     """
 
     text: str
@@ -45,6 +46,7 @@ class Caption:
     attention: np.ndarray | None = field(repr=False)
     alternatives: "tuple[Caption, ...]" = field(repr=False)
     picture: Picture = field(repr=False)
+    offset: float = field(default=0.0, repr=False)
 
     def save_heatmap(self, path: str | Path) -> None:
         """Write one figure: the picture, then for every word the picture with its map over it.
@@ -54,7 +56,12 @@ class Caption:
         if self.attention is None:
             raise InputError("this model has no attention; train with --attention for heatmaps")
         heatmaps.save_heatmap(
-            path, load_image(self.picture), self.words, self.attention, title=self.text
+            path,
+            load_image(self.picture),
+            self.words,
+            self.attention,
+            title=self.text,
+            offset=self.offset,
         )
 
 
@@ -233,7 +240,14 @@ class Captioner:
         words = tuple(self.vocabulary.decode(best.tokens))
         attention = None if best.attention is None else best.attention[: len(words)]
         return Caption(
-            join_words(words), words, best.score, best.log_probs, attention, alternatives, picture
+            join_words(words),
+            words,
+            best.score,
+            best.log_probs,
+            attention,
+            alternatives,
+            picture,
+            self.model.encoder.offset,
         )
 
 

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torchvision
@@ -88,7 +89,10 @@ class Encoder(nn.Module):
     Where that is no whole number the network's padding decides; one that pads little (alexnet,
     inception_v3) has a cell or two less.
 
-    channels: D. stride: pixels per cell. stages: the parts of the network by resolution; stage s
+    channels: D. stride: pixels per cell. offset: how far the middle of what a cell sees lies from
+    the middle of its square of pixels, in cells, to the right and down: 0 where the network halves
+    by pooling, about -0.5 where it does by convolutions whose padding is the same on both sides, as
+    ResNets do. stages: the parts of the network by resolution; stage s
     works at one cell per 2^(s+1) pixels, so that stage 4 is the last of a stride-32 network.
     Stages below `trained_from` are frozen: no gradients, and batch norm keeps its statistics even
     inside train(). `trained_from` None freezes all. Where the network came with weights of its
@@ -110,6 +114,7 @@ class Encoder(nn.Module):
         self.trained_from = trained_from
         self.pretrained = pretrained
         self.stages, self.channels, self.stride = _measure(name, layers)
+        self.offset = _offset(layers, self.stride)
         if trained_from is not None and not 0 <= trained_from <= max(self.stages):
             raise InputError(
                 f"--fine-tune-encoder must be a stage of {name}, from 0 to {max(self.stages)}, "
@@ -202,6 +207,32 @@ def _measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int]:
             halvings = (side // probe.shape[-1]).bit_length() - 1
             stages.append(max(0, halvings - 1))
     return stages, probe.shape[1], 2**halvings
+
+
+def _offset(layers: nn.Sequential, stride: int) -> float:
+    """Encoder.offset, from the layers that halve; the others are taken to pad evenly.
+
+    Output i of a layer with stride 2 sees the inputs about 2i + (kernel - 1) / 2 - padding. A grid
+    that ends before the picture does, as alexnet's, is stretched over it: 0 is as good as any.
+    """
+    side, middles = 192, {}
+
+    def note(layer: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        size, pad, step = (
+            value if isinstance(value, int) else value[0]
+            for value in (layer.kernel_size, layer.padding, layer.stride)
+        )
+        pixels = side / inputs[0].shape[-1]  # of one input
+        if step > 1:
+            middles[round(pixels)] = pixels * ((size - 1) / 2 - pad)
+
+    kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+    hooks = [m.register_forward_hook(note) for m in layers.modules() if isinstance(m, kinds)]
+    with torch.no_grad():
+        cells = layers(torch.zeros(1, 3, side, side)).shape[-1]
+    for hook in hooks:
+        hook.remove()
+    return (sum(middles.values()) - (stride - 1) / 2) / stride if cells * stride == side else 0.0
 
 
 def build_encoder(

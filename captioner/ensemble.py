@@ -6,6 +6,7 @@ R rows, V vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,11 @@ class Encoders(nn.ModuleList):
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat([encoder(images) for encoder in self], dim=1)
+
+    @property
+    def offset(self) -> float:
+        """The mean of theirs."""
+        return sum(cast(Encoder, encoder).offset for encoder in self) / len(self)
 
 
 class Ensemble(nn.Module):

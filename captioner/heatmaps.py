@@ -35,22 +35,28 @@ _PANEL = 200  # pixels on a side of a square picture's panel; others have the sa
 _GAP, _WORD, _MARGIN, _BAR, _BAR_TEXT = 14, 32, 14, 14, 120  # pixels
 
 
-def upsample(attention: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def upsample(attention: np.ndarray, size: tuple[int, int], offset: float = 0.0) -> np.ndarray:
     """Maps `(..., h, w)` enlarged smoothly to `(..., H, W)` for `size=(H, W)`.
 
-    Cell (i, j) covers the pixels [i*H/h, (i+1)*H/h) x [j*W/w, (j+1)*W/w) and its value stands at
-    their centre. In between runs a monotone cubic (Steffen 1990), so that nothing exceeds or
-    undercuts the cells around it: no map turns negative and the strongest cell stays strongest.
+    Cell (i, j) covers the pixels [i*H/h, (i+1)*H/h) x [j*W/w, (j+1)*W/w). Its value stands at
+    their centre, or `offset` cells (-0.5 to 0.5) below and to the right of it. In between runs a
+    monotone cubic (Steffen 1990), so that nothing exceeds or undercuts the cells around it: no map
+    turns negative and the strongest cell stays strongest.
     """
     attention = np.asarray(attention, dtype=np.result_type(attention, np.float32))
-    tall = _interpolate(attention.swapaxes(-1, -2), size[0])  # (..., w, H)
-    return _interpolate(tall.swapaxes(-1, -2), size[1])
+    if not -0.5 <= offset <= 0.5:
+        raise InputError(f"offset must be from -0.5 to 0.5 cells, got {offset}")
+    tall = _interpolate(attention.swapaxes(-1, -2), size[0], offset)  # (..., w, H)
+    return _interpolate(tall.swapaxes(-1, -2), size[1], offset)
 
 
-def overlay(image: Image.Image, attention: np.ndarray, *, vmax: float | None = None) -> Image.Image:
+def overlay(
+    image: Image.Image, attention: np.ndarray, *, vmax: float | None = None, offset: float = 0.0
+) -> Image.Image:
     """The picture in dimmed grey, coloured where the attention `(h, w)` lies; RGB, as large.
 
     Colour and opacity grow with the map from 0 to `vmax`, the map's own maximum where None.
+    offset: where a cell's value stands, as in `upsample`; `Encoder.offset` is the right one.
     Raises InputError for maps of another shape, with negative or infinite values.
     """
     attention = _checked(attention, 2)
@@ -58,7 +64,7 @@ def overlay(image: Image.Image, attention: np.ndarray, *, vmax: float | None = N
         vmax = float(attention.max())
     elif not vmax > 0:
         raise InputError(f"vmax must be above 0, got {vmax}")
-    return _blend(image.convert("RGB"), attention, vmax)
+    return _blend(image.convert("RGB"), attention, vmax, offset)
 
 
 def save_heatmap(
@@ -68,10 +74,12 @@ def save_heatmap(
     attention: np.ndarray,
     *,
     title: str | None = None,
+    offset: float = 0.0,
 ) -> None:
     """Writes one figure: the picture, then for each word where the attention `(T, h, w)` lay.
 
-    All panels share one colour scale, from 0 to the strongest cell of the sentence. The ending of
+    All panels share one colour scale, from 0 to the strongest cell of the sentence. offset: where
+    a cell's value stands, as in `upsample`; `Encoder.offset` is the right one. The ending of
     `path` sets the format (png, jpg, webp, tiff, pdf, svg); missing folders are made, and the file
     appears whole or not at all. Raises InputError for an unknown ending, for maps that do not fit
     the words, and where the file cannot be written.
@@ -84,7 +92,7 @@ def save_heatmap(
     if len(words) != len(attention) or not words:
         raise InputError(f"{len(words)} words but {len(attention)} attention maps; give one each")
     drawn = io.BytesIO()
-    figure = _figure(image.convert("RGB"), words, attention, title)
+    figure = _figure(image.convert("RGB"), words, attention, title, offset)
     figure.savefig(drawn, format=ending, dpi=_DPI, facecolor="white")
     scratch = path.with_name(f".heatmap-{uuid.uuid4().hex}.tmp")
     try:
@@ -108,7 +116,7 @@ def _checked(attention: np.ndarray, ndim: int) -> np.ndarray:
     return attention
 
 
-def _interpolate(values: np.ndarray, length: int) -> np.ndarray:
+def _interpolate(values: np.ndarray, length: int, offset: float) -> np.ndarray:
     """The last axis resampled to `length` by Steffen's cubic, cells and pixels by their centres."""
     cells = values.shape[-1]
     values = np.concatenate([values[..., :1], values, values[..., -1:]], axis=-1)  # flat outside
@@ -119,7 +127,7 @@ def _interpolate(values: np.ndarray, length: int) -> np.ndarray:
     flat = np.zeros_like(values[..., :1])
     slopes = np.concatenate([flat, slopes, flat], axis=-1)
 
-    position = (np.arange(length) + 0.5) * cells / length + 0.5  # in padded cells
+    position = (np.arange(length) + 0.5) * cells / length + 0.5 - offset  # in padded cells
     left = np.floor(position).astype(int)
     t = (position - left).astype(values.dtype)
     p, q, p_slope, q_slope = (a[..., left + k] for a in (values, slopes) for k in (0, 1))
@@ -131,10 +139,10 @@ def _interpolate(values: np.ndarray, length: int) -> np.ndarray:
     )
 
 
-def _blend(image: Image.Image, attention: np.ndarray, vmax: float) -> Image.Image:
+def _blend(image: Image.Image, attention: np.ndarray, vmax: float, offset: float) -> Image.Image:
     from matplotlib import colormaps
 
-    strength = upsample(attention, (image.height, image.width)) / (vmax or 1)  # (H, W)
+    strength = upsample(attention, (image.height, image.width), offset) / (vmax or 1)  # (H, W)
     strength = strength.clip(0, 1)[..., None] ** GAMMA
     grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255  # (H, W, 1)
     palette = colormaps[COLORMAP](np.arange(256))[:, :3].astype(np.float32)
@@ -146,7 +154,11 @@ def _blend(image: Image.Image, attention: np.ndarray, vmax: float) -> Image.Imag
 
 
 def _figure(
-    image: Image.Image, words: Sequence[str], attention: np.ndarray, title: str | None
+    image: Image.Image,
+    words: Sequence[str],
+    attention: np.ndarray,
+    title: str | None,
+    offset: float,
 ) -> "Figure":
     from matplotlib.figure import Figure
 
@@ -171,7 +183,7 @@ def _figure(
     vmax = float(attention.max())
     panels = [small]
     for each in attention:  # six bits a colour show as well as eight and halve the file
-        panels.append(_blend(small, each, vmax).point(lambda value: value & 0xFC))
+        panels.append(_blend(small, each, vmax, offset).point(lambda value: value & 0xFC))
     for index, (word, shown) in enumerate(zip(["", *words], panels, strict=True)):
         row, column = divmod(index, columns)
         x = _MARGIN + column * (panel[0] + _GAP)

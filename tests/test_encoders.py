@@ -457,3 +457,31 @@ def test_the_folded_copy_follows_an_optimizer_whose_writes_torch_does_not_count(
         optimizer.step()
     with torch.no_grad():
         torch.testing.assert_close(encoder.eval()(picture), encoder.layers(picture))
+
+
+def middle_of_what_a_cell_sees(encoder, side=512):
+    """Of the middle cell, in pixels: where its gradient lies with all weights alike."""
+    with torch.no_grad():
+        for module in encoder.layers.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.fill_(1 / module.weight[0].numel())
+    images = torch.full((1, 3, side, side), 0.01, requires_grad=True)
+    features = encoder.eval().layers(images)
+    middle = features.shape[-1] // 2
+    (gradient,) = torch.autograd.grad(features[0, :, middle, middle].sum(), images)
+    columns = gradient.sum((0, 1, 2))
+    return (columns * torch.arange(side)).sum() / columns.sum(), middle
+
+
+@pytest.mark.parametrize("build", ["tiny", "mobilenet_v3_small", "efficientnet_b0"])
+def test_the_offset_is_where_the_gradient_lies(build, tiny_encoder):
+    encoder = tiny_encoder(0) if build == "tiny" else build_encoder(build, fine_tune_from=0)
+    seen, cell = middle_of_what_a_cell_sees(encoder)
+    square = cell * encoder.stride + (encoder.stride - 1) / 2
+    assert encoder.offset == pytest.approx((seen.item() - square) / encoder.stride, abs=0.02)
+    assert -0.5 < encoder.offset < -0.4
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "vgg11", "convnext_tiny", "alexnet"])
+def test_networks_that_halve_by_pooling_or_patches_look_at_their_own_squares(name):
+    assert build_encoder(name).offset == 0

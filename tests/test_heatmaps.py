@@ -52,6 +52,17 @@ def test_cell_centres_keep_their_values():
     np.testing.assert_allclose(upsample(attention, (5, 8)), attention, rtol=1e-6)
 
 
+def test_an_offset_moves_the_centres_by_so_many_cells():
+    attention = maps(3, 5, 8)
+    there = upsample(attention, (5 * 20, 8 * 10))
+    moved = upsample(attention, (5 * 20, 8 * 10), -0.5)  # up 10 pixels, left 5
+    np.testing.assert_allclose(moved[:, :90, :75], there[:, 10:, 5:], atol=1e-6)
+    back = upsample(attention, (5 * 20, 8 * 10), 0.5)
+    np.testing.assert_allclose(back[:, 10:, 5:], there[:, :90, :75], atol=1e-6)
+    with pytest.raises(InputError, match=r"offset must be from -0.5 to 0.5 cells, got 0.6"):
+        upsample(attention, (10, 10), 0.6)
+
+
 def test_a_slope_stays_straight_between_the_centres():
     ramp = np.add.outer(np.arange(6.0), 2 * np.arange(8.0))
     rows, columns = np.arange(60) / 10 - 0.45, np.arange(80) / 10 - 0.45
