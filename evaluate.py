@@ -1,84 +1,61 @@
-"""Caption a split with a trained model and score the captions: python evaluate.py --help."""
+"""Caption a split and score the captions, or score those of a file: python evaluate.py --help."""
 
-import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from captioner import checkpoint, demo, metrics
+from captioner import bootstrap, checkpoint, demo, metrics
 from captioner.batches import Pictures
+from captioner.caption_files import match, read_caption_file, read_others, read_predictions
 from captioner.captioner import Captioner
-from captioner.data import READERS, split_name
-from captioner.devices import PRECISIONS
+from captioner.data import split_name
 from captioner.errors import InputError, run_command
-from captioner.evaluation import Evaluation, evaluate
+from captioner.evaluation import Evaluation, evaluate, judge
+from captioner.evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions, parse
 from captioner.features import PictureFiles
 from captioner.filters import DecodingOptions
-from captioner.loading import WORKERS
-from captioner.options import add_options, check_at_least, from_arguments, option
-from captioner.runs import CHECKPOINTS, fingerprint, load_data, write_whole
+from captioner.runs import data_source, evaluation_folder, fingerprint, load_data, write_whole
 
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """What to caption, with which model, and where the answers go."""
-
-    checkpoint: tuple[Path, ...] = option(
-        None, "run or checkpoint directory (required); several caption together"
-    )
-    split: str = option("val", "train, val (or dev) or test")
-    data: Path | None = option(None, "data folder; the one of the first checkpoint unless given")
-    format: str | None = option(None, "force the layout of the folder", choices=tuple(READERS))
-    output: Path | None = option(None, "folder for captions.json and scores.json")
-    batch_size: int = option(64, "pictures captioned at once")
-    workers: int = option(WORKERS, "threads that load ahead")
-    cache: Path = option(CHECKPOINTS / ".cache", "folder of the demo pictures")
-    device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
-    precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
-    compile: bool = option(False, "fuse the steps of decoding with torch.compile")
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 1, "batch_size")
-        check_at_least(self, 0, "workers")
-
-
-def parse(argv: Sequence[str] | None) -> tuple[EvaluationOptions, DecodingOptions]:
-    parser = argparse.ArgumentParser(
-        description="Caption a split and score the captions.",
-        epilog="Without --output the files go to evaluation-SPLIT in the folder of the run; "
-        "several checkpoints need --output.",
-    )
-    add_options(parser, EvaluationOptions, "evaluation")
-    add_options(parser, DecodingOptions, "decoding")
-    arguments = parser.parse_args(argv)
-    if arguments.checkpoint is None:
-        parser.error("--checkpoint is required, for example checkpoints/demo-attention")
-    options = from_arguments(EvaluationOptions, arguments)
-    return options, from_arguments(DecodingOptions, arguments)
+References = Mapping[int | str, Sequence[str]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the scores and write them; raises InputError for users' mistakes."""
-    options, decoding = parse(argv)
+    options, scoring, decoding = parse(argv)
+    wanted = scoring.wanted  # METEOR without Java fails here, before any work
+    if scoring.predictions is None:
+        evaluate_checkpoint(options, scoring, decoding, wanted)
+    else:
+        evaluate_file(options, scoring, wanted)
+
+
+def evaluate_checkpoint(
+    options: EvaluationOptions,
+    scoring: ScoringOptions,
+    decoding: DecodingOptions,
+    wanted: Sequence[str] | None,
+) -> None:
+    """Caption a split by one checkpoint or several together, and score that."""
     split = split_name(options.split)
     if decoding.num_captions != 1:
         raise InputError("evaluation scores one caption a picture; leave --num-captions at 1")
     if len(options.checkpoint) > 1 and options.output is None:
         raise InputError("several checkpoints share no folder; name one for the files by --output")
     read = [checkpoint.load(path) for path in options.checkpoint]
-    data = load_data(*data_source(options, read[0].config), options.cache)
-    if options.data is None and fingerprint(data) != read[0].config["data"]["fingerprint"]:
+    source = data_source(read[0].config, options.data, options.format)
+    data = load_data(*source, options.cache)
+    learned_from = fingerprint(data) == read[0].config["data"]["fingerprint"]
+    if options.data is None and not learned_from:
         print("note: pictures, splits or captions have changed since the model was trained")
     examples = data.split(split)
+    references = {example.id: example.captions for example in examples}
+    others = others_of(scoring, references)
     captioner = Captioner.from_checkpoints(read, options.device, options.precision, options.compile)
-    folder = options.output or default_output(read[0].path, split)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    except OSError as error:
-        raise InputError(f"--output {folder} cannot be made a folder: {error.strerror}") from error
+    folder = make_folder(options.output or evaluation_folder(read[0].path, split))
     files = PictureFiles([example.path for example in examples], captioner.transform)
+    training = (text for e in data.examples if e.split == "train" for text in e.captions)
     result = evaluate(
         captioner.model,
         captioner.vocabulary,
@@ -89,43 +66,86 @@ def main(argv: Sequence[str] | None = None) -> None:
         workers=options.workers,
         precision=options.precision,
         shapes=demo.read_shapes(data.root, split),
+        wanted=wanted,
+        training=training if learned_from else None,
     )
     models = " + ".join(str(each.path) for each in read)
     print(f"{models} on {data.name}, {split} split, {len(examples)} pictures")
-    print(result.describe(metrics.signature([example.captions for example in examples])))
-    write_results(folder, result)
-
-
-def default_output(checkpoint: Path, split: str) -> Path:
-    """evaluation-SPLIT in the folder of the run that the checkpoint is of."""
-    place = checkpoint.resolve()
-    run = place.parent if place.name in ("best", "last", ".best.old", ".last.old") else place
-    return run / f"evaluation-{split}"
-
-
-def data_source(
-    options: EvaluationOptions, config: dict[str, Any]
-) -> tuple[Path | None, str | None]:
-    """Where the data is: as asked, or where the checkpoint was trained (None: the demo)."""
-    if options.data is not None:
-        return options.data, options.format
-    if options.format is not None:
-        raise InputError("--format needs --data")
-    trained_on = config["data"]
-    if trained_on["path"] is None:
-        return None, None
-    if not Path(trained_on["path"]).is_dir():
-        raise InputError(f"{trained_on['path']}, where the model was trained, is gone; use --data")
-    return Path(trained_on["path"]), trained_on["format"]
-
-
-def write_results(folder: Path, result: Evaluation) -> None:
-    """captions.json (COCO results) and scores.json (scores and statistics by name)."""
+    scores = report(result, references, others, scoring)
     captions = [{"image_id": key, "caption": text} for key, text in result.texts.items()]
-    for name, content in (("captions.json", captions), ("scores.json", result.numbers)):
-        text = json.dumps(content, indent=1, ensure_ascii=False)
-        write_whole(folder / name, text + "\n")
+    write(folder, {"captions.json": captions, "scores.json": scores})
     print(f"captions and scores: {folder}")
+
+
+def evaluate_file(
+    options: EvaluationOptions, scoring: ScoringOptions, wanted: Sequence[str] | None
+) -> None:
+    """Score captions that somebody made, from one file against another."""
+    assert scoring.predictions is not None and scoring.references is not None
+    captions, references, note = match(
+        read_predictions(scoring.predictions),
+        read_caption_file(scoring.references),
+        scoring.allow_missing,
+    )
+    others = others_of(scoring, references)
+    training: Iterable[str] | None = None
+    if scoring.training_captions is not None:
+        several = read_caption_file(scoring.training_captions).values()
+        training = (text for each in several for text in each)
+    folder = options.output and make_folder(options.output)
+    result = judge(captions, references, wanted, training)
+    print(f"{scoring.predictions} against {scoring.references}, {len(captions)} pictures")
+    if note:
+        print(note)
+    scores = report(result, references, others, scoring)
+    if folder:
+        write(folder, {"scores.json": scores})
+        print(f"scores: {folder}")
+
+
+def others_of(scoring: ScoringOptions, references: References) -> dict[int | str, str] | None:
+    """The captions to compare with, of the same pictures, where some are named."""
+    if scoring.compare is None:
+        return None
+    return read_others(scoring.compare, references, scoring.allow_missing)
+
+
+def report(
+    result: Evaluation,
+    references: References,
+    others: dict[int | str, str] | None,
+    scoring: ScoringOptions,
+) -> dict[str, Any]:
+    """Print what the captions got; returns what scores.json holds."""
+    print(result.describe(references.values()))
+    content: dict[str, Any] = result.numbers
+    if scoring.bootstrap:
+        found = bootstrap.intervals(result.scores, scoring.bootstrap)
+        print(f"95 % intervals by {scoring.bootstrap} samples of the pictures:")
+        print("\n".join(f"  {name} {each:.2f}" for name, each in found.items()))
+        content["intervals"] = {name: asdict(each) for name, each in found.items()}
+    if others is not None:
+        samples = scoring.bootstrap or SAMPLES
+        theirs = metrics.measure(others, references, tuple(result.scores.tallies))
+        found = bootstrap.differences(result.scores, theirs, samples)
+        print(f"more than {scoring.compare}, 95 % intervals by {samples} paired samples:")
+        print("\n".join(f"  {name} {each:+.2f}" for name, each in found.items()))
+        content["differences"] = {name: asdict(each) for name, each in found.items()}
+    return {**content, "pictures": result.rows}
+
+
+def make_folder(folder: Path) -> Path:
+    """Before the work, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {folder} cannot be made a folder: {error.strerror}") from error
+    return folder
+
+
+def write(folder: Path, files: dict[str, Any]) -> None:
+    for name, content in files.items():
+        write_whole(folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

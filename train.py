@@ -80,6 +80,7 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
     """Read the data, build vocabulary, encoder and model, and compute features if it is frozen."""
     name = options["run"].run
     named = None if name is None else run_folder(name)
+    metrics.chosen(watched_metrics(options["training"].watch))  # before any work
     data = load_data(options["data"].data, options["data"].format, options["data"].cache)
     training, held_out = data.split("train"), data.split("val")
     transform = Transform(options["encoder"].image_size)
@@ -230,7 +231,13 @@ def evaluate_held_out(job: Job) -> Evaluation:
         DecodingOptions(beam_size=job.options["training"].beam_size),
         workers=job.options["data"].workers,
         shapes=demo.read_shapes(job.data.root, "val"),
+        wanted=watched_metrics(job.options["training"].watch),
     )
+
+
+def watched_metrics(watch: str) -> tuple[str, ...]:
+    """What every epoch is scored by: METEOR, whose Java takes its time, only if it is watched."""
+    return (*metrics.WITHOUT_JAVA, *(["meteor"] if watch == "meteor" else []))
 
 
 def finish(job: Job, progress: Progress) -> None:
@@ -241,7 +248,7 @@ def finish(job: Job, progress: Progress) -> None:
         return
     beam_size = job.options["training"].beam_size
     say(f"best epoch: {progress.best_epoch}; val split, beam size {beam_size}")
-    say(result.describe(metrics.signature([example.captions for example in job.held_out])))
+    say(result.describe([example.captions for example in job.held_out]))
     if job.options["model"].attention:
         folder = draw_heatmaps(job, result)
         say(f"heatmaps: {folder}")

@@ -3,14 +3,16 @@
 Decodes freely, each picture once, never teacher-forced.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from . import distributed, metrics
 from .batches import Pictures
+from .caption_statistics import Statistics, statistics
 from .captioning import CaptioningModel
 from .data import Example
 from .decoding import decode
@@ -28,26 +30,41 @@ from .text import Vocabulary, join_words
 class Evaluation:
     """What a split got: per picture id the best hypothesis and its text, and the scores.
 
-    scores: by name, all of `metrics.SCORES`. pointing: how often the map's maximum for a shape
-    word lies in that shape's box, where the data tells the boxes (the demo's do) and the model
-    attends; else None.
+    hypotheses: empty where the captions came from a file. pointing: how often the map's maximum
+    for a shape word lies in that shape's box, where the data tells the boxes (the demo's do) and
+    the model attends; else None.
     """
 
     hypotheses: dict[int | str, Hypothesis]
     texts: dict[int | str, str]
-    scores: dict[str, float]
-    statistics: metrics.Statistics
-    pointing: Pointing | None
+    scores: metrics.Scores
+    statistics: Statistics
+    pointing: Pointing | None = None
 
     @property
     def numbers(self) -> dict[str, float]:
         """Scores and statistics by name, as files hold them."""
-        return {**self.scores, **asdict(self.statistics)}
+        return {**self.scores.corpus, **self.statistics.numbers}
 
-    def describe(self, signature: str) -> str:
-        """Scores, statistics, how all was computed and, where there is one, pointing accuracy."""
-        scores = "  ".join(f"{name} {value:.2f}" for name, value in self.scores.items())
-        lines = [scores, str(self.statistics), signature]
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Each picture's id and scores by name, as files hold them."""
+        each = self.scores.pictures
+        return [
+            {"image_id": id, **{name: round(values[i], 4) for name, values in each.items()}}
+            for i, id in enumerate(self.scores.ids)
+        ]
+
+    def describe(self, references: Iterable[Sized]) -> str:
+        """Scores, statistics, how all was computed and, where there is one, pointing accuracy.
+
+        references: those of each picture, which the signature tells the number of.
+        """
+        corpus = self.scores.corpus
+        scores = "  ".join(f"{name} {value:.2f}" for name, value in corpus.items())
+        lines = [scores, str(self.statistics), metrics.signature(references, corpus)]
+        if self.scores.note:
+            lines.append(self.scores.note)
         if self.pointing and self.pointing.count:
             lines.append(
                 f"pointing accuracy {self.pointing.accuracy:.1f} % of {self.pointing.count} "
@@ -67,10 +84,13 @@ def evaluate(
     workers: int = 0,
     precision: str = "float32",
     shapes: Mapping[int | str, Sequence[Shape]] | None = None,
+    wanted: Sequence[str] | None = metrics.WITHOUT_JAVA,
+    training: Iterable[str] | None = None,
 ) -> Evaluation:
     """Caption every example and score against all its captions.
 
-    pictures: where index i is examples[i]. shapes: what the demo drew, by picture id.
+    pictures: where index i is examples[i]. shapes: what the demo drew, by picture id. wanted: the
+    metrics, as `metrics.measure` takes them. training: the captions that the model learned from.
     Under torchrun each process captions its share, without padding, and all get the whole.
     """
     mine = range(len(examples))[distributed.rank() :: distributed.world_size()]
@@ -93,11 +113,22 @@ def evaluate(
     hypotheses = {example.id: whole[example.id] for example in examples}
     texts = {key: join_words(vocabulary.decode(h.tokens)) for key, h in hypotheses.items()}
     references = {example.id: example.captions for example in examples}
-    scores, statistics = metrics.score(texts, references), metrics.statistics(texts, references)
     pointed = None
     if shapes and model.attends:
         pointed = _pointing(hypotheses, vocabulary, shapes)
-    return Evaluation(hypotheses, texts, scores, statistics, pointed)
+    judged = judge(texts, references, wanted, training)
+    return replace(judged, hypotheses=hypotheses, pointing=pointed)
+
+
+def judge(
+    texts: dict[int | str, str],
+    references: Mapping[int | str, Sequence[str]],
+    wanted: Sequence[str] | None = None,
+    training: Iterable[str] | None = None,
+) -> Evaluation:
+    """Score captions wherever they came from; `wanted` and `training` as in `evaluate`."""
+    scores = metrics.measure(texts, references, wanted)
+    return Evaluation({}, texts, scores, statistics(texts, references, training))
 
 
 def caption_batches(

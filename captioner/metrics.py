@@ -1,59 +1,55 @@
-"""Scores of captions against references, with their signature, and what the captions are like.
+"""Scores of captions against references, with their signature.
 
-Nothing here runs a model.
+Nothing here runs a model; how each metric counts is tallies.py's.
 """
 
-import sys
-from collections.abc import Hashable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import lru_cache
 from importlib.metadata import version
 from typing import TypeVar
 
 from .errors import InputError
+from .meteor import find_java
+from .tallies import Tally, Words, tally_bleu, tally_cider, tally_meteor, tally_rouge_l
 from .text import split_words
 
 Id = TypeVar("Id", bound=Hashable)
-Words = Sequence[str]
 
+METRICS: dict[str, Callable[..., Tally]] = {
+    "bleu": tally_bleu,
+    "meteor": tally_meteor,
+    "rouge-l": tally_rouge_l,
+    "cider": tally_cider,
+}
+WITHOUT_JAVA = ("bleu", "rouge-l", "cider")
 # All scores, of each of which more is better.
-SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
-
-# Determiners, prepositions, conjunctions with relatives, auxiliaries: words after which more must
-# come. What may well end a sentence (by, her, off, outside, that, up) is not here. Of Flickr8k's
-# references 0.7 % end in one of these, most of them in "on" ("others look on").
-FUNCTION_WORDS = tuple(
-    "a an the every my your his its our their whose "
-    "of with in on to at from for into onto upon against among between toward towards during "
-    "beside under over near along across through "
-    "and or but nor as if than because while when where which who "
-    "is are was were be been has have had will would could should".split()
-)
+SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
 
 def bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> dict[str, float]:
     """Corpus BLEU-1 to BLEU-4 of lists of words, 0-100, keyed "BLEU-1" to "BLEU-4".
 
-    Papineni et al. 2002 as nltk computes it, unsmoothed: counts are summed over the corpus before
-    they are divided, and brevity is judged by the reference closest in length (the shorter of two
-    as close). An order without a match is 0. An n-gram order longer than a hypothesis counts as
-    one miss, so captions of fewer than four words score a trifle lower than in coco-caption.
+    Papineni et al. 2002 as coco-caption has it: counts are summed over the corpus before they are
+    divided, and brevity is judged by the reference closest in length (the shorter of two as
+    close). An order without a match counts as 1e-15 of one, so that such a score is 0.02 at most,
+    or 3.2 where no caption has n words.
 
     hypotheses: one list of words per picture; it may be empty.
     references: for each picture, at least one list of words.
     """
     _check(hypotheses, references)
-    from nltk.translate.bleu_score import corpus_bleu
-
-    weights = [(1.0,), (1 / 2,) * 2, (1 / 3,) * 3, (1 / 4,) * 4]
-    scores = corpus_bleu(references, hypotheses, weights, smoothing_function=_no_smoothing)
-    # A precision of "almost zero" leaves at most 1e-77 of a score; that stands for zero.
-    return {f"BLEU-{n}": 100.0 * s if s > 1e-70 else 0.0 for n, s in enumerate(scores, start=1)}
+    return _named(tally_bleu(hypotheses, references))
 
 
-def _no_smoothing(precisions: list[Fraction], **_: object) -> list[Fraction | float]:
-    """What nltk does without smoothing, less its warning: it needs the logarithm of each."""
-    return [precision or sys.float_info.min for precision in precisions]
+def meteor(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
+    """METEOR 1.5 of lists of words, 0-100, as coco-caption has it; the one score that needs Java.
+
+    Denkowski and Lavie 2014, for English. Counts are summed over the corpus as BLEU's are. Raises
+    InputError where there is no Java, or it fails.
+    """
+    _check(hypotheses, references)
+    return _named(tally_meteor(hypotheses, references))["METEOR"]
 
 
 def rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
@@ -63,10 +59,7 @@ def rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) 
     Precision and recall are each the best that a reference of the picture gives.
     """
     _check(hypotheses, references)
-    from pycocoevalcap.rouge.rouge import Rouge
-
-    mean, _ = Rouge().compute_score(*_as_coco(hypotheses, references))
-    return 100.0 * float(mean)
+    return _named(tally_rouge_l(hypotheses, references))["ROUGE-L"]
 
 
 def cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
@@ -77,70 +70,81 @@ def cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) ->
     same pictures only, and goes up to 1000; good captions of COCO get about 100.
     """
     _check(hypotheses, references)
-    from pycocoevalcap.cider.cider import Cider
-
-    if not any(words for several in references for words in several):
-        return 0.0  # the scorer cannot do without a single word
-    mean, _ = Cider().compute_score(*_as_coco(hypotheses, references))
-    return 100.0 * float(mean)
+    return _named(tally_cider(hypotheses, references))["CIDEr"]
 
 
-def _as_coco(
-    hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
-) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """References and captions by picture, as the scorers of coco-caption take them."""
-    return (
-        {i: [" ".join(words) for words in several] for i, several in enumerate(references)},
-        {i: [" ".join(words)] for i, words in enumerate(hypotheses)},
-    )
-
-
-def score(captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) -> dict[str, float]:
-    """All of SCORES of raw sentences, one for each id; both sides must name the same pictures."""
-    words = _split(captions, references)
-    return {**bleu(*words), "ROUGE-L": rouge_l(*words), "CIDEr": cider(*words)}
+def _named(tally: Tally) -> dict[str, float]:
+    return dict(zip(tally.names, map(float, tally.corpus), strict=True))
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """What captions are like, be they right or wrong.
+class Scores:
+    """What captions got: the pictures' ids, and by metric asked for what it counted.
 
-    mean_length: words of a caption. vocabulary_used: number of different words.
-    function_endings: how many in 100 end in one of FUNCTION_WORDS. distinct: how many different
-    ones there are for 100. brevity_penalty: 0-1, of the whole as BLEU has it by the references
-    closest in length; BLEU without it is BLEU / brevity_penalty.
+    note: which metric was left out, and why; empty where none was.
     """
 
-    mean_length: float
-    vocabulary_used: int
-    function_endings: float
-    distinct: float
-    brevity_penalty: float
+    ids: tuple[Hashable, ...]
+    tallies: dict[str, Tally]
+    note: str = ""
 
-    def __str__(self) -> str:
-        return (
-            f"{self.mean_length:.2f} words a caption, {self.vocabulary_used} different words, "
-            f"{self.function_endings:.1f} % end in a function word, "
-            f"{self.distinct:.1f} % distinct, brevity penalty {self.brevity_penalty:.3f}"
+    @property
+    def corpus(self) -> dict[str, float]:
+        """By name of the score, of all pictures together."""
+        tallies = self.tallies.values()
+        return {name: value for tally in tallies for name, value in _named(tally).items()}
+
+    @property
+    def pictures(self) -> dict[str, list[float]]:
+        """By name of the score, of each picture alone; coco-caption's own values, BLEU's, too."""
+        return {
+            name: values
+            for tally in self.tallies.values()
+            for name, values in zip(tally.names, tally.pictures.T.tolist(), strict=True)
+        }
+
+
+def measure(
+    captions: Mapping[Id, str],
+    references: Mapping[Id, Sequence[str]],
+    metrics: Sequence[str] | None = WITHOUT_JAVA,
+) -> Scores:
+    """Score raw sentences, one for each id; both sides must name the same pictures.
+
+    metrics: of METRICS, or None for all, METEOR only where Java gives it.
+    """
+    words = split_both(captions, references)
+    wanted = tuple(METRICS) if metrics is None else chosen(metrics)
+    tallies, note = {}, ""
+    for metric in wanted:
+        try:
+            tallies[metric] = METRICS[metric](*words)
+        except InputError as error:
+            if metric != "meteor" or metrics is not None:
+                raise
+            note = f"note: scored without METEOR: {error}"
+    return Scores(tuple(captions), tallies, note)
+
+
+def chosen(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Metrics as named, in the order of METRICS; raises InputError for none, and unknown ones.
+
+    So it does for METEOR where there is no Java, before any work is done.
+    """
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown or not metrics:
+        raise InputError(
+            f"unknown metrics {', '.join(map(repr, unknown)) or '(none)'}; "
+            f"choose from {', '.join(METRICS)}"
         )
+    if "meteor" in metrics:
+        find_java()
+    return tuple(name for name in METRICS if name in metrics)
 
 
-def statistics(captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) -> Statistics:
-    """What the captions are like, of the same two sides as `score`."""
-    from nltk.translate.bleu_score import brevity_penalty, closest_ref_length
-
-    hypotheses, several = _split(captions, references)
-    _check(hypotheses, several)
-    lengths = [len(words) for words in hypotheses]
-    closest = map(closest_ref_length, several, lengths)
-    unfinished = sum(words[-1] in FUNCTION_WORDS for words in hypotheses if words)
-    return Statistics(
-        mean_length=sum(lengths) / len(lengths),
-        vocabulary_used=len({word for words in hypotheses for word in words}),
-        function_endings=100.0 * unfinished / len(hypotheses),
-        distinct=100.0 * len(set(map(tuple, hypotheses))) / len(hypotheses),
-        brevity_penalty=float(brevity_penalty(sum(closest), sum(lengths))),
-    )
+def score(captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) -> dict[str, float]:
+    """All corpus scores that need no Java, by name, of raw sentences as `measure` takes them."""
+    return measure(captions, references).corpus
 
 
 def _check(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> None:
@@ -159,10 +163,16 @@ def _check(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -
             raise InputError(f"scores compare lists of words, picture {i} has a string; split it")
 
 
-def _split(
+_words = lru_cache(2**16)(split_words)  # references are scored epoch after epoch
+
+
+def split_both(
     captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]
 ) -> tuple[list[list[str]], list[list[list[str]]]]:
-    """The words of captions and of their references, in the order of the captions."""
+    """The words of captions and of their references, in the order of the captions.
+
+    Raises InputError where they are not of the same pictures, at least one, each with references.
+    """
     uncaptioned = [id for id in references if id not in captions]
     unreferenced = [id for id in captions if id not in references]
     for ids, trouble in ((uncaptioned, "have no caption"), (unreferenced, "have no references")):
@@ -172,16 +182,17 @@ def _split(
     for id, several in references.items():
         if isinstance(several, str):
             raise InputError(f"the references of picture {id!r} must be a list, got a string")
-    return (
-        [split_words(captions[id]) for id in captions],
-        [[split_words(sentence) for sentence in references[id]] for id in captions],
-    )
+    hypotheses = [_words(captions[id]) for id in captions]
+    theirs = [[_words(sentence) for sentence in references[id]] for id in captions]
+    _check(hypotheses, theirs)
+    return hypotheses, theirs
 
 
-def signature(references: Iterable[Sized]) -> str:
+def signature(references: Iterable[Sized], scores: Iterable[str] | None = None) -> str:
     """How the scores were made, to be printed with them.
 
-    references: the references of each picture, of which only the number counts.
+    references: the references of each picture, of which only the number counts. scores: their
+    names; those that need no Java unless given.
     """
     from . import __version__
 
@@ -189,8 +200,11 @@ def signature(references: Iterable[Sized]) -> str:
     if not counts:
         raise InputError("there are no references to describe")
     number = "-".join(str(count) for count in sorted({min(counts), max(counts)}))
+    names = [name for name in SCORES if name != "METEOR"] if scores is None else list(scores)
+    metrics = "+".join(dict.fromkeys(name.rstrip("-1234") for name in names))
     return (
-        f"BLEU+ROUGE-L+CIDEr|tokens:ptb-coco|case:lower|references:{number}|brevity:closest"
+        f"{metrics}|tokens:ptb-coco|case:lower|references:{number}|brevity:closest"
         f"|smoothing:none|nltk:{version('nltk')}|pycocoevalcap:{version('pycocoevalcap')}"
-        f"|captioner:{__version__}"
+        + "|meteor:1.5" * ("METEOR" in names)
+        + f"|captioner:{__version__}"
     )

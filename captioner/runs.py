@@ -42,6 +42,22 @@ def load_data(path: Path | None, format: str | None, cache: Path) -> CaptionData
     return read_captions(path, format)
 
 
+def data_source(
+    config: dict[str, Any], data: Path | None, format: str | None
+) -> tuple[Path | None, str | None]:
+    """Where the data is: as asked, or where the checkpoint was trained (None: the demo)."""
+    if data is not None:
+        return data, format
+    if format is not None:
+        raise InputError("--format needs --data")
+    trained_on = config["data"]
+    if trained_on["path"] is None:
+        return None, None
+    if not Path(trained_on["path"]).is_dir():
+        raise InputError(f"{trained_on['path']}, where the model was trained, is gone; use --data")
+    return Path(trained_on["path"]), trained_on["format"]
+
+
 def describe(options: dict[str, Any], data: CaptionData, transform: Transform) -> dict[str, Any]:
     """The config that goes into checkpoints, in plain values; the options by group of flags."""
     source = options["run"].start_from
@@ -75,6 +91,13 @@ def run_folder(name: str) -> Path:
     if not name or Path(name).name != name or name.startswith("."):
         raise InputError(f"a run's name must be a plain name without a path, got {name!r}")
     return CHECKPOINTS / name
+
+
+def evaluation_folder(checkpoint: Path, split: str) -> Path:
+    """evaluation-SPLIT in the folder of the run that the checkpoint is of."""
+    place = checkpoint.resolve()
+    run = place.parent if place.name in ("best", "last", ".best.old", ".last.old") else place
+    return run / f"evaluation-{split}"
 
 
 @contextmanager

@@ -153,7 +153,7 @@ WRONG = {
     "no number": Wrong("train.py --epochs two", "argument --epochs: invalid int value: 'two'", 2),
     "unknown option": Wrong("train.py --atention", "unrecognized arguments: --atention", 2),
     "unknown score": Wrong(
-        f"{ON_COLOURS} --watch meteor", "argument --watch: invalid choice: 'meteor'", 2
+        f"{ON_COLOURS} --watch spice", "argument --watch: invalid choice: 'spice'", 2
     ),
     "unknown device": Wrong(
         f"{ON_COLOURS} --device abacus", "device must be cpu, cuda or cuda:N, got 'abacus'"
@@ -164,6 +164,20 @@ WRONG = {
     ),
     # evaluate.py
     "no checkpoint named": Wrong("evaluate.py", "--checkpoint is required, for example", 2),
+    "checkpoint and captions": Wrong(
+        "evaluate.py --checkpoint {run} --predictions a.json", "--checkpoint is required", 2
+    ),
+    "captions without references": Wrong(
+        "evaluate.py --predictions a.json", "--predictions needs --references, the file to score"
+    ),
+    "missing captions": Wrong(
+        "evaluate.py --predictions gone.json --references {here}/jobs.json",
+        "gone.json cannot be read: No such file",
+    ),
+    "captions that are none": Wrong(
+        "evaluate.py --predictions {here}/jobs.json --references {here}/jobs.json",
+        "jobs.json, entry 1: expected one of image_id, image, id, got",
+    ),
     "missing checkpoint": Wrong("evaluate.py --checkpoint gone", "checkpoint gone does not exist"),
     "folder of something else": Wrong(
         "evaluate.py --checkpoint {colours}", "holds no checkpoint: neither manifest.json nor"
@@ -219,7 +233,7 @@ WRONG = {
 RIGHT = {
     "caption": "captioner caption {picture} {here}/b/0.png --checkpoint {here}/sent --heatmap maps",
     "alternatives": "captioner caption {picture} --checkpoint {run} --num-captions 3 --beam-size 3",
-    "evaluate": "evaluate.py --checkpoint {run} --output scores --workers 0",
+    "evaluate": "evaluate.py --checkpoint {run} --output scores --workers 0 --metrics bleu",
     "train help": "train.py --help",
     "evaluate help": "evaluate.py --help",
     "caption help": "captioner caption --help",

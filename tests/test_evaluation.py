@@ -17,14 +17,18 @@ import evaluate
 import train
 from captioner import Captioner, checkpoint, demo, evaluation, metrics
 from captioner.batches import Pictures
+from captioner.caption_statistics import Statistics, statistics
 from captioner.data import read_captions
 from captioner.errors import InputError
-from captioner.evaluation import Evaluation
 from captioner.features import PictureFiles
 from captioner.filters import DecodingOptions
 from captioner.pointing import Pointing, pointing
 from captioner.shapes import KINDS, PLURALS, Shape
 from captioner.text import split_words
+
+WITHOUT_JAVA = ["--metrics", "bleu,rouge-l,cider"]  # which takes its time to start
+NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
+POINTED = Pointing(3, 1.0, 4)
 
 
 @pytest.fixture
@@ -106,9 +110,9 @@ def test_scores_are_of_all_references_with_their_rare_words(captioner, data):
     examples = [replace(e, captions=(*e.captions, "quokka")) for e in data.split("val")]
     result = evaluate_split(captioner, examples)
     references = {e.id: e.captions for e in examples}
-    assert result.scores == metrics.score(result.texts, references)
-    assert result.statistics == metrics.statistics(result.texts, references)
-    assert 20 < result.scores["BLEU-4"] <= 100
+    assert result.scores.corpus == metrics.score(result.texts, references)
+    assert result.statistics == statistics(result.texts, references)
+    assert 20 < result.scores.corpus["BLEU-4"] <= 100
 
 
 def test_pointing_is_told_where_the_data_tells_the_shapes(captioner, data, tmp_path_factory):
@@ -134,19 +138,24 @@ def test_pointing_is_told_where_the_data_tells_the_shapes(captioner, data, tmp_p
 
 
 def test_description():
-    scores = {"BLEU-1": 50.123, "BLEU-4": 7.0}
-    statistics = metrics.Statistics(9.5, 12, 25.0, 80.0, 0.9)
-    result = Evaluation({}, {}, scores, statistics, None)
-    assert result.describe("S") == f"BLEU-1 50.12  BLEU-4 7.00\n{statistics}\nS"
-    assert result.numbers == {
-        **scores,
-        **{"mean_length": 9.5, "vocabulary_used": 12, "function_endings": 25.0},
-        **{"distinct": 80.0, "brevity_penalty": 0.9},
-    }
-    result = Evaluation({}, {}, scores, statistics, Pointing(3, 1.0, 4))
-    assert result.describe("S").splitlines()[3] == (
-        "pointing accuracy 75.0 % of 4 shape words (chance 25.0 %)"
-    )
+    texts, references = {1: "a dog runs"}, {1: ["a dog runs", "a cat"]}
+    result = evaluation.judge(texts, references, ["bleu", "rouge-l"], ["a dog runs"])
+    assert result.describe(references.values()).split("\n") == [
+        "BLEU-1 100.00  BLEU-2 100.00  BLEU-3 100.00  BLEU-4 3.16  ROUGE-L 100.00",
+        str(statistics(texts, references, ["a dog runs"])),
+        metrics.signature([["", ""]], ["BLEU-1", "ROUGE-L"]),
+    ]
+    assert result.texts == texts and result.hypotheses == {}
+    found = {"novelty": 0, "mean_length": 3, "vocabulary_used": 3, "distinct": 100}
+    assert result.numbers.items() >= (result.scores.corpus | found).items()
+    (row,) = result.rows
+    assert row.pop("image_id") == 1 and list(row) == list(result.scores.corpus)
+    assert row == pytest.approx(result.scores.corpus, abs=1e-4)
+    noted = replace(result, scores=replace(result.scores, note="note: x"), pointing=POINTED)
+    assert noted.describe(references.values()).splitlines()[3:] == [
+        "note: x",
+        "pointing accuracy 75.0 % of 4 shape words (chance 25.0 %)",
+    ]
 
 
 # ---- evaluate.py --------------------------------------------------------------------------------
@@ -161,9 +170,8 @@ def work(tmp_path, run, monkeypatch):
 
 
 def call(*options, workers=0):
-    evaluate.main(
-        ["--checkpoint", "checkpoints/attention", *map(str, options), "--workers", str(workers)]
-    )
+    more = [*map(str, options), "--workers", str(workers)]
+    evaluate.main(["--checkpoint", "checkpoints/attention", *WITHOUT_JAVA, *more])
 
 
 def results(folder):
@@ -182,9 +190,10 @@ def test_scores_and_files(work, data, capsys):
     captions, scores = results("checkpoints/attention/evaluation-val")
     examples = data.split("val")
     assert printed[0] == ("checkpoints/attention/best on colours, val split, 7 pictures")
-    assert printed[1] == "  ".join(f"{name} {scores[name]:.2f}" for name in metrics.SCORES)
-    statistics = {name: scores[name] for name in scores if name not in metrics.SCORES}
-    assert printed[2] == str(metrics.Statistics(**statistics))
+    assert printed[1] == "  ".join(f"{name} {scores[name]:.2f}" for name in NAMES)
+    pictures = scores.pop("pictures")
+    likeness = {name: scores[name] for name in scores if name not in NAMES}
+    assert printed[2] == str(Statistics(**likeness)) and "novelty" not in likeness
     assert printed[3] == metrics.signature([e.captions for e in examples])
     assert printed[3].startswith("BLEU+ROUGE-L+CIDEr|tok") and "|references:2|" in printed[3]
     assert printed[4:] == [
@@ -197,13 +206,15 @@ def test_scores_and_files(work, data, capsys):
     hypotheses = [said[example.id] for example in examples]
     for n in range(1, 5):
         bleu = 100 * corpus_bleu(references, hypotheses, weights=[1 / n] * n)
-        assert scores[f"BLEU-{n}"] == pytest.approx(bleu, abs=1e-9)
+        assert scores[f"BLEU-{n}"] == pytest.approx(bleu, abs=1e-6)
     assert 95 > scores["BLEU-1"] > scores["BLEU-2"] > scores["BLEU-4"] > 1
     numbered = {i: [" ".join(words) for words in several] for i, several in enumerate(references)}
     lines = {i: [" ".join(words)] for i, words in enumerate(hypotheses)}
     for name, scorer in (("ROUGE-L", Rouge()), ("CIDEr", Cider())):
-        whole, _ = scorer.compute_score(numbered, lines)
+        whole, each = scorer.compute_score(numbered, lines)
         assert scores[name] == pytest.approx(100 * whole) and whole > 0.1
+        assert [row[name] for row in pictures] == pytest.approx(list(100 * each), abs=1e-4)
+    assert [row["image_id"] for row in pictures] == [example.id for example in examples]
 
     # COCO's own tools take the file.
     coco = COCO(data.root / "annotations" / "captions_val.json")
@@ -217,6 +228,7 @@ def test_scores_and_files(work, data, capsys):
 def test_validation_in_training_says_the_same(run, work):
     call()
     scores = results("checkpoints/attention/evaluation-val")[1]
+    assert len(scores.pop("pictures")) == 7 and 0 <= scores.pop("novelty") <= 100
     assert scores == pytest.approx(checkpoint.load(run).config["scores"], abs=1e-4)
 
 
@@ -342,7 +354,9 @@ def test_demo_data_tell_the_pointing(tmp_path, monkeypatch, capsys):
     decode = evaluation.decode
     monkeypatch.setattr(evaluation, "decode", speak_of_shapes)
     capsys.readouterr()
-    evaluate.main(["--checkpoint", "checkpoints/demo-attention", "--min-length", "3"])
+    evaluate.main(
+        ["--checkpoint", "checkpoints/demo-attention", "--min-length", "3", *WITHOUT_JAVA]
+    )
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("checkpoints/demo-attention/best on demo, val split, 3 pictures")
     assert printed[4].startswith("pointing accuracy ") and "shape words (chance " in printed[4]

@@ -15,13 +15,14 @@ LAYERS = [
     {"captioner.errors"},
     {"captioner.options", "captioner.devices", "captioner.loading", "captioner.pretrained"}
     | {"captioner.shapes"}
-    | {"captioner.attention", "captioner.hoisting", "captioner.layers"},
+    | {"captioner.attention", "captioner.hoisting", "captioner.layers", "captioner.meteor"}
+    | {"captioner.caption_files"},
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
-    | {"captioner.demo", "captioner.model_options"},
+    | {"captioner.demo", "captioner.model_options", "captioner.tallies"},
     {"captioner.encoders", "captioner.filters", "captioner.metrics", "captioner.heatmaps"}
     | {"captioner.checkpoint", "captioner.data", "captioner.pointing"},
     {"captioner.hypotheses", "captioner.batches", "captioner.features", "captioner.runs"}
-    | {"captioner.optimization"},
+    | {"captioner.optimization", "captioner.bootstrap", "captioner.caption_statistics"},
     {
         "captioner.beam",
         "captioner.locations",
@@ -30,7 +31,8 @@ LAYERS = [
         "captioner.cider",
     }
     | {"captioner.recipe"},
-    {"captioner.decoding", "captioner.show_and_tell", "captioner.show_attend_and_tell"},
+    {"captioner.decoding", "captioner.show_and_tell", "captioner.show_attend_and_tell"}
+    | {"captioner.evaluation_options"},
     {"captioner.captioning"},
     {"captioner.ensemble"},
     {"captioner.evaluation", "captioner.training", "captioner.self_critical"},

@@ -32,9 +32,7 @@ SAME_AS_JAVA = {
     "no. 5 says no. Sign a. End.": "no. 5 says no sign a. end",
     "Miami U. pushes": "miami u. pushes",
     "avrovulcan.com on the grass.The end": "avrovulcan.com on the grass.the end",
-    "red,t-shirt a,b,c-d-e u.s.-made dog.-b x,y-": (
-        "red,t-shirt a,b,c-d-e u.s.-made dog.-b x y"
-    ),
+    "red,t-shirt a,b,c-d-e u.s.-made dog.-b x,y-": ("red,t-shirt a,b,c-d-e u.s.-made dog.-b x y"),
     "star\xadshaped": "starshaped",
     "and/or 1/2 w/ b/w red/ blue": "and/or 1/2 w / b/w red / blue",
     "1,000 10,000.50 7:15pm 2.5-inch 3.5mm 4x4 3rd mp3": (

@@ -9,6 +9,7 @@ import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -21,6 +22,7 @@ from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError, Interrupted
 from captioner.losses import Loss
 from captioner.optimization import TrainingOptions, parameter_groups
+from captioner.tallies import Tally
 from captioner.training import fit
 
 CPU = torch.device("cpu")
@@ -35,6 +37,7 @@ OPTIONS = TrainingOptions(
     precision="float32",
 )
 STEPS = 4  # of an epoch
+NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")  # without METEOR's
 
 
 @dataclass(frozen=True)
@@ -635,7 +638,7 @@ def test_a_run_keeps_its_options_scores_and_best(work):
     rows = [json.loads(row) for row in (run / "log.jsonl").read_text().splitlines()]
     config = checkpoint.load(run).config
     for row in rows:
-        assert {*metrics.SCORES, "mean_length", "brevity_penalty"} <= row.keys()
+        assert {*NAMES, "mean_length", "brevity_penalty"} <= row.keys()
     best = max(rows, key=lambda row: (row["BLEU-4"], row["epoch"]))
     assert config["scores"]["BLEU-4"] == pytest.approx(best["BLEU-4"], abs=1e-6)
     assert config["model"]["hidden_size"] == 16 and config["encoder"]["image_size"] == 32
@@ -644,24 +647,46 @@ def test_a_run_keeps_its_options_scores_and_best(work):
 
 
 @pytest.mark.parametrize(
-    ("options", "name", "best"), [([], "BLEU-4", 1), (["--watch", "cider"], "CIDEr", 2)]
+    ("options", "name", "best"),
+    [
+        ([], "BLEU-4", 1),
+        (["--watch", "cider"], "CIDEr", 2),
+        (["--watch", "rouge-l"], "ROUGE-L", 3),
+        (["--watch", "meteor"], "METEOR", 2),
+    ],
 )
 def test_the_watched_score_decides(work, monkeypatch, capsys, options, name, best):
-    """Of two scores that disagree, the one watched picks the best epoch and when to stop."""
-    courses = {"BLEU-4": iter([3.0, 2.0, 1.0, 0.5]), "CIDEr": iter([1.0, 5.0, 4.0, 3.0])}
+    """Of scores that disagree, the one watched picks the best epoch and when to stop."""
+    courses = {
+        "BLEU-4": iter([3.0, 2.0, 1.0, 0.5, 0.2]),
+        "CIDEr": iter([1.0, 5.0, 4.0, 3.0, 2.0]),
+        "ROUGE-L": iter([1.0, 2.0, 4.0, 3.0, 2.0]),
+        "METEOR": iter([1.0, 5.0, 4.0, 3.0, 2.0]),
+    }
 
-    def scored(captions, references):
-        return {**dict.fromkeys(metrics.SCORES, 7.0), **{k: next(v) for k, v in courses.items()}}
+    def scored(captions, references, wanted):
+        counts = np.array([[next(courses[name])] for name in courses])
+        assert ("meteor" in wanted) == (name == "METEOR")
+        tally = Tally(tuple(courses), counts.T, lambda sums: sums)
+        return metrics.Scores((0,), {"all": tally})
 
-    monkeypatch.setattr(metrics, "score", scored)
+    monkeypatch.setattr(metrics, "find_java", lambda: "java")
+    monkeypatch.setattr(metrics, "measure", scored)
     monkeypatch.setattr(train, "finish", lambda job, progress: None)
-    run = work("run", "--epochs", "4", "--patience", "2", *options)
+    run = work("run", "--epochs", "5", "--patience", "2", *options)
     told = capsys.readouterr().out
     rows = [json.loads(row) for row in (run / "log.jsonl").read_text().splitlines()]
     assert len(rows) == best + 2 and f"validation {name} " in told
     saved = checkpoint.load(run / "best")
     assert saved.training_state()["progress"]["best_epoch"] == best
     assert saved.config["scores"][name] == max(row[name] for row in rows)
+
+
+def test_meteor_is_not_watched_without_java(work, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match="METEOR needs Java, and there is no java on the path"):
+        work("run", "--watch", "meteor")
+    assert not Path("checkpoints/run").exists()
 
 
 def test_what_is_watched_stays_so(work):

@@ -1,0 +1,107 @@
+"""What a metric counts of each picture; the score is made of the counts' sums over pictures.
+
+So that the score of one picture, of all of them and of any sample of them are one formula. Works on
+lists of words; metrics.py takes sentences apart. N pictures, K counts, S scores.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import meteor
+
+Words = Sequence[str]
+ORDERS = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one metric counts.
+
+    names: the scores it gives, S. counts (N, K). rate: counts of a picture, or sums of them,
+    (..., K) -> scores (..., S), 0-100, CIDEr times 100.
+    """
+
+    names: tuple[str, ...]
+    counts: np.ndarray
+    rate: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def corpus(self) -> np.ndarray:
+        """The scores of all pictures together, (S,)."""
+        return self.rate(self.counts.sum(0))
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """The scores of each picture, (N, S)."""
+        return self.rate(self.counts)
+
+
+def tally_bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Tally:
+    """Counted by nltk: matches and n-grams of each order, length, length of the closest reference.
+
+    A caption shorter than n words has no n-grams, where nltk's own score counts one miss.
+    """
+    from nltk.translate.bleu_score import closest_ref_length, modified_precision
+
+    counts = []
+    for words, several in zip(hypotheses, references, strict=True):
+        grams = [max(0, len(words) + 1 - n) for n in ORDERS]
+        found = [
+            round(float(modified_precision(several, words, n)) * there) if there else 0
+            for n, there in zip(ORDERS, grams, strict=True)
+        ]
+        counts.append([*found, *grams, len(words), closest_ref_length(several, len(words))])
+    return Tally(tuple(f"BLEU-{n}" for n in ORDERS), np.array(counts, dtype=float), _rate_bleu)
+
+
+def _rate_bleu(counts: np.ndarray) -> np.ndarray:
+    """Papineni et al. 2002, section 2.3, with the tiny numbers that coco-caption adds."""
+    found, grams, lengths = counts[..., 0:4], counts[..., 4:8], counts[..., 8:10]
+    precisions = (found + 1e-15) / (grams + 1e-9)
+    means = np.cumprod(precisions, -1) ** (1 / np.array(ORDERS))
+    ratio = (lengths[..., :1] + 1e-15) / (lengths[..., 1:] + 1e-9)
+    return 100.0 * means * np.exp(np.minimum(0.0, 1 - 1 / ratio))
+
+
+def tally_rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Tally:
+    """ROUGE-L of each picture by pycocoevalcap; that of several is their mean."""
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    _, each = Rouge().compute_score(*_as_coco(hypotheses, references))
+    return _tally_mean("ROUGE-L", each)
+
+
+def tally_cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Tally:
+    """CIDEr-D of each picture by pycocoevalcap, words rare among all of these references."""
+    from pycocoevalcap.cider.cider import Cider
+
+    if not any(words for several in references for words in several):
+        return _tally_mean("CIDEr", np.zeros(len(hypotheses)))  # Cider needs a word
+    _, each = Cider().compute_score(*_as_coco(hypotheses, references))
+    return _tally_mean("CIDEr", each)
+
+
+def tally_meteor(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Tally:
+    """Counted by METEOR's own program, which needs Java; raises InputError where that fails."""
+    return Tally(("METEOR",), meteor.count(hypotheses, references), meteor.rate)
+
+
+def _tally_mean(name: str, scores: np.ndarray) -> Tally:
+    """Of a score that is a mean over pictures: the score and one picture."""
+    return Tally((name,), np.stack([scores, np.ones(len(scores))], 1), _rate_mean)
+
+
+def _rate_mean(counts: np.ndarray) -> np.ndarray:
+    return 100.0 * counts[..., :1] / counts[..., 1:]
+
+
+def _as_coco(
+    hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
+) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+    """References and captions by picture, as the scorers of coco-caption take them."""
+    return (
+        {i: [" ".join(words) for words in several] for i, several in enumerate(references)},
+        {i: [" ".join(words)] for i, words in enumerate(hypotheses)},
+    )

@@ -1,0 +1,180 @@
+"""Captions by picture from files of every kind, and what is wrong with bad ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from captioner.caption_files import (
+    identity,
+    match,
+    read_caption_file,
+    read_others,
+    read_predictions,
+)
+from captioner.errors import InputError
+
+TWO = {1: ["a dog", "the dog, red"], "b.jpg": ["a\u2028cat"]}
+COCO = {
+    "info": {},
+    "images": [{"id": 1, "file_name": "1.jpg"}, {"id": "b.jpg"}, {"id": 3}],
+    "annotations": [
+        {"id": 7, "image_id": 1, "caption": "a dog"},
+        {"id": 8, "image_id": "b.jpg", "caption": "a\u2028cat"},
+        {"id": 9, "image_id": 1, "caption": "the dog, red"},
+    ],
+}
+ROWS = [
+    {"image_id": 1, "caption": "a dog"},
+    {"image": "1", "caption": "the dog, red", "split": "val"},
+    {"id": "b.jpg", "caption": "a\u2028cat"},
+]
+FILES = {
+    "coco.json": json.dumps(COCO | {"images": COCO["images"][:2]}),
+    "results.json": json.dumps(ROWS),
+    "rows.jsonl": "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n\n",
+    "crlf.jsonl": "\r\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS),
+    "lists.JSONL": '{"image": 1, "captions": ["a dog", "the dog, red"]}\n'
+    '{"image": "b.jpg", "captions": ["a\\u2028cat"]}',
+    "table.csv": 'id,x,caption\n1,,a dog\n1,,"the dog, red"\nb.jpg,,a\u2028cat\n',
+    "bom.csv": '\ufeffcaption,image\r\na dog,1\r\n"the dog, red",1\r\na\u2028cat,b.jpg\r\n',
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_kind_of_file_gives_the_same(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(FILES[name].encode())
+    assert read_caption_file(path) == TWO
+
+
+def test_pictures_that_coco_lists_without_captions(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(COCO))
+    assert read_caption_file(str(path)) == {**TWO, 3: []}
+
+
+def test_a_quoted_caption_goes_over_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('image,caption\n1,"a\ndog"\n2\n')
+    with pytest.raises(InputError, match=r"a\.csv, line 4: not as many columns as the header has"):
+        read_caption_file(path)
+    path.write_text('image,caption\n1,"a ""big""\ndog"\n')
+    assert read_caption_file(path) == {1: ['a "big"\ndog']}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", b"", r"a\.json: no valid JSON"),
+        ("a.json", b"[" * 100_000, r"a\.json: no valid JSON"),
+        ("a.json", b'[{"image_id": 1}', r"a\.json: no valid JSON"),
+        ("a.json", b"\xff\xfe", r"a\.json is not UTF-8: byte 0; convert it first"),
+        ("a.json", b"7", r"a\.json holds no captions: neither a list of objects nor COCO's"),
+        ("a.json", b"{}", r"a\.json holds no captions: neither"),
+        ("a.json", b'{"annotations": []}', r"a\.json: no list of images beside the annotations"),
+        ("a.json", b"[1]", r"a\.json, entry 1: expected one of image_id, image, id, got 1"),
+        ("a.json", b'[{"caption": "a"}]', r"entry 1: expected one of image_id, image, id, got {'c"),
+        ("a.json", b'[{"id": null, "caption": ""}]', "entry 1: None is no picture's id"),
+        ("a.json", b'[{"id": true, "caption": ""}]', "entry 1: True is no picture's id"),
+        ("a.json", b'[{"id": 1.5, "caption": ""}]', r"entry 1: 1\.5 is no picture's id"),
+        ("a.json", b'[{"id": "", "caption": ""}]', "entry 1: '' is no picture's id"),
+        ("a.json", b'[{"id": 1}]', "entry 1: no text for a caption, and no list of them for capt"),
+        ("a.json", b'[{"id": 1, "caption": 2}]', "entry 1: no text for a caption"),
+        ("a.json", b'[{"id": 1, "captions": "a"}]', "entry 1: no text for a caption"),
+        ("a.jsonl", b'{"id": 1, "caption": "a"}\n\n{"id"', r"a\.jsonl, line 3: no valid JSON"),
+        ("a.jsonl", b"\n3", r"a\.jsonl, line 2: expected one of image_id, image, id, got 3"),
+        ("a.csv", b"picture,caption\n1,a\n", r"a\.csv, line 2: expected one of image_id, image"),
+        ("a.csv", b"image,text\n1,a\n", r"a\.csv, line 2: no text for a caption"),
+        ("a.csv", b"image,caption\n1,a, b\n", r"a\.csv, line 2: not as many columns .*needs quo"),
+        ("a.csv", b'image,caption\n1,"a\n', r"a\.csv, line 2: unexpected end of data"),
+    ],
+)
+def test_files_that_are_wrong(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_caption_file(path)
+
+
+def test_a_file_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.csv cannot be read: No such file or directory"):
+        read_caption_file(tmp_path / "gone.csv")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": [{"id": 1}, {"id": "b.jpg"}, {"id": "1"}]}, r"pictures .* twice: 1 id \(1\)"),
+        ({"annotations": COCO["annotations"][:1] * 2}, r"captions listed twice: 1 id \(7\)"),
+        ({"images": [{"id": 5}]}, r"captions of 2 pictures \(1, 'b.jpg'\), which it does not list"),
+        ({"images": [{"file_name": "1.jpg"}]}, r"a\.json, image 1: expected one of image_id"),
+    ],
+)
+def test_annotations_that_are_wrong(change: dict, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(COCO | change))
+    with pytest.raises(InputError, match=message):
+        read_caption_file(path)
+
+
+def test_predictions_are_one_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"image_id": 2, "caption": "a dog"}, {"image_id": 1, "caption": ""}]')
+    assert read_predictions(path) == {2: "a dog", 1: ""}
+    path.write_text(json.dumps([{"id": i // 2, "caption": ""} for i in range(25)]))
+    message = r"a\.json: 12 pictures \(0, 1, .*, 9, \.\.\.\) must have one caption each, not none"
+    with pytest.raises(InputError, match=message):
+        read_predictions(path)
+    path.write_text('[{"image_id": 2, "captions": []}]')
+    with pytest.raises(InputError, match=r"1 picture \(2\) must have one caption each"):
+        read_predictions(path)
+    path.write_text("[]")
+    with pytest.raises(InputError, match=r"a\.json holds no captions"):
+        read_predictions(path)
+
+
+def test_ids_that_mean_the_same() -> None:
+    assert [identity(id) for id in (7, "7", "07", "-7", "7.jpg", "٣", "9" * 30)] == [
+        *(7, 7, "07", "-7", "7.jpg", "٣", "9" * 30)
+    ]
+
+
+# ---- two sides ----------------------------------------------------------------------------------
+
+
+def test_sides_that_match() -> None:
+    references = {"b": ["x", "y"], 1: ["z"]}
+    assert match({1: "one", "b": "two"}, references) == ({"b": "two", 1: "one"}, references, "")
+
+
+def test_sides_that_do_not() -> None:
+    captions = {id: "a" for id in range(20)}
+    references = {**{id: ["b"] for id in range(15, 32)}, 16: []}
+    message = (
+        r"^12 pictures \(20, 21, .*, 29, \.\.\.\) have references but no caption; 15 pictures "
+        r"\(0, .*\) have a caption but are not among the references; 1 picture \(16\) have no "
+        r"references; --allow-missing scores the rest$"
+    )
+    with pytest.raises(InputError, match=message):
+        match(captions, references)
+    left, right, note = match(captions, references, allow_missing=True)
+    assert list(left) == list(right) == [15, 17, 18, 19]
+    assert note.startswith("note: 4 pictures are scored; 12 pictures (20, ")
+    for empty in (False, True):
+        with pytest.raises(
+            InputError, match=r"^no picture has both a caption and references: 1 pic"
+        ):
+            match({1: "a"}, {2: ["b"]}, allow_missing=empty)
+
+
+def test_others_come_in_the_order_and_by_the_ids_of_the_references(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("image,caption\n2,two\n1,one\n")
+    references = {"1": ["x"], 2: ["y"]}
+    assert list(read_others(path, references).items()) == [("1", "one"), (2, "two")]
+    with pytest.raises(InputError, match=r"1 picture \(3\) have references but no caption"):
+        read_others(path, {**references, 3: ["z"]}, allow_more=True)
+    with pytest.raises(InputError, match=r"1 picture \(2\) have a caption but are not among"):
+        read_others(path, {1: ["x"]})
+    assert read_others(path, {1: ["x"]}, allow_more=True) == {1: "one"}
