@@ -247,7 +247,7 @@ def test_compile_reaches_every_member(runs, monkeypatch):
 
 def test_evaluate_with_several(runs, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    asked = ["--checkpoint", *map(str, runs), "--workers", "0", "--device", "cpu"]
+    asked = ["--checkpoint", *map(str, runs), *"--workers 0 --device cpu --metrics bleu".split()]
     message = "several checkpoints share no folder; name one for the files by --output"
     with pytest.raises(InputError, match=message):
         evaluate.main(asked)
@@ -269,7 +269,7 @@ def test_the_data_are_those_of_the_first(runs, tmp_path, monkeypatch):
         tmp_path / "moved", config, read.vocabulary, read.weights, read.training_state()
     )
     monkeypatch.chdir(tmp_path)
-    options = "--workers 0 --device cpu --output out --split test".split()
+    options = "--workers 0 --device cpu --output out --split test --metrics bleu".split()
     evaluate.main(["--checkpoint", str(runs[0]), "moved", *options])
     with pytest.raises(InputError, match="/gone/data, where the model was trained, is gone"):
         evaluate.main(["--checkpoint", "moved", str(runs[0]), *options])
