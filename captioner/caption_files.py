@@ -56,25 +56,26 @@ def read_predictions(path: Path | str) -> dict[Id, str]:
     return {id: several[0] for id, several in captions.items()}
 
 
-def read_others(
-    path: Path | str, references: Mapping[Id, Sequence[str]], allow_more: bool = False
-) -> dict[Id, str]:
-    """One caption for each picture that has references, by the ids and in the order of these.
+def read_others(path: Path | str, ids: Iterable[Id], allow_more: bool = False) -> dict[Id, str]:
+    """One caption for each of these pictures, by the ids as given and in their order.
 
-    allow_more: where the file has captions of other pictures, they do not matter.
+    allow_more: where the file has captions of other pictures, they do not matter. Raises
+    InputError, listing them, for pictures that the file lacks.
     """
-    known = {identity(id): id for id in references}
-    found = read_predictions(path)
-    if allow_more:
-        found = {id: text for id, text in found.items() if id in known}
-    captions, _, _ = match(found, {each: references[id] for each, id in known.items()})
-    return {known[each]: text for each, text in captions.items()}
+    found, known = read_predictions(path), {identity(id): id for id in ids}
+    lacking = [id for id in known if id not in found]
+    strangers = [id for id in found if id not in known and not allow_more]
+    if lacking or strangers:
+        trouble = "lacks" if lacking else "has captions of pictures that are not scored:"
+        raise InputError(f"{path} {trouble} {_some(lacking or strangers)}")
+    return {id: found[each] for each, id in known.items()}
 
 
 def identity(value: Any) -> Id:
     """A picture's id as all files agree on it; raises ValueError for what is none."""
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
         raise ValueError(f"{value!r} is no picture's id")
+    str(value).encode()  # half a sign, which JSON may hold, is a ValueError, too
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 19:
         return int(value) if str(int(value)) == value else value
     return value
@@ -91,13 +92,13 @@ def match(
     """
     both = [id for id in references if id in captions and references[id]]
     troubles = {
-        "have references but no caption": [id for id in references if id not in captions],
-        "have a caption but are not among the references": [
+        "references but no caption": [id for id in references if id not in captions],
+        "a caption but no place among the references": [
             id for id in captions if id not in references
         ],
-        "have no references": [id for id in references if id in captions and not references[id]],
+        "no references": [id for id in references if id in captions and not references[id]],
     }
-    said = "; ".join(f"{_some(ids)} {trouble}" for trouble, ids in troubles.items() if ids)
+    said = "; ".join(f"{trouble}: {_some(ids)}" for trouble, ids in troubles.items() if ids)
     if not both:
         raise InputError(f"no picture has both a caption and references: {said or 'no pictures'}")
     if said and not allow_missing:

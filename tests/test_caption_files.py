@@ -79,6 +79,7 @@ def test_a_quoted_caption_goes_over_lines(tmp_path: Path) -> None:
         ("a.json", b'[{"id": true, "caption": ""}]', "entry 1: True is no picture's id"),
         ("a.json", b'[{"id": 1.5, "caption": ""}]', r"entry 1: 1\.5 is no picture's id"),
         ("a.json", b'[{"id": "", "caption": ""}]', "entry 1: '' is no picture's id"),
+        ("a.json", b'[{"id": "\\ud800"}]', "entry 1: .* surrogates not allowed"),
         ("a.json", b'[{"id": 1}]', "entry 1: no text for a caption, and no list of them for capt"),
         ("a.json", b'[{"id": 1, "caption": 2}]', "entry 1: no text for a caption"),
         ("a.json", b'[{"id": 1, "captions": "a"}]', "entry 1: no text for a caption"),
@@ -152,29 +153,28 @@ def test_sides_that_do_not() -> None:
     captions = {id: "a" for id in range(20)}
     references = {**{id: ["b"] for id in range(15, 32)}, 16: []}
     message = (
-        r"^12 pictures \(20, 21, .*, 29, \.\.\.\) have references but no caption; 15 pictures "
-        r"\(0, .*\) have a caption but are not among the references; 1 picture \(16\) have no "
-        r"references; --allow-missing scores the rest$"
+        r"^references but no caption: 12 pictures \(20, 21, .*, 29, \.\.\.\); a caption but no "
+        r"place among the references: 15 pictures \(0, .*\); no references: 1 picture \(16\); "
+        r"--allow-missing scores the rest$"
     )
     with pytest.raises(InputError, match=message):
         match(captions, references)
     left, right, note = match(captions, references, allow_missing=True)
     assert list(left) == list(right) == [15, 17, 18, 19]
-    assert note.startswith("note: 4 pictures are scored; 12 pictures (20, ")
+    assert note.startswith("note: 4 pictures are scored; references but no caption: 12 ")
     for empty in (False, True):
-        with pytest.raises(
-            InputError, match=r"^no picture has both a caption and references: 1 pic"
-        ):
+        with pytest.raises(InputError, match=r"^no picture has both a caption and references: ref"):
             match({1: "a"}, {2: ["b"]}, allow_missing=empty)
 
 
-def test_others_come_in_the_order_and_by_the_ids_of_the_references(tmp_path: Path) -> None:
+def test_others_come_in_the_order_and_by_the_ids_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("image,caption\n2,two\n1,one\n")
-    references = {"1": ["x"], 2: ["y"]}
-    assert list(read_others(path, references).items()) == [("1", "one"), (2, "two")]
-    with pytest.raises(InputError, match=r"1 picture \(3\) have references but no caption"):
-        read_others(path, {**references, 3: ["z"]}, allow_more=True)
-    with pytest.raises(InputError, match=r"1 picture \(2\) have a caption but are not among"):
-        read_others(path, {1: ["x"]})
-    assert read_others(path, {1: ["x"]}, allow_more=True) == {1: "one"}
+    assert list(read_others(path, ["1", 2]).items()) == [("1", "one"), (2, "two")]
+    with pytest.raises(InputError, match=r"a\.csv lacks 2 pictures \(3, '4.jpg'\)$"):
+        read_others(path, ["1", 2, 3, "4.jpg"], allow_more=True)
+    with pytest.raises(
+        InputError, match=r"a\.csv has captions of pictures that are not scored: 1 picture \(2\)"
+    ):
+        read_others(path, [1])
+    assert read_others(path, [1], allow_more=True) == {1: "one"}

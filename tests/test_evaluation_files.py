@@ -78,8 +78,8 @@ def test_tables_and_lines_score_the_same(work, capsys):
 def test_missing_pictures(work, capsys):
     write("ours.json", {1: "a dog runs", 2: "two men ride bikes", 7: "a cat"})
     message = (
-        r"^1 picture \(3\) have references but no caption; 1 picture \(7\) have a caption but are "
-        "not among the references; --allow-missing scores the rest$"
+        r"^references but no caption: 1 picture \(3\); a caption but no place among the "
+        r"references: 1 picture \(7\); --allow-missing scores the rest$"
     )
     with pytest.raises(InputError, match=message):
         call()
@@ -87,7 +87,7 @@ def test_missing_pictures(work, capsys):
     call("--allow-missing", "--compare", "theirs.json")
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].endswith(", 2 pictures")
-    assert printed[1].startswith("note: 2 pictures are scored; 1 picture (3) have references but")
+    assert printed[1].startswith("note: 2 pictures are scored; references but no caption: 1 pic")
     two = {id: CAPTIONS[id] for id in (1, 2)}
     bleu = metrics.score(two, {id: REFERENCES[id] for id in two})["BLEU-1"]
     assert printed[2].startswith(f"BLEU-1 {bleu:.2f}")
@@ -162,5 +162,5 @@ def test_a_checkpoints_captions_compared(tmp_path_factory, tmp_path, monkeypatch
     assert "more than short/captions.json, 95 % intervals by 1000 paired samples:" in printed
     with pytest.raises(InputError, match="--references needs --predictions"):
         evaluate.main([*model, "--references", "short/captions.json"])
-    with pytest.raises(InputError, match=r"3 pictures \(200, 201, 202\) have references but no"):
+    with pytest.raises(InputError, match=r"captions.json lacks 3 pictures \(200, 201, 202\)"):
         evaluate.main([*model, "--split", "test", "--compare", "short/captions.json"])

@@ -9,6 +9,7 @@ import pytest
 
 from captioner import meteor
 from captioner.errors import InputError
+from captioner.metrics import measure
 
 HYPOTHESES = [["a", "dog", "runs"], []]
 REFERENCES = [[["the", "dog"], ["a", "dog", "ran"]], [["grass"]]]
@@ -99,6 +100,19 @@ def test_what_java_is_asked_and_answers(java, tmp_path):
         "SCORE ||| the dog ||| a dog ran ||| a dog runs",
         "SCORE ||| grass ||| ",
         "",
+    ]
+
+
+def test_a_caption_is_one_line_whatever_it_holds(java, tmp_path):
+    java(f"cat > '{tmp_path}/read'", *[f"echo {ONES}"] * 3)
+    breaks = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+    captions = {1: "a dog".join(breaks), 2: "two ||| men", 3: ""}
+    found = measure(captions, {id: [breaks, "a\ndog"] for id in captions}, ["meteor"])
+    assert len(found.pictures["METEOR"]) == 3
+    assert (tmp_path / "read").read_bytes().splitlines() == [
+        b"SCORE |||  ||| a dog ||| " + b" ".join([b"a dog"] * (len(breaks) - 1)),
+        b"SCORE |||  ||| a dog ||| two | | | men",
+        b"SCORE |||  ||| a dog ||| ",
     ]
 
 
