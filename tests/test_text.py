@@ -58,6 +58,7 @@ OUR_OWN = {
     "e\u0301te\u0301": "été",
     "<b> <unk> <end>": "< b > <unk> < end >",
     ":) £5": "-rrb- £ 5",
+    "a,b-c_d": "a b-c_d",
 }
 
 
