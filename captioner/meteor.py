@@ -79,7 +79,8 @@ def _ask(java: str, question: str, pictures: int) -> str:
     except OSError as error:
         raise InputError(f"METEOR failed: {java} cannot be run: {error.strerror}") from error
     if done.returncode:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+        lines = (done.stdout + b"\n" + done.stderr).decode(errors="replace").splitlines()
+        said = [line for line in lines if line.strip() and not line.startswith("Picked up ")]
         raise InputError(
             f"METEOR failed: {java} ended with status {done.returncode}: "
             f"{said[-1] if said else 'it said nothing'}; leave METEOR out"

@@ -29,6 +29,7 @@ from .losses import Loss
 from .optimization import TrainingOptions, WeightAverage, parameter_groups, rate_share
 from .runs import write_whole
 
+NOTHING = 0.02  # what BLEU may be, of 100, where no n-gram of its order matches
 BAD_STEPS = 3  # so many gradients in a row that are not finite end the training
 
 
@@ -258,8 +259,9 @@ def step(
 
 
 def _is_better(score: float, best: float | None) -> bool:
-    """A score of 0 after 0 counts: BLEU-4 of few pictures stays there for epochs of progress."""
-    return math.isfinite(score) and (best is None or score > best or score == best == 0)
+    """A score of nothing after nothing counts: BLEU-4 of few pictures stays there for epochs."""
+    nothing = best is not None and max(score, best) <= NOTHING
+    return math.isfinite(score) and (best is None or score > best or nothing)
 
 
 @contextmanager

@@ -120,6 +120,7 @@ def test_a_caption_is_one_line_whatever_it_holds(java, tmp_path):
     ("lines", "message"),
     [
         (["cat > /dev/null", "echo too small >&2", "exit 3"], "ended with status 3: too small; le"),
+        (["echo Too small; echo Picked up options >&2; exit 1"], "ended with status 1: Too small;"),
         (["exit 4"], "ended with status 4: it said nothing; leave METEOR out"),
         (["kill -9 $$"], "ended with status -9"),
         (["echo Error occurred", "echo Too small heap"], r"gave 2 lines .* 'Error occurred'; le"),

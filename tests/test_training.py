@@ -281,6 +281,8 @@ def test_a_score_of_zero_says_nothing_yet(tmp_path):
     options = replace(OPTIONS, epochs=6, patience=2)
     progress = Fit(tmp_path, options, scores=[0, 0, 0, 0, 5, 6]).call()
     assert (progress.epoch, progress.best_epoch) == (6, 6)
+    progress = Fit(tmp_path, options, scores=[0.01, 0.005, 0, 0.004, 5, 6]).call()
+    assert (progress.epoch, progress.best_epoch) == (6, 6)
     progress = Fit(tmp_path, options, scores=[1, 0, 0, 0, 5, 6]).call()
     assert (progress.epoch, progress.best_epoch) == (3, 1)
 
