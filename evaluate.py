@@ -10,7 +10,7 @@ from captioner import bootstrap, checkpoint, demo, metrics
 from captioner.batches import Pictures
 from captioner.caption_files import match, read_caption_file, read_others, read_predictions
 from captioner.captioner import Captioner
-from captioner.data import split_name
+from captioner.data import CaptionData, split_name
 from captioner.errors import InputError, run_command
 from captioner.evaluation import Evaluation, evaluate, judge
 from captioner.evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions, parse
@@ -44,18 +44,13 @@ def evaluate_checkpoint(
     if len(options.checkpoint) > 1 and options.output is None:
         raise InputError("several checkpoints share no folder; name one for the files by --output")
     read = [checkpoint.load(path) for path in options.checkpoint]
-    source = data_source(read[0].config, options.data, options.format)
-    data = load_data(*source, options.cache)
-    learned_from = fingerprint(data) == read[0].config["data"]["fingerprint"]
-    if options.data is None and not learned_from:
-        print("note: pictures, splits or captions have changed since the model was trained")
+    data, training = read_data(options, read[0].config)
     examples = data.split(split)
     references = {example.id: example.captions for example in examples}
     others = others_of(scoring, references)
     captioner = Captioner.from_checkpoints(read, options.device, options.precision, options.compile)
     folder = make_folder(options.output or evaluation_folder(read[0].path, split))
     files = PictureFiles([example.path for example in examples], captioner.transform)
-    training = (text for e in data.examples if e.split == "train" for text in e.captions)
     result = evaluate(
         captioner.model,
         captioner.vocabulary,
@@ -67,7 +62,7 @@ def evaluate_checkpoint(
         precision=options.precision,
         shapes=demo.read_shapes(data.root, split),
         wanted=wanted,
-        training=training if learned_from else None,
+        training=training,
     )
     models = " + ".join(str(each.path) for each in read)
     print(f"{models} on {data.name}, {split} split, {len(examples)} pictures")
@@ -75,6 +70,18 @@ def evaluate_checkpoint(
     captions = [{"image_id": key, "caption": text} for key, text in result.texts.items()]
     write(folder, {"captions.json": captions, "scores.json": scores})
     print(f"captions and scores: {folder}")
+
+
+def read_data(
+    options: EvaluationOptions, config: dict[str, Any]
+) -> tuple[CaptionData, list[str] | None]:
+    """The data, and the captions that the model learned from if these are in them."""
+    data = load_data(*data_source(config, options.data, options.format), options.cache)
+    if fingerprint(data) == config["data"]["fingerprint"]:
+        return data, [text for e in data.examples if e.split == "train" for text in e.captions]
+    if options.data is None:
+        print("note: pictures, splits or captions have changed since the model was trained")
+    return data, None
 
 
 def evaluate_file(

@@ -93,24 +93,15 @@ def evaluate(
     metrics, as `metrics.measure` takes them. training: the captions that the model learned from.
     Under torchrun each process captions its share, without padding, and all get the whole.
     """
-    mine = range(len(examples))[distributed.rank() :: distributed.world_size()]
-    batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
-    found: dict[int | str, Hypothesis] = {}
-    with tqdm(
-        total=len(mine),
-        desc="captions",
-        unit="picture",
-        leave=False,
-        disable=not distributed.is_first(),
-    ) as bar:
-        for batch, captions in caption_batches(
-            model, pictures, batches, options, workers=workers, precision=precision
-        ):
-            for index, best in zip(batch, captions, strict=True):
-                found[examples[index].id] = best[0]
-            bar.update(len(batch))
-    whole = {key: value for part in distributed.gather(found) for key, value in part.items()}
-    hypotheses = {example.id: whole[example.id] for example in examples}
+    hypotheses = _caption_all(
+        model,
+        examples,
+        pictures,
+        options,
+        batch_size=batch_size,
+        workers=workers,
+        precision=precision,
+    )
     texts = {key: join_words(vocabulary.decode(h.tokens)) for key, h in hypotheses.items()}
     references = {example.id: example.captions for example in examples}
     pointed = None
@@ -129,6 +120,37 @@ def judge(
     """Score captions wherever they came from; `wanted` and `training` as in `evaluate`."""
     scores = metrics.measure(texts, references, wanted)
     return Evaluation({}, texts, scores, statistics(texts, references, training))
+
+
+def _caption_all(
+    model: CaptioningModel | Ensemble,
+    examples: Sequence[Example],
+    pictures: Pictures,
+    options: DecodingOptions,
+    *,
+    batch_size: int,
+    workers: int,
+    precision: str,
+) -> dict[int | str, Hypothesis]:
+    """The best hypothesis of each example, by id and in their order."""
+    mine = range(len(examples))[distributed.rank() :: distributed.world_size()]
+    batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+    found: dict[int | str, Hypothesis] = {}
+    with tqdm(
+        total=len(mine),
+        desc="captions",
+        unit="picture",
+        leave=False,
+        disable=not distributed.is_first(),
+    ) as bar:
+        for batch, captions in caption_batches(
+            model, pictures, batches, options, workers=workers, precision=precision
+        ):
+            for index, best in zip(batch, captions, strict=True):
+                found[examples[index].id] = best[0]
+            bar.update(len(batch))
+    whole = {key: value for part in distributed.gather(found) for key, value in part.items()}
+    return {example.id: whole[example.id] for example in examples}
 
 
 def caption_batches(
