@@ -51,7 +51,7 @@ _WORD = re.compile(
     rf"""
       -[lr][rsc]b- | <unk>
     | 'n'(?!t) | (?:n't | '(?:s|m|re|ll|d|ve|n|em|til|cause|\d0s))(?!{_LETTER})
-    | [a-z0-9]+[.,][a-z0-9.,]*+(?:-[a-z0-9]+)+(?!{_LETTER})           # red,t-shirt u.s.-made
+    | [a-z0-9]+[.,][a-z0-9.,]{{0,60}}+(?:-[a-z0-9]+)+(?!{_LETTER})    # red,t-shirt u.s.-made
     | no\.(?=\ *\d) | (?:{_ABBREVIATIONS})\.(?!{_LETTER})             # no. 5, mr.
     | (?:[a-z]\.)+(?!{_LETTER})                                       # u.s., a.
     | \d+(?:[.,:]\d+)+(?:-{_INNER}+)*                                 # 1,000 7:15 2.5-inch
