@@ -1,23 +1,36 @@
-"""From caption files on disk to Examples: readers, splits and the checks on them.
+"""Data sets of captioned pictures: the formats by name, what of their rows stands, the splits.
 
-A reader knows one layout of files and returns Examples; to add one, write `recognise` and `read`
-and name them in READERS. Pictures are not opened here, and batches are made elsewhere.
+How each layout of files is read is told in formats/; pictures are not opened here, and batches are
+made elsewhere.
 """
 
-import csv
-import json
 import random
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from .errors import InputError
+from .formats import coco, flickr, kaggle
+from .formats.reading import Entry, Problem, Reader, Reading, is_plain
 from .text import split_words
 
 SPLITS = ("train", "val", "test")
+ON_ERROR = ("stop", "skip")
+SHOWN = 20  # problems listed in full
+TO_UTF8 = "write it as UTF-8 text"
+
+READERS = {  # of several that recognise a path the first reads it
+    "coco": Reader(
+        coco.recognise,
+        coco.read,
+        "annotations/captions_<split><year>.json beside picture folders",
+        val_from_train=False,
+    ),
+    "flickr8k": Reader(
+        flickr.recognise_8k, flickr.read_8k, "Flickr8k_text/Flickr8k.token.txt, Flicker8k_Dataset/"
+    ),
+    "kaggle": Reader(kaggle.recognise_8k, kaggle.read_8k, "captions.txt beside Images/"),
+}
 
 
 @dataclass(frozen=True)
@@ -32,12 +45,17 @@ class Example:
 
 @dataclass(frozen=True)
 class CaptionData:
-    """A data set as read: its name, the layout that was recognised, and all examples."""
+    """A data set as read: its name, the format that was recognised, and all examples.
+
+    `problems` are of what was left out; `note` tells where splits were drawn, and is else empty.
+    """
 
     name: str
     format: str
     root: Path
     examples: tuple[Example, ...]
+    problems: tuple[Problem, ...] = ()
+    note: str = ""
 
     def split(self, name: str) -> list[Example]:
         """The examples of train, val (alias dev) or test; an empty split is an InputError."""
@@ -51,14 +69,16 @@ class CaptionData:
         return chosen
 
     def summary(self) -> str:
-        """One line for people: format, pictures and captions per split."""
-        parts = []
+        """One line for people: format, pictures and captions per split, what was left out."""
+        parts = [self.format]
         for split in SPLITS:
             chosen = [example for example in self.examples if example.split == split]
             if chosen:
                 captions = sum(len(example.captions) for example in chosen)
                 parts.append(f"{split} {len(chosen)} pictures, {captions} captions")
-        return f"{self.root}: {self.format}; {'; '.join(parts)}"
+        parts += [self.note] if self.note else []
+        parts += [f"{len(self.problems)} problems skipped"] if self.problems else []
+        return f"{self.root}: {'; '.join(parts)}"
 
 
 def split_name(name: str) -> str:
@@ -69,184 +89,142 @@ def split_name(name: str) -> str:
     return name
 
 
-def _coco_files(root: Path) -> dict[str, Path]:
-    """COCO caption files by split; of several years the newest."""
-    folder = root / "annotations"
-    files = sorted(folder.glob("captions_*.json"))
-    found = {
-        split: [file for file in files if re.fullmatch(f"captions_{split}[0-9]*", file.stem)]
-        for split in SPLITS
-    }
-    return {split: paths[-1] for split, paths in found.items() if paths}
-
-
-def _read_coco(root: Path) -> list[Example]:
-    return [
-        example
-        for split, path in _coco_files(root).items()
-        for example in _read_coco_file(root, path, split)
-    ]
-
-
-def _read_coco_file(root: Path, path: Path, split: str) -> list[Example]:
-    content = _load_json(path)
-    try:
-        files = {image["id"]: image["file_name"] for image in content["images"]}
-        captions: dict[Any, list[str]] = {identity: [] for identity in files}
-        for annotation in content["annotations"]:
-            picture, caption = annotation["image_id"], annotation["caption"]
-            if picture not in captions:
-                raise InputError(
-                    f"{path}: caption {caption!r} is of picture {picture}, "
-                    "which the file does not list"
-                )
-            if not isinstance(caption, str):
-                raise InputError(f"{path}: the caption {caption!r} of {picture} is no text")
-            captions[picture].append(caption)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path} is no COCO caption file: {error!r} in its entries") from error
-    if len(files) != len(content["images"]):
-        raise InputError(f"{path} lists {len(content['images']) - len(files)} picture ids twice")
-    folder = path.stem.removeprefix("captions_")
-    places = [root / folder, root / "images" / folder, root / "images", root / split]
-    place = next((place for place in places if place.is_dir()), None)
-    if place is None:
-        raise InputError(f"the pictures of {path} are missing; looked for the folder {places[0]}")
-    return [
-        Example(identity, safe_join(place, name, path), tuple(captions[identity]), split)
-        for identity, name in files.items()
-    ]
-
-
-def _flickr8k_folders(root: Path) -> tuple[Path, Path] | None:
-    """Flickr8k's text and picture folders, unpacked side by side or one in the other."""
-    texts = (root / "Flickr8k_text", root)
-    pictures = (root / "Flicker8k_Dataset", root / "Flickr8k_Dataset", root / "Images")
-    text = next((t for t in texts if (t / "Flickr8k.token.txt").is_file()), None)
-    picture = next((p for p in pictures if p.is_dir()), None)
-    return (text, picture) if text and picture else None
-
-
-def _read_flickr8k(root: Path) -> list[Example]:
-    """The original layout. Without a train list, what no other list names is for training.
-
-    The published files caption a picture that does not exist: what no list names and has no
-    picture file is dropped. Where no picture is for validation (the dev list is absent, say),
-    a seeded tenth of the training pictures is, at least one of two or more.
-    """
-    folders = _flickr8k_folders(root)
-    assert folders is not None
-    text, pictures = folders
-    source = text / "Flickr8k.token.txt"
-    rows = []
-    for number, line in enumerate(_read_lines(source), start=1):
-        if not line.strip():
-            continue
-        name, tab, caption = line.partition("\t")
-        if not tab:
-            raise InputError(f"{source}, line {number}: no tab between picture and caption")
-        rows.append((name.rpartition("#")[0] or name, caption))
-    lists = {}
-    for split, stem in (("train", "train"), ("val", "dev"), ("test", "test")):
-        path = text / f"Flickr_8k.{stem}Images.txt"
-        if path.is_file():
-            lists[split] = [name for line in _read_lines(path) if (name := line.strip())]
-    splits: dict[str, str] = {}
-    for split, names in lists.items():
-        for name in names:
-            if splits.setdefault(name, split) != split:
-                raise InputError(f"{text}: {name} is listed in {splits[name]} and in {split}")
-    examples = _group_captions(rows, pictures, source)
-    there = [example for example in examples if example.id in splits or example.path.is_file()]
-    examples = there or examples  # where all files are missing, `read_captions` says so
-    if not splits:
-        return seeded_split(examples)
-    rest = None if "train" in lists else "train"
-    captioned = {example.id for example in examples}
-    unknown = [name for name in splits if name not in captioned]
-    if unknown:
-        raise InputError(f"{source} has no captions of {_some(unknown)}, which the lists name")
-    chosen = [(example, splits.get(str(example.id), rest)) for example in examples]
-    return _with_val([replace(example, split=split) for example, split in chosen if split])
-
-
-def _read_kaggle(root: Path) -> list[Example]:
-    """`captions.txt` with the header image,caption, beside `Images/`; no lists of splits."""
-    source = root / "captions.txt"
-    rows = []
-    reader = csv.reader((line + "\n" for line in _read_lines(source)), strict=True)
-    first = 1  # line of the row
-    try:
-        for row in reader:
-            if len(row) == 2:
-                rows.append((row[0], row[1]))
-            elif "".join(row).strip():
-                raise InputError(
-                    f"{source}, line {first}: expected picture and caption, found {len(row)} "
-                    "columns (a caption with commas needs quotes)"
-                )
-            first = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{source}, line {first}: {error}") from error
-    if rows and rows[0] == ("image", "caption"):
-        del rows[0]
-    return seeded_split(_group_captions(rows, root / "Images", source))
-
-
-@dataclass(frozen=True)
-class Reader:
-    """One layout: does it lie at this path, what does it hold, how it is described to people."""
-
-    recognise: Callable[[Path], object]
-    read: Callable[[Path], list[Example]]
-    layout: str
-
-
-READERS = {
-    "coco": Reader(
-        _coco_files, _read_coco, "annotations/captions_<split><year>.json beside picture folders"
-    ),
-    "flickr8k": Reader(
-        _flickr8k_folders, _read_flickr8k, "Flickr8k_text/Flickr8k.token.txt, Flicker8k_Dataset/"
-    ),
-    "kaggle": Reader(
-        lambda root: (root / "captions.txt").is_file() and (root / "Images").is_dir(),
-        _read_kaggle,
-        "captions.txt beside Images/",
-    ),
-}
-
-
-def read_captions(path: Path | str, format: str | None = None) -> CaptionData:
+def read_captions(
+    path: Path | str, format: str | None = None, on_error: str = "stop"
+) -> CaptionData:
     """Read the data set at `path` in the format that is recognised there, or in the one named.
 
-    Raises InputError where nothing is recognised, rows are malformed, or picture files or
-    captions are missing; up to ten of them are listed, and how many there are.
+    on_error: "stop" raises InputError where rows or pictures cannot be used, and lists them;
+    "skip" leaves them out and in `problems`. Where nothing is recognised, a file as a whole cannot
+    be read, or no picture is left, InputError is raised in either case.
     """
     root = Path(path)
-    if not root.is_dir():
-        trouble = "is a file" if root.exists() else "does not exist"
-        raise InputError(f"data folder {root} {trouble}")
+    found = recognise(root, format)
+    reader = READERS[found]
+    examples, problems = settle(reader.read(root))
+    if problems and on_error == "stop":
+        raise InputError(
+            f"{root} (read as {found}) has {len(problems)} problem{'s' * (len(problems) > 1)}, "
+            f"which --on-error skip would leave out:{some(problems)}"
+        )
+    if not examples:
+        raise InputError(f"{root} (read as {found}) holds no captions that can be used")
+    examples, note = _with_splits(examples, reader)
+    place = root.resolve()
+    name = place.stem if place.is_file() else place.name
+    return CaptionData(name, found, root, tuple(examples), tuple(problems), note)
+
+
+def recognise(root: Path, format: str | None = None) -> str:
+    """The name of the format of what lies at `root`; raises InputError where there is none."""
+    if not root.exists():
+        raise InputError(f"data folder {root} does not exist")
     if format is not None and format not in READERS:
         raise InputError(f"unknown format {format!r}; choose one of {', '.join(READERS)}")
     wanted = READERS if format is None else {format: READERS[format]}
     found = next((name for name, reader in wanted.items() if reader.recognise(root)), None)
     if found is None:
         layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in wanted.items())
-        raise InputError(f"{root} holds no captions in a known layout ({layouts})")
-    examples = READERS[found].read(root)
-    if not examples:
-        raise InputError(f"{root} (read as {found}) holds no captions")
-    count = Counter(example.id for example in examples)
-    if twice := [str(identity) for identity, times in count.items() if times > 1]:
-        raise InputError(f"{root}: pictures listed twice or in two splits: {_some(twice)}")
-    missing = [str(example.path) for example in examples if not example.path.is_file()]
-    if missing:
-        raise InputError(f"{root}: {len(missing)} picture files are missing: {_some(missing)}")
-    silent = [str(e.id) for e in examples if not any(split_words(c) for c in e.captions)]
-    if silent:
-        raise InputError(f"{root}: pictures without a caption: {_some(silent)}")
-    return CaptionData(root.resolve().name, found, root, tuple(examples))
+        kind = "is a file and" if root.is_file() else "is a folder and"
+        raise InputError(f"{root} {kind} holds no captions in a known layout ({layouts})")
+    return found
+
+
+def settle(reading: Reading) -> tuple[list[Example], list[Problem]]:
+    """Which of the pictures read can be used, and all that is wrong with the rest, by place.
+
+    The one policy for all formats. Of a picture that comes twice the first stands. An empty
+    caption beside others is let be. A split that is not told is "" here.
+    """
+    problems = list(reading.problems)
+    by_id: dict[int | str, Entry] = {}
+    by_file: dict[Path, Entry] = {}
+    examples = []
+    told = any(entry.split is not None for entry in reading.entries)
+    for entry in reading.entries:
+        trouble = (
+            _wrong_in_itself(entry, told)
+            or _there_already(entry, by_id, by_file)
+            or _missing(entry)
+        )
+        captions = [caption for caption, _ in entry.captions if not _no_text(caption)]
+        for caption, place in entry.captions:
+            if no_text := _no_text(caption):
+                problems.append(Problem(place, f"the caption {caption!r} {no_text}", TO_UTF8))
+        if not trouble and not any(split_words(caption) for caption in captions):
+            trouble = f"picture {entry.id} has no caption with a word", "write one, or remove it"
+        if trouble:
+            problems.append(Problem(entry.place, *trouble))
+            continue
+        path = entry.folder / entry.name
+        by_id[entry.id] = by_file[path] = entry
+        examples.append(Example(entry.id, path, tuple(captions), entry.split or ""))
+    return examples, sorted(problems, key=lambda problem: problem.place)
+
+
+def _wrong_in_itself(entry: Entry, told: bool) -> tuple[str, str] | None:
+    """What is wrong with a picture's name, id or split, and what to do about it."""
+    if not is_plain(entry.name):
+        what = f"{entry.name!r} is no name of a file in {entry.folder}"
+        return what, "name it from there, without .. and backslashes"
+    if no_text := _no_text(entry.name):
+        return f"the name {entry.name!r} {no_text}", TO_UTF8
+    if type(entry.id) is not int and _no_text(entry.id):
+        return f"the id {entry.id!r} is neither a number nor a text", "give it one"
+    if told and entry.split not in SPLITS:
+        there = "is in no split" if entry.split is None else f"is in a split {entry.split!r}"
+        return f"picture {entry.id} {there}", "name train, val or test"
+    return None
+
+
+def _there_already(
+    entry: Entry, by_id: dict[int | str, Entry], by_file: dict[Path, Entry]
+) -> tuple[str, str] | None:
+    if first := by_id.get(entry.id):
+        twice = "twice" if first.split == entry.split else f"in {first.split} and in {entry.split}"
+        what = f"picture {entry.id} is listed {twice}, first at {first.place}"
+        return what, "remove one of them"
+    if first := by_file.get(entry.folder / entry.name):
+        what = f"{entry.name} is picture {entry.id} here, and {first.id} at {first.place}"
+        return what, "remove one of them"
+    return None
+
+
+def _no_text(value: object) -> str | None:
+    """What keeps a value from being text: it is something else, or was not UTF-8."""
+    if not isinstance(value, str):
+        return "is no text"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    return None
+
+
+def _missing(entry: Entry) -> tuple[str, str] | None:
+    path = entry.folder / entry.name
+    if path.is_file():
+        return None
+    return f"the picture {path} is missing", "add the file, or remove what names it"
+
+
+def some(problems: Sequence[Problem]) -> str:
+    """The first 20 of some problems, each in a line unless it is alone, and how many more."""
+    if len(problems) == 1:
+        return f" {problems[0]}"
+    shown = [f"\n  {problem}" for problem in problems[:SHOWN]]
+    more = len(problems) - SHOWN
+    return "".join(shown) + (f"\n  and {more} more" if more > 0 else "")
+
+
+def _with_splits(examples: list[Example], reader: Reader) -> tuple[list[Example], str]:
+    """The examples, all in splits, and what was drawn for it."""
+    if not any(example.split for example in examples):
+        return seeded_split(examples), "no splits there: 80/10/10 by seed 0"
+    training = [example.split for example in examples].count("train")
+    if not reader.val_from_train or training < 2 or any(e.split == "val" for e in examples):
+        return examples, ""
+    return _with_val(examples), "no val there: a tenth of train by seed 0"
 
 
 def seeded_split(examples: Sequence[Example], seed: int = 0) -> list[Example]:
@@ -263,8 +241,6 @@ def seeded_split(examples: Sequence[Example], seed: int = 0) -> list[Example]:
 
 def _with_val(examples: list[Example]) -> list[Example]:
     order = _shuffled([example for example in examples if example.split == "train"], seed=0)
-    if len(order) < 2 or any(example.split == "val" for example in examples):
-        return examples
     val = set(order[: max(1, len(order) // 10)])
     return [replace(e, split="val") if e.id in val else e for e in examples]
 
@@ -273,45 +249,3 @@ def _shuffled(examples: Sequence[Example], seed: int) -> list[int | str]:
     order = sorted((example.id for example in examples), key=str)
     random.Random(seed).shuffle(order)
     return order
-
-
-def safe_join(folder: Path, name: str, source: Path) -> Path:
-    """folder/name, refused where the name, found in `source`, leads out of the folder."""
-    plain = isinstance(name, str) and name and "\\" not in name and "\0" not in name
-    if not plain or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise InputError(f"{source}: {name!r} is no name of a file in {folder}")
-    return folder / name
-
-
-def _group_captions(rows: Iterable[tuple[str, str]], pictures: Path, source: Path) -> list[Example]:
-    captions: dict[str, list[str]] = {}
-    for name, caption in rows:
-        captions.setdefault(name, []).append(caption)
-    return [
-        Example(name, safe_join(pictures, name, source), tuple(texts), "train")
-        for name, texts in captions.items()
-    ]
-
-
-def _read_lines(path: Path) -> list[str]:
-    """Only line feeds end a line: captions may hold stranger signs."""
-    return _read_text(path).replace("\r\n", "\n").split("\n")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: byte {error.start}; convert it first") from error
-
-
-def _load_json(path: Path) -> Any:
-    try:
-        return json.loads(_read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is no valid JSON: {error}") from error
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:10])
-    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"

@@ -96,7 +96,7 @@ WRONG = {
         r"holds no captions in a known layout \(kaggle: captions.txt beside Images/\)",
     ),
     "missing pictures": Wrong(
-        "train.py --data {here}/missing", r"1 picture files are missing: \S*/5.png$"
+        "train.py --data {here}/missing", r"image 6: the picture \S*/5.png is missing; add the file"
     ),
     "empty split": Wrong(
         "train.py --data {here}/no-val", "no pictures in split 'val'; it has test, train"

@@ -18,7 +18,9 @@ LAYERS = [
     | {"captioner.attention", "captioner.hoisting", "captioner.layers", "captioner.meteor"}
     | {"captioner.caption_files"},
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
-    | {"captioner.demo", "captioner.model_options", "captioner.tallies"},
+    | {"captioner.demo", "captioner.model_options", "captioner.tallies"}
+    | {"captioner.formats", "captioner.formats.reading"},
+    {"captioner.formats.coco", "captioner.formats.flickr", "captioner.formats.kaggle"},
     {"captioner.encoders", "captioner.filters", "captioner.metrics", "captioner.heatmaps"}
     | {"captioner.checkpoint", "captioner.data", "captioner.pointing"},
     {"captioner.hypotheses", "captioner.batches", "captioner.features", "captioner.runs"}
@@ -53,13 +55,14 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 
 def imports(name, tree):
     """The modules of ours that the module `name` imports anywhere in its source."""
-    package = name if name == "captioner" else name.rpartition(".")[0]
+    package = name if FILES[name].stem == "__init__" else name.rpartition(".")[0]
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(filter(None, [package if node.level else "", node.module]))
+            parents = package.split(".")[: 1 - node.level or None] if node.level else []
+            base = ".".join(filter(None, [*parents, node.module]))
             for alias in node.names:
                 whole = f"{base}.{alias.name}"
                 found.add(whole if whole in LAYER else base)
@@ -96,6 +99,9 @@ def test_imports_point_down(name):
         ("captioner.data", "from captioner.nowhere import x", {"captioner.nowhere"}),
         ("captioner.data", "from .text import split_words\nimport torch, json", set()),
         ("captioner", "from .captioner import Captioner", set()),
+        ("captioner.formats.coco", "from ..data import Example", {"captioner.data"}),
+        ("captioner.formats.coco", "from . import kaggle", {"captioner.formats.kaggle"}),
+        ("captioner.formats.coco", "from ..errors import InputError", set()),
     ],
 )
 def test_the_reader_of_imports_sees_every_form(name, source, upwards):

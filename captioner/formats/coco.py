@@ -1,0 +1,56 @@
+"""COCO's caption files, of 2014, 2017 or no year, beside their folders of pictures."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .reading import Entry, Place, Reading, picture_folder, read_json
+
+SPLITS = ("train", "val", "test")
+
+
+def recognise(root: Path) -> dict[str, Path]:
+    """COCO caption files by split; of several years the newest."""
+    files = sorted((root / "annotations").glob("captions_*.json"))
+    found = {
+        split: [file for file in files if re.fullmatch(f"captions_{split}[0-9]*", file.stem)]
+        for split in SPLITS
+    }
+    return {split: paths[-1] for split, paths in found.items() if paths}
+
+
+def read(root: Path) -> Reading:
+    reading = Reading()
+    for split, path in recognise(root).items():
+        _read_file(root, path, split, reading)
+    return reading
+
+
+def _read_file(root: Path, path: Path, split: str, reading: Reading) -> None:
+    content = read_json(path)
+    images, annotations = (_dicts(content, key, path) for key in ("images", "annotations"))
+    folder = path.stem.removeprefix("captions_")
+    places = [root / folder, root / "images" / folder, root / "images", root / split]
+    pictures = picture_folder(places, path) if images else root
+    listed: dict[str, Entry] = {}  # by the id as JSON has it: 1 is not "1"
+    for number, image in enumerate(images, start=1):
+        place = Place(path, number, "image")
+        entry = Entry(image.get("id"), pictures, image.get("file_name"), split, place)
+        listed.setdefault(repr(entry.id), entry)
+        reading.entries.append(entry)
+    for number, annotation in enumerate(annotations, start=1):
+        place = Place(path, number, "annotation")
+        picture = listed.get(repr(annotation.get("image_id")))
+        if picture:
+            picture.captions.append((annotation.get("caption"), place))
+        else:
+            what = f"the caption is of picture {annotation.get('image_id')}"
+            reading.report(place, f"{what}, which the file does not list", "list it or remove this")
+
+
+def _dicts(content: Any, key: str, path: Path) -> list[dict[str, Any]]:
+    found = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise InputError(f"{path} is no COCO caption file: it has no list of objects {key!r}")
+    return found

@@ -1,0 +1,93 @@
+"""Flickr8k and Flickr30k as they were published: token files, and Flickr8k's lists of splits."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .reading import Entry, Place, Reading, is_plain, picture_folder, read_lines
+
+LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: what Flickr8k calls its list
+TOKENS_30K = ("results_20130124.token", "flickr30k.token", "results.token")
+PICTURES_30K = ("flickr30k-images", "flickr30k_images", "images", "Images")
+
+
+def recognise_8k(root: Path) -> tuple[Path, Path] | None:
+    """Flickr8k's text and picture folders, unpacked side by side or one in the other."""
+    texts = (root / "Flickr8k_text", root)
+    pictures = (root / "Flicker8k_Dataset", root / "Flickr8k_Dataset", root / "Images")
+    text = next((t for t in texts if (t / "Flickr8k.token.txt").is_file()), None)
+    picture = next((p for p in pictures if p.is_dir()), None)
+    return (text, picture) if text and picture else None
+
+
+def read_8k(root: Path) -> Reading:
+    """Without a train list, what no other list names is for training.
+
+    The published files caption a picture that does not exist: what no list names and has no
+    picture file is dropped, and where there are lists for training, what they do not name.
+    """
+    folders = recognise_8k(root)
+    assert folders is not None
+    text, pictures = folders
+    source = text / "Flickr8k.token.txt"
+    reading = Reading()
+    reading.add_rows(_token_rows(source, pictures, reading))
+    listed = _read_lists(text, reading)
+    captioned = {entry.id for entry in reading.entries}
+    for name, (_, place) in listed.items():
+        if name not in captioned:
+            what = f"{name} has no captions in {source.name}"
+            reading.report(place, what, "add some, or take it off the list")
+    there = [e for e in reading.entries if e.id in listed or not is_plain(e.name) or _is_there(e)]
+    reading.entries = there or reading.entries  # where all files are missing, that is to be told
+    if listed:
+        rest = None if (text / "Flickr_8k.trainImages.txt").is_file() else "train"
+        for entry in reading.entries:
+            entry.split = listed[entry.id][0] if entry.id in listed else rest
+        reading.entries = [entry for entry in reading.entries if entry.split]
+    return reading
+
+
+def recognise_30k(root: Path) -> Path | None:
+    """Flickr30k's token file."""
+    return next((root / name for name in TOKENS_30K if (root / name).is_file()), None)
+
+
+def read_30k(root: Path) -> Reading:
+    source = recognise_30k(root)
+    assert source is not None
+    reading = Reading()
+    pictures = picture_folder([root / name for name in PICTURES_30K], source)
+    reading.add_rows(_token_rows(source, pictures, reading))
+    return reading
+
+
+def _token_rows(source: Path, pictures: Path, reading: Reading) -> Iterator[Entry]:
+    """`NAME#0<tab>CAPTION`, a caption a line."""
+    for number, line in enumerate(read_lines(source), start=1):
+        place = Place(source, number)
+        name, tab, caption = line.partition("\t")
+        name = name.rpartition("#")[0] or name
+        if tab:
+            yield Entry(name, pictures, name, None, place, [(caption, place)])
+        elif line.strip():
+            reading.report(place, "no tab between picture and caption", "put one there")
+
+
+def _read_lists(text: Path, reading: Reading) -> dict[str, tuple[str, Place]]:
+    """The split of every picture that a list names, and where it does."""
+    listed: dict[str, tuple[str, Place]] = {}
+    for split, stem in LISTS.items():
+        path = text / f"Flickr_8k.{stem}Images.txt"
+        for number, line in enumerate(read_lines(path) if path.is_file() else [], start=1):
+            if not (name := line.strip()):
+                continue
+            place = Place(path, number)
+            first, where = listed.setdefault(name, (split, place))
+            if first != split:
+                what = f"{name} is listed in {split}, and in {first} at {where}"
+                reading.report(place, what, "take it off one of the lists")
+    return listed
+
+
+def _is_there(entry: Entry) -> bool:
+    return (entry.folder / entry.name).is_file()

@@ -1,0 +1,138 @@
+"""What a reader hands over, and how text, tables and JSON are read; no layout is known here."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import InputError
+
+SPLIT_NAMES = {  # what people call the splits
+    **dict.fromkeys(("train", "training", "restval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+class Place(NamedTuple):
+    """Where something was read: the `number`th line, or other part, of a file; 0 for all of it."""
+
+    file: Path
+    number: int = 0
+    part: str = "line"
+
+    def __str__(self) -> str:
+        return f"{self.file}, {self.part} {self.number}" if self.number else str(self.file)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A row or picture that cannot be used: where, what is wrong, and what to do about it."""
+
+    place: Place
+    what: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.what}; {self.advice}"
+
+
+@dataclass
+class Entry:
+    """A picture as a reader found it: nothing of it has been checked yet.
+
+    `name` is the file's name in `folder`; a split of None is one that the files do not tell.
+    """
+
+    id: Any
+    folder: Path
+    name: Any
+    split: str | None
+    place: Place
+    captions: list[tuple[Any, Place]] = field(default_factory=list)
+
+
+@dataclass
+class Reading:
+    """All that a reader found: pictures, and the rows that it could make nothing of."""
+
+    entries: list[Entry] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def report(self, place: Place, what: str, advice: str) -> None:
+        self.problems.append(Problem(place, what, advice))
+
+    def add_rows(self, rows: Iterable[Entry]) -> None:
+        """Add entries of which several may be of one picture: rows with a caption each."""
+        found: dict[str, Entry] = {}
+        for row in rows:
+            first = found.setdefault(repr((row.id, row.folder, row.name, row.split)), row)
+            if first is not row:
+                first.captions += row.captions
+        self.entries += found.values()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One layout: does it lie at this path, what does it hold, how it is described to people.
+
+    val_from_train: where no picture is for validation, a seeded tenth of training's is.
+    """
+
+    recognise: Callable[[Path], object]
+    read: Callable[[Path], Reading]
+    layout: str
+    val_from_train: bool = True
+
+
+def is_plain(name: object) -> bool:
+    """Whether this is the name of a file that cannot lie outside of the folder it is put in."""
+    plain = isinstance(name, str) and name and "\\" not in name and "\0" not in name
+    return bool(plain) and not Path(str(name)).is_absolute() and ".." not in Path(str(name)).parts
+
+
+def picture_folder(places: Sequence[Path], source: Path) -> Path:
+    """The first of these folders that exists; raises InputError where none does."""
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        raise InputError(f"the pictures of {source} are missing; looked for the folder {places[0]}")
+    return found
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file; bytes that are not UTF-8 become signs that no text may hold.
+
+    Only line feeds end a line, with or without a carriage return: captions may hold stranger signs.
+    """
+    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    return text.replace("\r\n", "\n").split("\n")
+
+
+def read_table(path: Path, delimiter: str, reading: Reading) -> Iterator[tuple[Place, list[str]]]:
+    """The rows of a CSV file that are not blank, each at its first line; quotes are as Excel's."""
+    reader = csv.reader(
+        (line + "\n" for line in read_lines(path)), strict=True, delimiter=delimiter
+    )
+    while True:
+        place = Place(path, reader.line_num + 1)
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            reading.report(place, str(error), "quote the text, and double the quotes in it")
+            continue
+        if "".join(row).strip():
+            yield place, row
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; raises InputError where it is none, or not UTF-8."""
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: byte {error.start}; convert it first") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is no valid JSON: {error}") from error
