@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from . import shards
 from .errors import InputError
 from .formats import coco, flickr, kaggle
 from .formats.reading import Entry, Problem, Reader, Reading, is_plain
@@ -203,7 +204,7 @@ def _no_text(value: object) -> str | None:
 
 def _missing(entry: Entry) -> tuple[str, str] | None:
     path = entry.folder / entry.name
-    if path.is_file():
+    if shards.is_file(path):
         return None
     return f"the picture {path} is missing", "add the file, or remove what names it"
 

@@ -4,6 +4,7 @@ tensor; encoders, caption files and heatmaps live elsewhere.
 Shapes: `H, W` pixels of the picture, `S` side of the square the encoder sees.
 """
 
+import io
 import stat
 import threading
 import warnings
@@ -11,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
+from . import shards
 from .errors import InputError
 
 Picture: TypeAlias = str | Path | Image.Image | torch.Tensor | np.ndarray
@@ -41,10 +43,11 @@ _filters_lock = threading.Lock()
 def load_image(picture: Picture) -> Image.Image:
     """The picture as a new, upright, 8-bit RGB image that carries no metadata.
 
-    A file must be a regular one of at most 64 MB and 89 million pixels, in JPEG, PNG, BMP, GIF,
-    WebP or TIFF; of an animation the first frame counts. EXIF orientation is applied, and ignored
-    where the EXIF block is broken. 16-bit grey is scaled by 1/257, transparency is laid on white.
-    Tensors are `(3, H, W)`, uint8 in [0, 255] or float in [0, 1]; arrays are `(H, W, 3)` uint8.
+    A file must be a regular one, or lie in a tar file (`x.tar/a.jpg`), of at most 64 MB and 89
+    million pixels, in JPEG, PNG, BMP, GIF, WebP or TIFF; of an animation the first frame counts.
+    EXIF orientation is applied, and ignored where the EXIF block is broken. 16-bit grey is scaled
+    by 1/257, transparency is laid on white. Tensors are `(3, H, W)`, uint8 in [0, 255] or float in
+    [0, 1]; arrays are `(H, W, 3)` uint8.
 
     Raises InputError, which names the file and the reason, for everything else.
     """
@@ -109,21 +112,7 @@ class Transform:
 def _from_file(path: Path) -> Image.Image:
     where = repr(str(path))
     try:
-        status = path.stat()  # before open, which waits for ever on a pipe
-    except FileNotFoundError:
-        raise InputError(f"{where}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{where}: cannot be read: {error}") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{where}: is a folder, not a picture")
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{where}: is not a regular file")
-    if status.st_size == 0:
-        raise InputError(f"{where}: the file is empty")
-    if status.st_size > MAX_BYTES:
-        raise InputError(f"{where}: {status.st_size:,} bytes, at most {MAX_BYTES:,} are read")
-    try:
-        with path.open("rb") as file:
+        with _open(path, where) as file:
             with _quiet():
                 image = Image.open(file, formats=FORMATS)
             return _decode(image, where)
@@ -138,6 +127,30 @@ def _from_file(path: Path) -> Image.Image:
         raise InputError(
             f"{where}: cannot be read: {str(error) or type(error).__name__}"
         ) from error
+
+
+def _open(path: Path, where: str) -> IO[bytes]:
+    """A picture's file, or its bytes from the tar file that the path leads into."""
+    if shards.on_disk(path) != path:
+        _check_size(shards.size(path), where)
+        return io.BytesIO(shards.read(path))
+    try:
+        status = path.stat()  # before open, which waits for ever on a pipe
+    except FileNotFoundError:
+        raise InputError(f"{where}: no such file") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{where}: is a folder, not a picture")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{where}: is not a regular file")
+    _check_size(status.st_size, where)
+    return path.open("rb")
+
+
+def _check_size(size: int, where: str) -> None:
+    if size == 0:
+        raise InputError(f"{where}: the file is empty")
+    if size > MAX_BYTES:
+        raise InputError(f"{where}: {size:,} bytes, at most {MAX_BYTES:,} are read")
 
 
 def _decode(image: Image.Image, where: str) -> Image.Image:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"captioner.errors"},
     {"captioner.options", "captioner.devices", "captioner.loading", "captioner.pretrained"}
-    | {"captioner.shapes"}
+    | {"captioner.shapes", "captioner.shards"}
     | {"captioner.attention", "captioner.hoisting", "captioner.layers", "captioner.meteor"}
     | {"captioner.caption_files"},
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}

@@ -1,0 +1,92 @@
+"""Files inside tar files: `shard.tar/name` is the path of one; what they hold is not known here.
+
+Nothing is unpacked: a member is read where it lies, once its tar file's headers have been gone
+through.
+"""
+
+import os
+import tarfile
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from .errors import InputError
+
+
+class Index(NamedTuple):
+    """Offset and size in bytes of each file in a tar file, in its order; names that come again."""
+
+    members: dict[str, tuple[int, int]]
+    twice: tuple[str, ...]
+
+
+def on_disk(path: Path) -> Path:
+    """The file itself, or the tar file of which the path names a member."""
+    tars = (p for p in path.parents if p.suffix == ".tar")
+    return next((tar for tar in tars if tar.is_file()), path)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name, on disk or in a tar file."""
+    tar = on_disk(path)
+    return path.is_file() if tar == path else _name(path, tar) in index(tar).members
+
+
+def size(path: Path) -> int:
+    """The bytes of a member; raises InputError where its tar file has none of the name."""
+    return _place(path)[1]
+
+
+def read(path: Path) -> bytes:
+    """The content of a member; raises InputError where there is none, or it is cut short."""
+    offset, count = _place(path)
+    with on_disk(path).open("rb", buffering=0) as file:
+        content = os.pread(file.fileno(), count, offset)
+    if len(content) != count:
+        raise InputError(f"{path} is cut short; copy its tar file again")
+    return content
+
+
+def index(tar: Path) -> Index:
+    """What a tar file holds; raises InputError where it is none, compressed or damaged.
+
+    Links, folders and sparse files are passed over. The answer is kept while the file is the same.
+    """
+    status = tar.stat()
+    return _index(tar, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _index(tar: Path, size: int, changed: int) -> Index:
+    members: dict[str, tuple[int, int]] = {}
+    twice = []
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            for member in archive:
+                archive.members = []  # type: ignore[attr-defined]  # else it keeps all
+                name = str(PurePosixPath(member.name))
+                if not member.isreg() or member.issparse():
+                    continue
+                if name in members:
+                    twice.append(name)
+                members.setdefault(name, (member.offset_data, member.size))
+            archive.fileobj.seek(archive.offset)
+            if any(archive.fileobj.read(tarfile.BLOCKSIZE)):
+                raise tarfile.ReadError(f"no header at byte {archive.offset}")
+    except tarfile.TarError as error:
+        raise InputError(
+            f"{tar} is no tar file that can be read ({error}); decompress it, or copy it again"
+        ) from error
+    return Index(members, tuple(twice))
+
+
+def _name(path: Path, tar: Path) -> str:
+    return path.relative_to(tar).as_posix()
+
+
+def _place(path: Path) -> tuple[int, int]:
+    tar = on_disk(path)
+    place = index(tar).members.get(_name(path, tar)) if tar != path else None
+    if place is None:
+        raise InputError(f"{str(path)!r}: no such file")
+    return place
