@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import shards
 from .errors import InputError
-from .formats import coco, flickr, kaggle
+from .formats import coco, flickr, huggingface, kaggle, karpathy, pairs, tables, webdataset
 from .formats.reading import Entry, Problem, Reader, Reading, is_plain
 from .text import split_words
 
@@ -30,7 +30,29 @@ READERS = {  # of several that recognise a path the first reads it
     "flickr8k": Reader(
         flickr.recognise_8k, flickr.read_8k, "Flickr8k_text/Flickr8k.token.txt, Flicker8k_Dataset/"
     ),
+    "karpathy": Reader(
+        karpathy.recognise, karpathy.read, "dataset_<name>.json beside picture folders"
+    ),
+    "flickr30k": Reader(
+        flickr.recognise_30k, flickr.read_30k, "results_20130124.token beside flickr30k-images/"
+    ),
     "kaggle": Reader(kaggle.recognise_8k, kaggle.read_8k, "captions.txt beside Images/"),
+    "kaggle30k": Reader(
+        kaggle.recognise_30k, kaggle.read_30k, "results.csv beside flickr30k_images/"
+    ),
+    "huggingface": Reader(
+        huggingface.recognise,
+        huggingface.read,
+        "metadata.jsonl or .csv, in folders of splits or not",
+    ),
+    "jsonl": Reader(
+        tables.recognise_jsonl, tables.read_jsonl, "captions.jsonl, or train.jsonl, val.jsonl ..."
+    ),
+    "csv": Reader(
+        tables.recognise_csv, tables.read_csv, "captions.csv or .tsv, or train.csv, val.csv ..."
+    ),
+    "webdataset": Reader(webdataset.recognise, webdataset.read, "tar files"),
+    "pairs": Reader(pairs.recognise, pairs.read, "pictures with a .txt beside each"),
 }
 
 

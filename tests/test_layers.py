@@ -20,7 +20,9 @@ LAYERS = [
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
     | {"captioner.demo", "captioner.model_options", "captioner.tallies"}
     | {"captioner.formats", "captioner.formats.reading"},
-    {"captioner.formats.coco", "captioner.formats.flickr", "captioner.formats.kaggle"},
+    {"captioner.formats.coco", "captioner.formats.flickr", "captioner.formats.kaggle"}
+    | {"captioner.formats.karpathy", "captioner.formats.pairs", "captioner.formats.tables"},
+    {"captioner.formats.huggingface", "captioner.formats.webdataset"},
     {"captioner.encoders", "captioner.filters", "captioner.metrics", "captioner.heatmaps"}
     | {"captioner.checkpoint", "captioner.data", "captioner.pointing"},
     {"captioner.hypotheses", "captioner.batches", "captioner.features", "captioner.runs"}

@@ -1,26 +1,15 @@
 """Files read where they lie in tar files, against tarfile's own reading."""
 
-import io
 import tarfile
 from pathlib import Path
 
 import pytest
+from layouts import write_tar
 from PIL import Image
 
 from captioner import shards
 from captioner.errors import InputError
 from captioner.images import load_image
-
-
-def write_tar(path: Path, members, format=tarfile.GNU_FORMAT, mode="w") -> Path:
-    """members: pairs of a name and its bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode, format=format) as archive:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

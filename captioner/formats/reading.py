@@ -14,6 +14,7 @@ SPLIT_NAMES = {  # what people call the splits
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
 class Place(NamedTuple):
@@ -93,6 +94,11 @@ def is_plain(name: object) -> bool:
     return bool(plain) and not Path(str(name)).is_absolute() and ".." not in Path(str(name)).parts
 
 
+def split_of(name: object) -> str | None:
+    """train, val or test for what people call them; None for anything else."""
+    return SPLIT_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
+
+
 def picture_folder(places: Sequence[Path], source: Path) -> Path:
     """The first of these folders that exists; raises InputError where none does."""
     found = next((place for place in places if place.is_dir()), None)
@@ -106,7 +112,12 @@ def read_lines(path: Path) -> list[str]:
 
     Only line feeds end a line, with or without a carriage return: captions may hold stranger signs.
     """
-    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    return split_lines(path.read_bytes())
+
+
+def split_lines(content: bytes) -> list[str]:
+    """As `read_lines`, of a file's content."""
+    text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     return text.replace("\r\n", "\n").split("\n")
 
 

@@ -1,0 +1,40 @@
+"""A folder of pictures, each with a text file of its name beside it: a caption a line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .reading import PICTURE_SUFFIXES, Entry, Place, Reading, read_lines, split_of
+
+
+def recognise(root: Path) -> bool:
+    """Whether any picture, in any folder below, has its text."""
+    return any(path.with_suffix(".txt").is_file() for path in _pictures(root))
+
+
+def read(root: Path) -> Reading:
+    """A folder called as a split is that split."""
+    reading, texts = Reading(), {path for path in root.rglob("*.txt") if path.is_file()}
+    captioned = set()
+    for path in sorted(_pictures(root)):
+        name, text = path.relative_to(root).as_posix(), path.with_suffix(".txt")
+        split = next(filter(None, map(split_of, Path(name).parts[:-1])), None)
+        entry = Entry(name, root, name, split, Place(path))
+        if text in texts:
+            captioned.add(text)
+            entry.captions = list(caption_lines(read_lines(text), text))
+        reading.entries.append(entry)
+    for text in sorted(texts - captioned):
+        reading.report(Place(text), "there is no picture of this name", "add it, or remove this")
+    return reading
+
+
+def caption_lines(lines: list[str], source: Path) -> Iterator[tuple[str, Place]]:
+    """A caption for every line that is not blank."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield line.strip(), Place(source, number)
+
+
+def _pictures(root: Path) -> Iterator[Path]:
+    files = (path for path in root.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    return (path for path in files if path.is_file())

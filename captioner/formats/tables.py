@@ -1,0 +1,125 @@
+"""Tables with named columns, JSONL and CSV: a row names a picture and has a caption or several."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import shards
+from ..errors import InputError
+from .reading import Entry, Place, Reading, is_plain, read_lines, read_table, split_of
+
+PICTURES = ("file_name", "image", "filename", "filepath", "image_path", "image_name", "path")
+CAPTIONS = ("caption", "text", "sentence", "comment", "description", "title", "prompt")
+NEEDED = f"a column of pictures ({', '.join(PICTURES)}) and one of captions ({', '.join(CAPTIONS)})"
+
+
+def recognise_jsonl(path: Path) -> list[tuple[Path, str | None]]:
+    """The file itself; captions.jsonl in the folder; or train.jsonl, val.jsonl, test.jsonl."""
+    return _files(path, (".jsonl",))
+
+
+def recognise_csv(path: Path) -> list[tuple[Path, str | None]]:
+    """As for JSONL, with .csv, or .tsv, which has tabs."""
+    return _files(path, (".csv", ".tsv"))
+
+
+def read_jsonl(path: Path) -> Reading:
+    return _read(recognise_jsonl(path))
+
+
+def read_csv(path: Path) -> Reading:
+    return _read(recognise_csv(path))
+
+
+def _files(path: Path, suffixes: Sequence[str]) -> list[tuple[Path, str | None]]:
+    """Tables, and the split that the name of each tells."""
+    if path.is_file():
+        return [(path, None)] if path.suffix in suffixes else []
+    files = [file for suffix in suffixes for file in sorted(path.glob(f"*{suffix}"))]
+    if whole := next((file for file in files if file.stem == "captions"), None):
+        return [(whole, None)]
+    return [(file, split) for file in files if (split := split_of(file.stem))]
+
+
+def _read(files: Sequence[tuple[Path, str | None]]) -> Reading:
+    reading = Reading()
+    for path, split in files:
+        rows = list(table_entries(path, reading))
+        folder = _picture_folder(path, rows)
+        reading.add_rows(replace(row, folder=folder, split=row.split or split) for row in rows)
+    return reading
+
+
+def table_entries(path: Path, reading: Reading) -> Iterator[Entry]:
+    """An entry for each row; names of pictures start at the table's folder."""
+    rows = _json_rows(path, reading) if path.suffix == ".jsonl" else _csv_rows(path, reading)
+    for place, row in rows:
+        names = {name.strip().lower(): name for name in row}
+        picture = next((names[name] for name in PICTURES if name in names), None)
+        columns = caption_columns(names)
+        if picture is None or not columns:
+            reading.report(place, "a picture or its caption is not there", f"name {NEEDED}")
+            continue
+        captions = [(caption, place) for caption in _captions([row[names[c]] for c in columns])]
+        name = row[picture]
+        identity = row[names["image_id"]] if "image_id" in names else None
+        told = row[names["split"]] if "split" in names else None
+        split = (split_of(told) or told) or None
+        yield Entry(
+            name if identity in (None, "") else identity, path.parent, name, split, place, captions
+        )
+
+
+def caption_columns(names: Sequence[str] | dict[str, str]) -> list[str]:
+    """The columns of captions: of the first of the names known, also in plural or numbered."""
+    for known in CAPTIONS:
+        if found := [name for name in names if re.fullmatch(rf"{known}s?(_?\d+)?", name)]:
+            return found
+    return []
+
+
+def _captions(values: Sequence[Any]) -> list[Any]:
+    """All captions in the columns of a row; of several columns some may be empty."""
+    if len(values) > 1:
+        values = [value for value in values if value not in (None, "")]
+    return [c for value in values for c in (value if isinstance(value, list) else [value])]
+
+
+def _json_rows(path: Path, reading: Reading) -> Iterator[tuple[Place, dict[str, Any]]]:
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            row = error
+        if isinstance(row, dict):
+            yield Place(path, number), row
+        else:
+            reading.report(Place(path, number), "the line is no JSON object", "correct it")
+
+
+def _csv_rows(path: Path, reading: Reading) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """The header's names, then rows of as many columns; raises InputError for other headers."""
+    table = read_table(path, "\t" if path.suffix == ".tsv" else ",", reading)
+    _, header = next(table, (None, []))
+    names = [name.strip().lower() for name in header]
+    if header and not (set(names) & set(PICTURES) and caption_columns(names)):
+        raise InputError(f"{path} has the columns {', '.join(header)}; it needs {NEEDED}")
+    for place, row in table:
+        if len(row) == len(header):
+            yield place, dict(zip(header, row, strict=True))
+        else:
+            what = f"expected {len(header)} columns, found {len(row)}"
+            reading.report(place, what, "a caption with commas needs quotes")
+
+
+def _picture_folder(path: Path, rows: Sequence[Entry]) -> Path:
+    """The table's folder, or the `images` in it where the first picture lies there."""
+    first = next((row.name for row in rows if is_plain(row.name)), None)
+    places = (path.parent, path.parent / "images", path.parent / "Images")
+    found = (place for place in places if first and shards.is_file(place / first))
+    return next(found, path.parent)

@@ -1,0 +1,168 @@
+"""Writers of caption files in every layout, as their publishers describe them."""
+
+import csv
+import io
+import json
+import tarfile
+from pathlib import Path
+
+LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: what Flickr8k calls its list
+
+
+def touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"never opened")
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode())
+
+
+def write_flickr8k(root, captions, lists, *, text="Flickr8k_text", images="Flicker8k_Dataset"):
+    """captions: name -> captions; lists: split -> names."""
+    rows = [
+        f"{name}#{i}\t{c}\n" for name, several in captions.items() for i, c in enumerate(several)
+    ]
+    write(root / text / "Flickr8k.token.txt", "".join(rows))
+    for split, names in lists.items():
+        path = root / text / f"Flickr_8k.{LISTS[split]}Images.txt"
+        write(path, "".join(f"{name}\n" for name in names))
+    for name in captions:
+        touch(root / images / name)
+    return root
+
+
+def write_kaggle(root, captions):
+    content = io.StringIO()
+    table = csv.writer(content, lineterminator="\n")
+    table.writerow(["image", "caption"])
+    table.writerows((name, c) for name, several in captions.items() for c in several)
+    write(root / "captions.txt", content.getvalue())
+    for name in captions:
+        touch(root / "Images" / name)
+    return root
+
+
+def coco(captions):
+    """The JSON of pictures 1, 2, ... called 1.jpg, 2.jpg, ... with these captions."""
+    images = [{"id": i, "file_name": f"{i}.jpg"} for i in captions]
+    annotations = [
+        {"id": 10 * i + k, "image_id": i, "caption": c}
+        for i, several in captions.items()
+        for k, c in enumerate(several)
+    ]
+    return {"images": images, "annotations": annotations}
+
+
+def write_coco(root, name, content, *, folder=None):
+    write(root / "annotations" / f"captions_{name}.json", json.dumps(content, ensure_ascii=False))
+    for image in content["images"]:
+        touch(root / (folder or name) / image["file_name"])
+    return root
+
+
+def pictures(count):
+    return {f"{i:02}.jpg": [f"a dog number {i}", f"the dog {i}"] for i in range(count)}
+
+
+def write_karpathy(root, images, name="coco"):
+    """images: (split, folder or None, name, captions); ids as the file for COCO has them."""
+    content = {"images": [], "dataset": name}
+    for number, (split, folder, file, captions) in enumerate(images):
+        sentences = [
+            {"tokens": c.split(), "raw": c, "imgid": number, "sentid": 10 * number + k}
+            for k, c in enumerate(captions)
+        ]
+        image = {"sentids": [s["sentid"] for s in sentences], "imgid": number, "split": split}
+        image |= {"sentences": sentences, "filename": file}
+        if folder:
+            image |= {"filepath": folder, "cocoid": 1000 + number}
+        content["images"].append(image)
+        touch(root / (folder or "Flicker8k_Dataset") / file)
+    write(root / f"dataset_{name}.json", json.dumps(content, ensure_ascii=False))
+    return root
+
+
+def write_flickr30k(root, captions):
+    rows = [f"{name}#{i}\t{c}\n" for name, cs in captions.items() for i, c in enumerate(cs)]
+    write(root / "results_20130124.token", "".join(rows))
+    for name in captions:
+        touch(root / "flickr30k-images" / name)
+    return root
+
+
+def write_kaggle30k(root, captions):
+    rows = [f"{name}| {i}| {c}\n" for name, cs in captions.items() for i, c in enumerate(cs)]
+    write(root / "results.csv", "image_name| comment_number| comment\n" + "".join(rows))
+    for name in captions:
+        touch(root / "flickr30k_images" / name)
+    return root
+
+
+def write_jsonl(root, captions, name="captions.jsonl", picture="image"):
+    rows = [{picture: name, "caption": c} for name, cs in captions.items() for c in cs]
+    write(root / name, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+    for each in captions:
+        touch((root / name).parent / each)
+    return root
+
+
+def write_csv(root, captions, name="captions.csv"):
+    content = io.StringIO()
+    table = csv.writer(content, lineterminator="\n")
+    table.writerow(["id", "filename", "caption"])
+    rows = [(each, c) for each, cs in captions.items() for c in cs]
+    table.writerows((number, *row) for number, row in enumerate(rows))
+    write(root / name, content.getvalue())
+    for each in captions:
+        touch((root / name).parent / each)
+    return root
+
+
+def write_pairs(root, captions):
+    for name, several in captions.items():
+        touch(root / name)
+        write((root / name).with_suffix(".txt"), "".join(f"{c}\n" for c in several))
+    return root
+
+
+def write_tar(path, members, format=tarfile.GNU_FORMAT, mode="w"):
+    """members: pairs of a name and its bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode, format=format) as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def write_webdataset(root, captions, name="00000.tar"):
+    members = []
+    for each, several in captions.items():
+        text = "".join(f"{c}\n" for c in several)
+        members += [(each, b"never opened"), (f"{Path(each).stem}.txt", text.encode())]
+    write_tar(root / name, members)
+    return root
+
+
+SOUND = {  # from a folder and captions by name: these files
+    "coco": lambda root, captions: write_coco(
+        root, "train", coco({i: several for i, several in enumerate(captions.values())})
+    ),
+    "flickr8k": lambda root, captions: write_flickr8k(root, captions, {"train": list(captions)}),
+    "karpathy": lambda root, captions: write_karpathy(
+        root, [("train", "train2014", name, several) for name, several in captions.items()]
+    ),
+    "flickr30k": write_flickr30k,
+    "kaggle": write_kaggle,
+    "kaggle30k": write_kaggle30k,
+    "huggingface": lambda root, captions: write_jsonl(
+        root, captions, "train/metadata.jsonl", "file_name"
+    ),
+    "jsonl": write_jsonl,
+    "csv": write_csv,
+    "webdataset": write_webdataset,
+    "pairs": write_pairs,
+}
