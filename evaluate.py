@@ -76,7 +76,8 @@ def read_data(
     options: EvaluationOptions, config: dict[str, Any]
 ) -> tuple[CaptionData, list[str] | None]:
     """The data, and the captions that the model learned from if these are in them."""
-    data = load_data(*data_source(config, options.data, options.format), options.cache)
+    source = data_source(config, options.data, options.format)
+    data = load_data(*source, options.cache, config["data"].get("on_error", "stop"))
     if fingerprint(data) == config["data"]["fingerprint"]:
         return data, [text for e in data.examples if e.split == "train" for text in e.captions]
     if options.data is None:

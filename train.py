@@ -39,6 +39,7 @@ from captioner.runs import (
     open_source,
     run_folder,
     take_weights,
+    write_skipped,
 )
 from captioner.self_critical import add_samples
 from captioner.text import Vocabulary, split_words
@@ -72,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with distributed.process_group(device):
         job = prepare(options, device)
         with claim(job.run):
+            if job.data.problems and distributed.is_first():
+                say(f"skipped: {write_skipped(job.run, job.data.problems)}")
             progress = train(job)
             finish(job, progress)
 
@@ -81,7 +84,8 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
     name = options["run"].run
     named = None if name is None else run_folder(name)
     metrics.chosen(watched_metrics(options["training"].watch))  # before any work
-    data = load_data(options["data"].data, options["data"].format, options["data"].cache)
+    chosen: DataOptions = options["data"]
+    data = load_data(chosen.data, chosen.format, chosen.cache, chosen.on_error)
     training, held_out = data.split("train"), data.split("val")
     transform = Transform(options["encoder"].image_size)
     config = describe(options, data, transform)

@@ -260,6 +260,6 @@ def read_shapes(root: Path, split: str) -> dict[int | str, list[Shape]]:
             box = (x, y, x + width, y + height)
             shape = Shape(kinds[item["category_id"]], box=box, **item["attributes"])
             shapes.setdefault(item["image_id"], []).append(shape)
-    except (FileNotFoundError, KeyError, TypeError, ValueError):  # other instances, or none
-        return {}
+    except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError):
+        return {}  # other instances, or none
     return shapes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .data import READERS
+from .data import ON_ERROR, READERS
 from .encoders import SMALL_CNN, EncoderOptions
 from .errors import InputError
 from .loading import WORKERS
@@ -35,8 +35,11 @@ SMALL_RECIPE = {
 class DataOptions:
     """What to train on."""
 
-    data: Path | None = option(None, "data folder; the generated demo data unless given")
+    data: Path | None = option(None, "data folder or file; the generated demo data unless given")
     format: str | None = option(None, "force the layout of the folder", choices=tuple(READERS))
+    on_error: str = option(
+        "stop", "rows that cannot be used: stop at them, or skip and list them", choices=ON_ERROR
+    )
     min_count: int = option(5, "words that occur less often in training captions are <unk>")
     workers: int = option(WORKERS, "threads that load ahead")
     cache: Path = option(CHECKPOINTS / ".cache", "folder of feature maps and demo pictures")
@@ -107,6 +110,7 @@ def refuse_idle_flags(given: set[str], options: dict[str, Any]) -> None:
         "coverage_weight": (options["model"].attention, "--attention"),
         "hard_attention": (options["model"].attention, "--attention"),
         "format": (options["data"].data is not None, "--data"),
+        "on_error": (options["data"].data is not None, "--data"),
         "encoder_learning_rate": (trains, "a trained encoder: --fine-tune-encoder"),
         "min_count": (not started, "a new vocabulary: --start-from has its own"),
         "self_critical": (started, "a model that can caption: --start-from"),

@@ -7,7 +7,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +19,14 @@ from torch import nn
 from . import checkpoint, demo, distributed
 from .data import CaptionData, read_captions
 from .errors import InputError
+from .formats.reading import Problem
 from .images import Transform
 from .options import to_dict
 
 CHECKPOINTS = Path("checkpoints")
+SKIPPED = "skipped.jsonl"
+# May be others when a run is continued; what was read is told by the fingerprint.
+FREE = ("data.path", "data.name", "data.on_error", "training.patience")
 SIZES = (  # the options that decide which weights a model has
     "encoder.encoder",
     "model.attention",
@@ -32,14 +37,16 @@ SIZES = (  # the options that decide which weights a model has
 )
 
 
-def load_data(path: Path | None, format: str | None, cache: Path) -> CaptionData:
+def load_data(
+    path: Path | None, format: str | None, cache: Path, on_error: str = "stop"
+) -> CaptionData:
     """The data set at `path`, or the demo's, which is drawn into the cache if it is not there."""
     if path is None:
         path = cache / f"demo-v{demo.VERSION}" / "demo"
         if distributed.is_first():
             demo.write_demo(path)
         distributed.barrier()
-    return read_captions(path, format)
+    return read_captions(path, format, on_error)
 
 
 def data_source(
@@ -53,7 +60,7 @@ def data_source(
     trained_on = config["data"]
     if trained_on["path"] is None:
         return None, None
-    if not Path(trained_on["path"]).is_dir():
+    if not Path(trained_on["path"]).exists():
         raise InputError(f"{trained_on['path']}, where the model was trained, is gone; use --data")
     return Path(trained_on["path"]), trained_on["format"]
 
@@ -72,6 +79,7 @@ def describe(options: dict[str, Any], data: CaptionData, transform: Transform) -
             "name": data.name,
             "format": data.format,
             "path": None if options["data"].data is None else str(data.root.resolve()),
+            "on_error": options["data"].on_error,
             "min_count": options["data"].min_count,
             "fingerprint": fingerprint(data),
         },
@@ -104,7 +112,7 @@ def evaluation_folder(checkpoint: Path, split: str) -> Path:
 def claim(run: Path) -> Iterator[None]:
     """Make the folder of a run and keep other trainings out of it for as long as this one lasts.
 
-    A folder in which nothing was saved is removed in the end.
+    A folder in which nothing was saved, but what was skipped, is removed in the end.
     """
     if not distributed.is_first():
         yield
@@ -121,8 +129,8 @@ def claim(run: Path) -> Iterator[None]:
             yield
         finally:
             (run / ".lock").unlink()
-            if not any(run.iterdir()):
-                run.rmdir()
+            if {path.name for path in run.iterdir()} <= {SKIPPED}:
+                shutil.rmtree(run)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -130,6 +138,21 @@ def write_whole(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
+
+
+def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
+    """Write what was left out of the data into the run's folder: where, what, what to do."""
+    rows = [
+        {
+            "file": str(problem.place.file),
+            problem.place.part: problem.place.number or None,
+            "what": problem.what,
+            "advice": problem.advice,
+        }
+        for problem in problems
+    ]
+    write_whole(run / SKIPPED, "".join(json.dumps(row) + "\n" for row in rows))
+    return run / SKIPPED
 
 
 def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Checkpoint | None:
@@ -150,7 +173,7 @@ def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Chec
         if key == "data.fingerprint"
         else f"{key} was {was.get(key)} and is {value}"
         for key, value in now.items()
-        if was.get(key) != value and key not in ("data.path", "data.name", "training.patience")
+        if was.get(key) != value and key not in FREE
     ]
     if changed:
         raise InputError(f"{run} cannot be continued with other options: {'; '.join(changed)}")

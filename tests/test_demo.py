@@ -5,6 +5,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -353,7 +354,7 @@ def test_read_shapes_knows_only_the_demo(tmp_path):
     item = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1.5, 2, 3, 4], "area": 9}
     content = {"categories": [{"id": 3, "name": "dog"}], "annotations": [item]}
     path = tmp_path / "annotations" / "instances_val.json"
-    assert read_shapes(tmp_path, "val") == {}
+    assert read_shapes(tmp_path, "val") == read_shapes(Path(__file__), "val") == {}
     path.parent.mkdir()
     for text in (
         json.dumps(content),

@@ -1,5 +1,6 @@
 """The folder of a run: its name, who may train in it, what it starts from; and idle flags."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import tiny
 import torch
 from torch import nn
 
+import evaluate
 import train
 from captioner import checkpoint, recipe
 from captioner.checkpoint import Checkpoint
 from captioner.errors import InputError
-from captioner.runs import CHECKPOINTS, claim, run_folder, take_weights
+from captioner.runs import CHECKPOINTS, SKIPPED, claim, run_folder, take_weights
 from captioner.text import Vocabulary
 
 
@@ -34,6 +36,35 @@ def test_one_training_at_a_time(tmp_path):
     assert [path.name for path in run.iterdir()] == ["log.jsonl"]
 
 
+def test_what_was_skipped_does_not_keep_a_run_in_which_nothing_was_saved(tmp_path):
+    with claim(tmp_path / "run"):
+        (tmp_path / "run" / SKIPPED).touch()
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_that_were_skipped_are_listed_in_the_run(tmp_path, monkeypatch, capsys):
+    """And evaluating the run skips them, too."""
+    root = tiny.write_colours(tmp_path / "colours")
+    (root / "train" / "5.png").unlink()
+    (root / "val" / "103.png").unlink()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    train.main(["--data", str(root), "--on-error", "skip", "--run", "mine", *tiny.OPTIONS])
+    said = capsys.readouterr().out
+    counts = "train 15 pictures, 30 captions; val 6 pictures, 12 captions; test 3 pictures, 6 capt"
+    assert counts in said and "; 2 problems skipped" in said
+    listed = CHECKPOINTS / "mine" / "skipped.jsonl"
+    assert f"skipped: {listed}\n" in said
+    rows = [json.loads(line) for line in listed.read_text().splitlines()]
+    place = str(root / "annotations" / "captions_train.json")
+    what = f"the picture {root / 'train' / '5.png'} is missing"
+    advice = "add the file, or remove what names it"
+    assert rows[0] == {"file": place, "image": 6, "what": what, "advice": advice}
+    assert len(rows) == 2
+    evaluate.main(["--checkpoint", str(CHECKPOINTS / "mine"), "--workers", "0"])
+    assert "val split, 6 pictures" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -41,6 +72,7 @@ def test_one_training_at_a_time(tmp_path):
         (["--coverage-weight", "0.01"], "--coverage-weight needs --attention"),
         (["--hard-attention"], "--hard-attention needs --attention"),
         (["--format", "coco"], "--format needs --data"),
+        (["--on-error", "skip"], "--on-error needs --data"),
         (
             ["--encoder", "resnet18", "--encoder-learning-rate", "0.1"],
             "--encoder-learning-rate needs a trained encoder: --fine-tune-encoder",
