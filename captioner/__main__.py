@@ -1,4 +1,6 @@
-"""The `captioner` command: `caption` describes pictures, `demo-data` writes the demo data set."""
+"""The `captioner` command: `caption` describes pictures, `data` tells what a data set holds,
+`demo-data` writes the demo's.
+"""
 
 import argparse
 from collections import Counter
@@ -8,9 +10,11 @@ from pathlib import Path
 
 from . import demo
 from .captioner import Captioner
+from .data import READERS, read_captions
 from .devices import PRECISIONS
 from .errors import InputError, run_command
 from .filters import DecodingOptions
+from .inspection import describe_data, write_jsonl
 from .options import add_options, check_at_least, from_arguments, option, to_dict
 
 
@@ -42,8 +46,21 @@ def parser() -> argparse.ArgumentParser:
     caption.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
     add_options(caption, CaptionOptions, "options")
     add_options(caption, DecodingOptions, "decoding")
-    data = commands.add_parser("demo-data", help="write the demo data set as a COCO folder")
-    data.add_argument("directory", type=Path, metavar="DIR")
+    demo_data = commands.add_parser("demo-data", help="write the demo data set as a COCO folder")
+    demo_data.add_argument("directory", type=Path, metavar="DIR")
+    data = commands.add_parser(
+        "data",
+        help="print what a data set holds, and what is wrong in it",
+        epilog="example: captioner data flickr8k --convert jsonl flickr8k-jsonl",
+    )
+    data.add_argument("path", type=Path, metavar="PATH")
+    data.add_argument("--format", choices=tuple(READERS), help="force the layout of the folder")
+    data.add_argument(
+        "--convert",
+        nargs=2,
+        metavar=("jsonl", "OUT"),
+        help="write it to OUT/captions.jsonl, without what is wrong",
+    )
     return main
 
 
@@ -53,12 +70,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.command == "demo-data":
         demo.write_demo(arguments.directory)
         print(f"demo data: {arguments.directory}")
+    elif arguments.command == "data":
+        inspect_data(arguments.path, arguments.format, arguments.convert)
     else:
         caption_pictures(
             arguments.pictures,
             from_arguments(CaptionOptions, arguments),
             from_arguments(DecodingOptions, arguments),
         )
+
+
+def inspect_data(path: Path, format: str | None, convert: Sequence[str] | None) -> None:
+    """Print what lies at `path`, and write it as JSONL where that is wanted."""
+    if convert and convert[0] != "jsonl":
+        raise InputError(f"--convert writes jsonl, got {convert[0]!r}")
+    data = read_captions(path, format, on_error="skip")
+    print(describe_data(data))
+    if convert:
+        print(f"written: {write_jsonl(data, Path(convert[1]))}")
 
 
 def caption_pictures(

@@ -46,10 +46,16 @@ READERS = {  # of several that recognise a path the first reads it
         "metadata.jsonl or .csv, in folders of splits or not",
     ),
     "jsonl": Reader(
-        tables.recognise_jsonl, tables.read_jsonl, "captions.jsonl, or train.jsonl, val.jsonl ..."
+        tables.recognise_jsonl,
+        tables.read_jsonl,
+        "captions.jsonl, or train.jsonl, val.jsonl ...",
+        val_from_train=False,
     ),
     "csv": Reader(
-        tables.recognise_csv, tables.read_csv, "captions.csv or .tsv, or train.csv, val.csv ..."
+        tables.recognise_csv,
+        tables.read_csv,
+        "captions.csv or .tsv, or train.csv, val.csv ...",
+        val_from_train=False,
     ),
     "webdataset": Reader(webdataset.recognise, webdataset.read, "tar files"),
     "pairs": Reader(pairs.recognise, pairs.read, "pictures with a .txt beside each"),
@@ -126,9 +132,11 @@ def read_captions(
     reader = READERS[found]
     examples, problems = settle(reader.read(root))
     if problems and on_error == "stop":
+        lines = some(problems)
         raise InputError(
             f"{root} (read as {found}) has {len(problems)} problem{'s' * (len(problems) > 1)}, "
-            f"which --on-error skip would leave out:{some(problems)}"
+            f"which --on-error skip would leave out:"
+            + (f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines))
         )
     if not examples:
         raise InputError(f"{root} (read as {found}) holds no captions that can be used")
@@ -231,13 +239,10 @@ def _missing(entry: Entry) -> tuple[str, str] | None:
     return f"the picture {path} is missing", "add the file, or remove what names it"
 
 
-def some(problems: Sequence[Problem]) -> str:
-    """The first 20 of some problems, each in a line unless it is alone, and how many more."""
-    if len(problems) == 1:
-        return f" {problems[0]}"
-    shown = [f"\n  {problem}" for problem in problems[:SHOWN]]
+def some(problems: Sequence[Problem]) -> list[str]:
+    """The first 20 of some problems, a line each, and how many more there are."""
     more = len(problems) - SHOWN
-    return "".join(shown) + (f"\n  and {more} more" if more > 0 else "")
+    return [*map(str, problems[:SHOWN]), *([f"and {more} more"] if more > 0 else [])]
 
 
 def _with_splits(examples: list[Example], reader: Reader) -> tuple[list[Example], str]:

@@ -34,7 +34,7 @@ LAYERS = [
         "captioner.words",
         "captioner.cider",
     }
-    | {"captioner.recipe"},
+    | {"captioner.recipe", "captioner.inspection"},
     {"captioner.decoding", "captioner.show_and_tell", "captioner.show_attend_and_tell"}
     | {"captioner.evaluation_options"},
     {"captioner.captioning"},

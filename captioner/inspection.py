@@ -1,0 +1,98 @@
+"""What a data set holds, counted for people: pictures, lengths, vocabulary; and written as JSONL.
+
+How it is read, and what is wrong in it, is data.py's.
+"""
+
+import json
+import os
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import shards
+from .data import READERS, SPLITS, CaptionData, Example, some
+from .errors import InputError
+from .runs import write_whole
+from .text import split_words
+
+MIN_COUNTS = (1, 2, 5, 10)
+PICTURES = "pictures"  # the link to the pictures beside the JSONL
+
+
+def describe_data(data: CaptionData) -> str:
+    """What was recognised, splits, words per caption, vocabulary growth, problems: lines of text.
+
+    Words are those of the captions for training, or of all where none are.
+    """
+    training = [e for e in data.examples if e.split == "train"] or list(data.examples)
+    return "\n".join(
+        [
+            f"{data.root}: {data.format} ({READERS[data.format].layout})",
+            *_splits(data),
+            *([f"split: {data.note}"] if data.note else []),
+            *_words(training),
+            f"problems: {len(data.problems) or 'none'}",
+            *(f"  {line}" for line in some(data.problems)),
+        ]
+    )
+
+
+def _splits(data: CaptionData) -> list[str]:
+    lines = [f"{'':10}{'pictures':>10}{'captions':>10}"]
+    for split in SPLITS:
+        chosen = [example for example in data.examples if example.split == split]
+        captions = sum(len(example.captions) for example in chosen)
+        lines += [f"{split:10}{len(chosen):10,}{captions:10,}"] if chosen else []
+    return lines
+
+
+def _words(examples: Iterable[Example]) -> list[str]:
+    """How long captions are, and how many words occur how often."""
+    captions = [split_words(caption) for example in examples for caption in example.captions]
+    lengths = sorted(len(words) for words in captions if words)
+    marks = ", ".join(f"{share} % {percentile(lengths, share)}" for share in (5, 50, 95))
+    lines = [
+        f"words per caption: mean {statistics.mean(lengths):.1f}; {marks}; longest {lengths[-1]}"
+    ]
+    silent = len(captions) - len(lengths)
+    lines += [f"captions without a word: {silent:,}"] if silent else []
+    counts, total = Counter(word for words in captions for word in words), sum(lengths)
+    for minimum in MIN_COUNTS:
+        kept = [count for count in counts.values() if count >= minimum]
+        share = 100 * sum(kept) / total
+        lines.append(f"--min-count {minimum:<3}{len(kept):8,} words, {share:6.2f} % of all there")
+    return lines
+
+
+def percentile(values: list[int], share: int) -> int:
+    """The least of the sorted values that `share` % of them do not exceed (nearest rank)."""
+    return values[max(0, -(-share * len(values) // 100) - 1)]
+
+
+def write_jsonl(data: CaptionData, folder: Path) -> Path:
+    """Write a data set as `folder`/captions.jsonl, a picture a line, and link to its pictures.
+
+    The link, `pictures`, leads to the folder that all of them lie in; nothing is copied. Raises
+    InputError where either is there already.
+    """
+    target, link = folder / "captions.jsonl", folder / PICTURES
+    for path in (target, link):
+        if path.exists() or path.is_symlink():
+            raise InputError(f"{path} is there already; convert to another folder")
+    folders = [shards.on_disk(example.path).parent for example in data.examples]
+    base = Path(os.path.commonpath([place.resolve() for place in folders]))
+    lines = []
+    for example, place in zip(data.examples, folders, strict=True):
+        name = place.resolve().relative_to(base) / example.path.relative_to(place)
+        row = {
+            "image_id": example.id,
+            "image": (PICTURES / name).as_posix(),
+            "captions": example.captions,
+            "split": example.split,
+        }
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(base, target_is_directory=True)
+    write_whole(target, "".join(lines))
+    return target
