@@ -266,6 +266,13 @@ def test_two_files_of_jsonl_and_a_picture_in_both(tmp_path):
     assert data.examples[1].captions == ("a cat",)
 
 
+def test_tables_with_splits_are_taken_as_they_are(tmp_path):
+    """No val is drawn from train."""
+    for write_table, name in ((write_jsonl, "train.jsonl"), (write_csv, "train.csv")):
+        data = read_captions(write_table(tmp_path / name, TEN, name))
+        assert by_split(data) == {"train": list(TEN), "val": [], "test": []} and not data.note
+
+
 def test_csv_with_quotes_commas_and_line_breaks(tmp_path):
     captions = {"a.jpg": ['one, two, "three"', "over\ntwo lines", " spaces "], "b,c.jpg": ["x"]}
     for path in (tmp_path, write_csv(tmp_path, captions) / "captions.csv"):
