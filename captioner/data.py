@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from reprlib import repr as shortened
 
 from . import shards
 from .errors import InputError
@@ -173,21 +174,20 @@ def settle(reading: Reading) -> tuple[list[Example], list[Problem]]:
     examples = []
     told = any(entry.split is not None for entry in reading.entries)
     for entry in reading.entries:
-        trouble = (
-            _wrong_in_itself(entry, told)
-            or _there_already(entry, by_id, by_file)
-            or _missing(entry)
-        )
+        trouble = _wrong_in_itself(entry, told)
+        path = entry.folder if trouble else entry.folder / entry.name
+        trouble = trouble or _there_already(entry, by_id, by_file.get(path)) or _missing(path)
         captions = [caption for caption, _ in entry.captions if not _no_text(caption)]
         for caption, place in entry.captions:
             if no_text := _no_text(caption):
-                problems.append(Problem(place, f"the caption {caption!r} {no_text}", TO_UTF8))
+                problems.append(
+                    Problem(place, f"the caption {shortened(caption)} {no_text}", TO_UTF8)
+                )
         if not trouble and not any(split_words(caption) for caption in captions):
             trouble = f"picture {entry.id} has no caption with a word", "write one, or remove it"
         if trouble:
             problems.append(Problem(entry.place, *trouble))
             continue
-        path = entry.folder / entry.name
         by_id[entry.id] = by_file[path] = entry
         examples.append(Example(entry.id, path, tuple(captions), entry.split or ""))
     return examples, sorted(problems, key=lambda problem: problem.place)
@@ -196,12 +196,12 @@ def settle(reading: Reading) -> tuple[list[Example], list[Problem]]:
 def _wrong_in_itself(entry: Entry, told: bool) -> tuple[str, str] | None:
     """What is wrong with a picture's name, id or split, and what to do about it."""
     if not is_plain(entry.name):
-        what = f"{entry.name!r} is no name of a file in {entry.folder}"
+        what = f"{shortened(entry.name)} is no name of a file in {entry.folder}"
         return what, "name it from there, without .. and backslashes"
     if no_text := _no_text(entry.name):
-        return f"the name {entry.name!r} {no_text}", TO_UTF8
+        return f"the name {shortened(entry.name)} {no_text}", TO_UTF8
     if type(entry.id) is not int and _no_text(entry.id):
-        return f"the id {entry.id!r} is neither a number nor a text", "give it one"
+        return f"the id {shortened(entry.id)} is neither a number nor a text", "give it one"
     if told and entry.split not in SPLITS:
         there = "is in no split" if entry.split is None else f"is in a split {entry.split!r}"
         return f"picture {entry.id} {there}", "name train, val or test"
@@ -209,14 +209,14 @@ def _wrong_in_itself(entry: Entry, told: bool) -> tuple[str, str] | None:
 
 
 def _there_already(
-    entry: Entry, by_id: dict[int | str, Entry], by_file: dict[Path, Entry]
+    entry: Entry, by_id: dict[int | str, Entry], same_file: Entry | None
 ) -> tuple[str, str] | None:
     if first := by_id.get(entry.id):
         twice = "twice" if first.split == entry.split else f"in {first.split} and in {entry.split}"
         what = f"picture {entry.id} is listed {twice}, first at {first.place}"
         return what, "remove one of them"
-    if first := by_file.get(entry.folder / entry.name):
-        what = f"{entry.name} is picture {entry.id} here, and {first.id} at {first.place}"
+    if same_file:
+        what = f"{entry.name} is picture {entry.id} here, and {same_file.id} at {same_file.place}"
         return what, "remove one of them"
     return None
 
@@ -232,8 +232,7 @@ def _no_text(value: object) -> str | None:
     return None
 
 
-def _missing(entry: Entry) -> tuple[str, str] | None:
-    path = entry.folder / entry.name
+def _missing(path: Path) -> tuple[str, str] | None:
     if shards.is_file(path):
         return None
     return f"the picture {path} is missing", "add the file, or remove what names it"

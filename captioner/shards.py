@@ -22,7 +22,9 @@ class Index(NamedTuple):
 
 def on_disk(path: Path) -> Path:
     """The file itself, or the tar file of which the path names a member."""
-    tars = (p for p in path.parents if p.suffix == ".tar")
+    if ".tar/" not in path.as_posix():  # as nearly all
+        return path
+    tars = (parent for parent in path.parents if parent.suffix == ".tar")
     return next((tar for tar in tars if tar.is_file()), path)
 
 
