@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import (
     LISTS,
@@ -191,6 +191,7 @@ def test_kaggle_rows_that_are_no_table(tmp_path, row, message):
         read_captions(tmp_path)
 
 
+@settings(deadline=None)  # files are written
 @given(
     st.lists(
         st.text(st.characters(exclude_characters="\r", codec="utf-8")).filter(
