@@ -8,7 +8,7 @@ import io
 import stat
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,14 @@ def load_image(picture: Picture) -> Image.Image:
     )
 
 
+def read_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture in the bytes of a file, as `load_image` gives it, under the same rules.
+
+    max_pixels: how many are decoded at most. Raises InputError for everything else.
+    """
+    return _read(lambda: io.BytesIO(content), "the file", max_pixels)
+
+
 @dataclass(frozen=True)
 class Transform:
     """Turns an RGB picture into the `(3, S, S)` float32 tensor that an encoder expects.
@@ -93,9 +101,9 @@ class Transform:
     def __call__(self, image: Image.Image) -> torch.Tensor:
         if image.mode != "RGB":
             raise InputError(f"expected an RGB picture, got mode {image.mode}; use load_image")
-        if image.size != (self.size, self.size):
-            image = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
-        pixels = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")  # (3, S, S)
+        pixels = (
+            np.asarray(self.squash(image)).transpose(2, 0, 1).astype(np.float32, order="C")
+        )  # (3, S, S)
         mean, std = (
             np.array(values, np.float32).reshape(3, 1, 1) for values in (self.mean, self.std)
         )
@@ -104,6 +112,12 @@ class Transform:
         pixels /= std
         return torch.from_numpy(pixels)
 
+    def squash(self, image: Image.Image) -> Image.Image:
+        """The picture at S x S, which the transform takes as it would take the picture."""
+        if image.size == (self.size, self.size):
+            return image
+        return image.resize((self.size, self.size), Image.Resampling.BICUBIC)
+
     def batch(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Several pictures as (B, 3, S, S)."""
         return torch.from_numpy(np.stack([self(image).numpy() for image in images]))
@@ -111,11 +125,15 @@ class Transform:
 
 def _from_file(path: Path) -> Image.Image:
     where = repr(str(path))
+    return _read(lambda: _open(path, where), where, MAX_PIXELS)
+
+
+def _read(open_file: Callable[[], IO[bytes]], where: str, max_pixels: int) -> Image.Image:
     try:
-        with _open(path, where) as file:
+        with open_file() as file:
             with _quiet():
                 image = Image.open(file, formats=FORMATS)
-            return _decode(image, where)
+            return _decode(image, where, max_pixels)
     except InputError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, lower or far above ours
@@ -153,11 +171,11 @@ def _check_size(size: int, where: str) -> None:
         raise InputError(f"{where}: {size:,} bytes, at most {MAX_BYTES:,} are read")
 
 
-def _decode(image: Image.Image, where: str) -> Image.Image:
+def _decode(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise InputError(
-            f"{where}: {width} x {height} pixels, at most {MAX_PIXELS:,} are decoded; shrink it"
+            f"{where}: {width} x {height} pixels, at most {max_pixels:,} are decoded; shrink it"
         )
     if width * height == 0:
         raise InputError(f"{where}: has no pixels ({width} x {height})")

@@ -20,7 +20,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFile, ImageOps
 from torchvision.transforms import InterpolationMode, functional
 
 from captioner.errors import InputError
-from captioner.images import MAX_BYTES, Transform, load_image
+from captioner.images import MAX_BYTES, Transform, load_image, read_image
 
 ORIENTATION = 0x0112
 FAITHFUL = {  # how to save without visible loss
@@ -241,6 +241,23 @@ def test_a_real_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(InputError, match=r"bomb\.png'.*12000 x 12000 pixels"):
         load_image(path)
+
+
+def test_bytes_are_read_as_their_file_is(tmp_path):
+    path = saved(tmp_path / "turned.jpg", draw(), exif=exif_of(6))
+    assert (pixels(read_image(path.read_bytes())) == pixels(load_image(path))).all()
+    with pytest.raises(InputError, match="the file: not a picture in any of the formats JPEG"):
+        read_image(b"/etc/passwd")
+    with pytest.raises(InputError, match="the file: cannot be decoded, broken or cut short"):
+        read_image(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match="48 x 32 pixels, at most 1,535 are decoded"):
+        read_image(path.read_bytes(), 1535)
+
+
+def test_a_squashed_picture_is_transformed_as_the_whole(tmp_path):
+    transform = Transform(20)
+    assert transform.squash(draw()).size == (20, 20)
+    assert (transform(transform.squash(draw())) == transform(draw())).all()
 
 
 def test_sixteen_bit_grey_keeps_its_brightness(tmp_path):
