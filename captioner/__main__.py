@@ -1,5 +1,5 @@
-"""The `captioner` command: `caption` describes pictures, `data` tells what a data set holds,
-`demo-data` writes the demo's.
+"""The `captioner` command: `caption` describes pictures, `serve` does so on a page and for other
+programs, `data` tells what a data set holds, `demo-data` writes the demo's.
 """
 
 import argparse
@@ -16,6 +16,8 @@ from .errors import InputError, run_command
 from .filters import DecodingOptions
 from .inspection import describe_data, write_jsonl
 from .options import add_options, check_at_least, from_arguments, option, to_dict
+from .server import ServeOptions, serve
+from .wire import Limits
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,14 @@ def parser() -> argparse.ArgumentParser:
     caption.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
     add_options(caption, CaptionOptions, "options")
     add_options(caption, DecodingOptions, "decoding")
+    service = commands.add_parser(
+        "serve",
+        help="caption pictures on a page and for other programs",
+        epilog="example: captioner serve checkpoints/RUN --port 8080",
+    )
+    service.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    add_options(service, ServeOptions, "options")
+    add_options(service, Limits, "limits")
     demo_data = commands.add_parser("demo-data", help="write the demo data set as a COCO folder")
     demo_data.add_argument("directory", type=Path, metavar="DIR")
     data = commands.add_parser(
@@ -70,6 +80,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.command == "demo-data":
         demo.write_demo(arguments.directory)
         print(f"demo data: {arguments.directory}")
+    elif arguments.command == "serve":
+        serve(
+            arguments.checkpoint,
+            from_arguments(ServeOptions, arguments),
+            from_arguments(Limits, arguments),
+        )
     elif arguments.command == "data":
         inspect_data(arguments.path, arguments.format, arguments.convert)
     else:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"captioner.errors"},
     {"captioner.options", "captioner.devices", "captioner.loading", "captioner.pretrained"}
-    | {"captioner.shapes", "captioner.shards"}
+    | {"captioner.shapes", "captioner.shards", "captioner.telemetry"}
     | {"captioner.attention", "captioner.hoisting", "captioner.layers", "captioner.meteor"}
     | {"captioner.caption_files"},
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
@@ -41,6 +41,9 @@ LAYERS = [
     {"captioner.ensemble"},
     {"captioner.evaluation", "captioner.training", "captioner.self_critical"},
     {"captioner.captioner"},
+    {"captioner.batcher", "captioner.wire"},
+    {"captioner.serving"},
+    {"captioner.server"},
     {"captioner"},
     {"captioner.__main__", "train", "evaluate"},
 ]
