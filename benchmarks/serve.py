@@ -1,0 +1,98 @@
+"""The service under load on loopback, with and without batches: python -m benchmarks.serve.
+
+Clients are threads of this process, so that what they cost is taken from the service.
+"""
+
+import io
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from benchmarks import measure
+from benchmarks.end_to_end import captioner_with
+from captioner.captioner import Captioner
+from captioner.images import read_image
+from captioner.server import build_server, listen
+from captioner.serving import create_app
+from captioner.wire import Limits
+
+WORDS = 12  # about a caption's of Flickr8k or COCO with its end
+OPTIONS = {"beam_size": 3, "min_length": WORDS, "max_length": WORDS}
+BATCHES = (1, 32)
+
+
+def main() -> None:
+    argv = measure.arguments(__doc__)
+    device = measure.device_of(argv)
+    rounds = 1 if argv.quick else 2
+    pictures = draw(64)
+    captioner = captioner_with("mobilenet_v2", "float32", device)
+    scores = [each.score for each in captioner.caption([*map(read_image, pictures)], **OPTIONS)]
+    rows = []
+    for clients in (1, 64):
+        rates: dict[int, float] = {}
+        for batch_size in BATCHES:
+            asked = pictures[: 16 if clients == 1 else None] * rounds
+            taken, latencies, right = load(captioner, asked, scores, batch_size, clients)
+            rates[batch_size] = len(asked) / taken
+            low, high = np.percentile(latencies, [50, 95])
+            over = rates[batch_size] / rates[BATCHES[0]]
+            answers = f"{right} of {len(asked)}"
+            rows.append([clients, batch_size, rates[batch_size], over, low, high, answers])
+    print(f"### {len(pictures)} pictures of 640 x 480, beam 3, {WORDS} words, MobileNetV2\n")
+    head = ["clients", "batch at most", "captions/s", "over batches of 1"]
+    print(measure.table([*head, "p50 s", "p95 s", "right answers"], rows))
+
+
+def draw(count: int) -> list[bytes]:
+    """JPEG files of smooth colours, no two alike."""
+    noise = np.random.default_rng(0)
+    files = []
+    for _ in range(count):
+        coarse = Image.fromarray(noise.integers(0, 255, (12, 16, 3), dtype=np.uint8))
+        file = io.BytesIO()
+        coarse.resize((640, 480), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+        files.append(file.getvalue())
+    return files
+
+
+def load(
+    captioner: Captioner,
+    pictures: Sequence[bytes],
+    scores: Sequence[float],
+    batch_size: int,
+    clients: int,
+) -> tuple[float, list[float], int]:
+    """Seconds in all, each request's, and how many got the answer that the picture gets alone."""
+    limits = Limits(batch_size=batch_size, timeout=300)
+    listener = listen("127.0.0.1", 0)
+    server = build_server(create_app(captioner, limits), limits)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/api/caption"
+    most = httpx.Limits(max_connections=clients)
+    with httpx.Client(limits=most, timeout=300) as client, ThreadPoolExecutor(clients) as pool:
+
+        def ask(number: int) -> tuple[float, bool]:
+            started = time.perf_counter()
+            found = client.post(url, params=OPTIONS, content=pictures[number]).json()
+            near = abs(found["score"] - scores[number % len(scores)]) < 1e-3
+            return time.perf_counter() - started, near
+
+        ask(0)  # warms up
+        started = time.perf_counter()
+        done = list(pool.map(ask, range(len(pictures))))
+        taken = time.perf_counter() - started
+    server.handle_exit(signal.SIGTERM, None)
+    thread.join()
+    return taken, [each for each, _ in done], sum(near for _, near in done)
+
+
+if __name__ == "__main__":
+    main()
