@@ -110,7 +110,7 @@ def self_critical(device: torch.device, rounds: int) -> None:
     model = build(SIZES, attention=True, device=device)
     batch = draw_batch(SIZES, PICTURES, 8, 16).to(device)
     cider = CiderD.of(draw_captions(SIZES, 6000, 8, 16), SIZES.vocabulary).to(device)
-    captions = batch.tokens[:, :1, 1:].repeat(1, 1 + SAMPLES, 1)
+    captions = batch.tokens[:, :1, 1:].repeat(1, SAMPLES, 1)
     precision = TrainingOptions().precision
     sampled = add_samples(batch, model, cider, 0.1, precision=precision)
     times = measure.side_by_side(

@@ -27,7 +27,7 @@ class Encoders(nn.ModuleList):
 
     @property
     def offset(self) -> float:
-        """The mean of theirs."""
+        """The mean of theirs, which for encoders of one kind is the one that all have."""
         return sum(cast(Encoder, encoder).offset for encoder in self) / len(self)
 
 

@@ -65,7 +65,8 @@ def pointing(
     """Score where `attention` (T, h, w) is highest at each word that names a kind of shape.
 
     A hit is a cell that overlaps one of the named shapes: its middle lies in a box widened by half
-    a cell on every side. The map covers the whole picture, of `picture_size` (width, height).
+    a cell on every side. The map covers the whole picture, of `picture_size` (width, height); that
+    some encoders look half a cell beside (`Encoder.offset`; not small_cnn) does not count here.
     A mention of what is not there is a miss, by chance too. Raises ValueError when words and maps
     do not match.
     """

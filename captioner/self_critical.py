@@ -46,9 +46,10 @@ def add_samples(
 
     The samples come from what the loss is about: all words, <unk> too, with their probabilities,
     if without dropout. Of a caption that max_length cuts no end is rewarded or learned. The mean
-    reward is told as "reward". Draws from torch's global generator. At least two samples.
+    reward is told as "reward". Draws from torch's global generator. samples: at least 2.
     """
     batch = batch.to(model.words.bias.device)
+    assert samples > 1
     sampled = draw(batch, model, precision, samples, max_length)
     given = batch.tokens[..., 1:]
     reward = cider.score(sampled, given)  # (B, S)

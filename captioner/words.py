@@ -42,12 +42,12 @@ class Words(nn.Module):
         of_words: Callable[[Tensor], Tensor],
         label_smoothing: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """That of the words (N,) after an output (N, E): smoothed the sum, plain of each; and each.
+        """Of the words (N,) after an output (N, E): the smoothed or weighted sum, which trains; the
+        plain one of each reference word; the plain one of each word, sampled ones, too.
 
         of_words: from what there is of each caption (B, C) to the same of each word (N,). In a
         weighted batch nothing is smoothed, as a weight below 0 would drive the rest of the
-        vocabulary without bound; and the words of sampled captions are left out of the plain ones,
-        which come again with them.
+        vocabulary without bound.
         """
         layer = self.weight, self.bias
         if batch.weights is None or batch.sampled is None:

@@ -27,7 +27,7 @@ COUNTS = {"train": 16, "val": 7, "test": 3}
 SIZES = "--hidden-size 16 --embedding-size 16 --image-size 32 --min-count 1"
 PLAIN = "--workers 0 --precision float32 --device cpu"  # what every machine has
 OPTIONS = f"{SIZES} {PLAIN} --epochs 2 --batch-size 8".split()
-LEARNING = (
+LEARNING = (  # a rate at which each of five seeds learned
     f"{SIZES} {PLAIN} --hidden-size 64 --embedding-size 64 --epochs 20 --patience 20 "
     "--batch-size 8 --learning-rate 0.02 --encoder-learning-rate 0.003 --clip 1 "
     "--dropout 0 --label-smoothing 0"
