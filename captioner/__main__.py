@@ -14,6 +14,7 @@ from .data import READERS, read_captions
 from .devices import PRECISIONS
 from .errors import InputError, run_command
 from .filters import DecodingOptions
+from .heatmaps import ENDINGS
 from .inspection import describe_data, write_jsonl
 from .options import add_options, check_at_least, from_arguments, option, to_dict
 from .server import ServeOptions, serve
@@ -26,6 +27,9 @@ class CaptionOptions:
 
     checkpoint: Path = option(Path("checkpoints/demo-attention"), "run or checkpoint directory")
     heatmap: Path | None = option(None, "folder for one heatmap per picture")
+    heatmap_format: str = option(
+        "png", "figure, animation (gif, webp) or bare maps (npy)", choices=ENDINGS
+    )
     batch_size: int = option(32, "pictures captioned at once")
     device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
     precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
@@ -122,7 +126,7 @@ def caption_pictures(
             print(f"{picture}\t{each.text}", flush=True)
         if options.heatmap:
             name = picture.stem if stems[picture.stem] == 1 else f"{picture.stem}-{number}"
-            caption.save_heatmap(options.heatmap / f"{name}.png")
+            caption.save_heatmap(options.heatmap / f"{name}.{options.heatmap_format}")
     if options.heatmap:
         print(f"heatmaps: {options.heatmap}")
 

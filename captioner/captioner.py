@@ -49,9 +49,11 @@ class Caption:
     offset: float = field(default=0.0, repr=False)
 
     def save_heatmap(self, path: str | Path) -> None:
-        """Write one figure: the picture, then for every word the picture with its map over it.
+        """Write where the model looked at each word, as the ending of the path has it.
 
-        Raises InputError for a model without attention.
+        A figure (.png, .jpg, .tiff, .pdf, .svg) has a panel, an animation (.gif, .webp) a frame
+        for each word; .npy holds the bare maps, and the .json beside it the words. Raises
+        InputError for a model without attention.
         """
         if self.attention is None:
             raise InputError("this model has no attention; train with --attention for heatmaps")

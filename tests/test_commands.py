@@ -232,6 +232,7 @@ WRONG = {
 
 RIGHT = {
     "caption": "captioner caption {picture} {here}/b/0.png --checkpoint {here}/sent --heatmap maps",
+    "animations": "captioner caption {picture} --checkpoint {run} --heatmap m --heatmap-format gif",
     "alternatives": "captioner caption {picture} --checkpoint {run} --num-captions 3 --beam-size 3",
     "evaluate": "evaluate.py --checkpoint {run} --output scores --workers 0 --metrics bleu",
     "train help": "train.py --help",
@@ -346,6 +347,13 @@ def test_caption(done, tmp_path_factory):
     assert files(found.folder) == ["maps/0-0.png", "maps/0-1.png"]
     for name in files(found.folder):
         Image.open(found.folder / name).verify()
+
+
+def test_animations(done):
+    found = done["animations"]
+    assert (found.code, files(found.folder)) == (0, ["m/0.gif"])
+    with Image.open(found.folder / "m" / "0.gif") as moving:
+        assert moving.n_frames > 2
 
 
 def test_alternatives(done, tmp_path_factory):

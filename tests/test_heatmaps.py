@@ -1,5 +1,6 @@
 """Maps lie where the cells lie, overlays show them, the figure is written whole or not at all."""
 
+import json
 import os
 import sys
 
@@ -9,7 +10,8 @@ from PIL import Image, ImageDraw
 
 from captioner import heatmaps
 from captioner.errors import InputError
-from captioner.heatmaps import overlay, save_heatmap, upsample
+from captioner.heatmaps import save_heatmap
+from captioner.overlays import overlay, upsample
 
 WORDS = "a red ball on the grass".split()
 
@@ -198,6 +200,9 @@ def test_every_ending_is_written(tmp_path, ending):
     path = tmp_path / "new" / "folder" / f"x.{ending.upper()}"
     save_heatmap(str(path), draw(), WORDS, maps(6), title="a red ball on the grass")
     head = path.read_bytes()[:1000]
+    if ending == "npy":
+        assert sorted(os.listdir(path.parent)) == ["x.NPY", "x.json"]
+        return
     assert os.listdir(path.parent) == [path.name]
     if ending == "pdf":
         assert head.startswith(b"%PDF")
@@ -206,6 +211,14 @@ def test_every_ending_is_written(tmp_path, ending):
     else:
         with Image.open(path) as figure:
             figure.load()
+
+
+def test_the_bare_maps(tmp_path):
+    words = ["<unk>", "Straße"]
+    save_heatmap(tmp_path / "x.npy", draw(), words, maps(2), offset=-0.5)
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), maps(2))
+    beside = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
+    assert beside == {"words": words, "offset": -0.5}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000), (640, 360), (16, 400)])

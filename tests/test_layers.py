@@ -18,14 +18,16 @@ LAYERS = [
     | {"captioner.attention", "captioner.hoisting", "captioner.layers", "captioner.meteor"}
     | {"captioner.caption_files"},
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
+    | {"captioner.overlays"}
     | {"captioner.demo", "captioner.model_options", "captioner.tallies"}
     | {"captioner.formats", "captioner.formats.reading"},
     {"captioner.formats.coco", "captioner.formats.flickr", "captioner.formats.kaggle"}
     | {"captioner.formats.karpathy", "captioner.formats.pairs", "captioner.formats.tables"},
     {"captioner.formats.huggingface", "captioner.formats.webdataset"},
-    {"captioner.encoders", "captioner.filters", "captioner.metrics", "captioner.heatmaps"}
+    {"captioner.encoders", "captioner.filters", "captioner.metrics", "captioner.animation"}
     | {"captioner.checkpoint", "captioner.data", "captioner.pointing"},
     {"captioner.hypotheses", "captioner.batches", "captioner.features", "captioner.runs"}
+    | {"captioner.heatmaps"}
     | {"captioner.optimization", "captioner.bootstrap", "captioner.caption_statistics"},
     {
         "captioner.beam",
