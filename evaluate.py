@@ -16,7 +16,16 @@ from captioner.evaluation import Evaluation, evaluate, judge
 from captioner.evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions, parse
 from captioner.features import PictureFiles
 from captioner.filters import DecodingOptions
-from captioner.runs import data_source, evaluation_folder, fingerprint, load_data, write_whole
+from captioner.options import to_dict
+from captioner.report import Heading, read_log, write_report
+from captioner.runs import (
+    data_source,
+    evaluation_folder,
+    fingerprint,
+    load_data,
+    run_of,
+    write_whole,
+)
 
 References = Mapping[int | str, Sequence[str]]
 
@@ -50,6 +59,8 @@ def evaluate_checkpoint(
     others = others_of(scoring, references)
     captioner = Captioner.from_checkpoints(read, options.device, options.precision, options.compile)
     folder = make_folder(options.output or evaluation_folder(read[0].path, split))
+    if options.report:
+        make_folder(options.report)
     files = PictureFiles([example.path for example in examples], captioner.transform)
     result = evaluate(
         captioner.model,
@@ -70,6 +81,25 @@ def evaluate_checkpoint(
     captions = [{"image_id": key, "caption": text} for key, text in result.texts.items()]
     write(folder, {"captions.json": captions, "scores.json": scores})
     print(f"captions and scores: {folder}")
+    if options.report:
+        facts = [models, f"decoding: {decoded_by(decoding)}"]
+        facts += result.describe(references.values()).splitlines()[1:]
+        heading = Heading(
+            f"{data.name}, {split} split, {len(examples)} pictures",
+            facts,
+            bootstrap.intervals(result.scores, scoring.bootstrap or SAMPLES),
+            read_log(run_of(read[0].path) / "log.jsonl") if len(read) == 1 else (),
+        )
+        page = options.report / "report.html"
+        offset = captioner.model.encoder.offset
+        write_report(page, heading, result, examples, captioner.vocabulary, offset)
+        print(f"report: {page}")
+
+
+def decoded_by(decoding: DecodingOptions) -> str:
+    """The options of decoding that are set."""
+    given = {name: value for name, value in to_dict(decoding).items() if value}
+    return ", ".join(f"{name} {value}" for name, value in given.items())
 
 
 def read_data(

@@ -22,6 +22,7 @@ from .evaluation import caption_batches
 from .filters import DecodingOptions
 from .hypotheses import Hypothesis
 from .images import Picture, Transform, load_image
+from .inline import caption_html
 from .loading import WORKERS
 from .model_options import ModelOptions
 from .options import from_dict
@@ -65,6 +66,11 @@ class Caption:
             title=self.text,
             offset=self.offset,
         )
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the picture, and a word's map where the word is pointed at."""
+        picture = load_image(self.picture)
+        return caption_html(picture, self.words, self.log_probs, self.attention, self.offset)
 
 
 class Captioner:

@@ -29,6 +29,9 @@ class EvaluationOptions:
     data: Path | None = option(None, "data folder; the one of the first checkpoint unless given")
     format: str | None = option(None, "force the layout of the folder", choices=tuple(READERS))
     output: Path | None = option(None, "folder for captions.json and scores.json")
+    report: Path | None = option(
+        None, "folder for report.html: scores, curves, pictures with maps, in one page"
+    )
     batch_size: int = option(64, "pictures captioned at once")
     workers: int = option(WORKERS, "threads that load ahead")
     cache: Path = option(CHECKPOINTS / ".cache", "folder of the demo pictures")

@@ -103,9 +103,13 @@ def run_folder(name: str) -> Path:
 
 def evaluation_folder(checkpoint: Path, split: str) -> Path:
     """evaluation-SPLIT in the folder of the run that the checkpoint is of."""
+    return run_of(checkpoint) / f"evaluation-{split}"
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint is of; a lone checkpoint's is its own."""
     place = checkpoint.resolve()
-    run = place.parent if place.name in ("best", "last", ".best.old", ".last.old") else place
-    return run / f"evaluation-{split}"
+    return place.parent if place.name in ("best", "last", ".best.old", ".last.old") else place
 
 
 @contextmanager

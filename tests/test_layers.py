@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"captioner.errors"},
     {"captioner.options", "captioner.devices", "captioner.loading", "captioner.pretrained"}
-    | {"captioner.shapes", "captioner.shards", "captioner.telemetry"}
+    | {"captioner.shapes", "captioner.shards", "captioner.telemetry", "captioner.report_curves"}
     | {"captioner.attention", "captioner.hoisting", "captioner.layers", "captioner.meteor"}
     | {"captioner.caption_files"},
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
@@ -25,6 +25,7 @@ LAYERS = [
     | {"captioner.formats.karpathy", "captioner.formats.pairs", "captioner.formats.tables"},
     {"captioner.formats.huggingface", "captioner.formats.webdataset"},
     {"captioner.encoders", "captioner.filters", "captioner.metrics", "captioner.animation"}
+    | {"captioner.inline"}
     | {"captioner.checkpoint", "captioner.data", "captioner.pointing"},
     {"captioner.hypotheses", "captioner.batches", "captioner.features", "captioner.runs"}
     | {"captioner.heatmaps"}
@@ -42,7 +43,7 @@ LAYERS = [
     {"captioner.captioning"},
     {"captioner.ensemble"},
     {"captioner.evaluation", "captioner.training", "captioner.self_critical"},
-    {"captioner.captioner"},
+    {"captioner.captioner", "captioner.report"},
     {"captioner.batcher", "captioner.wire"},
     {"captioner.serving"},
     {"captioner.server"},
