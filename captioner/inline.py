@@ -16,7 +16,7 @@ from .overlays import overlay
 
 _SIDE, _QUALITY = 320, 75  # of a picture in a notebook
 _STYLE = """
-.captioner-look { position: relative; padding-top: %dpx; max-width: 40em; }
+.captioner-look { position: relative; max-width: 40em; }
 .captioner-look img { position: absolute; top: 0; left: 0; max-width: none; margin: 0; }
 .captioner-look b { font-weight: normal; border-bottom: 2px solid #c8602f; }
 .captioner-look b:hover, .captioner-look b:focus { background: #222; color: #fff; outline: none; }
@@ -57,7 +57,7 @@ def caption_html(
         source = f"data:image/jpeg;base64,{jpeg(picture, _QUALITY)}"
         return f'<img src="{source}" alt="{escape(text)}" width="{small.width}">'
 
-    vmax = 0.0 if attention is None else float(attention.max())
+    vmax = 0.0 if attention is None else float(attention.max(initial=0))
     parts = []
     for t, (word, log_prob) in enumerate(zip(words, log_probs, strict=False)):  # not the end's
         over = ""
@@ -65,8 +65,7 @@ def caption_html(
             over = shown(overlay(small, attention[t], vmax=vmax or None, offset=offset), "")
         odds = f"{math.exp(log_prob):.0%}"
         parts.append(f'<b tabindex="0" title="{odds}">{escape(word)}{over}</b>')
-    style = _STYLE % (small.height + 6)
     return (
         f'<div class="captioner-look" style="padding-top:{small.height + 6}px">'
-        f"<style>{style}</style>{shown(small, ' '.join(words))}{' '.join(parts)}</div>"
+        f"<style>{_STYLE}</style>{shown(small, ' '.join(words))}{' '.join(parts)}</div>"
     )

@@ -31,7 +31,7 @@ from .runs import write_whole
 from .text import Vocabulary
 
 MOST = 1000  # pictures in a page
-_SIDE, _QUALITY = 200, 70  # of a thumbnail
+_SIDE, _QUALITY = 180, 65  # of a thumbnail
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def _fill(heading: Heading, data: Mapping[str, Any]) -> str:
         "title": _text(heading.title),
         "facts": "".join(f"<li>{_text(fact)}</li>" for fact in heading.facts),
         "scores": _rows(heading.intervals),
-        "curves": drawn and f'<h2>Training, by epoch</h2><div class="curves">{drawn}</div>',
+        "curves": drawn
+        and f'<h2>Training, by epoch; the last value in bold</h2><div class="curves">{drawn}</div>',
         # no "<" in a script, or "</script>" in a caption would end it
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c"),
     }
@@ -149,9 +150,9 @@ def _fill(heading: Heading, data: Mapping[str, Any]) -> str:
 
 def _rows(intervals: Mapping[str, Interval]) -> str:
     """A row of the table for each score, with a bar, and on it the interval."""
-    full = max([100.0, *(each.high for each in intervals.values())])
     rows = ""
     for name, each in intervals.items():
+        full = 1000 if each.high > 100 else 100  # which only CIDEr may exceed
         left, wide = 100 * each.low / full, 100 * (each.high - each.low) / full
         rows += (
             f'<tr><th scope="row">{_text(name)}<td class="number">{each.value:.2f}'

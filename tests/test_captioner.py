@@ -270,6 +270,13 @@ def test_heatmap(attention_run, tmp_path):
         assert figure.format == "PNG" and min(figure.size) > 100
 
 
+def test_notebooks_show_the_maps(attention_run):
+    caption = Captioner.from_pretrained(attention_run, "cpu").caption(draw())
+    html = caption._repr_html_()
+    assert html.count("data:image/jpeg") == 1 + len(caption.words)
+    assert all(f">{word}<" in html for word in caption.words)
+
+
 def test_heatmap_of_a_model_without_attention(tmp_path_factory, tmp_path):
     plain = Captioner.from_pretrained(tiny.run(tmp_path_factory, attention=False), "cpu")
     with pytest.raises(InputError, match="this model has no attention; train with --attention for"):

@@ -122,6 +122,7 @@ def test_novelty_against_a_file(work, capsys):
     ("options", "message"),
     [
         (["--split", "test"], "--split needs --checkpoint"),
+        (["--report", "page"], "--report needs --checkpoint"),
         (["--beam-size", "3"], "--beam-size needs --checkpoint"),
         (["--metrics", "bleu,spice"], "unknown metrics 'spice'; choose from bleu, meteor, rouge-l"),
         (["--bootstrap", "-1"], "bootstrap must be at least 0, got -1"),
