@@ -48,7 +48,9 @@ def _figure(name: str, points: Sequence[tuple[float, float]]) -> str:
         for (x, y), (epoch, value) in zip(places, points, strict=True)
     )
     floor = _HEIGHT - _BOTTOM
-    labels = [(_LEFT - 5, place(first, y)[1] + 3, "end", f"{y:.4g}") for y in sorted({low, high})]
+    labels: list[tuple[float, float, str, str]] = [
+        (_LEFT - 5, place(first, y)[1] + 3, "end", f"{y:.4g}") for y in sorted({low, high})
+    ]
     labels += [(place(x, low)[0], _HEIGHT - 5, "middle", f"{x:g}") for x in sorted({first, last})]
     text = "".join(
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{label}</text>'
