@@ -10,7 +10,7 @@ from captioner import bootstrap, checkpoint, demo, metrics
 from captioner.batches import Pictures
 from captioner.caption_files import match, read_caption_file, read_others, read_predictions
 from captioner.captioner import Captioner
-from captioner.data import CaptionData, split_name
+from captioner.data import CaptionData, Example, split_name
 from captioner.errors import InputError, run_command
 from captioner.evaluation import Evaluation, evaluate, judge
 from captioner.evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions, parse
@@ -82,18 +82,30 @@ def evaluate_checkpoint(
     write(folder, {"captions.json": captions, "scores.json": scores})
     print(f"captions and scores: {folder}")
     if options.report:
-        facts = [models, f"decoding: {decoded_by(decoding)}"]
-        facts += result.describe(references.values()).splitlines()[1:]
         heading = Heading(
             f"{data.name}, {split} split, {len(examples)} pictures",
-            facts,
+            [
+                models,
+                f"decoding: {decoded_by(decoding)}",
+                *result.describe(references.values()).splitlines()[1:],
+            ],
             bootstrap.intervals(result.scores, scoring.bootstrap or SAMPLES),
             read_log(run_of(read[0].path) / "log.jsonl") if len(read) == 1 else (),
         )
-        page = options.report / "report.html"
-        offset = captioner.model.encoder.offset
-        write_report(page, heading, result, examples, captioner.vocabulary, offset)
-        print(f"report: {page}")
+        write_page(options.report / "report.html", heading, result, examples, captioner)
+
+
+def write_page(
+    path: Path,
+    heading: Heading,
+    result: Evaluation,
+    examples: Sequence[Example],
+    captioner: Captioner,
+) -> None:
+    """The report, and where it is."""
+    offset = captioner.model.encoder.offset
+    write_report(path, heading, result, examples, captioner.vocabulary, offset)
+    print(f"report: {path}")
 
 
 def decoded_by(decoding: DecodingOptions) -> str:
