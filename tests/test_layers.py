@@ -48,6 +48,9 @@ LAYERS = [
     {"captioner.serving"},
     {"captioner.server"},
     {"captioner"},
+    {"captioner.commands"},
+    {"captioner.commands.caption", "captioner.commands.data"}
+    | {"captioner.commands.demo_data", "captioner.commands.serve"},
     {"captioner.__main__", "train", "evaluate"},
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,31 @@
+"""`captioner data`: what lies at a path, and the same as JSONL."""
+
+import argparse
+from pathlib import Path
+
+from ..data import READERS, read_captions
+from ..errors import InputError
+from ..inspection import describe_data, write_jsonl
+
+EXAMPLE = "captioner data flickr8k --convert jsonl flickr8k-jsonl"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="PATH")
+    parser.add_argument("--format", choices=tuple(READERS), help="force the layout of the folder")
+    parser.add_argument(
+        "--convert",
+        nargs=2,
+        metavar=("jsonl", "OUT"),
+        help="write it to OUT/captions.jsonl, without what is wrong",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    convert = arguments.convert
+    if convert and convert[0] != "jsonl":
+        raise InputError(f"--convert writes jsonl, got {convert[0]!r}")
+    data = read_captions(arguments.path, arguments.format, on_error="skip")
+    print(describe_data(data))
+    if convert:
+        print(f"written: {write_jsonl(data, Path(convert[1]))}")

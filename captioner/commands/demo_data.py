@@ -1,0 +1,17 @@
+"""`captioner demo-data`: the demo's data set as a folder."""
+
+import argparse
+from pathlib import Path
+
+from .. import demo
+
+EXAMPLE = "captioner demo-data demo"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, metavar="DIR")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    demo.write_demo(arguments.directory)
+    print(f"demo data: {arguments.directory}")

@@ -1,0 +1,24 @@
+"""`captioner serve`: the service, from the command line."""
+
+import argparse
+from pathlib import Path
+
+from ..options import add_options, from_arguments
+from ..server import ServeOptions, serve
+from ..wire import Limits
+
+EXAMPLE = "captioner serve checkpoints/RUN --port 8080"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    add_options(parser, ServeOptions, "options")
+    add_options(parser, Limits, "limits")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    serve(
+        arguments.checkpoint,
+        from_arguments(ServeOptions, arguments),
+        from_arguments(Limits, arguments),
+    )
