@@ -32,7 +32,7 @@ def beam_search(
     at most its sum over the longest length.
     """
     pictures, beams, longest = len(features), options.beams, options.max_length
-    penalty, device = options.length_penalty, features.device
+    penalty, device = options.penalty, features.device
     memory, state = model.start(features, expected_reads(options, beams))
     state = {key: value.repeat_interleave(beams, 0) for key, value in state.items()}
     chosen = filters(options)

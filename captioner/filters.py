@@ -19,7 +19,7 @@ from .options import check_at_least, option
 from .text import Vocabulary
 
 PAD, START, END, UNKNOWN = Vocabulary.PAD, Vocabulary.START, Vocabulary.END, Vocabulary.UNKNOWN
-BEAM_SIZE = 3
+BEAM_SIZE, LENGTH_PENALTY = 3, 0.7
 Filter = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -36,7 +36,9 @@ class DecodingOptions:
     num_captions: int = option(1, "captions returned per picture, best first")
     max_length: int = option(30, "most words of a caption, its end counted")
     min_length: int = option(1, "fewest words of a caption")
-    length_penalty: float = option(0.0, "0 ranks by total, 1 by mean log-probability")
+    length_penalty: float | None = option(
+        None, f"0 ranks by total, 1 by mean log-probability (default: {LENGTH_PENALTY})"
+    )
     temperature: float = option(1.0, "below 1 samples likelier words, above 1 unlikelier ones")
     top_k: int | None = option(None, "sample from the k likeliest words only")
     top_p: float | None = option(None, "sample from the likeliest words that hold this share")
@@ -64,7 +66,7 @@ class DecodingOptions:
             )
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise InputError(f"seed must be at least 0 and below 2**63, got {self.seed}")
-        if self.method != "beam" and (self.length_penalty or self.beam_size is not None):
+        if self.method != "beam" and (self.length_penalty, self.beam_size) != (None, None):
             raise InputError(
                 f"beam_size and length_penalty need method 'beam', got method {self.method!r}"
             )
@@ -77,6 +79,11 @@ class DecodingOptions:
     def beams(self) -> int:
         """Hypotheses that beam search keeps."""
         return BEAM_SIZE if self.beam_size is None else self.beam_size
+
+    @property
+    def penalty(self) -> float:
+        """The power of the length by which beam search divides."""
+        return LENGTH_PENALTY if self.length_penalty is None else self.length_penalty
 
 
 def filters(options: DecodingOptions) -> list[Filter]:

@@ -163,7 +163,9 @@ def test_the_n_best_of_everything_are_all_that_end_and_then_the_best_that_are_cu
 )
 def test_filters_act_before_the_log_probabilities(asked):
     model, features = Toy(5), toy_features(1)
-    options = DecodingOptions(beam_size=256, num_captions=10, max_length=LONGEST, **asked)
+    options = DecodingOptions(
+        beam_size=256, num_captions=10, max_length=LONGEST, length_penalty=0, **asked
+    )
     ended, _ = all_captions(next_words(model, features[0], options), LONGEST)
     (hypotheses,) = decode(model, features, options)
     assert found(hypotheses) == ranked(ended, 0.0)[:10]

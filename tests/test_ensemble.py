@@ -93,7 +93,7 @@ def test_a_model_with_itself_is_the_model(attention, options, tiny_model, featur
 
 def test_all_captions_are_ranked_by_the_mean_of_log_probabilities(members, maps):
     ensemble = Ensemble(members).eval()
-    options = DecodingOptions(beam_size=1500, num_captions=30, max_length=3)
+    options = DecodingOptions(beam_size=1500, num_captions=30, max_length=3, length_penalty=0)
     (hypotheses,) = decode(ensemble, maps[:1], options)
     ended, _ = all_captions(next_words(members, maps[0]), 3)
     assert len(ended) == 11 + 11**2

@@ -165,3 +165,9 @@ def test_forbidden_words_stay_forbidden_whatever_the_shape():
     for options in ({"top_k": 3}, {"top_p": 0.999}, {"temperature": 9.0, "top_k": 4}):
         shaped = shape_draw(scores, DecodingOptions("sample", **options))[0]
         assert torch.isinf(shaped[[0, 2]]).all() and torch.isfinite(shaped[[1, 3]]).all()
+
+
+def test_beam_search_has_a_length_penalty_unless_told():
+    assert DecodingOptions().penalty == 0.7
+    assert DecodingOptions(length_penalty=0).penalty == 0
+    assert DecodingOptions("beam", length_penalty=1.0).penalty == 1
