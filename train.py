@@ -17,7 +17,7 @@ from captioner.batches import (
     epoch_order,
     pad_captions,
 )
-from captioner.captioning import CaptioningModel, build_model
+from captioner.captioning import CaptioningModel, build_model, standardize_maps
 from captioner.cider import CiderD
 from captioner.data import CaptionData, Example
 from captioner.devices import pick_device
@@ -101,6 +101,9 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
         files = PictureFiles([example.path for example in examples], transform)
         return open_pictures(model, files, options["data"], device)
 
+    training_pictures = pictures(training)
+    if source is None:
+        standardize_maps(model, training_pictures, len(training))
     return Job(
         options,
         device,
@@ -111,7 +114,7 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
         model,
         training,
         held_out,
-        pictures(training),
+        training_pictures,
         pictures(held_out),
         resumed,
     )

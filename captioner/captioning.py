@@ -15,11 +15,13 @@ the start.
 scores (R, V) and the attention (R, h, w), or None for a model without; `attends` tells which.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .batches import Pictures
 from .encoders import Encoder
 from .errors import InputError
 from .hypotheses import Memory, State
@@ -28,6 +30,7 @@ from .show_and_tell import ShowAndTell
 from .show_attend_and_tell import ShowAttendAndTell
 
 CaptioningModel = ShowAndTell | ShowAttendAndTell
+SAMPLE = 1000
 
 
 def build_model(encoder: Encoder, vocabulary_size: int, options: ModelOptions) -> CaptioningModel:
@@ -37,6 +40,25 @@ def build_model(encoder: Encoder, vocabulary_size: int, options: ModelOptions) -
     return (ShowAttendAndTell if options.attention else ShowAndTell)(
         encoder, vocabulary_size, options
     )
+
+
+def standardize_maps(model: CaptioningModel, pictures: Pictures, count: int) -> None:
+    """Let a new model standardise maps by those of up to SAMPLE of its `count` training pictures.
+
+    Nothing is done for an encoder that is learned from scratch, whose maps are not yet what they
+    will be.
+    """
+    if not (model.encoder.frozen or model.encoder.pretrained):
+        return
+    device, chosen = model.words.bias.device, range(0, count, -(-count // SAMPLE))
+
+    def maps() -> Iterator[Tensor]:
+        for first in range(0, len(chosen), 64):
+            values = pictures.load(chosen[first : first + 64]).to(device)
+            yield values if pictures.are_features else model.encoder(values)
+
+    with torch.no_grad():
+        model.standardize.measure(maps())
 
 
 def compile_steps(model: CaptioningModel) -> CaptioningModel:

@@ -24,7 +24,7 @@ from torch import Tensor
 from .errors import InputError
 from .text import Vocabulary
 
-FORMAT = 4  # 4 gates each channel of the context, and names the weights of words anew
+FORMAT = 5  # 5 standardises the feature maps
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
 TRAINING, MANIFEST = "training_state.pt", "manifest.json"
 

@@ -1,4 +1,8 @@
-"""Two pieces of recurrent networks that torch has as well, but slower on a CPU; no models."""
+"""Small pieces of the captioning models: an LSTM cell and a dropout that are quicker on a CPU than
+torch's, and the scale of feature maps; no models.
+"""
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -25,3 +29,40 @@ class Dropout(nn.Dropout):
             return super().forward(inputs)
         kept = torch.rand(inputs.shape, device=inputs.device).ge_(self.p).mul_(1 / (1 - self.p))
         return inputs * kept.to(inputs.dtype)
+
+
+class Standardize(nn.Module):
+    """The channels of feature maps (B, D, h, w) less their mean, over their standard deviation.
+
+    Both are those of the maps given to `measure`; before that nothing is changed. Channels of a
+    network trained for something else have means and scales of their own, and what is alike in all
+    pictures drowns what is not.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("deviation", torch.ones(channels))
+
+    def measure(self, maps: Iterable[Tensor]) -> None:
+        """Take over mean and deviation of the maps (B, D, h, w), of which there must be some.
+
+        A channel that hardly varies is not stretched more than ten times as far as the mean one.
+        """
+        count, total, squares = 0, torch.zeros(()), torch.zeros(())
+        for some in maps:
+            values = some.detach().double().transpose(0, 1).flatten(1)  # (D, B * h * w)
+            count += values.shape[1]
+            total = total.to(values) + values.sum(1)
+            squares = squares.to(values) + values.square().sum(1)
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+        least = deviation.mean() / 10
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation.clamp_min(least if least > 0 else 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return (maps - self.mean[:, None, None]) / self.deviation[:, None, None]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .batches import Batch
 from .encoders import Encoder
 from .hypotheses import Memory, State
-from .layers import Dropout, lstm_cell
+from .layers import Dropout, Standardize, lstm_cell
 from .losses import Loss
 from .model_options import ModelOptions
 from .scheduled import previous_words
@@ -27,6 +27,7 @@ class ShowAndTell(nn.Module):
         super().__init__()
         self.options = options
         self.encoder = encoder
+        self.standardize = Standardize(encoder.channels)
         self.words = Words(vocabulary_size, options.embedding_size)
         self.picture = nn.Linear(encoder.channels, options.embedding_size)
         self.lstm = nn.LSTM(options.embedding_size, options.hidden_size, batch_first=True)
@@ -34,7 +35,7 @@ class ShowAndTell(nn.Module):
         self.dropout = Dropout(options.dropout)
 
     def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
-        picture = self.picture(features.mean((2, 3)))
+        picture = self._picture(features)
         zeros = picture.new_zeros(len(picture), self.lstm.hidden_size)
         hidden, cell = self._advance(self._input_gates(picture), zeros, zeros.float())
         memory = {}
@@ -52,6 +53,10 @@ class ShowAndTell(nn.Module):
         scores = self.words.scores(self._output(hidden))
         return scores, {"hidden": hidden, "cell": cell}, None
 
+    def _picture(self, features: Tensor) -> Tensor:
+        """The picture as a word (B, E)."""
+        return self.picture(self.standardize(features).mean((2, 3)))
+
     def _input_gates(self, inputs: Tensor) -> Tensor:
         weight, _, bias, _ = self.lstm.all_weights[0]
         return F.linear(inputs, weight, bias)
@@ -67,7 +72,7 @@ class ShowAndTell(nn.Module):
     def loss(self, batch: Batch) -> Loss:
         """One fused LSTM call over picture and caption, one vocabulary product on real words."""
         features = batch.features_by(self.encoder)
-        picture = self.picture(features.mean((2, 3)))
+        picture = self._picture(features)
         inputs, targets = previous_words(self, features, batch), batch.tokens[..., 1:]
         real = targets != 0
         words = scale_words(self.words(inputs))  # (B, C, T, E)

@@ -76,7 +76,7 @@ def test_round_trip(tmp_path):
     save(directory, CONFIG, Vocabulary(["word0", "犬"]), weights(), state)
     read = load(directory)
     assert read.path == directory
-    assert read.config == {"format": 4, **CONFIG}
+    assert read.config == {"format": 5, **CONFIG}
     assert read.vocabulary.words == ("word0", "犬")
     assert read.weights.keys() == weights().keys()
     for name, value in weights().items():
@@ -294,8 +294,8 @@ def test_a_flipped_bit(tmp_path, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 5}, "has format 5, this version of captioner reads 4; update captioner"),
-        ({"format": 1}, "has format 1, this version of captioner reads 4; train it anew"),
+        ({"format": 6}, "has format 6, this version of captioner reads 5; update captioner"),
+        ({"format": 1}, "has format 1, this version of captioner reads 5; train it anew"),
         ({"format": "3"}, "has format 3, this"),
         ({"format": None}, "has format None, this"),
         ({"task": "retrieval"}, "is for 'retrieval', not for captioning"),

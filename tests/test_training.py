@@ -549,6 +549,7 @@ def test_resume_is_exact_with_a_frozen_encoder_and_twice(work, monkeypatch):
     weights = checkpoint.load(straight).weights
     for key, value in torch.load("encoder.pth").items():
         assert torch.equal(weights[f"encoder.layers.{key}"], value)
+    assert weights["standardize.mean"].any()  # of the frozen encoder's maps
 
 
 def test_workers_change_nothing(work):
