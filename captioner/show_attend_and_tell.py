@@ -26,7 +26,7 @@ from .words import Words, scale_words
 # What all steps of a loop share: keys (B, P, A), and how to read hidden state, map and context.
 # These three go from (B, K, H) to query, gate and gates, from attention (B, K, P) to context, and
 # from the context, once gated, to gates and output.
-Reads = tuple[Tensor, Product, Product, Product]
+Shared = tuple[Tensor, Product, Product, Product]
 
 
 class ShowAttendAndTell(nn.Module):
@@ -98,13 +98,13 @@ class ShowAttendAndTell(nn.Module):
         gates, hidden, cell = (
             rows.unflatten(0, (pictures, -1)) for rows in (gates, state["hidden"], state["cell"])
         )
-        reads = self._reads(memory, likeliest)
-        hidden, cell, context, attention = self._advance(gates, hidden, cell, *reads)
+        shared = self._shared(memory, likeliest)
+        hidden, cell, context, attention = self._advance(gates, hidden, cell, *shared)
         hidden, cell, context = (part.flatten(0, 1) for part in (hidden, cell, context))
         scores = self.words.scores(self._output(words, hidden, context))
         return scores, {"hidden": hidden, "cell": cell}, attention.reshape(-1, h, w)
 
-    def _reads(self, memory: Memory, choose: Callable[[Tensor], Tensor]) -> Reads:
+    def _shared(self, memory: Memory, choose: Callable[[Tensor], Tensor]) -> Shared:
         """choose: from attention (B, K, P) to where hard attention looks."""
         keys, look = memory["keys"].flatten(1, 2), hoist(memory["values"].flatten(1, 2))
         read_hidden, read_context = hoist(self.read_hidden), hoist(self.read_context)
@@ -143,10 +143,10 @@ class ShowAttendAndTell(nn.Module):
         features = batch.features_by(self.encoder)
         memory, state = self._start(features)
         draws = Draws(batch) if self.options.hard_attention and self.training else None
-        reads = self._reads(memory, draws or likeliest)
+        shared = self._shared(memory, draws or likeliest)
         told, targets = previous_words(self, features, batch), batch.tokens[..., 1:]
         words = self.dropout(self.words(by_step(told, batch)))
-        hidden, context, received = self._read_captions(words, state, reads, batch)
+        hidden, context, received = self._read_captions(words, state, shared, batch)
 
         def of_words(part: Tensor) -> Tensor:
             return by_step(part[..., None].expand_as(targets), batch)[real]
@@ -170,7 +170,7 @@ class ShowAttendAndTell(nn.Module):
     forward = loss
 
     def _read_captions(
-        self, words: Tensor, state: State, reads: Reads, batch: Batch
+        self, words: Tensor, state: State, shared: Shared, batch: Batch
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Embedded words, by step, (S, E) -> hidden states (S, H), what the output layer reads of
         the contexts (S, E), and the attention each caption gave each place (B, C, P).
@@ -189,7 +189,7 @@ class ShowAttendAndTell(nn.Module):
                 gates[t].view(pictures, running, self.of_hidden[-1]),
                 hidden[:, :running],
                 cell[:, :running],
-                *reads,
+                *shared,
             )
             steps.append((hidden.flatten(0, 1), context.flatten(0, 1)))
             real = (batch.tokens[:, :running, t + 1] != 0)[..., None]
