@@ -116,6 +116,8 @@ class PlainDecoder(nn.Module):
         self.vocabulary_size = vocabulary
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.picture = nn.Linear(channels, embedding)
+        self.init_h = nn.Linear(channels, hidden)
+        self.init_c = nn.Linear(channels, hidden)
         self.decode_step = nn.LSTMCell(embedding, hidden)
         self.project = nn.Linear(hidden, embedding)
         self.fc = nn.Linear(embedding, vocabulary)
@@ -125,7 +127,9 @@ class PlainDecoder(nn.Module):
         return features
 
     def init_hidden_state(self, features: Tensor) -> State:
-        return self.decode_step(self.dropout(self.picture(features.mean(dim=1))))
+        mean = features.mean(dim=1)
+        state = torch.tanh(self.init_h(mean)), torch.tanh(self.init_c(mean))
+        return self.decode_step(self.dropout(self.picture(mean)), state)
 
     def step(self, features: Tensor, words: Tensor, state: State) -> tuple[Tensor, State, None]:
         hidden, cell = self.decode_step(words, state)
@@ -168,6 +172,7 @@ def with_weights_of(model: Any) -> Decoder:
         lstm = model.lstm.named_parameters()
         weights = {f"decode_step.{name.removesuffix('_l0')}": value for name, value in lstm}
         weights |= {"picture": model.picture, "project": model.project}
+        weights |= {"init_h": model.initial_hidden, "init_c": model.initial_cell}
         weights |= {"embedding.weight": model.words.weight * embedding**0.5}
     weights |= {"fc.weight": model.words.weight, "fc.bias": model.words.bias}
     state: dict[str, Tensor] = {}

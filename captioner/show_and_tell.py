@@ -19,7 +19,11 @@ from .words import Words, scale_words
 
 
 class ShowAndTell(nn.Module):
-    """Vinyals et al. 2015: the picture's embedding is the LSTM's first input, then the words."""
+    """Vinyals et al. 2015: the picture's embedding is the LSTM's first input, then the words.
+
+    The picture also decides the state before that, which is zero in the paper: heard once only, it
+    is soon forgotten.
+    """
 
     attends = False
 
@@ -30,14 +34,15 @@ class ShowAndTell(nn.Module):
         self.standardize = Standardize(encoder.channels)
         self.words = Words(vocabulary_size, options.embedding_size)
         self.picture = nn.Linear(encoder.channels, options.embedding_size)
+        self.initial_hidden = nn.Linear(encoder.channels, options.hidden_size)
+        self.initial_cell = nn.Linear(encoder.channels, options.hidden_size)
         self.lstm = nn.LSTM(options.embedding_size, options.hidden_size, batch_first=True)
         self.project = nn.Linear(options.hidden_size, options.embedding_size)
         self.dropout = Dropout(options.dropout)
 
     def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
-        picture = self._picture(features)
-        zeros = picture.new_zeros(len(picture), self.lstm.hidden_size)
-        hidden, cell = self._advance(self._input_gates(picture), zeros, zeros.float())
+        picture, hidden, cell = self._see(features)
+        hidden, cell = self._advance(self._input_gates(picture), hidden, cell.float())
         memory = {}
         if reads * len(features) > len(self.words.weight):
             words = scale_words(self.words.weight)
@@ -53,9 +58,11 @@ class ShowAndTell(nn.Module):
         scores = self.words.scores(self._output(hidden))
         return scores, {"hidden": hidden, "cell": cell}, None
 
-    def _picture(self, features: Tensor) -> Tensor:
-        """The picture as a word (B, E)."""
-        return self.picture(self.standardize(features).mean((2, 3)))
+    def _see(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The picture as a word (B, E), and hidden state and cell (B, H) before it."""
+        mean = self.standardize(features).mean((2, 3))
+        hidden, cell = self.initial_hidden(mean), self.initial_cell(mean)
+        return self.picture(mean), torch.tanh(hidden), torch.tanh(cell)
 
     def _input_gates(self, inputs: Tensor) -> Tensor:
         weight, _, bias, _ = self.lstm.all_weights[0]
@@ -72,13 +79,14 @@ class ShowAndTell(nn.Module):
     def loss(self, batch: Batch) -> Loss:
         """One fused LSTM call over picture and caption, one vocabulary product on real words."""
         features = batch.features_by(self.encoder)
-        picture = self._picture(features)
+        picture, *initial = self._see(features)
         inputs, targets = previous_words(self, features, batch), batch.tokens[..., 1:]
         real = targets != 0
         words = scale_words(self.words(inputs))  # (B, C, T, E)
         first = picture[:, None, None].expand(*words.shape[:2], 1, -1)
         sequence = self.dropout(torch.cat([first, words], dim=2))
-        hidden, _ = self.lstm(sequence.flatten(0, 1))  # (B*C, 1 + T, H)
+        state = tuple(rows.repeat_interleave(inputs.shape[1], 0)[None] for rows in initial)
+        hidden, _ = self.lstm(sequence.flatten(0, 1), state)  # (B*C, 1 + T, H)
         output = self._output(hidden[:, 1:][real.flatten(0, 1)])  # (N, E)
 
         def of_words(part: Tensor) -> Tensor:

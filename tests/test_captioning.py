@@ -43,15 +43,19 @@ def lstm_cell(gates, cell):
 
 
 def show_and_tell(model, features, caption):
-    """Vinyals et al. 2015, equations 4-12: log-probabilities (V,) of each word; no maps."""
+    """Vinyals et al. 2015, equations 4-12, from a state that the picture decides, too:
+    log-probabilities (V,) of each word; no maps.
+    """
     lstm = model.lstm
 
     def advance(word, hidden, cell):
         gates = lstm.weight_ih_l0 @ word + lstm.bias_ih_l0
         return lstm_cell(gates + lstm.weight_hh_l0 @ hidden + lstm.bias_hh_l0, cell)
 
-    hidden = cell = torch.zeros(lstm.hidden_size)
-    picture = model.picture.weight @ features.mean((1, 2)) + model.picture.bias
+    mean = features.mean((1, 2))
+    hidden = torch.tanh(model.initial_hidden.weight @ mean + model.initial_hidden.bias)
+    cell = torch.tanh(model.initial_cell.weight @ mean + model.initial_cell.bias)
+    picture = model.picture.weight @ mean + model.picture.bias
     hidden, cell = advance(picture, hidden, cell)
     rows = []
     for word in [1, *caption]:
