@@ -19,11 +19,6 @@ ENTROPY_WEIGHT = 0.01  # lambda_e, which keeps it from that
 KEPT = 0.9  # share of the baseline that a batch leaves as it was
 
 
-def likeliest(attention: Tensor) -> Tensor:
-    """Weights (..., P) -> 1 at the greatest of them, 0 elsewhere."""
-    return _only(attention, attention.argmax(-1, keepdim=True))
-
-
 def first_baseline(vocabulary_size: int) -> Tensor:
     """What a model that knows nothing gives a word: its log-probability where all are alike."""
     return torch.tensor(-math.log(vocabulary_size))

@@ -10,7 +10,7 @@ class ModelOptions:
     """Which of the two models, its sizes and its regularisation."""
 
     attention: bool = option(False, "Show, Attend and Tell instead of Show and Tell")
-    hard_attention: bool = option(False, "attention to one place per word, drawn in training")
+    hard_attention: bool = option(False, "attention learned by looking at one drawn place per word")
     embedding_size: int = option(300, "size of a word's embedding, shared with the output layer")
     hidden_size: int = option(512, "size of the LSTM")
     annotation_size: int = option(512, "size of what a place of the map becomes; 0: as it is")

@@ -5,8 +5,6 @@ V vocabulary, D feature channels, h, w grid, P = h*w positions, E embedding, H h
 K hypotheses or captions per picture, R = B*K rows, N real words of a batch, S words of all steps.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from .encoders import Encoder
 from .hoisting import Product, hoist
 from .hypotheses import Memory, State
 from .layers import Dropout, Standardize, lstm_cell
-from .locations import Draws, first_baseline, likeliest
+from .locations import Draws, first_baseline
 from .losses import Loss, attention_coverage
 from .model_options import ModelOptions
 from .scheduled import previous_words
@@ -32,7 +30,9 @@ Shared = tuple[Tensor, Product, Product, Product]
 class ShowAttendAndTell(nn.Module):
     """Xu et al. 2015 over the feature map, its attention soft (section 4.2) or hard (4.1).
 
-    With hard attention a word looks where it is likeliest to; in training, where it is drawn to.
+    With hard attention a word looks in training where it is drawn to; when it is written, at what
+    it may expect to see, as the authors' own code has it, which writes better than the likeliest
+    place does.
     Its weights are kept doubly stochastic, too: they sum to the looks that a position may expect.
     """
 
@@ -98,18 +98,17 @@ class ShowAttendAndTell(nn.Module):
         gates, hidden, cell = (
             rows.unflatten(0, (pictures, -1)) for rows in (gates, state["hidden"], state["cell"])
         )
-        shared = self._shared(memory, likeliest)
+        shared = self._shared(memory)
         hidden, cell, context, attention = self._advance(gates, hidden, cell, *shared)
         hidden, cell, context = (part.flatten(0, 1) for part in (hidden, cell, context))
         scores = self.words.scores(self._output(words, hidden, context))
         return scores, {"hidden": hidden, "cell": cell}, attention.reshape(-1, h, w)
 
-    def _shared(self, memory: Memory, choose: Callable[[Tensor], Tensor]) -> Shared:
-        """choose: from attention (B, K, P) to where hard attention looks."""
+    def _shared(self, memory: Memory, draws: Draws | None = None) -> Shared:
         keys, look = memory["keys"].flatten(1, 2), hoist(memory["values"].flatten(1, 2))
         read_hidden, read_context = hoist(self.read_hidden), hoist(self.read_context)
-        if self.options.hard_attention:
-            return keys, read_hidden, lambda attention: look(choose(attention)), read_context
+        if draws:
+            return keys, read_hidden, lambda attention: look(draws(attention)), read_context
         return keys, read_hidden, look, read_context
 
     def _advance(
@@ -143,7 +142,7 @@ class ShowAttendAndTell(nn.Module):
         features = batch.features_by(self.encoder)
         memory, state = self._start(features)
         draws = Draws(batch) if self.options.hard_attention and self.training else None
-        shared = self._shared(memory, draws or likeliest)
+        shared = self._shared(memory, draws)
         told, targets = previous_words(self, features, batch), batch.tokens[..., 1:]
         words = self.dropout(self.words(by_step(told, batch)))
         hidden, context, received = self._read_captions(words, state, shared, batch)

@@ -181,19 +181,15 @@ def test_a_broken_batch_leaves_the_baseline(hard_model, make_batch, monkeypatch)
     assert torch.equal(model.baseline, before)
 
 
-def at_the_likeliest(t, attention):
-    return F.one_hot(attention.argmax(), len(attention)).float()
-
-
 # ---- what it does -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reads", [1, 1000])
-def test_a_step_looks_where_it_is_likeliest_to_and_tells_the_weights(reads, hard_model, features):
+def test_a_step_sees_what_it_may_expect_and_tells_the_weights(reads, hard_model, features):
     model, maps, caption = hard_model().eval(), features(2), [4, 5, 6]
     memory, state = model.start(maps, reads)
     for number in range(2):
-        rows, expected = show_attend_and_tell(model, maps[number], caption, at_the_likeliest)
+        rows, expected = show_attend_and_tell(model, maps[number], caption)
         at = {key: value[number : number + 1] for key, value in memory.items()}
         alone = {key: value[number : number + 1] for key, value in state.items()}
         if "word_gates" in memory:
@@ -209,7 +205,7 @@ def test_not_in_training_the_loss_is_that_of_the_steps(hard_model, make_batch, d
     log_prob = 0.0
     for picture, texts in zip(batch.features, CAPTIONS, strict=True):
         for caption in texts:
-            rows, _ = show_attend_and_tell(model, picture, caption, at_the_likeliest)
+            rows, _ = show_attend_and_tell(model, picture, caption)
             log_prob += sum(r[w].item() for r, w in zip(rows, [*caption, 2], strict=True))
     before = model.baseline.clone()
     assert model.loss(batch).value.item() == pytest.approx(-log_prob / WORDS, rel=1e-4)
