@@ -11,11 +11,11 @@ from captioner.batches import Pictures
 from captioner.caption_files import match, read_caption_file, read_others, read_predictions
 from captioner.captioner import Captioner
 from captioner.data import CaptionData, Example, split_name
+from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError, run_command
 from captioner.evaluation import Evaluation, evaluate, judge
 from captioner.evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions, parse
 from captioner.features import PictureFiles
-from captioner.filters import DecodingOptions
 from captioner.options import to_dict
 from captioner.report import Heading, read_log, write_report
 from captioner.runs import (

@@ -20,12 +20,12 @@ from captioner.batches import (
 from captioner.captioning import CaptioningModel, build_model, standardize_maps
 from captioner.cider import CiderD
 from captioner.data import CaptionData, Example
+from captioner.decoding_options import DecodingOptions
 from captioner.devices import pick_device
 from captioner.encoders import EncoderOptions, build_encoder
 from captioner.errors import run_command
 from captioner.evaluation import Evaluation, evaluate
 from captioner.features import PictureFiles, cached_features
-from captioner.filters import DecodingOptions
 from captioner.heatmaps import save_heatmap
 from captioner.images import Transform, load_image
 from captioner.loading import load_ahead

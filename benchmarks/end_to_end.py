@@ -13,9 +13,9 @@ from benchmarks.setting import SIZES, picture_operations, vary, word_operations
 from captioner.captioner import Captioner
 from captioner.captioning import build_model
 from captioner.decoding import decode
+from captioner.decoding_options import DecodingOptions
 from captioner.devices import products_in
 from captioner.encoders import Encoder, build_encoder
-from captioner.filters import DecodingOptions
 from captioner.images import Transform, load_image
 from captioner.model_options import ModelOptions
 from captioner.text import Vocabulary

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from captioner.batches import Batch, Pictures, pad_captions
 from captioner.captioning import CaptioningModel, build_model
-from captioner.filters import DecodingOptions
+from captioner.decoding_options import DecodingOptions
 from captioner.model_options import ModelOptions
 
 

@@ -4,9 +4,21 @@ captioner = Captioner.from_pretrained("checkpoints/RUN")
 captioner.caption("photo.jpg", beam_size=5).text
 """
 
-from .captioner import Caption, Captioner
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .decoding_options import DecodingOptions
 from .errors import InputError
-from .filters import DecodingOptions
+
+if TYPE_CHECKING:
+    from .captioner import Caption, Captioner
 
 __version__ = "0.1.0"
 __all__ = ["Caption", "Captioner", "DecodingOptions", "InputError", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch is loaded when it is asked for: it takes seconds."""
+    if name in ("Caption", "Captioner"):
+        return getattr(import_module(".captioner", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

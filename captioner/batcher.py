@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .captioner import Caption
-from .filters import DecodingOptions
+from .decoding_options import DecodingOptions
 from .images import Picture
 
 Work = Callable[[Sequence[Picture], DecodingOptions], Sequence[Caption]]

@@ -7,7 +7,8 @@ N hypotheses asked for, T steps, V vocabulary, h, w grid.
 import torch
 from torch import Tensor
 
-from .filters import DecodingOptions, apply_filters, filters
+from .decoding_options import DecodingOptions
+from .filters import apply_filters, filters
 from .hypotheses import (
     END,
     PAD,

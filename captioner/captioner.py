@@ -14,12 +14,12 @@ from .batches import Pictures, pad_captions
 from .captioning import CaptioningModel, build_model, compile_steps
 from .checkpoint import Checkpoint
 from .decoding import score_captions
+from .decoding_options import DecodingOptions
 from .devices import device_of, pick_device, pick_precision, products_in
 from .encoders import build_encoder
 from .ensemble import Ensemble, check_alike
 from .errors import InputError
 from .evaluation import caption_batches
-from .filters import DecodingOptions
 from .hypotheses import Hypothesis
 from .images import Picture, Transform, load_image
 from .inline import caption_html

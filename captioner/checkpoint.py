@@ -16,13 +16,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 from .text import Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 5  # 5 standardises the feature maps
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
@@ -36,10 +36,12 @@ class Checkpoint:
     path: Path
     config: dict[str, Any]
     vocabulary: Vocabulary
-    weights: dict[str, Tensor]
+    weights: "dict[str, Tensor]"
 
     def training_state(self) -> dict[str, Any]:
         """Optimizer, schedule, counters and generator states, as `save` was given them."""
+        import torch
+
         path = self.path / TRAINING
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -53,7 +55,7 @@ def save(
     directory: Path,
     config: Mapping[str, Any],
     vocabulary: Vocabulary,
-    weights: Mapping[str, Tensor],
+    weights: "Mapping[str, Tensor]",
     training_state: Mapping[str, Any],
 ) -> None:
     """Write a checkpoint beside `directory`, then put it in its place.
@@ -128,6 +130,8 @@ def find(path: Path) -> Path:
 
 
 def _save_state(state: Mapping[str, Any], path: Path) -> None:
+    import torch
+
     try:
         with path.open("wb") as file:
             torch.save(dict(state), file)
@@ -153,7 +157,7 @@ def _beside(directory: Path, what: str) -> Path:
     return directory.parent / f".{directory.name}.{what}"
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _read_weights(path: Path) -> "dict[str, Tensor]":
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

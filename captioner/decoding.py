@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .beam import beam_search
-from .filters import DecodingOptions, apply_filters, filters, shape_draw
+from .decoding_options import DecodingOptions
+from .filters import apply_filters, filters, shape_draw
 from .hypotheses import (
     END,
     PAD,

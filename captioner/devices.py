@@ -1,17 +1,21 @@
 """Which device computes, and in which number format."""
 
 from contextlib import AbstractContextManager
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
-def pick_device(device: str | torch.device | None) -> torch.device:
+def pick_device(device: "str | torch.device | None") -> "torch.device":
     """The device named, or CUDA where there is one, or the CPU."""
+    import torch
+
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if str(device).partition(":")[0] not in ("cpu", "cuda"):
@@ -25,16 +29,18 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def device_of(model: nn.Module) -> torch.device:
+def device_of(model: "nn.Module") -> "torch.device":
     """Where the model's weights are."""
     return next(model.parameters()).device
 
 
-def pick_precision(name: str, device: torch.device) -> torch.dtype:
+def pick_precision(name: str, device: "torch.device") -> "torch.dtype":
     """bfloat16 or float32; "auto" takes bfloat16 where the device multiplies it faster.
 
     Those are GPUs that have it, and CPUs with AMX or AVX512-BF16.
     """
+    import torch
+
     if name not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
     if name == "auto":
@@ -49,7 +55,9 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def products_in(name: str, device: torch.device) -> AbstractContextManager[object]:
+def products_in(name: str, device: "torch.device") -> AbstractContextManager[object]:
     """Inside, matrix products and convolutions work in the precision called `name`."""
+    import torch
+
     precision = pick_precision(name, device)
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)

@@ -16,9 +16,9 @@ from .caption_statistics import Statistics, statistics
 from .captioning import CaptioningModel
 from .data import Example
 from .decoding import decode
+from .decoding_options import DecodingOptions
 from .devices import device_of, products_in
 from .ensemble import Ensemble
-from .filters import DecodingOptions
 from .hypotheses import Hypothesis
 from .loading import load_ahead
 from .pointing import Pointing, pointing

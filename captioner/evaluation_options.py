@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .data import READERS
+from .decoding_options import DecodingOptions
 from .devices import PRECISIONS
 from .errors import InputError
-from .filters import DecodingOptions
 from .loading import WORKERS
 from .metrics import METRICS, chosen
-from .options import add_options, check_at_least, from_arguments, option
-from .recipe import given_flags
+from .options import add_options, check_at_least, from_arguments, given_flags, option
 from .runs import CHECKPOINTS
 
 SAMPLES = 1000  # of a comparison, unless --bootstrap says otherwise

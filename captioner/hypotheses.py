@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .filters import DecodingOptions
+from .decoding_options import DecodingOptions
 from .text import Vocabulary
 
 PAD, START, END = Vocabulary.PAD, Vocabulary.START, Vocabulary.END

@@ -70,6 +70,12 @@ def from_arguments(cls: type[T], arguments: argparse.Namespace) -> T:
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
+def given_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> set[str]:
+    """Names of the options that are on the command line, whatever their value."""
+    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), None))
+    return {name for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+
+
 def to_dict(options: Any) -> dict[str, Any]:
     """A dict that JSON can hold; paths become strings."""
     return {

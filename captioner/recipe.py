@@ -12,7 +12,7 @@ from .errors import InputError
 from .loading import WORKERS
 from .model_options import ModelOptions
 from .optimization import TrainingOptions
-from .options import add_options, check_at_least, from_arguments, option
+from .options import add_options, check_at_least, from_arguments, given_flags, option
 from .runs import CHECKPOINTS
 
 # What suits an encoder that is learned from scratch on small pictures: a smaller decoder, too.
@@ -89,12 +89,6 @@ def parse(argv: Sequence[str] | None) -> dict[str, Any]:
     }
     refuse_idle_flags(given, options)
     return options
-
-
-def given_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> set[str]:
-    """Names of the options that are on the command line, whatever their value."""
-    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), None))
-    return {name for name, value in vars(parser.parse_args(argv)).items() if value is not None}
 
 
 def refuse_idle_flags(given: set[str], options: dict[str, Any]) -> None:

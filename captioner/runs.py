@@ -12,16 +12,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from . import checkpoint, demo, distributed
+from . import checkpoint, demo
 from .data import CaptionData, read_captions
 from .errors import InputError
 from .formats.reading import Problem
-from .images import Transform
 from .options import to_dict
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .images import Transform
 
 CHECKPOINTS = Path("checkpoints")
 SKIPPED = "skipped.jsonl"
@@ -42,6 +44,8 @@ def load_data(
 ) -> CaptionData:
     """The data set at `path`, or the demo's, which is drawn into the cache if it is not there."""
     if path is None:
+        from . import distributed
+
         path = cache / f"demo-v{demo.VERSION}" / "demo"
         if distributed.is_first():
             demo.write_demo(path)
@@ -65,7 +69,7 @@ def data_source(
     return Path(trained_on["path"]), trained_on["format"]
 
 
-def describe(options: dict[str, Any], data: CaptionData, transform: Transform) -> dict[str, Any]:
+def describe(options: dict[str, Any], data: CaptionData, transform: "Transform") -> dict[str, Any]:
     """The config that goes into checkpoints, in plain values; the options by group of flags."""
     source = options["run"].start_from
     return {
@@ -118,6 +122,8 @@ def claim(run: Path) -> Iterator[None]:
 
     A folder in which nothing was saved, but what was skipped, is removed in the end.
     """
+    from . import distributed
+
     if not distributed.is_first():
         yield
         return
@@ -198,7 +204,7 @@ def open_source(path: Path, config: dict[str, Any]) -> checkpoint.Checkpoint:
     return source
 
 
-def take_weights(model: nn.Module, source: checkpoint.Checkpoint) -> None:
+def take_weights(model: "nn.Module", source: checkpoint.Checkpoint) -> None:
     """Give the model a checkpoint's weights; buffers that the checkpoint lacks stay as they are.
 
     Raises InputError where parameters are missing, or have no place.

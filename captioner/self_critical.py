@@ -14,8 +14,8 @@ from .batches import Batch, count_columns
 from .captioning import CaptioningModel
 from .cider import CiderD
 from .decoding import choose_words
+from .decoding_options import DecodingOptions
 from .devices import products_in
-from .filters import DecodingOptions
 from .text import Vocabulary
 
 SAMPLES = 5

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .captioner import Captioner
 from .devices import PRECISIONS
 from .errors import InputError
 from .options import option
-from .serving import create_app
 from .wire import Limits
 
 if TYPE_CHECKING:
@@ -49,6 +47,9 @@ def serve(checkpoint: Path, options: ServeOptions, limits: Limits) -> None:
         raise InputError(
             f"captioner serve needs {error.name}; pip install 'captioner[serve]' brings it"
         ) from error
+    from .captioner import Captioner
+    from .serving import create_app
+
     captioner = Captioner.from_pretrained(
         checkpoint, options.device, options.precision, options.compile
     )

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from .batcher import Batcher, Closed, Full
 from .captioner import Caption, Captioner
+from .decoding_options import DecodingOptions
 from .errors import InputError
-from .filters import DecodingOptions
 from .images import Picture, read_image
 from .loading import WORKERS
 from .options import to_dict

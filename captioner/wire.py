@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from .captioner import Caption
+from .decoding_options import BEAM_SIZE, DecodingOptions
 from .errors import InputError
-from .filters import BEAM_SIZE, DecodingOptions
 from .options import check_at_least, option
 
 if TYPE_CHECKING:
     import pydantic
     from fastapi import Request
+
+    from .captioner import Caption
 
 FORM = 2**16  # bytes that a form may take beside its picture
 
@@ -105,7 +106,7 @@ async def _in_form(request: "Request", content: bytes | bytearray) -> bytes:
         await form.close()
 
 
-def answer(caption: Caption) -> dict[str, Any]:
+def answer(caption: "Caption") -> dict[str, Any]:
     """A caption as JSON holds it; `answer_model` says what the parts are."""
     attention = caption.attention
     return {

@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 import pytest
 
 from captioner.batcher import Batcher, Closed, Full
-from captioner.filters import DecodingOptions
+from captioner.decoding_options import DecodingOptions
 
 BEAM, GREEDY = DecodingOptions(), DecodingOptions("greedy")
 

@@ -15,8 +15,8 @@ from captioner.batches import Batch, Pictures, encode_captions, pad_captions
 from captioner.captioning import ShowAndTell, ShowAttendAndTell, build_model
 from captioner.data import Example
 from captioner.decoding import decode
+from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError
-from captioner.filters import DecodingOptions
 from captioner.images import Transform
 from captioner.layers import Dropout
 from captioner.model_options import ModelOptions

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from captioner.decoding import choose_words, decode, score_captions
-from captioner.filters import DecodingOptions, apply_filters, filters
+from captioner.decoding_options import DecodingOptions
+from captioner.filters import apply_filters, filters
 
 START, END = 1, 2
 WORDS = (4, 5, 6)

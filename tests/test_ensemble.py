@@ -15,10 +15,10 @@ import evaluate
 from captioner import Captioner, checkpoint
 from captioner.checkpoint import Checkpoint
 from captioner.decoding import decode, score_captions
+from captioner.decoding_options import DecodingOptions
 from captioner.encoders import Encoder
 from captioner.ensemble import Ensemble, check_alike
 from captioner.errors import InputError
-from captioner.filters import DecodingOptions
 from captioner.images import Transform
 from captioner.text import Vocabulary
 

@@ -6,8 +6,9 @@ import random
 import pytest
 import torch
 
+from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError
-from captioner.filters import DecodingOptions, apply_filters, filters, shape_draw
+from captioner.filters import apply_filters, filters, shape_draw
 
 PAD, START, END, UNKNOWN = range(4)
 

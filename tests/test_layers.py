@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from layouts import pictures, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,7 +19,7 @@ LAYERS = [
     | {"captioner.attention", "captioner.hoisting", "captioner.layers", "captioner.meteor"}
     | {"captioner.caption_files"},
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
-    | {"captioner.overlays"}
+    | {"captioner.overlays", "captioner.decoding_options"}
     | {"captioner.demo", "captioner.model_options", "captioner.tallies"}
     | {"captioner.formats", "captioner.formats.reading"},
     {"captioner.formats.coco", "captioner.formats.flickr", "captioner.formats.kaggle"}
@@ -156,6 +157,8 @@ def world():
 
 before = world()
 import captioner
+for name in captioner.__all__:  # some are loaded when they are asked for
+    getattr(captioner, name)
 after = world()
 print("changed:", [name for name in before if before[name] != after[name]])
 heavy = {"matplotlib", "nltk", "pycocotools", "pycocoevalcap", "train", "evaluate"}
@@ -175,6 +178,36 @@ def test_import_changes_nothing_and_loads_no_more_than_it_must(tmp_path):
     assert loaded == "loaded: []"
     assert len(public.split(",")) < 10
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "import captioner; captioner.DecodingOptions(); captioner.InputError",
+        "from captioner.__main__ import main; main(['--help'])",
+        "from captioner.__main__ import main; main(['caption', '--help'])",
+        "from captioner.__main__ import main; main(['serve', '--help'])",
+        "from captioner.__main__ import main; main(['data', 'data'])",
+        "from captioner.__main__ import main; main(['demo-data', '--help'])",
+    ],
+)
+def test_what_needs_no_torch_does_not_wait_for_it(tmp_path, call):
+    write_jsonl(tmp_path / "data", pictures(3))
+    code = f"import atexit, sys; sys.path.insert(0, {str(ROOT)!r}); " + (
+        f"atexit.register(lambda: print('torch:', 'torch' in sys.modules)); {call}"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.splitlines()[-1] == "torch: False"
+
+
+def test_other_names_are_none_of_the_package():
+    import captioner
+
+    with pytest.raises(AttributeError, match="module 'captioner' has no attribute 'Captoiner'"):
+        captioner.Captoiner  # noqa: B018
 
 
 # ---- what may not be written --------------------------------------------------------------------

@@ -14,8 +14,8 @@ from captioner import show_attend_and_tell as model_code
 from captioner.batches import Batch
 from captioner.captioning import build_model
 from captioner.decoding import decode
+from captioner.decoding_options import DecodingOptions
 from captioner.devices import products_in
-from captioner.filters import DecodingOptions
 from captioner.locations import Draws
 from captioner.model_options import ModelOptions
 

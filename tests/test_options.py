@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from captioner.decoding_options import DecodingOptions
 from captioner.encoders import EncoderOptions
 from captioner.errors import InputError
-from captioner.filters import DecodingOptions
 from captioner.model_options import ModelOptions
 from captioner.optimization import TrainingOptions
 from captioner.options import (

@@ -21,8 +21,8 @@ from PIL import Image
 
 from captioner import Captioner
 from captioner.captioner import Caption
+from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError
-from captioner.filters import DecodingOptions
 from captioner.images import Transform
 from captioner.server import ServeOptions, build_server, listen, serve
 from captioner.serving import create_app

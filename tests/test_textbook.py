@@ -9,8 +9,8 @@ from benchmarks import measure, setting, textbook
 from benchmarks.train_step import textbook_rows
 from captioner.captioning import compile_steps
 from captioner.decoding import decode, score_captions
+from captioner.decoding_options import DecodingOptions
 from captioner.devices import products_in
-from captioner.filters import DecodingOptions
 
 CPU = torch.device("cpu")
 SIZES = setting.Sizes(

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..captioner import Captioner
+from ..decoding_options import DecodingOptions
 from ..devices import PRECISIONS
 from ..errors import InputError
-from ..filters import DecodingOptions
 from ..heatmaps import ENDINGS
 from ..options import add_options, check_at_least, from_arguments, option, to_dict
 
@@ -52,6 +51,8 @@ def caption_pictures(
     pictures: Sequence[Path], options: CaptionOptions, decoding: DecodingOptions
 ) -> None:
     """One line per caption: the picture, a tab, the text; alternatives below their best."""
+    from ..captioner import Captioner
+
     captioner = Captioner.from_pretrained(
         options.checkpoint, options.device, options.precision, options.compile
     )
