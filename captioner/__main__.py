@@ -3,7 +3,9 @@
 import argparse
 import sys
 from collections.abc import Collection, Sequence
+from functools import partial
 from importlib import import_module
+from textwrap import indent
 
 from .errors import run_command
 
@@ -22,11 +24,18 @@ def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
     )
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=text.capitalize() + ".",
+            add_help=False,
+            formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=28),
+        )
+        command.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
         if name in complete:
             module = import_module(f".commands.{name.replace('-', '_')}", __package__)
             module.add_arguments(command)
-            command.epilog = f"example: {module.EXAMPLE}"
+            command.epilog = "examples:\n" + indent(module.EXAMPLE, "  ")
             command.set_defaults(run=module.run)
     return main
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
+from PIL import Image
 
 from . import checkpoint as checkpoints
 from . import heatmaps
@@ -163,21 +164,64 @@ class Captioner:
             return self.caption([pictures], batch_size=batch_size, **options)[0]
         return list(self.stream(pictures, batch_size=batch_size, **options))
 
+    @overload
     def stream(
-        self, pictures: Sequence[Picture], *, batch_size: int = 32, **options: Any
-    ) -> Iterator[Caption]:
-        """The same one by one, each batch as soon as it is done, while the next ones load."""
+        self,
+        pictures: Sequence[Picture],
+        *,
+        batch_size: int = 32,
+        on_error: Literal["stop"] = "stop",
+        **options: Any,
+    ) -> Iterator[Caption]: ...
+
+    @overload
+    def stream(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        batch_size: int = 32,
+        on_error: Literal["yield"],
+        **options: Any,
+    ) -> Iterator[Caption | InputError]: ...
+
+    def stream(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        batch_size: int = 32,
+        on_error: str = "stop",
+        **options: Any,
+    ) -> Iterator[Caption | InputError]:
+        """The same one by one, each batch as soon as it is done, while the next ones load.
+
+        on_error: a bad picture's InputError is raised ("stop"), or comes in its place ("yield").
+        """
+        if on_error not in ("stop", "yield"):
+            raise InputError(f"on_error must be stop or yield, got {on_error!r}")
         decoding = from_dict(DecodingOptions, options)
-        source = Pictures(
-            lambda indices: self.transform.batch([load_image(pictures[i]) for i in indices]),
-            are_features=False,
-        )
         batches = _batches(len(pictures), batch_size)
+        bad: dict[int, InputError] = {}
+
+        def load(index: int) -> Image.Image:
+            try:
+                return load_image(pictures[index])
+            except InputError as error:
+                if on_error == "stop":
+                    raise
+                bad[index] = error
+                return Image.new("RGB", (self.transform.size,) * 2)  # holds its place in the batch
+
+        source = Pictures(
+            lambda indices: self.transform.batch([load(i) for i in indices]), are_features=False
+        )
         for batch, found in caption_batches(
             self.model, source, batches, decoding, workers=WORKERS, precision=self.precision
         ):
             for index, hypotheses in zip(batch, found, strict=True):
-                yield self._caption(hypotheses, pictures[index])
+                if index in bad:
+                    yield bad.pop(index)
+                else:
+                    yield self._caption(hypotheses, pictures[index])
 
     @overload
     def score(  # type: ignore[overload-overlap]  # a str is a sequence of str, too

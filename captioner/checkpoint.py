@@ -129,6 +129,12 @@ def find(path: Path) -> Path:
     raise InputError(f"{path} holds no checkpoint: neither {MANIFEST} nor best/ nor last/")
 
 
+def identity(path: Path) -> str:
+    """The SHA-256 of the weights that `load` would read, as the manifest has it, unchecked."""
+    path = find(path)
+    return str(_read_json(path / MANIFEST).get(WEIGHTS))
+
+
 def _save_state(state: Mapping[str, Any], path: Path) -> None:
     import torch
 

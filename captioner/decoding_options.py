@@ -18,19 +18,19 @@ class DecodingOptions:
     """
 
     method: str = option("beam", "how to choose words", choices=("greedy", "sample", "beam"))
-    beam_size: int | None = option(None, f"hypotheses kept by beam search (default: {BEAM_SIZE})")
+    beam_size: int | None = option(None, f"hypotheses kept by beam search [{BEAM_SIZE}]")
     num_captions: int = option(1, "captions returned per picture, best first")
     max_length: int = option(30, "most words of a caption, its end counted")
     min_length: int = option(1, "fewest words of a caption")
     length_penalty: float | None = option(
         None, f"0 ranks by total, 1 by mean log-probability (default: {LENGTH_PENALTY})"
     )
-    temperature: float = option(1.0, "below 1 samples likelier words, above 1 unlikelier ones")
+    temperature: float = option(1.0, "samples likelier words below 1, rarer above")
     top_k: int | None = option(None, "sample from the k likeliest words only")
-    top_p: float | None = option(None, "sample from the likeliest words that hold this share")
+    top_p: float | None = option(None, "sample from the likeliest words of this share")
     no_repeat_ngram: int | None = option(None, "never write the same n words twice")
     allow_unknown: bool = option(False, "let captions contain <unk>")
-    seed: int | None = option(None, "seed of sampling; each picture draws the same for a seed")
+    seed: int | None = option(None, "seed of sampling, the same for each picture")
 
     def __post_init__(self) -> None:
         if self.method not in ("greedy", "sample", "beam"):

@@ -34,7 +34,7 @@ class EvaluationOptions:
     batch_size: int = option(64, "pictures captioned at once")
     workers: int = option(WORKERS, "threads that load ahead")
     cache: Path = option(CHECKPOINTS / ".cache", "folder of the demo pictures")
-    device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
+    device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
     precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
     compile: bool = option(False, "fuse the steps of decoding with torch.compile")
 

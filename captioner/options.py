@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from .errors import InputError
 
 T = TypeVar("T")
+FEW = 4  # choices, that the help can list before it says what they are for
 
 
 def option(default: Any, help: str, *, choices: Sequence[str] | None = None) -> Any:
@@ -36,14 +37,14 @@ def _is_tuple(annotation: Any) -> bool:
 
 def add_options(parser: argparse.ArgumentParser, cls: type, title: str) -> None:
     """Add one flag per field of the dataclass `cls`, in a help group called `title`."""
-    group = parser.add_argument_group(title)
+    group = parser.add_argument_group(f"{title} [default]")
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         if "help" not in field.metadata:
             continue
         flag = "--" + field.name.replace("_", "-")
         text = field.metadata["help"]
-        kind = _value_type(hints[field.name])
+        kind, choices = _value_type(hints[field.name]), field.metadata["choices"] or ()
         if kind is bool:
             action = argparse.BooleanOptionalAction if field.default else "store_true"
             group.add_argument(flag, action=action, default=field.default, help=text)
@@ -51,14 +52,14 @@ def add_options(parser: argparse.ArgumentParser, cls: type, title: str) -> None:
         several, default = _is_tuple(hints[field.name]), typing.cast(Any, field.default)
         if default is not None:
             shown = " ".join(map(str, default)) if several else default
-            text += f" (default: {shown})".replace("%", "%%")
+            text += f" [{shown}]".replace("%", "%%")
         group.add_argument(
             flag,
             type=kind,
             nargs="+" if several else None,
             default=default,
-            choices=field.metadata["choices"],
-            metavar=None if field.metadata["choices"] else kind.__name__.upper(),
+            choices=choices or None,
+            metavar=None if 0 < len(choices) <= FEW else kind.__name__.upper(),
             help=text,
         )
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class ServeOptions:
     """Where to listen, and how to compute."""
 
-    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 lets other machines in")
-    port: int = option(8000, "port to listen on; 0 takes a free one")
-    device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
+    host: str = option("127.0.0.1", "address; 0.0.0.0 lets others in")
+    port: int = option(8000, "port; 0 takes a free one")
+    device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
     precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
     compile: bool = option(False, "fuse the steps of decoding with torch.compile")
 

@@ -28,9 +28,9 @@ class Limits:
 
     max_bytes: int = option(16 * 2**20, "bytes of a request's picture")
     max_pixels: int = option(50_000_000, "pixels of a picture")
-    max_beam_size: int = option(10, "largest beam_size and num_captions that may be asked for")
-    max_words: int = option(50, "largest max_length that may be asked for")
-    queue: int = option(128, "requests taken in at once; more are refused with 429")
+    max_beam_size: int = option(10, "largest beam_size and num_captions")
+    max_words: int = option(50, "largest max_length")
+    queue: int = option(128, "requests taken in at once; more get 429")
     batch_size: int = option(32, "pictures captioned together at most")
     timeout: float = option(30.0, "seconds until a request is given up")
 

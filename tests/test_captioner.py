@@ -325,6 +325,21 @@ def test_a_stream_gives_each_batch_as_soon_as_it_is_done(run, pictures, monkeypa
     ]
 
 
+def test_a_bad_picture_in_a_stream(captioner, pictures):
+    """Its error is raised, or comes in its place, and the others are what they are alone."""
+    mixed = [pictures[0], "gone.png", pictures[1], np.zeros((0, 2, 3), np.uint8)]
+    for batch_size in (1, 3, 32):
+        found = list(captioner.stream(mixed, batch_size=batch_size, on_error="yield"))
+        assert [type(each) for each in found] == [Caption, InputError, Caption, InputError]
+        assert str(found[1]) == "'gone.png': no such file"
+        assert all(same(found[i], captioner.caption(mixed[i])) for i in (0, 2))
+        with pytest.raises(InputError, match=r"'gone.png': no such file"):
+            list(captioner.stream(mixed, batch_size=batch_size))
+    assert len(list(captioner.stream(["gone.png"] * 3, batch_size=2, on_error="yield"))) == 3
+    with pytest.raises(InputError, match="on_error must be stop or yield, got 'skip'"):
+        next(captioner.stream(mixed, on_error="skip"))
+
+
 def test_compile(run, monkeypatch):
     compiled = []
     monkeypatch.setattr("captioner.captioner.compile_steps", compiled.append)

@@ -201,11 +201,17 @@ WRONG = {
     # python -m captioner
     "no command": Wrong("captioner", "the following arguments are required: COMMAND", 2),
     "missing picture": Wrong(
-        "captioner caption gone.png --checkpoint {run}", "'gone.png': no such file"
+        "captioner caption gone.png --checkpoint {run}", "1 of 1 pictures could not be captioned"
     ),
     "one bad picture of two": Wrong(
-        "captioner caption {picture} {here}/corrupt/train/5.png --checkpoint {run} --heatmap maps",
-        r"'\S*/5.png': not a picture in any of",
+        "captioner caption {picture} {here}/corrupt/train/5.png --checkpoint {run}",
+        "1 of 2 pictures could not be captioned",
+    ),
+    "no pictures": Wrong(
+        "captioner caption {here}/empty --checkpoint {run}", "no picture is found by '.*/empty'"
+    ),
+    "part that is none": Wrong(
+        "captioner caption {picture} --checkpoint {run} --shard 3/2", "shard must be i/n with i"
     ),
     "maps without attention": Wrong(
         "captioner caption {picture} --checkpoint {plain} --heatmap maps",

@@ -38,14 +38,14 @@ LAYERS = [
         "captioner.words",
         "captioner.cider",
     }
-    | {"captioner.recipe", "captioner.inspection"},
+    | {"captioner.recipe", "captioner.inspection", "captioner.answers", "captioner.picture_lists"},
     {"captioner.decoding", "captioner.show_and_tell", "captioner.show_attend_and_tell"}
     | {"captioner.evaluation_options"},
     {"captioner.captioning"},
     {"captioner.ensemble"},
     {"captioner.evaluation", "captioner.training", "captioner.self_critical"},
     {"captioner.captioner", "captioner.report"},
-    {"captioner.batcher", "captioner.wire"},
+    {"captioner.batcher", "captioner.wire", "captioner.bulk"},
     {"captioner.serving"},
     {"captioner.server"},
     {"captioner"},

@@ -76,12 +76,12 @@ def test_help_tells_every_flag_its_type_and_its_default():
     parser = argparse.ArgumentParser()
     add_options(parser, Sample, "things")
     text = " ".join(parser.format_help().split())
-    assert "things: " in text and "hidden" not in text
-    assert "--count INT how many things (default: 3)" in text
-    assert "--share FLOAT a share of 100 % of them (default: 0.5)" in text
+    assert "things [default]: " in text and "hidden" not in text
+    assert "--count INT how many things [3]" in text
+    assert "--share FLOAT a share of 100 % of them [0.5]" in text
     assert "--folder PATH where they lie --limit INT at most so many --kind {red,blue}" in text
     assert "--careful, --no-careful do it with care" in text
-    assert "--sources PATH [PATH ...] where they come from (default: a 5%)" in text
+    assert "--sources PATH [PATH ...] where they come from [a 5%]" in text
 
 
 @pytest.mark.parametrize("cls", ALL)

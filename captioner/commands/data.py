@@ -12,7 +12,9 @@ EXAMPLE = "captioner data flickr8k --convert jsonl flickr8k-jsonl"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="PATH")
-    parser.add_argument("--format", choices=tuple(READERS), help="force the layout of the folder")
+    parser.add_argument(
+        "--format", choices=tuple(READERS), metavar="STR", help="force the layout of the folder"
+    )
     parser.add_argument(
         "--convert",
         nargs=2,

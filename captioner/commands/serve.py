@@ -11,8 +11,9 @@ EXAMPLE = "captioner serve checkpoints/RUN --port 8080"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = f"{parser.prog} CHECKPOINT [option...]"
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-    add_options(parser, ServeOptions, "options")
+    add_options(parser, ServeOptions, "serving")
     add_options(parser, Limits, "limits")
 
 

@@ -1,0 +1,179 @@
+"""`captioner caption`: many pictures captioned one after the other, as text, JSON or JSONL.
+
+Which pictures are meant is picture_lists.py's; the file that a run goes on with, answers.py's.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from . import checkpoint
+from .answers import open_answers
+from .decoding_options import DecodingOptions
+from .devices import PRECISIONS
+from .errors import InputError
+from .heatmaps import ENDINGS
+from .options import check_at_least, option, to_dict
+from .picture_lists import find_pictures, part_of, unique_names
+
+if TYPE_CHECKING:
+    from .captioner import Caption, Captioner
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CaptionOptions:
+    """What to caption with, and where the captions go."""
+
+    checkpoint: Path = option(Path("checkpoints/demo-attention"), "run or checkpoint")
+    format: str | None = option(None, "what is printed [text]", choices=("text", "json", "jsonl"))
+    output: Path | None = option(None, "file for JSONL; the same again goes on with it")
+    shard: str = option("1/1", "caption part i of n, as i/n")
+    heatmap: Path | None = option(None, "folder for a heatmap of each picture")
+    heatmap_format: str = option("png", "figure (png, svg ...), gif, webp or npy", choices=ENDINGS)
+    batch_size: int = option(32, "pictures captioned at once")
+    device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
+    precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
+    compile: bool = option(False, "fuse the steps of decoding with torch.compile")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "batch_size")
+        part_of((), self.shard)
+        if self.output and self.format not in (None, "jsonl"):
+            raise InputError(f"--output writes JSONL; leave out --format {self.format}")
+
+
+def caption_pictures(
+    sources: Sequence[str], options: CaptionOptions, decoding: DecodingOptions
+) -> None:
+    """Caption what the sources name, and print it or write it to a file.
+
+    A picture that cannot be read does not stop the others; in the end InputError says how many
+    could not.
+    """
+    pictures = find_pictures(sources, sys.stdin.buffer if "-" in sources else ())
+    names = unique_names(pictures) if options.heatmap else {}
+    mine = part_of(pictures, options.shard)
+    if options.output:
+        failed = _to_file(options.output, mine, names, options, decoding)
+        print(f"captions: {options.output}")
+    else:
+        failed = 0
+        records = _answer(mine, names, options, decoding)
+        for text, record in _FORMATS[options.format or "text"](records):
+            print(text, end="", flush=True)
+            failed += "error" in record
+    if options.heatmap and options.format in (None, "text"):
+        print(f"heatmaps: {options.heatmap}")
+    if failed:
+        raise InputError(f"{failed:,} of {len(mine):,} pictures could not be captioned")
+
+
+def record(picture: str, caption: "Caption") -> Record:
+    """A caption as JSON holds it: log-probabilities in nats, each word's and the end's."""
+    found: dict[str, Any] = {"picture": picture, **_sentence(caption)}
+    if caption.alternatives:
+        found["alternatives"] = [_sentence(other) for other in caption.alternatives]
+    return found
+
+
+def _sentence(caption: "Caption") -> dict[str, Any]:
+    return {
+        "caption": caption.text,
+        "score": round(caption.score, 4),
+        "words": caption.words,
+        "log_probs": [round(each, 4) for each in caption.log_probs],
+    }
+
+
+def _to_file(
+    path: Path,
+    pictures: Sequence[str],
+    names: Mapping[str, str],
+    options: CaptionOptions,
+    decoding: DecodingOptions,
+) -> int:
+    """Answer the pictures that the file does not; returns how many of all have an error there."""
+    made_by = {
+        "checkpoint": checkpoint.identity(options.checkpoint),
+        "precision": options.precision,
+        **to_dict(decoding),
+    }
+    with open_answers(path, made_by) as answers:
+        left = [picture for picture in pictures if picture not in answers.answered]
+        failed = sum(picture in answers.failed for picture in pictures)
+        if len(left) < len(pictures):
+            print(f"{len(pictures) - len(left):,} pictures are answered in {path}", file=sys.stderr)
+        if left:
+            records = _answer(left, names, options, decoding)
+            failed += sum("error" in each for each in answers.append(records))
+    return failed
+
+
+def _answer(
+    pictures: Sequence[str],
+    names: Mapping[str, str],
+    options: CaptionOptions,
+    decoding: DecodingOptions,
+) -> Iterator[Record]:
+    """A record for each picture, in order; its heatmap is written first."""
+    captioner = _load(options)
+    stream = captioner.stream(
+        pictures, batch_size=options.batch_size, on_error="yield", **to_dict(decoding)
+    )
+    scrolls = options.output is None and sys.stdout.isatty()  # captions show how far it is
+    with tqdm(total=len(pictures), unit="picture", leave=False, disable=scrolls or None) as bar:
+        for picture, found in zip(pictures, stream, strict=True):
+            if isinstance(found, InputError):
+                yield {"picture": picture, "error": str(found)}
+            else:
+                if options.heatmap and found.words:
+                    name = f"{names[picture]}.{options.heatmap_format}"
+                    found.save_heatmap(options.heatmap / name)
+                yield record(picture, found)
+            bar.update()
+
+
+def _load(options: CaptionOptions) -> "Captioner":
+    from .captioner import Captioner
+
+    captioner = Captioner.from_pretrained(
+        options.checkpoint, options.device, options.precision, options.compile
+    )
+    if options.heatmap and not captioner.model.attends:
+        raise InputError(f"{options.checkpoint} has no attention, so --heatmap has nothing to show")
+    return captioner
+
+
+def _as_text(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
+    """A line for each caption, alternatives below their best; errors go to stderr."""
+    for each in records:
+        if "error" in each:
+            print(each["error"], file=sys.stderr, flush=True)
+            yield "", each
+            continue
+        picture = each["picture"].encode("utf-8", "replace").decode()  # odd names get a "?"
+        several = [each, *each.get("alternatives", ())]
+        yield "".join(f"{picture}\t{one['caption']}\n" for one in several), each
+
+
+def _as_json(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
+    before = "[\n"
+    for each in records:
+        yield before + json.dumps(each), each
+        before = ",\n"
+    yield "\n]\n" if before == ",\n" else "[]\n", {}
+
+
+def _as_jsonl(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
+    for each in records:
+        yield json.dumps(each) + "\n", each
+
+
+_FORMATS = {"text": _as_text, "json": _as_json, "jsonl": _as_jsonl}
