@@ -17,12 +17,13 @@ from captioner.evaluation import Evaluation, evaluate, judge
 from captioner.evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions, parse
 from captioner.features import PictureFiles
 from captioner.options import to_dict
-from captioner.report import Heading, read_log, write_report
+from captioner.report import Heading, write_report
 from captioner.runs import (
     data_source,
     evaluation_folder,
     fingerprint,
     load_data,
+    read_log,
     run_of,
     write_whole,
 )

@@ -12,6 +12,7 @@ from .errors import run_command
 COMMANDS = {
     "caption": "print a caption for each picture",
     "serve": "caption pictures on a page and for other programs",
+    "info": "print what a checkpoint is",
     "data": "print what a data set holds, and what is wrong in it",
     "demo-data": "write the demo data set as a COCO folder",
 }

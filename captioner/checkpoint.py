@@ -93,15 +93,7 @@ def load(path: Path | str) -> Checkpoint:
     Raises InputError where there is none, a file is missing or damaged, the format is newer than
     this library's, or the task is another one.
     """
-    path = find(Path(path))
-    manifest = _read_json(path / MANIFEST)
-    for name in (CONFIG, VOCABULARY, WEIGHTS, TRAINING):
-        file = path / name
-        if not file.is_file():
-            raise InputError(f"checkpoint {path} is incomplete: {name} is missing")
-        if manifest.get(name) != _sha256(file):
-            raise InputError(f"checkpoint {path} is damaged: {name} is not what was written")
-    config = _read_json(path / CONFIG)
+    path, config = inspect(Path(path))
     version = config.get("format")
     if version != FORMAT:
         newer = isinstance(version, int) and version > FORMAT
@@ -113,6 +105,22 @@ def load(path: Path | str) -> Checkpoint:
         raise InputError(f"checkpoint {path} is for {config.get('task')!r}, not for captioning")
     weights = _read_weights(path / WEIGHTS)
     return Checkpoint(path, config, Vocabulary.load(path / VOCABULARY), weights)
+
+
+def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint directory meant by `path`, whose files are all as written, and its config.
+
+    Raises InputError where there is none, or a file is missing or damaged.
+    """
+    path = find(path)
+    manifest = _read_json(path / MANIFEST)
+    for name in (CONFIG, VOCABULARY, WEIGHTS, TRAINING):
+        file = path / name
+        if not file.is_file():
+            raise InputError(f"checkpoint {path} is incomplete: {name} is missing")
+        if manifest.get(name) != _sha256(file):
+            raise InputError(f"checkpoint {path} is damaged: {name} is not what was written")
+    return path, _read_json(path / CONFIG)
 
 
 def find(path: Path) -> Path:

@@ -81,23 +81,6 @@ def write_report(
         raise InputError(f"{str(path)!r}: cannot be written: {error}") from error
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log.jsonl, none where there is none; a row that was cut is left out."""
-    rows = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:  # a run that goes on may be writing it
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
-
-
 def _choose(order: Sequence[Example]) -> list[Example]:
     """At most `MOST` of the examples, which are in the order of their scores."""
     if len(order) <= MOST:

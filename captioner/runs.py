@@ -116,6 +116,23 @@ def run_of(checkpoint: Path) -> Path:
     return place.parent if place.name in ("best", "last", ".best.old", ".last.old") else place
 
 
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run's log.jsonl, none where there is none; a row that was cut is left out."""
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:  # a run that goes on may be writing it
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
 @contextmanager
 def claim(run: Path) -> Iterator[None]:
     """Make the folder of a run and keep other trainings out of it for as long as this one lasts.

@@ -38,7 +38,8 @@ LAYERS = [
         "captioner.words",
         "captioner.cider",
     }
-    | {"captioner.recipe", "captioner.inspection", "captioner.answers", "captioner.picture_lists"},
+    | {"captioner.recipe", "captioner.inspection", "captioner.answers", "captioner.picture_lists"}
+    | {"captioner.checkpoint_info"},
     {"captioner.decoding", "captioner.show_and_tell", "captioner.show_attend_and_tell"}
     | {"captioner.evaluation_options"},
     {"captioner.captioning"},
@@ -51,7 +52,7 @@ LAYERS = [
     {"captioner"},
     {"captioner.commands"},
     {"captioner.commands.caption", "captioner.commands.data"}
-    | {"captioner.commands.demo_data", "captioner.commands.serve"},
+    | {"captioner.commands.demo_data", "captioner.commands.serve", "captioner.commands.info"},
     {"captioner.__main__", "train", "evaluate"},
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -189,6 +190,7 @@ def test_import_changes_nothing_and_loads_no_more_than_it_must(tmp_path):
         "from captioner.__main__ import main; main(['serve', '--help'])",
         "from captioner.__main__ import main; main(['data', 'data'])",
         "from captioner.__main__ import main; main(['demo-data', '--help'])",
+        "from captioner.__main__ import main; main(['info', '--help'])",
     ],
 )
 def test_what_needs_no_torch_does_not_wait_for_it(tmp_path, call):

@@ -22,7 +22,8 @@ from captioner.errors import InputError
 from captioner.evaluation import judge
 from captioner.hypotheses import Hypothesis
 from captioner.overlays import overlay
-from captioner.report import Heading, read_log, write_report
+from captioner.report import Heading, write_report
+from captioner.runs import read_log
 from captioner.text import Vocabulary
 
 HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=alert(1)>&amp;'
