@@ -11,6 +11,7 @@ from .errors import run_command
 
 COMMANDS = {
     "caption": "print a caption for each picture",
+    "report": "evaluate a model and write the report, a page",
     "serve": "caption pictures on a page and for other programs",
     "info": "print what a checkpoint is",
     "data": "print what a data set holds, and what is wrong in it",

@@ -25,9 +25,9 @@ class EvaluationOptions:
         None, "run or checkpoint directory; several caption together"
     )
     split: str = option("val", "train, val (or dev) or test")
-    data: Path | None = option(None, "data folder; the one of the first checkpoint unless given")
+    data: Path | None = option(None, "data folder [where the first one was trained]")
     format: str | None = option(None, "force the layout of the folder", choices=tuple(READERS))
-    output: Path | None = option(None, "folder for captions.json and scores.json")
+    output: Path | None = option(None, "folder of the files [evaluation-SPLIT in the run]")
     report: Path | None = option(
         None, "folder for report.html: scores, curves, pictures with maps, in one page"
     )
@@ -55,10 +55,8 @@ class ScoringOptions:
     training_captions: Path | None = option(
         None, "such a file of the captions learned from, to tell how many are novel"
     )
-    metrics: str | None = option(
-        None, f"some of {','.join(METRICS)}; all unless given, meteor where Java is found"
-    )
-    bootstrap: int = option(0, "samples of the pictures to tell 95 percent intervals from")
+    metrics: str | None = option(None, f"some of {','.join(METRICS)} [all]")
+    bootstrap: int = option(0, "samples for 95 percent intervals")
     compare: Path | None = option(None, "other captions of the same pictures: what is the gain?")
 
     def __post_init__(self) -> None:

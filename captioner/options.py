@@ -9,7 +9,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,12 +35,17 @@ def _is_tuple(annotation: Any) -> bool:
     return typing.get_origin(annotation) is tuple
 
 
-def add_options(parser: argparse.ArgumentParser, cls: type, title: str) -> None:
-    """Add one flag per field of the dataclass `cls`, in a help group called `title`."""
+def add_options(
+    parser: argparse.ArgumentParser, cls: type, title: str, without: Collection[str] = ()
+) -> None:
+    """Add one flag per field of the dataclass `cls`, in a help group called `title`.
+
+    without: names of fields that get no flag and keep their defaults.
+    """
     group = parser.add_argument_group(f"{title} [default]")
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        if "help" not in field.metadata:
+        if "help" not in field.metadata or field.name in without:
             continue
         flag = "--" + field.name.replace("_", "-")
         text = field.metadata["help"]

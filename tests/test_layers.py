@@ -46,13 +46,15 @@ LAYERS = [
     {"captioner.ensemble"},
     {"captioner.evaluation", "captioner.training", "captioner.self_critical"},
     {"captioner.captioner", "captioner.report"},
+    {"captioner.checkpoint_evaluation"},
     {"captioner.batcher", "captioner.wire", "captioner.bulk"},
     {"captioner.serving"},
     {"captioner.server"},
     {"captioner"},
     {"captioner.commands"},
     {"captioner.commands.caption", "captioner.commands.data"}
-    | {"captioner.commands.demo_data", "captioner.commands.serve", "captioner.commands.info"},
+    | {"captioner.commands.demo_data", "captioner.commands.serve", "captioner.commands.info"}
+    | {"captioner.commands.report"},
     {"captioner.__main__", "train", "evaluate"},
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -191,6 +193,7 @@ def test_import_changes_nothing_and_loads_no_more_than_it_must(tmp_path):
         "from captioner.__main__ import main; main(['data', 'data'])",
         "from captioner.__main__ import main; main(['demo-data', '--help'])",
         "from captioner.__main__ import main; main(['info', '--help'])",
+        "from captioner.__main__ import main; main(['report', '--help'])",
     ],
 )
 def test_what_needs_no_torch_does_not_wait_for_it(tmp_path, call):

@@ -45,6 +45,13 @@ def parse(*arguments, cls=Sample):
     return from_arguments(cls, parser.parse_args(arguments))
 
 
+def test_fields_without_a_flag():
+    parser = argparse.ArgumentParser()
+    add_options(parser, Sample, "things", without=("share", "limit"))
+    assert "--share" not in parser.format_help() and "--limit" not in parser.format_help()
+    assert from_arguments(Sample, parser.parse_args(["--count", "5"])) == Sample(5)
+
+
 def test_no_flags_are_the_defaults():
     assert parse() == Sample()
 

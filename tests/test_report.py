@@ -16,6 +16,7 @@ from conftest import WORDS
 from PIL import Image
 
 import evaluate
+from captioner import __main__ as commands
 from captioner import bootstrap, report
 from captioner.data import Example
 from captioner.errors import InputError
@@ -142,6 +143,31 @@ def test_by_evaluate(tmp_path_factory, tmp_path, monkeypatch, capsys):
     page = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
     assert "colours, val split, 7 pictures" in page and "decoding: method beam" in page
     assert "cross_entropy by epoch" in page and "|tokens:ptb-coco|" in page
+
+
+def test_by_the_command(tmp_path_factory, tmp_path, monkeypatch, capsys):
+    """The same page as evaluate.py writes, where its files are."""
+    run = tmp_path / "checkpoints" / "mine"
+    shutil.copytree(tiny.run(tmp_path_factory, attention=True), run)
+    monkeypatch.chdir(tmp_path)
+    options = ["--split", "test", "--metrics", "bleu", "--device", "cpu"]
+    evaluate.main(["--checkpoint", "checkpoints/mine", *options, "--report", "page"])
+    evaluated = capsys.readouterr().out.splitlines()
+    scores = (run / "evaluation-test" / "scores.json").read_bytes()
+    shutil.rmtree(run / "evaluation-test")
+    commands.main(["report", "checkpoints/mine", *options])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:-1] == evaluated[:-1]
+    assert printed[-1] == f"report: {run / 'evaluation-test' / 'report.html'}"
+    names = sorted(path.name for path in (run / "evaluation-test").iterdir())
+    assert names == ["captions.json", "report.html", "scores.json"]
+    assert (run / "evaluation-test" / "scores.json").read_bytes() == scores
+    page = (run / "evaluation-test" / "report.html").read_bytes()
+    assert page == (tmp_path / "page" / "report.html").read_bytes()
+    commands.main(["report", "checkpoints/mine", *options, "--output", "out"])
+    assert (tmp_path / "out" / "report.html").read_bytes() == page
+    with pytest.raises(InputError, match="name one for the files by --output"):
+        commands.main(["report", "checkpoints/mine", "checkpoints/mine"])
 
 
 # ---- in a browser -------------------------------------------------------------------------------

@@ -1,0 +1,177 @@
+"""Evaluating as people ask for it: what is read, printed and written, and the page.
+
+evaluate.py and `captioner report` call it; how a split is captioned and scored is evaluation.py's.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from . import bootstrap, checkpoint, demo, metrics
+from .batches import Pictures
+from .caption_files import read_others
+from .captioner import Captioner
+from .checkpoint import Checkpoint
+from .data import CaptionData, Example, split_name
+from .decoding_options import DecodingOptions
+from .errors import InputError
+from .evaluation import Evaluation, evaluate
+from .evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions
+from .features import PictureFiles
+from .options import to_dict
+from .report import Heading, write_report
+from .runs import (
+    data_source,
+    evaluation_folder,
+    fingerprint,
+    load_data,
+    read_log,
+    run_of,
+    write_whole,
+)
+
+References = Mapping[int | str, Sequence[str]]
+
+
+def evaluate_checkpoint(
+    options: EvaluationOptions, scoring: ScoringOptions, decoding: DecodingOptions
+) -> None:
+    """Caption a split by one checkpoint or several together, and score that."""
+    split = split_name(options.split)
+    wanted = scoring.wanted  # METEOR without Java fails here, before any work
+    if decoding.num_captions != 1:
+        raise InputError("evaluation scores one caption a picture; leave --num-captions at 1")
+    if len(options.checkpoint) > 1 and options.output is None:
+        raise InputError("several checkpoints share no folder; name one for the files by --output")
+    read = [checkpoint.load(path) for path in options.checkpoint]
+    data, training = _read_data(options, read[0].config)
+    examples = data.split(split)
+    references = {example.id: example.captions for example in examples}
+    others = others_of(scoring, references)
+    captioner = Captioner.from_checkpoints(read, options.device, options.precision, options.compile)
+    folder = make_folder(options.output or evaluation_folder(read[0].path, split))
+    if options.report:
+        make_folder(options.report)
+    files = PictureFiles([example.path for example in examples], captioner.transform)
+    result = evaluate(
+        captioner.model,
+        captioner.vocabulary,
+        examples,
+        Pictures(files.load, are_features=False),
+        decoding,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        precision=options.precision,
+        shapes=demo.read_shapes(data.root, split),
+        wanted=wanted,
+        training=training,
+    )
+    title = f"{data.name}, {split} split, {len(examples)} pictures"
+    print(f"{_names(read)} on {title}")
+    scores = show_scores(result, references, others, scoring)
+    captions = [{"image_id": key, "caption": text} for key, text in result.texts.items()]
+    write(folder, {"captions.json": captions, "scores.json": scores})
+    print(f"captions and scores: {folder}")
+    if options.report:
+        heading = _heading(title, read, result, references, scoring, decoding)
+        _write_page(options.report / "report.html", heading, result, examples, captioner)
+
+
+def show_scores(
+    result: Evaluation,
+    references: References,
+    others: dict[int | str, str] | None,
+    scoring: ScoringOptions,
+) -> dict[str, Any]:
+    """Print what the captions got; returns what scores.json holds."""
+    print(result.describe(references.values()))
+    content: dict[str, Any] = result.numbers
+    if scoring.bootstrap:
+        found = bootstrap.intervals(result.scores, scoring.bootstrap)
+        print(f"95 % intervals by {scoring.bootstrap} samples of the pictures:")
+        print("\n".join(f"  {name} {each:.2f}" for name, each in found.items()))
+        content["intervals"] = {name: asdict(each) for name, each in found.items()}
+    if others is not None:
+        samples = scoring.bootstrap or SAMPLES
+        theirs = metrics.measure(others, references, tuple(result.scores.tallies))
+        found = bootstrap.differences(result.scores, theirs, samples)
+        print(f"more than {scoring.compare}, 95 % intervals by {samples} paired samples:")
+        print("\n".join(f"  {name} {each:+.2f}" for name, each in found.items()))
+        content["differences"] = {name: asdict(each) for name, each in found.items()}
+    return {**content, "pictures": result.rows}
+
+
+def others_of(scoring: ScoringOptions, references: References) -> dict[int | str, str] | None:
+    """The captions to compare with, of the same pictures, where some are named."""
+    if scoring.compare is None:
+        return None
+    return read_others(scoring.compare, references, scoring.allow_missing)
+
+
+def make_folder(folder: Path) -> Path:
+    """Before the work, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {folder} cannot be made a folder: {error.strerror}") from error
+    return folder
+
+
+def write(folder: Path, files: dict[str, Any]) -> None:
+    """Write values by the names of their files, as JSON."""
+    for name, content in files.items():
+        write_whole(folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _read_data(
+    options: EvaluationOptions, config: dict[str, Any]
+) -> tuple[CaptionData, list[str] | None]:
+    """The data, and the captions that the model learned from if these are in them."""
+    source = data_source(config, options.data, options.format)
+    data = load_data(*source, options.cache, config["data"].get("on_error", "stop"))
+    if fingerprint(data) == config["data"]["fingerprint"]:
+        return data, [text for e in data.examples if e.split == "train" for text in e.captions]
+    if options.data is None:
+        print("note: pictures, splits or captions have changed since the model was trained")
+    return data, None
+
+
+def _heading(
+    title: str,
+    read: Sequence[Checkpoint],
+    result: Evaluation,
+    references: References,
+    scoring: ScoringOptions,
+    decoding: DecodingOptions,
+) -> Heading:
+    """What stands above the pictures of the page; of several checkpoints no curves."""
+    given = {name: value for name, value in to_dict(decoding).items() if value}
+    return Heading(
+        title,
+        [
+            _names(read),
+            "decoding: " + ", ".join(f"{name} {value}" for name, value in given.items()),
+            *result.describe(references.values()).splitlines()[1:],
+        ],
+        bootstrap.intervals(result.scores, scoring.bootstrap or SAMPLES),
+        read_log(run_of(read[0].path) / "log.jsonl") if len(read) == 1 else (),
+    )
+
+
+def _names(read: Sequence[Checkpoint]) -> str:
+    return " + ".join(str(each.path) for each in read)
+
+
+def _write_page(
+    path: Path,
+    heading: Heading,
+    result: Evaluation,
+    examples: Sequence[Example],
+    captioner: Captioner,
+) -> None:
+    """The report, and where it is."""
+    offset = captioner.model.encoder.offset
+    write_report(path, heading, result, examples, captioner.vocabulary, offset)
+    print(f"report: {path}")

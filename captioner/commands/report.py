@@ -1,0 +1,44 @@
+"""`captioner report`: an evaluation as a page."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from .. import checkpoint
+from ..data import split_name
+from ..decoding_options import DecodingOptions
+from ..evaluation_options import EvaluationOptions, ScoringOptions
+from ..options import add_options, from_arguments
+from ..runs import evaluation_folder
+
+EXAMPLE = """captioner report checkpoints/RUN
+captioner report checkpoints/RUN --split test --beam-size 5 --output FOLDER"""
+# Fields without a flag: what would do nothing here, or is seldom other than it is.
+IDLE = {"checkpoint", "report", "workers", "cache", "predictions", "references", "allow_missing"}
+IDLE |= {"training_captions", "compare", "num_captions"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = f"{parser.prog} CHECKPOINT... [option...]"
+    parser.add_argument(
+        "checkpoint",
+        nargs="+",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="run or checkpoint; several caption together",
+    )
+    add_options(parser, EvaluationOptions, "evaluation", without=IDLE)
+    add_options(parser, ScoringOptions, "scoring", without=IDLE)
+    add_options(parser, DecodingOptions, "decoding", without=IDLE)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from ..checkpoint_evaluation import evaluate_checkpoint
+
+    options = from_arguments(EvaluationOptions, arguments)
+    first, split = checkpoint.find(options.checkpoint[0]), split_name(options.split)
+    evaluate_checkpoint(
+        replace(options, report=options.output or evaluation_folder(first, split)),
+        from_arguments(ScoringOptions, arguments),
+        from_arguments(DecodingOptions, arguments),
+    )
