@@ -28,7 +28,7 @@ from captioner.evaluation import Evaluation, evaluate
 from captioner.features import PictureFiles, cached_features
 from captioner.heatmaps import save_heatmap
 from captioner.images import Transform, load_image
-from captioner.loading import load_ahead
+from captioner.loading import load_ahead, timed
 from captioner.optimization import TrainingOptions
 from captioner.recipe import DataOptions, parse
 from captioner.runs import (
@@ -44,6 +44,7 @@ from captioner.runs import (
 from captioner.self_critical import add_samples
 from captioner.text import Vocabulary, split_words
 from captioner.training import Progress, fit
+from captioner.watching import Record
 
 HEATMAPS = 12
 
@@ -189,12 +190,13 @@ def train(job: Job) -> Progress:
         mine = [batch[rank::world] for batch in order(epoch)[first:]]
         workers, pin = job.options["data"].workers, job.device.type == "cuda"
         loaded = load_ahead(load, mine, workers, pin=pin)
-        loaded = map(with_own_words, loaded, count(epoch * steps + first))
+        loaded = map(completed, timed(loaded), count(epoch * steps + first))
         return map(sample, loaded) if options.self_critical else loaded  # each as its turn comes
 
-    def with_own_words(batch: Batch, step: int) -> Batch:
+    def completed(loaded: tuple[Batch, float], step: int) -> Batch:
         share = step / max(1, options.epochs * steps - 1)
-        return replace(batch, own_words=share * options.scheduled_sampling)
+        batch, waited = loaded
+        return replace(batch, waited=waited, own_words=share * options.scheduled_sampling)
 
     if options.self_critical:
         sample = partial(
@@ -222,7 +224,7 @@ def train(job: Job) -> Progress:
         evaluate=lambda: evaluate_held_out(job).numbers,
         watch=next(name for name in metrics.SCORES if name.lower() == options.watch),
         save=save,
-        log=job.run / "log.jsonl",
+        record=Record(job.run),
         device=job.device,
         resume=job.resumed.training_state() if job.resumed else None,
     )

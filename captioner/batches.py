@@ -29,7 +29,8 @@ class Batch:
     captions of some picture reach that far. weights (B, C): of each caption's log-likelihood,
     None for all 1; then sampled (B, C) says which captions are the model's own, not references.
     own_words: share of the words that a model takes from itself instead, as what came before the
-    next. parts: named scalars to be told beside the loss.
+    next. parts: named scalars to be told beside the loss. waited: the seconds for which nothing
+    was computed, since the batch was not loaded yet.
     """
 
     ids: tuple[int | str, ...]
@@ -40,6 +41,7 @@ class Batch:
     weights: Tensor | None = None
     sampled: Tensor | None = None
     own_words: float = 0.0
+    waited: float = 0.0
     parts: Mapping[str, Tensor] = field(default_factory=dict)
 
     def features_by(self, encoder: Callable[[Tensor], Tensor]) -> Tensor:

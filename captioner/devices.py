@@ -1,5 +1,7 @@
-"""Which device computes, and in which number format."""
+"""Which device computes, in which number format, and how much memory that took."""
 
+import resource
+import sys
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -61,3 +63,12 @@ def products_in(name: str, device: "torch.device") -> AbstractContextManager[obj
 
     precision = pick_precision(name, device)
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The most that this process has held so far, in MB: `memory_mb`, on CUDA `gpu_memory_mb`."""
+    unit = 1 if sys.platform == "darwin" else 1024  # what getrusage counts in
+    peaks = {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6}
+    if device.type == "cuda":
+        peaks["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
+    return peaks

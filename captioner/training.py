@@ -1,17 +1,13 @@
 """fit: the one training loop. It knows a model by `loss(batch)` and a checkpoint by `save`.
 
-What the scores are, where batches come from and what a checkpoint holds is the caller's.
+What the scores are, where batches come from and what a checkpoint holds is the caller's; how the
+numbers are shown is watching.py's.
 """
 
-import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,11 +19,11 @@ from tqdm import tqdm
 
 from . import distributed
 from .batches import Batch
-from .devices import products_in
-from .errors import InputError, Interrupted
+from .devices import peak_memory, products_in
+from .errors import InputError, Interrupted, collect_signals
 from .losses import Loss
 from .optimization import TrainingOptions, WeightAverage, parameter_groups, rate_share
-from .runs import write_whole
+from .watching import Record
 
 NOTHING = 0.02  # what BLEU may be, of 100, where no n-gram of its order matches
 BAD_STEPS = 3  # so many gradients in a row that are not finite end the training
@@ -43,7 +39,7 @@ class Progress:
     bad: int = 0  # the last of them whose gradient was not finite
     best_score: float | None = None
     best_epoch: int = 0
-    sums: dict[str, float] = field(default_factory=dict)  # this epoch: words, seconds, loss*words
+    sums: dict[str, float] = field(default_factory=dict)  # of this epoch, as `add` has them
     history: list[dict[str, Any]] = field(default_factory=list)  # the rows of log.jsonl
 
     def finished(self, options: TrainingOptions) -> bool:
@@ -51,20 +47,26 @@ class Progress:
         waited = self.epoch - self.best_epoch
         return self.epoch >= options.epochs or waited >= options.patience
 
-    def add(self, loss: Loss, seconds: float) -> None:
-        """Take one step's loss into this epoch's sums, weighed by its words."""
+    def add(self, loss: Loss, seconds: float, waited: float) -> None:
+        """Take one step into this epoch's sums: words, the loss times these, seconds, of which
+        waited for data."""
         values = {"words": 1.0, "loss": float(loss.value)}
         values |= {name: float(value) for name, value in loss.parts.items()}
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value * loss.count
-        self.sums["seconds"] = self.sums.get("seconds", 0.0) + seconds
+        for name, value in (("seconds", seconds), ("waiting", waited)):
+            self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self) -> dict[str, float]:
-        """This epoch's loss and its parts per word, its seconds, words in one; NaN before any."""
-        sums = {"words": math.nan, "seconds": math.nan, "loss": math.nan, **self.sums}
-        words, seconds = sums.pop("words"), sums.pop("seconds")
-        means = {name: value / words for name, value in sums.items()}
-        return {**means, "words_per_second": words / seconds, "training_seconds": seconds}
+        """This epoch's loss and its parts per word, its speed and seconds; NaN before any step."""
+        sums = {**dict.fromkeys(("words", "seconds", "waiting", "loss"), math.nan), **self.sums}
+        words, seconds, waited = (sums.pop(name) for name in ("words", "seconds", "waiting"))
+        return {
+            **{name: value / words for name, value in sums.items()},
+            "words_per_second": words / seconds,
+            "training_seconds": seconds,
+            "waiting_share": waited / seconds,
+        }
 
 
 @dataclass
@@ -79,7 +81,13 @@ class _Session:
     progress: Progress
     device: torch.device
     steps: int  # of an epoch
-    stop: list[int]  # signals received
+    record: Record
+    stop: list[int] = field(default_factory=list)  # signals received
+
+    @property
+    def rate(self) -> float:
+        """The next step's learning rate, outside of the encoder."""
+        return float(self.schedule.get_last_lr()[0])
 
     def told_to_stop(self) -> bool:
         """Whether any process got a signal: all must stop after the same step."""
@@ -129,7 +137,7 @@ def fit(
     evaluate: Callable[[], dict[str, float]],
     watch: str,
     save: Callable[[str, dict[str, Any], dict[str, float]], None],
-    log: Path,
+    record: Record,
     device: torch.device,
     resume: dict[str, Any] | None = None,
 ) -> Progress:
@@ -138,7 +146,7 @@ def fit(
     batches(epoch, first): the epoch's batches from number `first` on. evaluate(): the scores
     after an epoch, higher is better, by free decoding; it and save find the running average of the
     weights in the model. save(name, training_state, scores):
-    writes the checkpoint "last" or "best". log: rewritten after every epoch, one JSON row each.
+    writes the checkpoint "last" or "best". record: takes the numbers of steps and epochs.
     resume: a training state that `save` was given, while the model has the weights that `save`
     found there; continues as if never stopped.
     Raises Interrupted on SIGINT or SIGTERM once "last" is saved, FloatingPointError when the
@@ -152,7 +160,7 @@ def fit(
         parallel = DistributedDataParallel(model, broadcast_buffers=False)
     average = WeightAverage(model, options.average)
     session = _Session(
-        parallel, options, optimizer, schedule, average, Progress(), device, steps_per_epoch, []
+        parallel, options, optimizer, schedule, average, Progress(), device, steps_per_epoch, record
     )
     if resume is not None:
         session.restore(resume)
@@ -165,28 +173,28 @@ def fit(
                 save(name, state, scores)
         distributed.barrier()
 
-    with _collect_signals(session.stop):
+    with collect_signals(session.stop):
         while not progress.finished(options):
             _train_epoch(session, batches)
             save_as("last", {})  # before anything can go wrong in evaluating
             if progress.batch < steps_per_epoch:
                 raise Interrupted(session.stop[0])
             row = {"epoch": progress.epoch + 1, "step": progress.step, **progress.means()}
+            row |= {"learning_rate": session.rate}  # where the epoch ends
             started = time.perf_counter()
             with average.in_use():
                 distributed.share_buffers(model)
                 scores = evaluate()
             row |= {**scores, "evaluation_seconds": time.perf_counter() - started}
-            progress.history.append({key: round(value, 6) for key, value in row.items()})
+            row |= peak_memory(device)
+            progress.history.append({key: _short(value) for key, value in row.items()})
             progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
-            better = _is_better(scores[watch], progress.best_score)
-            if better:
+            if _is_better(scores[watch], progress.best_score):
                 progress.best_score, progress.best_epoch = scores[watch], progress.epoch
                 save_as("best", scores)
             save_as("last", scores)
             if distributed.is_first():
-                _write_log(log, progress.history)
-                _tell(progress.history[-1], watch, better)
+                record.epoch(progress.history, options.epochs, watch, progress.best_epoch)
             if session.told_to_stop() and not progress.finished(options):
                 raise Interrupted(session.stop[0])
     return progress
@@ -216,15 +224,14 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
             if progress.bad == BAD_STEPS:
                 raise FloatingPointError(
                     f"the gradient was not finite {BAD_STEPS} times in a row, at step "
-                    f"{progress.step} and learning rate "
-                    f"{session.schedule.get_last_lr()[0]:.2g}, the last time for pictures "
-                    f"{list(batch.ids)[:5]}; lower the learning rate"
+                    f"{progress.step} and learning rate {session.rate:.2g}, the last time for "
+                    f"pictures {list(batch.ids)[:5]}; lower the learning rate"
                 )
             progress.step += 1
             progress.batch += 1
             now = time.perf_counter()
             if finite:
-                progress.add(loss, now - started)
+                progress.add(loss, now - started, batch.waited)
             started = now
             bar.set_postfix_str(_status(session), refresh=False)
             bar.update()
@@ -258,32 +265,14 @@ def step(
     return Loss(means[0], int(words), dict(zip(loss.parts, means[1:], strict=True))), finite
 
 
+def _short(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.8g}")
+
+
 def _is_better(score: float, best: float | None) -> bool:
     """A score of nothing after nothing counts: BLEU-4 of few pictures stays there for epochs."""
     nothing = best is not None and max(score, best) <= NOTHING
     return math.isfinite(score) and (best is None or score > best or nothing)
-
-
-@contextmanager
-def _collect_signals(received: list[int]) -> Iterator[None]:
-    """SIGINT and SIGTERM are noted; the second one ends the program as if this were not here."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(signum: int, frame: object) -> None:
-        received.append(signum)
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-    for signum in before:
-        signal.signal(signum, note)
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def _status(session: _Session) -> str:
@@ -295,15 +284,3 @@ def _status(session: _Session) -> str:
         f"loss {means['loss']:.3f}, {means['words_per_second']:,.0f} words/s, "
         f"{minutes:.1f} min left in all"
     )
-
-
-def _tell(row: dict[str, Any], watch: str, better: bool) -> None:
-    tqdm.write(
-        f"epoch {row['epoch']}: loss {row['loss']:.3f}, {row['words_per_second']:,.0f} words/s, "
-        f"validation {watch} {row[watch]:.2f}" + (" (best so far)" if better else "")
-    )
-
-
-def _write_log(path: Path, rows: list[dict[str, Any]]) -> None:
-    finite = [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in rows]
-    write_whole(path, "".join(json.dumps(row) + "\n" for row in finite))

@@ -1,9 +1,17 @@
 """Which device and which number format are picked, and which are refused."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from captioner.devices import device_of, pick_device, pick_precision, products_in
+from captioner.devices import (
+    device_of,
+    peak_memory,
+    pick_device,
+    pick_precision,
+    products_in,
+)
 from captioner.errors import InputError
 
 CPU = torch.device("cpu")
@@ -44,3 +52,13 @@ def test_products_are_in_the_precision_and_sums_are_not(name):
     with products_in(name, CPU):
         assert (values @ values).dtype is getattr(torch, name)
         assert values.log_softmax(-1).dtype is torch.float32
+
+
+def test_peak_memory_is_what_the_system_counted():
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        pytest.skip("no /proc to compare with")
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    peak = peak_memory(CPU)
+    assert peak.keys() == {"memory_mb"}
+    assert peak["memory_mb"] == pytest.approx(int(line.split()[1]) * 1024 / 1e6, rel=0.05)

@@ -39,7 +39,8 @@ LAYERS = [
         "captioner.cider",
     }
     | {"captioner.recipe", "captioner.inspection", "captioner.answers", "captioner.picture_lists"}
-    | {"captioner.checkpoint_info"},
+    | {"captioner.checkpoint_info"}
+    | {"captioner.watching"},
     {"captioner.decoding", "captioner.show_and_tell", "captioner.show_attend_and_tell"}
     | {"captioner.evaluation_options"},
     {"captioner.captioning"},

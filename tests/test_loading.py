@@ -1,10 +1,11 @@
 """What is loaded ahead: in order, no further than asked for, errors in their place."""
 
 import threading
+import time
 
 import pytest
 
-from captioner.loading import load_ahead
+from captioner.loading import load_ahead, timed
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3, 50])
@@ -50,3 +51,18 @@ def test_what_is_loaded_is_pinned_where_that_is_asked_for(workers):
 
     assert list(load_ahead(lambda i: Loaded(), range(2), workers, pin=True)) == ["pinned"] * 2
     assert "pinned" not in list(load_ahead(lambda i: Loaded(), range(2), workers))
+
+
+def test_the_time_that_each_takes_to_come_is_not_that_of_its_use():
+    def slow():
+        for i in range(3):
+            time.sleep(0.05 * i)
+            yield i
+
+    found = []
+    for item, seconds in timed(slow()):
+        found.append((item, seconds))
+        time.sleep(0.03)
+    assert [item for item, _ in found] == [0, 1, 2]
+    for item, seconds in found:
+        assert 0.05 * item <= seconds < 0.05 * item + 0.03

@@ -24,6 +24,7 @@ from captioner.losses import Loss
 from captioner.optimization import TrainingOptions, parameter_groups
 from captioner.tallies import Tally
 from captioner.training import fit
+from captioner.watching import Record
 
 CPU = torch.device("cpu")
 OPTIONS = TrainingOptions(
@@ -45,6 +46,7 @@ class ToyBatch:
     x: torch.Tensor
     ids: tuple[int, ...]
     count: int = 1
+    waited: float = 0.0
 
     def to(self, device):
         return self
@@ -106,7 +108,7 @@ class Fit:
             evaluate=evaluate,
             watch="score",
             save=save,
-            log=self.log,
+            record=Record(folder),
             device=CPU,
             **more,
         )
@@ -352,6 +354,7 @@ def test_the_log(tmp_path):
         assert (row["score"], row["other"]) == (epoch + 1, -1.0)
         assert row["loss"] == pytest.approx(2 * row["half"], abs=2e-6)
         assert row["words_per_second"] > 0 and row["training_seconds"] > 0
+        assert row["waiting_share"] == 0 and row["memory_mb"] > 50
         assert row["evaluation_seconds"] >= 0
     # With steps too small to matter, the loss is the mean over words of a model that stands still.
     slow = replace(OPTIONS, learning_rate=1e-12, encoder_learning_rate=1e-12)
@@ -402,7 +405,8 @@ def test_interrupted_and_resumed(tmp_path, at, signum):
 
 
 def assert_same_rows(left, right):
-    seconds = ("words_per_second", "training_seconds", "evaluation_seconds")
+    seconds = ("words_per_second", "training_seconds", "evaluation_seconds", "waiting_share")
+    seconds += ("memory_mb",)
     left, right = (
         [{k: v for k, v in r.items() if k not in seconds} for r in rows] for rows in (left, right)
     )
