@@ -160,10 +160,10 @@ def claim(run: Path) -> Iterator[None]:
                 shutil.rmtree(run)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file beside its place, then put it there: it is never half-written."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8, beside its place and put it there: it is never half-written."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(part, path)
 
 

@@ -1,5 +1,5 @@
-"""What a training tells while it goes on, from the numbers of its steps and epochs: the log and a
-line for each epoch; how the numbers come about is training.py's.
+"""What a training tells while it goes on, from the numbers of its steps and epochs: the log, the
+curves, a line for each epoch; how the numbers come about is training.py's.
 """
 
 import json
@@ -11,9 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .curves import draw_curves
 from .runs import write_whole
 
-LOG = "log.jsonl"
+LOG, CURVES = "log.jsonl", "curves.png"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Record:
         watch: the score that decided on the best epoch, 0 where there is none yet.
         """
         write_log(self.run / LOG, rows)
+        draw_curves(self.run / CURVES, rows, watch, best_epoch)
         tqdm.write(line(rows[-1], epochs, watch, best_epoch))
 
 

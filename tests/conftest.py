@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from captioner import watching
 from captioner.batches import Pictures, pad_captions
 from captioner.captioning import build_model
 from captioner.encoders import Encoder
@@ -18,6 +19,14 @@ WORDS = "a red green blue dog cat runs sits on the grass".split()
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_curves():
+    """They take longer to draw than an epoch takes here; test_watching.py has them drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watching, "draw_curves", lambda *arguments: None)
+        yield
 
 
 @pytest.fixture

@@ -40,9 +40,10 @@ LAYERS = [
     }
     | {"captioner.recipe", "captioner.inspection", "captioner.answers", "captioner.picture_lists"}
     | {"captioner.checkpoint_info"}
-    | {"captioner.watching"},
+    | {"captioner.watching"}
+    | {"captioner.curves"},
     {"captioner.decoding", "captioner.show_and_tell", "captioner.show_attend_and_tell"}
-    | {"captioner.evaluation_options"},
+    | {"captioner.evaluation_options", "captioner.watching"},
     {"captioner.captioning"},
     {"captioner.ensemble"},
     {"captioner.evaluation", "captioner.training", "captioner.self_critical"},
