@@ -1,75 +1,45 @@
 """Train a captioning model: python train.py --help."""
 
+import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from captioner import checkpoint, demo, distributed, metrics
-from captioner.batches import (
-    Batch,
-    Pictures,
-    encode_captions,
-    epoch_order,
-    pad_captions,
-)
-from captioner.captioning import CaptioningModel, build_model, standardize_maps
+from captioner.batches import Batch, encode_captions, epoch_order, pad_captions
+from captioner.board import Board, check_tensorboard
 from captioner.cider import CiderD
-from captioner.data import CaptionData, Example
+from captioner.data import Example
 from captioner.decoding_options import DecodingOptions
 from captioner.devices import pick_device
-from captioner.encoders import EncoderOptions, build_encoder
+from captioner.distributed import say
 from captioner.errors import run_command
 from captioner.evaluation import Evaluation, evaluate
-from captioner.features import PictureFiles, cached_features
 from captioner.heatmaps import save_heatmap
-from captioner.images import Transform, load_image
+from captioner.images import load_image
+from captioner.job import Job, prepare, watched_metrics
 from captioner.loading import load_ahead, timed
+from captioner.next_steps import longer, next_steps
 from captioner.optimization import TrainingOptions
-from captioner.recipe import DataOptions, parse
-from captioner.runs import (
-    claim,
-    describe,
-    load_data,
-    open_run,
-    open_source,
-    run_folder,
-    take_weights,
-    write_skipped,
-)
+from captioner.recipe import parse
+from captioner.runs import claim, write_skipped
+from captioner.samples import Sample, save_samples
 from captioner.self_critical import add_samples
-from captioner.text import Vocabulary, split_words
 from captioner.training import Progress, fit
 from captioner.watching import Record
 
-HEATMAPS = 12
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that training works with, once the options have been turned into things."""
-
-    options: dict[str, Any]
-    device: torch.device
-    run: Path
-    data: CaptionData
-    config: dict[str, Any]
-    vocabulary: Vocabulary
-    model: CaptioningModel
-    training: list[Example]
-    held_out: list[Example]
-    training_pictures: Pictures
-    held_out_pictures: Pictures
-    resumed: checkpoint.Checkpoint | None
+HEATMAPS, SAMPLES = 12, 4
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, and say how good the best checkpoint is; raises InputError for users' mistakes."""
     options = parse(argv)
+    if options["run"].tensorboard:
+        check_tensorboard()
     device = pick_device(options["run"].device)
     with distributed.process_group(device):
         job = prepare(options, device)
@@ -77,101 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if job.data.problems and distributed.is_first():
                 say(f"skipped: {write_skipped(job.run, job.data.problems)}")
             progress = train(job)
-            finish(job, progress)
-
-
-def prepare(options: dict[str, Any], device: torch.device) -> Job:
-    """Read the data, build vocabulary, encoder and model, and compute features if it is frozen."""
-    name = options["run"].run
-    named = None if name is None else run_folder(name)
-    metrics.chosen(watched_metrics(options["training"].watch))  # before any work
-    chosen: DataOptions = options["data"]
-    data = load_data(chosen.data, chosen.format, chosen.cache, chosen.on_error)
-    training, held_out = data.split("train"), data.split("val")
-    transform = Transform(options["encoder"].image_size)
-    config = describe(options, data, transform)
-    run = named or run_folder(f"{data.name}-{options['model'].name}")
-    start_from = options["run"].start_from
-    resumed = open_run(run, options["run"].resume, config)
-    source = open_source(start_from, config) if start_from and not resumed else resumed
-    say(data.summary())
-    vocabulary = source.vocabulary if source else build_vocabulary(training, options["data"])
-    model = make_model(options, len(vocabulary), source).to(device)
-
-    def pictures(examples: list[Example]) -> Pictures:
-        files = PictureFiles([example.path for example in examples], transform)
-        return open_pictures(model, files, options["data"], device)
-
-    training_pictures = pictures(training)
-    if source is None:
-        standardize_maps(model, training_pictures, len(training))
-    return Job(
-        options,
-        device,
-        run,
-        data,
-        config,
-        vocabulary,
-        model,
-        training,
-        held_out,
-        training_pictures,
-        pictures(held_out),
-        resumed,
-    )
-
-
-def build_vocabulary(training: Sequence[Example], options: DataOptions) -> Vocabulary:
-    """The words of the training captions."""
-    captions = (split_words(text) for example in training for text in example.captions)
-    return Vocabulary.build(captions, options.min_count)
-
-
-def make_model(
-    options: dict[str, Any], vocabulary_size: int, source: checkpoint.Checkpoint | None
-) -> CaptioningModel:
-    """The model that the options describe, with the weights of `source` where there is one."""
-    chosen: EncoderOptions = options["encoder"]
-    torch.manual_seed(options["training"].seed)
-    encoder = build_encoder(
-        chosen.encoder,
-        chosen.encoder_weights,
-        fine_tune_from=chosen.fine_tune_encoder,
-        pretrained=options["run"].start_from is not None,
-    )
-    model = build_model(encoder, vocabulary_size, options["model"])
-    if source:
-        take_weights(model, source)
-    if encoder.frozen and not encoder.pretrained:
-        say(f"note: {chosen.encoder} is frozen with random weights; see --encoder-weights")
-    say(
-        f"{options['model'].name} with {'frozen' if encoder.frozen else 'trained'} "
-        f"{chosen.encoder}, {vocabulary_size} words, "
-        f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained parameters"
-    )
-    return model
-
-
-def open_pictures(
-    model: CaptioningModel,
-    files: PictureFiles,
-    options: DataOptions,
-    device: torch.device,
-) -> Pictures:
-    """Feature maps from the cache for a frozen encoder, else the pictures themselves."""
-    if not model.encoder.frozen:
-        return Pictures(files.load, are_features=False)
-
-    def cache() -> Pictures:
-        features = cached_features(
-            options.cache, model.encoder, files, device=device, workers=options.workers
-        )
-        return Pictures(features.load, are_features=True)
-
-    if distributed.is_first():
-        cache()
-    distributed.barrier()
-    return cache()
+            finish(job, progress, sys.argv[1:] if argv is None else argv)
 
 
 def train(job: Job) -> Progress:
@@ -216,18 +92,36 @@ def train(job: Job) -> Progress:
         config = {**job.config, "scores": scores}
         checkpoint.save(job.run / name, config, job.vocabulary, weights, training_state)
 
-    return fit(
-        job.model,
-        batches,
-        steps,
-        options,
-        evaluate=lambda: evaluate_held_out(job).numbers,
-        watch=next(name for name in metrics.SCORES if name.lower() == options.watch),
-        save=save,
-        record=Record(job.run),
-        device=job.device,
-        resume=job.resumed.training_state() if job.resumed else None,
-    )
+    state = job.resumed.training_state() if job.resumed else None
+    with ExitStack() as stack:
+        board = None
+        if job.options["run"].tensorboard and distributed.is_first():
+            board = stack.enter_context(closing(open_board(job, state)))
+
+        def scores(epoch: int) -> dict[str, float]:
+            result = evaluate_held_out(job)
+            if distributed.is_first():
+                show_samples(job, result, epoch, board, epoch * steps)
+            return result.numbers
+
+        return fit(
+            job.model,
+            batches,
+            steps,
+            options,
+            evaluate=scores,
+            watch=next(name for name in metrics.SCORES if name.lower() == options.watch),
+            save=save,
+            record=Record(job.run, board),
+            device=job.device,
+            resume=state,
+        )
+
+
+def open_board(job: Job, state: dict[str, Any] | None) -> Board:
+    """TensorBoard's files in the run's folder; `state` is that of the run that goes on."""
+    progress: dict[str, Any] = state["progress"] if state else {"step": 0, "history": []}
+    return Board(job.run / "tensorboard", progress["step"], progress["history"])
 
 
 def evaluate_held_out(job: Job) -> Evaluation:
@@ -244,12 +138,30 @@ def evaluate_held_out(job: Job) -> Evaluation:
     )
 
 
-def watched_metrics(watch: str) -> tuple[str, ...]:
-    """What every epoch is scored by: METEOR, whose Java takes its time, only if it is watched."""
-    return (*metrics.WITHOUT_JAVA, *(["meteor"] if watch == "meteor" else []))
+def show_samples(job: Job, result: Evaluation, epoch: int, board: Board | None, step: int) -> None:
+    """Print what the model says of a few pictures, and draw it with where it looked."""
+    samples = []
+    say(f"epoch {epoch} writes")
+    for example in spread(job.held_out, SAMPLES):
+        hypothesis, text = result.hypotheses[example.id], result.texts[example.id]
+        words = job.vocabulary.decode(hypothesis.tokens)
+        maps = hypothesis.attention
+        image, reference = load_image(example.path), example.captions[0]
+        maps = None if maps is None else maps[: len(words)]
+        samples.append(Sample(image, words, text, reference, maps))
+        say(f"  {example.path.name}: {text}")
+    path = job.run / "samples" / f"epoch-{epoch:02}.png"
+    sheet = save_samples(path, samples, job.model.encoder.offset)
+    if board:
+        board.picture("samples", sheet, step)
 
 
-def finish(job: Job, progress: Progress) -> None:
+def spread(examples: Sequence[Example], number: int) -> Sequence[Example]:
+    """So many of the examples, from all over them."""
+    return examples[:: max(1, len(examples) // number)][:number]
+
+
+def finish(job: Job, progress: Progress, argv: Sequence[str]) -> None:
     """Score the best checkpoint, draw where it looked, and say what to do next."""
     job.model.load_state_dict(checkpoint.load(job.run / "best").weights)
     result = evaluate_held_out(job)
@@ -261,14 +173,21 @@ def finish(job: Job, progress: Progress) -> None:
     if job.options["model"].attention:
         folder = draw_heatmaps(job, result)
         say(f"heatmaps: {folder}")
-    say(f"next: python -m captioner caption PICTURE --checkpoint {job.run}")
+    say("next:")
+    split = "test" if any(e.split == "test" for e in job.data.examples) else "val"
+    picture = job.held_out[0].path
+    for line in next_steps(job.run, split, picture, beam_size, job.options["model"].attention):
+        say(f"  {line}")
+    epochs = job.options["training"].epochs
+    if progress.best_epoch == progress.epoch == epochs:
+        say("the last epoch was the best, so more of them may be better still:")
+        say(f"  {longer(argv, job.run, 2 * epochs, distributed.world_size())}")
 
 
 def draw_heatmaps(job: Job, result: Evaluation) -> Path:
     """Heatmaps of pictures spread over the val split."""
     folder = job.run / "heatmaps"
-    chosen = job.held_out[:: max(1, len(job.held_out) // HEATMAPS)][:HEATMAPS]
-    for number, example in enumerate(chosen, start=1):
+    for number, example in enumerate(spread(job.held_out, HEATMAPS), start=1):
         hypothesis = result.hypotheses[example.id]
         words = job.vocabulary.decode(hypothesis.tokens)
         assert hypothesis.attention is not None
@@ -281,12 +200,6 @@ def draw_heatmaps(job: Job, result: Evaluation) -> Path:
             offset=job.model.encoder.offset,
         )
     return folder
-
-
-def say(text: str) -> None:
-    """Print for people; one process of several does."""
-    if distributed.is_first():
-        print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -74,11 +74,11 @@ def _frames(
             at = _MARGIN + x, below + line * _LINE + 22
             color = _INK
             if t == now:
-                x0, y0, x1, y1 = pen.textbbox(at, "Íg", font=_font(_FONT), anchor="ls")
-                x1 = x0 + _font(_FONT).getlength(word)
+                x0, y0, x1, y1 = pen.textbbox(at, "Íg", font=font(_FONT), anchor="ls")
+                x1 = x0 + font(_FONT).getlength(word)
                 pen.rounded_rectangle((x0 - 4, y0 - 2, x1 + 4, y1 + 2), 5, _INK)
                 color = _PAPER
-            pen.text(at, word, color, _font(_FONT), "ls")
+            pen.text(at, word, color, font(_FONT), "ls")
         frames.append(frame)
     return frames
 
@@ -105,7 +105,7 @@ def _places(words: Sequence[str], width: int) -> tuple[list[tuple[int, int]], in
     """Where each word stands, as (pixels from the left, line), and the number of lines."""
     places, x, line = [], 0, 0
     for word in words:
-        wide = round(_font(_FONT).getlength(word))
+        wide = round(font(_FONT).getlength(word))
         if x and x + wide > width:
             x, line = 0, line + 1
         places.append((x, line))
@@ -124,7 +124,7 @@ def _draw_scale(frame: Image.Image, place: tuple[int, int, int], vmax: float) ->
         share = f"{vmax * part ** (1 / GAMMA):.{0 if vmax > 0.3 else 1}%}"
         pen.line((x + _BAR, level, x + _BAR + 3, level), _INK)
         middle = min(max(level, y + _SMALL // 2), y + height - _SMALL // 2)
-        pen.text((x + _BAR + 6, middle), share, _INK, _font(_SMALL), "lm")
+        pen.text((x + _BAR + 6, middle), share, _INK, font(_SMALL), "lm")
 
 
 def _scale_colors(count: int) -> np.ndarray:
@@ -133,7 +133,7 @@ def _scale_colors(count: int) -> np.ndarray:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib brings along: it has the letters of most languages."""
     import matplotlib
 

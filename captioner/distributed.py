@@ -46,6 +46,12 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def say(text: str) -> None:
+    """Print for people; one process of several does."""
+    if is_first():
+        print(text, flush=True)
+
+
 def barrier() -> None:
     if dist.is_initialized():
         dist.barrier()

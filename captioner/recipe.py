@@ -51,7 +51,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where the run lives."""
+    """Where the run lives, and who may watch it."""
 
     run: str | None = option(None, "name of the run; else from data and model")
     resume: bool = option(False, "continue the run exactly where it was saved last")
@@ -59,6 +59,7 @@ class RunOptions:
         None, "run or checkpoint whose weights and words to begin with"
     )
     device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
+    tensorboard: bool = option(False, "write the run's numbers and samples for TensorBoard, too")
 
 
 GROUPS = {

@@ -134,7 +134,7 @@ def fit(
     steps_per_epoch: int,
     options: TrainingOptions,
     *,
-    evaluate: Callable[[], dict[str, float]],
+    evaluate: Callable[[int], dict[str, float]],
     watch: str,
     save: Callable[[str, dict[str, Any], dict[str, float]], None],
     record: Record,
@@ -143,12 +143,12 @@ def fit(
 ) -> Progress:
     """Train until the epochs are over or `patience` of them brought no better `watch`ed score.
 
-    batches(epoch, first): the epoch's batches from number `first` on. evaluate(): the scores
-    after an epoch, higher is better, by free decoding; it and save find the running average of the
-    weights in the model. save(name, training_state, scores):
-    writes the checkpoint "last" or "best". record: takes the numbers of steps and epochs.
-    resume: a training state that `save` was given, while the model has the weights that `save`
-    found there; continues as if never stopped.
+    batches(epoch, first): the epoch's batches from number `first` on. evaluate(epoch): the scores
+    after an epoch, counted from 1, higher is better, by free decoding; it and save find the running
+    average of the weights in the model. save(name, training_state, scores): writes the checkpoint
+    "last" or "best". record: takes the numbers of steps and epochs. resume: a training state that
+    `save` was given, while the model has the weights that `save` found there; continues as if never
+    stopped.
     Raises Interrupted on SIGINT or SIGTERM once "last" is saved, FloatingPointError when the
     gradient stays without a finite value; what was saved before is kept.
     """
@@ -184,7 +184,7 @@ def fit(
             started = time.perf_counter()
             with average.in_use():
                 distributed.share_buffers(model)
-                scores = evaluate()
+                scores = evaluate(progress.epoch + 1)
             row |= {**scores, "evaluation_seconds": time.perf_counter() - started}
             row |= peak_memory(device)
             progress.history.append({key: _short(value) for key, value in row.items()})
@@ -215,7 +215,7 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
         leave=False,
     ) as bar:
         for batch in batches(progress.epoch, progress.batch):
-            batch = batch.to(session.device)
+            batch, rate = batch.to(session.device), session.rate
             loss, finite = step(session.model, session.optimizer, batch, options, session.device)
             if finite:
                 session.schedule.step()
@@ -224,7 +224,7 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
             if progress.bad == BAD_STEPS:
                 raise FloatingPointError(
                     f"the gradient was not finite {BAD_STEPS} times in a row, at step "
-                    f"{progress.step} and learning rate {session.rate:.2g}, the last time for "
+                    f"{progress.step} and learning rate {rate:.2g}, the last time for "
                     f"pictures {list(batch.ids)[:5]}; lower the learning rate"
                 )
             progress.step += 1
@@ -232,6 +232,7 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
             now = time.perf_counter()
             if finite:
                 progress.add(loss, now - started, batch.waited)
+            session.record.step(progress.step, float(loss.value), rate)
             started = now
             bar.set_postfix_str(_status(session), refresh=False)
             bar.update()

@@ -1,5 +1,5 @@
 """What a training tells while it goes on, from the numbers of its steps and epochs: the log, the
-curves, a line for each epoch; how the numbers come about is training.py's.
+curves, TensorBoard, a line for each epoch; how the numbers come about is training.py's.
 """
 
 import json
@@ -11,17 +11,25 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .board import Board
 from .curves import draw_curves
 from .runs import write_whole
 
 LOG, CURVES = "log.jsonl", "curves.png"
+STEPS = 10  # from one to the next that TensorBoard gets
 
 
 @dataclass(frozen=True)
 class Record:
-    """Where a training's numbers go: files in the run's folder, and lines for people."""
+    """Where a training's numbers go: files in the run's folder, TensorBoard, lines for people."""
 
     run: Path
+    board: Board | None = None
+
+    def step(self, step: int, loss: float, learning_rate: float) -> None:
+        """Take in the loss of a step, by its number in the whole training, and its rate."""
+        if self.board and step % STEPS == 0:
+            self.board.step(step, loss=loss, learning_rate=learning_rate)
 
     def epoch(
         self, rows: Sequence[Mapping[str, Any]], epochs: int, watch: str, best_epoch: int
@@ -32,6 +40,8 @@ class Record:
         """
         write_log(self.run / LOG, rows)
         draw_curves(self.run / CURVES, rows, watch, best_epoch)
+        if self.board:
+            self.board.epoch(rows[-1])
         tqdm.write(line(rows[-1], epochs, watch, best_epoch))
 
 
@@ -51,5 +61,5 @@ def line(row: Mapping[str, Any], epochs: int, watch: str, best_epoch: int) -> st
         f"validation {watch} {row[watch]:.2f}"
         + (" (best so far)" if row["epoch"] == best_epoch else "")
         + f", {row['words_per_second']:,.0f} words/s, "
-        f"{row['waiting_share']:.0%} of the time waiting for data, memory {memory} at most"
+        f"{100 * row['waiting_share']:.0f} % of the time waiting for data, memory {memory}"
     )

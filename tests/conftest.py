@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import train
 from captioner import watching
 from captioner.batches import Pictures, pad_captions
 from captioner.captioning import build_model
@@ -22,10 +23,11 @@ def one_thread():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_curves():
-    """They take longer to draw than an epoch takes here; test_watching.py has them drawn."""
+def no_drawing():
+    """It takes longer than an epoch does here; test_watching.py has it done."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(watching, "draw_curves", lambda *arguments: None)
+        patch.setattr(train, "show_samples", lambda *arguments: None)
         yield
 
 

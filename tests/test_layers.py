@@ -17,7 +17,7 @@ LAYERS = [
     {"captioner.options", "captioner.devices", "captioner.loading", "captioner.pretrained"}
     | {"captioner.shapes", "captioner.shards", "captioner.telemetry", "captioner.report_curves"}
     | {"captioner.attention", "captioner.hoisting", "captioner.layers", "captioner.meteor"}
-    | {"captioner.caption_files"},
+    | {"captioner.caption_files", "captioner.board", "captioner.next_steps"},
     {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
     | {"captioner.overlays", "captioner.decoding_options"}
     | {"captioner.demo", "captioner.model_options", "captioner.tallies"}
@@ -41,7 +41,8 @@ LAYERS = [
     | {"captioner.recipe", "captioner.inspection", "captioner.answers", "captioner.picture_lists"}
     | {"captioner.checkpoint_info"}
     | {"captioner.watching"}
-    | {"captioner.curves"},
+    | {"captioner.curves"}
+    | {"captioner.samples"},
     {"captioner.decoding", "captioner.show_and_tell", "captioner.show_attend_and_tell"}
     | {"captioner.evaluation_options", "captioner.watching"},
     {"captioner.captioning"},
@@ -49,7 +50,7 @@ LAYERS = [
     {"captioner.evaluation", "captioner.training", "captioner.self_critical"},
     {"captioner.captioner", "captioner.report"},
     {"captioner.checkpoint_evaluation"},
-    {"captioner.batcher", "captioner.wire", "captioner.bulk"},
+    {"captioner.batcher", "captioner.wire", "captioner.bulk"} | {"captioner.job"},
     {"captioner.serving"},
     {"captioner.server"},
     {"captioner"},

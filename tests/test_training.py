@@ -96,7 +96,7 @@ class Fit:
             self.states[name] = torch.load(folder / f"{name}.pt", weights_only=True)
             self.weights[name] = {k: v.clone() for k, v in self.model.state_dict().items()}
 
-        def evaluate():
+        def evaluate(epoch):
             self.model.eval()
             return {"score": next(answers), "other": -1.0}
 

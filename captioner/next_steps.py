@@ -1,0 +1,40 @@
+"""What to do after a training: commands that work for its run, in the folder it was started in."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def next_steps(run: Path, split: str, picture: Path, beam_size: int, attends: bool) -> list[str]:
+    """Score the split; caption the picture, with heatmaps where the model attends; serve."""
+    beam = ["--beam-size", str(beam_size)]
+    maps = ["--heatmap", str(run / "maps")] if attends else []
+    served = all(find_spec(name) for name in ("fastapi", "uvicorn", "python_multipart"))
+    caption = ["python", "-m", "captioner", "caption", str(picture), "--checkpoint", str(run)]
+    return [
+        shlex.join(
+            ["python", script("evaluate.py"), "--checkpoint", str(run), "--split", split, *beam]
+        ),
+        shlex.join([*caption, *beam, *maps]),
+        ("" if served else "pip install 'captioner[serve]' && ")
+        + shlex.join(["python", "-m", "captioner", "serve", str(run)]),
+    ]
+
+
+def longer(argv: Sequence[str], run: Path, epochs: int, processes: int = 1) -> str:
+    """The training of these arguments anew, in another run and with so many epochs.
+
+    Anew, since the learning rate falls to nothing by the last epoch, however many there are.
+    """
+    start = ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
+    kept = [word for word in argv if not (word.startswith("--re") and "--resume".startswith(word))]
+    changed = ["--epochs", str(epochs), "--run", f"{run.name}-{epochs}-epochs"]  # the last count
+    return shlex.join([*start, script("train.py"), *kept, *changed])
+
+
+def script(name: str) -> str:
+    """A program beside the one that runs."""
+    running = Path(sys.argv[0])
+    return str(running.with_name(name)) if running.name == "train.py" else name

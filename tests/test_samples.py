@@ -1,0 +1,71 @@
+"""The sheet of samples: each panel is the picture under its word's map."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captioner import samples
+from captioner.overlays import overlay
+from captioner.samples import Sample, save_samples
+
+WORDS = ["a", "red", "dog"]
+
+
+def picture(width=60, height=60, seed=0):
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+def maps(count, seed=0):
+    return np.random.default_rng(seed).random((count, 3, 4)).astype(np.float32)
+
+
+def panel(sheet, number, top, size=(112, 112)):
+    x = samples._MARGIN + number * (size[0] + samples._GAP)
+    return np.asarray(sheet.crop((x, top, x + size[0], top + size[1])), dtype=int)
+
+
+def test_panels_are_overlays_under_one_scale(tmp_path):
+    path, attention = tmp_path / "new" / "epoch-01.png", maps(3)
+    sample = Sample(picture(), WORDS, "a red dog", "the dog is red", attention)
+    sheet = save_samples(path, [sample, sample], offset=0.25)
+    assert np.array_equal(np.asarray(Image.open(path)), np.asarray(sheet))
+    assert [each.name for each in path.parent.iterdir()] == ["epoch-01.png"]
+    small = picture().resize((112, 112), Image.Resampling.LANCZOS)
+    top = samples._MARGIN + 48
+    assert np.array_equal(panel(sheet, 0, top), np.asarray(small))
+    for t in range(3):
+        shown = overlay(small, attention[t], vmax=float(attention.max()), offset=0.25)
+        expected = np.asarray(shown, dtype=int)
+        assert abs(panel(sheet, t + 1, top) - expected).max() < 4
+        assert np.array_equal(panel(sheet, t + 1, top), panel(sheet, t + 1, top + 200))  # again
+    assert sheet.width == 2 * samples._MARGIN + 4 * (112 + samples._GAP)
+
+
+def test_without_maps_there_is_the_picture(tmp_path):
+    sample = Sample(picture(90, 40), WORDS, "a red dog", "the dog is red")
+    sheet = save_samples(tmp_path / "a.png", [sample])
+    assert sheet.height == 2 * samples._MARGIN + 48 + round(112 * (40 / 90) ** 0.5) + 20
+    assert np.asarray(sheet.convert("L"))[:64].min() < 100  # the texts
+
+
+def test_long_captions_go_on_below(tmp_path):
+    words = ["word"] * 30
+    sample = Sample(picture(), words, " ".join(words), "x " * 400, maps(30))
+    sheet = save_samples(tmp_path / "a.png", [sample])
+    assert sheet.width <= samples._WIDTH + 2 * samples._MARGIN
+    lines = 4  # of ten panels: the picture and thirty words
+    assert sheet.height == 2 * samples._MARGIN + 24 * 3 + lines * (112 + samples._WORD)
+
+
+@pytest.mark.parametrize("size", [(400, 2), (2, 400), (1, 1)])
+def test_stripes_and_captions_without_words(tmp_path, size):
+    empty = Sample(picture(*size), [], "", "", np.zeros((0, 3, 4), np.float32))
+    blank = Sample(picture(*size), ["x" * 40], "x", "x", np.zeros((1, 3, 4), np.float32))
+    sheet = save_samples(tmp_path / "a.png", [empty, blank])
+    assert sheet.height < 700
+    written = io.BytesIO()
+    sheet.save(written, "PNG")
+    assert (tmp_path / "a.png").stat().st_size == len(written.getvalue())
