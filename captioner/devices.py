@@ -65,10 +65,12 @@ def products_in(name: str, device: "torch.device") -> AbstractContextManager[obj
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
 
-def peak_memory(device: torch.device) -> dict[str, float]:
+def peak_memory(device: "torch.device") -> dict[str, float]:
     """The most that this process has held so far, in MB: `memory_mb`, on CUDA `gpu_memory_mb`."""
     unit = 1 if sys.platform == "darwin" else 1024  # what getrusage counts in
     peaks = {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6}
     if device.type == "cuda":
+        import torch
+
         peaks["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
     return peaks

@@ -679,7 +679,7 @@ def test_the_watched_score_decides(work, monkeypatch, capsys, options, name, bes
 
     monkeypatch.setattr(metrics, "find_java", lambda: "java")
     monkeypatch.setattr(metrics, "measure", scored)
-    monkeypatch.setattr(train, "finish", lambda job, progress: None)
+    monkeypatch.setattr(train, "finish", lambda job, progress, argv: None)
     run = work("run", "--epochs", "5", "--patience", "2", *options)
     told = capsys.readouterr().out
     rows = [json.loads(row) for row in (run / "log.jsonl").read_text().splitlines()]

@@ -126,7 +126,8 @@ def test_a_run_to_watch_stopped_and_resumed(work, monkeypatch, capsys):
     assert [step for step, _ in found["samples"]] == [4, 8]
     for (_, shown), sheet in zip(found["samples"], sheets, strict=True):
         assert np.array_equal(shown, sheet)
-    assert Image.open(run / "curves.png").size[0] == 1200
+    with Image.open(run / "curves.png") as curves:
+        assert curves.size[0] == 1200
     said = capsys.readouterr().out
     assert said.count("\n  100.png: ") == 2 and "epoch 2 writes\n  100.png: " in said
 
