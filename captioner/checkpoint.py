@@ -11,14 +11,13 @@ Nothing here builds models.
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
+from .folders import beside, written_whole
 from .text import Vocabulary
 
 if TYPE_CHECKING:
@@ -66,25 +65,18 @@ def save(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    part = _beside(directory, "part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     try:
-        part.mkdir(parents=True)
-        content = {"format": FORMAT, **config}
-        (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
-        vocabulary.save(part / VOCABULARY)
-        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, part / WEIGHTS)
-        _save_state(training_state, part / TRAINING)
-        sums = {file.name: _sha256(file) for file in sorted(part.iterdir())}
-        (part / MANIFEST).write_text(json.dumps(sums, indent=2) + "\n")
-        for file in part.iterdir():
-            _sync(file)
-        _replace(part, directory)
-        _sync(directory.parent)
+        with written_whole(directory) as part:
+            content = {"format": FORMAT, **config}
+            (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+            vocabulary.save(part / VOCABULARY)
+            tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+            save_file(tensors, part / WEIGHTS)
+            _save_state(training_state, part / TRAINING)
+            sums = {file.name: _sha256(file) for file in sorted(part.iterdir())}
+            (part / MANIFEST).write_text(json.dumps(sums, indent=2) + "\n")
     except (OSError, SafetensorError) as error:
         raise InputError(f"checkpoint {directory} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def load(path: Path | str) -> Checkpoint:
@@ -129,7 +121,7 @@ def find(path: Path) -> Path:
     Where a replacement was cut short between its two renames, the old one stands in.
     """
     for candidate in (path, path / "best", path / "last"):
-        for directory in (candidate, _beside(candidate, "old")):
+        for directory in (candidate, beside(candidate, "old")):
             if (directory / MANIFEST).is_file():
                 return directory
     if not path.exists():
@@ -151,24 +143,6 @@ def _save_state(state: Mapping[str, Any], path: Path) -> None:
             torch.save(dict(state), file)
     except RuntimeError as error:  # torch puts its own error over the file's
         raise OSError(str(error.__context__ or error).splitlines()[0]) from error
-
-
-def _replace(new: Path, directory: Path) -> None:
-    """Directories cannot be exchanged in one call: the old one steps aside in between."""
-    aside = _beside(directory, "old")
-    if aside.exists():
-        if directory.exists():
-            shutil.rmtree(aside)
-        else:
-            aside.rename(directory)
-    if directory.exists():
-        directory.rename(aside)
-    new.rename(directory)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _beside(directory: Path, what: str) -> Path:
-    return directory.parent / f".{directory.name}.{what}"
 
 
 def _read_weights(path: Path) -> "dict[str, Tensor]":
@@ -198,11 +172,3 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

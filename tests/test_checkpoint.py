@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from captioner import checkpoint
+from captioner import folders
 from captioner.checkpoint import find, load, save
 from captioner.errors import InputError
 from captioner.text import Vocabulary
@@ -111,8 +111,8 @@ STAGES = {
     "weights": "safetensors.torch.save_file",
     "training state": "torch.save",
     "manifest": "captioner.checkpoint._sha256",
-    "sync": "captioner.checkpoint._sync",
-    "replace": "captioner.checkpoint._replace",
+    "sync": "captioner.folders._sync",
+    "replace": "captioner.folders._replace",
 }
 
 
@@ -234,7 +234,7 @@ def test_killed_before_the_old_one_was_deleted(tmp_path):
 def test_the_old_one_is_kept_until_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
     """Every file is synced before the first rename."""
     directory, events = write(tmp_path / "best"), []
-    rename, sync = Path.rename, checkpoint._sync
+    rename, sync = Path.rename, folders._sync
 
     def renamed(self, target):
         events.append("rename")
@@ -245,7 +245,7 @@ def test_the_old_one_is_kept_until_the_new_one_is_on_the_disk(tmp_path, monkeypa
         sync(path)
 
     monkeypatch.setattr(Path, "rename", renamed)
-    monkeypatch.setattr(checkpoint, "_sync", synced)
+    monkeypatch.setattr(folders, "_sync", synced)
     write(directory, seed=1)
     assert set(events[:5]) == set(FILES)
     assert events[5:] == ["rename", "rename", tmp_path.name]
