@@ -14,6 +14,7 @@ COMMANDS = {
     "report": "evaluate a model and write the report, a page",
     "serve": "caption pictures on a page and for other programs",
     "info": "print what a checkpoint is",
+    "export": "write a model as programs for ONNX Runtime or torch.export",
     "data": "print what a data set holds, and what is wrong in it",
     "demo-data": "write the demo data set as a COCO folder",
 }

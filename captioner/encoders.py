@@ -71,7 +71,7 @@ class Coordinates(nn.Module):
         x = torch.linspace(-2, 2, w, device=features.device, dtype=features.dtype)
         y = torch.linspace(-2, 2, h, device=features.device, dtype=features.dtype)
         grid = torch.stack([x.expand(h, w), y[:, None].expand(h, w)])
-        return torch.cat([features, grid.expand(len(features), 2, h, w)], dim=1)
+        return torch.cat([features, grid.expand(features.shape[0], 2, h, w)], dim=1)
 
 
 class Recentre(nn.Module):

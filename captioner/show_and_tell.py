@@ -44,7 +44,7 @@ class ShowAndTell(nn.Module):
         picture, hidden, cell = self._see(features)
         hidden, cell = self._advance(self._input_gates(picture), hidden, cell.float())
         memory = {}
-        if reads * len(features) > len(self.words.weight):
+        if reads * features.shape[0] > len(self.words.weight):
             words = scale_words(self.words.weight)
             memory["word_gates"] = self._input_gates(words)  # (V, 4H)
         return memory, {"hidden": hidden, "cell": cell}

@@ -70,7 +70,7 @@ class ShowAttendAndTell(nn.Module):
 
     def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
         memory, state = self._start(features)
-        if reads * len(features) > len(self.words.weight):
+        if reads * features.shape[0] > len(self.words.weight):
             words = scale_words(self.words.weight)
             memory["word_gates"] = self.word_gates(words)  # (V, 4H)
         return memory, state

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # captioner/__init__.py.
 LAYERS = [
     {"captioner.errors"},
+    {"captioner.folders"},
     {"captioner.options", "captioner.devices", "captioner.loading", "captioner.pretrained"}
     | {"captioner.shapes", "captioner.shards", "captioner.telemetry", "captioner.report_curves"}
     | {"captioner.attention", "captioner.hoisting", "captioner.layers", "captioner.meteor"}
@@ -50,14 +51,17 @@ LAYERS = [
     {"captioner.evaluation", "captioner.training", "captioner.self_critical"},
     {"captioner.captioner", "captioner.report"},
     {"captioner.checkpoint_evaluation"},
-    {"captioner.batcher", "captioner.wire", "captioner.bulk"} | {"captioner.job"},
+    {"captioner.batcher", "captioner.wire", "captioner.bulk"}
+    | {"captioner.job"}
+    | {"captioner.export"},
     {"captioner.serving"},
     {"captioner.server"},
     {"captioner"},
     {"captioner.commands"},
     {"captioner.commands.caption", "captioner.commands.data"}
     | {"captioner.commands.demo_data", "captioner.commands.serve", "captioner.commands.info"}
-    | {"captioner.commands.report"},
+    | {"captioner.commands.report"}
+    | {"captioner.commands.export"},
     {"captioner.__main__", "train", "evaluate"},
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

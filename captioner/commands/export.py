@@ -1,0 +1,48 @@
+"""`captioner export`: a checkpoint as programs that run without captioner."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..captioner import Captioner
+from ..errors import InputError
+from ..export import export_onnx, export_torch
+from ..folders import check_free
+from ..options import add_options, from_arguments, option
+
+EXAMPLE = "captioner export checkpoints/RUN --onnx captioner-onnx"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Where to write what."""
+
+    onnx: Path | None = option(None, "new folder for encoder.onnx, start.onnx and step.onnx")
+    torch: Path | None = option(None, "new folder for the same as programs of torch.export, .pt2")
+
+    def __post_init__(self) -> None:
+        if self.onnx is None and self.torch is None:
+            raise InputError("nothing to write; name a folder by --onnx or --torch")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoint",
+        nargs="+",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="run or checkpoint directory; several caption together",
+    )
+    add_options(parser, ExportOptions, "options")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    options = from_arguments(ExportOptions, arguments)
+    folders = {export_onnx: options.onnx, export_torch: options.torch}
+    chosen = {export: folder for export, folder in folders.items() if folder}
+    for folder in chosen.values():  # before any work
+        check_free(folder)
+    captioner = Captioner.from_pretrained(arguments.checkpoint, "cpu")
+    for export, folder in chosen.items():
+        export(captioner, folder)
+        print(f"written: {folder}")
