@@ -39,6 +39,9 @@ class Caption:
     the model looked, rows from the top, each map summing to 1; None for a model without.
     alternatives: the rest of the n-best list, best first. picture: what was captioned. offset: how
     far the middle of what a cell of the maps sees lies from its own, in cells; see `Encoder`.
+    word_alternatives: for each word the likeliest others in its place and their log-probabilities,
+    given the picture and the words before, likeliest first, "" being the end; as many as the option
+    of that name asks for, so empty without it.
     """
 
     text: str
@@ -49,6 +52,7 @@ class Caption:
     alternatives: "tuple[Caption, ...]" = field(repr=False)
     picture: Picture = field(repr=False)
     offset: float = field(default=0.0, repr=False)
+    word_alternatives: tuple[tuple[tuple[str, float], ...], ...] = field(default=(), repr=False)
 
     def save_heatmap(self, path: str | Path) -> None:
         """Write where the model looked at each word, as the ending of the path has it.
@@ -291,6 +295,10 @@ class Captioner:
         best = hypotheses[0]
         words = tuple(self.vocabulary.decode(best.tokens))
         attention = None if best.attention is None else best.attention[: len(words)]
+        others = (
+            tuple(("".join(self.vocabulary.decode([token])), p) for token, p in each)
+            for each in best.alternatives[: len(words)]
+        )
         return Caption(
             join_words(words),
             words,
@@ -300,6 +308,7 @@ class Captioner:
             alternatives,
             picture,
             self.model.encoder.offset,
+            tuple(others),
         )
 
 

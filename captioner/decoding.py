@@ -5,10 +5,13 @@ picture, R = B*K rows, N captions asked for, T steps, V vocabulary, h, w grid.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor
 
+from .batches import pad_captions
 from .beam import beam_search
 from .decoding_options import DecodingOptions
 from .filters import apply_filters, filters, shape_draw
@@ -30,9 +33,11 @@ def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list
     Beam search, whose captions all differ, gives fewer where the options allow no more.
     """
     with torch.inference_mode():
-        if options.method == "beam":
-            return beam_search(model, features, options)
-        return _rollout(model, features, options)
+        search = beam_search if options.method == "beam" else _rollout
+        found = search(model, features, options)
+        if options.word_alternatives:
+            return _with_alternatives(model, features, found, options)
+        return found
 
 
 def choose_words(model: Generator, features: Tensor, options: DecodingOptions) -> Tensor:
@@ -56,18 +61,51 @@ def score_captions(
     Returns (B, K, T), 0 at padding and -inf for words that the options forbid.
     """
     with torch.inference_mode():
-        memory, state = model.start(features, tokens[0, :, 1:].numel())
-        state = {k: v.repeat_interleave(tokens.shape[1], 0) for k, v in state.items()}
-        rows = tokens.flatten(0, 1)
-        chosen = filters(options)
-        log_probs = []
-        for t in range(rows.shape[1] - 1):
-            scores, state, _ = model.step(rows[:, t], state, memory)
-            scores = apply_filters(chosen, scores, rows[:, 1 : t + 1])
-            word = rows[:, t + 1]
-            log_prob = scores.log_softmax(-1).gather(1, word[:, None])[:, 0]
-            log_probs.append(log_prob.masked_fill(word == PAD, 0))
+        log_probs = [
+            vocabulary.gather(1, word[:, None])[:, 0].masked_fill(word == PAD, 0)
+            for word, vocabulary in _told(model, features, tokens, options)
+        ]
         return torch.stack(log_probs, 1).unflatten(0, tokens.shape[:2])
+
+
+def _told(
+    model: Generator, features: Tensor, tokens: Tensor, options: DecodingOptions
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The model told what to write, tokens (B, K, 1 + T): by step the word (R,) and the
+    log-probabilities (R, V) that it was one of."""
+    memory, state = model.start(features, tokens[0, :, 1:].numel())
+    state = {k: v.repeat_interleave(tokens.shape[1], 0) for k, v in state.items()}
+    rows = tokens.flatten(0, 1)
+    chosen = filters(options)
+    for t in range(rows.shape[1] - 1):
+        scores, state, _ = model.step(rows[:, t], state, memory)
+        scores = apply_filters(chosen, scores, rows[:, 1 : t + 1])
+        yield rows[:, t + 1], scores.log_softmax(-1)
+
+
+def _with_alternatives(
+    model: Generator, features: Tensor, found: list[list[Hypothesis]], options: DecodingOptions
+) -> list[list[Hypothesis]]:
+    """The captions found, each told to the model once more to see what else it would have said."""
+    tokens = pad_captions([[[START, *each.tokens] for each in group] for group in found])
+    tokens = tokens.to(features.device)
+    steps = []
+    for word, log_probs in _told(model, features, tokens, options):
+        others = log_probs.scatter(1, word[:, None], -torch.inf)
+        steps.append(others.topk(min(options.word_alternatives, others.shape[1])))
+    log_probs, words = (
+        torch.stack(part, 1).unflatten(0, tokens.shape[:2]).tolist()  # (B, K, T, alternatives)
+        for part in zip(*steps, strict=True)
+    )
+
+    def complete(each: Hypothesis, b: int, k: int) -> Hypothesis:
+        ranked = (
+            zip(*step, strict=True) for step in zip(words[b][k], log_probs[b][k], strict=True)
+        )
+        others = (tuple(pair for pair in step if pair[1] > -torch.inf) for step in ranked)
+        return replace(each, alternatives=tuple(islice(others, len(each.tokens))))
+
+    return [[complete(each, b, k) for k, each in enumerate(group)] for b, group in enumerate(found)]
 
 
 # ---- greedy and sampling ------------------------------------------------------------------------

@@ -31,13 +31,14 @@ class DecodingOptions:
     no_repeat_ngram: int | None = option(None, "never write the same n words twice")
     allow_unknown: bool = option(False, "let captions contain <unk>")
     seed: int | None = option(None, "seed of sampling, the same for each picture")
+    word_alternatives: int = option(0, "other likely words told beside each word")
 
     def __post_init__(self) -> None:
         if self.method not in ("greedy", "sample", "beam"):
             raise InputError(f"method must be greedy, sample or beam, got {self.method!r}")
         check_at_least(self, 1, "beam_size", "num_captions", "max_length", "top_k")
         check_at_least(self, 1, "no_repeat_ngram")
-        check_at_least(self, 0, "min_length", "length_penalty")
+        check_at_least(self, 0, "min_length", "length_penalty", "word_alternatives")
         if not 0 < self.temperature < math.inf:
             raise InputError(f"temperature must be above 0, got {self.temperature}")
         if self.top_p is not None and not 0 < self.top_p <= 1:

@@ -109,6 +109,7 @@ def _parts(captioner: Captioner) -> dict[str, Part]:
     memory, state = model.start(features, reads=0)  # 0: what the words alone decide stays out
     rows = {name: value[:, None].repeat(1, 3, 1) for name, value in state.items()}
     given = {name: (value, PICTURES) for name, value in memory.items()}
+    words = torch.full((2, 3), START)
     after = {f"next_{name}": ROWS for name in state} | (
         {"attention": ROWS} if model.attends else {}
     )
@@ -121,9 +122,7 @@ def _parts(captioner: Captioner) -> dict[str, Part]:
         ),
         "step": Part(
             _Step(model, tuple(state), tuple(memory)),
-            {"tokens": (torch.full((2, 3), START), ROWS)}
-            | {name: (value, ROWS) for name, value in rows.items()}
-            | given,
+            {"tokens": (words, ROWS), **{k: (v, ROWS) for k, v in rows.items()}, **given},
             {"scores": ROWS} | after,
         ),
     }
@@ -134,7 +133,7 @@ class _Encode(nn.Module):
 
     def __init__(self, model: CaptioningModel | Ensemble) -> None:
         super().__init__()
-        encoders = [model.encoder] if isinstance(model.encoder, Encoder) else model.encoder
+        encoders = [model.encoder] if isinstance(model.encoder, Encoder) else [*model.encoder]
         self.parts = nn.ModuleList(
             fold_batch_norms(encoder.layers).to(memory_format=torch.contiguous_format)
             for encoder in encoders

@@ -35,11 +35,14 @@ class Hypothesis:
 
     tokens: the words and, unless max_length cut it, the end token. log_probs: one per token.
     attention (len(tokens), h, w): each map sums to 1; None for a model without attention.
+    alternatives: for each token the likeliest others in its place, with their log-probabilities,
+    likeliest first; empty unless asked for.
     """
 
     tokens: tuple[int, ...]
     log_probs: tuple[float, ...]
     attention: np.ndarray | None
+    alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
 
     @property
     def score(self) -> float:

@@ -107,6 +107,11 @@ def _picture(
         "references": example.captions,
         "scores": [round(each, 2) if math.isfinite(each) else None for each in scores],
     }
+    if hypothesis.alternatives:
+        told["instead"] = [
+            [("".join(vocabulary.decode([token])), round(math.exp(p), 3)) for token, p in others]
+            for others in hypothesis.alternatives[: len(words)]
+        ]
     if hypothesis.attention is None or not words:
         return told
     attention = hypothesis.attention[: len(words)]  # (T, h, w)

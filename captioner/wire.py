@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from .captioner import Caption
 
+
+MOST_ALTERNATIVES = 20  # largest word_alternatives that may be asked for
 FORM = 2**16  # bytes that a form may take beside its picture
 
 
@@ -50,6 +52,7 @@ def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
         "beam_size": limits.max_beam_size,
         "num_captions": limits.max_beam_size,
         "max_length": limits.max_words,
+        "word_alternatives": MOST_ALTERNATIVES,
     }
     hints = get_type_hints(DecodingOptions)
     wanted: dict[str, Any] = {}
@@ -116,6 +119,10 @@ def answer(caption: "Caption") -> dict[str, Any]:
         "score": round(caption.score, 4),
         "attention": None if attention is None else attention.astype(float).round(4).tolist(),
         "offset": caption.offset,
+        "word_alternatives": [
+            [{"word": word, "probability": round(math.exp(p), 4)} for word, p in others]
+            for others in caption.word_alternatives
+        ],
         "alternatives": [answer(other) for other in caption.alternatives],
     }
 
@@ -123,6 +130,10 @@ def answer(caption: "Caption") -> dict[str, Any]:
 def answer_model() -> "type[pydantic.BaseModel]":
     """What `answer` gives, for the OpenAPI page."""
     from pydantic import BaseModel, Field
+
+    class Word(BaseModel):
+        word: str = Field(description="empty where the caption would have ended")
+        probability: float
 
     class Answer(BaseModel):
         text: str
@@ -134,6 +145,9 @@ def answer_model() -> "type[pydantic.BaseModel]":
         )
         offset: float = Field(
             description="how far below and right of its cell's middle a value stands, in cells"
+        )
+        word_alternatives: list[list[Word]] = Field(
+            description="for each word the likeliest others in its place, likeliest first"
         )
         alternatives: list["Answer"] = Field(description="the rest of num_captions, best first")
 

@@ -198,6 +198,29 @@ def test_alternatives_differ_and_the_best_is_the_best(captioner, pictures):
     assert len({c.text for c in (several, *several.alternatives)}) == 4
 
 
+def test_word_alternatives_are_the_other_words(captioner, pictures):
+    plain, told = (
+        captioner.caption(pictures[0], num_captions=2, word_alternatives=k) for k in (0, 99)
+    )
+    assert same(told, plain) and plain.word_alternatives == ()
+    known = {*captioner.vocabulary.words, ""}  # "" is the end
+    for caption in (told, *told.alternatives):
+        assert len(caption.word_alternatives) == len(caption.words)
+        first = caption.word_alternatives[0]
+        assert {word for word, _ in first} == known - {caption.words[0], ""}  # it says something
+        for word, log_prob, others in zip(
+            caption.words,
+            caption.log_probs,
+            caption.word_alternatives,
+            strict=False,  # the end's
+        ):
+            assert {other for other, _ in others} | {word, ""} == known
+            assert math.exp(log_prob) + sum(math.exp(p) for _, p in others) == pytest.approx(
+                1, abs=1e-4
+            )
+            assert [p for _, p in others] == sorted((p for _, p in others), reverse=True)
+
+
 # ---- the score of a text ------------------------------------------------------------------------
 
 

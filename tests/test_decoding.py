@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -389,6 +390,35 @@ def test_the_score_of_a_caption_is_its_score_in_decoding(attention, options, tin
     assert log_probs.shape == (4, options.num_captions, 1 + options.max_length)
     expected = torch.tensor([[h.score for h in hypotheses] for hypotheses in captions])
     torch.testing.assert_close(log_probs.sum(-1), expected, atol=1e-4, rtol=1e-5)
+
+
+def test_alternatives_are_the_likeliest_other_words_at_each_step(
+    attention, options, tiny_model, features
+):
+    model, pictures = tiny_model(attention).eval(), features(3)
+    plain = decode(model, pictures, options)
+    told = decode(model, pictures, replace(options, word_alternatives=3))
+    for picture, hypotheses, others in zip(pictures, plain, told, strict=True):
+        assert all(each.alternatives == () for each in hypotheses)
+        assert [replace(each, alternatives=()).tokens for each in others] == [
+            each.tokens for each in hypotheses
+        ]
+        for hypothesis in others:
+            with torch.no_grad():
+                rows, _ = replay(model, picture, list(hypothesis.tokens)[:-1], options)
+            for row, word, pairs in zip(
+                rows, hypothesis.tokens, hypothesis.alternatives, strict=True
+            ):
+                wanted = sorted((-row[w], w) for w in range(len(row)) if w != word)[:3]
+                possible = [(w, -p) for p, w in wanted if p < math.inf]
+                assert [w for w, _ in pairs] == [w for w, _ in possible]
+                assert [p for _, p in pairs] == pytest.approx([p for _, p in possible], abs=1e-4)
+
+
+def test_alternatives_are_never_forbidden_words():
+    only = DecodingOptions("greedy", max_length=3, min_length=3, word_alternatives=9)
+    ((hypothesis,),) = decode(Toy(0), toy_features(1), only)
+    assert [len(others) for others in hypothesis.alternatives] == [2, 2, 2]  # of WORDS alone
 
 
 def test_scores_of_forbidden_words_and_of_padding():

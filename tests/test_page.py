@@ -35,7 +35,10 @@ class Painter:
         maps = np.full((2, 4, 4), 0.01, np.float32)
         maps[0, 0, 3] = maps[1, 3, 0] = 0.85
         colour = "red" if pictures[0].getpixel((0, 0))[0] > 128 else "green"
-        best = Caption(f"{colour} sky", (colour, "sky"), -0.5, (-0.1, -0.4), maps, (), None)
+        instead = ((("blue", -3.0), ("", -9.0)), (("sun", -1.0),))
+        best = Caption(
+            f"{colour} sky", (colour, "sky"), -0.5, (-0.1, -0.4), maps, (), None, 0.0, instead
+        )
         other = replace(best, text=f"{colour} sea", words=(colour, "sea"), score=-2.0)
         return [replace(best, alternatives=(other, best)[: options["num_captions"] - 1])]
 
@@ -104,9 +107,8 @@ def test_a_chosen_picture_gets_a_caption_and_maps(page, painter):
     assert page.locator("#status").inner_text() == "Caption: red sky"  # what is read aloud
     assert [(each["beam_size"], each["num_captions"]) for each in painter.asked] == [(5, 5)]
     page.hover("#caption li:nth-child(1) button")
-    assert (
-        page.locator("#detail").inner_text() == "red 90 % probable, looked most at the upper right"
-    )
+    said = "red 90 % probable, looked most at the upper right. Other words here:"
+    assert page.locator("#detail").inner_text() == said
     across, down = brightest(page)
     assert across > 0.75 and down < 0.25
     page.hover("#caption li:nth-child(2) button")
@@ -119,6 +121,23 @@ def test_a_chosen_picture_gets_a_caption_and_maps(page, painter):
     page.mouse.move(5, 5)
     assert "mapped" not in (frame.get_attribute("class") or "")
     assert page.locator("#most").inner_text() == "85 %"
+
+
+def test_a_word_shows_the_others_in_its_place(page, painter):
+    choose(page, png((200, 0, 0)))
+    words(page)
+    assert painter.asked[-1]["word_alternatives"] == 6
+    instead, below = page.locator("#instead"), page.locator("#others-title")
+    before = below.bounding_box()
+    assert instead.inner_text() == ""
+    page.hover("#caption li:nth-child(1) button")
+    others = instead.locator("li").all_inner_texts()
+    assert [text.split("\n") for text in others] == [["blue", "5.0 %"], ["(the end)", "< 0.1 %"]]
+    bar, whole = (instead.locator(part).first.bounding_box()["width"] for part in ("i", "li"))
+    assert bar / whole == pytest.approx(0.05, abs=0.01)
+    assert below.bounding_box() == before  # nothing jumps
+    page.mouse.move(5, 5)
+    assert instead.inner_text() == ""
 
 
 def test_alternatives_stand_beside_it_with_their_probabilities(page):
@@ -151,7 +170,7 @@ def test_it_all_works_by_keyboard(page):
         page.locator("#detail").inner_text().startswith("sky 67 % probable, looked most at the l")
     )
     label = page.locator("#caption button").nth(1).get_attribute("aria-label")
-    assert label == "sky: 67 % probable, looked most at the lower left"
+    assert label == "sky: 67 % probable, looked most at the lower left; instead: sun 37 %"
     page.keyboard.press("Escape")
     assert "mapped" not in (page.locator("#frame").get_attribute("class") or "")
 
@@ -272,5 +291,5 @@ def test_a_model_without_attention_says_so(browser):
         assert words(opened) == ["red", "sky"]
         assert "there are no maps of single words" in opened.locator("#detail").inner_text()
         opened.hover("#caption button")
-        assert opened.locator("#detail").inner_text() == "red 90 % probable"
+        assert opened.locator("#detail").inner_text().startswith("red 90 % probable. ")
         opened.close()

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -55,6 +56,16 @@ def invent(folder, count, attention=True):
     return replace(judged, hypotheses=hypotheses), examples, vocabulary
 
 
+def with_alternatives(result, vocabulary):
+    """The same where each word might have been "dog" or the end."""
+    others = ((vocabulary.encode(["dog"])[0], math.log(0.25)), (vocabulary.END, math.log(0.1)))
+    kept = {
+        key: replace(each, alternatives=(others,) * len(each.tokens))
+        for key, each in result.hypotheses.items()
+    }
+    return replace(result, hypotheses=kept)
+
+
 def write(path, result, examples, vocabulary, log=()):
     heading = Heading(
         f"of <b>{HOSTILE}", [f"fact {HOSTILE}"], bootstrap.intervals(result.scores, 20), log
@@ -103,6 +114,16 @@ def test_nothing_from_outside_and_nothing_of_the_data_is_markup(tmp_path):
     assert not re.search(r"https?:|@import|url\(|<link|innerHTML", page)
     assert page.count("<script") == 2 and page.count("</script>") == 2
     assert "<img" not in page and "<b>&lt;" not in page and "&lt;/script&gt;" in page
+
+
+def test_words_have_their_alternatives_where_these_were_kept(tmp_path):
+    result, examples, vocabulary = invent(tmp_path / "pictures", 2)
+    _, data = write(tmp_path / "report.html", result, examples, vocabulary)
+    assert all("instead" not in picture for picture in data["pictures"])
+    result = with_alternatives(result, vocabulary)
+    _, data = write(tmp_path / "report.html", result, examples, vocabulary)
+    for picture in data["pictures"]:
+        assert picture["instead"] == [[["dog", 0.25], ["", 0.1]]] * len(picture["words"])
 
 
 def test_without_attention(tmp_path):
@@ -222,6 +243,7 @@ def seen(tmp_path_factory):
         pytest.skip("there is no chromium on the path")
     here = tmp_path_factory.mktemp("browser")
     result, examples, vocabulary = invent(here / "pictures", 60)
+    result = with_alternatives(result, vocabulary)
     page, data = write(here / "report.html", result, examples, vocabulary)
     tried = page.replace("</body>", f"<script>{TRY}</script></body>")
     (here / "tried.html").write_text(tried, encoding="utf-8")
@@ -259,6 +281,7 @@ def test_a_word_shows_its_map_as_the_overlay_does(seen):
     best = max(data["pictures"], key=lambda picture: picture["scores"][4])
     assert found["focused"] == best["words"][1]
     assert found["said"].startswith(best["words"][1]) and " %" in found["said"]
+    assert found["said"].endswith("else dog  25 % · (the end)  10 %")
     assert (found["shown"], found["hidden"], found["pointed"]) == ("visible", "hidden", "visible")
     canvas = Image.open(io.BytesIO(base64.b64decode(found["map"].partition(",")[2])))
     attention = result.hypotheses[best["name"]].attention[: len(best["words"])]

@@ -60,7 +60,8 @@ class Stub:
         words = (*map(str, picture.getpixel((0, 0))), options.method)
         maps = np.full((4, 2, 3), 1 / 6, np.float32)
         log_probs = (-0.5, -1.0, -0.25, -2.0, -0.125)
-        best = Caption(" ".join(words), words, -3.875, log_probs, maps, (), picture, -0.25)
+        others = ((("a", -1.0), ("", -2.0))[: options.word_alternatives],) * 4
+        best = Caption(" ".join(words), words, -3.875, log_probs, maps, (), picture, -0.25, others)
         return replace(best, alternatives=(best,) * (options.num_captions - 1))
 
 
@@ -110,8 +111,15 @@ def test_an_answer_is_the_caption(client):
     assert body["probabilities"] == [0.6065, 0.3679, 0.7788, 0.1353]  # the end's is not a word's
     assert body["score"] == -3.875 and body["offset"] == -0.25
     assert np.shape(body["attention"]) == (4, 2, 3) and body["attention"][0][0][0] == 0.1667
+    assert body["word_alternatives"] == [[], [], [], []]
     (other,) = body["alternatives"]
     assert other["text"] == body["text"] and other["alternatives"] == []
+
+
+def test_words_come_with_their_alternatives_where_asked_for(client):
+    body = client.post("/api/caption?word_alternatives=2", content=png()).json()
+    others = [{"word": "a", "probability": 0.3679}, {"word": "", "probability": 0.1353}]
+    assert body["word_alternatives"] == [others] * 4
 
 
 def test_a_form_is_as_good_as_a_body(client):
@@ -152,6 +160,7 @@ REFUSED = {
     "beam": (422, "beam_size=11", {"content": png()}, "beam_size: .* less than or equal to 10"),
     "captions": (422, "num_captions=11", {"content": png()}, "num_captions: .*or equal to 10"),
     "words": (422, "max_length=51", {"content": png()}, "max_length: .* or equal to 50"),
+    "alternatives": (422, "word_alternatives=21", {"content": png()}, "equal to 20"),
     "no number": (422, "beam_size=two", {"content": png()}, "beam_size: .*integer.*, got 'two'"),
     "below": (422, "beam_size=0", {"content": png()}, "beam_size must be at least 1, got 0"),
     "unknown option": (422, "beams=2", {"content": png()}, "beams: Extra inputs are not permitted"),
@@ -216,7 +225,7 @@ def test_openapi_tells_options_limits_and_answers(client):
     api = client.get("/openapi.json").json()
     call = api["paths"]["/api/caption"]["post"]
     options = {each["name"]: each for each in call["parameters"]}
-    assert options["max_length"]["schema"]["maximum"] == 50 and len(options) == 12
+    assert options["max_length"]["schema"]["maximum"] == 50 and len(options) == 13
     assert options["temperature"]["description"].startswith("below 1 samples likelier words")
     assert {"200", "413", "422", "429", "503", "504"} <= set(call["responses"])
     assert set(call["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
@@ -294,6 +303,7 @@ def test_64_clients_get_each_its_own_answer(tmp_path_factory):
         Image.fromarray(pixels).save(file, "PNG")
         pictures.append(file.getvalue())
         options = {"method": "greedy"} if number % 3 == 0 else {"beam_size": 2, "num_captions": 2}
+        options |= {"word_alternatives": number % 2}
         alone = answer(captioner.caption(Image.fromarray(pixels), **options))
         texts.append((options, alone))
     assert len({str(alone["attention"]) for _, alone in texts}) == 64  # no two are alike
