@@ -6,6 +6,7 @@ Nothing here knows captions. Shapes: B pictures, S picture side, D channels, h, 
 import copy
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -113,8 +114,7 @@ class Encoder(nn.Module):
         self._fold: tuple[list[tuple[int, int]], nn.Sequential] | None = None
         self.trained_from = trained_from
         self.pretrained = pretrained
-        self.stages, self.channels, self.stride = _measure(name, layers)
-        self.offset = _offset(layers, self.stride)
+        self.stages, self.channels, self.stride, self.offset = _measure(name, layers)
         if trained_from is not None and not 0 <= trained_from <= max(self.stages):
             raise InputError(
                 f"--fine-tune-encoder must be a stage of {name}, from 0 to {max(self.stages)}, "
@@ -183,8 +183,8 @@ def fold_batch_norms(layers: nn.Sequential) -> nn.Sequential:
     return folded.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def _measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int]:
-    """Stage of each layer, channels and stride, seen by sending one blank picture through.
+def _measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int, float]:
+    """Stage of each layer, channels, stride and offset, seen by sending one blank picture through.
 
     Leaves the layers in eval mode.
     """
@@ -196,7 +196,7 @@ def _measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int]:
     )
     stages: list[int] = []
     layers.eval()
-    with torch.no_grad():
+    with torch.no_grad(), _middles(layers, side) as middles:
         for layer in layers:
             try:
                 probe = layer(probe)
@@ -206,16 +206,21 @@ def _measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int]:
                 raise not_a_cnn
             halvings = (side // probe.shape[-1]).bit_length() - 1
             stages.append(max(0, halvings - 1))
-    return stages, probe.shape[1], 2**halvings
+    stride = 2**halvings
+    offset = (sum(middles.values()) - (stride - 1) / 2) / stride
+    # A grid that ends before the picture does, as alexnet's, is stretched over it: 0 is as good.
+    fills = probe.shape[-1] * stride == side
+    return stages, probe.shape[1], stride, offset if fills else 0.0
 
 
-def _offset(layers: nn.Sequential, stride: int) -> float:
-    """Encoder.offset, from the layers that halve; the others are taken to pad evenly.
+@contextmanager
+def _middles(layers: nn.Module, side: int) -> Iterator[dict[int, float]]:
+    """While a picture of this side goes through: by how many pixels each resolution's halving
+    moves the middle of what output 0 sees; layers that do not halve are taken to pad evenly.
 
-    Output i of a layer with stride 2 sees the inputs about 2i + (kernel - 1) / 2 - padding. A grid
-    that ends before the picture does, as alexnet's, is stretched over it: 0 is as good as any.
+    Output i of a layer with stride 2 sees the inputs about 2i + (kernel - 1) / 2 - padding.
     """
-    side, middles = 192, {}
+    middles: dict[int, float] = {}
 
     def note(layer: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         size, pad, step = (
@@ -228,11 +233,11 @@ def _offset(layers: nn.Sequential, stride: int) -> float:
 
     kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
     hooks = [m.register_forward_hook(note) for m in layers.modules() if isinstance(m, kinds)]
-    with torch.no_grad():
-        cells = layers(torch.zeros(1, 3, side, side)).shape[-1]
-    for hook in hooks:
-        hook.remove()
-    return (sum(middles.values()) - (stride - 1) / 2) / stride if cells * stride == side else 0.0
+    try:
+        yield middles
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def build_encoder(

@@ -106,7 +106,7 @@ def evaluate(
     references = {example.id: example.captions for example in examples}
     pointed = None
     if shapes and model.attends:
-        pointed = _pointing(hypotheses, vocabulary, shapes)
+        pointed = _pointing(hypotheses, vocabulary, shapes, model.encoder.offset)
     judged = judge(texts, references, wanted, training)
     return replace(judged, hypotheses=hypotheses, pointing=pointed)
 
@@ -182,10 +182,12 @@ def _pointing(
     hypotheses: Mapping[int | str, Hypothesis],
     vocabulary: Vocabulary,
     shapes: Mapping[int | str, Sequence[Shape]],
+    offset: float,
 ) -> Pointing:
     total = Pointing()
     for identity, hypothesis in hypotheses.items():
         if hypothesis.attention is not None and identity in shapes:
             words = vocabulary.decode(hypothesis.tokens)
-            total += pointing(words, hypothesis.attention[: len(words)], shapes[identity])
+            maps = hypothesis.attention[: len(words)]
+            total += pointing(words, maps, shapes[identity], offset=offset)
     return total

@@ -61,12 +61,13 @@ def pointing(
     attention: np.ndarray,
     shapes: Sequence[Shape],
     picture_size: tuple[int, int] = (SIDE, SIDE),
+    offset: float = 0.0,
 ) -> Pointing:
     """Score where `attention` (T, h, w) is highest at each word that names a kind of shape.
 
     A hit is a cell that overlaps one of the named shapes: its middle lies in a box widened by half
-    a cell on every side. The map covers the whole picture, of `picture_size` (width, height); that
-    some encoders look half a cell beside (`Encoder.offset`; not small_cnn) does not count here.
+    a cell on every side. The map covers the whole picture, of `picture_size` (width, height), and
+    each cell lies `offset` cells below and to the right of its square, as `Encoder.offset` says.
     A mention of what is not there is a miss, by chance too. Raises ValueError when words and maps
     do not match.
     """
@@ -77,7 +78,7 @@ def pointing(
         )
     height, width = attention.shape[1:]
     dx, dy = picture_size[0] / width, picture_size[1] / height
-    x0, y0 = dx * np.arange(width), dy * np.arange(height)[:, None]
+    x0, y0 = dx * (np.arange(width) + offset), dy * (np.arange(height)[:, None] + offset)
     total = Pointing()
     for t, boxes in mentions(words, shapes):
         good = np.zeros((height, width), dtype=bool)

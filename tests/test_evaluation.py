@@ -125,13 +125,14 @@ def test_pointing_is_told_where_the_data_tells_the_shapes(captioner, data, tmp_p
     assert noun not in words and result.pointing == Pointing()
     assert "pointing" not in result.describe("S")  # of nothing there is no percentage
 
+    captioner.model.encoder.offset = -0.5
     captioner.vocabulary._all = tuple(noun if w == "all" else w for w in captioner.vocabulary._all)
     result = evaluate_split(captioner, examples, shapes=shapes)
     expected = Pointing()
     for example in examples[:3]:
         hypothesis = result.hypotheses[example.id]
         said = captioner.vocabulary.decode(hypothesis.tokens)
-        expected += pointing(said, hypothesis.attention[: len(said)], [shape])
+        expected += pointing(said, hypothesis.attention[: len(said)], [shape], offset=-0.5)
     assert result.pointing == expected and expected.count > 0
     plain = Captioner.from_pretrained(tiny.run(tmp_path_factory, attention=False), "cpu")
     assert evaluate_split(plain, examples, shapes=shapes).pointing is None

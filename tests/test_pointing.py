@@ -69,10 +69,11 @@ def test_pointing_is_the_middle_of_the_cell_in_the_widened_box():
         attention = rng.random((1, 5, 7))
         row, column = np.unravel_index(attention[0].argmax(), (5, 7))
         dx, dy = 128 / 7, 128 / 5
-        x, y = (column + 0.5) * dx, (row + 0.5) * dy
+        offset = rng.uniform(-0.5, 0.5)
+        x, y = (column + 0.5 + offset) * dx, (row + 0.5 + offset) * dy
         hit = box[0] - dx / 2 < x < box[2] + dx / 2 and box[1] - dy / 2 < y < box[3] + dy / 2
         shape = Shape("star", "red", "small", "solid", box)
-        assert pointing(["stars"], attention, [shape]).hits == hit
+        assert pointing(["stars"], attention, [shape], offset=offset).hits == hit
 
 
 def test_naming_what_is_not_there_is_a_miss():
