@@ -1,0 +1,159 @@
+"""The pictures and the table of docs/decoding.md: python -m benchmarks.guide --help.
+
+Drawn from a run on the demo data: one scene's caption by each option, and what the options do to
+the captions of a whole split.
+"""
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure
+from captioner import Captioner
+from captioner.data import Example, read_captions
+from captioner.evaluation import judge
+from captioner.images import load_image
+from captioner.text import split_words
+
+Cases = Sequence[tuple[str, Mapping[str, Any]]]
+SAMPLE = {"method": "sample", "num_captions": 3, "seed": 0}
+SCENE: Cases = (
+    ("method greedy", {"method": "greedy"}),
+    ("method beam", {"method": "beam"}),
+    ("length_penalty 0", {"length_penalty": 0.0}),
+    ("max_length 6", {"max_length": 6}),
+    ("min_length 12", {"min_length": 12}),
+    ("beam_size 5, num_captions 5", {"beam_size": 5, "num_captions": 5}),
+    ("method sample, seed 0, num_captions 3", SAMPLE),
+    ("and temperature 0.5", {**SAMPLE, "temperature": 0.5}),
+    ("and temperature 2", {**SAMPLE, "temperature": 2.0}),
+    ("and top_k 2", {**SAMPLE, "top_k": 2}),
+    ("and top_p 0.5", {**SAMPLE, "top_p": 0.5}),
+)
+METHODS: Cases = (
+    ("greedy", {"method": "greedy"}),
+    ("sample", {"method": "sample", "seed": 0}),
+    ("sample, temperature 0.5", {"method": "sample", "seed": 0, "temperature": 0.5}),
+    ("beam 3, length penalty 0", {"beam_size": 3, "length_penalty": 0.0}),
+    ("beam 3", {"beam_size": 3}),
+    ("beam 5", {"beam_size": 5}),
+    ("beam 10", {"beam_size": 10}),
+)
+PENALTIES = (0.0, 0.25, 0.5, 0.7, 1.0, 1.5, 2.0)
+TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+BLUE, ORANGE, GREEN, GREY = "#1f5fa8", "#c8641e", "#3c8c3c", "#666666"
+WIDTH, LINE, GAP = 11, 0.235, 0.5  # of the scene's figure: inches, inches, lines
+
+
+def captions_of(captioner: Captioner, picture: Any, options: Mapping[str, Any]) -> list[Any]:
+    """All captions that the options ask for."""
+    best = captioner.caption(picture, **options)
+    return [best, *best.alternatives]
+
+
+def draw_scene(captioner: Captioner, example: Example, cases: Cases, file: Path) -> None:
+    """The picture, and beside it each case's captions; bold are those its references have, too."""
+    from matplotlib.figure import Figure
+
+    found = [(name, captions_of(captioner, example.path, options)) for name, options in cases]
+    lines = sum(len(captions) + GAP for _, captions in found) + 1.5
+    height = LINE * lines
+    figure = Figure(figsize=(WIDTH, height), facecolor="white")
+    picture = figure.add_axes((0.2 / WIDTH, 1 - 2.5 / height, 2.2 / WIDTH, 2.2 / height))
+    picture.imshow(load_image(example.path))
+    axes = figure.add_axes((0.24, 0, 0.76, 1), xlim=(0, 1), ylim=(lines, 0))
+    axes.text(0.27, 1, "log p", color=GREY, ha="right")
+    row = 2.2
+    said = {" ".join(split_words(text)) for text in example.captions}
+    for name, captions in found:
+        for number, part in enumerate(name.split(", ")):
+            axes.text(0, row + number, part, color=BLUE)
+        for caption in captions:
+            weight = "bold" if caption.text in said else "normal"
+            axes.text(0.27, row, f"{caption.score:.2f}", color=GREY, ha="right")
+            axes.text(0.29, row, caption.text, weight=weight)
+            row += 1
+        row += GAP
+    for each in (picture, axes):
+        each.set_axis_off()
+    figure.savefig(file, dpi=110)
+
+
+def measured(
+    captioner: Captioner, examples: Sequence[Example], options: Mapping[str, Any]
+) -> dict[str, float]:
+    """Scores and statistics of the split's captions, and the seconds they took."""
+    pictures = [load_image(example.path) for example in examples]
+    started = time.perf_counter()
+    captions = captioner.caption(pictures, batch_size=64, **options)
+    seconds = time.perf_counter() - started
+    texts = {e.id: caption.text for e, caption in zip(examples, captions, strict=True)}
+    references = {example.id: example.captions for example in examples}
+    return {**judge(texts, references, ("bleu", "cider")).numbers, "seconds": seconds}
+
+
+def variety(captioner: Captioner, examples: Sequence[Example], options: Mapping[str, Any]) -> float:
+    """How many in 100 of five captions of a picture are distinct, over all pictures."""
+    pictures = [load_image(example.path) for example in examples]
+    found = captioner.caption(pictures, batch_size=64, num_captions=5, **options)
+    different = [len({c.text for c in (best, *best.alternatives)}) for best in found]
+    return 100 * sum(different) / (5 * len(found))
+
+
+def draw_curves(captioner: Captioner, examples: Sequence[Example], file: Path) -> None:
+    """Length and BLEU-4 against the length penalty, BLEU-4 and variety against temperature."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.4), layout="constrained", facecolor="white")
+    length, bleu, heat = figure.subplots(1, 3)
+    for beams, colour in ((3, BLUE), (10, ORANGE)):
+        asked = [{"beam_size": beams, "length_penalty": each} for each in PENALTIES]
+        rows = [measured(captioner, examples, options) for options in asked]
+        label = f"beam_size {beams}"
+        length.plot(PENALTIES, [r["mean_length"] for r in rows], "o-", c=colour, label=label)
+        bleu.plot(PENALTIES, [r["BLEU-4"] for r in rows], "o-", c=colour, label=label)
+    words = [len(text.split()) for example in examples for text in example.captions]
+    length.axhline(sum(words) / len(words), c=GREY, ls="--", label="references")
+    length.set(xlabel="length_penalty", ylabel="words a caption")
+    bleu.set(xlabel="length_penalty", ylabel="BLEU-4")
+    sampled = [{"method": "sample", "seed": 0, "temperature": each} for each in TEMPERATURES]
+    rows = [measured(captioner, examples, options) for options in sampled]
+    heat.plot(TEMPERATURES, [r["BLEU-4"] for r in rows], "o-", c=BLUE, label="BLEU-4")
+    several = [variety(captioner, examples, options) for options in sampled]
+    heat.plot(TEMPERATURES, several, "s-", c=GREEN, label="distinct of 5 captions, %")
+    heat.set(xlabel="temperature", ylim=(0, 100))
+    for axes in (length, bleu, heat):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(file, dpi=110)
+
+
+def table(captioner: Captioner, examples: Sequence[Example]) -> str:
+    """A Markdown row for each of METHODS."""
+    rows = []
+    for name, options in METHODS:
+        found = measured(captioner, examples, options)
+        keys = ("BLEU-4", "CIDEr", "mean_length", "distinct", "seconds")
+        rows.append([name, *(f"{found[key]:.1f}" for key in keys)])
+    return measure.table(["", "BLEU-4", "CIDEr", "words", "distinct, %", "seconds"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="a run on the demo data")
+    parser.add_argument("--data", type=Path, help="what captioner demo-data wrote", required=True)
+    parser.add_argument("--scene", type=int, default=2, help="which of the val split")
+    parser.add_argument("--output", type=Path, default=Path("docs/decoding"))
+    asked = parser.parse_args()
+    captioner = Captioner.from_pretrained(asked.run)
+    examples = read_captions(asked.data).split("val")
+    asked.output.mkdir(parents=True, exist_ok=True)
+    draw_scene(captioner, examples[asked.scene - 1], SCENE, asked.output / "scene.png")
+    draw_curves(captioner, examples, asked.output / "curves.png")
+    print(table(captioner, examples))
+
+
+if __name__ == "__main__":
+    main()
