@@ -243,6 +243,8 @@ def run_command(line, *, parse=False):
             check_installation(words)
         case ["cp" | "mkdir" | "ls" | "head" | "cat" | "echo" | "find", *_]:
             subprocess.run(line, shell=True, check=True, timeout=20)
+        case ["python", file, *_] if parse:
+            assert (ROOT / file).is_file()
         case _:
             assert line.startswith(OURS), (
                 f"{line!r}: a kind of command that tests/test_docs.py does not know"
