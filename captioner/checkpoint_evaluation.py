@@ -17,9 +17,10 @@ from .checkpoint import Checkpoint
 from .data import CaptionData, Example, split_name
 from .decoding_options import DecodingOptions
 from .errors import InputError
-from .evaluation import Evaluation, evaluate
+from .evaluation import Evaluation, assess, caption_all, texts_of
 from .evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions
 from .features import PictureFiles
+from .hypotheses import Hypothesis
 from .options import to_dict
 from .report import Heading, write_report
 from .runs import (
@@ -32,6 +33,7 @@ from .runs import (
     write_whole,
 )
 
+CAPTIONS, SCORES = "captions.json", "scores.json"
 References = Mapping[int | str, Sequence[str]]
 
 
@@ -54,29 +56,51 @@ def evaluate_checkpoint(
     folder = make_folder(options.output or evaluation_folder(read[0].path, split))
     if options.report:
         make_folder(options.report)
+    hypotheses = _write_captions(folder, captioner, examples, options, decoding)
+    try:
+        result = assess(
+            captioner.model,
+            hypotheses,
+            captioner.vocabulary,
+            examples,
+            shapes=demo.read_shapes(data.root, split),
+            wanted=wanted,
+            training=training,
+        )
+    except InputError as error:  # METEOR's Java may die
+        raise InputError(f"{error}; the captions are in {folder / CAPTIONS}") from error
+    title = f"{data.name}, {split} split, {len(examples)} pictures"
+    print(f"{_names(read)} on {title}")
+    scores = show_scores(result, references, others, scoring)
+    write(folder, {SCORES: scores})
+    print(f"captions and scores: {folder}")
+    if options.report:
+        heading = _heading(title, read, result, references, scoring, decoding)
+        _write_page(options.report / "report.html", heading, result, examples, captioner)
+
+
+def _write_captions(
+    folder: Path,
+    captioner: Captioner,
+    examples: Sequence[Example],
+    options: EvaluationOptions,
+    decoding: DecodingOptions,
+) -> dict[int | str, Hypothesis]:
+    """Caption the examples, and write that before anything can go wrong in scoring."""
     files = PictureFiles([example.path for example in examples], captioner.transform)
-    result = evaluate(
+    hypotheses = caption_all(
         captioner.model,
-        captioner.vocabulary,
         examples,
         Pictures(files.load, are_features=False),
         decoding,
         batch_size=options.batch_size,
         workers=options.workers,
         precision=options.precision,
-        shapes=demo.read_shapes(data.root, split),
-        wanted=wanted,
-        training=training,
     )
-    title = f"{data.name}, {split} split, {len(examples)} pictures"
-    print(f"{_names(read)} on {title}")
-    scores = show_scores(result, references, others, scoring)
-    captions = [{"image_id": key, "caption": text} for key, text in result.texts.items()]
-    write(folder, {"captions.json": captions, "scores.json": scores})
-    print(f"captions and scores: {folder}")
-    if options.report:
-        heading = _heading(title, read, result, references, scoring, decoding)
-        _write_page(options.report / "report.html", heading, result, examples, captioner)
+    texts = texts_of(hypotheses, captioner.vocabulary)
+    (folder / SCORES).unlink(missing_ok=True)  # of other captions
+    write(folder, {CAPTIONS: [{"image_id": id, "caption": text} for id, text in texts.items()]})
+    return hypotheses
 
 
 def show_scores(

@@ -93,7 +93,7 @@ def evaluate(
     metrics, as `metrics.measure` takes them. training: the captions that the model learned from.
     Under torchrun each process captions its share, without padding, and all get the whole.
     """
-    hypotheses = _caption_all(
+    hypotheses = caption_all(
         model,
         examples,
         pictures,
@@ -102,12 +102,34 @@ def evaluate(
         workers=workers,
         precision=precision,
     )
-    texts = {key: join_words(vocabulary.decode(h.tokens)) for key, h in hypotheses.items()}
+    return assess(
+        model, hypotheses, vocabulary, examples, shapes=shapes, wanted=wanted, training=training
+    )
+
+
+def texts_of(
+    hypotheses: Mapping[int | str, Hypothesis], vocabulary: Vocabulary
+) -> dict[int | str, str]:
+    """The captions as text."""
+    return {key: join_words(vocabulary.decode(h.tokens)) for key, h in hypotheses.items()}
+
+
+def assess(
+    model: CaptioningModel | Ensemble,
+    hypotheses: dict[int | str, Hypothesis],
+    vocabulary: Vocabulary,
+    examples: Sequence[Example],
+    *,
+    shapes: Mapping[int | str, Sequence[Shape]] | None = None,
+    wanted: Sequence[str] | None = metrics.WITHOUT_JAVA,
+    training: Iterable[str] | None = None,
+) -> Evaluation:
+    """Score the captions that `caption_all` made by the model; the rest as in `evaluate`."""
     references = {example.id: example.captions for example in examples}
     pointed = None
     if shapes and model.attends:
         pointed = _pointing(hypotheses, vocabulary, shapes, model.encoder.offset)
-    judged = judge(texts, references, wanted, training)
+    judged = judge(texts_of(hypotheses, vocabulary), references, wanted, training)
     return replace(judged, hypotheses=hypotheses, pointing=pointed)
 
 
@@ -122,17 +144,17 @@ def judge(
     return Evaluation({}, texts, scores, statistics(texts, references, training))
 
 
-def _caption_all(
+def caption_all(
     model: CaptioningModel | Ensemble,
     examples: Sequence[Example],
     pictures: Pictures,
     options: DecodingOptions,
     *,
-    batch_size: int,
-    workers: int,
-    precision: str,
+    batch_size: int = 64,
+    workers: int = 0,
+    precision: str = "float32",
 ) -> dict[int | str, Hypothesis]:
-    """The best hypothesis of each example, by id and in their order."""
+    """The best hypothesis of each example, by id and in their order; all as in `evaluate`."""
     mine = range(len(examples))[distributed.rank() :: distributed.world_size()]
     batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
     found: dict[int | str, Hypothesis] = {}

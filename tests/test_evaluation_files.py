@@ -146,6 +146,25 @@ def test_meteor_without_java(work, capsys, monkeypatch):
     assert printed[4].startswith("note: scored without METEOR: METEOR needs Java, and there is no")
 
 
+def test_what_fails_in_scoring_costs_no_captions(tmp_path_factory, tmp_path, monkeypatch):
+    """Nor are there scores then, be it of other captions."""
+    shutil.copytree(tiny.run(tmp_path_factory, attention=False), tmp_path / "run")
+    folder = tmp_path / "run" / "evaluation-val"
+    folder.mkdir()
+    (folder / "scores.json").write_text("{}")
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text("#!/bin/sh\nexit 3\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{java.parent}:/usr/bin:/bin")
+    message = rf"METEOR failed: .*; the captions are in {folder / 'captions.json'}$"
+    with pytest.raises(InputError, match=message):
+        evaluate.main(["--checkpoint", str(tmp_path / "run"), "--metrics", "meteor"])
+    assert [path.name for path in folder.iterdir()] == ["captions.json"]
+    captions = json.loads((folder / "captions.json").read_text())
+    assert [row["image_id"] for row in captions] == list(range(100, 107))
+
+
 def test_a_checkpoints_captions_compared(tmp_path_factory, tmp_path, monkeypatch, capsys):
     shutil.copytree(tiny.run(tmp_path_factory, attention=True), tmp_path / "run")
     monkeypatch.chdir(tmp_path)
