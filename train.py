@@ -1,7 +1,7 @@
 """Train a captioning model: python train.py --help."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -51,7 +51,43 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(job: Job) -> Progress:
-    """Run the training loop over the job's data."""
+    """Run the training loop over the job's data, and show how it goes."""
+    options: TrainingOptions = job.options["training"]
+    batches, steps = batches_of(job)
+
+    def save(name: str, training_state: dict[str, Any], scores: dict[str, float]) -> None:
+        weights = job.model.state_dict()
+        config = {**job.config, "scores": scores}
+        checkpoint.save(job.run / name, config, job.vocabulary, weights, training_state)
+
+    state = job.resumed.training_state() if job.resumed else None
+    with ExitStack() as stack:
+        board = None
+        if job.options["run"].tensorboard and distributed.is_first():
+            board = stack.enter_context(closing(open_board(job, state)))
+
+        def scores(epoch: int) -> dict[str, float]:
+            result = evaluate_held_out(job)
+            if distributed.is_first():
+                show_samples(job, result, epoch, board, epoch * steps)
+            return result.numbers
+
+        return fit(
+            job.model,
+            batches,
+            steps,
+            options,
+            evaluate=scores,
+            watch=next(name for name in metrics.SCORES if name.lower() == options.watch),
+            save=save,
+            record=Record(job.run, board),
+            device=job.device,
+            resume=state,
+        )
+
+
+def batches_of(job: Job) -> tuple[Callable[[int, int], Iterable[Batch]], int]:
+    """What gives an epoch's batches from a number on, and how many of them an epoch has."""
     options: TrainingOptions = job.options["training"]
     captions = encode_captions(job.training, job.vocabulary)
     ids = [example.id for example in job.training]
@@ -87,35 +123,7 @@ def train(job: Job) -> Progress:
         tokens = pad_captions([captions[i] for i in indices])
         return job.training_pictures.batch(indices, [ids[i] for i in indices], tokens)
 
-    def save(name: str, training_state: dict[str, Any], scores: dict[str, float]) -> None:
-        weights = job.model.state_dict()
-        config = {**job.config, "scores": scores}
-        checkpoint.save(job.run / name, config, job.vocabulary, weights, training_state)
-
-    state = job.resumed.training_state() if job.resumed else None
-    with ExitStack() as stack:
-        board = None
-        if job.options["run"].tensorboard and distributed.is_first():
-            board = stack.enter_context(closing(open_board(job, state)))
-
-        def scores(epoch: int) -> dict[str, float]:
-            result = evaluate_held_out(job)
-            if distributed.is_first():
-                show_samples(job, result, epoch, board, epoch * steps)
-            return result.numbers
-
-        return fit(
-            job.model,
-            batches,
-            steps,
-            options,
-            evaluate=scores,
-            watch=next(name for name in metrics.SCORES if name.lower() == options.watch),
-            save=save,
-            record=Record(job.run, board),
-            device=job.device,
-            resume=state,
-        )
+    return batches, steps
 
 
 def open_board(job: Job, state: dict[str, Any] | None) -> Board:

@@ -31,6 +31,17 @@ _COLORS = {  # no two that those who see few colours could mistake, and orders o
     "novelty": "#009e73",
     "function_endings": "#cc79a7",
 }
+_LEGEND: dict[str, Any] = {  # above the axes, where it hides no line
+    "loc": "lower left",
+    "bbox_to_anchor": (0, 1.02),
+    "borderpad": 0,
+    "borderaxespad": 0,
+    "fontsize": 7,
+    "frameon": False,
+    "handlelength": 0.9,
+    "handletextpad": 0.4,
+    "columnspacing": 0.8,
+}
 _SCORE = "validation score"
 _PANELS: dict[str, Sequence[str]] = {  # what may share an axis
     "loss per word": ("loss", "cross_entropy"),
@@ -104,16 +115,5 @@ def _panel(
     axes.grid(axis="y", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
-    if len(names) > 1:  # above the axes, where it hides no line
-        axes.legend(
-            loc="lower left",
-            bbox_to_anchor=(0, 1.02),
-            borderpad=0,
-            borderaxespad=0,
-            ncols=len(names),
-            fontsize=7,
-            frameon=False,
-            handlelength=0.9,
-            handletextpad=0.4,
-            columnspacing=0.8,
-        )
+    if len(names) > 1:
+        axes.legend(ncols=len(names), **_LEGEND)

@@ -56,6 +56,12 @@ def write_colours(root: Path) -> Path:
     return root
 
 
+def untimed(row: dict) -> dict:
+    """A row of a log without what is another in each run: times and memory."""
+    changing = ("second", "waiting", "memory")
+    return {k: v for k, v in row.items() if not any(part in k for part in changing)}
+
+
 def data(factory: pytest.TempPathFactory) -> Path:
     """The colours, written once."""
     root = factory.getbasetemp() / "colours"
