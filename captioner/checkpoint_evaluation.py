@@ -14,7 +14,8 @@ from .batches import Pictures
 from .caption_files import read_others
 from .captioner import Captioner
 from .checkpoint import Checkpoint
-from .data import CaptionData, Example, split_name
+from .data import CaptionData, Example, some, split_name
+from .decodable import leave_undecodable
 from .decoding_options import DecodingOptions
 from .errors import InputError
 from .evaluation import Evaluation, assess, caption_all, texts_of
@@ -48,7 +49,7 @@ def evaluate_checkpoint(
     if len(options.checkpoint) > 1 and options.output is None:
         raise InputError("several checkpoints share no folder; name one for the files by --output")
     read = [checkpoint.load(path) for path in options.checkpoint]
-    data, training = _read_data(options, read[0].config)
+    data, training = _read_data(options, read[0].config, split)
     examples = data.split(split)
     references = {example.id: example.captions for example in examples}
     others = others_of(scoring, references)
@@ -150,13 +151,22 @@ def write(folder: Path, files: dict[str, Any]) -> None:
 
 
 def _read_data(
-    options: EvaluationOptions, config: dict[str, Any]
+    options: EvaluationOptions, config: dict[str, Any], split: str
 ) -> tuple[CaptionData, list[str] | None]:
-    """The data, and the captions that the model learned from if these are in them."""
+    """The data, and the captions that the model learned from if these are in them.
+
+    Pictures of the split that cannot be decoded are treated as the training treated such.
+    """
     source = data_source(config, options.data, options.format)
-    data = load_data(*source, options.cache, config["data"].get("on_error", "stop"))
-    if fingerprint(data) == config["data"]["fingerprint"]:
-        return data, [text for e in data.examples if e.split == "train" for text in e.captions]
+    on_error = config["data"].get("on_error", "stop")
+    whole = load_data(*source, options.cache, on_error)
+    data, _ = leave_undecodable(whole, (split,), on_error, None, options.workers)
+    for line in some(data.problems[len(whole.problems) :]):
+        print(f"skipped: {line}")
+    if fingerprint(whole) == config["data"]["fingerprint"]:
+        without = config["data"].get("left_out", ())
+        learned = [e for e in whole.examples if e.split == "train" and e.id not in without]
+        return data, [text for example in learned for text in example.captions]
     if options.data is None:
         print("note: pictures, splits or captions have changed since the model was trained")
     return data, None

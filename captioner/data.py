@@ -1,7 +1,7 @@
 """Data sets of captioned pictures: the formats by name, what of their rows stands, the splits.
 
-How each layout of files is read is told in formats/; pictures are not opened here, and batches are
-made elsewhere.
+How each layout of files is read is told in formats/; pictures are not opened here but by
+decodable.py, and batches are made elsewhere.
 """
 
 import random
@@ -133,18 +133,23 @@ def read_captions(
     reader = READERS[found]
     examples, problems = settle(reader.read(root))
     if problems and on_error == "stop":
-        lines = some(problems)
-        raise InputError(
-            f"{root} (read as {found}) has {len(problems)} problem{'s' * (len(problems) > 1)}, "
-            f"which --on-error skip would leave out:"
-            + (f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines))
-        )
+        raise refuse(root, found, problems)
     if not examples:
         raise InputError(f"{root} (read as {found}) holds no captions that can be used")
     examples, note = _with_splits(examples, reader)
     place = root.resolve()
     name = place.stem if place.is_file() else place.name
     return CaptionData(name, found, root, tuple(examples), tuple(problems), note)
+
+
+def refuse(root: Path, format: str, problems: Sequence[Problem]) -> InputError:
+    """What is raised where a data set has problems and --on-error is stop."""
+    lines = some(problems)
+    return InputError(
+        f"{root} (read as {format}) has {len(problems)} problem{'s' * (len(problems) > 1)}, "
+        f"which --on-error skip would leave out:"
+        + (f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines))
+    )
 
 
 def recognise(root: Path, format: str | None = None) -> str:

@@ -53,6 +53,6 @@ def run_command(main: Callable[[], None]) -> None:
         main()
     except (InputError, FloatingPointError, OSError, Interrupted, KeyboardInterrupt) as error:
         if isinstance(error, Interrupted):
-            print(f"stopped by {error}; everything is saved", file=sys.stderr)
+            print(f"stopped by {error}; everything is saved, --resume goes on", file=sys.stderr)
             sys.exit(128 + error.signum)
         sys.exit(128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else f"error: {error}")

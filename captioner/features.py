@@ -67,9 +67,7 @@ def cache_key(encoder: Encoder, files: PictureFiles) -> str:
     digest = hashlib.sha256(f"{FORMAT} {encoder.fingerprint()}".encode())
     digest.update(json.dumps(asdict(files.transform), sort_keys=True).encode())
     for path in files.paths:
-        status = shards.on_disk(path).stat()
-        entry = [str(path.resolve()), status.st_size, status.st_mtime_ns]
-        digest.update(json.dumps(entry).encode("utf-8", "surrogatepass"))
+        digest.update(shards.stamp(path))
     return digest.hexdigest()[:20]
 
 

@@ -13,12 +13,21 @@ from . import checkpoint, distributed, metrics
 from .batches import Pictures
 from .captioning import CaptioningModel, build_model, standardize_maps
 from .data import CaptionData, Example
+from .decodable import leave_undecodable
 from .distributed import say
 from .encoders import EncoderOptions, build_encoder
 from .features import PictureFiles, cached_features
 from .images import Transform
 from .recipe import DataOptions
-from .runs import describe, load_data, open_run, open_source, run_folder, take_weights
+from .runs import (
+    describe,
+    leave_out,
+    load_data,
+    open_run,
+    open_source,
+    run_folder,
+    take_weights,
+)
 from .text import Vocabulary, split_words
 
 
@@ -47,13 +56,18 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
     metrics.chosen(watched_metrics(options["training"].watch))  # before any work
     chosen: DataOptions = options["data"]
     data = load_data(chosen.data, chosen.format, chosen.cache, chosen.on_error)
-    training, held_out = data.split("train"), data.split("val")
     transform = Transform(options["encoder"].image_size)
     config = describe(options, data, transform)
     run = named or run_folder(f"{data.name}-{options['model'].name}")
     start_from = options["run"].start_from
     resumed = open_run(run, options["run"].resume, config)
     source = open_source(start_from, config) if start_from and not resumed else resumed
+    used = ("train", "val")
+    for split in used:  # both are there, before any picture is opened
+        data.split(split)
+    data, ids = leave_undecodable(data, used, chosen.on_error, chosen.cache, chosen.workers)
+    leave_out(config, ids, resumed)
+    training, held_out = (data.split(name) for name in used)
     say(data.summary())
     vocabulary = source.vocabulary if source else build_vocabulary(training, options["data"])
     model = make_model(options, len(vocabulary), source).to(device)

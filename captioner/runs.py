@@ -207,6 +207,22 @@ def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Chec
     return resumed
 
 
+def leave_out(
+    config: dict[str, Any], ids: list[int | str], resumed: checkpoint.Checkpoint | None
+) -> None:
+    """Note in the config which pictures are not trained on, since they cannot be decoded.
+
+    Raises InputError where the run that goes on was trained without others.
+    """
+    config["data"]["left_out"] = ids
+    before = ids if resumed is None else resumed.config["data"].get("left_out", [])
+    if ids != before:
+        raise InputError(
+            f"{resumed and resumed.path} cannot be continued: {len(before)} pictures could not be "
+            f"decoded when it began, {before[:10]}, and {len(ids)} cannot now, {ids[:10]}"
+        )
+
+
 def open_source(path: Path, config: dict[str, Any]) -> checkpoint.Checkpoint:
     """The checkpoint at `path`, or the run's best, to start from; refuses one of other sizes."""
     source = checkpoint.load(path)

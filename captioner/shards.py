@@ -4,6 +4,7 @@ Nothing is unpacked: a member is read where it lies, once its tar file's headers
 through.
 """
 
+import json
 import os
 import tarfile
 from functools import cache
@@ -26,6 +27,13 @@ def on_disk(path: Path) -> Path:
         return path
     tars = (parent for parent in path.parents if parent.suffix == ".tar")
     return next((tar for tar in tars if tar.is_file()), path)
+
+
+def stamp(path: Path) -> bytes:
+    """Changes with where a file lies, its size, and when it, or its tar file, was written last."""
+    status = on_disk(path).stat()
+    entry = [str(path.resolve()), status.st_size, status.st_mtime_ns]
+    return json.dumps(entry).encode("utf-8", "surrogatepass")
 
 
 def is_file(path: Path) -> bool:

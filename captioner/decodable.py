@@ -1,0 +1,88 @@
+"""Which pictures of a data set can be decoded, found out before the work that needs them; what is
+wrong in the rows is data.py's.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from . import distributed, shards
+from .data import CaptionData, refuse
+from .errors import InputError
+from .formats.reading import Place, Problem
+from .images import load_image
+from .loading import load_ahead
+from .runs import write_whole
+
+KNOWN = "decoded-v1.txt"  # in the cache: stamps of files that were decoded once
+CHUNK = 32
+
+
+def leave_undecodable(
+    data: CaptionData, splits: Sequence[str], on_error: str, cache: Path | None, workers: int = 0
+) -> tuple[CaptionData, list[int | str]]:
+    """The data without those pictures of the splits that cannot be decoded, and the ids of these.
+
+    on_error: "stop" raises InputError where there are any, and lists them; "skip" puts them among
+    the data's problems. Which files were decoded well is kept in the folder `cache`, if there is
+    one, so that each is read once, here or by a run before. Under torchrun the first process does
+    it for all.
+    """
+    paths = [example.path for example in data.examples if example.split in splits]
+    memo = cache and cache / KNOWN
+    found = _undecodable(paths, memo, workers) if distributed.is_first() else {}
+    reasons = distributed.gather(found)[0]
+    problems = [
+        Problem(Place(path), what, "replace the file, or remove what names it")
+        for path, what in reasons.items()
+    ]
+    if problems and on_error == "stop":
+        raise refuse(data.root, data.format, problems)
+    left_out = [example.id for example in data.examples if example.path in reasons]
+    kept = tuple(example for example in data.examples if example.path not in reasons)
+    return replace(data, examples=kept, problems=(*data.problems, *problems)), left_out
+
+
+def _undecodable(paths: Sequence[Path], memo: Path | None, workers: int) -> dict[Path, str]:
+    """What keeps each of the pictures that cannot be decoded from it."""
+    read = memo.read_text("utf-8", "replace") if memo and memo.is_file() else ""
+    known = set(read.split())
+    stamps = {path: hashlib.sha256(shards.stamp(path)).hexdigest()[:20] for path in paths}
+    new = [path for path in paths if stamps[path] not in known]
+    chunks = [new[i : i + CHUNK] for i in range(0, len(new), CHUNK)]
+    reasons: dict[Path, str] = {}
+    decoded = set()
+    bar = tqdm(total=len(new), desc="pictures", unit="picture", leave=False, disable=not new)
+    try:
+        with bar:
+            answers = load_ahead(lambda chunk: [_trouble(path) for path in chunk], chunks, workers)
+            for chunk, troubles in zip(chunks, answers, strict=True):
+                for path, trouble in zip(chunk, troubles, strict=True):
+                    if trouble:
+                        reasons[path] = trouble
+                    else:
+                        decoded.add(stamps[path])
+                bar.update(len(chunk))
+    finally:  # also where a signal ends it
+        if memo and decoded:
+            _remember(memo, known | decoded)
+    return reasons
+
+
+def _trouble(path: Path) -> str | None:
+    try:
+        load_image(path)
+    except InputError as error:
+        return str(error).removeprefix(f"{str(path)!r}: ")
+    return None
+
+
+def _remember(memo: Path, stamps: set[str]) -> None:
+    try:
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(memo, "".join(f"{stamp}\n" for stamp in sorted(stamps)))
+    except OSError as error:
+        raise InputError(f"the cache in {memo.parent} cannot be written: {error}") from error
