@@ -21,7 +21,7 @@ A user's mistake raises `InputError`, a `ValueError` of one sentence. The first 
 SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their public names
     "From Python": {
         "captioner": ("Captioner", "Caption"),
-        "filters": ("DecodingOptions",),
+        "decoding_options": ("DecodingOptions",),
         "errors": ("InputError",),
     },
     "Pictures and maps": {"images": ("load_image", "Transform"), "heatmaps": ("save_heatmap",)},
