@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +31,9 @@ from .text import SPECIALS, Vocabulary
 
 DESCRIPTION = "captioner.json"
 FORMAT = 1  # of the description
-PICTURES, ROWS = ("pictures",), ("pictures", "hypotheses")  # the first axes, of any length
 Axes = tuple[str, ...]
+PICTURES: Axes = ("pictures",)
+ROWS: Axes = ("pictures", "hypotheses")  # the first axes, of any length
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ def export_onnx(captioner: Captioner, directory: Path) -> None:
 def export_torch(captioner: Captioner, directory: Path) -> None:
     """The same as encoder.pt2, start.pt2 and step.pt2, which `torch.export.load` reads.
 
-    They take and give tensors on the CPU, in the order that `captioner.json` tells.
+    They take and give tensors on the CPU, in the order that `captioner.json` tells. Called by
+    `program.module(check_guards=False)`: a guard that the trace leaves wants more than one
+    hypothesis, though the program does not.
     """
     _export(
         captioner, directory, "pt2", lambda part, program, path: torch.export.save(program, path)
@@ -109,7 +112,6 @@ def _parts(captioner: Captioner) -> dict[str, Part]:
     memory, state = model.start(features, reads=0)  # 0: what the words alone decide stays out
     rows = {name: value[:, None].repeat(1, 3, 1) for name, value in state.items()}
     given = {name: (value, PICTURES) for name, value in memory.items()}
-    words = torch.full((2, 3), START)
     after = {f"next_{name}": ROWS for name in state} | (
         {"attention": ROWS} if model.attends else {}
     )
@@ -122,7 +124,9 @@ def _parts(captioner: Captioner) -> dict[str, Part]:
         ),
         "step": Part(
             _Step(model, tuple(state), tuple(memory)),
-            {"tokens": (words, ROWS), **{k: (v, ROWS) for k, v in rows.items()}, **given},
+            {"tokens": (torch.full((2, 3), START), ROWS)}
+            | {name: (value, ROWS) for name, value in rows.items()}
+            | given,
             {"scores": ROWS} | after,
         ),
     }
@@ -133,10 +137,10 @@ class _Encode(nn.Module):
 
     def __init__(self, model: CaptioningModel | Ensemble) -> None:
         super().__init__()
-        encoders = [model.encoder] if isinstance(model.encoder, Encoder) else [*model.encoder]
+        several = [model.encoder] if isinstance(model.encoder, Encoder) else model.encoder
         self.parts = nn.ModuleList(
-            fold_batch_norms(encoder.layers).to(memory_format=torch.contiguous_format)
-            for encoder in encoders
+            fold_batch_norms(cast(Encoder, each).layers).to(memory_format=torch.contiguous_format)
+            for each in several
         )
 
     def forward(self, pixels: Tensor) -> Tensor:

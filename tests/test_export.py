@@ -56,7 +56,7 @@ class Exported:
     def by_torch(self, name, **inputs):
         told = json.loads((self.torch / "captioner.json").read_text())["programs"][name]
         values = [torch.from_numpy(inputs[each["name"]]) for each in told["inputs"]]
-        found = self.programs[name].module()(*values)
+        found = self.programs[name].module(check_guards=False)(*values)
         found = [found] if isinstance(found, torch.Tensor) else found
         names = [output["name"] for output in told["outputs"]]
         return {n: value.detach().numpy() for n, value in zip(names, found, strict=True)}
