@@ -57,7 +57,9 @@ def train(job: Job) -> Progress:
 
     def save(name: str, training_state: dict[str, Any], scores: dict[str, float]) -> None:
         weights = job.model.state_dict()
-        config = {**job.config, "scores": scores}
+        told = [name for name in metrics.SCORES if name in scores]
+        signature = metrics.signature([e.captions for e in job.held_out], told)
+        config = {**job.config, "scores": scores, "signature": signature}
         checkpoint.save(job.run / name, config, job.vocabulary, weights, training_state)
 
     state = job.resumed.training_state() if job.resumed else None

@@ -1,8 +1,9 @@
 """Captioner: pictures in, captions and maps out; what a trained model is to other code."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -10,23 +11,24 @@ import torch
 from PIL import Image
 
 from . import checkpoint as checkpoints
-from . import heatmaps
+from . import heatmaps, hub
 from .batches import Pictures, pad_captions
-from .captioning import CaptioningModel, build_model, compile_steps
+from .captioning import CaptioningModel, compile_steps
 from .checkpoint import Checkpoint
 from .decoding import score_captions
 from .decoding_options import DecodingOptions
 from .devices import device_of, pick_device, pick_precision, products_in
-from .encoders import build_encoder
 from .ensemble import Ensemble, check_alike
 from .errors import InputError
 from .evaluation import caption_batches
+from .folders import check_free
 from .hypotheses import Hypothesis
 from .images import Picture, Transform, load_image
 from .inline import caption_html
 from .loading import WORKERS
-from .model_options import ModelOptions
+from .model_card import model_card
 from .options import from_dict
+from .restoring import restore
 from .text import Vocabulary, join_words, split_words
 
 
@@ -90,8 +92,11 @@ class Captioner:
         vocabulary: Vocabulary,
         transform: Transform,
         precision: str = "float32",
+        config: Mapping[str, Any] | None = None,
     ) -> None:
+        """config: that of the checkpoint, which `save_pretrained` needs."""
         self.model = model.eval()
+        self.config = config
         self.precision = precision
         pick_precision(precision, self.device)  # refuse it at once
         self.vocabulary = vocabulary
@@ -104,9 +109,12 @@ class Captioner:
         device: str | torch.device | None = None,
         precision: str = "float32",
         compile: bool = False,
+        revision: str | None = None,
     ) -> "Captioner":
         """The best checkpoint of a run, or the checkpoint, at `path`; nothing else is needed.
 
+        A name "user/name" that is no path here is that of a repository on the Hugging Face hub,
+        which is downloaded (the extra `hub`); revision: its branch, tag or commit.
         Several paths give an ensemble: at every word the mean of the models' log-probabilities.
         device None picks CUDA where there is one. precision: "float32", "bfloat16", which is
         faster where the device has it and may change a word now and then, or "auto", which takes
@@ -116,7 +124,10 @@ class Captioner:
         """
         paths = [path] if isinstance(path, str | Path) else path
         return cls.from_checkpoints(
-            [checkpoints.load(each) for each in paths], device, precision, compile
+            [checkpoints.load(hub.local(each, revision)) for each in paths],
+            device,
+            precision,
+            compile,
         )
 
     @classmethod
@@ -140,7 +151,53 @@ class Captioner:
         if compile:
             for member in members:
                 compile_steps(member)
-        return cls(model, read[0].vocabulary, restored[0][1], precision)
+        config = read[0].config if len(read) == 1 else None
+        return cls(model, read[0].vocabulary, restored[0][1], precision, config)
+
+    def save_pretrained(
+        self, directory: str | Path, *, license: str = "unknown", name: str | None = None
+    ) -> Path:
+        """Write the model into a new folder, which `from_pretrained` reads, and a card for people.
+
+        Nothing in it names this machine's folders, nor does it hold what training needs to go on.
+        license: the hub's word for that of the weights, as "apache-2.0". name: under which it will
+        be found; the folder's unless given. Returns the folder. Raises InputError for an ensemble,
+        and where `directory` holds something.
+        """
+        directory = Path(directory)
+        check_free(directory)
+        if self.config is None:
+            raise InputError("only a model of one checkpoint can be saved; save each by itself")
+        config = checkpoints.without_places(self.config)
+        size = sum(parameter.numel() for parameter in self.model.parameters())
+        card = model_card(
+            config,
+            name or directory.name,
+            license,
+            words=len(self.vocabulary.words),
+            parameters=size,
+        )
+        checkpoints.save(directory, config, self.vocabulary, self.model.state_dict(), None, card)
+        return directory
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        license: str = "unknown",
+    ) -> str:
+        """Upload what `save_pretrained` writes to "user/name" on the Hugging Face hub.
+
+        private: whether a repository that is made can be seen by its owner only. token: the hub's,
+        of the login on this machine unless given. revision: the branch to upload to. Returns the
+        address. Raises InputError where the hub refuses.
+        """
+        with TemporaryDirectory() as place:
+            folder = self.save_pretrained(Path(place) / "model", license=license, name=repository)
+            return hub.push(folder, repository, private=private, token=token, revision=revision)
 
     @property
     def device(self) -> torch.device:
@@ -316,27 +373,3 @@ def _batches(count: int, batch_size: int) -> list[range]:
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
     return [range(count)[i : i + batch_size] for i in range(0, count, batch_size)]
-
-
-def restore(checkpoint: Checkpoint) -> tuple[CaptioningModel, Transform]:
-    """The model that a checkpoint describes, with its weights, on the CPU, and its transform.
-
-    The model is first built without memory, so that a config that does not fit its weights is
-    refused before anything is allocated.
-    """
-    config = checkpoint.config
-    try:
-        with torch.device("meta"):
-            encoder = build_encoder(
-                config["encoder"]["encoder"],
-                fine_tune_from=config["encoder"]["fine_tune_encoder"],
-            )
-            options = from_dict(ModelOptions, config["model"])
-            model = build_model(encoder, len(checkpoint.vocabulary), options)
-        model.load_state_dict(checkpoint.weights, assign=True)
-        return model, Transform(**config["transform"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())  # torch's goes over many lines
-        raise InputError(
-            f"checkpoint {checkpoint.path}: config.json and the weights do not fit: {reason}"
-        ) from error

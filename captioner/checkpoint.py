@@ -6,6 +6,8 @@
     training_state.pt     optimizer, schedule, counters, generator states (weights_only)
     manifest.json         SHA-256 of each of these, written last
 
+One that is shared has README.md, the model's card, in place of training_state.pt.
+
 Nothing here builds models.
 """
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT = 5  # 5 standardises the feature maps
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
-TRAINING, MANIFEST = "training_state.pt", "manifest.json"
+TRAINING, MANIFEST, CARD = "training_state.pt", "manifest.json", "README.md"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class Checkpoint:
         import torch
 
         path = self.path / TRAINING
+        if not path.is_file():
+            raise InputError(
+                f"checkpoint {self.path} was saved without what training needs to go on; "
+                "--start-from begins with its weights"
+            )
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises half a dozen kinds, with advice that is no good
@@ -55,12 +62,14 @@ def save(
     config: Mapping[str, Any],
     vocabulary: Vocabulary,
     weights: "Mapping[str, Tensor]",
-    training_state: Mapping[str, Any],
+    training_state: Mapping[str, Any] | None,
+    card: str | None = None,
 ) -> None:
     """Write a checkpoint beside `directory`, then put it in its place.
 
-    A reader sees the old one or the new one. Raises InputError where the new one cannot be
-    written (a full disk, say), and leaves the old one.
+    training_state None and card: of one that is shared. A reader sees the old one or the new one.
+    Raises InputError where the new one cannot be written (a full disk, say), and leaves the old
+    one.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -72,11 +81,25 @@ def save(
             vocabulary.save(part / VOCABULARY)
             tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
             save_file(tensors, part / WEIGHTS)
-            _save_state(training_state, part / TRAINING)
+            if training_state is not None:
+                _save_state(training_state, part / TRAINING)
             sums = {file.name: _sha256(file) for file in sorted(part.iterdir())}
             (part / MANIFEST).write_text(json.dumps(sums, indent=2) + "\n")
+            if card is not None:  # people may change it
+                (part / CARD).write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise InputError(f"checkpoint {directory} cannot be written: {error}") from error
+
+
+def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with names in place of paths, which mean nothing on other machines."""
+
+    def named(part: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+        return {k: Path(v).name if k in keys and v else v for k, v in part.items()}
+
+    config = named(config, "start_from")
+    config["encoder"] = named(config["encoder"], "encoder_weights")
+    return config | {"data": named(config["data"], "path")}
 
 
 def load(path: Path | str) -> Checkpoint:
@@ -108,6 +131,8 @@ def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
     manifest = _read_json(path / MANIFEST)
     for name in (CONFIG, VOCABULARY, WEIGHTS, TRAINING):
         file = path / name
+        if name == TRAINING and name not in manifest and not file.exists():
+            continue  # one that is shared
         if not file.is_file():
             raise InputError(f"checkpoint {path} is incomplete: {name} is missing")
         if manifest.get(name) != _sha256(file):

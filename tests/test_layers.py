@@ -42,9 +42,11 @@ LAYERS = [
     | {"captioner.recipe", "captioner.inspection", "captioner.answers", "captioner.picture_lists"}
     | {"captioner.checkpoint_info", "captioner.curves", "captioner.samples", "captioner.decodable"},
     {"captioner.decoding", "captioner.show_and_tell", "captioner.show_attend_and_tell"}
-    | {"captioner.evaluation_options", "captioner.watching"},
+    | {"captioner.evaluation_options", "captioner.watching"}
+    | {"captioner.hub"}
+    | {"captioner.model_card"},
     {"captioner.captioning"},
-    {"captioner.ensemble"},
+    {"captioner.ensemble", "captioner.restoring"},
     {"captioner.evaluation", "captioner.training", "captioner.self_critical"},
     {"captioner.captioner", "captioner.report"},
     {"captioner.checkpoint_evaluation"},
