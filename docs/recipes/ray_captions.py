@@ -1,0 +1,69 @@
+"""Caption millions of pictures with Ray Data.
+
+python ray_captions.py CHECKPOINT FOLDER OUT [ACTORS [BATCH_SIZE]]
+
+Writes JSON lines into the folder OUT: picture, caption, score; or picture and error, for one that
+cannot be read. Started again, it goes on with the pictures that have no line yet.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from captioner import Captioner, InputError
+from captioner.images import load_image
+
+ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+class Captions:
+    """One in each actor: the model is loaded once."""
+
+    def __init__(self, checkpoint: str) -> None:
+        self.captioner = Captioner.from_pretrained(checkpoint)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+        """A batch of paths; a bad picture ends its own line, not the job."""
+        paths, images, errors = [str(path) for path in batch["picture"]], {}, {}
+        for path in paths:
+            try:
+                images[path] = self.captioner.transform.squash(load_image(path))
+            except InputError as error:
+                errors[path] = str(error)
+        found = self.captioner.caption(list(images.values()), batch_size=len(paths))
+        captions = dict(zip(images, found, strict=True))
+        return {
+            "picture": paths,
+            "caption": [captions[path].text if path in captions else None for path in paths],
+            "score": [captions[path].score if path in captions else None for path in paths],
+            "error": [errors.get(path) for path in paths],
+        }
+
+
+def done(out: Path) -> set[str]:
+    """The pictures that have a line; one that a crash cut short is none."""
+    lines = (line for file in out.glob("*.json") for line in file.open(encoding="utf-8"))
+    return {json.loads(line)["picture"] for line in lines if line.endswith("\n")}
+
+
+def main(checkpoint: str, folder: str, out: str, actors: str = "1", batch_size: str = "64") -> None:
+    pictures = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in ENDINGS)
+    there = done(Path(out))
+    rows = [{"picture": path} for path in pictures if path not in there]
+    print(f"{len(pictures)} pictures, {len(pictures) - len(rows)} done before")
+    if rows:
+        ray.data.from_items(rows).map_batches(
+            Captions,
+            fn_constructor_args=(checkpoint,),
+            compute=ray.data.ActorPoolStrategy(size=int(actors)),
+            batch_size=int(batch_size),
+            num_cpus=1,  # num_gpus=1 where there are GPUs
+        ).write_json(out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,63 @@
+"""Caption millions of pictures by torchrun on one machine or many: each process takes its share.
+
+torchrun [...] torchrun_captions.py CHECKPOINT FOLDER OUT
+
+Writes OUT/captions-RANK.jsonl: picture, caption, score; or picture and error, for one that cannot
+be read. Started again with as many processes, each goes on where its file ends.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captioner import Captioner, InputError
+from captioner.images import load_image
+
+ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
+BATCH = 64
+
+
+def caption(captioner: Captioner, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """A row for each path, a batch at a time; a bad picture has an error in its row."""
+    for first in range(0, len(paths), BATCH):
+        images, rows = [], []
+        for path in paths[first : first + BATCH]:
+            rows.append({"picture": path})
+            try:
+                images.append(captioner.transform.squash(load_image(path)))
+            except InputError as error:
+                rows[-1]["error"] = str(error)
+        found = iter(captioner.caption(images, batch_size=BATCH))
+        for row in rows:
+            if "error" not in row:
+                best = next(found)
+                row |= {"caption": best.text, "score": best.score}
+            yield row
+
+
+def main(checkpoint: str, folder: str, out: str) -> None:
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    local = int(os.environ["LOCAL_RANK"])
+    pictures = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in ENDINGS)
+    mine = pictures[rank::world]
+    Path(out).mkdir(parents=True, exist_ok=True)
+    with (Path(out) / f"captions-{rank}.jsonl").open("a+b") as file:
+        file.seek(0)
+        lines = [line for line in file if line.endswith(b"\n")]
+        file.truncate(sum(map(len, lines)))  # a line that a crash cut short
+        there = {json.loads(line)["picture"] for line in lines}
+        rest = [path for path in mine if path not in there]
+        print(f"rank {rank} of {world}: {len(mine)} pictures, {len(mine) - len(rest)} done before")
+        device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+        for row in caption(Captioner.from_pretrained(checkpoint, device), rest):
+            file.write(json.dumps(row).encode() + b"\n")
+            file.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
