@@ -26,7 +26,7 @@ def on_disk(path: Path) -> Path:
     if ".tar/" not in path.as_posix():  # as nearly all
         return path
     tars = (parent for parent in path.parents if parent.suffix == ".tar")
-    return next((tar for tar in tars if tar.is_file()), path)
+    return next((tar for tar in tars if os.path.isfile(tar)), path)
 
 
 def stamp(path: Path) -> bytes:
@@ -37,9 +37,9 @@ def stamp(path: Path) -> bytes:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file of this name, on disk or in a tar file."""
+    """Whether there is a file of this name, on disk or in a tar file; no name is an error."""
     tar = on_disk(path)
-    return path.is_file() if tar == path else _name(path, tar) in index(tar).members
+    return os.path.isfile(path) if tar == path else _name(path, tar) in index(tar).members
 
 
 def size(path: Path) -> int:

@@ -482,6 +482,21 @@ def test_names_that_lead_out_of_the_folder(tmp_path, layout, name):
         read_captions(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["n" * 300 + ".jpg", "a/" * 3000 + "b.jpg", "n" * 300 + ".tar/b"])
+def test_names_that_no_file_can_have(tmp_path, layout, name):
+    """Which the system does not look for, but complains of."""
+    if layout == "pairs":
+        pytest.skip("its names are those of the files")
+    SOUND[layout](tmp_path, {"0.jpg": ["a dog"], "1.jpg": ["a cat"]})
+    source = holding(tmp_path, b"a dog")
+    source.write_text(source.read_text().replace("0.jpg", name))
+    for path in tmp_path.rglob("Flickr_8k.*"):
+        path.write_text(path.read_text().replace("0.jpg", name))
+    data = read_captions(tmp_path, on_error="skip")
+    assert [example.path.name for example in data.examples] == ["1.jpg"]
+    assert [problem.what.endswith(f"{name} is missing") for problem in data.problems] == [True]
+
+
 def test_subfolders_and_dots_are_let_be():
     assert all(map(is_plain, ("a/b.jpg", "a..b.jpg", "..a.jpg", "ä.jpg")))
     assert not any(map(is_plain, ("", None, 3, "..", "a/../b")))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from .. import shards
 from .reading import Entry, Place, Reading, is_plain, picture_folder, read_lines
 
 LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: what Flickr8k calls its list
@@ -90,4 +91,4 @@ def _read_lists(text: Path, reading: Reading) -> dict[str, tuple[str, Place]]:
 
 
 def _is_there(entry: Entry) -> bool:
-    return (entry.folder / entry.name).is_file()
+    return shards.is_file(entry.folder / entry.name)
