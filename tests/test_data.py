@@ -93,8 +93,11 @@ def test_flickr8k_may_caption_a_picture_that_it_lacks_if_no_list_names_it(tmp_pa
     assert [example.id for example in read_captions(tmp_path).examples] == ["00.jpg", "02.jpg"]
 
 
-@pytest.mark.parametrize("lists", [{"val": ["00.jpg", "01.jpg"]}, {"train": ["01.jpg"]}])
-def test_flickr8k_must_have_the_pictures_that_a_list_names(tmp_path, lists):
+@pytest.mark.parametrize(
+    "lists", [{"val": ["00.jpg", "01.jpg"]}, {"train": ["01.jpg"]}, {"test": ["00.jpg"]}, {}]
+)
+def test_flickr8k_must_have_its_pictures(tmp_path, lists):
+    """Those that a list names; all others, too, where they are for training or no list is there."""
     write_flickr8k(tmp_path, pictures(3), lists)
     (tmp_path / "Flicker8k_Dataset" / "01.jpg").unlink()
     with pytest.raises(InputError, match=r"line \d: the picture .*/01\.jpg is missing; add"):

@@ -4,7 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import shards
-from .reading import Entry, Place, Reading, is_plain, picture_folder, read_lines
+from .reading import (
+    PICTURE_SUFFIXES,
+    Entry,
+    Place,
+    Reading,
+    is_plain,
+    picture_folder,
+    read_lines,
+)
 
 LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: what Flickr8k calls its list
 TOKENS_30K = ("results_20130124.token", "flickr30k.token", "results.token")
@@ -23,8 +31,8 @@ def recognise_8k(root: Path) -> tuple[Path, Path] | None:
 def read_8k(root: Path) -> Reading:
     """Without a train list, what no other list names is for training.
 
-    The published files caption a picture that does not exist: what no list names and has no
-    picture file is dropped, and where there are lists for training, what they do not name.
+    The published files caption a picture that does not exist, called as no picture is: such a name
+    that no list has and no file is dropped, and where there is a train list, what no list names.
     """
     folders = recognise_8k(root)
     assert folders is not None
@@ -38,8 +46,7 @@ def read_8k(root: Path) -> Reading:
         if name not in captioned:
             what = f"{name} has no captions in {source.name}"
             reading.report(place, what, "add some, or take it off the list")
-    there = [e for e in reading.entries if e.id in listed or not is_plain(e.name) or _is_there(e)]
-    reading.entries = there or reading.entries  # where all files are missing, that is to be told
+    reading.entries = [e for e in reading.entries if e.id in listed or not _is_stray(e)]
     if listed:
         rest = None if (text / "Flickr_8k.trainImages.txt").is_file() else "train"
         for entry in reading.entries:
@@ -90,5 +97,7 @@ def _read_lists(text: Path, reading: Reading) -> dict[str, tuple[str, Place]]:
     return listed
 
 
-def _is_there(entry: Entry) -> bool:
-    return shards.is_file(entry.folder / entry.name)
+def _is_stray(entry: Entry) -> bool:
+    """Whether this is the published 2258277193_586949ec62.jpg.1, or alike."""
+    named = Path(entry.name).suffix.lower() in PICTURE_SUFFIXES or not is_plain(entry.name)
+    return not named and not shards.is_file(entry.folder / entry.name)
