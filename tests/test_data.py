@@ -308,6 +308,14 @@ def test_coco_picture_in_two_splits(tmp_path):
             "annotation 3: the caption is of picture 7, which the file does not list",
         ),
         (
+            lambda c: c["annotations"].append({"image_id": "1", "caption": "a text for a number"}),
+            "annotation 3: the caption is of picture '1', which the file does not list",
+        ),
+        (
+            lambda c: c["annotations"].append({**c["annotations"][1], "caption": "the cat"}),
+            "annotation 3: the caption 20 is listed twice, first at .*, annotation 2; remove",
+        ),
+        (
             lambda c: c.pop("annotations"),
             "is no COCO caption file: it has no list of objects 'annotations'",
         ),

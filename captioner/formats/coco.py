@@ -39,14 +39,19 @@ def _read_file(root: Path, path: Path, split: str, reading: Reading) -> None:
         entry = Entry(image.get("id"), pictures, image.get("file_name"), split, place)
         listed.setdefault(repr(entry.id), entry)
         reading.entries.append(entry)
+    first: dict[str, Place] = {}  # where each id of a caption comes for the first time
     for number, annotation in enumerate(annotations, start=1):
         place = Place(path, number, "annotation")
         picture = listed.get(repr(annotation.get("image_id")))
-        if picture:
-            picture.captions.append((annotation.get("caption"), place))
-        else:
-            what = f"the caption is of picture {annotation.get('image_id')}"
+        before = first.setdefault(repr(annotation["id"]), place) if "id" in annotation else place
+        if picture is None:
+            what = f"the caption is of picture {annotation.get('image_id')!r}"
             reading.report(place, f"{what}, which the file does not list", "list it or remove this")
+        elif before is not place:
+            what = f"the caption {annotation['id']!r} is listed twice, first at {before}"
+            reading.report(place, what, "remove one of them, or give it another id")
+        else:
+            picture.captions.append((annotation.get("caption"), place))
 
 
 def _dicts(content: Any, key: str, path: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Flickr8k and Flickr30k as they were published: token files, and Flickr8k's lists of splits."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def _token_rows(source: Path, pictures: Path, reading: Reading) -> Iterator[Entr
         place = Place(source, number)
         name, tab, caption = line.partition("\t")
         name = name.rpartition("#")[0] or name
-        if tab:
+        if re.search(r"#\d+\t", caption):
+            reading.report(place, "two rows are in this one line", "put each on a line of its own")
+        elif tab:
             yield Entry(name, pictures, name, None, place, [(caption, place)])
         elif line.strip():
             reading.report(place, "no tab between picture and caption", "put one there")

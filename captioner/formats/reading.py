@@ -123,10 +123,13 @@ def split_lines(content: bytes) -> list[str]:
 
 
 def read_table(path: Path, delimiter: str, reading: Reading) -> Iterator[tuple[Place, list[str]]]:
-    """The rows of a CSV file that are not blank, each at its first line; quotes are as Excel's."""
-    reader = csv.reader(
-        (line + "\n" for line in read_lines(path)), strict=True, delimiter=delimiter
-    )
+    """The rows of a CSV file that are not blank, each at its first line; quotes are as Excel's.
+
+    A broken row is reported, and what it took with it of the lines that follow.
+    """
+    lines = read_lines(path)
+    end = len(lines) - (lines[-1] == "")
+    reader = csv.reader((line + "\n" for line in lines), strict=True, delimiter=delimiter)
     while True:
         place = Place(path, reader.line_num + 1)
         try:
@@ -134,7 +137,10 @@ def read_table(path: Path, delimiter: str, reading: Reading) -> Iterator[tuple[P
         except StopIteration:
             return
         except csv.Error as error:
-            reading.report(place, str(error), "quote the text, and double the quotes in it")
+            last = min(reader.line_num, end)
+            what = str(error).split(" - ")[0]  # the rest is advice for programmers
+            what += f", lines {place.number} to {last} are lost" * (last > place.number)
+            reading.report(place, what, "quote the text, and double the quotes in it")
             continue
         if "".join(row).strip():
             yield place, row
