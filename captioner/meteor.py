@@ -3,7 +3,9 @@
 The program is the jar that pycocoevalcap brings, run once for a whole corpus. N pictures, K counts.
 """
 
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -69,23 +71,35 @@ def _ask(java: str, question: str, pictures: int) -> str:
     locale = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
     command = [java, "-Xmx2G", *locale, "-jar", str(jar), *"- - -stdio -l en -norm".split()]
     try:
-        done = subprocess.run(
-            command, input=question.encode(), capture_output=True, timeout=limit, check=False
-        )
+        status, answer, complaint = _run(command, question.encode(), limit)
     except subprocess.TimeoutExpired as error:
         raise InputError(
             f"METEOR failed: {java} gave no answer in {limit:.0f} s; leave METEOR out"
         ) from error
     except OSError as error:
         raise InputError(f"METEOR failed: {java} cannot be run: {error.strerror}") from error
-    if done.returncode:
-        lines = (done.stdout + b"\n" + done.stderr).decode(errors="replace").splitlines()
+    if status:
+        lines = (answer + b"\n" + complaint).decode(errors="replace").splitlines()
         said = [line for line in lines if line.strip() and not line.startswith("Picked up ")]
         raise InputError(
-            f"METEOR failed: {java} ended with status {done.returncode}: "
+            f"METEOR failed: {java} ended with status {status}: "
             f"{said[-1] if said else 'it said nothing'}; leave METEOR out"
         )
-    return done.stdout.decode(errors="replace")
+    return answer.decode(errors="replace")
+
+
+def _run(command: Sequence[str], question: bytes, limit: float) -> tuple[int, bytes, bytes]:
+    """Exit status, output and errors; whatever ends the wait ends what the command started, too."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+    ) as process:
+        try:
+            answer, complaint = process.communicate(question, limit)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)  # `java` may be a script that waits for Java
+            raise
+    return process.returncode, answer, complaint
 
 
 def rate(counts: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """METEOR: the formula against figures of its own program, and Java that fails in every way."""
 
 import shutil
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -142,6 +143,18 @@ def test_java_that_hangs(java, monkeypatch):
     java("exec sleep 60")
     with pytest.raises(InputError, match="gave no answer in 0 s; leave METEOR out"):
         meteor.count(HYPOTHESES, REFERENCES)
+
+
+def test_java_that_hangs_behind_a_script_is_ended_with_it(java, monkeypatch, tmp_path):
+    monkeypatch.setattr(meteor, "START_SECONDS", 1.0)
+    java("sleep 60 &", f"echo $! > '{tmp_path}/number'", "wait")
+    with pytest.raises(InputError, match="gave no answer in 1 s; leave METEOR out"):
+        meteor.count(HYPOTHESES, REFERENCES)
+    place = Path("/proc", (tmp_path / "number").read_text().strip(), "stat")
+    deadline = time.monotonic() + 30
+    while place.exists() and place.read_text().split()[2] != "Z":  # ended, perhaps not yet buried
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_java_that_is_no_program(java):
