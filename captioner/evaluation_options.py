@@ -65,7 +65,9 @@ class ScoringOptions:
     @property
     def wanted(self) -> tuple[str, ...] | None:
         """The metrics asked for, None for all that can be had."""
-        return None if self.metrics is None else chosen(self.metrics.lower().split(","))
+        if self.metrics is None:
+            return None
+        return chosen([name.strip() for name in self.metrics.lower().split(",")])
 
 
 def parse(

@@ -19,7 +19,7 @@ REFERENCES = {
     2: ["two men ride their bikes", "people ride bikes"],
     3: ["the cat sleeps on a bed", "a cat on a white bed"],
 }
-WITHOUT_JAVA = ["--metrics", "bleu,rouge-l,CIDEr"]
+WITHOUT_JAVA = ["--metrics", "bleu, rouge-l,CIDEr"]
 
 
 @pytest.fixture
