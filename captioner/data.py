@@ -135,7 +135,8 @@ def read_captions(
     if problems and on_error == "stop":
         raise refuse(root, found, problems)
     if not examples:
-        raise InputError(f"{root} (read as {found}) holds no captions that can be used")
+        wrong = "".join(f"\n  {line}" for line in some(problems))
+        raise InputError(f"{root} (read as {found}) holds no captions that can be used{wrong}")
     examples, note = _with_splits(examples, reader)
     place = root.resolve()
     name = place.stem if place.is_file() else place.name

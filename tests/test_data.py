@@ -168,6 +168,12 @@ def test_kaggle(tmp_path):
     assert [len(data.split(split)) for split in ("train", "val", "test")] == [24, 3, 3]
 
 
+def test_kaggle_with_a_header_written_otherwise(tmp_path):
+    write_kaggle(tmp_path, pictures(1))
+    write(tmp_path / "captions.txt", "Image, Caption\n00.jpg,a dog\n")
+    assert read_captions(tmp_path).examples[0].captions == ("a dog",)
+
+
 def test_kaggle_without_a_header(tmp_path):
     write_kaggle(tmp_path, pictures(1))
     write(tmp_path / "captions.txt", "00.jpg,a dog\n\n  \n00.jpg,a cat\n")
@@ -459,6 +465,16 @@ def test_missing_pictures_are_counted_and_twenty_are_named(tmp_path, layout):
     data = read_captions(tmp_path, on_error="skip")
     assert sorted(e.path.name for e in data.examples) == ["0.jpg", "1.jpg", "2.jpg"]
     assert len(data.problems) == 22 and data.summary().endswith("; 22 problems skipped")
+
+
+def test_what_is_wrong_is_told_where_nothing_can_be_used(tmp_path, layout):
+    if layout == "pairs":
+        pytest.skip("it names no picture that is not there")
+    SOUND[layout](tmp_path, {"0.jpg": ["a dog"]})
+    next(tmp_path.rglob("*.jpg")).unlink()
+    message = r"holds no captions that can be used\n  \S.*: the picture .*\.jpg is missing; add"
+    with pytest.raises(InputError, match=message):
+        read_captions(tmp_path, on_error="skip")
 
 
 @pytest.mark.parametrize("silent", ["", "  ", "...", "- ; -"])

@@ -154,7 +154,9 @@ def test_flickr30k_line_without_a_tab(tmp_path):
 
 def test_two_rows_of_a_token_file_in_one_line(tmp_path):
     """A public copy of Flickr8k's has one. A tab alone is part of the caption."""
-    root = write_flickr30k(tmp_path, {"0.jpg": ["a\tdog", "a cat .1.jpg#0\ta bird"], "1.jpg": ["x"]})
+    root = write_flickr30k(
+        tmp_path, {"0.jpg": ["a\tdog", "a cat .1.jpg#0\ta bird"], "1.jpg": ["x"]}
+    )
     assert read_captions(root, on_error="skip").examples[0].captions == ("a\tdog",)
     wrong = "two rows are in this one line; put each on a line of its own"
     assert problems(root) == [f"results_20130124.token, line 2: {wrong}"]
@@ -311,7 +313,15 @@ def test_csv_rows_that_cannot_be_used(tmp_path):
 
 def test_csv_tells_how_many_lines_a_quote_has_taken(tmp_path):
     touch(tmp_path / "a.jpg")
-    rows = ["image,caption", 'a.jpg,"a dog', "a.jpg,one", 'a.jpg,"two"', "a.jpg,three", 'a.jpg,"x', ""]
+    rows = [
+        "image,caption",
+        'a.jpg,"a dog',
+        "a.jpg,one",
+        'a.jpg,"two"',
+        "a.jpg,three",
+        'a.jpg,"x',
+        "",
+    ]
     write(tmp_path / "captions.csv", "\n".join([*rows, "a.jpg,four", ""]))
     assert read_captions(tmp_path, on_error="skip").examples[0].captions == ("three",)
     quotes = "quote the text, and double the quotes in it"

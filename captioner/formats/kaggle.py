@@ -29,7 +29,7 @@ def _rows_8k(root: Path, reading: Reading) -> Iterator[Entry]:
         if len(row) != 2:
             what = f"expected picture and caption, found {len(row)} columns"
             reading.report(place, what, "a caption with commas needs quotes")
-        elif number or row != ["image", "caption"]:
+        elif number or [name.strip().lower() for name in row] != ["image", "caption"]:
             yield Entry(row[0], pictures, row[0], None, place, [(row[1], place)])
 
 
