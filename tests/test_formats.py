@@ -465,6 +465,31 @@ def test_captions_in_shards(tmp_path):
     assert {e.path.name for e in data.examples} == {"a.jpg", "b.jpg", "c.JPG"}
 
 
+def test_shards_on_several_disks_are_a_folder_of_links(tmp_path):
+    disks, data = [tmp_path / "disk0", tmp_path / "disk1", tmp_path / "disk2"], tmp_path / "data"
+    for folder in (*disks, data):
+        folder.mkdir()
+    write_tar(disks[0] / "a.tar", sample("a", "a dog", content=b"picture a"))
+    write_tar(disks[1] / "b.tar", sample("b", "a cat", content=b"picture b"))
+    write_tar(disks[2] / "c.tar", sample("c", "a cow", content=b"picture c"))
+    (data / "train-0.tar").symlink_to(disks[0] / "a.tar")  # a shard
+    (data / "train").symlink_to(disks[1])  # a disk full of them
+    write_tar(data / "val-0.tar", sample("v", "a fox", content=b"picture v"))
+    (data / "val").symlink_to("../disk2")
+    examples = {each.id: each for each in read_captions(data).examples}
+    assert {id: each.split for id, each in examples.items()} == {
+        **dict.fromkeys(("train-0/a", "train/b/b"), "train"),
+        **dict.fromkeys(("val-0/v", "val/c/c"), "val"),
+    }
+    for id, each in examples.items():
+        assert shards.read(each.path) == f"picture {id[-1]}".encode()
+    (disks[1] / "b.tar").unlink()
+    disks[1].rmdir()  # unmounted
+    (data / "train-1.tar").symlink_to(disks[1] / "b.tar")
+    nowhere = "the link leads nowhere; mount its disk, or remove it"
+    assert problems(data) == [f"train: {nowhere}", f"train-1.tar: {nowhere}"]
+
+
 def test_what_is_wrong_in_a_shard(tmp_path):
     members = [
         *sample("good", "a dog"),

@@ -15,7 +15,7 @@ _MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<extension>[^/]*)", re.D
 
 
 def recognise(path: Path) -> list[Path]:
-    """The tar file itself, or those in the folder or the folders in it."""
+    """The tar file itself, or those in the folder or the folders in it, links among them."""
     if path.is_file():
         return [path] if path.suffix == ".tar" else []
     return sorted(tar for pattern in ("*.tar", "*/*.tar") for tar in path.glob(pattern))
@@ -24,7 +24,10 @@ def recognise(path: Path) -> list[Path]:
 def read(path: Path) -> Reading:
     reading = Reading()
     base = path.parent if path.is_file() else path
-    for tar in recognise(path):
+    for link in sorted(path.iterdir() if path.is_dir() else []):
+        if link.is_symlink() and not link.exists():  # a disk that is not there hides its shards
+            reading.report(Place(link), "the link leads nowhere", "mount its disk, or remove it")
+    for tar in filter(Path.exists, recognise(path)):
         _read_shard(tar, tar.relative_to(base).with_suffix("").as_posix(), reading)
     return reading
 
