@@ -84,13 +84,14 @@ def _frames(
 
 
 def _few_colors(frame: Image.Image) -> Image.Image:
-    """A frame of 256 colours, those of the scale among them, which else differ from frame to frame.
+    """A frame of 256 colours, paper, ink and the scale among them, which else differ by frame.
 
     Undithered: noise would flicker, and double the file.
     """
-    chosen = frame.quantize(256 - _SCALE).getpalette() or []
+    fixed = [*_PAPER, *_INK, *_scale_colors(_SCALE).ravel().tolist()]
+    chosen = frame.quantize(256 - len(fixed) // 3).getpalette() or []
     table = Image.new("P", (1, 1))
-    table.putpalette(chosen[: 3 * (256 - _SCALE)] + _scale_colors(_SCALE).ravel().tolist())
+    table.putpalette(chosen[: 3 * 256 - len(fixed)] + fixed)
     return frame.quantize(palette=table, dither=Image.Dither.NONE)
 
 

@@ -49,6 +49,7 @@ def test_the_scale_is_the_same_in_every_frame(tmp_path, background):
     assert max(abs(bar - bars[0]).max() for bar in bars) <= 16
     light = bars[0].sum(-1)
     assert (np.diff(light) <= 12).all() and light[0] > 600  # brightest at the top
+    assert all((frame[0, 0] == 255).all() for frame in shown)  # the paper does not flicker
 
 
 def test_the_box_moves_from_word_to_word(tmp_path):
