@@ -84,14 +84,15 @@ def _frames(
 
 
 def _few_colors(frame: Image.Image) -> Image.Image:
-    """A frame of 256 colours, paper, ink and the scale among them, which else differ by frame.
+    """A frame of 256 colours, paper and scale among them, which else differ from frame to frame.
 
     Undithered: noise would flicker, and double the file.
     """
-    fixed = [*_PAPER, *_INK, *_scale_colors(_SCALE).ravel().tolist()]
-    chosen = frame.quantize(256 - len(fixed) // 3).getpalette() or []
+    fixed = [*_PAPER, *_scale_colors(_SCALE).ravel().tolist()]
+    chosen = np.reshape(frame.quantize(256 - len(fixed) // 3).getpalette() or [], (-1, 3))
+    chosen[(chosen >= 248).all(1)] = 255  # Pillow takes these for the paper's white
     table = Image.new("P", (1, 1))
-    table.putpalette(chosen[: 3 * 256 - len(fixed)] + fixed)
+    table.putpalette([*chosen.ravel().tolist()[: 3 * 256 - len(fixed)], *fixed])
     return frame.quantize(palette=table, dither=Image.Dither.NONE)
 
 
