@@ -7,6 +7,7 @@ from functools import partial
 from importlib import import_module
 from textwrap import indent
 
+from . import __version__
 from .errors import run_command
 
 COMMANDS = {
@@ -17,14 +18,20 @@ COMMANDS = {
     "export": "write a model as programs for ONNX Runtime or torch.export",
     "data": "print what a data set holds, and what is wrong in it",
     "demo-data": "write the demo data set as a COCO folder",
+    "completion": "print what completes this command in a shell",
 }
 
 
 def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
     """Knows the arguments of the commands in `complete`, whose modules are loaded for that."""
+    shaped = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
     main = argparse.ArgumentParser(
-        prog="captioner", description="Describe pictures with a trained model."
+        prog="captioner",
+        description="Describe pictures with a trained model.",
+        epilog="captioner COMMAND --help tells more.",
+        formatter_class=shaped,
     )
+    main.add_argument("-V", "--version", action="version", version=__version__)
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         command = commands.add_parser(
@@ -32,14 +39,14 @@ def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
             help=text,
             description=text.capitalize() + ".",
             add_help=False,
-            formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=28),
+            formatter_class=shaped,
         )
         command.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
         if name in complete:
             module = import_module(f".commands.{name.replace('-', '_')}", __package__)
             module.add_arguments(command)
             command.epilog = "examples:\n" + indent(module.EXAMPLE, "  ")
-            command.set_defaults(run=module.run)
+            command.set_defaults(run=module.run, parser=parser)
     return main
 
 

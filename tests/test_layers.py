@@ -59,7 +59,7 @@ LAYERS = [
     {"captioner.commands"},
     {"captioner.commands.caption", "captioner.commands.data"}
     | {"captioner.commands.demo_data", "captioner.commands.serve", "captioner.commands.info"}
-    | {"captioner.commands.report"}
+    | {"captioner.commands.report", "captioner.commands.completion"}
     | {"captioner.commands.export"},
     {"captioner.__main__", "train", "evaluate"},
 ]
@@ -200,6 +200,7 @@ def test_import_changes_nothing_and_loads_no_more_than_it_must(tmp_path):
         "from captioner.__main__ import main; main(['demo-data', '--help'])",
         "from captioner.__main__ import main; main(['info', '--help'])",
         "from captioner.__main__ import main; main(['report', '--help'])",
+        "from captioner.__main__ import main; main(['completion', 'bash'])",
     ],
 )
 def test_what_needs_no_torch_does_not_wait_for_it(tmp_path, call):

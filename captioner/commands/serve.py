@@ -12,7 +12,7 @@ EXAMPLE = "captioner serve checkpoints/RUN --port 8080"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} CHECKPOINT [option...]"
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="run or checkpoint")
     add_options(parser, ServeOptions, "serving")
     add_options(parser, Limits, "limits")
 
