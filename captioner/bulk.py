@@ -104,6 +104,8 @@ def _to_file(
         "checkpoint": checkpoint.identity(options.checkpoint),
         "precision": options.precision,
         **to_dict(decoding),
+        "beam_size": decoding.beams,  # what is meant where they are not given
+        "length_penalty": decoding.penalty,
     }
     with open_answers(path, made_by) as answers:
         left = [picture for picture in pictures if picture not in answers.answered]

@@ -23,7 +23,7 @@ class DecodingOptions:
     max_length: int = option(30, "most words of a caption, its end counted")
     min_length: int = option(1, "fewest words of a caption")
     length_penalty: float | None = option(
-        None, f"0 ranks by total, 1 by mean log-probability (default: {LENGTH_PENALTY})"
+        None, f"0 ranks by total, 1 by mean log-probability [{LENGTH_PENALTY}]"
     )
     temperature: float = option(1.0, "samples likelier words below 1, rarer above")
     top_k: int | None = option(None, "sample from the k likeliest words only")

@@ -180,7 +180,7 @@ def test_other_models_and_options_do_not_mix(run, many, tmp_path_factory):
     many(2)
     call(run, "many", "--output", "out.jsonl")
     call(run / "best", "many", "--output", "out.jsonl", "--batch-size", 1)  # the same captions
-    with pytest.raises(InputError, match="other options: beam_size was None and is 5; name an"):
+    with pytest.raises(InputError, match="other options: beam_size was 3 and is 5; name an"):
         call(run, "many", "--output", "out.jsonl", "--beam-size", 5)
     with pytest.raises(InputError, match=r"other options: checkpoint was '.*' and is '.*'; name"):
         call(tiny.run(tmp_path_factory, attention=False), "many", "--output", "out.jsonl")
