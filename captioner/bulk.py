@@ -84,12 +84,18 @@ def record(picture: str, caption: "Caption") -> Record:
 
 
 def _sentence(caption: "Caption") -> dict[str, Any]:
-    return {
+    found: dict[str, Any] = {
         "caption": caption.text,
         "score": round(caption.score, 4),
         "words": caption.words,
         "log_probs": [round(each, 4) for each in caption.log_probs],
     }
+    if caption.word_alternatives:
+        found["word_alternatives"] = [
+            [{"word": word, "log_prob": round(each, 4)} for word, each in others]
+            for others in caption.word_alternatives
+        ]
+    return found
 
 
 def _to_file(

@@ -78,7 +78,20 @@ def test_the_formats_say_the_same(run, many, capsys):
             assert one["log_probs"] == pytest.approx(wanted.log_probs, abs=1e-4)
             assert one["score"] == pytest.approx(sum(one["log_probs"]), abs=1e-3)
     call(run, paths[0], "--format", "jsonl")
-    assert "alternatives" not in json.loads(capsys.readouterr().out)
+    one = json.loads(capsys.readouterr().out)
+    assert one.keys() == {"picture", "caption", "score", "words", "log_probs"}
+
+
+def test_alternatives_of_words(run, many, capsys):
+    (path,) = many(1)
+    call(run, path, "--format", "json", "--word-alternatives", 2)
+    (record,) = json.loads(capsys.readouterr().out)
+    wanted = Captioner.from_pretrained(run, "cpu").caption(path, word_alternatives=2)
+    assert len(record["word_alternatives"]) == len(wanted.word_alternatives) > 0
+    for found, others in zip(record["word_alternatives"], wanted.word_alternatives, strict=True):
+        assert [each["word"] for each in found] == [word for word, _ in others]
+        log_probs = [log_prob for _, log_prob in others]
+        assert [each["log_prob"] for each in found] == pytest.approx(log_probs, abs=1e-3)
 
 
 def test_no_pictures_are_an_empty_list(run, monkeypatch, capsys):

@@ -213,7 +213,7 @@ def run_command(line, *, parse=False):
     if piped:
         listed = subprocess.run(first, shell=True, check=True, timeout=20, capture_output=True)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "stdin", io.StringIO(listed.stdout.decode()))
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed.stdout)))
             return run_command(line, parse=parse)
     line, redirected, file = line.partition(" > ")
     if redirected:

@@ -7,8 +7,7 @@ from ..decoding_options import DecodingOptions
 from ..options import add_options, from_arguments
 
 EXAMPLE = """captioner caption dog.jpg --checkpoint checkpoints/RUN --heatmap maps
-captioner caption photos 'more/**/*.jpg' --output captions.jsonl --shard 2/8
-find . -name '*.png' | captioner caption - --format jsonl"""
+captioner caption photos 'more/**/*.jpg' --output captions.jsonl --shard 2/8"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

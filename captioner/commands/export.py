@@ -4,9 +4,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..captioner import Captioner
 from ..errors import InputError
-from ..export import export_onnx, export_torch
 from ..folders import check_free
 from ..options import add_options, from_arguments, option
 
@@ -37,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from ..captioner import Captioner
+    from ..export import export_onnx, export_torch
+
     options = from_arguments(ExportOptions, arguments)
     folders = {export_onnx: options.onnx, export_torch: options.torch}
     chosen = {export: folder for export, folder in folders.items() if folder}
