@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
+from tqdm import tqdm
 
-from captioner import Captioner
+from captioner import Captioner, bulk
 from captioner import __main__ as commands
 from captioner.errors import InputError
 
@@ -221,3 +222,18 @@ def test_heatmaps_of_every_part_in_one_folder(run, many, pictures, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 4  # and no word beside them
     found = sorted(path.name for path in Path("maps").glob("*.npy"))
     assert found == ["0000.npy", "0001-1.npy", "0001-2-.npy", "0001-2.npy"]
+
+
+@pytest.mark.parametrize(
+    ("words", "terminal", "disabled"),
+    [([], True, True), ([], False, None), (["--output", "out.jsonl"], True, None)],
+)
+def test_a_bar_where_no_captions_scroll(run, many, monkeypatch, capsys, words, terminal, disabled):
+    """None is for tqdm to see whether stderr is a terminal."""
+    many(2)
+    told = []
+    monkeypatch.setattr(bulk, "tqdm", lambda **options: told.append(options) or tqdm(**options))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    call(run, "many", *words)
+    assert [(each["disable"], each["total"]) for each in told] == [(disabled, 2)]
+    assert capsys.readouterr().err == ""
