@@ -42,13 +42,17 @@ ONLY_PARSED = {  # commands and Python that hold this, and why they are not run
     "onnxruntime": "the same",
     "push_to_hub": "the network; tests/test_hub.py has a hub of its own",
     "user/": "the same",
+    "recipes/": "extras and processes; tests/test_recipes.py does",
     "--tensorboard": "an extra; tests/test_watching.py does",
     "benchmarks": "minutes",
     "torchrun": "processes that import torch anew; tests/test_distributed.py has two",
 }
 LONG = ("docs/results.md", "docs/performance")  # pages of commands that took minutes and hours
 OURS = ("pytest", ".ci/run", "ruff ", "mypy", "python -m venv", ". .venv")  # of CONTRIBUTING.md
-FOREIGN = {"--data-binary", "--nproc-per-node", "--check", "--logdir"}  # of programs not ours
+FOREIGN = {  # of programs that are not ours
+    *("--data-binary", "--check", "--logdir", "--nproc-per-node", "--nnodes"),
+    *("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id"),
+}
 WRITTEN = {"onnx_caption.py"}  # programs that pages show
 NUMBERS = {"N": "1", "P": "0.5", "STAGE": "0"}  # what commands within the text say
 
@@ -206,8 +210,9 @@ def check_installation(words):
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     there = set(setup["options.extras_require"])
+    ours = [word for word in words if word.startswith((".", "captioner"))]
     asked = {
-        e for word in words for several in re.findall(r"\[(.*)\]", word) for e in several.split(",")
+        e for word in ours for several in re.findall(r"\[(.*)\]", word) for e in several.split(",")
     }
     assert asked <= there, f"{asked - there} is no extra"
 
@@ -239,9 +244,9 @@ def run_command(line, *, parse=False):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 from torch.distributed.run import get_args_parser
-            split = argv.index("train.py")
-            get_args_parser().parse_args(argv[: split + 1])
-            run_training(argv[split + 1 :], parse=True)
+            place = next(i for i, word in enumerate(argv) if word.endswith(".py"))
+            get_args_parser().parse_args(argv[: place + 1])
+            run_command(shlex.join(["python", *argv[place:]]), parse=True)
         case ["curl", *_]:
             run_curl(line)
         case ["pip", "install", *_]:
