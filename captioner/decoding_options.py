@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from .errors import InputError
 from .options import check_at_least, option
 
-BEAM_SIZE, LENGTH_PENALTY = 3, 0.7
+BEAM_SIZE, LENGTH_PENALTY = 3, 0.5
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from .decoding_options import DecodingOptions
 from .errors import InputError
-from .filters import DecodingOptions
 from .metrics import SCORES
 from .model_options import ModelOptions
 from .options import from_dict

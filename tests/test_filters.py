@@ -169,6 +169,6 @@ def test_forbidden_words_stay_forbidden_whatever_the_shape():
 
 
 def test_beam_search_has_a_length_penalty_unless_told():
-    assert DecodingOptions().penalty == 0.7
+    assert DecodingOptions().penalty == 0.5
     assert DecodingOptions(length_penalty=0).penalty == 0
     assert DecodingOptions("beam", length_penalty=1.0).penalty == 1
