@@ -128,15 +128,17 @@ def test_two_actors_by_ray_data(model, folder, tmp_path, monkeypatch):
     if not importlib.util.find_spec("ray"):
         pytest.skip("ray[data] is not installed")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 else, which starves on a busy machine
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (tmp_path / "by_ray.py").write_text(BY_RAY)
     out = tmp_path / "out"
     command = tmp_path / "by_ray.py", RECIPES / "ray_captions.py", model, folder, out, "2", "4"
     printed = finish(start(*command))
     assert "17 pictures, 0 done before" in printed
-    rows = read(out, "json")
-    check(rows, model, folder)
-    next(out.glob("*.json")).unlink()
-    left = len(read(out, "json"))
-    assert f"17 pictures, {left} done before" in finish(start(*command))
     check(read(out, "json"), model, folder)
+    first = min(out.glob("*.json"))
+    first.write_bytes(first.read_bytes()[:-2])  # as a crash leaves it
+    count = "import runpy, sys; print(len(runpy.run_path(sys.argv[1])['done'](Path(sys.argv[2]))))"
+    assert (
+        "16" in finish(start("-c", f"from pathlib import Path; {count}", command[1], out)).split()
+    )
