@@ -1,7 +1,7 @@
 """Whatever README and docs/ tell people to type is run, and no flag is told of that there is not.
 
 A page is a story: its blocks run one after another in a folder of its own. What they name and none
-before has made (`dog.jpg`, `checkpoints/RUN`) is put there first, as STAND_INS has it. Trainings
+before has made (`dog.jpg`, `checkpoints/RUN`) is put there first, as stand_ins.py has it. Trainings
 are shortened by SHORT. What cannot be run here is at least parsed, and ONLY_PARSED says why.
 """
 
@@ -9,11 +9,9 @@ import argparse
 import configparser
 import contextlib
 import io
-import json
 import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 import warnings
@@ -22,9 +20,7 @@ from urllib.parse import urlsplit
 
 import pages
 import pytest
-import torch
-import torchvision
-from PIL import Image
+from stand_ins import provide
 
 import evaluate
 import train
@@ -57,65 +53,7 @@ WRITTEN = {"onnx_caption.py"}  # programs that pages show
 NUMBERS = {"N": "1", "P": "0.5", "STAGE": "0"}  # what commands within the text say
 
 
-# ---- what pages name and do not make -------------------------------------------------------------
-
-
-def link(target):
-    return lambda made, path: path.symlink_to(made / target)
-
-
-def copy(target):
-    return lambda made, path: shutil.copytree(made / target, path)
-
-
-def save_picture(made, path):
-    with Image.open(made / "demo/val/000001.png") as picture:
-        picture.save(path, "JPEG" if path.suffix == ".jpg" else "PNG")
-
-
-def save_mobilenet(made, path):
-    torch.save(torchvision.models.mobilenet_v2(weights=None).state_dict(), path)
-
-
-def save_kaggle(made, path):
-    shutil.copytree(made / "demo/train", path / "Images")
-    rows = [f"{picture.name},a shape\n" for picture in sorted((path / "Images").iterdir())]
-    (path / "captions.txt").write_text("".join(["image,caption\n", *rows]))
-
-
-def save_results(made, path):
-    content = json.loads((made / "demo/annotations/captions_val.json").read_text())
-    first = {row["image_id"]: row["caption"] for row in content["annotations"]}
-    rows = [{"image_id": key, "caption": text} for key, text in first.items()]
-    path.write_text(json.dumps(rows))
-
-
-STAND_INS = {
-    "DIR": copy("demo"),
-    "PATH": copy("demo"),
-    "kaggle": save_kaggle,
-    "PICTURE": save_picture,
-    "dog.jpg": save_picture,
-    "mobilenet_v2.pth": save_mobilenet,
-    "captions_val2017.json": link("demo/annotations/captions_val.json"),
-    "RESULTS.json": save_results,
-    "A.json": save_results,
-    "B.json": save_results,
-    "checkpoints/demo-attention": copy("checkpoints/demo-attention"),
-    "checkpoints/RUN": copy("checkpoints/demo-attention"),
-    "checkpoints/A": copy("checkpoints/demo-attention"),
-    "checkpoints/B": copy("checkpoints/demo-attention"),
-}
-
-
-def provide(text, made):
-    """Put into the working directory what the text names and is not there."""
-    for word in re.findall(r"[\w./-]+", text):
-        for name, make in STAND_INS.items():
-            path = Path(name)
-            if word.rstrip(".").startswith(name) and not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                make(made, path)
+# ---- what all pages begin with -------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

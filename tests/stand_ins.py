@@ -1,0 +1,71 @@
+"""What pages name and do not make themselves: a name, and what puts it there.
+
+`made` is a folder with the demo's first scenes in `demo` and a run on them in `checkpoints`.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import torch
+import torchvision
+from PIL import Image
+
+
+def link(target):
+    return lambda made, path: path.symlink_to(made / target)
+
+
+def copy(target):
+    return lambda made, path: shutil.copytree(made / target, path)
+
+
+def save_picture(made, path):
+    with Image.open(made / "demo/val/000001.png") as picture:
+        picture.save(path, "JPEG" if path.suffix == ".jpg" else "PNG")
+
+
+def save_mobilenet(made, path):
+    torch.save(torchvision.models.mobilenet_v2(weights=None).state_dict(), path)
+
+
+def save_kaggle(made, path):
+    shutil.copytree(made / "demo/train", path / "Images")
+    rows = [f"{picture.name},a shape\n" for picture in sorted((path / "Images").iterdir())]
+    (path / "captions.txt").write_text("".join(["image,caption\n", *rows]))
+
+
+def save_results(made, path):
+    content = json.loads((made / "demo/annotations/captions_val.json").read_text())
+    first = {row["image_id"]: row["caption"] for row in content["annotations"]}
+    rows = [{"image_id": key, "caption": text} for key, text in first.items()]
+    path.write_text(json.dumps(rows))
+
+
+STAND_INS = {
+    "DIR": copy("demo"),
+    "PATH": copy("demo"),
+    "kaggle": save_kaggle,
+    "PICTURE": save_picture,
+    "dog.jpg": save_picture,
+    "mobilenet_v2.pth": save_mobilenet,
+    "captions_val2017.json": link("demo/annotations/captions_val.json"),
+    "RESULTS.json": save_results,
+    "A.json": save_results,
+    "B.json": save_results,
+    "checkpoints/demo-attention": copy("checkpoints/demo-attention"),
+    "checkpoints/RUN": copy("checkpoints/demo-attention"),
+    "checkpoints/A": copy("checkpoints/demo-attention"),
+    "checkpoints/B": copy("checkpoints/demo-attention"),
+}
+
+
+def provide(text, made):
+    """Put into the working directory what the text names and is not there."""
+    for word in re.findall(r"[\w./-]+", text):
+        for name, make in STAND_INS.items():
+            path = Path(name)
+            if word.rstrip(".").startswith(name) and not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                make(made, path)
