@@ -22,10 +22,11 @@ from torch.export import Dim, ExportedProgram
 
 from .captioner import Captioner
 from .captioning import CaptioningModel
+from .decoding_options import DecodingOptions
 from .encoders import Encoder, fold_batch_norms
 from .ensemble import Ensemble
 from .errors import InputError
-from .filters import PAD, START, UNKNOWN, DecodingOptions
+from .filters import PAD, START, UNKNOWN
 from .folders import check_free, written_whole
 from .text import SPECIALS, Vocabulary
 
