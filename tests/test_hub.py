@@ -7,7 +7,7 @@ import loopback_hub
 import pytest
 import tiny
 
-from captioner import Captioner, InputError
+from captioner import Captioner, DecodingOptions, InputError
 from captioner.checkpoint import load
 from captioner.commands import caption as caption_command
 
@@ -150,7 +150,7 @@ def test_what_was_changed_on_the_way_is_refused(captioner, hub):
 def test_commands_fetch_as_well(captioner, hub, pictures, capsys):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
     options = caption_command.CaptionOptions(checkpoint=Path("me/colours"), device="cpu")
-    caption_command.caption_pictures(pictures[:1], options, caption_command.DecodingOptions())
+    caption_command.caption_pictures([str(pictures[0])], options, DecodingOptions())
     assert capsys.readouterr().out.endswith(f"{captioner.caption(pictures[0]).text}\n")
 
 
