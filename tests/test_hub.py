@@ -108,7 +108,7 @@ def test_the_card(either, tmp_path, attention):
     assert "|references:2|" in config["signature"] and "CIDEr" in config["signature"]
     assert "`colours` (read as `coco`)" in card and config["data"]["fingerprint"] in card
     assert f"| vocabulary | {len(either.vocabulary.words)} words |" in card
-    assert "3 hypotheses and a length penalty of 0.5" in card
+    assert f"3 hypotheses and a length penalty of {DecodingOptions().penalty}" in card
     assert "arxiv.org/abs/1411.4555" in card and "arxiv.org/abs/1502.03044" in card
     assert "None" not in card and "{" not in card
 
