@@ -11,7 +11,8 @@ from .decoding_options import DecodingOptions
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from .captioner import Caption, Captioner
+    from .caption import Caption
+    from .captioner import Captioner
 
 __version__ = "0.1.0"
 __all__ = ["Caption", "Captioner", "DecodingOptions", "InputError", "__version__"]
@@ -20,5 +21,5 @@ __all__ = ["Caption", "Captioner", "DecodingOptions", "InputError", "__version__
 def __getattr__(name: str) -> Any:
     """What needs torch is loaded when it is asked for: it takes seconds."""
     if name in ("Caption", "Captioner"):
-        return getattr(import_module(".captioner", __name__), name)
+        return getattr(import_module(f".{name.lower()}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

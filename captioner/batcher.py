@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .captioner import Caption
+from .caption import Caption
 from .decoding_options import DecodingOptions
 from .images import Picture
 

@@ -22,7 +22,8 @@ from .options import check_at_least, option, to_dict
 from .picture_lists import find_pictures, part_of, unique_names
 
 if TYPE_CHECKING:
-    from .captioner import Caption, Captioner
+    from .caption import Caption
+    from .captioner import Captioner
 
 Record = Mapping[str, Any]
 

@@ -20,7 +20,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any
 
 from .batcher import Batcher, Closed, Full
-from .captioner import Caption, Captioner
+from .caption import Caption
+from .captioner import Captioner
 from .decoding_options import DecodingOptions
 from .errors import InputError
 from .images import Picture, read_image

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pydantic
     from fastapi import Request
 
-    from .captioner import Caption
+    from .caption import Caption
 
 
 MOST_ALTERNATIVES = 20  # largest word_alternatives that may be asked for

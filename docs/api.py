@@ -18,9 +18,11 @@ Written by `python docs/api.py` from the docstrings; `tests/test_pages.py` fails
 A user's mistake raises `InputError`, a `ValueError` of one sentence. The first section is what
 `captioner` itself exports; the others are for those who build on its parts.
 """
+FIRST, EXPORTS = "From Python", "captioner"  # whose names are imported from the package
 SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their public names
-    "From Python": {
-        "captioner": ("Captioner", "Caption"),
+    FIRST: {
+        "captioner": ("Captioner",),
+        "caption": ("Caption",),
         "decoding_options": ("DecodingOptions",),
         "errors": ("InputError",),
     },
@@ -60,7 +62,8 @@ def page() -> str:
             body = ast.parse(source).body
             known = {n.name: n for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
             values = constants(body)
-            parts += [part for name in names for part in described(module, known[name], values)]
+            shown = EXPORTS if title == FIRST else module
+            parts += [part for name in names for part in described(shown, known[name], values)]
     return "\n".join(parts)
 
 

@@ -40,7 +40,13 @@ LAYERS = [
         "captioner.cider",
     }
     | {"captioner.recipe", "captioner.inspection", "captioner.answers", "captioner.picture_lists"}
-    | {"captioner.checkpoint_info", "captioner.curves", "captioner.samples", "captioner.decodable"},
+    | {
+        "captioner.caption",
+        "captioner.checkpoint_info",
+        "captioner.curves",
+        "captioner.samples",
+        "captioner.decodable",
+    },
     {"captioner.decoding", "captioner.show_and_tell", "captioner.show_attend_and_tell"}
     | {"captioner.evaluation_options", "captioner.watching"}
     | {"captioner.hub"}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_serving import png, served
 
-from captioner.captioner import Caption
+from captioner.caption import Caption
 from captioner.images import Transform
 from captioner.wire import Limits
 

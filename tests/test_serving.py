@@ -20,7 +20,7 @@ import tiny
 from PIL import Image
 
 from captioner import Captioner
-from captioner.captioner import Caption
+from captioner.caption import Caption
 from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError
 from captioner.images import Transform
