@@ -37,7 +37,7 @@ def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=text,
-            description=text.capitalize() + ".",
+            description=text[0].upper() + text[1:] + ".",  # ONNX stays ONNX
             add_help=False,
             formatter_class=shaped,
         )

@@ -29,6 +29,7 @@ def test_help_fits_a_screen(whole, name, monkeypatch):
     lines = text.splitlines()
     assert len(lines) <= 40 and lines[0].startswith(f"usage: captioner {name} ")
     assert max(len(line) for line in lines[: lines.index("examples:")]) <= 80
+    assert commands.COMMANDS[name][1:] + ".\n" in text
     for action in whole[name]._actions:
         assert action.help, action
         shown = re.search(
