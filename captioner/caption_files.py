@@ -169,7 +169,11 @@ def _captions_of(place: str, row: dict[str, Any]) -> list[str]:
 
 def _coco(path: Path, content: dict[str, Any]) -> dict[Id, list[str]]:
     captions = _group(_numbered(path, content["annotations"]))
-    numbers = [row["id"] for row in content["annotations"] if "id" in row]
+    numbers = [
+        _id_of(f"{path}, entry {n}", {"id": row["id"]})
+        for n, row in enumerate(content["annotations"], start=1)
+        if "id" in row
+    ]
     images = content.get("images")
     if not isinstance(images, list):
         raise InputError(f"{path}: no list of images beside the annotations")

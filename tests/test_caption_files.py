@@ -108,6 +108,10 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
     [
         ({"images": [{"id": 1}, {"id": "b.jpg"}, {"id": "1"}]}, r"pictures .* twice: 1 id \(1\)"),
         ({"annotations": COCO["annotations"][:1] * 2}, r"captions listed twice: 1 id \(7\)"),
+        (
+            {"annotations": [{"image_id": 1, "id": [7], "caption": "a"}]},
+            r"a\.json, entry 1: \[7\] is no picture's id",
+        ),
         ({"images": [{"id": 5}]}, r"captions of 2 pictures \(1, 'b.jpg'\), which it does not list"),
         ({"images": [{"file_name": "1.jpg"}]}, r"a\.json, image 1: expected one of image_id"),
     ],
