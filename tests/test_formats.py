@@ -395,6 +395,16 @@ def test_pairs_in_folders_of_splits(tmp_path):
     assert found == {"train": ["train/A.PNG"], "val": ["dev/A.PNG"], "test": ["test/A.PNG"]}
 
 
+def test_texts_about_pairs_need_no_picture(tmp_path):
+    write_pairs(tmp_path, {"a.jpg": ["a dog"], "License.jpg": ["a car"]})
+    for name in ("README.txt", "some/licence.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("where these are from\n")
+    assert problems(tmp_path) == []
+    found = {e.id: e.captions for e in read_captions(tmp_path).examples}
+    assert found == {"a.jpg": ("a dog",), "License.jpg": ("a car",)}
+
+
 def test_pairs_that_are_none(tmp_path):
     write_pairs(tmp_path, {"a.jpg": ["a dog"], "b.jpg": ["a cat"]})
     (tmp_path / "b.jpg").unlink()

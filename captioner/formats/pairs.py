@@ -5,6 +5,8 @@ from pathlib import Path
 
 from .reading import PICTURE_SUFFIXES, Entry, Place, Reading, read_lines, split_of
 
+ABOUT = {"readme", "license", "licence"}  # texts that people put beside the captions
+
 
 def recognise(root: Path) -> bool:
     """Whether any picture, in any folder below, has its text."""
@@ -12,7 +14,7 @@ def recognise(root: Path) -> bool:
 
 
 def read(root: Path) -> Reading:
-    """A folder called as a split is that split."""
+    """A folder called as a split is that split; texts about the folder are no captions."""
     reading, texts = Reading(), {path for path in root.rglob("*.txt") if path.is_file()}
     captioned = set()
     for path in sorted(_pictures(root)):
@@ -24,6 +26,8 @@ def read(root: Path) -> Reading:
             entry.captions = list(caption_lines(read_lines(text), text))
         reading.entries.append(entry)
     for text in sorted(texts - captioned):
+        if text.stem.lower() in ABOUT:
+            continue
         reading.report(Place(text), "there is no picture of this name", "add it, or remove this")
     return reading
 
