@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from . import checkpoint
+from . import checkpoint, hub
 from .answers import open_answers
 from .decoding_options import DecodingOptions
 from .devices import PRECISIONS
@@ -108,7 +108,7 @@ def _to_file(
 ) -> int:
     """Answer the pictures that the file does not; returns how many of all have an error there."""
     made_by = {
-        "checkpoint": checkpoint.identity(options.checkpoint),
+        "checkpoint": checkpoint.identity(hub.local(options.checkpoint)),
         "precision": options.precision,
         **to_dict(decoding),
         "beam_size": decoding.beams,  # what is meant where they are not given

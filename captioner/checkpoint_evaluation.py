@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import bootstrap, checkpoint, demo, metrics
+from . import bootstrap, checkpoint, demo, hub, metrics
 from .batches import Pictures
 from .caption_files import read_others
 from .captioner import Captioner
@@ -48,7 +48,12 @@ def evaluate_checkpoint(
         raise InputError("evaluation scores one caption a picture; leave --num-captions at 1")
     if len(options.checkpoint) > 1 and options.output is None:
         raise InputError("several checkpoints share no folder; name one for the files by --output")
-    read = [checkpoint.load(path) for path in options.checkpoint]
+    places = [hub.local(path) for path in options.checkpoint]
+    if places != list(options.checkpoint) and options.output is None:
+        raise InputError(
+            "a model of the hub has no folder here; name one for the files by --output"
+        )
+    read = [checkpoint.load(place) for place in places]
     data, training = _read_data(options, read[0].config, split)
     examples = data.split(split)
     references = {example.id: example.captions for example in examples}

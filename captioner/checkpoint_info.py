@@ -51,6 +51,7 @@ def describe_info(info: Mapping[str, Any]) -> str:
             "files": ", ".join(
                 f"{name} {_bytes(info['files'][name])}"
                 for name in (checkpoint.WEIGHTS, checkpoint.TRAINING)
+                if name in info["files"]  # one that is shared has no state of training
             )
             + "; all are as they were written",
             "format": f"{info['format']}; this version of captioner reads {checkpoint.FORMAT}",

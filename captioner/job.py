@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from . import checkpoint, distributed, metrics
+from . import checkpoint, distributed, hub, metrics
 from .batches import Pictures
 from .captioning import CaptioningModel, build_model, standardize_maps
 from .data import CaptionData, Example
@@ -61,7 +61,9 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
     run = named or run_folder(f"{data.name}-{options['model'].name}")
     start_from = options["run"].start_from
     resumed = open_run(run, options["run"].resume, config)
-    source = open_source(start_from, config) if start_from and not resumed else resumed
+    source = resumed
+    if start_from and not resumed:
+        source = open_source(hub.local(start_from), config)
     used = ("train", "val")
     for split in used:  # both are there, before any picture is opened
         data.split(split)

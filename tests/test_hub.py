@@ -1,13 +1,18 @@
 """A model that is shared is the same elsewhere, holds nothing else, and says what it is."""
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import loopback_hub
 import pytest
 import tiny
 
+import evaluate
+import train
 from captioner import Captioner, DecodingOptions, InputError
+from captioner.__main__ import main
 from captioner.checkpoint import load
 from captioner.commands import caption as caption_command
 
@@ -152,6 +157,30 @@ def test_commands_fetch_as_well(captioner, hub, pictures, capsys):
     options = caption_command.CaptionOptions(checkpoint=Path("me/colours"), device="cpu")
     caption_command.caption_pictures([str(pictures[0])], options, DecodingOptions())
     assert capsys.readouterr().out.endswith(f"{captioner.caption(pictures[0]).text}\n")
+    into = replace(options, output=Path("captions.jsonl"))
+    caption_command.caption_pictures([str(pictures[0])], into, DecodingOptions())
+    main(["info", "me/colours"])
+    told = capsys.readouterr().out
+    assert "  files     model.safetensors " in told and "training_state" not in told
+
+
+@pytest.mark.parametrize("command", [evaluate.main, lambda words: main(["report", *words[1:]])])
+def test_evaluating_fetches_as_well(command, captioner, hub, pictures, capsys):
+    captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
+    words = ["--checkpoint", "me/colours", "--data", str(pictures[0].parents[1]), "--device", "cpu"]
+    with pytest.raises(InputError, match=r"a model of the hub has no folder here; .* by --output"):
+        command(words)
+    command([*words, "--metrics", "bleu", "--output", "scores"])
+    assert "captions and scores: scores\n" in capsys.readouterr().out
+    assert len(json.loads(Path("scores/captions.json").read_text())) == len(pictures)
+
+
+def test_training_starts_from_it(captioner, hub, pictures):
+    captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
+    sizes = "--image-size 32 --hidden-size 64 --embedding-size 64 --epochs 1 --batch-size 8"
+    words = ["--attention", "--data", str(pictures[0].parents[1]), *tiny.PLAIN.split()]
+    train.main([*words, *sizes.split(), "--start-from", "me/colours", "--run", "further"])
+    assert load(Path("checkpoints/further")).config["start_from"] == "me/colours"
 
 
 def test_neither_here_nor_there(hub):

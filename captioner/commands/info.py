@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from .. import hub
 from ..checkpoint_info import describe_info, read_info
 
 EXAMPLE = """captioner info checkpoints/RUN
@@ -16,5 +17,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    info = read_info(arguments.checkpoint)
+    info = read_info(hub.local(arguments.checkpoint))
     print(json.dumps(info, indent=1) if arguments.json else describe_info(info))

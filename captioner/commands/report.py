@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from .. import checkpoint
+from .. import checkpoint, hub
 from ..data import split_name
 from ..decoding_options import DecodingOptions
 from ..evaluation_options import EvaluationOptions, ScoringOptions
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ..checkpoint_evaluation import evaluate_checkpoint
 
     options = from_arguments(EvaluationOptions, arguments)
-    first, split = checkpoint.find(options.checkpoint[0]), split_name(options.split)
+    first, split = checkpoint.find(hub.local(options.checkpoint[0])), split_name(options.split)
     evaluate_checkpoint(
         replace(options, report=options.output or evaluation_folder(first, split)),
         from_arguments(ScoringOptions, arguments),
