@@ -29,9 +29,18 @@ def longer(argv: Sequence[str], run: Path, epochs: int, processes: int = 1) -> s
     Anew, since the learning rate falls to nothing by the last epoch, however many there are.
     """
     start = ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
-    kept = [word for word in argv if not (word.startswith("--re") and "--resume".startswith(word))]
+    words, kept = iter(argv), []
+    for word in words:
+        if word in ("--epochs", "--run"):
+            next(words)
+        elif not (_resumes(word) or word.startswith(("--epochs=", "--run="))):
+            kept.append(word)
     changed = ["--epochs", str(epochs), "--run", f"{run.name}-{epochs}-epochs"]  # the last count
     return shlex.join([*start, script("train.py"), *kept, *changed])
+
+
+def _resumes(word: str) -> bool:
+    return word.startswith("--re") and "--resume".startswith(word)
 
 
 def script(name: str) -> str:

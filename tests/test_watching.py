@@ -204,9 +204,9 @@ def test_a_best_epoch_before_the_last_asks_for_no_more(work, monkeypatch, capsys
 
 def test_the_command_for_a_longer_training(monkeypatch):
     run = Path("checkpoints/my run")
-    argv = ["--data", "my data", "--epochs=3", "--resume", "--run", "my run", "--res"]
+    argv = ["--run", "my run", "--epochs=3", "--resume", "--data", "my data", "--epo", "3", "--res"]
     monkeypatch.setattr(sys, "argv", ["../here/train.py"])
-    kept = "../here/train.py --data 'my data' --epochs=3 --run 'my run'"
+    kept = "../here/train.py --data 'my data' --epo 3"
     changed = "--epochs 6 --run 'my run-6-epochs'"
     assert next_steps.longer(argv, run, 6) == f"python {kept} {changed}"
     several = next_steps.longer(argv, run, 6, processes=2)
