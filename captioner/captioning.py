@@ -43,12 +43,12 @@ def build_model(encoder: Encoder, vocabulary_size: int, options: ModelOptions) -
 
 
 def standardize_maps(model: CaptioningModel, pictures: Pictures, count: int) -> None:
-    """Let a new model standardise maps by those of up to SAMPLE of its `count` training pictures.
+    """Let a new Show and Tell standardise maps by those of up to SAMPLE of its training pictures.
 
-    Nothing is done for an encoder that is learned from scratch, whose maps are not yet what they
-    will be.
+    count: how many these are. Nothing is done for an encoder that is learned from scratch, whose
+    maps are not yet what they will be, nor for attention, which overfits the sooner for it.
     """
-    if not (model.encoder.frozen or model.encoder.pretrained):
+    if not isinstance(model, ShowAndTell) or not (model.encoder.frozen or model.encoder.pretrained):
         return
     device, chosen = model.words.bias.device, range(0, count, -(-count // SAMPLE))
 

@@ -25,7 +25,7 @@ from .text import Vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 5  # 5 standardises the feature maps
+FORMAT = 5  # 5: more of the picture in Show and Tell
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
 TRAINING, MANIFEST, CARD = "training_state.pt", "manifest.json", "README.md"
 

@@ -14,7 +14,7 @@ from .batches import Batch
 from .encoders import Encoder
 from .hoisting import Product, hoist
 from .hypotheses import Memory, State
-from .layers import Dropout, Standardize, lstm_cell
+from .layers import Dropout, lstm_cell
 from .locations import Draws, first_baseline
 from .losses import Loss, attention_coverage
 from .model_options import ModelOptions
@@ -44,7 +44,6 @@ class ShowAttendAndTell(nn.Module):
         hidden, embedding = options.hidden_size, options.embedding_size
         self.options = options
         self.encoder = encoder
-        self.standardize = Standardize(encoder.channels)
         self.words = Words(vocabulary_size, embedding)
         if options.annotation_size:
             self.annotate = nn.Linear(encoder.channels, annotation)
@@ -76,7 +75,7 @@ class ShowAttendAndTell(nn.Module):
         return memory, state
 
     def _start(self, features: Tensor) -> tuple[Memory, State]:
-        values = self.standardize(features).permute(0, 2, 3, 1)  # (B, h, w, D)
+        values = features.permute(0, 2, 3, 1)  # (B, h, w, D)
         if self.options.annotation_size:  # a frozen encoder's were not learned for this
             values = self.dropout(torch.relu(self.annotate(values)))
         mean = values.mean((1, 2))

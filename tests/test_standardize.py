@@ -42,8 +42,8 @@ def test_channels_that_hardly_vary_are_not_blown_up():
     assert torch.equal(standardize(maps), maps - 7)
 
 
-def test_a_sample_of_the_training_pictures_tells(tiny_model, attention):
-    model, count = tiny_model(attention), 2 * SAMPLE + 5
+def test_a_sample_of_the_training_pictures_tells(tiny_model):
+    model, count = tiny_model(False), 2 * SAMPLE + 5
     maps, read = draw_maps(count), []
 
     def load(indices):
@@ -56,10 +56,10 @@ def test_a_sample_of_the_training_pictures_tells(tiny_model, attention):
     torch.testing.assert_close(model.standardize.mean, expected, atol=1e-3, rtol=0)
 
 
-def test_pictures_go_through_the_encoder_unless_it_is_learned_from_scratch(tiny_model, attention):
+def test_pictures_go_through_the_encoder_unless_it_is_learned_from_scratch(tiny_model):
     images = torch.rand(70, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     pictures = Pictures(lambda indices: images[list(indices)], are_features=False)
-    frozen, scratch = tiny_model(attention), tiny_model(attention, trained_from=0)
+    frozen, scratch = tiny_model(False), tiny_model(False, trained_from=0)
     for model in (frozen, scratch):
         standardize_maps(model, pictures, len(images))
     with torch.no_grad():
@@ -68,9 +68,9 @@ def test_pictures_go_through_the_encoder_unless_it_is_learned_from_scratch(tiny_
     assert not scratch.standardize.mean.any()
 
 
-def test_what_was_measured_decides(tiny_model, attention, features, make_batch):
+def test_what_was_measured_decides(tiny_model, features, make_batch):
     """A model that has measured does with maps what one that has not does with standard ones."""
-    plain, measured = tiny_model(attention).eval(), tiny_model(attention).eval()
+    plain, measured = tiny_model(False).eval(), tiny_model(False).eval()
     maps, batch = features(2), make_batch([[[4, 5]], [[6, 7, 8]]])
     measured.standardize.measure([draw_maps(20)])
     standard = measured.standardize(maps)

@@ -549,7 +549,13 @@ def test_resume_is_exact_with_a_frozen_encoder_and_twice(work, monkeypatch):
     weights = checkpoint.load(straight).weights
     for key, value in torch.load("encoder.pth").items():
         assert torch.equal(weights[f"encoder.layers.{key}"], value)
-    assert weights["standardize.mean"].any()  # of the frozen encoder's maps
+
+
+def test_show_and_tell_measures_the_maps_of_a_frozen_encoder(work):
+    torch.manual_seed(3)
+    torch.save(SmallCNN().state_dict(), "encoder.pth")
+    weights = checkpoint.load(work("run", *FOUR, "--encoder-weights", "encoder.pth")).weights
+    assert weights["standardize.mean"].any()
 
 
 def test_workers_change_nothing(work):
