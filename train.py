@@ -11,8 +11,6 @@ from typing import Any
 
 from captioner import checkpoint, demo, distributed, metrics
 from captioner.batches import Batch, encode_captions, epoch_order, pad_captions
-from captioner.board import Board, check_tensorboard
-from captioner.cider import CiderD
 from captioner.data import Example
 from captioner.decoding_options import DecodingOptions
 from captioner.devices import pick_device
@@ -21,16 +19,18 @@ from captioner.errors import run_command
 from captioner.evaluation import Evaluation, evaluate
 from captioner.heatmaps import save_heatmap
 from captioner.images import load_image
-from captioner.job import Job, prepare, watched_metrics
 from captioner.loading import load_ahead, timed
-from captioner.next_steps import longer, next_steps
 from captioner.optimization import TrainingOptions
-from captioner.recipe import parse
-from captioner.runs import claim, write_skipped
-from captioner.samples import Sample, save_samples
+from captioner.runs.board import Board, check_tensorboard
+from captioner.runs.job import Job, prepare, watched_metrics
+from captioner.runs.next_steps import longer, next_steps
+from captioner.runs.recipe import parse
+from captioner.runs.run import claim, write_skipped
+from captioner.runs.samples import Sample, save_samples
+from captioner.runs.watching import Record
+from captioner.scores.cider import CiderD
 from captioner.self_critical import add_samples
 from captioner.training import Progress, fit
-from captioner.watching import Record
 
 HEATMAPS, SAMPLES = 12, 4
 

@@ -17,7 +17,7 @@ from captioner.decoding_options import DecodingOptions
 from captioner.devices import products_in
 from captioner.encoders import Encoder, build_encoder
 from captioner.images import Transform, load_image
-from captioner.model_options import ModelOptions
+from captioner.models.model_options import ModelOptions
 from captioner.text import Vocabulary
 
 ENCODERS = ("mobilenet_v2", "resnet50", "resnet101")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from captioner.batches import Batch, Pictures, pad_captions
 from captioner.captioning import CaptioningModel, build_model
 from captioner.decoding_options import DecodingOptions
-from captioner.model_options import ModelOptions
+from captioner.models.model_options import ModelOptions
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from . import checkpoint, hub
+from . import checkpoint
 from .answers import open_answers
 from .decoding_options import DecodingOptions
 from .devices import PRECISIONS
@@ -20,6 +20,7 @@ from .errors import InputError
 from .heatmaps import ENDINGS
 from .options import check_at_least, option, to_dict
 from .picture_lists import find_pictures, part_of, unique_names
+from .sharing import hub
 
 if TYPE_CHECKING:
     from .caption import Caption

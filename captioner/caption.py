@@ -10,8 +10,8 @@ import numpy as np
 
 from . import heatmaps
 from .errors import InputError
+from .figures.inline import caption_html
 from .images import Picture, load_image
-from .inline import caption_html
 
 
 @dataclass(frozen=True)

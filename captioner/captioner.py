@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from . import checkpoint as checkpoints
-from . import hub
 from .batches import Pictures, pad_captions
 from .caption import Caption
 from .captioning import CaptioningModel, compile_steps
@@ -17,16 +16,17 @@ from .checkpoint import Checkpoint
 from .decoding import score_captions
 from .decoding_options import DecodingOptions
 from .devices import device_of, pick_device, pick_precision, products_in
-from .ensemble import Ensemble, check_alike
 from .errors import InputError
 from .evaluation import caption_batches
 from .folders import check_free
-from .hypotheses import Hypothesis
 from .images import Picture, Transform, load_image
 from .loading import WORKERS
-from .model_card import model_card
+from .models.ensemble import Ensemble, check_alike
 from .options import from_dict
 from .restoring import restore
+from .search.hypotheses import Hypothesis
+from .sharing import hub
+from .sharing.model_card import model_card
 from .text import Vocabulary, join_words, split_words
 
 

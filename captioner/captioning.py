@@ -24,10 +24,10 @@ from torch import Tensor
 from .batches import Pictures
 from .encoders import Encoder
 from .errors import InputError
-from .hypotheses import Memory, State
-from .model_options import ModelOptions
-from .show_and_tell import ShowAndTell
-from .show_attend_and_tell import ShowAttendAndTell
+from .models.model_options import ModelOptions
+from .models.show_and_tell import ShowAndTell
+from .models.show_attend_and_tell import ShowAttendAndTell
+from .search.hypotheses import Memory, State
 
 CaptioningModel = ShowAndTell | ShowAttendAndTell
 SAMPLE = 1000

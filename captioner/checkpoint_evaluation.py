@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import bootstrap, checkpoint, demo, hub, metrics
+from . import checkpoint, demo, metrics
 from .batches import Pictures
 from .caption_files import read_others
 from .captioner import Captioner
@@ -21,10 +21,9 @@ from .errors import InputError
 from .evaluation import Evaluation, assess, caption_all, texts_of
 from .evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions
 from .features import PictureFiles
-from .hypotheses import Hypothesis
+from .figures.report import Heading, write_report
 from .options import to_dict
-from .report import Heading, write_report
-from .runs import (
+from .runs.run import (
     data_source,
     evaluation_folder,
     fingerprint,
@@ -33,6 +32,9 @@ from .runs import (
     run_of,
     write_whole,
 )
+from .scores import bootstrap
+from .search.hypotheses import Hypothesis
+from .sharing import hub
 
 CAPTIONS, SCORES = "captions.json", "scores.json"
 References = Mapping[int | str, Sequence[str]]

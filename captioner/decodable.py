@@ -15,7 +15,7 @@ from .errors import InputError
 from .formats.reading import Place, Problem
 from .images import load_image
 from .loading import load_ahead
-from .runs import write_whole
+from .runs.run import write_whole
 
 KNOWN = "decoded-v1.txt"  # in the cache: stamps of files that were decoded once
 CHUNK = 32

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from .batches import pad_captions
-from .beam import beam_search
 from .decoding_options import DecodingOptions
-from .filters import apply_filters, filters, shape_draw
-from .hypotheses import (
+from .search.beam import beam_search
+from .search.filters import apply_filters, filters, shape_draw
+from .search.hypotheses import (
     END,
     PAD,
     START,

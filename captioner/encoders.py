@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .errors import InputError
+from .models.pretrained import load_weights
 from .options import check_at_least, option
-from .pretrained import load_weights
 
 SMALL_CNN = "small_cnn"
 INCEPTIONS = ("googlenet", "inception_v3")

@@ -12,16 +12,16 @@ from tqdm import tqdm
 
 from . import distributed, metrics
 from .batches import Pictures
-from .caption_statistics import Statistics, statistics
 from .captioning import CaptioningModel
 from .data import Example
 from .decoding import decode
 from .decoding_options import DecodingOptions
 from .devices import device_of, products_in
-from .ensemble import Ensemble
-from .hypotheses import Hypothesis
 from .loading import load_ahead
-from .pointing import Pointing, pointing
+from .models.ensemble import Ensemble
+from .scores.caption_statistics import Statistics, statistics
+from .scores.pointing import Pointing, pointing
+from .search.hypotheses import Hypothesis
 from .shapes import Shape
 from .text import Vocabulary, join_words
 

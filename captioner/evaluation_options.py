@@ -12,7 +12,7 @@ from .errors import InputError
 from .loading import WORKERS
 from .metrics import METRICS, chosen
 from .options import add_options, check_at_least, from_arguments, given_flags, option
-from .runs import CHECKPOINTS
+from .runs.run import CHECKPOINTS
 
 SAMPLES = 1000  # of a comparison, unless --bootstrap says otherwise
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from .animation import animation
 from .errors import InputError
-from .overlays import COLORMAP, FUNCTION_WORDS, GAMMA, check_maps, overlay
+from .figures.animation import animation
+from .figures.overlays import COLORMAP, FUNCTION_WORDS, GAMMA, check_maps, overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

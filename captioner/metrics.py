@@ -10,8 +10,8 @@ from importlib.metadata import version
 from typing import TypeVar
 
 from .errors import InputError
-from .meteor import find_java
-from .tallies import Tally, Words, tally_bleu, tally_cider, tally_meteor, tally_rouge_l
+from .scores.meteor import find_java
+from .scores.tallies import Tally, Words, tally_bleu, tally_cider, tally_meteor, tally_rouge_l
 from .text import split_words
 
 Id = TypeVar("Id", bound=Hashable)

@@ -7,7 +7,7 @@ from .checkpoint import Checkpoint
 from .encoders import build_encoder
 from .errors import InputError
 from .images import Transform
-from .model_options import ModelOptions
+from .models.model_options import ModelOptions
 from .options import from_dict
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from .batches import Batch, count_columns
 from .captioning import CaptioningModel
-from .cider import CiderD
 from .decoding import choose_words
 from .decoding_options import DecodingOptions
 from .devices import products_in
+from .scores.cider import CiderD
 from .text import Vocabulary
 
 SAMPLES = 5

@@ -23,7 +23,7 @@ from .devices import peak_memory, products_in
 from .errors import InputError, Interrupted, collect_signals
 from .losses import Loss
 from .optimization import TrainingOptions, WeightAverage, parameter_groups, rate_share
-from .watching import Record
+from .runs.watching import Record
 
 NOTHING = 0.02  # what BLEU may be, of 100, where no n-gram of its order matches
 BAD_STEPS = 3  # so many gradients in a row that are not finite end the training

@@ -31,12 +31,12 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
     "Scores": {
         "metrics": ("score", "measure", "Scores"),
         "evaluation": ("judge", "evaluate", "Evaluation"),
-        "bootstrap": ("intervals", "differences", "Interval"),
+        "scores.bootstrap": ("intervals", "differences", "Interval"),
     },
     "Models": {
         "encoders": ("build_encoder", "Encoder", "EncoderOptions"),
         "captioning": ("build_model",),
-        "model_options": ("ModelOptions",),
+        "models.model_options": ("ModelOptions",),
         "text": ("split_words", "join_words", "Vocabulary"),
         "checkpoint": ("load", "save", "Checkpoint"),
     },
@@ -44,10 +44,10 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "training": ("fit",),
         "optimization": ("TrainingOptions",),
         "decoding": ("decode", "score_captions"),
-        "beam": ("beam_search",),
-        "hypotheses": ("Hypothesis",),
+        "search.beam": ("beam_search",),
+        "search.hypotheses": ("Hypothesis",),
     },
-    "Service": {"serving": ("create_app",), "wire": ("Limits",)},
+    "Service": {"service.serving": ("create_app",), "service.wire": ("Limits",)},
 }
 LONGEST = 100  # characters of a signature on one line
 

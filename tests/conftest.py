@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import train
-from captioner import watching
 from captioner.batches import Pictures, pad_captions
 from captioner.captioning import build_model
 from captioner.encoders import Encoder
-from captioner.model_options import ModelOptions
+from captioner.models.model_options import ModelOptions
+from captioner.runs import watching
 from captioner.text import Vocabulary
 
 WORDS = "a red green blue dog cat runs sits on the grass".split()

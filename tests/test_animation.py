@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from test_heatmaps import WORDS, draw, maps
 
-from captioner import animation
+from captioner.figures import animation
+from captioner.figures.overlays import overlay
 from captioner.heatmaps import save_heatmap
-from captioner.overlays import overlay
 
 
 def frames(path):

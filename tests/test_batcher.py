@@ -5,8 +5,8 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 
-from captioner.batcher import Batcher, Closed, Full
 from captioner.decoding_options import DecodingOptions
+from captioner.service.batcher import Batcher, Closed, Full
 
 BEAM, GREEDY = DecodingOptions(), DecodingOptions("greedy")
 

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from captioner.bootstrap import Interval, differences, intervals, resample
 from captioner.errors import InputError
 from captioner.metrics import Scores, measure
-from captioner.tallies import Tally
+from captioner.scores.bootstrap import Interval, differences, intervals, resample
+from captioner.scores.tallies import Tally
 
 CAPTIONS = {
     1: "a dog runs over the grass",

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from nltk.translate.bleu_score import modified_precision
 from test_metrics import Corpus, as_sentences, corpora
 
-from captioner.caption_statistics import FUNCTION_WORDS, Statistics, statistics
 from captioner.errors import InputError
 from captioner.metrics import score
+from captioner.scores.caption_statistics import FUNCTION_WORDS, Statistics, statistics
 
 
 def test_statistics_by_hand() -> None:

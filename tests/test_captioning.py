@@ -18,8 +18,8 @@ from captioner.decoding import decode
 from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError
 from captioner.images import Transform
-from captioner.layers import Dropout
-from captioner.model_options import ModelOptions
+from captioner.models.layers import Dropout
+from captioner.models.model_options import ModelOptions
 from captioner.text import Vocabulary
 
 # Unequal numbers of captions and of words; words 4..14 of the tiny vocabulary.

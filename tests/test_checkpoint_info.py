@@ -11,8 +11,8 @@ from test_checkpoint import sign
 
 from captioner import __main__ as commands
 from captioner.checkpoint import FORMAT, load
-from captioner.checkpoint_info import describe_info, read_info
 from captioner.errors import InputError
+from captioner.sharing.checkpoint_info import describe_info, read_info
 
 
 @pytest.fixture

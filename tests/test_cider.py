@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from captioner.batches import pad_captions
-from captioner.cider import CiderD
 from captioner.errors import InputError
+from captioner.scores.cider import CiderD
 
 END, UNKNOWN = 2, 3
 WORDS = range(4, 10)

@@ -11,7 +11,7 @@ import torch
 
 from captioner.decoding import choose_words, decode, score_captions
 from captioner.decoding_options import DecodingOptions
-from captioner.filters import apply_filters, filters
+from captioner.search.filters import apply_filters, filters
 
 START, END = 1, 2
 WORDS = (4, 5, 6)

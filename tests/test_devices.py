@@ -5,13 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.devices import (
-    device_of,
-    peak_memory,
-    pick_device,
-    pick_precision,
-    products_in,
-)
+from captioner.devices import device_of, peak_memory, pick_device, pick_precision, products_in
 from captioner.errors import InputError
 
 CPU = torch.device("cpu")

@@ -24,8 +24,9 @@ from stand_ins import provide
 
 import evaluate
 import train
-from captioner import Captioner, captioner, demo, evaluation_options, recipe
+from captioner import Captioner, captioner, demo, evaluation_options
 from captioner import __main__ as command
+from captioner.runs import recipe
 
 ROOT = pages.ROOT
 SHORT = (
@@ -74,7 +75,7 @@ def make_small(patch):
     patch.setattr(demo, "write_demo", lambda path: write(path, train=24, val=8, test=4))
     patch.setattr(train, "HEATMAPS", 1)
     patch.setattr(captioner, "compile_steps", lambda model: model)
-    patch.setattr("captioner.meteor.shutil.which", lambda name: None)
+    patch.setattr("captioner.scores.meteor.shutil.which", lambda name: None)
 
 
 # ---- commands ------------------------------------------------------------------------------------
@@ -123,8 +124,8 @@ def run_captioner(argv, *, parse):
 def run_curl(line):
     """The request that curl would make, of the application itself."""
     testing = pytest.importorskip("fastapi.testclient")
-    from captioner.serving import create_app
-    from captioner.wire import Limits
+    from captioner.service.serving import create_app
+    from captioner.service.wire import Limits
 
     parser = argparse.ArgumentParser()
     parser.add_argument("url")

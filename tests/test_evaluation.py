@@ -17,12 +17,12 @@ import evaluate
 import train
 from captioner import Captioner, checkpoint, demo, evaluation, metrics
 from captioner.batches import Pictures
-from captioner.caption_statistics import Statistics, statistics
 from captioner.data import read_captions
 from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError
 from captioner.features import PictureFiles
-from captioner.pointing import Pointing, pointing
+from captioner.scores.caption_statistics import Statistics, statistics
+from captioner.scores.pointing import Pointing, pointing
 from captioner.shapes import KINDS, PLURALS, Shape
 from captioner.text import split_words
 

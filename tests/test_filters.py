@@ -8,7 +8,7 @@ import torch
 
 from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError
-from captioner.filters import apply_filters, filters, shape_draw
+from captioner.search.filters import apply_filters, filters, shape_draw
 
 PAD, START, END, UNKNOWN = range(4)
 

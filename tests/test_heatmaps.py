@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 
 from captioner import heatmaps
 from captioner.errors import InputError
+from captioner.figures.overlays import overlay, upsample
 from captioner.heatmaps import save_heatmap
-from captioner.overlays import overlay, upsample
 
 WORDS = "a red ball on the grass".split()
 

@@ -1,6 +1,7 @@
 """What the source may not do: import upwards, load what it need not, run what it reads."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,66 +11,47 @@ from layouts import pictures, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 
-# Lowest first; a module imports from lower layers only, never from its own. `captioner` is
-# captioner/__init__.py.
+# Lowest first; a module imports from lower layers only, never from its own. The names are those
+# inside `captioner`, but for the two programs.
 LAYERS = [
-    {"captioner.errors"},
-    {"captioner.folders"},
-    {"captioner.options", "captioner.devices", "captioner.loading", "captioner.pretrained"}
-    | {"captioner.shapes", "captioner.shards", "captioner.telemetry", "captioner.report_curves"}
-    | {"captioner.attention", "captioner.hoisting", "captioner.layers", "captioner.meteor"}
-    | {"captioner.caption_files", "captioner.board", "captioner.next_steps"},
-    {"captioner.text", "captioner.losses", "captioner.images", "captioner.distributed"}
-    | {"captioner.overlays", "captioner.decoding_options"}
-    | {"captioner.demo", "captioner.model_options", "captioner.tallies"}
-    | {"captioner.formats", "captioner.formats.reading"},
-    {"captioner.formats.coco", "captioner.formats.flickr", "captioner.formats.kaggle"}
-    | {"captioner.formats.karpathy", "captioner.formats.pairs", "captioner.formats.tables"},
-    {"captioner.formats.huggingface", "captioner.formats.webdataset"},
-    {"captioner.encoders", "captioner.filters", "captioner.metrics", "captioner.animation"}
-    | {"captioner.inline"}
-    | {"captioner.checkpoint", "captioner.data", "captioner.pointing"},
-    {"captioner.hypotheses", "captioner.batches", "captioner.features", "captioner.runs"}
-    | {"captioner.heatmaps"}
-    | {"captioner.optimization", "captioner.bootstrap", "captioner.caption_statistics"},
-    {
-        "captioner.beam",
-        "captioner.locations",
-        "captioner.scheduled",
-        "captioner.words",
-        "captioner.cider",
-    }
-    | {"captioner.recipe", "captioner.inspection", "captioner.answers", "captioner.picture_lists"}
-    | {
-        "captioner.caption",
-        "captioner.checkpoint_info",
-        "captioner.curves",
-        "captioner.samples",
-        "captioner.decodable",
-    },
-    {"captioner.decoding", "captioner.show_and_tell", "captioner.show_attend_and_tell"}
-    | {"captioner.evaluation_options", "captioner.watching"}
-    | {"captioner.hub"}
-    | {"captioner.model_card"},
-    {"captioner.captioning"},
-    {"captioner.ensemble", "captioner.restoring"},
-    {"captioner.evaluation", "captioner.training", "captioner.self_critical"},
-    {"captioner.captioner", "captioner.report"},
-    {"captioner.checkpoint_evaluation"},
-    {"captioner.batcher", "captioner.wire", "captioner.bulk"}
-    | {"captioner.job"}
-    | {"captioner.export"},
-    {"captioner.serving"},
-    {"captioner.server"},
-    {"captioner"},
-    {"captioner.commands"},
-    {"captioner.commands.caption", "captioner.commands.data"}
-    | {"captioner.commands.demo_data", "captioner.commands.serve", "captioner.commands.info"}
-    | {"captioner.commands.report", "captioner.commands.completion"}
-    | {"captioner.commands.export"},
-    {"captioner.__main__", "train", "evaluate"},
+    "errors",
+    "figures folders models runs scores search service sharing",
+    "caption_files devices figures.report_curves loading models.attention models.hoisting "
+    "models.layers models.pretrained options runs.board runs.next_steps scores.meteor "
+    "service.telemetry shapes shards",
+    "decoding_options demo distributed figures.overlays formats formats.reading images losses "
+    "models.model_options scores.tallies text",
+    "formats.coco formats.flickr formats.kaggle formats.karpathy formats.pairs formats.tables",
+    "formats.huggingface formats.webdataset",
+    "checkpoint data encoders figures.animation figures.inline metrics scores.pointing "
+    "search.filters",
+    "batches features heatmaps optimization runs.run scores.bootstrap scores.caption_statistics "
+    "search.hypotheses",
+    "answers caption decodable inspection models.locations models.scheduled models.words "
+    "picture_lists runs.curves runs.recipe runs.samples scores.cider search.beam "
+    "sharing.checkpoint_info",
+    "decoding evaluation_options models.show_and_tell models.show_attend_and_tell runs.watching "
+    "sharing.hub sharing.model_card",
+    "captioning",
+    "models.ensemble restoring",
+    "evaluation self_critical training",
+    "captioner figures.report",
+    "checkpoint_evaluation",
+    "bulk runs.job service.batcher service.wire sharing.export",
+    "service.serving",
+    "service.server",
+    "__init__",
+    "commands",
+    "commands.caption commands.completion commands.data commands.demo_data commands.export "
+    "commands.info commands.report commands.serve",
+    "__main__ evaluate train",
 ]
-LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+PROGRAMS = ("train", "evaluate")
+LAYER = {
+    name if name in PROGRAMS else f"captioner.{name}".removesuffix(".__init__"): number
+    for number, names in enumerate(LAYERS)
+    for name in names.split()
+}
 # The one arrow that points up: a signature names the version, asked for inside a function.
 EXCEPTIONS = {("captioner.metrics", "captioner")}
 
@@ -108,6 +90,26 @@ def arrows_that_point_up(name, tree):
 
 def test_every_module_has_its_layer():
     assert FILES.keys() == LAYER.keys()
+
+
+def drawn_modules(page):
+    """The modules in CONTRIBUTING's map: those of `captioner`, and of each room of it."""
+    room, found = "", set()
+    for line in page.splitlines():
+        if match := re.match(r" {6}(\w+)/ ", line):
+            room = match[1]
+            found.add(f"captioner.{room}")
+        elif match := re.match(r" {6}(\w+)\.py ", line):
+            found.add(f"captioner.{match[1]}")
+        elif match := re.match(r" {8}(\w+)\.py ", line):
+            found.add(f"captioner.{room}.{match[1]}")
+    return found
+
+
+def test_the_map_of_the_house_is_true():
+    listed = ("captioner.commands.", "captioner.formats.")  # each room a line, as all is alike
+    there = {name for name in FILES if not name.startswith(listed)} - {"captioner", *PROGRAMS}
+    assert drawn_modules((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")) == there
 
 
 @pytest.mark.parametrize("name", FILES)

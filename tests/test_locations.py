@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from test_captioning import CAPTIONS, WORDS, show_attend_and_tell
 
-from captioner import locations
-from captioner import show_attend_and_tell as model_code
 from captioner.batches import Batch
 from captioner.captioning import build_model
 from captioner.decoding import decode
 from captioner.decoding_options import DecodingOptions
 from captioner.devices import products_in
-from captioner.locations import Draws
-from captioner.model_options import ModelOptions
+from captioner.models import locations
+from captioner.models import show_attend_and_tell as model_code
+from captioner.models.locations import Draws
+from captioner.models.model_options import ModelOptions
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from captioner import meteor
 from captioner.errors import InputError
 from captioner.metrics import measure
+from captioner.scores import meteor
 
 HYPOTHESES = [["a", "dog", "runs"], []]
 REFERENCES = [[["the", "dog"], ["a", "dog", "ran"]], [["grass"]]]

@@ -11,7 +11,7 @@ import pytest
 from captioner.decoding_options import DecodingOptions
 from captioner.encoders import EncoderOptions
 from captioner.errors import InputError
-from captioner.model_options import ModelOptions
+from captioner.models.model_options import ModelOptions
 from captioner.optimization import TrainingOptions
 from captioner.options import (
     add_options,

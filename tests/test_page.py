@@ -14,7 +14,7 @@ from test_serving import png, served
 
 from captioner.caption import Caption
 from captioner.images import Transform
-from captioner.wire import Limits
+from captioner.service.wire import Limits
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

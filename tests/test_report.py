@@ -18,14 +18,15 @@ from PIL import Image
 
 import evaluate
 from captioner import __main__ as commands
-from captioner import bootstrap, report
 from captioner.data import Example
 from captioner.errors import InputError
 from captioner.evaluation import judge
-from captioner.hypotheses import Hypothesis
-from captioner.overlays import overlay
-from captioner.report import Heading, write_report
-from captioner.runs import read_log
+from captioner.figures import report
+from captioner.figures.overlays import overlay
+from captioner.figures.report import Heading, write_report
+from captioner.runs.run import read_log
+from captioner.scores import bootstrap
+from captioner.search.hypotheses import Hypothesis
 from captioner.text import Vocabulary
 
 HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=alert(1)>&amp;'

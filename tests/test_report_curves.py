@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from captioner.report_curves import curves
+from captioner.figures.report_curves import curves
 
 
 def points(figure):

@@ -11,10 +11,11 @@ from torch import nn
 
 import evaluate
 import train
-from captioner import checkpoint, recipe
+from captioner import checkpoint
 from captioner.checkpoint import Checkpoint
 from captioner.errors import InputError
-from captioner.runs import CHECKPOINTS, SKIPPED, claim, run_folder, take_weights
+from captioner.runs import recipe
+from captioner.runs.run import CHECKPOINTS, SKIPPED, claim, run_folder, take_weights
 from captioner.text import Vocabulary
 
 

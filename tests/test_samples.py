@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioner import samples
-from captioner.overlays import overlay
-from captioner.samples import Sample, save_samples
+from captioner.figures.overlays import overlay
+from captioner.runs import samples
+from captioner.runs.samples import Sample, save_samples
 
 WORDS = ["a", "red", "dog"]
 

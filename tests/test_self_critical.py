@@ -15,9 +15,9 @@ import train
 from captioner import checkpoint
 from captioner.batches import pad_captions
 from captioner.captioning import build_model
-from captioner.cider import CiderD
 from captioner.errors import Interrupted
-from captioner.model_options import ModelOptions
+from captioner.models.model_options import ModelOptions
+from captioner.scores.cider import CiderD
 from captioner.self_critical import add_samples
 
 PAD, START, END, UNKNOWN = range(4)

@@ -24,9 +24,9 @@ from captioner.caption import Caption
 from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError
 from captioner.images import Transform
-from captioner.server import ServeOptions, build_server, listen, serve
-from captioner.serving import create_app
-from captioner.wire import Limits, answer
+from captioner.service.server import ServeOptions, build_server, listen, serve
+from captioner.service.serving import create_app
+from captioner.service.wire import Limits, answer
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,7 +6,7 @@ import torch
 
 from captioner.batches import Pictures
 from captioner.captioning import SAMPLE, standardize_maps
-from captioner.layers import Standardize
+from captioner.models.layers import Standardize
 
 
 def draw_maps(pictures, seed=0):

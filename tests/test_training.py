@@ -16,15 +16,16 @@ import torch
 from torch import nn
 
 import train
-from captioner import batches, checkpoint, demo, metrics, optimization, show_and_tell
+from captioner import batches, checkpoint, demo, metrics, optimization
 from captioner.captioner import restore
 from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError, Interrupted
 from captioner.losses import Loss
+from captioner.models import show_and_tell
 from captioner.optimization import TrainingOptions, parameter_groups
-from captioner.tallies import Tally
+from captioner.runs.watching import Record
+from captioner.scores.tallies import Tally
 from captioner.training import fit
-from captioner.watching import Record
 
 CPU = torch.device("cpu")
 OPTIONS = TrainingOptions(

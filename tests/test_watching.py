@@ -16,11 +16,12 @@ from PIL import Image
 
 import evaluate
 import train
-from captioner import __main__, batches, next_steps, training, watching
-from captioner.board import Board
-from captioner.curves import draw_curves
+from captioner import __main__, batches, training
 from captioner.errors import InputError, Interrupted
-from captioner.watching import Record, line
+from captioner.runs import next_steps, watching
+from captioner.runs.board import Board
+from captioner.runs.curves import draw_curves
+from captioner.runs.watching import Record, line
 
 SHOW_SAMPLES = train.show_samples  # as it is; see conftest.py
 ROW = {

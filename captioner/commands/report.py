@@ -4,12 +4,13 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from .. import checkpoint, hub
+from .. import checkpoint
 from ..data import split_name
 from ..decoding_options import DecodingOptions
 from ..evaluation_options import EvaluationOptions, ScoringOptions
 from ..options import add_options, from_arguments
-from ..runs import evaluation_folder
+from ..runs.run import evaluation_folder
+from ..sharing import hub
 
 EXAMPLE = """captioner report checkpoints/RUN
 captioner report checkpoints/RUN --split test --beam-size 5 --output FOLDER"""

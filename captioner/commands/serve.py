@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from ..options import add_options, from_arguments
-from ..server import ServeOptions, serve
-from ..wire import Limits
+from ..service.server import ServeOptions, serve
+from ..service.wire import Limits
 
 EXAMPLE = "captioner serve checkpoints/RUN --port 8080"
 

@@ -5,15 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import shards
-from .reading import (
-    PICTURE_SUFFIXES,
-    Entry,
-    Place,
-    Reading,
-    is_plain,
-    picture_folder,
-    read_lines,
-)
+from .reading import PICTURE_SUFFIXES, Entry, Place, Reading, is_plain, picture_folder, read_lines
 
 LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: what Flickr8k calls its list
 TOKENS_30K = ("results_20130124.token", "flickr30k.token", "results.token")

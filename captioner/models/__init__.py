@@ -1,0 +1,1 @@
+"""What the captioning models are made of; captioning.py, above, is what others ask for."""

@@ -1,0 +1,124 @@
+"""Several models that write one caption between them, by averaging what each makes of every word.
+
+No search and no files. Shapes: B pictures, S picture side, D feature channels, h, w grid,
+R rows, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..captioning import CaptioningModel
+from ..checkpoint import Checkpoint
+from ..encoders import Encoder
+from ..errors import InputError
+from ..images import Transform
+from ..search.hypotheses import Memory, State
+
+
+class Encoders(nn.ModuleList):
+    """Pixels (B, 3, S, S) -> the feature maps of all, side by side: (B, sum of D, h, w)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([encoder(images) for encoder in self], dim=1)
+
+    @property
+    def offset(self) -> float:
+        """The mean of theirs, which for encoders of one kind is the one that all have."""
+        return sum(cast(Encoder, encoder).offset for encoder in self) / len(self)
+
+
+class Ensemble(nn.Module):
+    """Models with one vocabulary and one grid, which search sees as a single one.
+
+    What it says of a word is the mean of its members' log-probabilities, and where it looks the
+    mean of the maps of those that attend. Members whose encoders are equal get one between them,
+    which runs once. There is no loss: members are trained each by itself.
+    """
+
+    members: Sequence[CaptioningModel]
+
+    def __init__(self, members: Sequence[CaptioningModel]) -> None:
+        super().__init__()
+        encoders: dict[str, Encoder] = {}
+        for member in members:
+            member.encoder = encoders.setdefault(member.encoder.fingerprint(), member.encoder)
+        distinct = list(encoders.values())
+        self.encoder = Encoders(distinct)
+        self.members = nn.ModuleList(members)  # type: ignore[assignment]
+        self.attends = any(member.attends for member in members)
+        self._channels = [encoder.channels for encoder in distinct]
+        self._encoder_of = [distinct.index(member.encoder) for member in members]
+
+    def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
+        """Those of each member, its number before every name."""
+        maps = features.split(self._channels, dim=1)
+        memory: Memory = {}
+        state: State = {}
+        for number, member in enumerate(self.members):
+            own_memory, own_state = member.start(maps[self._encoder_of[number]], reads)
+            memory |= _numbered(number, own_memory)
+            state |= _numbered(number, own_state)
+        return memory, state
+
+    def step(
+        self, tokens: Tensor, state: State, memory: Memory
+    ) -> tuple[Tensor, State, Tensor | None]:
+        """Averages raw scores (R, V).
+
+        Each member's differ from its log-probabilities by one number per row, and search takes the
+        log-softmax of what comes: the mean of the log-probabilities would give it the same.
+        """
+        scores: list[Tensor] = []
+        maps: list[Tensor] = []
+        after: State = {}
+        for number, member in enumerate(self.members):
+            own = member.step(tokens, _of(number, state), _of(number, memory))
+            scores.append(own[0].float())
+            after |= _numbered(number, own[1])
+            if own[2] is not None:
+                maps.append(own[2])
+        attention = torch.stack(maps).mean(0) if maps else None
+        return torch.stack(scores).mean(0), after, attention
+
+
+def _numbered(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{number}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _of(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{number}."
+    return {k.removeprefix(start): tensor for k, tensor in tensors.items() if k.startswith(start)}
+
+
+def check_alike(
+    checkpoints: Sequence[Checkpoint], restored: Sequence[tuple[CaptioningModel, Transform]]
+) -> None:
+    """Raise InputError unless all see the same pixels on the same grid and know the same words.
+
+    restored: what each checkpoint holds; leaves the models in eval mode. The message names two of
+    the checkpoints and what differs.
+    """
+    first, *others = (_common(*each) for each in zip(checkpoints, restored, strict=True))
+    for checkpoint, other in zip(checkpoints[1:], others, strict=True):
+        for name in first | other:
+            if first.get(name) != other.get(name):
+                raise InputError(
+                    f"{checkpoints[0].path} and {checkpoint.path} cannot caption together: {name} "
+                    f"is {first.get(name)!r} for the one and {other.get(name)!r} for the other"
+                )
+
+
+def _common(
+    checkpoint: Checkpoint, restored: tuple[CaptioningModel, Transform]
+) -> dict[str, object]:
+    """All that must be the same for every member of an ensemble, by name."""
+    model, transform = restored
+    with torch.no_grad():
+        blank = torch.zeros(1, 3, transform.size, transform.size)
+        grid = tuple(model.eval().encoder(blank).shape[2:])
+    words = {f"word {number}": w for number, w in enumerate(checkpoint.vocabulary.words, start=1)}
+    return {**asdict(transform), "grid": grid, **words}

@@ -1,0 +1,56 @@
+"""A training's numbers and pictures as TensorBoard reads them; which there are is watching.py's."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+
+
+def check_tensorboard() -> None:
+    """Raises InputError where the extra `tensorboard` is missing."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"--tensorboard needs {error.name}; pip install 'captioner[tensorboard]' brings it"
+        ) from error
+
+
+class Board:
+    """Event files in a folder; everything stands at the step after which it was so.
+
+    rows: of the epochs that there were before; written where the folder is new, so that a run
+    whose beginning was not watched is there as a whole. What the folder holds of later steps than
+    `step`, which a run that was killed had not saved, is forgotten. To be closed.
+    """
+
+    def __init__(self, folder: Path, step: int = 0, rows: Sequence[Mapping[str, Any]] = ()) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        new = not folder.exists()
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1, flush_secs=30)
+        for row in rows if new else ():
+            self.epoch(row)
+
+    def step(self, step: int, **numbers: float) -> None:
+        """Add numbers of one step."""
+        for name, value in numbers.items():
+            self._writer.add_scalar(f"step/{name}", value, step)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Add all numbers of an epoch's row at its step."""
+        for name, value in row.items():
+            if name != "step":
+                self._writer.add_scalar(f"epoch/{name}", value, row["step"])
+        self._writer.flush()
+
+    def picture(self, name: str, image: Image.Image, step: int) -> None:
+        """Add an RGB picture."""
+        self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,263 @@
+"""A run: where it lies, what data it is of, how it describes itself, and whether it may go on.
+
+Nothing here trains; what a checkpoint's files look like is checkpoint.py's.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import checkpoint, demo
+from ..data import CaptionData, read_captions
+from ..errors import InputError
+from ..formats.reading import Problem
+from ..options import to_dict
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..images import Transform
+
+CHECKPOINTS = Path("checkpoints")
+SKIPPED = "skipped.jsonl"
+# May be others when a run is continued; what was read is told by the fingerprint.
+FREE = ("data.path", "data.name", "data.on_error", "training.patience")
+SIZES = (  # the options that decide which weights a model has
+    "encoder.encoder",
+    "model.attention",
+    "model.embedding_size",
+    "model.hidden_size",
+    "model.annotation_size",
+    "model.attention_size",
+)
+
+
+def load_data(
+    path: Path | None, format: str | None, cache: Path, on_error: str = "stop"
+) -> CaptionData:
+    """The data set at `path`, or the demo's, which is drawn into the cache if it is not there."""
+    if path is None:
+        from .. import distributed
+
+        path = cache / f"demo-v{demo.VERSION}" / "demo"
+        if distributed.is_first():
+            demo.write_demo(path)
+        distributed.barrier()
+    return read_captions(path, format, on_error)
+
+
+def data_source(
+    config: dict[str, Any], data: Path | None, format: str | None
+) -> tuple[Path | None, str | None]:
+    """Where the data is: as asked, or where the checkpoint was trained (None: the demo)."""
+    if data is not None:
+        return data, format
+    if format is not None:
+        raise InputError("--format needs --data")
+    trained_on = config["data"]
+    if trained_on["path"] is None:
+        return None, None
+    if not Path(trained_on["path"]).exists():
+        raise InputError(f"{trained_on['path']}, where the model was trained, is gone; use --data")
+    return Path(trained_on["path"]), trained_on["format"]
+
+
+def describe(options: dict[str, Any], data: CaptionData, transform: "Transform") -> dict[str, Any]:
+    """The config that goes into checkpoints, in plain values; the options by group of flags."""
+    source = options["run"].start_from
+    return {
+        "task": "captioning",
+        "start_from": None if source is None else str(source),
+        "encoder": to_dict(options["encoder"]),
+        "model": to_dict(options["model"]),
+        "transform": json.loads(json.dumps(asdict(transform))),
+        "training": to_dict(options["training"]),
+        "data": {
+            "name": data.name,
+            "format": data.format,
+            "path": None if options["data"].data is None else str(data.root.resolve()),
+            "on_error": options["data"].on_error,
+            "min_count": options["data"].min_count,
+            "fingerprint": fingerprint(data),
+        },
+    }
+
+
+def fingerprint(data: CaptionData) -> str:
+    """SHA-256 of pictures' ids, splits and captions: changes with what is learned and scored."""
+    digest = hashlib.sha256()
+    for example in data.examples:
+        digest.update(json.dumps([example.id, example.split, *example.captions]).encode())
+    return digest.hexdigest()
+
+
+def run_folder(name: str) -> Path:
+    """The folder of the run called `name`, a plain name of a folder in CHECKPOINTS."""
+    if not name or Path(name).name != name or name.startswith("."):
+        raise InputError(f"a run's name must be a plain name without a path, got {name!r}")
+    return CHECKPOINTS / name
+
+
+def evaluation_folder(checkpoint: Path, split: str) -> Path:
+    """evaluation-SPLIT in the folder of the run that the checkpoint is of."""
+    return run_of(checkpoint) / f"evaluation-{split}"
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint is of; a lone checkpoint's is its own."""
+    place = checkpoint.resolve()
+    return place.parent if place.name in ("best", "last", ".best.old", ".last.old") else place
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run's log.jsonl, none where there is none; a row that was cut is left out."""
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:  # a run that goes on may be writing it
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+@contextmanager
+def claim(run: Path) -> Iterator[None]:
+    """Make the folder of a run and keep other trainings out of it for as long as this one lasts.
+
+    A folder in which nothing was saved, but what was skipped, is removed in the end.
+    """
+    from .. import distributed
+
+    if not distributed.is_first():
+        yield
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{run} is being trained by another process; --run NAME starts another run"
+            ) from error
+        try:
+            yield
+        finally:
+            (run / ".lock").unlink()
+            if {path.name for path in run.iterdir()} <= {SKIPPED}:
+                shutil.rmtree(run)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8, beside its place and put it there: it is never half-written."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(part, path)
+
+
+def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
+    """Write what was left out of the data into the run's folder: where, what, what to do."""
+    rows = [
+        {
+            "file": str(problem.place.file),
+            problem.place.part: problem.place.number or None,
+            "what": problem.what,
+            "advice": problem.advice,
+        }
+        for problem in problems
+    ]
+    write_whole(run / SKIPPED, "".join(json.dumps(row) + "\n" for row in rows))
+    return run / SKIPPED
+
+
+def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Checkpoint | None:
+    """The checkpoint to continue from; refuses to overwrite a run, or to continue another one."""
+    if not resume:
+        there = [path.name for path in run.glob("[!.]*")]
+        if there or run.is_file():
+            way_on = "--resume continues it, " if "last" in there else ""
+            raise InputError(
+                f"{run} holds a run already; {way_on}--run NAME starts another beside it, "
+                "or delete it"
+            )
+        return None
+    resumed = checkpoint.load(run / "last")
+    was, now = _flatten(resumed.config), _flatten(config)
+    changed = [
+        "the captions have changed"
+        if key == "data.fingerprint"
+        else f"{key} was {was.get(key)} and is {value}"
+        for key, value in now.items()
+        if was.get(key) != value and key not in FREE
+    ]
+    if changed:
+        raise InputError(f"{run} cannot be continued with other options: {'; '.join(changed)}")
+    return resumed
+
+
+def leave_out(
+    config: dict[str, Any], ids: list[int | str], resumed: checkpoint.Checkpoint | None
+) -> None:
+    """Note in the config which pictures are not trained on, since they cannot be decoded.
+
+    Raises InputError where the run that goes on was trained without others.
+    """
+    config["data"]["left_out"] = ids
+    before = ids if resumed is None else resumed.config["data"].get("left_out", [])
+    if ids != before:
+        raise InputError(
+            f"{resumed and resumed.path} cannot be continued: {len(before)} pictures could not be "
+            f"decoded when it began, {before[:10]}, and {len(ids)} cannot now, {ids[:10]}"
+        )
+
+
+def open_source(path: Path, config: dict[str, Any]) -> checkpoint.Checkpoint:
+    """The checkpoint at `path`, or the run's best, to start from; refuses one of other sizes."""
+    source = checkpoint.load(path)
+    there, here = _flatten(source.config), _flatten(config)
+    differ = [
+        f"{name} is {there.get(name)} there and {here[name]} here"
+        for name in SIZES
+        if there.get(name) != here[name]
+    ]
+    if differ:
+        raise InputError(f"{path} cannot be started from: {'; '.join(differ)}")
+    return source
+
+
+def take_weights(model: "nn.Module", source: checkpoint.Checkpoint) -> None:
+    """Give the model a checkpoint's weights; buffers that the checkpoint lacks stay as they are.
+
+    Raises InputError where parameters are missing, or have no place.
+    """
+    try:
+        missing, unknown = model.load_state_dict(source.weights, strict=False)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())  # torch's goes over many lines
+        raise InputError(f"the weights of {source.path} do not fit: {reason}") from error
+    parameters = dict(model.named_parameters())
+    problems = [f"{name} is missing" for name in missing if name in parameters]
+    problems += [f"{name} has no place" for name in unknown]
+    if problems:
+        raise InputError(f"the weights of {source.path} do not fit: {'; '.join(problems[:5])}")
+
+
+def _flatten(config: dict[str, Any]) -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        flat |= {f"{key}.{name}".rstrip("."): item for name, item in inner}
+    return flat

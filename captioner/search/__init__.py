@@ -1,0 +1,1 @@
+"""How the next words are chosen: the beam, the filters, what search needs of a model."""

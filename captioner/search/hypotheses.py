@@ -1,0 +1,77 @@
+"""What search needs of a model, and what it finds: Hypotheses.
+
+Shapes: B pictures, K hypotheses per picture, R = B*K rows, T steps, h, w grid.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..decoding_options import DecodingOptions
+from ..text import Vocabulary
+
+PAD, START, END = Vocabulary.PAD, Vocabulary.START, Vocabulary.END
+Memory = dict[str, Tensor]
+State = dict[str, Tensor]
+
+
+class Generator(Protocol):
+    """What search needs of a model; see captioning.py for the contract."""
+
+    def start(self, features: Tensor, reads: int) -> tuple[Memory, State]: ...
+
+    def step(
+        self, tokens: Tensor, state: State, memory: Memory
+    ) -> tuple[Tensor, State, Tensor | None]: ...
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One caption of one picture.
+
+    tokens: the words and, unless max_length cut it, the end token. log_probs: one per token.
+    attention (len(tokens), h, w): each map sums to 1; None for a model without attention.
+    alternatives: for each token the likeliest others in its place, with their log-probabilities,
+    likeliest first; empty unless asked for.
+    """
+
+    tokens: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    attention: np.ndarray | None
+    alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
+
+    @property
+    def score(self) -> float:
+        """Log-probability of the whole caption, in nats."""
+        return sum(self.log_probs)
+
+
+def collect(tokens: Tensor, log_probs: Tensor, maps: Sequence[Tensor | None]) -> list[Hypothesis]:
+    """Rows of tokens (R, T), end and padding at the right, to Hypotheses; one copy to the host."""
+    lengths = (tokens != PAD).sum(1).tolist()
+    words, numbers = tokens.tolist(), log_probs.tolist()
+    stacked = None
+    if maps and maps[0] is not None:
+        stacked = torch.stack([m for m in maps if m is not None], 1).float().cpu().numpy()
+    return [
+        Hypothesis(
+            tuple(words[row][:length]),
+            tuple(numbers[row][:length]),
+            None if stacked is None else stacked[row, :length],
+        )
+        for row, length in enumerate(lengths)
+    ]
+
+
+def expected_reads(options: DecodingOptions, hypotheses: int) -> int:
+    """About how many words are drawn from each picture: most end half-way to max_length."""
+    return hypotheses * max(options.min_length, options.max_length // 2)
+
+
+def look_now(features: Tensor, t: int) -> bool:
+    """Whether to look if all is done: on a GPU a look waits for the device, so every 4th step."""
+    return features.device.type == "cpu" or t % 4 == 3

@@ -1,0 +1,1 @@
+"""`captioner serve`: requests, answers, the page; captions come from captioner.py."""

@@ -1,0 +1,93 @@
+"""`captioner serve`: listen, answer, and stop cleanly when told; what is answered is not decided
+here."""
+
+import math
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..devices import PRECISIONS
+from ..errors import InputError
+from ..options import option
+from .wire import Limits
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Where to listen, and how to compute."""
+
+    host: str = option("127.0.0.1", "address; 0.0.0.0 lets others in")
+    port: int = option(8000, "port; 0 takes a free one")
+    device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
+    precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
+    compile: bool = option(False, "fuse the steps of decoding with torch.compile")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 2**16:
+            raise InputError(f"port must be from 0 to 65535, got {self.port}")
+
+
+def serve(checkpoint: Path, options: ServeOptions, limits: Limits) -> None:
+    """Answer requests until SIGINT or SIGTERM, then those under way, and return.
+
+    A second signal does not wait for them. Raises InputError where the extra `serve` is missing,
+    where the address is taken, and for a bad checkpoint.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"captioner serve needs {error.name}; pip install 'captioner[serve]' brings it"
+        ) from error
+    from ..captioner import Captioner
+    from .serving import create_app
+
+    captioner = Captioner.from_pretrained(
+        checkpoint, options.device, options.precision, options.compile
+    )
+    listener = listen(options.host, options.port)
+    server = build_server(create_app(captioner, limits), limits)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    url = f"http://{host}:{listener.getsockname()[1]}"
+    print(f"{checkpoint} captions pictures at {url} (Ctrl-C stops it)", flush=True)
+    server.run([listener])
+    print("stopped", file=sys.stderr)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections; raises InputError where that is not possible."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise InputError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+
+
+def build_server(app: "FastAPI", limits: Limits) -> "uvicorn.Server":
+    """A server whose `handle_exit`, which signals call, also closes the application's batcher."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(limits.timeout) + 5,
+    )
+    server = uvicorn.Server(config)
+
+    def stop(signum: int, frame: object) -> None:
+        app.state.batcher.close()
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    server.handle_exit = stop  # type: ignore[method-assign, assignment]
+    return server

@@ -1,0 +1,233 @@
+"""A captioner as an ASGI application: the page, the JSON interface, health and metrics, refusals.
+
+What goes over the wire is wire.py's business, how requests become batches the batcher's. FastAPI is
+imported where it is used: nothing else of the library needs it.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from functools import partial
+from importlib import resources
+from typing import TYPE_CHECKING, Annotated, Any
+
+from ..caption import Caption
+from ..captioner import Captioner
+from ..decoding_options import DecodingOptions
+from ..errors import InputError
+from ..images import Picture, read_image
+from ..loading import WORKERS
+from ..options import to_dict
+from .batcher import Batcher, Closed, Full
+from .telemetry import Telemetry
+from .wire import Limits, answer, answer_model, query_model, receive_picture
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request, Response
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+CAPTION = "/api/caption"
+SAFE = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
+    "cache-control": "no-store",
+}
+REFUSED = {
+    413: "the picture has too many bytes",
+    422: "the picture cannot be read, or the options contradict each other",
+    429: "too many requests at once",
+    503: "the service is stopping",
+    504: "the time is up",
+}
+
+log = logging.getLogger(__name__)
+
+
+def create_app(captioner: Captioner, limits: Limits | None = None) -> "FastAPI":
+    """The service, for `server.serve` or any other ASGI server.
+
+    `state.batcher.close()` refuses new requests while those under way are answered.
+    """
+    from fastapi import FastAPI
+
+    limits = limits or Limits()
+    telemetry = Telemetry()
+
+    def work(pictures: Sequence[Picture], options: DecodingOptions) -> list[Caption]:
+        return captioner.caption(list(pictures), batch_size=len(pictures), **to_dict(options))
+
+    batcher = Batcher(
+        work,
+        batch_size=limits.batch_size,
+        places=limits.queue,
+        watch=telemetry.batches.observe,
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        batcher.start()
+        yield
+        await asyncio.to_thread(batcher.join)
+
+    app = FastAPI(
+        title="captioner",
+        version="1",  # of the interface, not of the library
+        description="Writes a sentence about a picture and shows where it looked for every word.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.batcher = batcher
+    policy = _add_pages(app)
+    _add_caption(app, captioner, batcher, limits)
+    _add_status(app, captioner, batcher, limits, telemetry)
+    _add_refusals(app, limits)
+    app.add_middleware(_Watch, headers={**SAFE, "content-security-policy": policy}, to=telemetry)
+    return app
+
+
+def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits: Limits) -> None:
+    from fastapi import HTTPException, Query, Request, Response
+
+    readers = ThreadPoolExecutor(WORKERS, "reader")
+    Options = query_model(limits)
+    file = {"type": "string", "format": "binary"}
+    form = {"type": "object", "properties": {"picture": file}, "required": ["picture"]}
+    body = {"multipart/form-data": {"schema": form}, "image/*": {"schema": file}}
+
+    def read(content: bytes) -> Picture:
+        return captioner.transform.squash(read_image(content, limits.max_pixels))
+
+    @app.post(
+        CAPTION,
+        summary="Caption a picture",
+        description="The picture is the body, or the file called picture of a form: JPEG, PNG, "
+        f"BMP, GIF, WebP or TIFF of at most {limits.max_bytes:,} bytes and "
+        f"{limits.max_pixels:,} pixels.",
+        responses={
+            200: {"model": answer_model()},
+            **{code: {"description": text} for code, text in REFUSED.items()},
+        },
+        openapi_extra={"requestBody": {"required": True, "content": body}},
+    )
+    async def caption(request: Request, query: Annotated[Options, Query()]) -> Response:  # type: ignore[valid-type]
+        decoding = DecodingOptions(**dict(query))
+        with batcher.place():
+            async with asyncio.timeout(limits.timeout):
+                content = await receive_picture(request, limits)
+                picture = await asyncio.get_running_loop().run_in_executor(readers, read, content)
+                try:
+                    found = await asyncio.wrap_future(batcher.submit(picture, decoding))
+                except (Closed, TimeoutError, InputError):
+                    raise
+                except Exception as error:
+                    log.exception("a picture could not be captioned")
+                    raise HTTPException(500, "the picture could not be captioned") from error
+        return Response(json.dumps(answer(found)), media_type="application/json")
+
+
+def _add_status(
+    app: "FastAPI", captioner: Captioner, batcher: Batcher, limits: Limits, telemetry: Telemetry
+) -> None:
+    from fastapi import Response
+
+    @app.get("/health", summary="Whether requests are taken, and what they may ask for")
+    async def health(response: Response) -> dict[str, Any]:
+        response.status_code = 503 if batcher.closing else 200
+        status = "stopping" if batcher.closing else "ok"
+        return {"status": status, "attends": captioner.model.attends, "limits": asdict(limits)}
+
+    @app.get("/metrics", summary="Counts and times, as Prometheus reads them")
+    async def metrics() -> Response:
+        text = telemetry.text(waiting=batcher.waiting, taken=batcher.taken)
+        return Response(text, media_type="text/plain; version=0.0.4")
+
+
+def _add_pages(app: "FastAPI") -> str:
+    """Adds the HTML files; returns the Content-Security-Policy under which they, alone, work."""
+    parts: dict[str, list[str]] = {"script": [], "style": []}
+    for path, name in (("/", "page.html"), ("/docs", "docs.html")):
+        text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+        for part, hashes in parts.items():
+            for inside in re.findall(rf"<{part}>(.*?)</{part}>", text, re.DOTALL):
+                digest = hashlib.sha256(inside.encode()).digest()
+                hashes.append(f"'sha256-{base64.b64encode(digest).decode()}'")
+
+        app.add_route(path, partial(_page, text))
+    return (
+        f"default-src 'none'; script-src {' '.join(parts['script'])}; "
+        f"style-src {' '.join(parts['style'])}; img-src 'self' blob: data:; media-src blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+async def _page(text: str, request: "Request") -> "Response":
+    from fastapi.responses import HTMLResponse
+
+    return HTMLResponse(text)
+
+
+def _add_refusals(app: "FastAPI", limits: Limits) -> None:
+    """Every refusal is {"detail": one sentence}."""
+    from fastapi import Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from starlette.requests import ClientDisconnect
+
+    def refuse(status: int, sentence: str, **headers: str) -> JSONResponse:
+        return JSONResponse({"detail": sentence}, status, headers)
+
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        match error:
+            case RequestValidationError():
+                first = error.errors()[0]
+                value = f", got {first['input']!r}" if isinstance(first["input"], str) else ""
+                return refuse(422, f"{first['loc'][-1]}: {first['msg']}{value}"[:300])
+            case Full():
+                sentence = f"{limits.queue} requests are under way; try again in a moment"
+                return refuse(429, sentence, **{"Retry-After": "1"})
+            case Closed():
+                headers = {"Retry-After": "5", "Connection": "close"}
+                return refuse(503, "the service is stopping", **headers)
+            case TimeoutError():
+                return refuse(504, f"no caption within {limits.timeout:g} seconds; try again")
+            case ClientDisconnect():  # nobody reads this
+                return refuse(400, "the connection ended before the picture was there")
+        return refuse(422, str(error))
+
+    for kind in (RequestValidationError, Full, Closed, TimeoutError, ClientDisconnect, InputError):
+        app.add_exception_handler(kind, handle)
+
+
+class _Watch:
+    """Adds headers to every answer, and counts and times those to requests for captions."""
+
+    def __init__(self, app: Any, headers: dict[str, str], to: Telemetry) -> None:
+        self.app, self.telemetry = app, to
+        self.headers = [(key.encode(), value.encode()) for key, value in headers.items()]
+
+    async def __call__(self, scope: Message, receive: Any, send: Send) -> None:
+        started = time.perf_counter()
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *self.headers]
+                if scope["path"] == CAPTION:
+                    self.telemetry.answers[message["status"]] += 1
+                    if message["status"] == 200:
+                        self.telemetry.seconds.observe(time.perf_counter() - started)
+            await send(message)
+
+        await self.app(scope, receive, watched)
