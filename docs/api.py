@@ -58,7 +58,9 @@ def page() -> str:
     for title, modules in SECTIONS.items():
         parts.append(f"## {title}\n")
         for module, names in modules.items():
-            source = (ROOT / "captioner" / f"{module}.py").read_text(encoding="utf-8")
+            source = (ROOT / "captioner" / f"{module.replace('.', '/')}.py").read_text(
+                encoding="utf-8"
+            )
             body = ast.parse(source).body
             known = {n.name: n for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
             values = constants(body)
