@@ -20,6 +20,7 @@ from captioner.evaluation import Evaluation, evaluate
 from captioner.heatmaps import save_heatmap
 from captioner.images import load_image
 from captioner.loading import load_ahead, timed
+from captioner.metrics.cider import CiderD
 from captioner.optimization import TrainingOptions
 from captioner.runs.board import Board, check_tensorboard
 from captioner.runs.job import Job, prepare, watched_metrics
@@ -28,7 +29,6 @@ from captioner.runs.recipe import parse
 from captioner.runs.run import claim, write_skipped
 from captioner.runs.samples import Sample, save_samples
 from captioner.runs.watching import Record
-from captioner.scores.cider import CiderD
 from captioner.self_critical import add_samples
 from captioner.training import Progress, fit
 

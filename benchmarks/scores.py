@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks import measure
 from captioner import metrics
 from captioner.caption_files import Id, read_caption_file
-from captioner.scores import bootstrap
+from captioner.metrics import bootstrap
 
 
 def draw(captions: dict[Id, list[str]], pictures: int) -> tuple[dict[Id, str], dict[Id, list[str]]]:

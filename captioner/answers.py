@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import InputError
-from .runs.run import write_whole
+from .folders import write_whole
 
 SYNC_SECONDS = 1.0  # what a loss of power may cost; a process that is killed loses nothing
 

@@ -22,6 +22,8 @@ from .evaluation import Evaluation, assess, caption_all, texts_of
 from .evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions
 from .features import PictureFiles
 from .figures.report import Heading, write_report
+from .folders import write_whole
+from .metrics import bootstrap
 from .options import to_dict
 from .runs.run import (
     data_source,
@@ -30,9 +32,7 @@ from .runs.run import (
     load_data,
     read_log,
     run_of,
-    write_whole,
 )
-from .scores import bootstrap
 from .search.hypotheses import Hypothesis
 from .sharing import hub
 

@@ -12,10 +12,10 @@ from tqdm import tqdm
 from . import distributed, shards
 from .data import CaptionData, refuse
 from .errors import InputError
+from .folders import write_whole
 from .formats.reading import Place, Problem
 from .images import load_image
 from .loading import load_ahead
-from .runs.run import write_whole
 
 KNOWN = "decoded-v1.txt"  # in the cache: stamps of files that were decoded once
 CHUNK = 32

@@ -18,9 +18,9 @@ from .decoding import decode
 from .decoding_options import DecodingOptions
 from .devices import device_of, products_in
 from .loading import load_ahead
+from .metrics.caption_statistics import Statistics, statistics
+from .metrics.pointing import Pointing, pointing
 from .models.ensemble import Ensemble
-from .scores.caption_statistics import Statistics, statistics
-from .scores.pointing import Pointing, pointing
 from .search.hypotheses import Hypothesis
 from .shapes import Shape
 from .text import Vocabulary, join_words

@@ -1,4 +1,4 @@
-"""Folders that are written whole or not at all; what is in them is others' business."""
+"""Files and folders that are written whole or not at all; what is in them is others' business."""
 
 import os
 import shutil
@@ -27,6 +27,13 @@ def written_whole(directory: Path) -> Iterator[Path]:
         _sync(directory.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8, beside its place and put it there: it is never half-written."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(part, path)
 
 
 def beside(directory: Path, what: str) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from . import shards
 from .data import READERS, SPLITS, CaptionData, Example, some
 from .errors import InputError
-from .runs.run import write_whole
+from .folders import write_whole
 from .text import split_words
 
 MIN_COUNTS = (1, 2, 5, 10)

@@ -31,7 +31,7 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
     "Scores": {
         "metrics": ("score", "measure", "Scores"),
         "evaluation": ("judge", "evaluate", "Evaluation"),
-        "scores.bootstrap": ("intervals", "differences", "Interval"),
+        "metrics.bootstrap": ("intervals", "differences", "Interval"),
     },
     "Models": {
         "encoders": ("build_encoder", "Encoder", "EncoderOptions"),
@@ -52,16 +52,20 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
 LONGEST = 100  # characters of a signature on one line
 
 
+def source(module: str) -> str:
+    """What is written in a module of the package, or in the face of one of its rooms."""
+    path = ROOT / "captioner" / module.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return path.read_text(encoding="utf-8")
+
+
 def page() -> str:
     """The whole of docs/api.md."""
     parts = [HEAD]
     for title, modules in SECTIONS.items():
         parts.append(f"## {title}\n")
         for module, names in modules.items():
-            source = (ROOT / "captioner" / f"{module.replace('.', '/')}.py").read_text(
-                encoding="utf-8"
-            )
-            body = ast.parse(source).body
+            body = ast.parse(source(module)).body
             known = {n.name: n for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
             values = constants(body)
             shown = EXPORTS if title == FIRST else module

@@ -7,8 +7,8 @@ import pytest
 
 from captioner.errors import InputError
 from captioner.metrics import Scores, measure
-from captioner.scores.bootstrap import Interval, differences, intervals, resample
-from captioner.scores.tallies import Tally
+from captioner.metrics.bootstrap import Interval, differences, intervals, resample
+from captioner.metrics.tallies import Tally
 
 CAPTIONS = {
     1: "a dog runs over the grass",

@@ -9,7 +9,7 @@ from test_metrics import Corpus, as_sentences, corpora
 
 from captioner.errors import InputError
 from captioner.metrics import score
-from captioner.scores.caption_statistics import FUNCTION_WORDS, Statistics, statistics
+from captioner.metrics.caption_statistics import FUNCTION_WORDS, Statistics, statistics
 
 
 def test_statistics_by_hand() -> None:

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from captioner import demo
 from captioner.demo import read_shapes, write_demo
 from captioner.errors import InputError
-from captioner.scores.pointing import mentions
+from captioner.metrics.pointing import mentions
 from captioner.shapes import COLORS, KINDS, TEXTURES, draw_background, draw_shape
 
 COUNTS = {"train": 80, "val": 30, "test": 30}

@@ -21,8 +21,8 @@ from captioner.data import read_captions
 from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError
 from captioner.features import PictureFiles
-from captioner.scores.caption_statistics import Statistics, statistics
-from captioner.scores.pointing import Pointing, pointing
+from captioner.metrics.caption_statistics import Statistics, statistics
+from captioner.metrics.pointing import Pointing, pointing
 from captioner.shapes import KINDS, PLURALS, Shape
 from captioner.text import split_words
 

@@ -15,20 +15,20 @@ ROOT = Path(__file__).parents[1]
 # inside `captioner`, but for the two programs.
 LAYERS = [
     "errors",
-    "figures folders models runs scores search service sharing",
+    "figures folders models runs search service sharing",
     "caption_files devices figures.report_curves loading models.attention models.hoisting "
-    "models.layers models.pretrained options runs.board runs.next_steps scores.meteor "
+    "models.layers models.pretrained options runs.board runs.next_steps metrics.meteor "
     "service.telemetry shapes shards",
     "decoding_options demo distributed figures.overlays formats formats.reading images losses "
-    "models.model_options scores.tallies text",
+    "models.model_options metrics.tallies text",
     "formats.coco formats.flickr formats.kaggle formats.karpathy formats.pairs formats.tables",
     "formats.huggingface formats.webdataset",
-    "checkpoint data encoders figures.animation figures.inline metrics scores.pointing "
+    "checkpoint data encoders figures.animation figures.inline metrics metrics.pointing "
     "search.filters",
-    "batches features heatmaps optimization runs.run scores.bootstrap scores.caption_statistics "
+    "batches features heatmaps optimization runs.run metrics.bootstrap metrics.caption_statistics "
     "search.hypotheses",
     "answers caption decodable inspection models.locations models.scheduled models.words "
-    "picture_lists runs.curves runs.recipe runs.samples scores.cider search.beam "
+    "picture_lists runs.curves runs.recipe runs.samples metrics.cider search.beam "
     "sharing.checkpoint_info",
     "decoding evaluation_options models.show_and_tell models.show_attend_and_tell runs.watching "
     "sharing.hub sharing.model_card",

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from captioner.errors import InputError
-from captioner.metrics import measure
-from captioner.scores import meteor
+from captioner.metrics import measure, meteor
 
 HYPOTHESES = [["a", "dog", "runs"], []]
 REFERENCES = [[["the", "dog"], ["a", "dog", "ran"]], [["grass"]]]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from captioner.scores.pointing import Pointing, mentions, pointing
+from captioner.metrics.pointing import Pointing, mentions, pointing
 from captioner.shapes import Shape
 
 SHAPES = [

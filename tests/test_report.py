@@ -24,8 +24,8 @@ from captioner.evaluation import judge
 from captioner.figures import report
 from captioner.figures.overlays import overlay
 from captioner.figures.report import Heading, write_report
+from captioner.metrics import bootstrap
 from captioner.runs.run import read_log
-from captioner.scores import bootstrap
 from captioner.search.hypotheses import Hypothesis
 from captioner.text import Vocabulary
 

@@ -16,8 +16,8 @@ from captioner import checkpoint
 from captioner.batches import pad_captions
 from captioner.captioning import build_model
 from captioner.errors import Interrupted
+from captioner.metrics.cider import CiderD
 from captioner.models.model_options import ModelOptions
-from captioner.scores.cider import CiderD
 from captioner.self_critical import add_samples
 
 PAD, START, END, UNKNOWN = range(4)

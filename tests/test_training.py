@@ -21,10 +21,10 @@ from captioner.captioner import restore
 from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError, Interrupted
 from captioner.losses import Loss
+from captioner.metrics.tallies import Tally
 from captioner.models import show_and_tell
 from captioner.optimization import TrainingOptions, parameter_groups
 from captioner.runs.watching import Record
-from captioner.scores.tallies import Tally
 from captioner.training import fit
 
 CPU = torch.device("cpu")

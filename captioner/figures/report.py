@@ -22,9 +22,9 @@ from tqdm import tqdm
 from ..data import Example
 from ..errors import InputError
 from ..evaluation import Evaluation
+from ..folders import write_whole
 from ..images import load_image
-from ..runs.run import write_whole
-from ..scores.bootstrap import Interval
+from ..metrics.bootstrap import Interval
 from ..text import Vocabulary
 from .inline import jpeg, thumbnail
 from .overlays import GAMMA, palette

@@ -6,7 +6,6 @@ Nothing here trains; what a checkpoint's files look like is checkpoint.py's.
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .. import checkpoint, demo
 from ..data import CaptionData, read_captions
 from ..errors import InputError
+from ..folders import write_whole
 from ..formats.reading import Problem
 from ..options import to_dict
 
@@ -158,13 +158,6 @@ def claim(run: Path) -> Iterator[None]:
             (run / ".lock").unlink()
             if {path.name for path in run.iterdir()} <= {SKIPPED}:
                 shutil.rmtree(run)
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file, text as UTF-8, beside its place and put it there: it is never half-written."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(part, path)
 
 
 def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:

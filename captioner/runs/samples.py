@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from ..figures.animation import font
 from ..figures.overlays import FUNCTION_WORDS, overlay
-from .run import write_whole
+from ..folders import write_whole
 
 _WIDTH, _MARGIN, _GAP = 1200, 16, 8  # pixels; the width at most
 _PANEL = 112  # on a side of a square picture's panel; others have the same area

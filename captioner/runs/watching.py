@@ -11,9 +11,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..folders import write_whole
 from .board import Board
 from .curves import draw_curves
-from .run import write_whole
 
 LOG, CURVES = "log.jsonl", "curves.png"
 STEPS = 10  # from one to the next that TensorBoard gets

@@ -9,10 +9,10 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import TypeVar
 
-from .errors import InputError
-from .scores.meteor import find_java
-from .scores.tallies import Tally, Words, tally_bleu, tally_cider, tally_meteor, tally_rouge_l
-from .text import split_words
+from ..errors import InputError
+from ..text import split_words
+from .meteor import find_java
+from .tallies import Tally, Words, tally_bleu, tally_cider, tally_meteor, tally_rouge_l
 
 Id = TypeVar("Id", bound=Hashable)
 
@@ -194,7 +194,7 @@ def signature(references: Iterable[Sized], scores: Iterable[str] | None = None) 
     references: the references of each picture, of which only the number counts. scores: their
     names; those that need no Java unless given.
     """
-    from . import __version__
+    from .. import __version__
 
     counts = {len(several) for several in references}
     if not counts:

@@ -1,1 +1,0 @@
-"""How good captions are, in numbers, and how sure these are; metrics.py, above, asks for them."""
