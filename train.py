@@ -19,11 +19,11 @@ from captioner.errors import run_command
 from captioner.evaluation import Evaluation, evaluate
 from captioner.heatmaps import save_heatmap
 from captioner.images import load_image
+from captioner.job import Job, prepare, watched_metrics
 from captioner.loading import load_ahead, timed
 from captioner.metrics.cider import CiderD
 from captioner.optimization import TrainingOptions
 from captioner.runs.board import Board, check_tensorboard
-from captioner.runs.job import Job, prepare, watched_metrics
 from captioner.runs.next_steps import longer, next_steps
 from captioner.runs.recipe import parse
 from captioner.runs.run import claim, write_skipped

@@ -16,12 +16,12 @@ from .checkpoint import Checkpoint
 from .decoding import score_captions
 from .decoding_options import DecodingOptions
 from .devices import device_of, pick_device, pick_precision, products_in
+from .ensemble import Ensemble, check_alike
 from .errors import InputError
 from .evaluation import caption_batches
 from .folders import check_free
 from .images import Picture, Transform, load_image
 from .loading import WORKERS
-from .models.ensemble import Ensemble, check_alike
 from .options import from_dict
 from .restoring import restore
 from .search.hypotheses import Hypothesis

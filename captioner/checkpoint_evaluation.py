@@ -21,18 +21,11 @@ from .errors import InputError
 from .evaluation import Evaluation, assess, caption_all, texts_of
 from .evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions
 from .features import PictureFiles
-from .figures.report import Heading, write_report
 from .folders import write_whole
 from .metrics import bootstrap
 from .options import to_dict
-from .runs.run import (
-    data_source,
-    evaluation_folder,
-    fingerprint,
-    load_data,
-    read_log,
-    run_of,
-)
+from .report import Heading, write_report
+from .runs.run import data_source, evaluation_folder, fingerprint, load_data, read_log, run_of
 from .search.hypotheses import Hypothesis
 from .sharing import hub
 

@@ -17,10 +17,10 @@ from .data import Example
 from .decoding import decode
 from .decoding_options import DecodingOptions
 from .devices import device_of, products_in
+from .ensemble import Ensemble
 from .loading import load_ahead
 from .metrics.caption_statistics import Statistics, statistics
 from .metrics.pointing import Pointing, pointing
-from .models.ensemble import Ensemble
 from .search.hypotheses import Hypothesis
 from .shapes import Shape
 from .text import Vocabulary, join_words

@@ -17,9 +17,9 @@ from captioner.checkpoint import Checkpoint
 from captioner.decoding import decode, score_captions
 from captioner.decoding_options import DecodingOptions
 from captioner.encoders import Encoder
+from captioner.ensemble import Ensemble, check_alike
 from captioner.errors import InputError
 from captioner.images import Transform
-from captioner.models.ensemble import Ensemble, check_alike
 from captioner.text import Vocabulary
 
 PAD, START, END, UNKNOWN = range(4)

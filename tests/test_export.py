@@ -12,9 +12,8 @@ import pytest
 import tiny
 import torch
 
-from captioner import Captioner, InputError, checkpoint
+from captioner import Captioner, InputError, checkpoint, export
 from captioner import __main__ as commands
-from captioner.sharing import export
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")

@@ -18,13 +18,13 @@ from PIL import Image
 
 import evaluate
 from captioner import __main__ as commands
+from captioner import report
 from captioner.data import Example
 from captioner.errors import InputError
 from captioner.evaluation import judge
-from captioner.figures import report
 from captioner.figures.overlays import overlay
-from captioner.figures.report import Heading, write_report
 from captioner.metrics import bootstrap
+from captioner.report import Heading, write_report
 from captioner.runs.run import read_log
 from captioner.search.hypotheses import Hypothesis
 from captioner.text import Vocabulary

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from ..captioner import Captioner
-    from ..sharing.export import export_onnx, export_torch
+    from ..export import export_onnx, export_torch
 
     options = from_arguments(ExportOptions, arguments)
     folders = {export_onnx: options.onnx, export_torch: options.torch}

@@ -1,1 +1,1 @@
-"""Captions and maps as people see them: figures, animations, notebooks, the report's page."""
+"""What figures, animations, notebooks and the report are drawn with."""

@@ -1,1 +1,1 @@
-"""A checkpoint on its way to others: what it is, its card, the hub, programs of other formats."""
+"""A checkpoint on its way to others: what it is, its card, the hub."""

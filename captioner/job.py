@@ -9,19 +9,27 @@ from typing import Any
 
 import torch
 
-from .. import checkpoint, distributed, metrics
-from ..batches import Pictures
-from ..captioning import CaptioningModel, build_model, standardize_maps
-from ..data import CaptionData, Example
-from ..decodable import leave_undecodable
-from ..distributed import say
-from ..encoders import EncoderOptions, build_encoder
-from ..features import PictureFiles, cached_features
-from ..images import Transform
-from ..sharing import hub
-from ..text import Vocabulary, split_words
-from .recipe import DataOptions
-from .run import describe, leave_out, load_data, open_run, open_source, run_folder, take_weights
+from . import checkpoint, distributed, metrics
+from .batches import Pictures
+from .captioning import CaptioningModel, build_model, standardize_maps
+from .data import CaptionData, Example
+from .decodable import leave_undecodable
+from .distributed import say
+from .encoders import EncoderOptions, build_encoder
+from .features import PictureFiles, cached_features
+from .images import Transform
+from .runs.recipe import DataOptions
+from .runs.run import (
+    describe,
+    leave_out,
+    load_data,
+    open_run,
+    open_source,
+    run_folder,
+    take_weights,
+)
+from .sharing import hub
+from .text import Vocabulary, split_words
 
 
 @dataclass(frozen=True)

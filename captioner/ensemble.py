@@ -11,12 +11,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..captioning import CaptioningModel
-from ..checkpoint import Checkpoint
-from ..encoders import Encoder
-from ..errors import InputError
-from ..images import Transform
-from ..search.hypotheses import Memory, State
+from .captioning import CaptioningModel
+from .checkpoint import Checkpoint
+from .encoders import Encoder
+from .errors import InputError
+from .images import Transform
+from .search.hypotheses import Memory, State
 
 
 class Encoders(nn.ModuleList):

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ..captioner import Captioner
-from ..captioning import CaptioningModel
-from ..decoding_options import DecodingOptions
-from ..encoders import Encoder, fold_batch_norms
-from ..errors import InputError
-from ..folders import check_free, written_whole
-from ..models.ensemble import Ensemble
-from ..search.filters import PAD, START, UNKNOWN
-from ..text import SPECIALS, Vocabulary
+from .captioner import Captioner
+from .captioning import CaptioningModel
+from .decoding_options import DecodingOptions
+from .encoders import Encoder, fold_batch_norms
+from .ensemble import Ensemble
+from .errors import InputError
+from .folders import check_free, written_whole
+from .search.filters import PAD, START, UNKNOWN
+from .text import SPECIALS, Vocabulary
 
 DESCRIPTION = "captioner.json"
 FORMAT = 1  # of the description

@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..data import Example
-from ..errors import InputError
-from ..evaluation import Evaluation
-from ..folders import write_whole
-from ..images import load_image
-from ..metrics.bootstrap import Interval
-from ..text import Vocabulary
-from .inline import jpeg, thumbnail
-from .overlays import GAMMA, palette
-from .report_curves import curves
+from .data import Example
+from .errors import InputError
+from .evaluation import Evaluation
+from .figures.inline import jpeg, thumbnail
+from .figures.overlays import GAMMA, palette
+from .figures.report_curves import curves
+from .folders import write_whole
+from .images import load_image
+from .metrics.bootstrap import Interval
+from .text import Vocabulary
 
 MOST = 1000  # pictures in a page
 _SIDE, _QUALITY = 180, 65  # of a thumbnail
