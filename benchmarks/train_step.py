@@ -19,7 +19,7 @@ from benchmarks.setting import (
 )
 from captioner.batches import Batch
 from captioner.captioning import CaptioningModel
-from captioner.metrics.cider import CiderD
+from captioner.metrics.cider_d import CiderD
 from captioner.optimization import TrainingOptions, parameter_groups
 from captioner.self_critical import LONGEST, SAMPLES, add_samples, draw
 from captioner.training import step

@@ -15,7 +15,7 @@ from .captioning import CaptioningModel
 from .decoding import choose_words
 from .decoding_options import DecodingOptions
 from .devices import products_in
-from .metrics.cider import CiderD
+from .metrics.cider_d import CiderD
 from .text import Vocabulary
 
 SAMPLES = 5

@@ -7,7 +7,7 @@ import torch
 
 from captioner.batches import pad_captions
 from captioner.errors import InputError
-from captioner.metrics.cider import CiderD
+from captioner.metrics.cider_d import CiderD
 
 END, UNKNOWN = 2, 3
 WORDS = range(4, 10)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from captioner.errors import InputError
-from captioner.metrics import measure, meteor
+from captioner.metrics import java_meteor as meteor
+from captioner.metrics import measure
 
 HYPOTHESES = [["a", "dog", "runs"], []]
 REFERENCES = [[["the", "dog"], ["a", "dog", "ran"]], [["grass"]]]

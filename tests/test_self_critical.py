@@ -16,7 +16,7 @@ from captioner import checkpoint
 from captioner.batches import pad_captions
 from captioner.captioning import build_model
 from captioner.errors import Interrupted
-from captioner.metrics.cider import CiderD
+from captioner.metrics.cider_d import CiderD
 from captioner.models.model_options import ModelOptions
 from captioner.self_critical import add_samples
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ..errors import InputError
 from ..text import split_words
-from .meteor import find_java
+from .java_meteor import find_java
 from .tallies import Tally, Words, tally_bleu, tally_cider, tally_meteor, tally_rouge_l
 
 Id = TypeVar("Id", bound=Hashable)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import meteor
+from . import java_meteor
 
 Words = Sequence[str]
 ORDERS = (1, 2, 3, 4)
@@ -85,7 +85,7 @@ def tally_cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words
 
 def tally_meteor(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Tally:
     """Counted by METEOR's own program, which needs Java; raises InputError where that fails."""
-    return Tally(("METEOR",), meteor.count(hypotheses, references), meteor.rate)
+    return Tally(("METEOR",), java_meteor.count(hypotheses, references), java_meteor.rate)
 
 
 def _tally_mean(name: str, scores: np.ndarray) -> Tally:
