@@ -3,6 +3,7 @@
 `T` words, `h`, `w` grid.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from . import heatmaps
 from .errors import InputError
 from .figures.inline import caption_html
 from .images import Picture, load_image
+from .search.hypotheses import Hypothesis
+from .text import Vocabulary, join_words
 
 
 @dataclass(frozen=True)
@@ -60,3 +63,26 @@ class Caption:
         """What notebooks show: the picture, and a word's map where the word is pointed at."""
         picture = load_image(self.picture)
         return caption_html(picture, self.words, self.log_probs, self.attention, self.offset)
+
+
+def caption_of(
+    hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary, picture: Picture, offset: float
+) -> Caption:
+    """What search found for a picture, best first: the first in words, with the rest beside it."""
+    best, *others = hypotheses
+    words = tuple(vocabulary.decode(best.tokens))
+    instead = (
+        tuple(("".join(vocabulary.decode([token])), p) for token, p in each)
+        for each in best.alternatives[: len(words)]
+    )
+    return Caption(
+        join_words(words),
+        words,
+        best.score,
+        best.log_probs,
+        None if best.attention is None else best.attention[: len(words)],
+        tuple(caption_of([other], vocabulary, picture, offset) for other in others),
+        picture,
+        offset,
+        tuple(instead),
+    )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from . import checkpoint as checkpoints
 from .batches import Pictures, pad_captions
-from .caption import Caption
+from .caption import Caption, caption_of
 from .captioning import CaptioningModel, compile_steps
 from .checkpoint import Checkpoint
 from .decoding import score_captions
@@ -24,10 +24,9 @@ from .images import Picture, Transform, load_image
 from .loading import WORKERS
 from .options import from_dict
 from .restoring import restore
-from .search.hypotheses import Hypothesis
 from .sharing import hub
 from .sharing.model_card import model_card
-from .text import Vocabulary, join_words, split_words
+from .text import Vocabulary, split_words
 
 
 class Captioner:
@@ -210,7 +209,7 @@ class Captioner:
         if on_error not in ("stop", "yield"):
             raise InputError(f"on_error must be stop or yield, got {on_error!r}")
         decoding = from_dict(DecodingOptions, options)
-        batches = _batches(len(pictures), batch_size)
+        batches, offset = _batches(len(pictures), batch_size), self.model.encoder.offset
         bad: dict[int, InputError] = {}
 
         def load(index: int) -> Image.Image:
@@ -232,7 +231,7 @@ class Captioner:
                 if index in bad:
                     yield bad.pop(index)
                 else:
-                    yield self._caption(hypotheses, pictures[index])
+                    yield caption_of(hypotheses, self.vocabulary, pictures[index], offset)
 
     @overload
     def score(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
@@ -274,22 +273,11 @@ class Captioner:
         if len(pictures) != len(texts):
             raise InputError(f"{len(pictures)} pictures need as many texts, got {len(texts)}")
         batches = _batches(len(texts), batch_size)
-        sentences = [split_words(text) for text in texts]
-        for text, words in zip(texts, sentences, strict=True):
-            if not words:
-                raise InputError(f"there is no word in the text {text!r}")
-        unknown = sorted({w for words in sentences for w in words if w not in self.vocabulary})
-        if unknown and not allow_unknown:
-            raise InputError(
-                f"the model does not know {', '.join(map(repr, unknown[:10]))}; "
-                "allow_unknown=True scores unknown words as <unk>"
-            )
-        start, end = self.vocabulary.START, self.vocabulary.END
+        rows = _encode(texts, self.vocabulary, allow_unknown)
         decoding = DecodingOptions(allow_unknown=allow_unknown)
         scores: list[float] = []
         for batch in batches:
-            rows = [[[start, *self.vocabulary.encode(sentences[i]), end]] for i in batch]
-            tokens = pad_captions(rows).to(self.device)
+            tokens = pad_captions([[rows[i]] for i in batch]).to(self.device)
             images = self.transform.batch([load_image(pictures[i]) for i in batch])
             with torch.inference_mode(), products_in(self.precision, self.device):
                 features = self.model.encoder(images.to(self.device))
@@ -297,29 +285,24 @@ class Captioner:
             scores += log_probs.sum(-1)[:, 0].tolist()
         return scores
 
-    def _caption(self, hypotheses: Sequence[Hypothesis], picture: Picture) -> Caption:
-        alternatives = tuple(self._caption([other], picture) for other in hypotheses[1:])
-        best = hypotheses[0]
-        words = tuple(self.vocabulary.decode(best.tokens))
-        attention = None if best.attention is None else best.attention[: len(words)]
-        others = (
-            tuple(("".join(self.vocabulary.decode([token])), p) for token, p in each)
-            for each in best.alternatives[: len(words)]
-        )
-        return Caption(
-            join_words(words),
-            words,
-            best.score,
-            best.log_probs,
-            attention,
-            alternatives,
-            picture,
-            self.model.encoder.offset,
-            tuple(others),
-        )
-
 
 def _batches(count: int, batch_size: int) -> list[range]:
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
     return [range(count)[i : i + batch_size] for i in range(0, count, batch_size)]
+
+
+def _encode(texts: Sequence[str], vocabulary: Vocabulary, allow_unknown: bool) -> list[list[int]]:
+    """Each text as tokens from start to end; InputError for what `Captioner.score` refuses."""
+    sentences = [split_words(text) for text in texts]
+    for text, words in zip(texts, sentences, strict=True):
+        if not words:
+            raise InputError(f"there is no word in the text {text!r}")
+    unknown = sorted({w for words in sentences for w in words if w not in vocabulary})
+    if unknown and not allow_unknown:
+        raise InputError(
+            f"the model does not know {', '.join(map(repr, unknown[:10]))}; "
+            "allow_unknown=True scores unknown words as <unk>"
+        )
+    start, end = vocabulary.START, vocabulary.END
+    return [[start, *vocabulary.encode(words), end] for words in sentences]
