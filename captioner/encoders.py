@@ -6,10 +6,8 @@ Nothing here knows captions. Shapes: B pictures, S picture side, D channels, h, 
 import copy
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torchvision
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .errors import InputError
+from .models.geometry import measure
 from .models.pretrained import load_weights
 from .options import check_at_least, option
 
@@ -114,7 +113,7 @@ class Encoder(nn.Module):
         self._fold: tuple[list[tuple[int, int]], nn.Sequential] | None = None
         self.trained_from = trained_from
         self.pretrained = pretrained
-        self.stages, self.channels, self.stride, self.offset = _measure(name, layers)
+        self.stages, self.channels, self.stride, self.offset = measure(name, layers)
         if trained_from is not None and not 0 <= trained_from <= max(self.stages):
             raise InputError(
                 f"--fine-tune-encoder must be a stage of {name}, from 0 to {max(self.stages)}, "
@@ -181,63 +180,6 @@ def fold_batch_norms(layers: nn.Sequential) -> nn.Sequential:
                     setattr(parent, before, fuse_conv_bn_eval(convolution, norm))
                     setattr(parent, name, nn.Identity())
     return folded.requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def _measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int, float]:
-    """Stage of each layer, channels, stride and offset, seen by sending one blank picture through.
-
-    Leaves the layers in eval mode.
-    """
-    side = 192
-    probe = torch.zeros(1, 3, side, side)
-    not_a_cnn = InputError(
-        f"encoder {name!r} gives no feature map (B, D, h, w); choose a CNN, "
-        "for example resnet50 or mobilenet_v2"
-    )
-    stages: list[int] = []
-    layers.eval()
-    with torch.no_grad(), _middles(layers, side) as middles:
-        for layer in layers:
-            try:
-                probe = layer(probe)
-            except (RuntimeError, AssertionError) as error:
-                raise not_a_cnn from error
-            if probe.ndim != 4 or probe.shape[-1] != probe.shape[-2]:
-                raise not_a_cnn
-            halvings = (side // probe.shape[-1]).bit_length() - 1
-            stages.append(max(0, halvings - 1))
-    stride = 2**halvings
-    offset = (sum(middles.values()) - (stride - 1) / 2) / stride
-    # A grid that ends before the picture does, as alexnet's, is stretched over it: 0 is as good.
-    fills = probe.shape[-1] * stride == side
-    return stages, probe.shape[1], stride, offset if fills else 0.0
-
-
-@contextmanager
-def _middles(layers: nn.Module, side: int) -> Iterator[dict[int, float]]:
-    """While a picture of this side goes through: by how many pixels each resolution's halving
-    moves the middle of what output 0 sees; layers that do not halve are taken to pad evenly.
-
-    Output i of a layer with stride 2 sees the inputs about 2i + (kernel - 1) / 2 - padding.
-    """
-    middles: dict[int, float] = {}
-
-    def note(layer: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        size, pad, step = (
-            value if isinstance(value, int) else value[0]
-            for value in (layer.kernel_size, layer.padding, layer.stride)
-        )
-        pixels = side / inputs[0].shape[-1]  # of one input
-        if step > 1:
-            middles[round(pixels)] = pixels * ((size - 1) / 2 - pad)
-
-    kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-    hooks = [m.register_forward_hook(note) for m in layers.modules() if isinstance(m, kinds)]
-    try:
-        yield middles
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def build_encoder(

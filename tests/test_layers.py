@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     "errors",
     "figures folders models runs search service sharing",
-    "caption_files devices figures.report_curves loading models.attention models.hoisting "
-    "models.layers models.pretrained options runs.board runs.next_steps metrics.java_meteor "
-    "service.telemetry shapes shards",
+    "caption_files devices figures.report_curves loading models.attention models.geometry "
+    "models.hoisting models.layers models.pretrained options runs.board runs.next_steps "
+    "metrics.java_meteor service.telemetry shapes shards",
     "decoding_options demo distributed figures.overlays formats formats.reading images losses "
     "models.model_options metrics.tallies text",
     "formats.coco formats.flickr formats.kaggle formats.karpathy formats.pairs formats.tables",
