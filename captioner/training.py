@@ -152,16 +152,7 @@ def fit(
     Raises Interrupted on SIGINT or SIGTERM once "last" is saved, FloatingPointError when the
     gradient stays without a finite value; what was saved before is kept.
     """
-    optimizer = AdamW(parameter_groups(model, options), fused=True)
-    schedule = LambdaLR(optimizer, rate_share(options.warmup, steps_per_epoch * options.epochs))
-    torch.manual_seed(options.seed + distributed.rank())
-    parallel = model
-    if distributed.world_size() > 1:
-        parallel = DistributedDataParallel(model, broadcast_buffers=False)
-    average = WeightAverage(model, options.average)
-    session = _Session(
-        parallel, options, optimizer, schedule, average, Progress(), device, steps_per_epoch, record
-    )
+    session = _begin(model, options, steps_per_epoch, record, device)
     if resume is not None:
         session.restore(resume)
     progress = session.progress
@@ -169,7 +160,7 @@ def fit(
     def save_as(name: str, scores: dict[str, float]) -> None:
         state = session.state()
         if distributed.is_first():
-            with average.in_use():
+            with session.average.in_use():
                 save(name, state, scores)
         distributed.barrier()
 
@@ -179,16 +170,7 @@ def fit(
             save_as("last", {})  # before anything can go wrong in evaluating
             if progress.batch < steps_per_epoch:
                 raise Interrupted(session.stop[0])
-            row = {"epoch": progress.epoch + 1, "step": progress.step, **progress.means()}
-            row |= {"learning_rate": session.rate}  # where the epoch ends
-            started = time.perf_counter()
-            with average.in_use():
-                distributed.share_buffers(model)
-                scores = evaluate(progress.epoch + 1)
-            row |= {**scores, "evaluation_seconds": time.perf_counter() - started}
-            row |= peak_memory(device)
-            progress.history.append({key: _short(value) for key, value in row.items()})
-            progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
+            scores = _finish_epoch(session, evaluate)
             if _is_better(scores[watch], progress.best_score):
                 progress.best_score, progress.best_epoch = scores[watch], progress.epoch
                 save_as("best", scores)
@@ -198,6 +180,22 @@ def fit(
             if session.told_to_stop() and not progress.finished(options):
                 raise Interrupted(session.stop[0])
     return progress
+
+
+def _begin(
+    model: nn.Module, options: TrainingOptions, steps: int, record: Record, device: torch.device
+) -> _Session:
+    """All that steps need, before the first of them; `steps` are those of an epoch."""
+    optimizer = AdamW(parameter_groups(model, options), fused=True)
+    schedule = LambdaLR(optimizer, rate_share(options.warmup, steps * options.epochs))
+    torch.manual_seed(options.seed + distributed.rank())
+    parallel = model
+    if distributed.world_size() > 1:
+        parallel = DistributedDataParallel(model, broadcast_buffers=False)
+    average = WeightAverage(model, options.average)
+    return _Session(
+        parallel, options, optimizer, schedule, average, Progress(), device, steps, record
+    )
 
 
 def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch]]) -> None:
@@ -238,6 +236,24 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
             bar.update()
             if session.told_to_stop():
                 return
+
+
+def _finish_epoch(
+    session: _Session, evaluate: Callable[[int], dict[str, float]]
+) -> dict[str, float]:
+    """Score the epoch whose steps are done, and count it: its row joins the history."""
+    progress = session.progress
+    row = {"epoch": progress.epoch + 1, "step": progress.step, **progress.means()}
+    row |= {"learning_rate": session.rate}  # where the epoch ends
+    started = time.perf_counter()
+    with session.average.in_use():
+        distributed.share_buffers(session.model)
+        scores = evaluate(progress.epoch + 1)
+    row |= {**scores, "evaluation_seconds": time.perf_counter() - started}
+    row |= peak_memory(session.device)
+    progress.history.append({key: _short(value) for key, value in row.items()})
+    progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
+    return scores
 
 
 def step(
