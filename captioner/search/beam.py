@@ -36,18 +36,12 @@ def beam_search(
     trace = _Trace(pictures, beams, longest, device)
     finished = live.new_full((pictures, beams), -torch.inf), words.new_zeros(pictures, beams)
     for t in range(longest):
-        log_probs, state, attention = model.step(tokens, state, memory)
-        log_probs = apply_filters(chosen, log_probs, words[:, :t]).log_softmax(-1)  # (R, V)
-        vocabulary = log_probs.shape[1]
-        log_probs = log_probs.view(pictures, beams, vocabulary)
-        totals = (live[..., None] + log_probs).flatten(1)  # (B, K*V)
-        best, index = totals.topk(min(2 * beams, totals.shape[1]))  # (B, 2K)
-        ends = index % vocabulary == END
-        finished = _finish(finished, t, best / (t + 1) ** penalty, ends, index // vocabulary)
-        live, keep = best.masked_fill(ends, -torch.inf).topk(beams)
-        index = index.gather(1, keep)
-        parents = index // vocabulary
-        tokens = index - parents * vocabulary
+        scores, state, attention = model.step(tokens, state, memory)
+        log_probs = apply_filters(chosen, scores, words[:, :t]).log_softmax(-1)  # (R, V)
+        log_probs = log_probs.view(pictures, beams, log_probs.shape[1])
+        live, index, finished = _continue(live, log_probs, finished, t, penalty)
+        parents = index // log_probs.shape[2]
+        tokens = index - parents * log_probs.shape[2]
         chosen_log_probs = log_probs.flatten(1).gather(1, index)
         trace.add(t, tokens, parents, chosen_log_probs, log_probs[..., END], attention)
         rows = (first_row + parents).flatten()
@@ -64,6 +58,22 @@ def beam_search(
 
 
 Finished = tuple[Tensor, Tensor]
+
+
+def _continue(
+    live: Tensor, log_probs: Tensor, finished: Finished, step: int, penalty: float
+) -> tuple[Tensor, Tensor, Finished]:
+    """One word more: sums (B, K) of those that live on, their places among K*V, the finished.
+
+    live (B, K): the sums so far. log_probs (B, K, V).
+    """
+    beams, vocabulary = log_probs.shape[1:]
+    totals = (live[..., None] + log_probs).flatten(1)  # (B, K*V)
+    best, index = totals.topk(min(2 * beams, totals.shape[1]))  # (B, 2K)
+    ends = index % vocabulary == END
+    finished = _finish(finished, step, best / (step + 1) ** penalty, ends, index // vocabulary)
+    live, keep = best.masked_fill(ends, -torch.inf).topk(beams)
+    return live, index.gather(1, keep), finished
 
 
 def _finish(
