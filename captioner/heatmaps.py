@@ -11,6 +11,7 @@ import os
 import textwrap
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,43 @@ def _write(path: Path, content: bytes) -> None:
         raise InputError(f"{str(path)!r}: cannot be written: {error}") from error
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Where all stands on a figure, in pixels from its top left: the heading, panels, their scale.
+
+    top: where the first row begins; each panel has its word above it.
+    """
+
+    heading: str
+    panel: tuple[int, int]
+    columns: int
+    top: int
+    width: int
+    height: int
+
+    def corner(self, index: int) -> tuple[int, int]:
+        """The top left of a panel."""
+        row, column = divmod(index, self.columns)
+        x = _MARGIN + column * (self.panel[0] + _GAP)
+        return x, self.top + _WORD + row * (_WORD + self.panel[1] + _GAP)
+
+    def place(self, x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
+        """A box as matplotlib has it: in shares of the figure, from below."""
+        return x / self.width, 1 - (y + h) / self.height, w / self.width, h / self.height
+
+
+def _layout(image: Image.Image, panels: int, title: str) -> _Layout:
+    shape = min(max(image.width / image.height, 1 / 3), 3)  # a stripe gets a readable panel too
+    panel = round(_PANEL * shape**0.5), round(_PANEL / shape**0.5)
+    rows = math.ceil(panels / round(7 / shape**0.5))
+    columns = math.ceil(panels / rows)
+    width = 2 * _MARGIN + columns * (panel[0] + _GAP) + _BAR + _BAR_TEXT
+    heading = textwrap.wrap(title, max(20, width // 15))
+    top = _MARGIN + 32 * len(heading)
+    height = top + rows * (_WORD + panel[1]) + (rows - 1) * _GAP + _MARGIN
+    return _Layout("\n".join(heading), panel, columns, top, width, height)
+
+
 def _figure(
     image: Image.Image,
     words: Sequence[str],
@@ -96,24 +134,13 @@ def _figure(
 ) -> "Figure":
     from matplotlib.figure import Figure
 
-    shape = min(max(image.width / image.height, 1 / 3), 3)  # a stripe gets a readable panel too
-    panel = round(_PANEL * shape**0.5), round(_PANEL / shape**0.5)
-    scale = min(panel[0] / image.width, panel[1] / image.height)
+    layout = _layout(image, len(words) + 1, title or "")
+    figure = Figure(figsize=(layout.width / _DPI, layout.height / _DPI))
+    scale = min(layout.panel[0] / image.width, layout.panel[1] / image.height)
     small = image.resize(
         (max(1, round(image.width * scale)), max(1, round(image.height * scale))),
         Image.Resampling.LANCZOS,
     )
-    rows = math.ceil((len(words) + 1) / round(7 / shape**0.5))
-    columns = math.ceil((len(words) + 1) / rows)
-    width = 2 * _MARGIN + columns * (panel[0] + _GAP) + _BAR + _BAR_TEXT
-    heading = textwrap.wrap(title or "", max(20, width // 15))
-    top = _MARGIN + 32 * len(heading)
-    height = top + rows * (_WORD + panel[1]) + (rows - 1) * _GAP + _MARGIN
-    figure = Figure(figsize=(width / _DPI, height / _DPI))
-
-    def place(x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
-        return x / width, 1 - (y + h) / height, w / width, h / height
-
     vmax = float(attention.max())
     panels = [small]
     for each in attention:  # six bits a colour show as well as eight and halve the file
@@ -121,36 +148,36 @@ def _figure(
             overlay(small, each, vmax=vmax or None, offset=offset).point(lambda value: value & 0xFC)
         )
     for index, (word, shown) in enumerate(zip(["", *words], panels, strict=True)):
-        row, column = divmod(index, columns)
-        x = _MARGIN + column * (panel[0] + _GAP)
-        y = top + _WORD + row * (_WORD + panel[1] + _GAP)
-        axes = figure.add_axes(place(x, y, *panel))
-        axes.imshow(shown, interpolation="none")
-        axes.axis("off")
-        dim = word.lower() in FUNCTION_WORDS
-        figure.text(
-            (x + panel[0] / 2) / width,
-            1 - (y - 7) / height,
-            word,
-            ha="center",
-            va="baseline",
-            fontsize=min(11.0, 0.7 * panel[0] / max(1, len(word))),
-            color="0.6" if dim else "black",
-            fontweight="normal" if dim else "bold",
-            parse_math=False,
-        )
-    figure.text(
-        _MARGIN / width,
-        1 - _MARGIN / height,
-        "\n".join(heading),
-        va="top",
-        fontsize=12,
-        color="black",
-        parse_math=False,
-    )
-    bar = figure.add_axes(place(_MARGIN + columns * (panel[0] + _GAP), top + _WORD, _BAR, panel[1]))
+        _draw_panel(figure, layout, index, word, shown)
+    x, y, *_ = layout.place(_MARGIN, _MARGIN, 0, 0)
+    figure.text(x, y, layout.heading, va="top", fontsize=12, color="black", parse_math=False)
+    right = _MARGIN + layout.columns * (layout.panel[0] + _GAP)
+    bar = figure.add_axes(layout.place(right, layout.top + _WORD, _BAR, layout.panel[1]))
     _color_scale(bar, vmax, attention.shape[1:])
     return figure
+
+
+def _draw_panel(
+    figure: "Figure", layout: _Layout, index: int, word: str, shown: Image.Image
+) -> None:
+    """A picture with its word above it, grey where that is a function word."""
+    corner = layout.corner(index)
+    axes = figure.add_axes(layout.place(*corner, *layout.panel))
+    axes.imshow(shown, interpolation="none")
+    axes.axis("off")
+    x, y, *_ = layout.place(corner[0] + layout.panel[0] / 2, corner[1] - 7, 0, 0)
+    dim = word.lower() in FUNCTION_WORDS
+    figure.text(
+        x,
+        y,
+        word,
+        ha="center",
+        va="baseline",
+        fontsize=min(11.0, 0.7 * layout.panel[0] / max(1, len(word))),
+        color="0.6" if dim else "black",
+        fontweight="normal" if dim else "bold",
+        parse_math=False,
+    )
 
 
 def _color_scale(axes: "Axes", vmax: float, grid: tuple[int, ...]) -> None:
