@@ -41,14 +41,7 @@ def evaluate_checkpoint(
     wanted = scoring.wanted  # METEOR without Java fails here, before any work
     if decoding.num_captions != 1:
         raise InputError("evaluation scores one caption a picture; leave --num-captions at 1")
-    if len(options.checkpoint) > 1 and options.output is None:
-        raise InputError("several checkpoints share no folder; name one for the files by --output")
-    places = [hub.local(path) for path in options.checkpoint]
-    if places != list(options.checkpoint) and options.output is None:
-        raise InputError(
-            "a model of the hub has no folder here; name one for the files by --output"
-        )
-    read = [checkpoint.load(place) for place in places]
+    read = _read_checkpoints(options)
     data, training = _read_data(options, read[0].config, split)
     examples = data.split(split)
     references = {example.id: example.captions for example in examples}
@@ -78,6 +71,18 @@ def evaluate_checkpoint(
     if options.report:
         heading = _heading(title, read, result, references, scoring, decoding)
         _write_page(options.report / "report.html", heading, result, examples, captioner)
+
+
+def _read_checkpoints(options: EvaluationOptions) -> list[Checkpoint]:
+    """Those asked for; raises InputError where the files of what they say would have no folder."""
+    if len(options.checkpoint) > 1 and options.output is None:
+        raise InputError("several checkpoints share no folder; name one for the files by --output")
+    places = [hub.local(path) for path in options.checkpoint]
+    if places != list(options.checkpoint) and options.output is None:
+        raise InputError(
+            "a model of the hub has no folder here; name one for the files by --output"
+        )
+    return [checkpoint.load(place) for place in places]
 
 
 def _write_captions(
