@@ -18,6 +18,7 @@ from captioner.devices import products_in
 from captioner.encoders import Encoder, build_encoder
 from captioner.images import Transform, load_image
 from captioner.models.model_options import ModelOptions
+from captioner.options import to_dict
 from captioner.text import Vocabulary
 
 ENCODERS = ("mobilenet_v2", "resnet50", "resnet101")
@@ -78,35 +79,34 @@ def operations(captioner: Captioner, words: int) -> int:
     return counter.get_total_flops() + searching
 
 
+def works_of(captioner: Captioner, paths: list[Path]) -> dict[str, measure.Work]:
+    """The encoder alone; by length of caption the search alone, and all from disk to text."""
+    images = torch.rand(BATCH, 3, 224, 224, device=captioner.device)
+
+    def encode() -> torch.Tensor:
+        with torch.inference_mode(), products_in(captioner.precision, captioner.device):
+            return captioner.model.encoder(images)
+
+    maps = encode()
+
+    def search(options: DecodingOptions) -> object:
+        with products_in(captioner.precision, captioner.device):
+            return decode(captioner.model, maps, options)
+
+    works: dict[str, measure.Work] = {"encoder alone": encode}
+    for words in LENGTHS:
+        options = DecodingOptions(min_length=words, max_length=words, beam_size=3)
+        folder = partial(captioner.caption, paths, batch_size=BATCH, **to_dict(options))
+        works[f"beam 3 alone, {words} words"] = partial(search, options)
+        works[f"folder to captions, {words} words"] = folder
+    return works
+
+
 def compare(name: str, paths: list[Path], device: torch.device, rounds: int) -> None:
     cases: dict[str, measure.Work] = {}
     for precision in ("float32", "bfloat16"):
-        captioner = captioner_with(name, precision, device)
-        images = torch.rand(BATCH, 3, 224, 224, device=device)
-
-        def encode(c: Captioner = captioner, images: torch.Tensor = images) -> torch.Tensor:
-            with torch.inference_mode(), products_in(c.precision, device):
-                return c.model.encoder(images)
-
-        maps = encode()
-        cases[f"{precision}, encoder alone"] = encode
-        for words in LENGTHS:
-            length = {"min_length": words, "max_length": words, "beam_size": 3}
-            options = DecodingOptions(min_length=words, max_length=words, beam_size=3)
-
-            def search(
-                c: Captioner = captioner,
-                maps: torch.Tensor = maps,
-                options: DecodingOptions = options,
-            ) -> object:
-                with products_in(c.precision, device):
-                    return decode(c.model, maps, options)
-
-            def folder(c: Captioner = captioner, length: dict[str, int] = length) -> object:
-                return c.caption(paths, batch_size=BATCH, **length)
-
-            cases[f"{precision}, beam 3 alone, {words} words"] = search
-            cases[f"{precision}, folder to captions, {words} words"] = folder
+        works = works_of(captioner_with(name, precision, device), paths)
+        cases |= {f"{precision}, {what}": work for what, work in works.items()}
     exact = captioner_with(name, "float32", device)
     decoder = textbook.with_weights_of(exact.model)
     for words in LENGTHS:
