@@ -15,16 +15,8 @@ from .batches import pad_captions
 from .decoding_options import DecodingOptions
 from .search.beam import beam_search
 from .search.filters import apply_filters, filters, shape_draw
-from .search.hypotheses import (
-    END,
-    PAD,
-    START,
-    Generator,
-    Hypothesis,
-    collect,
-    expected_reads,
-    look_now,
-)
+from .search.hypotheses import Generator, Hypothesis, collect, expected_reads, look_now
+from .text import END, PAD, START
 
 
 def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:

@@ -27,8 +27,7 @@ from .encoders import Encoder, fold_batch_norms
 from .ensemble import Ensemble
 from .errors import InputError
 from .folders import check_free, written_whole
-from .search.filters import PAD, START, UNKNOWN
-from .text import SPECIALS, Vocabulary
+from .text import PAD, SPECIALS, START, UNKNOWN, Vocabulary
 
 DESCRIPTION = "captioner.json"
 FORMAT = 1  # of the description

@@ -16,11 +16,10 @@ from .decoding import choose_words
 from .decoding_options import DecodingOptions
 from .devices import products_in
 from .metrics.cider_d import CiderD
-from .text import Vocabulary
+from .text import PAD, START
 
 SAMPLES = 5
 LONGEST = 20  # words of a sampled caption, its end counted
-PAD, START = Vocabulary.PAD, Vocabulary.START
 
 
 def add_samples(

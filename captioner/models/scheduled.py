@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..batches import Batch
-from ..search.hypotheses import END, PAD, START, Generator
+from ..search.hypotheses import Generator
+from ..text import END, PAD, START
 
 
 def previous_words(model: Generator, features: Tensor, batch: Batch) -> Tensor:

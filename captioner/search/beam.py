@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ..decoding_options import DecodingOptions
+from ..text import END, PAD, START
 from .filters import apply_filters, filters
-from .hypotheses import END, PAD, START, Generator, Hypothesis, collect, expected_reads, look_now
+from .hypotheses import Generator, Hypothesis, collect, expected_reads, look_now
 
 
 def beam_search(

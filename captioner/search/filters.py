@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from ..decoding_options import DecodingOptions
-from ..text import Vocabulary
+from ..text import END, PAD, START, UNKNOWN
 
-PAD, START, END, UNKNOWN = Vocabulary.PAD, Vocabulary.START, Vocabulary.END, Vocabulary.UNKNOWN
 Filter = Callable[[Tensor, Tensor], Tensor]
 
 

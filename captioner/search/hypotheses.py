@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from ..decoding_options import DecodingOptions
-from ..text import Vocabulary
+from ..text import PAD
 
-PAD, START, END = Vocabulary.PAD, Vocabulary.START, Vocabulary.END
 Memory = dict[str, Tensor]
 State = dict[str, Tensor]
 
