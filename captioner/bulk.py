@@ -33,7 +33,9 @@ Record = Mapping[str, Any]
 class CaptionOptions:
     """What to caption with, and where the captions go."""
 
-    checkpoint: Path = option(Path("checkpoints/demo-attention"), "run or checkpoint")
+    checkpoint: tuple[Path, ...] = option(
+        (Path("checkpoints/demo-attention"),), "run, several together"
+    )
     format: str | None = option(None, "what is printed [text]", choices=("text", "json", "jsonl"))
     output: Path | None = option(None, "file for JSONL; the same again goes on with it")
     shard: str = option("1/1", "caption part i of n, as i/n")
@@ -109,7 +111,9 @@ def _to_file(
 ) -> int:
     """Answer the pictures that the file does not; returns how many of all have an error there."""
     made_by = {
-        "checkpoint": checkpoint.identity(hub.local(options.checkpoint)),
+        "checkpoint": " + ".join(
+            checkpoint.identity(hub.local(path)) for path in options.checkpoint
+        ),
         "precision": options.precision,
         **to_dict(decoding),
         "beam_size": decoding.beams,  # what is meant where they are not given
@@ -157,7 +161,8 @@ def _load(options: CaptionOptions) -> "Captioner":
         options.checkpoint, options.device, options.precision, options.compile
     )
     if options.heatmap and not captioner.model.attends:
-        raise InputError(f"{options.checkpoint} has no attention, so --heatmap has nothing to show")
+        which = " + ".join(map(str, options.checkpoint))
+        raise InputError(f"{which} has no attention, so --heatmap has nothing to show")
     return captioner
 
 

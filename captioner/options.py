@@ -40,8 +40,10 @@ def add_options(
 ) -> None:
     """Add one flag per field of the dataclass `cls`, in a help group called `title`.
 
-    without: names of fields that get no flag and keep their defaults.
+    without: names of fields that get no flag and keep their defaults. A tuple's flag may come
+    again, and takes several values at once where it cannot swallow positional arguments by that.
     """
+    at_once = "+" if all(action.option_strings for action in parser._actions) else 1
     group = parser.add_argument_group(f"{title} [default]")
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
@@ -58,11 +60,14 @@ def add_options(
         if default is not None:
             shown = " ".join(map(str, default)) if several else default
             text += f" [{shown}]".replace("%", "%%")
+        taken: dict[str, Any] = {"default": default}
+        if several:  # what is given takes the place of a default, to which "extend" would add it
+            absent = None if default is None else argparse.SUPPRESS
+            taken = {"default": absent, "action": "extend", "nargs": at_once}
         group.add_argument(
             flag,
             type=kind,
-            nargs="+" if several else None,
-            default=default,
+            **taken,
             choices=choices or None,
             metavar=None if 0 < len(choices) <= FEW else kind.__name__.upper(),
             help=text,

@@ -13,6 +13,7 @@ from test_decoding import METHODS, all_captions, found, ranked
 
 import evaluate
 from captioner import Captioner, checkpoint
+from captioner import __main__ as commands
 from captioner.checkpoint import Checkpoint
 from captioner.decoding import decode, score_captions
 from captioner.decoding_options import DecodingOptions
@@ -259,6 +260,34 @@ def test_evaluate_with_several(runs, pictures, tmp_path, monkeypatch, capsys):
     found = {entry["image_id"]: entry["caption"] for entry in captions}
     assert found == {int(c.picture.stem): c.text for c in expected}
     assert Path("out/scores.json").is_file()
+
+
+def test_caption_with_several(runs, pictures, tmp_path, capsys):
+    words = ["caption", "--checkpoint", str(runs[0]), "--checkpoint", str(runs[1]), "--device=cpu"]
+    commands.main([*words, *map(str, pictures)])
+    expected = Captioner.from_pretrained(runs, "cpu").caption(pictures)
+    assert capsys.readouterr().out.splitlines() == [f"{c.picture}\t{c.text}" for c in expected]
+    to_file = [str(pictures[0]), "--output", str(tmp_path / "out.jsonl")]
+    commands.main([*words, *to_file])
+    with pytest.raises(
+        InputError, match=r"other options: checkpoint was '\w+ \+ \w+' and is '\w+'"
+    ):
+        commands.main(["caption", *words[3:], *to_file])
+    plain = ["--checkpoint", str(runs[1])] * 2
+    with pytest.raises(InputError, match=rf"^{runs[1]} \+ {runs[1]} has no attention, so"):
+        commands.main(["caption", *plain, *to_file[:1], "--heatmap", str(tmp_path)])
+
+
+def test_serve_with_several(runs, monkeypatch):
+    def listen(*_):
+        raise InputError("never")
+
+    given = []
+    monkeypatch.setattr(Captioner, "from_pretrained", lambda paths, *_: given.extend(paths))
+    monkeypatch.setattr("captioner.service.server.listen", listen)
+    with pytest.raises(InputError, match="never"):
+        commands.main(["serve", *map(str, runs)])
+    assert given == runs
 
 
 def test_the_data_are_those_of_the_first(runs, tmp_path, monkeypatch):

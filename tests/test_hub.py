@@ -154,7 +154,7 @@ def test_what_was_changed_on_the_way_is_refused(captioner, hub):
 
 def test_commands_fetch_as_well(captioner, hub, pictures, capsys):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
-    options = caption_command.CaptionOptions(checkpoint=Path("me/colours"), device="cpu")
+    options = caption_command.CaptionOptions(checkpoint=(Path("me/colours"),), device="cpu")
     caption_command.caption_pictures([str(pictures[0])], options, DecodingOptions())
     assert capsys.readouterr().out.endswith(f"{captioner.caption(pictures[0]).text}\n")
     into = replace(options, output=Path("captions.jsonl"))

@@ -62,6 +62,18 @@ def test_flags_have_the_types_of_the_fields():
     expected = Sample(5, 0.25, Path("a/b"), 9, "blue", True, False, sources)
     assert parse(*flags.split(), "--sources", "c", "d") == expected
     assert parse("--sources", "c") == Sample(sources=(Path("c"),))
+    assert parse("--sources", "c", "--sources", "d").sources == sources
+
+
+def test_a_flag_of_several_values_leaves_positional_arguments_alone():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("things", nargs="+")
+    add_options(parser, Sample, "things")
+    arguments = parser.parse_args(["--sources", "c", "--sources", "d", "x", "y"])
+    assert arguments.things == ["x", "y"]
+    assert from_arguments(Sample, arguments) == Sample(sources=(Path("c"), Path("d")))
+    assert from_arguments(Sample, parser.parse_args(["x"])) == Sample()
+    assert "--sources PATH  " in parser.format_help()
 
 
 @pytest.mark.parametrize(

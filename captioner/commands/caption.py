@@ -6,7 +6,7 @@ from ..bulk import CaptionOptions, caption_pictures
 from ..decoding_options import DecodingOptions
 from ..options import add_options, from_arguments
 
-EXAMPLE = """captioner caption dog.jpg --checkpoint checkpoints/RUN --heatmap maps
+EXAMPLE = """captioner caption dog.jpg --checkpoint RUN --checkpoint OTHER --heatmap maps
 captioner caption photos 'more/**/*.jpg' --output captions.jsonl --shard 2/8"""
 
 

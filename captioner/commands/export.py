@@ -7,6 +7,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..folders import check_free
 from ..options import add_options, from_arguments, option
+from . import add_checkpoints
 
 EXAMPLE = "captioner export checkpoints/RUN --onnx captioner-onnx"
 
@@ -24,13 +25,8 @@ class ExportOptions:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "checkpoint",
-        nargs="+",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="run or checkpoint directory; several caption together",
-    )
+    parser.usage = f"{parser.prog} CHECKPOINT... [option...]"
+    add_checkpoints(parser)
     add_options(parser, ExportOptions, "options")
 
 

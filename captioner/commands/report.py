@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 from .. import checkpoint
 from ..data import split_name
@@ -11,6 +10,7 @@ from ..evaluation_options import EvaluationOptions, ScoringOptions
 from ..options import add_options, from_arguments
 from ..runs.run import evaluation_folder
 from ..sharing import hub
+from . import add_checkpoints
 
 EXAMPLE = """captioner report checkpoints/RUN
 captioner report checkpoints/RUN --split test --beam-size 5 --output FOLDER"""
@@ -21,13 +21,7 @@ IDLE |= {"training_captions", "compare", "num_captions"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} CHECKPOINT... [option...]"
-    parser.add_argument(
-        "checkpoint",
-        nargs="+",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="run or checkpoint; several caption together",
-    )
+    add_checkpoints(parser)
     add_options(parser, EvaluationOptions, "evaluation", without=IDLE)
     add_options(parser, ScoringOptions, "scoring", without=IDLE)
     add_options(parser, DecodingOptions, "decoding", without=IDLE)

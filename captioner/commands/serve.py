@@ -1,18 +1,18 @@
 """`captioner serve`: the service, from the command line."""
 
 import argparse
-from pathlib import Path
 
 from ..options import add_options, from_arguments
 from ..service.server import ServeOptions, serve
 from ..service.wire import Limits
+from . import add_checkpoints
 
 EXAMPLE = "captioner serve checkpoints/RUN --port 8080"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = f"{parser.prog} CHECKPOINT [option...]"
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="run or checkpoint")
+    parser.usage = f"{parser.prog} CHECKPOINT... [option...]"
+    add_checkpoints(parser)
     add_options(parser, ServeOptions, "serving")
     add_options(parser, Limits, "limits")
 

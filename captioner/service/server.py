@@ -4,6 +4,7 @@ here."""
 import math
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,11 +34,12 @@ class ServeOptions:
             raise InputError(f"port must be from 0 to 65535, got {self.port}")
 
 
-def serve(checkpoint: Path, options: ServeOptions, limits: Limits) -> None:
+def serve(checkpoints: Sequence[Path], options: ServeOptions, limits: Limits) -> None:
     """Answer requests until SIGINT or SIGTERM, then those under way, and return.
 
-    A second signal does not wait for them. Raises InputError where the extra `serve` is missing,
-    where the address is taken, and for a bad checkpoint.
+    checkpoints: several answer as an ensemble. A second signal does not wait for what is under way.
+    Raises InputError where the extra `serve` is missing, where the address is taken, and for bad
+    checkpoints.
     """
     try:
         import fastapi  # noqa: F401
@@ -51,13 +53,14 @@ def serve(checkpoint: Path, options: ServeOptions, limits: Limits) -> None:
     from .serving import create_app
 
     captioner = Captioner.from_pretrained(
-        checkpoint, options.device, options.precision, options.compile
+        checkpoints, options.device, options.precision, options.compile
     )
     listener = listen(options.host, options.port)
     server = build_server(create_app(captioner, limits), limits)
     host = f"[{options.host}]" if ":" in options.host else options.host
     url = f"http://{host}:{listener.getsockname()[1]}"
-    print(f"{checkpoint} captions pictures at {url} (Ctrl-C stops it)", flush=True)
+    names = " + ".join(map(str, checkpoints))
+    print(f"{names} captions pictures at {url} (Ctrl-C stops it)", flush=True)
     server.run([listener])
     print("stopped", file=sys.stderr)
 
