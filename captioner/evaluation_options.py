@@ -21,12 +21,10 @@ SAMPLES = 1000  # of a comparison, unless --bootstrap says otherwise
 class EvaluationOptions:
     """What to caption, with which model, or whose captions to score; where the answers go."""
 
-    checkpoint: tuple[Path, ...] = option(
-        None, "run or checkpoint directory; several caption together"
-    )
+    checkpoint: tuple[Path, ...] = option(None, "run or checkpoint; several caption together")
     split: str = option("val", "train, val (or dev) or test")
-    data: Path | None = option(None, "data folder [where the first one was trained]")
-    format: str | None = option(None, "force the layout of the folder", choices=tuple(READERS))
+    data: Path | None = option(None, "data folder or file [the first checkpoint's]")
+    format: str | None = option(None, "force the layout of the data", choices=tuple(READERS))
     output: Path | None = option(None, "folder of the files [evaluation-SPLIT in the run]")
     report: Path | None = option(
         None, "folder for report.html: scores, curves, pictures with maps, in one page"

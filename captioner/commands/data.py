@@ -13,7 +13,7 @@ EXAMPLE = "captioner data flickr8k --convert jsonl flickr8k-jsonl"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="PATH", help="data folder or file")
     parser.add_argument(
-        "--format", choices=tuple(READERS), metavar="STR", help="force the layout of the folder"
+        "--format", choices=tuple(READERS), metavar="STR", help="force the layout of the data"
     )
     parser.add_argument(
         "--convert",

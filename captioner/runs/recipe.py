@@ -35,8 +35,8 @@ SMALL_RECIPE = {
 class DataOptions:
     """What to train on."""
 
-    data: Path | None = option(None, "data folder or file; the generated demo data unless given")
-    format: str | None = option(None, "force the layout of the folder", choices=tuple(READERS))
+    data: Path | None = option(None, "data folder or file [the generated demo data]")
+    format: str | None = option(None, "force the layout of the data", choices=tuple(READERS))
     on_error: str = option(
         "stop", "rows that cannot be used: stop at them, or skip and list them", choices=ON_ERROR
     )
@@ -53,12 +53,12 @@ class DataOptions:
 class RunOptions:
     """Where the run lives, and who may watch it."""
 
-    run: str | None = option(None, "name of the run; else from data and model")
+    run: str | None = option(None, "name of the run [from data and model]")
     resume: bool = option(False, "continue the run exactly where it was saved last")
     start_from: Path | None = option(
         None, "run or checkpoint whose weights and words to begin with"
     )
-    device: str | None = option(None, "cpu, cuda or cuda:N; CUDA where there is one unless given")
+    device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
     tensorboard: bool = option(False, "write the run's numbers and samples for TensorBoard, too")
 
 
