@@ -1,4 +1,4 @@
-"""CIDEr-D of captions as tokens, fast enough to be a reward; metrics.py scores sentences.
+"""CIDEr-D of captions as tokens, fast enough to be a reward; `metrics` itself scores sentences.
 
 Shapes: B pictures, C captions of each to be scored, R references of each, T words of the longest,
 G n-grams known.

@@ -1,7 +1,7 @@
 """What a metric counts of each picture; the score is made of the counts' sums over pictures.
 
 So that the score of one picture, of all of them and of any sample of them are one formula. Works on
-lists of words; metrics.py takes sentences apart. N pictures, K counts, S scores.
+lists of words; `metrics` itself takes sentences apart. N pictures, K counts, S scores.
 """
 
 from collections.abc import Callable, Sequence
