@@ -31,7 +31,7 @@ def written_whole(directory: Path) -> Iterator[Path]:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file, text as UTF-8, beside its place and put it there: it is never half-written."""
-    part = path.with_name(f".{path.name}.part")
+    part = beside(path, "part")
     part.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(part, path)
 
