@@ -14,6 +14,7 @@ from captioner.batches import Batch, encode_captions, epoch_order, pad_captions
 from captioner.data import Example
 from captioner.decoding_options import DecodingOptions
 from captioner.devices import pick_device
+from captioner.distillation import hear, open_teachers, teach
 from captioner.distributed import say
 from captioner.errors import run_command
 from captioner.evaluation import Evaluation, evaluate
@@ -120,10 +121,16 @@ def batches_of(job: Job) -> tuple[Callable[[int, int], Iterable[Batch]], int]:
             share=options.cross_entropy_share,
             precision=options.precision,
         )
+    lessons = None
+    if job.options["run"].teachers:
+        teacher = open_teachers(job.options["run"].teachers, job.model, job.vocabulary)
+        teacher.to(job.device)
+        lessons = hear(teacher, job.training_pictures, captions, options.precision)
 
     def load(indices: Sequence[int]) -> Batch:
         tokens = pad_captions([captions[i] for i in indices])
-        return job.training_pictures.batch(indices, [ids[i] for i in indices], tokens)
+        batch = job.training_pictures.batch(indices, [ids[i] for i in indices], tokens)
+        return teach(batch, [lessons[i] for i in indices], options.teaching) if lessons else batch
 
     return batches, steps
 

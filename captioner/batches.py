@@ -1,7 +1,7 @@
 """From Examples to batches: captions as tokens, the order of an epoch, collation.
 
 No file formats and no models. Shapes: B pictures, C captions per picture, T words, D channels,
-h, w grid, S picture side.
+h, w grid, S picture side, L words that a teacher holds likely.
 """
 
 import random
@@ -28,6 +28,8 @@ class Batch:
     first, missing ones all padding. columns: for each of the T predicted words, how many
     captions of some picture reach that far. weights (B, C): of each caption's log-likelihood,
     None for all 1; then sampled (B, C) says which captions are the model's own, not references.
+    taught_words, taught_shares (B, C, T, L): the words that a teacher holds likeliest in the place
+    of each, and how likely, which sums to 1; teaching: how much of the target that is.
     own_words: share of the words that a model takes from itself instead, as what came before the
     next. parts: named scalars to be told beside the loss. waited: the seconds for which nothing
     was computed, since the batch was not loaded yet.
@@ -40,6 +42,9 @@ class Batch:
     features: Tensor | None = None
     weights: Tensor | None = None
     sampled: Tensor | None = None
+    taught_words: Tensor | None = None
+    taught_shares: Tensor | None = None
+    teaching: float = 0.0
     own_words: float = 0.0
     waited: float = 0.0
     parts: Mapping[str, Tensor] = field(default_factory=dict)

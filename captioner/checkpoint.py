@@ -98,6 +98,8 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
         return {k: Path(v).name if k in keys and v else v for k, v in part.items()}
 
     config = named(config, "start_from")
+    if config.get("teachers"):
+        config["teachers"] = [Path(teacher).name for teacher in config["teachers"]]
     config["encoder"] = named(config["encoder"], "encoder_weights")
     return config | {"data": named(config["data"], "path")}
 

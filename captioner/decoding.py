@@ -55,16 +55,16 @@ def score_captions(
     with torch.inference_mode():
         log_probs = [
             vocabulary.gather(1, word[:, None])[:, 0].masked_fill(word == PAD, 0)
-            for word, vocabulary in _told(model, features, tokens, options)
+            for word, vocabulary in told(model, features, tokens, options)
         ]
         return torch.stack(log_probs, 1).unflatten(0, tokens.shape[:2])
 
 
-def _told(
+def told(
     model: Generator, features: Tensor, tokens: Tensor, options: DecodingOptions
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The model told what to write, tokens (B, K, 1 + T): by step the word (R,) and the
-    log-probabilities (R, V) that it was one of."""
+    """What a model that is told what to write, tokens (B, K, 1 + T), makes of it: by step the word
+    (R,) and the log-probabilities (R, V) that it was one of."""
     memory, state = model.start(features, tokens[0, :, 1:].numel())
     state = {k: v.repeat_interleave(tokens.shape[1], 0) for k, v in state.items()}
     rows = tokens.flatten(0, 1)
@@ -82,7 +82,7 @@ def _with_alternatives(
     tokens = pad_captions([[[START, *each.tokens] for each in group] for group in found])
     tokens = tokens.to(features.device)
     steps = []
-    for word, log_probs in _told(model, features, tokens, options):
+    for word, log_probs in told(model, features, tokens, options):
         others = log_probs.scatter(1, word[:, None], -torch.inf)
         steps.append(others.topk(min(options.word_alternatives, others.shape[1])))
     log_probs, words = (

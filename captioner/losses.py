@@ -1,6 +1,7 @@
 """What training minimises, as plain functions; no model, no loop.
 
-Shapes: N real words, V vocabulary, E size of a word, M captions, P positions of the grid.
+Shapes: N real words, L likely ones for each, V vocabulary, E size of a word, M captions,
+P positions of the grid.
 """
 
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ def caption_cross_entropy(
     targets: Tensor,
     label_smoothing: float = 0.0,
     word_weights: Tensor | None = None,
+    shares: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy of outputs @ weight.T + bias against word indices, in nats.
 
@@ -42,8 +44,15 @@ def caption_cross_entropy(
     and each word's plain one (N,), without a gradient, which compares across settings. The scores
     (N, V) are never all there at once: each part's gradient is worked out beside its loss.
     word_weights (N,): how much each word counts in the sum, below 0 too; None for all 1.
+    shares (N, L): the target where it is more than one word, of which targets (N, L) then has the
+    true one first; with label_smoothing each row sums to 1.
     """
-    return _CrossEntropy.apply(outputs, weight, bias, targets, label_smoothing, word_weights)
+    if shares is None:
+        targets = targets[:, None]
+        shares = torch.full_like(targets, 1 - label_smoothing, dtype=torch.float32)
+    return _CrossEntropy.apply(
+        outputs, weight, bias, targets, shares, label_smoothing, word_weights
+    )
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -54,22 +63,22 @@ class _CrossEntropy(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         targets: Tensor,
+        shares: Tensor,
         label_smoothing: float,
         word_weights: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        plain, uniform = [], []
+        plain, summed = [], []
         gradients = [torch.zeros_like(x, dtype=torch.float32) for x in (outputs, weight, bias)]
         learns, rows = any(ctx.needs_input_grad), ROWS[outputs.device.type]
-        for number, (part, words, of_outputs) in enumerate(
-            zip(outputs.split(rows), targets.split(rows), gradients[0].split(rows), strict=True)
-        ):
+        parts = (x.split(rows) for x in (outputs, targets, shares, gradients[0]))
+        for number, (part, words, share, of_outputs) in enumerate(zip(*parts, strict=True)):
             log_probs = F.linear(part, weight, bias).float().log_softmax(-1)
-            plain.append(F.nll_loss(log_probs, words, reduction="none"))
-            uniform.append(-log_probs.mean(-1))
+            hit = log_probs.gather(1, words)
+            plain.append(-hit[:, 0])
+            summed.append(-(share * hit).sum(1) - label_smoothing * log_probs.mean(-1))
             if learns:
                 slope = log_probs.exp_().sub_(label_smoothing / len(weight))
-                hit = torch.full_like(words, label_smoothing - 1, dtype=torch.float32)
-                slope.scatter_add_(1, words[:, None], hit[:, None])
+                slope.scatter_add_(1, words, -share)
                 if word_weights is not None:
                     slope *= word_weights.split(rows)[number][:, None]
                 of_outputs.copy_(slope @ weight)
@@ -78,13 +87,13 @@ class _CrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(*gradients)
         each = torch.cat(plain)
         ctx.mark_non_differentiable(each)
-        smoothed = (1 - label_smoothing) * each + label_smoothing * torch.cat(uniform)
+        smoothed = torch.cat(summed)
         return (smoothed if word_weights is None else smoothed * word_weights).sum(), each
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, given: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return *(given * gradient for gradient in ctx.saved_tensors), None, None, None
+        return *(given * gradient for gradient in ctx.saved_tensors), None, None, None, None
 
 
 def attention_coverage(received: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -34,7 +34,7 @@ LAYERS = [
     "sharing.hub sharing.model_card",
     "captioning",
     "ensemble restoring",
-    "evaluation self_critical training",
+    "distillation evaluation self_critical training",
     "captioner report",
     "checkpoint_evaluation",
     "bulk job service.batcher service.wire export",

@@ -65,6 +65,21 @@ def test_weighted_words_count_as_much_as_they_weigh(layer, rows, smoothing):
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_target_of_several_words_is_their_mean(layer, rows, smoothing):
+    """Whatever order the words are in, and also where one comes twice."""
+    others = torch.tensor([[4, 1], [0, 3], [2, 4], [1, 1], [2, 3], [0, 1], [3, 4]])
+    words = torch.cat([TARGETS[:, None], others], 1)
+    shares = torch.softmax(draw(7, 3, seed=3), 1) * (1 - smoothing)
+    dense = torch.zeros(7, 5).scatter_add_(1, words, shares) + smoothing / 5
+    summed, plain = caption_cross_entropy(*layer, words, smoothing, shares=shares)
+    expected = F.cross_entropy(F.linear(*layer), dense, reduction="sum")
+    assert summed.item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(plain, caption_cross_entropy(*layer, TARGETS)[1])
+    ours, theirs = (torch.autograd.grad(value, layer) for value in (summed, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_autocast_multiplies_in_half_precision_and_sums_in_float32(layer):
     exact, _ = caption_cross_entropy(*layer, TARGETS, 0.1)
     with torch.autocast("cpu", torch.bfloat16):

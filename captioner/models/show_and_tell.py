@@ -90,7 +90,7 @@ class ShowAndTell(nn.Module):
         output = self._output(hidden[:, 1:][real.flatten(0, 1)])  # (N, E)
 
         def of_words(part: Tensor) -> Tensor:
-            return part[..., None].expand_as(real)[real]
+            return part[real]
 
         smoothed, plain, _ = self.words.cross_entropy(
             output, targets[real], batch, of_words, self.options.label_smoothing

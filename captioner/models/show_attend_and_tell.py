@@ -147,7 +147,7 @@ class ShowAttendAndTell(nn.Module):
         hidden, context, received = self._read_captions(words, state, shared, batch)
 
         def of_words(part: Tensor) -> Tensor:
-            return by_step(part[..., None].expand_as(targets), batch)[real]
+            return by_step(part, batch)[real]
 
         answers = by_step(targets, batch)
         real = answers != 0
@@ -197,11 +197,11 @@ class ShowAttendAndTell(nn.Module):
 
 
 def by_step(words: Tensor, batch: Batch) -> Tensor:
-    """Of the words (B, C, T) those of the first step, then of the second, and so on: (S,).
+    """Of the words (B, C, T, ...) those of the first step, then of the second, and so on: (S, ...).
 
     Captions come longest first, so that step t works on the first batch.columns[t] of them.
     """
-    return torch.cat([words[:, :c, t].flatten() for t, c in enumerate(batch.columns)])
+    return torch.cat([words[:, :c, t].flatten(0, 1) for t, c in enumerate(batch.columns)])
 
 
 def _coverage(received: Tensor, batch: Batch) -> Tensor:

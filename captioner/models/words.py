@@ -45,15 +45,27 @@ class Words(nn.Module):
         """Of the words (N,) after an output (N, E): the smoothed or weighted sum, which trains; the
         plain one of each reference word; the plain one of each word, sampled ones, too.
 
-        of_words: from what there is of each caption (B, C) to the same of each word (N,). In a
-        weighted batch nothing is smoothed, as a weight below 0 would drive the rest of the
-        vocabulary without bound.
+        of_words: from what there is of each word in its place (B, C, T, ...) to the same of the
+        real ones (N, ...). In a weighted batch nothing is smoothed, as a weight below 0 would drive
+        the rest of the vocabulary without bound.
         """
         layer = self.weight, self.bias
+        if batch.taught_words is not None and batch.taught_shares is not None:
+            own, likely = 1 - batch.teaching, batch.teaching * of_words(batch.taught_shares)
+            true = likely.new_full((len(targets), 1), own * (1 - label_smoothing))
+            words = torch.cat([targets[:, None], of_words(batch.taught_words)], dim=1)
+            shares = torch.cat([true, likely], dim=1)
+            smoothed, each = caption_cross_entropy(
+                output, *layer, words, own * label_smoothing, shares=shares
+            )
+            return smoothed, each, each
         if batch.weights is None or batch.sampled is None:
             smoothed, each = caption_cross_entropy(output, *layer, targets, label_smoothing)
             return smoothed, each, each
-        weights, sampled = of_words(batch.weights), of_words(batch.sampled)
+        weights, sampled = (
+            of_words(part[..., None].expand_as(batch.tokens[..., 1:]))
+            for part in (batch.weights, batch.sampled)
+        )
         weighted, each = caption_cross_entropy(output, *layer, targets, word_weights=weights)
         return weighted, each[~sampled], each
 

@@ -58,6 +58,9 @@ class RunOptions:
     start_from: Path | None = option(
         None, "run or checkpoint whose weights and words to begin with"
     )
+    teachers: tuple[Path, ...] = option(
+        (), "runs or checkpoints to learn from beside the captions, together"
+    )
     device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
     tensorboard: bool = option(False, "write the run's numbers and samples for TensorBoard, too")
 
@@ -110,6 +113,11 @@ def refuse_idle_flags(given: set[str], options: dict[str, Any]) -> None:
         "min_count": (not started, "a new vocabulary: --start-from has its own"),
         "self_critical": (started, "a model that can caption: --start-from"),
         "cross_entropy_share": (options["training"].self_critical, "--self-critical"),
+        "teaching": (bool(options["run"].teachers), "--teachers"),
+        "teachers": (
+            not options["training"].self_critical,
+            "captions of people: --self-critical trains on sampled ones",
+        ),
         "scheduled_sampling": (
             not options["training"].self_critical,
             "true words alone: --self-critical trains on sampled ones",

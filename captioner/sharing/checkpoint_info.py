@@ -89,6 +89,7 @@ def _training(info: Mapping[str, Any]) -> str:
     text += f", batch {options['batch_size']}, seed {options['seed']}"
     text += ", self-critical" * bool(options.get("self_critical"))
     text += f", from {source}" if source else ""
+    text += f", taught by {', '.join(info['teachers'])}" if info.get("teachers") else ""
     return text + (f", {info['seconds'] / 60:.1f} minutes" if info["seconds"] else "")
 
 

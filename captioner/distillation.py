@@ -1,0 +1,132 @@
+"""Distillation: what teachers, models trained before, would say in the place of each word.
+
+No loop and no optimizer: training.py takes such batches as any others. Shapes: B pictures,
+C captions per picture, T words, L likely words.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from . import checkpoint, distributed
+from .batches import Batch, Pictures, pad_captions
+from .captioning import CaptioningModel
+from .decoding import told
+from .decoding_options import DecodingOptions
+from .devices import products_in
+from .ensemble import Ensemble, check_alike
+from .errors import InputError
+from .restoring import restore
+from .text import Vocabulary
+
+TOGETHER = 32  # pictures
+LIKELY = 20  # words a place: of a trained model they have nearly all of the probability
+FREELY = DecodingOptions(min_length=0, allow_unknown=True)
+
+
+class Lesson(NamedTuple):
+    """What a teacher holds likely in the place of each word of one picture's captions.
+
+    words, shares (C, T, L): the likeliest words, best first, and their probabilities, which sum
+    to 1, in half precision.
+    """
+
+    words: Tensor
+    shares: Tensor
+
+
+def hear(
+    teacher: CaptioningModel | Ensemble,
+    pictures: Pictures,
+    captions: Sequence[list[list[int]]],
+    precision: str = "float32",
+) -> list[Lesson]:
+    """A lesson for each picture, of captions as `encode_captions` gives them.
+
+    Pictures are told in the same groups whenever this is called, so that the same comes to the
+    last digit. Takes 100 bytes and more a word.
+    """
+    device = next(teacher.parameters()).device
+    order = sorted(range(len(captions)), key=lambda i: len(captions[i][0]))
+    lessons: dict[int, Lesson] = {}
+    for first in tqdm(
+        range(0, len(order), TOGETHER),
+        desc="teachers",
+        unit=f"{TOGETHER} pictures",
+        disable=not distributed.is_first(),
+        leave=False,
+    ):
+        chosen = order[first : first + TOGETHER]
+        batch = pictures.batch(chosen, chosen, pad_captions([captions[i] for i in chosen]))
+        words, shares = _likely(teacher, batch.to(device), precision)
+        for i, *rows in zip(chosen, words.cpu(), shares.cpu(), strict=True):
+            size = len(captions[i]), len(captions[i][0]) - 1
+            lessons[i] = Lesson(*(each[: size[0], : size[1]].clone() for each in rows))
+    return [lessons[i] for i in range(len(captions))]
+
+
+def _likely(
+    teacher: CaptioningModel | Ensemble, batch: Batch, precision: str
+) -> tuple[Tensor, Tensor]:
+    """The likeliest words of a whole batch and their shares, (B, C, T, L)."""
+    with torch.inference_mode(), products_in(precision, batch.tokens.device):
+        features = batch.features_by(teacher.encoder)
+        steps = [
+            log_probs.topk(min(LIKELY, log_probs.shape[1]))
+            for _, log_probs in told(teacher, features, batch.tokens, FREELY)
+        ]
+        log_probs, words = (
+            torch.stack(part, 1).unflatten(0, batch.tokens.shape[:2])
+            for part in zip(*steps, strict=True)
+        )
+        return words.int(), log_probs.float().softmax(-1).half()
+
+
+def teach(batch: Batch, lessons: Sequence[Lesson], teaching: float) -> Batch:
+    """The batch with its pictures' lessons, to be `teaching`, in 0..1, of what is learned.
+
+    Hinton et al. 2015, with the LIKELY likeliest words for all.
+    """
+    places = batch.tokens[..., 1:].shape
+    words, shares = (
+        torch.stack(
+            [F.pad(x, (0, 0, 0, places[2] - x.shape[1], 0, places[1] - x.shape[0])) for x in part]
+        )
+        for part in zip(*lessons, strict=True)
+    )
+    return replace(
+        batch, taught_words=words.long(), taught_shares=shares.float(), teaching=teaching
+    )
+
+
+def open_teachers(
+    paths: Sequence[Path], student: CaptioningModel, vocabulary: Vocabulary
+) -> CaptioningModel | Ensemble:
+    """The models of the checkpoints, several as an ensemble, in eval mode, to teach the student.
+
+    Raises InputError for one that knows other words, or that cannot read the maps of the student's
+    frozen encoder.
+    """
+    read = [checkpoint.load(path) for path in paths]
+    for each in read:
+        if each.vocabulary.words != vocabulary.words:
+            raise InputError(f"{each.path} cannot teach: it was trained on other words")
+    restored = [restore(each) for each in read]
+    members = [model.eval() for model, _ in restored]
+    if student.encoder.frozen:
+        known = student.encoder.fingerprint()
+        for each, model in zip(read, members, strict=True):
+            if model.encoder.fingerprint() != known:
+                raise InputError(
+                    f"{each.path} cannot teach: its encoder is another than the frozen one whose "
+                    "maps are learned from"
+                )
+    check_alike(read, restored)
+    teacher = members[0] if len(members) == 1 else Ensemble(members)
+    return teacher.requires_grad_(False)
