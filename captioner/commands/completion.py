@@ -1,6 +1,7 @@
 """`captioner completion`: what a shell needs to complete commands, options and paths."""
 
 import argparse
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,12 +18,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     import shtab
 
+    # fish asks for `--onnx=do` as one word, and wants what follows the sign
+    word = "(string replace --regex '^--[^=]*=' '' -- (commandline -ct))"
+    path = {**shtab.FILE, "fish": f"(__fish_complete_path {word})"}
     whole = arguments.parser()  # of all commands, whose module lies above this one
     for action in _actions(whole):
-        names_a_path = not action.option_strings and action.type is None and not action.choices
-        if names_a_path or action.type is Path:
-            action.complete = shtab.FILE  # type: ignore[attr-defined]
-    print(shtab.complete(whole, arguments.shell))
+        stands_alone = not action.option_strings and not action.choices
+        if stands_alone or action.type is Path:
+            action.complete = path  # type: ignore[attr-defined]
+        if stands_alone:  # shtab takes OUT of `--convert jsonl OUT` for the only path there is
+            action.nargs = "+"
+    script = shtab.complete(whole, arguments.shell)
+    print(_mended(script) if arguments.shell == "zsh" else script)
+
+
+def _mended(script: str) -> str:
+    """shtab's script for zsh, with paths after the first one, and `--option=value`."""
+    script = re.sub(r'^  "\(\*\):', '  "*:', script, flags=re.MULTILINE)
+    return re.sub(r'^(  "--[\w-]+)(\[.*\]:)', r"\1=\2", script, flags=re.MULTILINE)
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
