@@ -3,6 +3,7 @@
 Everything else is a bug and is shown as it is.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -47,12 +48,34 @@ def collect_signals(received: list[int]) -> Iterator[None]:
 def run_command(main: Callable[[], None]) -> None:
     """Run a command and exit as a shell expects: 0, 1 for an error, 128 + n for signal n.
 
-    argparse exits with 2 by itself for a wrong command line.
+    argparse exits with 2 by itself for a wrong command line. Where what reads the output has gone,
+    as `head` does, the command ends silently, as if SIGPIPE had ended it.
     """
+    ended: str | int | None = None
+    try:
+        ended = _end_of(main)
+        print(end="", flush=True)  # at exit it would be too late to be silent
+    except OSError as error:
+        closed = isinstance(error, BrokenPipeError)
+        ended = ended or (128 + signal.SIGPIPE if closed else f"error: {error}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left
+    if ended is not None:
+        sys.exit(ended)
+
+
+def _end_of(main: Callable[[], None]) -> str | int | None:
+    """What the command is to exit with; raises BrokenPipeError where its output is not read."""
     try:
         main()
-    except (InputError, FloatingPointError, OSError, Interrupted, KeyboardInterrupt) as error:
-        if isinstance(error, Interrupted):
-            print(f"stopped by {error}; everything is saved, --resume goes on", file=sys.stderr)
-            sys.exit(128 + error.signum)
-        sys.exit(128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else f"error: {error}")
+    except SystemExit as ended:
+        return ended.code
+    except BrokenPipeError:
+        raise
+    except (InputError, FloatingPointError, OSError) as error:
+        return f"error: {error}"
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Interrupted as error:
+        print(f"stopped by {error}; everything is saved, --resume goes on", file=sys.stderr)
+        return 128 + error.signum
+    return None
