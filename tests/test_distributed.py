@@ -1,23 +1,18 @@
 """Two processes on one machine train as one would, and caption each picture once."""
 
 import json
-import os
-import subprocess
-import sys
 from itertools import chain
-from pathlib import Path
 
 import pytest
 import tiny
 import torch
 import torch.distributed as dist
+from processes import LAUNCH, ROOT, finish, start, two_nodes
 
 import train
 from captioner import checkpoint, distributed
 from captioner.encoders import SmallCNN
 from captioner.errors import InputError
-
-ROOT = Path(__file__).parents[1]
 
 SCRIPT = """
 import json, os, signal, sys
@@ -71,24 +66,9 @@ def folder(tmp_path_factory):
     torch.manual_seed(3)
     torch.save(SmallCNN().state_dict(), folder / "encoder.pth")
     (folder / "script.py").write_text(SCRIPT)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    place = ["--rdzv-endpoint", "localhost:0", "--nproc-per-node", "2"]
     data = str(tiny.data(tmp_path_factory))
-    started = subprocess.Popen(
-        [*launch, *port, folder / "script.py", *options(data)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        output, _ = started.communicate(timeout=180)
-    finally:
-        if started.poll() is None:  # it ends its processes, by force after half a minute
-            started.terminate()
-            started.communicate(timeout=60)
-    assert started.returncode == 0, output.decode()
+    finish(start(*LAUNCH, *place, folder / "script.py", *options(data), cwd=folder))
     return folder
 
 
@@ -115,6 +95,20 @@ def test_two_processes_train_as_one(folder, tmp_path_factory, monkeypatch):
         assert a["cross_entropy"] == pytest.approx(b["cross_entropy"], rel=1e-4)
         assert a["coverage"] == pytest.approx(b["coverage"], rel=1e-4)
         assert a["BLEU-1"] == pytest.approx(b["BLEU-1"], abs=0.01)
+
+
+def test_two_nodes_train_as_one_node_of_two_processes(folder, tmp_path_factory):
+    data = str(tiny.data(tmp_path_factory))
+    command = [*two_nodes(), "--", ROOT / "train.py", *options(data), "--run", "nodes"]
+    printed = finish(start(*command, cwd=folder), start(*command, cwd=folder))
+    assert printed.count("best epoch: ") == 1  # one of the two speaks
+    one, two = (folder / "checkpoints" / name for name in ("two", "nodes"))
+    for name in ("last", "best"):
+        weights = checkpoint.load(two / name).weights
+        for key, value in checkpoint.load(one / name).weights.items():
+            torch.testing.assert_close(weights[key], value, rtol=0, atol=1e-6)
+    for a, b in zip(rows(two), rows(one), strict=True):
+        assert tiny.untimed(a) == pytest.approx(tiny.untimed(b), rel=1e-6)
 
 
 def test_each_process_takes_its_share(folder):

@@ -2,19 +2,14 @@
 
 import importlib.util
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import tiny
+from processes import ROOT, finish, start, two_nodes
 
 from captioner import Captioner
 
-ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "docs" / "recipes"
 
 
@@ -57,40 +52,11 @@ def read(out, ending):
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def start(*command):
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(*processes):
-    """What they printed; they end in any case."""
-    try:
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.terminate()
-                process.communicate(timeout=60)
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
-    return "".join(outputs)
-
-
 def test_two_nodes_by_torchrun(model, folder, tmp_path):
     """Two launchers meet at a port of loopback, as on two machines, with a process each."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    launch = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
-    meet = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test"]
     recipe, out = RECIPES / "torchrun_captions.py", tmp_path / "out"
-    nodes = [start(*launch, *meet, recipe, model, folder, out) for _ in range(2)]
-    printed = finish(*nodes)
+    command = [*two_nodes(), recipe, model, folder, out]
+    printed = finish(start(*command), start(*command))
     assert "rank 0 of 2: 9 pictures" in printed and "rank 1 of 2: 8 pictures" in printed
     check(read(out, "jsonl"), model, folder)
     assert [len(file.read_text().splitlines()) for file in sorted(out.iterdir())] == [9, 8]
