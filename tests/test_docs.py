@@ -183,9 +183,9 @@ def run_command(line, *, parse=False):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 from torch.distributed.run import get_args_parser
-            place = next(i for i, word in enumerate(argv) if word.endswith(".py"))
-            get_args_parser().parse_args(argv[: place + 1])
-            run_command(shlex.join(["python", *argv[place:]]), parse=True)
+            read = get_args_parser().parse_args(argv)
+            words = ["python", read.training_script, *read.training_script_args]
+            run_command(shlex.join(words), parse=True)
         case ["curl", *_]:
             run_curl(line)
         case ["pip", "install", *_]:

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -211,7 +212,13 @@ def test_the_command_for_a_longer_training(monkeypatch):
     changed = "--epochs 6 --run 'my run-6-epochs'"
     assert next_steps.longer(argv, run, 6) == f"python {kept} {changed}"
     several = next_steps.longer(argv, run, 6, processes=2)
-    assert several == f"torchrun --nproc-per-node 2 {kept} {changed}"
+    assert several == f"torchrun --nproc-per-node 2 -- {kept} {changed}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.distributed.run import get_args_parser
+    read = get_args_parser().parse_args(shlex.split(several)[1:])
+    assert read.training_script == "../here/train.py"
+    assert read.training_script_args[-2:] == ["--run", "my run-6-epochs"]
 
 
 def test_what_serving_lacks_is_said(monkeypatch):

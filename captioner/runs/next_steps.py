@@ -28,7 +28,8 @@ def longer(argv: Sequence[str], run: Path, epochs: int, processes: int = 1) -> s
 
     Anew, since the learning rate falls to nothing by the last epoch, however many there are.
     """
-    start = ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
+    several = ["torchrun", "--nproc-per-node", str(processes), "--"]  # without it --run is its own
+    start = ["python"] if processes == 1 else several
     words, kept = iter(argv), []
     for word in words:
         if word in ("--epochs", "--run"):
