@@ -1,47 +1,45 @@
 """Captions by picture from one file of any common kind; no pictures, no splits.
 
 Read are COCO's results (a list of objects) and annotations (.json), objects a line (.jsonl) and
-tables with a header (.csv).
+tables with a header (.csv, .tsv), whose columns are called as those of data sets are.
 """
 
-import csv
-import io
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .formats.reading import Place, Reading, read_json, why_no_text
+from .formats.tables import CAPTIONS, PICTURES, by_column, caption_columns, row_captions, table_rows
 
 Id = int | str
-IDS = ("image_id", "image", "id")  # the first of these that a row has names its picture
+Rows = Iterable[tuple[Place, Any]]
+IDS = ("image_id", *PICTURES, "id")  # the first of these that a row has names its picture
 
 
 def read_caption_file(path: Path | str) -> dict[Id, list[str]]:
     """The captions of each picture that the file names; none where it names the picture only.
 
-    A row has `image_id`, `image` or `id`, and a `caption` or a list of `captions`. An id written
-    as a whole number is that number, quoted or not. Raises InputError, naming file and row, for
-    anything else, and listing them for pictures or captions whose id comes twice and captions of
-    pictures that COCO annotations do not list.
+    A row has `image_id`, `file_name`, `image` or `id`, and a `caption` or `text`, or a list of
+    them. An id written as a whole number is that number, quoted or not. Raises InputError, naming
+    file and row, for anything else, and listing them for pictures or captions whose id comes twice
+    and captions of pictures that COCO annotations do not list.
     """
     path = Path(path)
-    text, kind = _read(path), path.suffix.lower()
-    if kind == ".csv":
-        return _group(_csv_rows(path, text))
-    if kind in (".jsonl", ".ndjson"):
-        lines = enumerate(text.split("\n"), start=1)  # only line feeds end a line
-        found = ((f"{path}, line {n}", line) for n, line in lines if line.strip())
-        return _group((place, _json(place, line)) for place, line in found)
-    content = _json(str(path), text)
+    try:
+        if path.suffix.lower() in (".jsonl", ".ndjson", ".csv", ".tsv"):
+            return _group(_table(path))
+        content = read_json(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if isinstance(content, list):
         return _group(_numbered(path, content))
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         return _coco(path, content)
     raise InputError(
         f"{path} holds no captions: neither a list of objects nor COCO's annotations; other "
-        "files are read by their endings .jsonl and .csv"
+        "files are read by their endings .jsonl, .csv and .tsv"
     )
 
 
@@ -107,77 +105,66 @@ def match(
     return {id: captions[id] for id in both}, {id: references[id] for id in both}, note
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: byte {error.start}; convert it first") from error
+def _table(path: Path) -> Iterator[tuple[Place, Any]]:
+    reading = Reading()
+    for row in table_rows(path, reading, IDS):
+        _refuse_problems(reading)
+        yield row
+    _refuse_problems(reading)
 
 
-def _json(place: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: no valid JSON: {error}") from error
+def _refuse_problems(reading: Reading) -> None:
+    if reading.problems:
+        raise InputError(str(reading.problems[0]))
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    first = 2
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise InputError(
-                    f"{path}, line {first}: not as many columns as the header has "
-                    "(a caption with commas needs quotes)"
-                )
-            yield f"{path}, line {first}", row
-            first = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{path}, line {first}: {error}") from error
+def _numbered(path: Path, rows: Iterable[Any], part: str = "entry") -> Iterator[tuple[Place, Any]]:
+    for number, row in enumerate(rows, start=1):
+        place = Place(path, number, part)
+        if not isinstance(row, dict):
+            raise InputError(f"{place}: expected an object, got {str(row)[:80]}")
+        yield place, by_column(row)
 
 
-def _numbered(path: Path, rows: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    return ((f"{path}, entry {number}", row) for number, row in enumerate(rows, start=1))
-
-
-def _group(rows: Iterable[tuple[str, Any]]) -> dict[Id, list[str]]:
+def _group(rows: Rows) -> dict[Id, list[str]]:
     captions: dict[Id, list[str]] = {}
     for place, row in rows:
         captions.setdefault(_id_of(place, row), []).extend(_captions_of(place, row))
     return captions
 
 
-def _id_of(place: str, row: Any) -> Id:
-    name = next((name for name in IDS if isinstance(row, dict) and name in row), None)
+def _id_of(place: Place, row: Mapping[str, Any], names: Sequence[str] = IDS) -> Id:
+    name = next((name for name in names if name in row), None)
     if name is None:
-        raise InputError(f"{place}: expected one of {', '.join(IDS)}, got {str(row)[:80]}")
+        raise _lacking(place, row, names)
     try:
         return identity(row[name])
     except ValueError as error:
         raise InputError(f"{place}: {error}") from error
 
 
-def _captions_of(place: str, row: dict[str, Any]) -> list[str]:
-    several = row["captions"] if "captions" in row else [row.get("caption")]
-    if not isinstance(several, list) or not all(isinstance(text, str) for text in several):
-        raise InputError(f"{place}: no text for a caption, and no list of them for captions")
-    return several
+def _captions_of(place: Place, row: Mapping[str, Any]) -> list[str]:
+    if not caption_columns(row):
+        raise _lacking(place, row, CAPTIONS)
+    captions = row_captions(row)
+    for caption in captions:
+        if trouble := why_no_text(caption):
+            raise InputError(f"{place}: the caption {caption!r:.80} {trouble}; correct it")
+    return captions
+
+
+def _lacking(place: Place, row: Mapping[str, Any], names: Sequence[str]) -> InputError:
+    return InputError(f"{place}: expected one of {', '.join(names)}, got {str(row)[:80]}")
 
 
 def _coco(path: Path, content: dict[str, Any]) -> dict[Id, list[str]]:
-    captions = _group(_numbered(path, content["annotations"]))
-    numbers = [
-        _id_of(f"{path}, entry {n}", {"id": row["id"]})
-        for n, row in enumerate(content["annotations"], start=1)
-        if "id" in row
-    ]
+    rows = list(_numbered(path, content["annotations"]))
+    captions = _group(rows)
+    numbers = [_id_of(place, row, ("id",)) for place, row in rows if "id" in row]
     images = content.get("images")
     if not isinstance(images, list):
         raise InputError(f"{path}: no list of images beside the annotations")
-    listed = [_id_of(f"{path}, image {n}", image) for n, image in enumerate(images, start=1)]
+    listed = [_id_of(*each, names=("id",)) for each in _numbered(path, images, "image")]
     for what, ids in (("pictures", listed), ("captions", numbers)):
         twice = [id for id, times in Counter(ids).items() if times > 1]
         if twice:

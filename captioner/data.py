@@ -13,7 +13,7 @@ from reprlib import repr as shortened
 from . import shards
 from .errors import InputError
 from .formats import coco, flickr, huggingface, kaggle, karpathy, pairs, tables, webdataset
-from .formats.reading import Entry, Problem, Reader, Reading, is_plain
+from .formats.reading import Entry, Problem, Reader, Reading, is_plain, why_no_text
 from .text import split_words
 
 SPLITS = ("train", "val", "test")
@@ -183,9 +183,9 @@ def settle(reading: Reading) -> tuple[list[Example], list[Problem]]:
         trouble = _wrong_in_itself(entry, told)
         path = entry.folder if trouble else entry.folder / entry.name
         trouble = trouble or _there_already(entry, by_id, by_file.get(path)) or _missing(path)
-        captions = [caption for caption, _ in entry.captions if not _no_text(caption)]
+        captions = [caption for caption, _ in entry.captions if not why_no_text(caption)]
         for caption, place in entry.captions:
-            if no_text := _no_text(caption):
+            if no_text := why_no_text(caption):
                 problems.append(
                     Problem(place, f"the caption {shortened(caption)} {no_text}", TO_UTF8)
                 )
@@ -204,9 +204,9 @@ def _wrong_in_itself(entry: Entry, told: bool) -> tuple[str, str] | None:
     if not is_plain(entry.name):
         what = f"{shortened(entry.name)} is no name of a file in {entry.folder}"
         return what, "name it from there, without .. and backslashes"
-    if no_text := _no_text(entry.name):
+    if no_text := why_no_text(entry.name):
         return f"the name {shortened(entry.name)} {no_text}", TO_UTF8
-    if type(entry.id) is not int and _no_text(entry.id):
+    if type(entry.id) is not int and why_no_text(entry.id):
         return f"the id {shortened(entry.id)} is neither a number nor a text", "give it one"
     if told and entry.split not in SPLITS:
         there = "is in no split" if entry.split is None else f"is in a split {entry.split!r}"
@@ -224,17 +224,6 @@ def _there_already(
     if same_file:
         what = f"{entry.name} is picture {entry.id} here, and {same_file.id} at {same_file.place}"
         return what, "remove one of them"
-    return None
-
-
-def _no_text(value: object) -> str | None:
-    """What keeps a value from being text: it is something else, or was not UTF-8."""
-    if not isinstance(value, str):
-        return "is no text"
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return "is not UTF-8"
     return None
 
 

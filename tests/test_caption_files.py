@@ -37,6 +37,15 @@ FILES = {
     "lists.JSONL": '{"image": 1, "captions": ["a dog", "the dog, red"]}\n'
     '{"image": "b.jpg", "captions": ["a\\u2028cat"]}',
     "table.csv": 'id,x,caption\n1,,a dog\n1,,"the dog, red"\nb.jpg,,a\u2028cat\n',
+    "tabs.tsv": "Image\tCaption\n1\ta dog\n1\tthe dog, red\nb.jpg\ta\u2028cat\n",
+    "names.csv": 'id,File_Name, TEXT \n8,1,a dog\n9,1,"the dog, red"\n10,b.jpg,a\u2028cat\n',
+    "names.json": json.dumps(
+        [
+            {"Image_ID": 1, "Text": ["a dog", "the dog, red"]},
+            {"file_name": "b.jpg", "caption": "a\u2028cat"},
+        ]
+    ),
+    "numbered.csv": 'image,caption_1,caption_2\n1,a dog,"the dog, red"\nb.jpg,,a\u2028cat\n',
     "bom.csv": '\ufeffcaption,image\r\na dog,1\r\n"the dog, red",1\r\na\u2028cat,b.jpg\r\n',
 }
 
@@ -57,7 +66,7 @@ def test_pictures_that_coco_lists_without_captions(tmp_path: Path) -> None:
 def test_a_quoted_caption_goes_over_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('image,caption\n1,"a\ndog"\n2\n')
-    with pytest.raises(InputError, match=r"a\.csv, line 4: not as many columns as the header has"):
+    with pytest.raises(InputError, match=r"a\.csv, line 4: expected 2 columns, found 1"):
         read_caption_file(path)
     path.write_text('image,caption\n1,"a ""big""\ndog"\n')
     assert read_caption_file(path) == {1: ['a "big"\ndog']}
@@ -66,28 +75,42 @@ def test_a_quoted_caption_goes_over_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", b"", r"a\.json: no valid JSON"),
-        ("a.json", b"[" * 100_000, r"a\.json: no valid JSON"),
-        ("a.json", b'[{"image_id": 1}', r"a\.json: no valid JSON"),
+        ("a.json", b"", r"a\.json is no valid JSON"),
+        ("a.json", b"[" * 100_000, r"a\.json is no valid JSON"),
+        ("a.json", b"[1" + b"0" * 5000 + b"]", r"a\.json is no valid JSON"),
+        ("a.json", b'[{"image_id": 1}', r"a\.json is no valid JSON"),
         ("a.json", b"\xff\xfe", r"a\.json is not UTF-8: byte 0; convert it first"),
         ("a.json", b"7", r"a\.json holds no captions: neither a list of objects nor COCO's"),
         ("a.json", b"{}", r"a\.json holds no captions: neither"),
         ("a.json", b'{"annotations": []}', r"a\.json: no list of images beside the annotations"),
-        ("a.json", b"[1]", r"a\.json, entry 1: expected one of image_id, image, id, got 1"),
-        ("a.json", b'[{"caption": "a"}]', r"entry 1: expected one of image_id, image, id, got {'c"),
+        ("a.json", b"[1]", r"a\.json, entry 1: expected an object, got 1"),
+        (
+            "a.json",
+            b'[{"caption": "a"}]',
+            r"entry 1: expected one of image_id, file_name, .*path, id, got {'c",
+        ),
         ("a.json", b'[{"id": null, "caption": ""}]', "entry 1: None is no picture's id"),
         ("a.json", b'[{"id": true, "caption": ""}]', "entry 1: True is no picture's id"),
         ("a.json", b'[{"id": 1.5, "caption": ""}]', r"entry 1: 1\.5 is no picture's id"),
         ("a.json", b'[{"id": "", "caption": ""}]', "entry 1: '' is no picture's id"),
         ("a.json", b'[{"id": "\\ud800"}]', "entry 1: .* surrogates not allowed"),
-        ("a.json", b'[{"id": 1}]', "entry 1: no text for a caption, and no list of them for capt"),
-        ("a.json", b'[{"id": 1, "caption": 2}]', "entry 1: no text for a caption"),
-        ("a.json", b'[{"id": 1, "captions": "a"}]', "entry 1: no text for a caption"),
-        ("a.jsonl", b'{"id": 1, "caption": "a"}\n\n{"id"', r"a\.jsonl, line 3: no valid JSON"),
-        ("a.jsonl", b"\n3", r"a\.jsonl, line 2: expected one of image_id, image, id, got 3"),
-        ("a.csv", b"picture,caption\n1,a\n", r"a\.csv, line 2: expected one of image_id, image"),
-        ("a.csv", b"image,text\n1,a\n", r"a\.csv, line 2: no text for a caption"),
-        ("a.csv", b"image,caption\n1,a, b\n", r"a\.csv, line 2: not as many columns .*needs quo"),
+        ("a.json", b'[{"id": 1}]', "entry 1: expected one of caption, text, .*, got {'id': 1}"),
+        ("a.json", b'[{"id": 1, "caption": 2}]', "entry 1: the caption 2 is no text; correct it"),
+        ("a.json", b'[{"id": 1, "captions": ["a", 2]}]', "entry 1: the caption 2 is no text"),
+        (
+            "a.json",
+            b'[{"id": 1, "caption": "a \\ud83d"}]',
+            r"entry 1: the caption 'a \\ud83d' is not UTF-8; correct it",
+        ),
+        ("a.jsonl", b'{"id": 1, "caption": "a"}\n\n{"id"', r"a\.jsonl, line 3: .* no JSON object"),
+        ("a.jsonl", b"\n3", r"a\.jsonl, line 2: the line is no JSON object; correct it"),
+        ("a.jsonl", b'{"id": 1' + b"0" * 5000, r"a\.jsonl, line 1: the line is no JSON object"),
+        ("a.csv", b"picture,caption\n1,a\n", r"a\.csv has the columns picture, caption; it needs"),
+        ("a.csv", b"image,words\n1,a\n", r"it needs a column of pictures \(image_id, .*, id\) and"),
+        ("a.csv", b"image,caption,Caption\n1,a,b", r"a\.csv has the column caption twice; remove"),
+        ("a.tsv", b"id\tcaption\tid\n1\ta\t1", r"a\.tsv has the column id twice; remove one"),
+        ("a.csv", b"image,caption\n1,\xff\n", r"a\.csv, line 2: the caption .* is not UTF-8"),
+        ("a.csv", b"image,caption\n1,a, b\n", r"a\.csv, line 2: expected 2 columns, .*needs quo"),
         ("a.csv", b'image,caption\n1,"a\n', r"a\.csv, line 2: unexpected end of data"),
     ],
 )
@@ -113,7 +136,7 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
             r"a\.json, entry 1: \[7\] is no picture's id",
         ),
         ({"images": [{"id": 5}]}, r"captions of 2 pictures \(1, 'b.jpg'\), which it does not list"),
-        ({"images": [{"file_name": "1.jpg"}]}, r"a\.json, image 1: expected one of image_id"),
+        ({"images": [{"file_name": "1.jpg"}]}, r"a\.json, image 1: expected one of id, got"),
     ],
 )
 def test_annotations_that_are_wrong(change: dict, message: str, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ WRONG = {
     ),
     "captions that are none": Wrong(
         "evaluate.py --predictions {here}/jobs.json --references {here}/jobs.json",
-        "jobs.json, entry 1: expected one of image_id, image, id, got",
+        "jobs.json, entry 1: expected one of image_id, file_name, ",
     ),
     "missing checkpoint": Wrong("evaluate.py --checkpoint gone", "checkpoint gone does not exist"),
     "folder of something else": Wrong(

@@ -332,6 +332,10 @@ def test_csv_tells_how_many_lines_a_quote_has_taken(tmp_path):
 
 
 def test_csv_without_its_columns(tmp_path):
+    write(tmp_path / "captions.csv", "image,Caption,caption\na.jpg,a dog,a cat\n")
+    message = r"captions.csv has the column caption twice; remove one; captions of one .* caption_1"
+    with pytest.raises(InputError, match=message):
+        read_captions(tmp_path)
     write(tmp_path / "captions.csv", "name,words\na.jpg,a dog\n")
     message = r"captions.csv has the columns name, words; it needs a column of pictures \(file_name"
     with pytest.raises(InputError, match=message):

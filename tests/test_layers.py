@@ -16,13 +16,13 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     "errors",
     "figures folders models runs search service sharing",
-    "caption_files devices figures.report_curves loading models.attention models.geometry "
+    "devices figures.report_curves loading models.attention models.geometry "
     "models.hoisting models.layers models.pretrained options runs.board runs.next_steps "
     "metrics.java_meteor service.telemetry shapes shards",
     "decoding_options demo distributed figures.overlays formats formats.reading images losses "
     "models.model_options metrics.tallies text",
     "formats.coco formats.flickr formats.kaggle formats.karpathy formats.pairs formats.tables",
-    "formats.huggingface formats.webdataset",
+    "caption_files formats.huggingface formats.webdataset",
     "checkpoint data encoders figures.animation figures.inline metrics metrics.pointing "
     "search.filters",
     "batches features heatmaps optimization runs.run metrics.bootstrap metrics.caption_statistics "

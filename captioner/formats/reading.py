@@ -95,6 +95,17 @@ def is_plain(name: object) -> bool:
     return not name.startswith("/") and ".." not in name.split("/")
 
 
+def why_no_text(value: object) -> str | None:
+    """What keeps a value from being text: it is something else, or was not UTF-8."""
+    if not isinstance(value, str):
+        return "is no text"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    return None
+
+
 def split_of(name: object) -> str | None:
     """train, val or test for what people call them; None for anything else."""
     return SPLIT_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
@@ -152,5 +163,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: byte {error.start}; convert it first") from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no valid JSON: {error}") from error

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from .reading import Entry, Place, Reading, is_plain, read_lines, read_table, sp
 
 PICTURES = ("file_name", "image", "filename", "filepath", "image_path", "image_name", "path")
 CAPTIONS = ("caption", "text", "sentence", "comment", "description", "title", "prompt")
-NEEDED = f"a column of pictures ({', '.join(PICTURES)}) and one of captions ({', '.join(CAPTIONS)})"
 
 
 def recognise_jsonl(path: Path) -> list[tuple[Path, str | None]]:
@@ -55,25 +55,40 @@ def _read(files: Sequence[tuple[Path, str | None]]) -> Reading:
 
 def table_entries(path: Path, reading: Reading) -> Iterator[Entry]:
     """An entry for each row; names of pictures start at the table's folder."""
-    rows = _json_rows(path, reading) if path.suffix == ".jsonl" else _csv_rows(path, reading)
-    for place, row in rows:
-        names = {name.strip().lower(): name for name in row}
-        picture = next((names[name] for name in PICTURES if name in names), None)
-        columns = caption_columns(names)
-        if picture is None or not columns:
-            reading.report(place, "a picture or its caption is not there", f"name {NEEDED}")
+    for place, row in table_rows(path, reading):
+        picture = next((name for name in PICTURES if name in row), None)
+        if picture is None or not caption_columns(row):
+            what = "a picture or its caption is not there"
+            reading.report(place, what, f"name {_needed(PICTURES)}")
             continue
-        captions = [(caption, place) for caption in _captions([row[names[c]] for c in columns])]
-        name = row[picture]
-        identity = row[names["image_id"]] if "image_id" in names else None
-        told = row[names["split"]] if "split" in names else None
+        captions = [(caption, place) for caption in row_captions(row)]
+        name, identity, told = row[picture], row.get("image_id"), row.get("split")
         split = (split_of(told) or told) or None
         yield Entry(
             name if identity in (None, "") else identity, path.parent, name, split, place, captions
         )
 
 
-def caption_columns(names: Sequence[str] | dict[str, str]) -> list[str]:
+def table_rows(
+    path: Path, reading: Reading, pictures: Collection[str] = PICTURES
+) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """The rows of JSONL or CSV by the names of their columns in lower case; others are reported.
+
+    pictures: the names of a column that tells the picture. Raises InputError for a CSV header that
+    has none of them, no captions, or one of these twice.
+    """
+    kind = path.suffix.lower()
+    if kind in (".jsonl", ".ndjson"):
+        return _json_rows(path, reading)
+    return _csv_rows(path, "\t" if kind == ".tsv" else ",", reading, pictures)
+
+
+def by_column(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row by the names of its columns as people mean them."""
+    return {name.strip().lower(): value for name, value in row.items()}
+
+
+def caption_columns(names: Iterable[str]) -> list[str]:
     """The columns of captions: of the first of the names known, also in plural or numbered."""
     for known in CAPTIONS:
         if found := [name for name in names if re.fullmatch(rf"{known}s?(_?\d+)?", name)]:
@@ -81,8 +96,9 @@ def caption_columns(names: Sequence[str] | dict[str, str]) -> list[str]:
     return []
 
 
-def _captions(values: Sequence[Any]) -> list[Any]:
+def row_captions(row: Mapping[str, Any]) -> list[Any]:
     """All captions in the columns of a row; of several columns some may be empty."""
+    values = [row[name] for name in caption_columns(row)]
     if len(values) > 1:
         values = [value for value in values if value not in (None, "")]
     return [c for value in values for c in (value if isinstance(value, list) else [value])]
@@ -94,27 +110,40 @@ def _json_rows(path: Path, reading: Reading) -> Iterator[tuple[Place, dict[str, 
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             row = error
         if isinstance(row, dict):
-            yield Place(path, number), row
+            yield Place(path, number), by_column(row)
         else:
             reading.report(Place(path, number), "the line is no JSON object", "correct it")
 
 
-def _csv_rows(path: Path, reading: Reading) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """The header's names, then rows of as many columns; raises InputError for other headers."""
-    table = read_table(path, "\t" if path.suffix == ".tsv" else ",", reading)
+def _csv_rows(
+    path: Path, delimiter: str, reading: Reading, pictures: Collection[str]
+) -> Iterator[tuple[Place, dict[str, Any]]]:
+    table = read_table(path, delimiter, reading)
     _, header = next(table, (None, []))
     names = [name.strip().lower() for name in header]
-    if header and not (set(names) & set(PICTURES) and caption_columns(names)):
-        raise InputError(f"{path} has the columns {', '.join(header)}; it needs {NEEDED}")
+    used = [name for name in names if name in pictures] + caption_columns(names)
+    if twice := [name for name, times in Counter(used).items() if times > 1]:
+        advice = "remove one; captions of one picture may be caption_1, caption_2"
+        raise InputError(f"{path} has the column {twice[0]} twice; {advice}")
+    if header and not (set(names) & set(pictures) and caption_columns(names)):
+        raise InputError(
+            f"{path} has the columns {', '.join(header)}; it needs {_needed(pictures)}"
+        )
     for place, row in table:
         if len(row) == len(header):
-            yield place, dict(zip(header, row, strict=True))
+            yield place, dict(zip(names, row, strict=True))
         else:
             what = f"expected {len(header)} columns, found {len(row)}"
             reading.report(place, what, "a caption with commas needs quotes")
+
+
+def _needed(pictures: Iterable[str]) -> str:
+    return (
+        f"a column of pictures ({', '.join(pictures)}) and one of captions ({', '.join(CAPTIONS)})"
+    )
 
 
 def _picture_folder(path: Path, rows: Sequence[Entry]) -> Path:
