@@ -65,7 +65,7 @@ class ScoringOptions:
         """The metrics asked for, None for all that can be had."""
         if self.metrics is None:
             return None
-        return chosen([name.strip() for name in self.metrics.lower().split(",")])
+        return chosen([name.strip() for name in self.metrics.split(",")])
 
 
 def parse(

@@ -54,7 +54,7 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
     """Read the data, build vocabulary, encoder and model, and compute features if it is frozen."""
     name = options["run"].run
     named = None if name is None else run_folder(name)
-    metrics.chosen(watched_metrics(options["training"].watch))  # before any work
+    watched_metrics(options["training"].watch)  # METEOR without Java fails here, before any work
     chosen: DataOptions = options["data"]
     data = load_data(chosen.data, chosen.format, chosen.cache, chosen.on_error)
     transform = Transform(options["encoder"].image_size)
@@ -153,4 +153,4 @@ def open_pictures(
 
 def watched_metrics(watch: str) -> tuple[str, ...]:
     """What every epoch is scored by: METEOR, whose Java takes its time, only if it is watched."""
-    return (*metrics.WITHOUT_JAVA, *(["meteor"] if watch == "meteor" else []))
+    return metrics.chosen((*metrics.WITHOUT_JAVA, watch))

@@ -66,7 +66,7 @@ def add_options(
             taken = {"default": absent, "action": "extend", "nargs": at_once}
         group.add_argument(
             flag,
-            type=kind,
+            type=str.lower if choices else kind,  # words to choose from are read in any case
             **taken,
             choices=choices or None,
             metavar=None if 0 < len(choices) <= FEW else kind.__name__.upper(),

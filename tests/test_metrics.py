@@ -305,6 +305,7 @@ def test_metrics_that_are_none() -> None:
     with pytest.raises(InputError, match=r"^unknown metrics \(none\); choose from"):
         measure({1: "a"}, {1: ["a"]}, [])
     assert chosen(["cider", "bleu"]) == ("bleu", "cider")
+    assert chosen(["CIDEr", "BLEU-4", "bleu-1", "Rouge-L"]) == ("bleu", "rouge-l", "cider")
 
 
 def test_meteor_is_left_out_without_java_unless_it_is_asked_for(

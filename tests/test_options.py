@@ -63,6 +63,7 @@ def test_flags_have_the_types_of_the_fields():
     assert parse(*flags.split(), "--sources", "c", "d") == expected
     assert parse("--sources", "c") == Sample(sources=(Path("c"),))
     assert parse("--sources", "c", "--sources", "d").sources == sources
+    assert parse("--kind", "Blue") == Sample(kind="blue")
 
 
 def test_a_flag_of_several_values_leaves_positional_arguments_alone():
@@ -74,6 +75,16 @@ def test_a_flag_of_several_values_leaves_positional_arguments_alone():
     assert from_arguments(Sample, arguments) == Sample(sources=(Path("c"), Path("d")))
     assert from_arguments(Sample, parser.parse_args(["x"])) == Sample()
     assert "--sources PATH  " in parser.format_help()
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_words_to_choose_from_are_read_in_any_case(cls):
+    for each in dataclasses.fields(cls):
+        for word in each.metadata.get("choices") or ():
+            assert (
+                getattr(parse("--" + each.name.replace("_", "-"), word.upper(), cls=cls), each.name)
+                == word
+            )
 
 
 @pytest.mark.parametrize(

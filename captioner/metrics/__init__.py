@@ -127,19 +127,22 @@ def measure(
 
 
 def chosen(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Metrics as named, in the order of METRICS; raises InputError for none, and unknown ones.
+    """Metrics named so or by a score of theirs, as BLEU-4 is bleu's; in the order of METRICS.
 
-    So it does for METEOR where there is no Java, before any work is done.
+    Case does not count. Raises InputError for none, for unknown ones, and for METEOR where there is
+    no Java, before any work is done.
     """
-    unknown = [name for name in metrics if name not in METRICS]
+    known = {name.lower(): name.lower().rstrip("-1234") for name in (*METRICS, *SCORES)}
+    unknown = [name for name in metrics if name.lower() not in known]
     if unknown or not metrics:
         raise InputError(
             f"unknown metrics {', '.join(map(repr, unknown)) or '(none)'}; "
             f"choose from {', '.join(METRICS)}"
         )
-    if "meteor" in metrics:
+    wanted = {known[name.lower()] for name in metrics}
+    if "meteor" in wanted:
         find_java()
-    return tuple(name for name in METRICS if name in metrics)
+    return tuple(name for name in METRICS if name in wanted)
 
 
 def score(captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) -> dict[str, float]:
