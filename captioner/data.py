@@ -138,9 +138,15 @@ def read_captions(
         wrong = "".join(f"\n  {line}" for line in some(problems))
         raise InputError(f"{root} (read as {found}) holds no captions that can be used{wrong}")
     examples, note = _with_splits(examples, reader)
+    return CaptionData(_name(root), found, root, tuple(examples), tuple(problems), note)
+
+
+def _name(root: Path) -> str:
+    """What a folder or file is called, or the folder in which the first brace stands."""
+    if shards.is_pattern(root):
+        return Path(f"{str(root).partition('{')[0]}...").resolve().parent.name
     place = root.resolve()
-    name = place.stem if place.is_file() else place.name
-    return CaptionData(name, found, root, tuple(examples), tuple(problems), note)
+    return place.stem if place.is_file() else place.name
 
 
 def refuse(root: Path, format: str, problems: Sequence[Problem]) -> InputError:
@@ -155,12 +161,12 @@ def refuse(root: Path, format: str, problems: Sequence[Problem]) -> InputError:
 
 def recognise(root: Path, format: str | None = None) -> str:
     """The name of the format of what lies at `root`; raises InputError where there is none."""
-    if not root.exists():
-        raise InputError(f"data folder {root} does not exist")
     if format is not None and format not in READERS:
         raise InputError(f"unknown format {format!r}; choose one of {', '.join(READERS)}")
     wanted = READERS if format is None else {format: READERS[format]}
     found = next((name for name, reader in wanted.items() if reader.recognise(root)), None)
+    if found is None and not root.exists():
+        raise InputError(f"data folder {root} does not exist")
     if found is None:
         layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in wanted.items())
         kind = "is a file and" if root.is_file() else "is a folder and"

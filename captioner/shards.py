@@ -14,6 +14,29 @@ from typing import NamedTuple
 from .errors import InputError
 
 
+def is_pattern(path: Path) -> bool:
+    """Whether this names tar files by braces, as train-{000000..000099}.tar, and is no file."""
+    return "{" in str(path) and ".tar" in str(path) and not path.exists()
+
+
+def expand(pattern: Path) -> list[Path]:
+    """The tar files that a path with braces names, in its order; they need not be there.
+
+    Braces mean what they mean to a shell: {00..12}, {train,val}, one in another. Raises InputError
+    where one is not closed.
+    """
+    try:
+        from braceexpand import braceexpand
+    except ImportError as error:
+        raise InputError(
+            "braces in names of tar files need: pip install 'captioner[webdataset]'"
+        ) from error
+    try:
+        return [Path(name) for name in braceexpand(str(pattern))]
+    except ValueError as error:
+        raise InputError(f"{pattern} cannot be expanded ({error}); close each brace") from error
+
+
 class Index(NamedTuple):
     """Offset and size in bytes of each file in a tar file, in its order; names that come again."""
 

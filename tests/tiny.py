@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layouts import write_tar
 from PIL import Image
 
 import train
@@ -53,6 +54,25 @@ def write_colours(root: Path) -> Path:
                 annotations.append({**caption, "caption": f"{colour} {rest}"})
         content = json.dumps({"images": images, "annotations": annotations})
         (root / "annotations" / f"captions_{split}.json").write_text(content)
+    return root
+
+
+def write_shards(root: Path, colours: Path, each: int = 4) -> Path:
+    """The same pictures and captions in tar files: `each` of training's in one."""
+    for split in COUNTS:
+        content = json.loads((colours / "annotations" / f"captions_{split}.json").read_text())
+        captions: dict[int, list[str]] = {}
+        for row in content["annotations"]:
+            captions.setdefault(row["image_id"], []).append(row["caption"])
+        samples = list(captions.items())
+        step = each if split == "train" else len(samples)
+        for number, first in enumerate(range(0, len(samples), step)):
+            members = []
+            for identity, several in samples[first : first + step]:
+                picture = (colours / split / f"{identity}.png").read_bytes()
+                text = "".join(f"{caption}\n" for caption in several).encode()
+                members += [(f"{identity}.png", picture), (f"{identity}.txt", text)]
+            write_tar(root / f"{split}-{number:02}.tar", members)
     return root
 
 

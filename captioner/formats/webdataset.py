@@ -2,12 +2,14 @@
 
 import json
 import re
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import shards
+from ..errors import InputError
 from .pairs import caption_lines
-from .reading import PICTURE_SUFFIXES, Entry, Place, Reading, split_lines, split_of
+from .reading import PICTURE_SUFFIXES, Entry, Place, Reading, read_lines, split_lines, split_of
 from .tables import caption_columns
 
 # A key is the name up to the first dot after the last slash; hidden files have none.
@@ -15,21 +17,45 @@ _MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<extension>[^/]*)", re.D
 
 
 def recognise(path: Path) -> list[Path]:
-    """The tar file itself, or those in the folder or the folders in it, links among them."""
+    """The tar files: this one, those that braces or the lines of a text file name, or those in the
+    folder or the folders in it, links among them.
+    """
+    if shards.is_pattern(path):
+        return shards.expand(path)
     if path.is_file():
-        return [path] if path.suffix == ".tar" else []
+        return [path] if path.suffix == ".tar" else _listed(path)
     return sorted(tar for pattern in ("*.tar", "*/*.tar") for tar in path.glob(pattern))
 
 
+def _listed(path: Path) -> list[Path]:
+    """What a text file names, from its own folder on, if each line is a tar file or a pattern."""
+    lines = read_lines(path) if path.suffix == ".txt" else []
+    names = [line.strip() for line in lines if line.strip()]
+    if not all(".tar" in name for name in names):
+        return []
+    return [tar for name in names for tar in shards.expand(path.parent / name)]
+
+
 def read(path: Path) -> Reading:
-    reading = Reading()
-    base = path.parent if path.is_file() else path
+    """Raises InputError where a shard that was named, and not just found, is not there."""
+    reading, tars = Reading(), recognise(path)
+    shared = len(path.parts) if path.is_dir() else _shared([tar.parent for tar in tars])
     for link in sorted(path.iterdir() if path.is_dir() else []):
         if link.is_symlink() and not link.exists():  # a disk that is not there hides its shards
             reading.report(Place(link), "the link leads nowhere", "mount its disk, or remove it")
-    for tar in filter(Path.exists, recognise(path)):
-        _read_shard(tar, tar.relative_to(base).with_suffix("").as_posix(), reading)
+    for tar in tars:
+        if tar.exists():
+            name = PurePosixPath(*tar.parts[shared:]).with_suffix("").as_posix()
+            _read_shard(tar, name, reading)
+        elif not path.is_dir():
+            raise InputError(f"{tar}, which {path} names, is missing; add it, or name others")
     return reading
+
+
+def _shared(folders: list[Path]) -> int:
+    """How many parts of their paths all folders share."""
+    levels = zip(*(folder.parts for folder in folders), strict=False)
+    return len(list(takewhile(lambda parts: len(set(parts)) == 1, levels)))
 
 
 def _read_shard(tar: Path, shard: str, reading: Reading) -> None:

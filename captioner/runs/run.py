@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import checkpoint, demo
+from .. import checkpoint, demo, shards
 from ..data import CaptionData, read_captions
 from ..errors import InputError
 from ..folders import write_whole
@@ -64,9 +64,10 @@ def data_source(
     trained_on = config["data"]
     if trained_on["path"] is None:
         return None, None
-    if not Path(trained_on["path"]).exists():
-        raise InputError(f"{trained_on['path']}, where the model was trained, is gone; use --data")
-    return Path(trained_on["path"]), trained_on["format"]
+    place = Path(trained_on["path"])
+    if not place.exists() and not shards.is_pattern(place):
+        raise InputError(f"{place}, where the model was trained, is gone; use --data")
+    return place, trained_on["format"]
 
 
 def describe(options: dict[str, Any], data: CaptionData, transform: "Transform") -> dict[str, Any]:
