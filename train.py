@@ -97,7 +97,8 @@ def batches_of(job: Job) -> tuple[Callable[[int, int], Iterable[Batch]], int]:
     rank, world = distributed.rank(), distributed.world_size()
 
     def order(epoch: int) -> list[list[int]]:
-        return epoch_order(captions, options.batch_size, options.seed, epoch, world)
+        tars = job.training_pictures.tars
+        return epoch_order(captions, options.batch_size, options.seed, epoch, world, tars)
 
     steps = len(order(0))
 

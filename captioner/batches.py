@@ -5,8 +5,9 @@ h, w grid, S picture side, L words that a teacher holds likely.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from .errors import InputError
 from .text import Vocabulary, split_words
 
 MAX_WORDS = 50  # longer captions are cut: one caption of 10,000 words must not fill the memory
+WINDOW = 2000  # pictures of tar files that are shuffled among each other
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,12 @@ class Pictures:
     """Where the pixels or features of a list of examples come from.
 
     load: indices -> (B, 3, S, S) images, or (B, D, h, w) features where `are_features`.
+    tars: the tar file that each is read from, as `epoch_order` takes them; none for other files.
     """
 
     load: Callable[[Sequence[int]], Tensor]
     are_features: bool
+    tars: Sequence[Path] = ()
 
     def batch(self, indices: Sequence[int], ids: Sequence[int | str], tokens: Tensor) -> Batch:
         pictures = self.load(indices)
@@ -127,27 +131,57 @@ def pad_captions(captions: Sequence[list[list[int]]]) -> Tensor:
 
 
 def epoch_order(
-    captions: Sequence[list[list[int]]], batch_size: int, seed: int, epoch: int, shards: int = 1
+    captions: Sequence[list[list[int]]],
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    processes: int = 1,
+    tars: Sequence[Hashable] = (),
 ) -> list[list[int]]:
     """Random batches of picture indices, pictures of like caption length together.
 
     Within chunks of 50 batches, pictures are sorted by their longest caption; then the batches
-    are shuffled. No batch has fewer than `shards` pictures, so that each process has its share.
+    are shuffled. No batch has fewer than `processes` pictures, so that each has its share.
+    tars: the tar file of each picture, to be read from its beginning to its end and once: then
+    these are shuffled, and pictures and batches only within chunks of about WINDOW pictures.
     Depends on nothing but its arguments.
     """
     generator = random.Random(f"{seed}/{epoch}")
-    indices = list(range(len(captions)))
-    generator.shuffle(indices)
-    chunk = 50 * batch_size
+    groups: dict[Hashable, list[int]] = {}
+    for index, tar in enumerate(tars or range(len(captions))):
+        groups.setdefault(tar, []).append(index)
+    shuffled = list(groups.values())
+    generator.shuffle(shuffled)
+    indices = [index for group in shuffled for index in group]
+    each = max(1, WINDOW // batch_size) if tars else 50  # batches of a chunk
     batches = []
-    for first in range(0, len(indices), chunk):
-        part = sorted(indices[first : first + chunk], key=lambda i: len(captions[i][0]))
+    for first in range(0, len(indices), each * batch_size):
+        part = indices[first : first + each * batch_size]
+        if tars:
+            generator.shuffle(part)
+        part.sort(key=lambda i: len(captions[i][0]))
         batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-    small = [batch for batch in batches if len(batch) < shards]
-    batches = [batch for batch in batches if len(batch) >= shards]
+    batches = _none_small(batches, processes)
+    return _shuffled_within(batches, each if tars else len(batches), generator)
+
+
+def _none_small(batches: list[list[int]], least: int) -> list[list[int]]:
+    """The batches, those of fewer pictures than `least` joined to the last that is left."""
+    small = [batch for batch in batches if len(batch) < least]
+    batches = [batch for batch in batches if len(batch) >= least]
     if not batches:
-        raise InputError(f"{len(captions)} pictures are too few for {shards} processes")
+        raise InputError(f"{sum(map(len, small))} pictures are too few for {least} processes")
     for batch in small:
         batches[-1] = batches[-1] + batch
-    generator.shuffle(batches)
     return batches
+
+
+def _shuffled_within(
+    batches: list[list[int]], chunk: int, generator: random.Random
+) -> list[list[int]]:
+    whole = []
+    for first in range(0, len(batches), chunk):
+        part = batches[first : first + chunk]
+        generator.shuffle(part)
+        whole += part
+    return whole

@@ -38,6 +38,11 @@ class PictureFiles:
         """The pictures at `indices` as (B, 3, S, S)."""
         return self.transform.batch([load_image(self.paths[i]) for i in indices])
 
+    def tars(self) -> list[Path]:
+        """What each lies in, a tar file or itself; none where no picture lies in a tar file."""
+        places = [shards.on_disk(path) for path in self.paths]
+        return [] if places == list(self.paths) else places
+
 
 class FeatureCache:
     """Feature maps of a list of pictures, read from disk as they are asked for.

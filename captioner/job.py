@@ -137,7 +137,7 @@ def open_pictures(
 ) -> Pictures:
     """Feature maps from the cache for a frozen encoder, else the pictures themselves."""
     if not model.encoder.frozen:
-        return Pictures(files.load, are_features=False)
+        return Pictures(files.load, are_features=False, tars=files.tars())
 
     def cache() -> Pictures:
         features = cached_features(

@@ -69,20 +69,78 @@ def test_pictures_of_like_length_are_together(captions):
     assert longest != sorted(longest) and longest != sorted(longest, reverse=True)
 
 
-@pytest.mark.parametrize("shards", [2, 3, 8])
-def test_no_batch_is_too_small_for_its_processes(captions, shards):
+@pytest.mark.parametrize("processes", [2, 3, 8])
+def test_no_batch_is_too_small_for_its_processes(captions, processes):
     for pictures in (65, 66, 67, 72):
-        order = epoch_order(captions[:pictures], 64, seed=0, epoch=0, shards=shards)
-        assert min(map(len, order)) >= shards
+        order = epoch_order(captions[:pictures], 64, seed=0, epoch=0, processes=processes)
+        assert min(map(len, order)) >= processes
         assert sorted(index for batch in order for index in batch) == list(range(pictures))
-        shares = [batch[rank::shards] for batch in order for rank in range(shards)]
+        shares = [batch[rank::processes] for batch in order for rank in range(processes)]
         assert all(shares)
 
 
 def test_fewer_pictures_than_processes(captions):
     with pytest.raises(InputError, match="3 pictures are too few for 4 processes"):
-        epoch_order(captions[:3], 32, seed=0, epoch=0, shards=4)
-    assert epoch_order(captions[:4], 32, seed=0, epoch=0, shards=4) != []
+        epoch_order(captions[:3], 32, seed=0, epoch=0, processes=4)
+    assert epoch_order(captions[:4], 32, seed=0, epoch=0, processes=4) != []
+
+
+def as_it_was(captions, batch_size, seed, epoch):
+    """The order of pictures that lie in no tar files, in the shortest words."""
+    generator = random.Random(f"{seed}/{epoch}")
+    indices, batches = list(range(len(captions))), []
+    generator.shuffle(indices)
+    for first in range(0, len(indices), 50 * batch_size):
+        part = sorted(indices[first : first + 50 * batch_size], key=lambda i: len(captions[i][0]))
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    generator.shuffle(batches)
+    return batches
+
+
+def test_runs_outside_of_tar_files_go_on_as_they_began(captions):
+    for batch_size in (3, 32):
+        assert epoch_order(captions, batch_size, 1, 2) == as_it_was(captions, batch_size, 1, 2)
+
+
+@pytest.mark.parametrize(("batch_size", "processes"), [(10, 1), (7, 2), (64, 3), (500, 1)])
+def test_pictures_in_tar_files_come_tar_by_tar(captions, batch_size, processes, monkeypatch):
+    """Within windows of successive tar files; each of them is gone through once."""
+    monkeypatch.setattr("captioner.batches.WINDOW", 140)
+    tars = [f"{i // 50}.tar" for i in range(700)]
+    order = epoch_order(captions, batch_size, 0, 0, processes, tars)
+    assert sorted(index for batch in order for index in batch) == list(range(700))
+    assert min(map(len, order)) >= processes
+    window = max(1, 140 // batch_size)
+    seen = [
+        {index for batch in order[first : first + window] for index in batch}
+        for first in range(0, len(order), window)
+    ]
+    last = {}  # of each tar file, the furthest picture of a window
+    for indices in seen:
+        of_window = {tars[i] for i in indices}
+        assert len(of_window) <= (window * batch_size + processes) // 50 + 2
+        for tar in of_window:
+            mine = [i for i in indices if tars[i] == tar]
+            assert min(mine) > last.get(tar, -1)  # on from where the window before ended
+            last[tar] = max(mine)
+    later = epoch_order(captions, batch_size, 0, 1, processes, tars)[:window]
+    assert {tars[i] for batch in later for i in batch} != {tars[i] for i in seen[0]}
+
+
+def test_windows_of_tar_files_are_shuffled(captions):
+    """Tar files, the pictures of a window, its batches: another order in another epoch."""
+    captions, tars = [picture[:1] for picture in captions], [i // 50 for i in range(700)]
+    order = epoch_order(captions, 32, 0, 0, 1, tars)
+    assert epoch_order(captions, 32, 0, 0, 1, tars) == order
+    later = epoch_order(captions, 32, 0, 1, 1, tars)
+    assert not {frozenset(batch) for batch in order} & {frozenset(batch) for batch in later}
+    shuffled = random.Random(0).sample(range(700), 700)
+    at_random = [shuffled[i : i + 32] for i in range(0, 700, 32)]
+    assert padding(captions, order) < padding(captions, at_random) / 4
+    longest = [len(captions[batch[0]][0]) for batch in order]
+    assert longest != sorted(longest) and longest != sorted(longest, reverse=True)
+    alike = epoch_order([of_length(5)] * 700, 32, 0, 0, 1, tars)
+    assert all(len({tars[i] for i in batch}) > 5 for batch in alike[:-1])
 
 
 # ---- captions as tokens -------------------------------------------------------------------------
