@@ -128,7 +128,7 @@ def read_captions(
     "skip" leaves them out and in `problems`. Where nothing is recognised, a file as a whole cannot
     be read, or no picture is left, InputError is raised in either case.
     """
-    root = Path(path)
+    root = shards.place(path)
     found = recognise(root, format)
     reader = READERS[found]
     examples, problems = settle(reader.read(root))

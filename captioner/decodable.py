@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from . import distributed, shards
 from .data import CaptionData, refuse
+from .downloads import Unreachable
 from .errors import InputError
 from .folders import write_whole
 from .formats.reading import Place, Problem
@@ -75,6 +76,8 @@ def _undecodable(paths: Sequence[Path], memo: Path | None, workers: int) -> dict
 def _trouble(path: Path) -> str | None:
     try:
         load_image(path)
+    except Unreachable:
+        raise
     except InputError as error:
         return str(error).removeprefix(f"{str(path)!r}: ")
     return None

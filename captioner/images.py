@@ -43,16 +43,16 @@ _filters_lock = threading.Lock()
 def load_image(picture: Picture) -> Image.Image:
     """The picture as a new, upright, 8-bit RGB image that carries no metadata.
 
-    A file must be a regular one, or lie in a tar file (`x.tar/a.jpg`), of at most 64 MB and 89
-    million pixels, in JPEG, PNG, BMP, GIF, WebP or TIFF; of an animation the first frame counts.
-    EXIF orientation is applied, and ignored where the EXIF block is broken. 16-bit grey is scaled
-    by 1/257, transparency is laid on white. Tensors are `(3, H, W)`, uint8 in [0, 255] or float in
-    [0, 1]; arrays are `(H, W, 3)` uint8.
+    A file must be a regular one, or lie in a tar file (`x.tar/a.jpg`; where the path is a string,
+    also in one on a server), of at most 64 MB and 89 million pixels, in JPEG, PNG, BMP, GIF, WebP
+    or TIFF; of an animation the first frame counts. EXIF orientation is applied, and ignored where
+    the EXIF block is broken. 16-bit grey is scaled by 1/257, transparency is laid on white. Tensors
+    are `(3, H, W)`, uint8 in [0, 255] or float in [0, 1]; arrays are `(H, W, 3)` uint8.
 
     Raises InputError, which names the file and the reason, for everything else.
     """
     if isinstance(picture, str | Path):
-        return _from_file(Path(picture))
+        return _from_file(shards.place(picture) if isinstance(picture, str) else picture)
     if isinstance(picture, Image.Image):
         return _decode(picture, "the PIL image")
     if isinstance(picture, torch.Tensor):

@@ -7,11 +7,14 @@ import json
 import os
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from tqdm import tqdm
 
 from . import shards
 from .data import READERS, SPLITS, CaptionData, Example, some
+from .downloads import as_url
 from .errors import InputError
 from .folders import write_whole
 from .text import split_words
@@ -73,18 +76,22 @@ def percentile(values: list[int], share: int) -> int:
 def write_jsonl(data: CaptionData, folder: Path) -> Path:
     """Write a data set as `folder`/captions.jsonl, a picture a line, and link to its pictures.
 
-    The link, `pictures`, leads to the folder that all of them lie in; nothing is copied. Raises
-    InputError where either is there already.
+    The link, `pictures`, leads to the folder that all of them lie in; nothing is copied, but from
+    servers, when `pictures` is a folder. Raises InputError where either is there already.
     """
     target, link = folder / "captions.jsonl", folder / PICTURES
     for path in (target, link):
         if path.exists() or path.is_symlink():
             raise InputError(f"{path} is there already; convert to another folder")
     folders = [shards.on_disk(example.path).parent for example in data.examples]
-    base = Path(os.path.commonpath([place.resolve() for place in folders]))
+    places = [Path("/") / shards.absolute(folder) for folder in folders]
+    base = Path(os.path.commonpath(places))
+    names = [
+        place.relative_to(base) / example.path.relative_to(folder)
+        for example, folder, place in zip(data.examples, folders, places, strict=True)
+    ]
     lines = []
-    for example, place in zip(data.examples, folders, strict=True):
-        name = place.resolve().relative_to(base) / example.path.relative_to(place)
+    for example, name in zip(data.examples, names, strict=True):
         row = {
             "image_id": example.id,
             "image": (PICTURES / name).as_posix(),
@@ -93,6 +100,17 @@ def write_jsonl(data: CaptionData, folder: Path) -> Path:
         }
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     folder.mkdir(parents=True, exist_ok=True)
-    link.symlink_to(base, target_is_directory=True)
+    if any(map(as_url, folders)):
+        _copy(data.examples, [link / name for name in names])
+    else:
+        link.symlink_to(base, target_is_directory=True)
     write_whole(target, "".join(lines))
     return target
+
+
+def _copy(examples: Sequence[Example], targets: Sequence[Path]) -> None:
+    """Write pictures that lie in tar files as files."""
+    pictures = zip(examples, targets, strict=True)
+    for example, target in tqdm(pictures, total=len(targets), unit="picture", leave=False):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(shards.read(example.path))

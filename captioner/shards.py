@@ -1,7 +1,7 @@
 """Files inside tar files: `shard.tar/name` is the path of one; what they hold is not known here.
 
 Nothing is unpacked: a member is read where it lies, once its tar file's headers have been gone
-through.
+through. Those of a tar file on a server, `https://host/shard.tar/name`, are read by streams.py.
 """
 
 import json
@@ -11,12 +11,33 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from . import streams
+from .downloads import Url, as_url
 from .errors import InputError
 
 
+def place(path: Path | str, folder: Path | None = None) -> Path:
+    """The path, from the folder on if there is one; what begins with http:// or https:// is a Url.
+
+    For what people name themselves: what a caption file names stays in its folder.
+    """
+    return as_url(path) or (folder or Path()) / path
+
+
+def absolute(path: Path) -> Path:
+    """The path as it is called in every folder."""
+    return as_url(path) or path.resolve()
+
+
 def is_pattern(path: Path) -> bool:
-    """Whether this names tar files by braces, as train-{000000..000099}.tar, and is no file."""
-    return "{" in str(path) and ".tar" in str(path) and not path.exists()
+    """Whether this names tar files and is none: by braces, train-{000000..000099}.tar, or a URL."""
+    braces = "{" in str(path) and ".tar" in str(path)
+    return isinstance(path, Url) or (braces and not path.exists())
+
+
+def is_there(tar: Path) -> bool:
+    """Whether a tar file exists; of those on servers that is not known before they are read."""
+    return isinstance(tar, Url) or tar.exists()
 
 
 def expand(pattern: Path) -> list[Path]:
@@ -32,13 +53,20 @@ def expand(pattern: Path) -> list[Path]:
             "braces in names of tar files need: pip install 'captioner[webdataset]'"
         ) from error
     try:
-        return [Path(name) for name in braceexpand(str(pattern))]
+        tars = [place(name) for name in braceexpand(str(pattern))]
     except ValueError as error:
         raise InputError(f"{pattern} cannot be expanded ({error}); close each brace") from error
+    for tar in tars:
+        if isinstance(tar, Url) and on_disk(tar / "name") != tar:
+            raise InputError(f"{tar} is no address of a tar file, which ends in .tar; correct it")
+    return tars
 
 
 class Index(NamedTuple):
-    """Offset and size in bytes of each file in a tar file, in its order; names that come again."""
+    """Offset and size in bytes of each file in a tar file, in its order; names that come again.
+
+    In a tar file on a server, numbers stand for offsets.
+    """
 
     members: dict[str, tuple[int, int]]
     twice: tuple[str, ...]
@@ -49,12 +77,20 @@ def on_disk(path: Path) -> Path:
     if ".tar/" not in path.as_posix():  # as nearly all
         return path
     tars = (parent for parent in path.parents if parent.suffix == ".tar")
+    if isinstance(path, Url):  # the first, since all that follows it is asked of no server
+        return max(tars, key=lambda tar: -len(tar.parts), default=path)
     return next((tar for tar in tars if os.path.isfile(tar)), path)
 
 
 def stamp(path: Path) -> bytes:
-    """Changes with where a file lies, its size, and when it, or its tar file, was written last."""
-    status = on_disk(path).stat()
+    """Changes with where a file lies, its size, and when it, or its tar file, was written last.
+
+    Of a tar file on a server: with its length, and its ETag or else the time of its last change.
+    """
+    tar = on_disk(path)
+    if isinstance(tar, Url):
+        return json.dumps([str(path), *streams.contents(tar).version]).encode()
+    status = tar.stat()
     entry = [str(path.resolve()), status.st_size, status.st_mtime_ns]
     return json.dumps(entry).encode("utf-8", "surrogatepass")
 
@@ -73,7 +109,10 @@ def size(path: Path) -> int:
 def read(path: Path) -> bytes:
     """The content of a member; raises InputError where there is none, or it is cut short."""
     offset, count = _place(path)
-    with on_disk(path).open("rb", buffering=0) as file:
+    tar = on_disk(path)
+    if isinstance(tar, Url):
+        return streams.read(tar, _name(path, tar))
+    with tar.open("rb", buffering=0) as file:
         content = os.pread(file.fileno(), count, offset)
     if len(content) != count:
         raise InputError(f"{path} is cut short; copy its tar file again")
@@ -85,6 +124,8 @@ def index(tar: Path) -> Index:
 
     Links, folders and sparse files are passed over. The answer is kept while the file is the same.
     """
+    if isinstance(tar, Url):
+        return Index(*streams.contents(tar)[:2])
     status = tar.stat()
     return _index(tar, status.st_size, status.st_mtime_ns)
 

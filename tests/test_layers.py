@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     "errors",
     "figures folders models runs search service sharing",
+    "downloads",
+    "streams",
     "devices figures.report_curves loading models.attention models.geometry "
     "models.hoisting models.layers models.pretrained options runs.board runs.next_steps "
     "metrics.java_meteor service.telemetry shapes shards",

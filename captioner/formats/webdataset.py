@@ -6,7 +6,10 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tqdm import tqdm
+
 from .. import shards
+from ..downloads import as_url
 from ..errors import InputError
 from .pairs import caption_lines
 from .reading import PICTURE_SUFFIXES, Entry, Place, Reading, read_lines, split_lines, split_of
@@ -33,7 +36,7 @@ def _listed(path: Path) -> list[Path]:
     names = [line.strip() for line in lines if line.strip()]
     if not all(".tar" in name for name in names):
         return []
-    return [tar for name in names for tar in shards.expand(path.parent / name)]
+    return [tar for name in names for tar in shards.expand(shards.place(name, path.parent))]
 
 
 def read(path: Path) -> Reading:
@@ -43,8 +46,9 @@ def read(path: Path) -> Reading:
     for link in sorted(path.iterdir() if path.is_dir() else []):
         if link.is_symlink() and not link.exists():  # a disk that is not there hides its shards
             reading.report(Place(link), "the link leads nowhere", "mount its disk, or remove it")
-    for tar in tars:
-        if tar.exists():
+    far = any(map(as_url, tars))
+    for tar in tqdm(tars, desc="tar files", unit="file", leave=False, disable=not far):
+        if shards.is_there(tar):
             name = PurePosixPath(*tar.parts[shared:]).with_suffix("").as_posix()
             _read_shard(tar, name, reading)
         elif not path.is_dir():
@@ -68,7 +72,8 @@ def _read_shard(tar: Path, shard: str, reading: Reading) -> None:
         if match := _MEMBER.fullmatch(name):
             files = samples.setdefault(match["key"], {})
             files.setdefault(f".{match['extension'].lower()}", name)
-    splits = set(filter(None, map(split_of, re.split(r"[^a-z]+", shard.lower()))))
+    words = re.split(r"[^a-z]+", "/".join(shard.lower().split("/")[-2:]))
+    splits = set(filter(None, map(split_of, words)))
     split = splits.pop() if len(splits) == 1 else None
     for key, files in samples.items():
         texts = [tar / files[extension] for extension in (".txt", ".json") if extension in files]

@@ -64,7 +64,7 @@ def data_source(
     trained_on = config["data"]
     if trained_on["path"] is None:
         return None, None
-    place = Path(trained_on["path"])
+    place = shards.place(trained_on["path"])
     if not place.exists() and not shards.is_pattern(place):
         raise InputError(f"{place}, where the model was trained, is gone; use --data")
     return place, trained_on["format"]
@@ -84,7 +84,7 @@ def describe(options: dict[str, Any], data: CaptionData, transform: "Transform")
         "data": {
             "name": data.name,
             "format": data.format,
-            "path": None if options["data"].data is None else str(data.root.resolve()),
+            "path": None if options["data"].data is None else str(shards.absolute(data.root)),
             "on_error": options["data"].on_error,
             "min_count": options["data"].min_count,
             "fingerprint": fingerprint(data),
