@@ -97,8 +97,9 @@ def batches_of(job: Job) -> tuple[Callable[[int, int], Iterable[Batch]], int]:
     rank, world = distributed.rank(), distributed.world_size()
 
     def order(epoch: int) -> list[list[int]]:
-        tars = job.training_pictures.tars
-        return epoch_order(captions, options.batch_size, options.seed, epoch, world, tars)
+        tars, window = job.training_pictures.tars, job.training_pictures.window
+        seed = options.seed
+        return epoch_order(captions, options.batch_size, seed, epoch, world, tars, window)
 
     steps = len(order(0))
 

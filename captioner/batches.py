@@ -18,7 +18,6 @@ from .errors import InputError
 from .text import Vocabulary, split_words
 
 MAX_WORDS = 50  # longer captions are cut: one caption of 10,000 words must not fill the memory
-WINDOW = 2000  # pictures of tar files that are shuffled among each other
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,14 @@ class Pictures:
     """Where the pixels or features of a list of examples come from.
 
     load: indices -> (B, 3, S, S) images, or (B, D, h, w) features where `are_features`.
-    tars: the tar file that each is read from, as `epoch_order` takes them; none for other files.
+    tars, window: the tar file that each is read from, none for other files, and how many are
+    shuffled among each other, as `epoch_order` takes them.
     """
 
     load: Callable[[Sequence[int]], Tensor]
     are_features: bool
     tars: Sequence[Path] = ()
+    window: int = 0
 
     def batch(self, indices: Sequence[int], ids: Sequence[int | str], tokens: Tensor) -> Batch:
         pictures = self.load(indices)
@@ -137,13 +138,14 @@ def epoch_order(
     epoch: int,
     processes: int = 1,
     tars: Sequence[Hashable] = (),
+    window: int = 0,
 ) -> list[list[int]]:
     """Random batches of picture indices, pictures of like caption length together.
 
     Within chunks of 50 batches, pictures are sorted by their longest caption; then the batches
     are shuffled. No batch has fewer than `processes` pictures, so that each has its share.
     tars: the tar file of each picture, to be read from its beginning to its end and once: then
-    these are shuffled, and pictures and batches only within chunks of about WINDOW pictures.
+    these are shuffled, and pictures and batches only within chunks of about `window` pictures.
     Depends on nothing but its arguments.
     """
     generator = random.Random(f"{seed}/{epoch}")
@@ -153,7 +155,7 @@ def epoch_order(
     shuffled = list(groups.values())
     generator.shuffle(shuffled)
     indices = [index for group in shuffled for index in group]
-    each = max(1, WINDOW // batch_size) if tars else 50  # batches of a chunk
+    each = max(1, window // batch_size) if tars else 50  # batches of a chunk
     batches = []
     for first in range(0, len(indices), each * batch_size):
         part = indices[first : first + each * batch_size]

@@ -137,7 +137,8 @@ def open_pictures(
 ) -> Pictures:
     """Feature maps from the cache for a frozen encoder, else the pictures themselves."""
     if not model.encoder.frozen:
-        return Pictures(files.load, are_features=False, tars=files.tars())
+        tars, window = files.tars(), files.window()
+        return Pictures(files.load, are_features=False, tars=tars, window=window)
 
     def cache() -> Pictures:
         features = cached_features(

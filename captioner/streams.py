@@ -46,9 +46,9 @@ class Kept:
     def put(self, key: Hashable, content: bytes) -> None:
         """Keep this, and let go of others; what is larger than all that may be kept is not."""
         with self._lock:
-            if key not in self._contents:
-                self._contents[key] = content
-                self.size += len(content)
+            self.size += len(content) - len(self._contents.get(key, b""))
+            self._contents[key] = content
+            self._contents.move_to_end(key)  # it may be wanted again
             while self.size > KEPT:
                 self.size -= len(self._contents.popitem(last=False)[1])
 

@@ -103,11 +103,10 @@ def test_runs_outside_of_tar_files_go_on_as_they_began(captions):
 
 
 @pytest.mark.parametrize(("batch_size", "processes"), [(10, 1), (7, 2), (64, 3), (500, 1)])
-def test_pictures_in_tar_files_come_tar_by_tar(captions, batch_size, processes, monkeypatch):
+def test_pictures_in_tar_files_come_tar_by_tar(captions, batch_size, processes):
     """Within windows of successive tar files; each of them is gone through once."""
-    monkeypatch.setattr("captioner.batches.WINDOW", 140)
     tars = [f"{i // 50}.tar" for i in range(700)]
-    order = epoch_order(captions, batch_size, 0, 0, processes, tars)
+    order = epoch_order(captions, batch_size, 0, 0, processes, tars, 140)
     assert sorted(index for batch in order for index in batch) == list(range(700))
     assert min(map(len, order)) >= processes
     window = max(1, 140 // batch_size)
@@ -123,23 +122,23 @@ def test_pictures_in_tar_files_come_tar_by_tar(captions, batch_size, processes, 
             mine = [i for i in indices if tars[i] == tar]
             assert min(mine) > last.get(tar, -1)  # on from where the window before ended
             last[tar] = max(mine)
-    later = epoch_order(captions, batch_size, 0, 1, processes, tars)[:window]
+    later = epoch_order(captions, batch_size, 0, 1, processes, tars, 140)[:window]
     assert {tars[i] for batch in later for i in batch} != {tars[i] for i in seen[0]}
 
 
 def test_windows_of_tar_files_are_shuffled(captions):
     """Tar files, the pictures of a window, its batches: another order in another epoch."""
     captions, tars = [picture[:1] for picture in captions], [i // 50 for i in range(700)]
-    order = epoch_order(captions, 32, 0, 0, 1, tars)
-    assert epoch_order(captions, 32, 0, 0, 1, tars) == order
-    later = epoch_order(captions, 32, 0, 1, 1, tars)
+    order = epoch_order(captions, 32, 0, 0, 1, tars, 2000)
+    assert epoch_order(captions, 32, 0, 0, 1, tars, 2000) == order
+    later = epoch_order(captions, 32, 0, 1, 1, tars, 2000)
     assert not {frozenset(batch) for batch in order} & {frozenset(batch) for batch in later}
     shuffled = random.Random(0).sample(range(700), 700)
     at_random = [shuffled[i : i + 32] for i in range(0, 700, 32)]
     assert padding(captions, order) < padding(captions, at_random) / 4
     longest = [len(captions[batch[0]][0]) for batch in order]
     assert longest != sorted(longest) and longest != sorted(longest, reverse=True)
-    alike = epoch_order([of_length(5)] * 700, 32, 0, 0, 1, tars)
+    alike = epoch_order([of_length(5)] * 700, 32, 0, 0, 1, tars, 2000)
     assert all(len({tars[i] for i in batch}) > 5 for batch in alike[:-1])
 
 

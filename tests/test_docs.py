@@ -40,6 +40,7 @@ ONLY_PARSED = {  # commands and Python that hold this, and why they are not run
     "push_to_hub": "the network; tests/test_hub.py has a hub of its own",
     "user/": "the same",
     "recipes/": "extras and processes; tests/test_recipes.py does",
+    "https://host": "the network; tests/test_streams.py has a server of its own",
     "--tensorboard": "an extra; tests/test_watching.py does",
     "benchmarks": "minutes",
     "torchrun": "processes that import torch anew; tests/test_distributed.py has two",
