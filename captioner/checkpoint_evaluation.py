@@ -23,7 +23,6 @@ from .evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions
 from .features import PictureFiles
 from .folders import write_whole
 from .metrics import bootstrap
-from .options import to_dict
 from .report import Heading, write_report
 from .runs.run import data_source, evaluation_folder, fingerprint, load_data, read_log, run_of
 from .search.hypotheses import Hypothesis
@@ -186,12 +185,11 @@ def _heading(
     decoding: DecodingOptions,
 ) -> Heading:
     """What stands above the pictures of the page; of several checkpoints no curves."""
-    given = {name: value for name, value in to_dict(decoding).items() if value}
     return Heading(
         title,
         [
             _names(read),
-            "decoding: " + ", ".join(f"{name} {value}" for name, value in given.items()),
+            f"decoding: {decoding.describe()}",
             *result.describe(references.values()).splitlines()[1:],
         ],
         bootstrap.intervals(result.scores, scoring.bootstrap or SAMPLES),

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from .errors import InputError
-from .options import check_at_least, option
+from .options import check_at_least, option, to_dict
 
 BEAM_SIZE, LENGTH_PENALTY = 3, 0.5
 
@@ -71,3 +71,14 @@ class DecodingOptions:
     def penalty(self) -> float:
         """The power of the length by which beam search divides."""
         return LENGTH_PENALTY if self.length_penalty is None else self.length_penalty
+
+    def describe(self) -> str:
+        """What the words are chosen by, for people: values used where none are given, too."""
+        values = to_dict(self)
+        if self.method == "beam":
+            values |= {"beam_size": self.beams, "length_penalty": self.penalty}
+        if self.method != "sample":
+            del values["temperature"]
+        del values["word_alternatives"]  # told, not chosen by
+        used = [(n, each) for n, each in values.items() if each is not None and each is not False]
+        return ", ".join(name if each is True else f"{name} {each}" for name, each in used)

@@ -442,3 +442,26 @@ def test_a_generator_without_maps():
     for options in (DecodingOptions("greedy"), DecodingOptions("beam"), DecodingOptions("sample")):
         (hypothesis,) = decode(Blind(0, end=1.0), toy_features(1), options)[0]
         assert hypothesis.attention is None and hypothesis.tokens
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "beam, beam_size 3, num_captions 1, max_length 30, min_length 1, length_penalty 0.5"),
+        (
+            {"length_penalty": 0.0, "beam_size": 5, "no_repeat_ngram": 2, "word_alternatives": 5},
+            "beam, beam_size 5, num_captions 1, max_length 30, min_length 1, length_penalty 0.0, "
+            "no_repeat_ngram 2",
+        ),
+        (
+            {"method": "greedy", "allow_unknown": True},
+            "greedy, num_captions 1, max_length 30, min_length 1, allow_unknown",
+        ),
+        (
+            {"method": "sample", "seed": 0, "top_k": 4},
+            "sample, num_captions 1, max_length 30, min_length 1, temperature 1.0, top_k 4, seed 0",
+        ),
+    ],
+)
+def test_options_tell_the_values_that_are_used(options, said):
+    assert DecodingOptions(**options).describe() == f"method {said}"

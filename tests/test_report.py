@@ -159,11 +159,13 @@ def test_a_log_with_a_row_cut_short(tmp_path):
 def test_by_evaluate(tmp_path_factory, tmp_path, monkeypatch, capsys):
     run = tiny.run(tmp_path_factory, attention=True)
     monkeypatch.chdir(tmp_path)
-    options = "--workers 0 --metrics bleu,cider --output out --report page".split()
+    options = "--workers 0 --metrics bleu,cider --output out --report page --beam-size 2".split()
     evaluate.main(["--checkpoint", str(run), *options])
     assert capsys.readouterr().out.splitlines()[-1] == "report: page/report.html"
     page = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
-    assert "colours, val split, 7 pictures" in page and "decoding: method beam" in page
+    assert "colours, val split, 7 pictures" in page
+    assert "decoding: method beam, beam_size 2, num_captions 1, max_length 30" in page
+    assert "min_length 1, length_penalty 0.5<" in page
     assert "cross_entropy by epoch" in page and "|tokens:ptb-coco|" in page
 
 
