@@ -20,7 +20,7 @@ from PIL import Image
 
 from .errors import InputError
 from .figures.animation import animation
-from .figures.overlays import COLORMAP, FUNCTION_WORDS, GAMMA, check_maps, overlay
+from .figures.overlays import COLORMAP, DIM, GAMMA, check_maps, is_function_word, overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -166,7 +166,7 @@ def _draw_panel(
     axes.imshow(shown, interpolation="none")
     axes.axis("off")
     x, y, *_ = layout.place(corner[0] + layout.panel[0] / 2, corner[1] - 7, 0, 0)
-    dim = word.lower() in FUNCTION_WORDS
+    dim = is_function_word(word)
     figure.text(
         x,
         y,
@@ -174,7 +174,7 @@ def _draw_panel(
         ha="center",
         va="baseline",
         fontsize=min(11.0, 0.7 * layout.panel[0] / max(1, len(word))),
-        color="0.6" if dim else "black",
+        color=DIM if dim else "black",
         fontweight="normal" if dim else "bold",
         parse_math=False,
     )

@@ -23,7 +23,7 @@ from .data import Example
 from .errors import InputError
 from .evaluation import Evaluation
 from .figures.inline import jpeg, thumbnail
-from .figures.overlays import GAMMA, palette
+from .figures.overlays import GAMMA, is_function_word, palette
 from .figures.report_curves import curves
 from .folders import write_whole
 from .images import load_image
@@ -103,6 +103,7 @@ def _picture(
         "size": small.size,
         "jpeg": jpeg(small, _QUALITY),
         "words": words,
+        "function_words": [is_function_word(word) for word in words],
         "shares": [round(math.exp(each), 3) for each in hypothesis.log_probs[: len(words)]],
         "references": example.captions,
         "scores": [round(each, 2) if math.isfinite(each) else None for each in scores],

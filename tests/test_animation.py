@@ -6,7 +6,7 @@ from PIL import Image
 from test_heatmaps import WORDS, draw, maps
 
 from captioner.figures import animation
-from captioner.figures.overlays import overlay
+from captioner.figures.overlays import DIM, INK, overlay
 from captioner.heatmaps import save_heatmap
 
 
@@ -61,6 +61,36 @@ def test_the_box_moves_from_word_to_word(tmp_path):
         dark[:, dark.sum(0) < 5] = False  # letters are thinner than the box around them
         middles.append(np.nonzero(dark)[1].mean())
     assert middles == sorted(middles) and middles[2] - middles[0] > 40
+
+
+def contrast(color):
+    """With white, as WCAG 2.2 defines it."""
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in color / 255]
+    return 1.05 / (np.dot(linear, [0.2126, 0.7152, 0.0722]) + 0.05)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_function_words_are_dimmed_and_readable(tmp_path, ending):
+    words = ["Among", "balls", "of", "wool"]
+    save_heatmap(tmp_path / f"x.{ending}", draw(), words, maps(4))
+    shown, _ = frames(tmp_path / f"x.{ending}")
+    places, _ = animation._places(words, 1000)
+    top = shown[0].shape[0] - animation._MARGIN - animation._LINE
+
+    def darkest(frame, word):
+        x = animation._MARGIN + places[word][0]
+        inside = frame[top : top + animation._LINE, x : x + 20].reshape(-1, 3)
+        return contrast(inside[inside.sum(1).argmin()])
+
+    assert all(darkest(shown[0], word) > 15 for word in (0, 1, 3))
+    assert 4.5 < darkest(shown[0], 2) < 7  # of
+    box = shown[3][top + 5, animation._MARGIN + places[2][0] + 2]
+    assert 4.5 < contrast(box) < 7 and contrast(shown[4][top + 5, -200]) == 1
+
+
+def test_ink_and_dim_are_what_is_said_of_them():
+    ink, dim = (contrast(np.array(list(bytes.fromhex(color[1:])))) for color in (INK, DIM))
+    assert ink > 15 and dim == pytest.approx(4.9, abs=0.06)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000), (640, 360), (16, 400)])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from captioner import heatmaps
 from captioner.errors import InputError
-from captioner.figures.overlays import overlay, upsample
+from captioner.figures.overlays import DIM, overlay, upsample
 from captioner.heatmaps import save_heatmap
 
 WORDS = "a red ball on the grass".split()
@@ -310,3 +311,10 @@ def test_no_global_backend(tmp_path, monkeypatch):
     save_heatmap(tmp_path / "x.png", draw(), WORDS, maps(6))
     assert "matplotlib.pyplot" not in sys.modules
     assert list(dict.items(matplotlib.rcParams)) == before
+
+
+def test_function_words_are_dimmed(tmp_path):
+    save_heatmap(tmp_path / "x.svg", draw(), ["Of", "wool"], maps(2))
+    drawn = (tmp_path / "x.svg").read_text()
+    assert re.search(rf'<!-- Of -->\s*<g style="fill: {DIM}', drawn)
+    assert re.search(r"<!-- wool -->\s*<g (?!style)", drawn)

@@ -28,6 +28,7 @@ def test_the_picture_and_a_map_for_each_word():
         wanted = overlay(small, each, vmax=float(attention.max()), offset=0.5)
         assert abs(np.asarray(picture).astype(int) - np.asarray(wanted)).mean() < 4
     assert re.findall(r'title="(\d+%)"', html) == ["50%", "25%", "100%"]
+    assert html.count('class="dim"') == 1 and 'class="dim">a<' in html
     assert "&lt;b&gt;red" in html and "<b>red" not in html and "<script" not in html
 
 

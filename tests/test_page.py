@@ -22,6 +22,20 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PAT
 FLAGS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
+RATIOS = """() => {
+  const light = (text) => text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (e) => { for (; e; e = e.parentElement) {
+    const colour = getComputedStyle(e).backgroundColor;
+    if (!/, 0\\)$/.test(colour)) return colour; } };
+  return [...document.querySelectorAll("h1, h2, p, button, label, legend, output, span, a")]
+    .filter((e) => e.checkVisibility() && e.innerText && !e.closest(".off")).map((e) => {
+      const [a, b] = [getComputedStyle(e).color, ground(e)].map(light);
+      return [e.innerText, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)]; });
+}"""
+
+
 class Painter:
     """Two words on a grid of 4 x 4: it looks at one corner, then at the opposite one."""
 
@@ -248,19 +262,28 @@ def test_everything_has_a_name_and_enough_contrast(page, scheme):
     words(page)
     for box in page.locator("input:visible, button:visible").all():
         assert box.evaluate("e => e.labels?.length || e.innerText || e.ariaLabel"), box
-    ratios = page.evaluate("""() => {
-      const light = (text) => text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
-        .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-      const ground = (e) => { for (; e; e = e.parentElement) {
-        const colour = getComputedStyle(e).backgroundColor;
-        if (!/, 0\\)$/.test(colour)) return colour; } };
-      return [...document.querySelectorAll("h1, h2, p, button, label, legend, output, span, a")]
-        .filter((e) => e.checkVisibility() && e.innerText && !e.closest(".off")).map((e) => {
-          const [a, b] = [getComputedStyle(e).color, ground(e)].map(light);
-          return [e.innerText, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)]; });
-    }""")
+    ratios = page.evaluate(RATIOS)
     assert len(ratios) > 15 and [each for each in ratios if each[1] < 4.5] == []  # WCAG AA
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_function_words_are_dimmed_and_readable(browser, scheme):
+    painter = Painter()
+    found = painter.caption
+    painter.caption = lambda pictures, **options: [
+        replace(each, words=("The", "sky"), alternatives=()) for each in found(pictures, **options)
+    ]
+    with served(painter) as client:
+        page = browser.new_page(color_scheme=scheme, reduced_motion="reduce")
+        page.goto(str(client.base_url))
+        choose(page, png())
+        assert words(page) == ["The", "sky"]
+        at_rest, box = (5, 5), page.locator("#caption button").first.bounding_box()
+        for place in (at_rest, (box["x"] + 5, box["y"] + 5)):
+            page.mouse.move(*place)
+            ratios = dict(page.evaluate(RATIOS))
+            assert 4.5 < ratios["The"] < ratios["sky"] - 3
+        page.close()
 
 
 @pytest.mark.parametrize("width", [320, 1100])

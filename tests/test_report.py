@@ -88,6 +88,7 @@ def test_what_the_page_holds(tmp_path):
     for i, example in enumerate(examples):
         picture, hypothesis = told[example.id], result.hypotheses[example.id]
         words = result.texts[example.id].split()
+        assert picture["function_words"] == [word in ("a", "on", "the") for word in words]
         assert picture["words"] == words and picture["references"] == list(example.captions)
         np.testing.assert_allclose(
             picture["shares"], np.exp(hypothesis.log_probs[: len(words)]), atol=1e-3
@@ -220,6 +221,7 @@ addEventListener("load", () => {
   set({low: "", order: "best"});
   const words = [...cards()[0].querySelectorAll(".word")];
   found.stops = words.map(word => word.tabIndex);
+  found.dim = words.map(word => word.classList.contains("dim"));
   const image = cards()[0].querySelector("img");
   image.decode().then(() => {
     words[0].focus();
@@ -282,6 +284,7 @@ def test_a_word_shows_its_map_as_the_overlay_does(seen):
     found, data, result = seen
     assert found["stops"][:3] == [0, -1, -1]
     best = max(data["pictures"], key=lambda picture: picture["scores"][4])
+    assert found["dim"] == best["function_words"]
     assert found["focused"] == best["words"][1]
     assert found["said"].startswith(best["words"][1]) and " %" in found["said"]
     assert found["said"].endswith("else dog  25 % · (the end)  10 %")

@@ -108,12 +108,18 @@ def test_an_answer_is_the_caption(client):
     assert found.status_code == 200 and found.headers["content-type"] == "application/json"
     body = found.json()
     assert body["text"] == "1 2 3 beam" and body["words"] == ["1", "2", "3", "beam"]
+    assert body["function_words"] == [False] * 4
     assert body["probabilities"] == [0.6065, 0.3679, 0.7788, 0.1353]  # the end's is not a word's
     assert body["score"] == -3.875 and body["offset"] == -0.25
     assert np.shape(body["attention"]) == (4, 2, 3) and body["attention"][0][0][0] == 0.1667
     assert body["word_alternatives"] == [[], [], [], []]
     (other,) = body["alternatives"]
     assert other["text"] == body["text"] and other["alternatives"] == []
+
+
+def test_an_answer_tells_which_words_are_function_words():
+    caption = Caption("A dog of", ("A", "dog", "of"), -3.0, (-1.0,) * 3, None, (), None)
+    assert answer(caption)["function_words"] == [True, False, True]
 
 
 def test_words_come_with_their_alternatives_where_asked_for(client):

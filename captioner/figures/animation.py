@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .overlays import FUNCTION_WORDS, GAMMA, overlay, palette
+from .overlays import DIM, GAMMA, INK, is_function_word, overlay, palette
 
 _AREA = 320 * 320  # pixels of the picture; a square one has 320 on a side
 _LEAST, _MOST = 200, 640  # of a side, however narrow the picture
 _MARGIN, _GAP, _BAR, _BAR_TEXT = 16, 12, 14, 56  # pixels
 _FONT, _LINE, _SMALL = 20, 32, 13
 _SCALE = 64  # colours of the bar
-_INK, _PAPER = (20, 20, 20), (255, 255, 255)
+_PAPER = (255, 255, 255)
 _FIRST, _CONTENT, _FUNCTION, _LAST = 900, 900, 300, 1800  # milliseconds that each stays
 
 
@@ -27,11 +27,12 @@ def animation(
 ) -> bytes:
     """A GIF or WebP, by `ending`, of the RGB picture as it is and then each word's `(T, h, w)`.
 
-    Below stands the caption, with a box around the word whose map is shown. Function words stay a
-    third as long as others. All frames share one colour scale; they repeat for ever.
+    Below stands the caption, with a box around the word whose map is shown. Function words are
+    dimmed, and stay a third as long as others. All frames share one colour scale and repeat for
+    ever.
     """
     frames = _frames(image, words, attention, offset)
-    stay = [_FUNCTION if word.lower() in FUNCTION_WORDS else _CONTENT for word in words]
+    stay = [_FUNCTION if is_function_word(word) else _CONTENT for word in words]
     stay[-1] = _LAST
     quality = {"quality": 85, "method": 4}
     if ending == "gif":
@@ -72,12 +73,12 @@ def _frames(
         pen = ImageDraw.Draw(frame)
         for t, (word, (x, line)) in enumerate(zip(words, places, strict=True)):
             at = _MARGIN + x, below + line * _LINE + 22
-            color = _INK
+            color = DIM if is_function_word(word) else INK
             if t == now:
                 x0, y0, x1, y1 = pen.textbbox(at, "Íg", font=font(_FONT), anchor="ls")
                 x1 = x0 + font(_FONT).getlength(word)
-                pen.rounded_rectangle((x0 - 4, y0 - 2, x1 + 4, y1 + 2), 5, _INK)
-                color = _PAPER
+                pen.rounded_rectangle((x0 - 4, y0 - 2, x1 + 4, y1 + 2), 5, color)
+                color = "white"
             pen.text(at, word, color, font(_FONT), "ls")
         frames.append(frame)
     return frames
@@ -124,9 +125,9 @@ def _draw_scale(frame: Image.Image, place: tuple[int, int, int], vmax: float) ->
     for part in (0, 0.25, 0.5, 0.75, 1):
         level = y + round((1 - part) * (height - 1))
         share = f"{vmax * part ** (1 / GAMMA):.{0 if vmax > 0.3 else 1}%}"
-        pen.line((x + _BAR, level, x + _BAR + 3, level), _INK)
+        pen.line((x + _BAR, level, x + _BAR + 3, level), INK)
         middle = min(max(level, y + _SMALL // 2), y + height - _SMALL // 2)
-        pen.text((x + _BAR + 6, middle), share, _INK, font(_SMALL), "lm")
+        pen.text((x + _BAR + 6, middle), share, INK, font(_SMALL), "lm")
 
 
 def _scale_colors(count: int) -> np.ndarray:

@@ -12,13 +12,14 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from .overlays import overlay
+from .overlays import is_function_word, overlay
 
 _SIDE, _QUALITY = 320, 75  # of a picture in a notebook
 _STYLE = """
 .captioner-look { position: relative; max-width: 40em; }
 .captioner-look img { position: absolute; top: 0; left: 0; max-width: none; margin: 0; }
 .captioner-look b { font-weight: normal; border-bottom: 2px solid #c8602f; }
+.captioner-look .dim { color: color-mix(in srgb, currentColor 65%, transparent); }
 .captioner-look b:hover, .captioner-look b:focus { background: #222; color: #fff; outline: none; }
 .captioner-look b img { visibility: hidden; }
 .captioner-look b:hover img, .captioner-look b:focus img { visibility: visible; }
@@ -64,7 +65,8 @@ def caption_html(
         if attention is not None:
             over = shown(overlay(small, attention[t], vmax=vmax or None, offset=offset), "")
         odds = f"{math.exp(log_prob):.0%}"
-        parts.append(f'<b tabindex="0" title="{odds}">{escape(word)}{over}</b>')
+        dim = ' class="dim"' if is_function_word(word) else ""
+        parts.append(f'<b tabindex="0" title="{odds}"{dim}>{escape(word)}{over}</b>')
     return (
         f'<div class="captioner-look" style="padding-top:{small.height + 6}px">'
         f"<style>{_STYLE}</style>{shown(small, ' '.join(words))}{' '.join(parts)}</div>"

@@ -1,4 +1,4 @@
-"""Attention as large as the picture, and over it: the maps that every drawing of them starts from.
+"""Attention as large as the picture, and over it: what every drawing of the maps starts from.
 
 Shapes: `h, w` the attention grid, `H, W` pixels of the picture.
 """
@@ -10,11 +10,17 @@ from ..errors import InputError
 
 COLORMAP = "inferno"
 GAMMA = 0.6  # of the colour scale: below 1, or one sharp map blackens all the broad ones
-FUNCTION_WORDS = frozenset(
+INK, DIM = "#141414", "#707070"  # of words on white; WCAG 2.2 AA asks for 4.5 to 1, DIM has 4.9
+_FUNCTION_WORDS = frozenset(
     "a an and are as at be by for from has have he her his in into is it its next of off on onto "
     "or out over she some that the their them there these they this to up was were while "
     "with".split()
 )
+
+
+def is_function_word(word: str) -> bool:
+    """Whether the word names nothing that one could look at, like "a" and "of"; drawn in DIM."""
+    return word.lower() in _FUNCTION_WORDS
 
 
 def upsample(attention: np.ndarray, size: tuple[int, int], offset: float = 0.0) -> np.ndarray:

@@ -14,13 +14,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..figures.animation import font
-from ..figures.overlays import FUNCTION_WORDS, overlay
+from ..figures.overlays import DIM, INK, is_function_word, overlay
 from ..folders import write_whole
 
 _WIDTH, _MARGIN, _GAP = 1200, 16, 8  # pixels; the width at most
 _PANEL = 112  # on a side of a square picture's panel; others have the same area
 _TITLE, _TEXT, _WORD, _BETWEEN = 17, 12, 20, 20
-_INK, _DIM = (20, 20, 20), (130, 130, 130)
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,9 @@ def _part(sample: Sample, offset: float) -> Image.Image:
     panels = _panels(sample, offset)
     step = panels[0].width + _GAP, panels[0].height + _WORD
     each = max(1, (_WIDTH + _GAP) // step[0])  # panels in a line
-    lines = [(line, _INK, font(_TITLE)) for line in textwrap.wrap(sample.text or "(no words)", 110)]
+    lines = [(line, INK, font(_TITLE)) for line in textwrap.wrap(sample.text or "(no words)", 110)]
     reference = textwrap.shorten(f"reference: {sample.reference}", 160)
-    lines.append((reference, _DIM, font(_TEXT)))
+    lines.append((reference, DIM, font(_TEXT)))
     width = max(step[0] * min(each, len(panels)), *(kind.getlength(t) for t, _, kind in lines))
     top = 24 * len(lines)
     part = Image.new("RGB", (round(width), top + step[1] * -(-len(panels) // each)), "white")
@@ -77,7 +76,7 @@ def _part(sample: Sample, offset: float) -> Image.Image:
     for number, (word, panel) in enumerate(zip(words, panels, strict=True)):
         x, y = number % each * step[0], top + number // each * step[1]
         part.paste(panel, (x, y))
-        color = _DIM if word.lower() in FUNCTION_WORDS else _INK
+        color = DIM if is_function_word(word) else INK
         room = min(_TEXT, int(1.5 * panel.width / max(1, len(word))))
         pen.text((x + panel.width / 2, y + panel.height + 3), word, color, font(max(6, room)), "ma")
     return part

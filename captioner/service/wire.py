@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from ..decoding_options import BEAM_SIZE, DecodingOptions
 from ..errors import InputError
+from ..figures.overlays import is_function_word
 from ..options import check_at_least, option
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def answer(caption: "Caption") -> dict[str, Any]:
     return {
         "text": caption.text,
         "words": list(caption.words),
+        "function_words": [is_function_word(word) for word in caption.words],
         "probabilities": [round(math.exp(p), 4) for p in caption.log_probs[: len(caption.words)]],
         "score": round(caption.score, 4),
         "attention": None if attention is None else attention.astype(float).round(4).tolist(),
@@ -138,6 +140,9 @@ def answer_model() -> "type[pydantic.BaseModel]":
     class Answer(BaseModel):
         text: str
         words: list[str]
+        function_words: list[bool] = Field(
+            description="whether each word is one like a and of, at which there is little to see"
+        )
         probabilities: list[float] = Field(description="of each word, given those before it")
         score: float = Field(description="log-probability of the whole caption, in nats")
         attention: list[list[list[float]]] | None = Field(
