@@ -28,7 +28,7 @@ from captioner.runs.board import Board, check_tensorboard
 from captioner.runs.next_steps import longer, next_steps
 from captioner.runs.recipe import parse
 from captioner.runs.run import claim, write_skipped
-from captioner.runs.samples import Sample, save_samples
+from captioner.runs.samples import Sample, draw_sample, save_samples
 from captioner.runs.watching import Record
 from captioner.self_critical import add_samples
 from captioner.training import Progress, fit
@@ -159,7 +159,7 @@ def evaluate_held_out(job: Job) -> Evaluation:
 
 def show_samples(job: Job, result: Evaluation, epoch: int, board: Board | None, step: int) -> None:
     """Print what the model says of a few pictures, and draw it with where it looked."""
-    samples = []
+    samples: list[tuple[str, Sample]] = []
     say(f"epoch {epoch} writes")
     for example in spread(job.held_out, SAMPLES):
         hypothesis, text = result.hypotheses[example.id], result.texts[example.id]
@@ -167,12 +167,13 @@ def show_samples(job: Job, result: Evaluation, epoch: int, board: Board | None, 
         maps = hypothesis.attention
         image, reference = load_image(example.path), example.captions[0]
         maps = None if maps is None else maps[: len(words)]
-        samples.append(Sample(image, words, text, reference, maps))
+        samples.append((example.path.name, Sample(image, words, text, reference, maps)))
         say(f"  {example.path.name}: {text}")
-    path = job.run / "samples" / f"epoch-{epoch:02}.png"
-    sheet = save_samples(path, samples, job.model.encoder.offset)
+    path, offset = job.run / "samples" / f"epoch-{epoch:02}.png", job.model.encoder.offset
+    save_samples(path, [sample for _, sample in samples], offset)
     if board:
-        board.picture("samples", sheet, step)
+        for number, (name, sample) in enumerate(samples, start=1):
+            board.picture(f"samples/{number}-{name}", draw_sample(sample, offset), step)
 
 
 def spread(examples: Sequence[Example], number: int) -> Sequence[Example]:

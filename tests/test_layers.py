@@ -19,7 +19,7 @@ LAYERS = [
     "downloads",
     "streams",
     "devices figures.report_curves loading models.attention models.geometry "
-    "models.hoisting models.layers models.pretrained options runs.board runs.next_steps "
+    "models.hoisting models.layers models.pretrained options runs.next_steps "
     "metrics.java_meteor service.telemetry shapes shards",
     "decoding_options demo distributed figures.overlays formats formats.reading images losses "
     "models.model_options metrics.tallies text",
@@ -30,7 +30,7 @@ LAYERS = [
     "batches features heatmaps optimization runs.run metrics.bootstrap metrics.caption_statistics "
     "search.hypotheses",
     "answers caption decodable inspection models.locations models.scheduled models.words "
-    "picture_lists runs.curves runs.recipe runs.samples metrics.cider_d search.beam "
+    "picture_lists runs.board runs.curves runs.recipe runs.samples metrics.cider_d search.beam "
     "sharing.checkpoint_info",
     "decoding evaluation_options models.show_and_tell models.show_attend_and_tell runs.watching "
     "sharing.hub sharing.model_card",

@@ -8,7 +8,7 @@ from PIL import Image
 
 from captioner.figures.overlays import overlay
 from captioner.runs import samples
-from captioner.runs.samples import Sample, save_samples
+from captioner.runs.samples import Sample, draw_sample, save_samples
 
 WORDS = ["a", "red", "dog"]
 
@@ -69,3 +69,24 @@ def test_stripes_and_captions_without_words(tmp_path, size):
     written = io.BytesIO()
     sheet.save(written, "PNG")
     assert (tmp_path / "a.png").stat().st_size == len(written.getvalue())
+
+
+def test_one_sample_is_narrow():
+    """It has the sheet's panels, three a line."""
+    attention = maps(5)
+    sample = Sample(
+        picture(), "a red dog on grass".split(), "a red dog on grass", "x " * 400, attention
+    )
+    drawn = draw_sample(sample, 0.25)
+    texts = 24 * (1 + 4)  # of 160 letters that are left of the reference
+    assert drawn.size == (3 * (112 + samples._GAP), texts + 2 * (112 + samples._WORD))
+    for t in range(5):
+        shown = overlay(
+            picture().resize((112, 112), Image.Resampling.LANCZOS),
+            attention[t],
+            vmax=float(attention.max()),
+            offset=0.25,
+        )
+        x, y = (t + 1) % 3 * 120, texts + (t + 1) // 3 * 132
+        found = np.asarray(drawn.crop((x, y, x + 112, y + 112)), dtype=int)
+        assert abs(found - np.asarray(shown, dtype=int)).max() < 4

@@ -120,14 +120,19 @@ def test_a_run_to_watch_stopped_and_resumed(work, monkeypatch, capsys):
     found = events(run / "tensorboard")
     assert [step for step, _ in found["step/loss"]] == list(range(1, 9))
     assert found["step/learning_rate"][0][1] == pytest.approx(3e-3)  # risen in the first step
-    for name in ("BLEU-4", "loss", "memory_mb", "learning_rate", "CIDEr"):
-        steps, values = zip(*found[f"epoch/{name}"], strict=True)
+    for name in ("BLEU-4", "loss", "memory_mb", "learning_rate", "CIDEr", "distinct"):
+        group = {"BLEU-4": "score", "CIDEr": "score", "distinct": "text", "memory_mb": "use"}
+        steps, values = zip(*found[f"{group.get(name, 'epoch')}/{name}"], strict=True)
         assert steps == (4, 8)
         assert values == pytest.approx([row[name] for row in rows], rel=1e-5)
-    sheets = [np.asarray(Image.open(run / "samples" / f"epoch-0{n}.png")) for n in (1, 2)]
-    assert [step for step, _ in found["samples"]] == [4, 8]
-    for (_, shown), sheet in zip(found["samples"], sheets, strict=True):
-        assert np.array_equal(shown, sheet)
+    assert {tag.partition("/")[0] for tag in found} == {
+        *("epoch", "score", "step", "text", "use", "samples")
+    }
+    assert "epoch/epoch" not in found
+    names = [f"{100 + number}.png" for number in range(4)]
+    for number, name in enumerate(names, start=1):
+        assert [step for step, _ in found[f"samples/{number}-{name}"]] == [4, 8]
+    assert [(run / "samples" / f"epoch-0{n}.png").exists() for n in (1, 2)] == [True, True]
     with Image.open(run / "curves.png") as curves:
         assert curves.size[0] == 1200
     said = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """A training's numbers and pictures as TensorBoard reads them; which there are is watching.py's."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,11 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..metrics import SCORES
+from ..metrics.caption_statistics import Statistics
+
+_TEXT = {each.name for each in fields(Statistics)}
+_USE = ("_per_second", "_seconds", "_share", "_mb")  # endings
 
 
 def check_tensorboard() -> None:
@@ -42,10 +48,10 @@ class Board:
             self._writer.add_scalar(f"step/{name}", value, step)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """Add all numbers of an epoch's row at its step."""
+        """Add all numbers of an epoch's row at its step, in groups that are folded one by one."""
         for name, value in row.items():
-            if name != "step":
-                self._writer.add_scalar(f"epoch/{name}", value, row["step"])
+            if name not in ("epoch", "step"):
+                self._writer.add_scalar(f"{_group(name)}/{name}", value, row["step"])
         self._writer.flush()
 
     def picture(self, name: str, image: Image.Image, step: int) -> None:
@@ -54,3 +60,12 @@ class Board:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _group(name: str) -> str:
+    """Where an epoch's number stands; TensorBoard opens the first two by the alphabet."""
+    if name in SCORES:
+        return "score"
+    if name in _TEXT:
+        return "text"
+    return "use" if name.endswith(_USE) else "epoch"

@@ -17,7 +17,7 @@ from ..figures.animation import font
 from ..figures.overlays import DIM, INK, is_function_word, overlay
 from ..folders import write_whole
 
-_WIDTH, _MARGIN, _GAP = 1200, 16, 8  # pixels; the width at most
+_WIDTH, _NARROW, _MARGIN, _GAP = 1200, 352, 16, 8  # pixels; widths at most
 _PANEL = 112  # on a side of a square picture's panel; others have the same area
 _TITLE, _TEXT, _WORD, _BETWEEN = 17, 12, 20, 20
 
@@ -43,7 +43,7 @@ def save_samples(path: Path, samples: Sequence[Sample], offset: float = 0.0) -> 
     go from 0 to the strongest cell of the caption. offset: where a cell's value stands, as in
     `overlays.upsample`. Missing folders are made.
     """
-    parts = [_part(sample, offset) for sample in samples]
+    parts = [_part(sample, offset, _WIDTH) for sample in samples]
     height = sum(part.height for part in parts) + _BETWEEN * (len(parts) - 1) + 2 * _MARGIN
     width = max(part.width for part in parts) + 2 * _MARGIN
     sheet = Image.new("RGB", (width, height), "white")
@@ -58,14 +58,20 @@ def save_samples(path: Path, samples: Sequence[Sample], offset: float = 0.0) -> 
     return sheet
 
 
-def _part(sample: Sample, offset: float) -> Image.Image:
-    """One sample: the two texts, then the panels in lines."""
+def draw_sample(sample: Sample, offset: float = 0.0) -> Image.Image:
+    """One sample as on the sheet, but narrow: as wide as TensorBoard shows a picture."""
+    return _part(sample, offset, _NARROW)
+
+
+def _part(sample: Sample, offset: float, room: int) -> Image.Image:
+    """One sample, `room` pixels wide at most: the two texts, then the panels in lines."""
     panels = _panels(sample, offset)
     step = panels[0].width + _GAP, panels[0].height + _WORD
-    each = max(1, (_WIDTH + _GAP) // step[0])  # panels in a line
-    lines = [(line, INK, font(_TITLE)) for line in textwrap.wrap(sample.text or "(no words)", 110)]
+    each = max(1, (room + _GAP) // step[0])  # panels in a line
+    said = textwrap.wrap(sample.text or "(no words)", room // 11)
     reference = textwrap.shorten(f"reference: {sample.reference}", 160)
-    lines.append((reference, DIM, font(_TEXT)))
+    lines = [(line, INK, font(_TITLE)) for line in said]
+    lines += [(line, DIM, font(_TEXT)) for line in textwrap.wrap(reference, 2 * room // 15)]
     width = max(step[0] * min(each, len(panels)), *(kind.getlength(t) for t, _, kind in lines))
     top = 24 * len(lines)
     part = Image.new("RGB", (round(width), top + step[1] * -(-len(panels) // each)), "white")
@@ -77,8 +83,8 @@ def _part(sample: Sample, offset: float) -> Image.Image:
         x, y = number % each * step[0], top + number // each * step[1]
         part.paste(panel, (x, y))
         color = DIM if is_function_word(word) else INK
-        room = min(_TEXT, int(1.5 * panel.width / max(1, len(word))))
-        pen.text((x + panel.width / 2, y + panel.height + 3), word, color, font(max(6, room)), "ma")
+        tall = min(_TEXT, int(1.5 * panel.width / max(1, len(word))))
+        pen.text((x + panel.width / 2, y + panel.height + 3), word, color, font(max(6, tall)), "ma")
     return part
 
 
