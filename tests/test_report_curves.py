@@ -41,3 +41,10 @@ def test_a_constant_lies_in_the_middle():
 def test_names_are_escaped():
     (figure,) = curves([{"epoch": 1, '<b>"': 1.0}])
     assert "<b>&" not in figure and "&lt;b&gt;&quot;" in figure
+
+
+def test_small_numbers_have_room_beside_the_curve():
+    (figure,) = curves([{"epoch": i, "rate": 1.2345e-5 * i} for i in (1, 2)])
+    labels = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="end">([^<]+)<', figure)
+    assert [text for _, text in labels] == ["1.234e-05", "2.469e-05"]
+    assert all(float(x) >= 6.4 * len(text) for x, text in labels)  # digits are 6.4 wide at most

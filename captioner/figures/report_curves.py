@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 240, 130, 46, 10, 10, 20
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 240, 130, 64, 10, 10, 20
 _NOT_DRAWN = ("epoch", "step", "words_per_second", "waiting_share", "memory_mb", "gpu_memory_mb")
 
 
