@@ -190,7 +190,7 @@ def test_the_commands_at_the_end_work(work, monkeypatch, capsys, kind):
     __main__.main(captioned[3:])
     assert capsys.readouterr().out.startswith(f"{captioned[4]}\t")
     assert Path("checkpoints/run/maps").exists() == bool(kind)
-    assert __main__.parser().parse_args(served[3:]).checkpoint == Path("checkpoints/run")
+    assert __main__.parser().parse_args(served[3:]).checkpoint == [Path("checkpoints/run")]
     assert " ".join(why) == "the last epoch was the best, so more of them may be better still:"
     assert longer[:2] == ["python", "train.py"]
     train.main(longer[2:])
