@@ -52,15 +52,6 @@ class Download:
     def __str__(self) -> str:
         return str(self.url)
 
-    def open(self) -> None:
-        """Ask the server for the file, once; raises Unreachable where that fails."""
-        try:
-            self._connect()
-        except InputError:
-            raise
-        except TROUBLE as error:
-            raise Unreachable(f"{self} cannot be opened: {_reason(error)}; check it") from error
-
     def read(self, count: int) -> bytes:
         """Up to so many bytes more, b"" at the end.
 
@@ -83,9 +74,12 @@ class Download:
                 if content or self.version is None or self.version[0] in (None, self.position):
                     return content
             self.close()
+        tried = f"tried {len(PAUSES) + 1} times: {reason}"
+        if self.version is None:
+            raise Unreachable(f"{self} cannot be opened, {tried}; check the address")
         raise Unreachable(
-            f"{self} cannot be read beyond byte {self.position:,}, tried {len(PAUSES) + 1} times: "
-            f"{reason}; look at the server, or copy the file there again"
+            f"{self} cannot be read beyond byte {self.position:,}, {tried}; look at the server, or "
+            "copy the file there again"
         )
 
     def close(self) -> None:
@@ -104,7 +98,8 @@ class Download:
             if error.code in (408, 429) or error.code >= 500:  # it may pass
                 raise
             raise Unreachable(
-                f"{self} cannot be had: the server says {error.code} {error.reason}; check it"
+                f"{self} cannot be had: the server says {error.code} {error.reason}; "
+                "check the address"
             ) from error
         version = _version(response)
         if self.version not in (None, version):

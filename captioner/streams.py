@@ -65,10 +65,12 @@ class Shard:
 
     def __init__(self, tar: Url) -> None:
         self.tar, self.lock = tar, threading.Lock()
+        self.download = Download(tar)
         self.begin()
 
     def begin(self) -> None:
         """Stand before its first file, without a connection."""
+        self.download.close()
         self.passed = 0
         self.download = Download(self.tar, contents(self.tar).version)
         self._members = enumerate(_members(self.download))
@@ -78,7 +80,6 @@ class Shard:
         known = contents(self.tar).members
         number, _ = known[wanted]
         if number < self.passed:
-            self.download.close()
             self.begin()
         try:
             for at, (name, content) in self._members:
@@ -113,7 +114,6 @@ def _contents(tar: Url) -> Contents:
     members: dict[str, tuple[int, int]] = {}
     twice = []
     with closing(Download(tar)) as download:
-        download.open()
         for number, (name, content) in enumerate(_members(download)):
             if name in members:
                 twice.append(name)
