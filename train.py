@@ -132,7 +132,7 @@ def batches_of(job: Job) -> tuple[Callable[[int, int], Iterable[Batch]], int]:
     def load(indices: Sequence[int]) -> Batch:
         tokens = pad_captions([captions[i] for i in indices])
         batch = job.training_pictures.batch(indices, [ids[i] for i in indices], tokens)
-        return teach(batch, [lessons[i] for i in indices], options.teaching) if lessons else batch
+        return teach(batch, [lessons[i] for i in indices]) if lessons else batch
 
     return batches, steps
 

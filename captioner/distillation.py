@@ -26,6 +26,7 @@ from .restoring import restore
 from .text import Vocabulary
 
 TOGETHER = 32  # pictures
+TEACHING = 0.9  # of what is learned, the rest the captions' own words
 LIKELY = 20  # words a place: of a trained model they have nearly all of the probability
 FREELY = DecodingOptions(min_length=0, allow_unknown=True)
 
@@ -88,7 +89,7 @@ def _likely(
         return words.int(), log_probs.float().softmax(-1).half()
 
 
-def teach(batch: Batch, lessons: Sequence[Lesson], teaching: float) -> Batch:
+def teach(batch: Batch, lessons: Sequence[Lesson], teaching: float = TEACHING) -> Batch:
     """The batch with its pictures' lessons, to be `teaching`, in 0..1, of what is learned.
 
     Hinton et al. 2015, with the LIKELY likeliest words for all.

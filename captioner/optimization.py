@@ -40,14 +40,11 @@ class TrainingOptions:
     seed: int = option(0, "seed of weights, dropout and order")
     self_critical: bool = option(False, "train on sampled captions by their CIDEr-D, too")
     cross_entropy_share: float = option(0.1, "share of the references' cross-entropy in that")
-    teaching: float = option(0.5, "how much of what is learned the --teachers say, up to 1")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "epochs", "batch_size", "patience", "beam_size")
         check_at_least(self, 0, "weight_decay", "seed")
         check_share(self, "warmup", "average", "cross_entropy_share", "scheduled_sampling")
-        if not 0 < self.teaching <= 1:
-            raise InputError(f"teaching must be above 0 and at most 1, got {self.teaching}")
         for name in ("learning_rate", "encoder_learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")

@@ -387,7 +387,7 @@ def test_help(done, name):
     found = done[name]
     assert (found.code, found.err) == (0, "") and files(found.folder) == []
     flags = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", found.out, re.MULTILINE)
-    assert len(flags) == len(set(flags)) <= 41
+    assert len(flags) == len(set(flags)) <= 42
     for flag in flags:  # each is explained
         assert re.search(rf"^  .*{flag}\b[^\n]*\s+[^\s-]\S* \S+", found.out, re.MULTILINE), flag
     assert "None" not in found.out and "default: False" not in found.out

@@ -138,9 +138,9 @@ def work(tmp_path, tmp_path_factory, monkeypatch):
 
 def test_a_taught_run_and_the_same_resumed(work, monkeypatch):
     call, base = work
-    straight = call("straight", "--teachers", base, base, "--teaching", "0.9")
+    straight = call("straight", "--teachers", base, base)
     config = checkpoint.load(straight).config
-    assert config["teachers"] == [base, base] and config["training"]["teaching"] == 0.9
+    assert config["teachers"] == [base, base]
     logged = [json.loads(row) for row in (straight / "log.jsonl").read_text().splitlines()]
     assert all(math.isfinite(row["loss"]) for row in logged)
     alone = call("alone")
@@ -149,11 +149,11 @@ def test_a_taught_run_and_the_same_resumed(work, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt_at(3, signal.SIGTERM, patch)
         with pytest.raises(Interrupted):
-            call("stopped", "--teachers", base, base, "--teaching", "0.9")
-    resumed = call("stopped", "--teachers", base, base, "--teaching", "0.9", "--resume")
+            call("stopped", "--teachers", base, base)
+    resumed = call("stopped", "--teachers", base, base, "--resume")
     assert_same_run(resumed, straight)
     with pytest.raises(InputError, match="teachers was"):
-        call("stopped", "--teachers", base, "--teaching", "0.9", "--resume")
+        call("stopped", "--teachers", base, "--resume")
 
 
 def test_teachers_who_cannot_teach_are_refused(work, tiny_model):
@@ -167,10 +167,3 @@ def test_teachers_who_cannot_teach_are_refused(work, tiny_model):
     learner = tiny_model(attention=True, trained_from=0)
     teacher = open_teachers([Path(base)], learner, words)
     assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
-
-
-@pytest.mark.parametrize("teaching", ["0", "1.1", "nan"])
-def test_how_much_the_teachers_say_is_a_share(work, teaching):
-    call, base = work
-    with pytest.raises(InputError, match="teaching must be above 0 and at most 1"):
-        call("wrong", "--teachers", base, "--teaching", teaching)

@@ -172,7 +172,9 @@ def work(tmp_path, run, monkeypatch):
 
 def call(*options, workers=0):
     more = [*map(str, options), "--workers", str(workers)]
-    evaluate.main(["--checkpoint", "checkpoints/attention", *WITHOUT_JAVA, *more])
+    if "--checkpoint" not in more:
+        more = ["--checkpoint", "checkpoints/attention", *more]
+    evaluate.main([*WITHOUT_JAVA, *more])
 
 
 def results(folder):

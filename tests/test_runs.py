@@ -91,7 +91,6 @@ def test_rows_that_were_skipped_are_listed_in_the_run(tmp_path, monkeypatch, cap
             ["--start-from", "x", "--self-critical", "--scheduled-sampling", "0.2"],
             "--scheduled-sampling needs true words alone: --self-critical trains on sampled ones",
         ),
-        (["--teaching", "0.5"], "--teaching needs --teachers"),
         (
             ["--start-from", "x", "--self-critical", "--teachers", "y"],
             "--teachers needs captions of people: --self-critical trains on sampled ones",

@@ -113,7 +113,6 @@ def refuse_idle_flags(given: set[str], options: dict[str, Any]) -> None:
         "min_count": (not started, "a new vocabulary: --start-from has its own"),
         "self_critical": (started, "a model that can caption: --start-from"),
         "cross_entropy_share": (options["training"].self_critical, "--self-critical"),
-        "teaching": (bool(options["run"].teachers), "--teachers"),
         "teachers": (
             not options["training"].self_critical,
             "captions of people: --self-critical trains on sampled ones",
