@@ -14,7 +14,7 @@ from captioner.batches import Batch, encode_captions, epoch_order, pad_captions
 from captioner.data import Example
 from captioner.decoding_options import DecodingOptions
 from captioner.devices import pick_device
-from captioner.distillation import hear, open_teachers, teach
+from captioner.distillation import Lesson, hear, teach
 from captioner.distributed import say
 from captioner.errors import run_command
 from captioner.evaluation import Evaluation, evaluate
@@ -123,11 +123,7 @@ def batches_of(job: Job) -> tuple[Callable[[int, int], Iterable[Batch]], int]:
             share=options.cross_entropy_share,
             precision=options.precision,
         )
-    lessons = None
-    if job.options["run"].teachers:
-        teacher = open_teachers(job.options["run"].teachers, job.model, job.vocabulary)
-        teacher.to(job.device)
-        lessons = hear(teacher, job.training_pictures, captions, options.precision)
+    lessons = lessons_of(job, captions)
 
     def load(indices: Sequence[int]) -> Batch:
         tokens = pad_captions([captions[i] for i in indices])
@@ -135,6 +131,14 @@ def batches_of(job: Job) -> tuple[Callable[[int, int], Iterable[Batch]], int]:
         return teach(batch, [lessons[i] for i in indices]) if lessons else batch
 
     return batches, steps
+
+
+def lessons_of(job: Job, captions: Sequence[list[list[int]]]) -> list[Lesson] | None:
+    """What the teacher, if there is one, says of the training captions."""
+    if job.teacher is None:
+        return None
+    precision, workers = job.options["training"].precision, job.options["data"].workers
+    return hear(job.teacher, job.training_pictures, captions, precision, workers)
 
 
 def open_board(job: Job, state: dict[str, Any] | None) -> Board:

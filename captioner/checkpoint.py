@@ -99,7 +99,7 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
 
     config = named(config, "start_from")
     if config.get("teachers"):
-        config["teachers"] = [Path(teacher).name for teacher in config["teachers"]]
+        config["teachers"] = [named(teacher, "path") for teacher in config["teachers"]]
     config["encoder"] = named(config["encoder"], "encoder_weights")
     return config | {"data": named(config["data"], "path")}
 

@@ -15,13 +15,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import checkpoint, distributed
-from .batches import Batch, Pictures, pad_captions
+from .batches import Batch, Pictures, epoch_order, pad_captions
 from .captioning import CaptioningModel
 from .decoding import told
 from .decoding_options import DecodingOptions
 from .devices import products_in
 from .ensemble import Ensemble, check_alike
 from .errors import InputError
+from .images import Transform
+from .loading import load_ahead
 from .restoring import restore
 from .text import Vocabulary
 
@@ -47,26 +49,32 @@ def hear(
     pictures: Pictures,
     captions: Sequence[list[list[int]]],
     precision: str = "float32",
+    workers: int = 0,
 ) -> list[Lesson]:
     """A lesson for each picture, of captions as `encode_captions` gives them.
 
     Pictures are told in the same groups whenever this is called, so that the same comes to the
-    last digit. Takes 100 bytes and more a word.
+    last digit. Takes 120 bytes a word. workers: threads that load ahead.
     """
     device = next(teacher.parameters()).device
-    order = sorted(range(len(captions)), key=lambda i: len(captions[i][0]))
-    lessons: dict[int, Lesson] = {}
-    for first in tqdm(
-        range(0, len(order), TOGETHER),
+    groups = epoch_order(captions, TOGETHER, 0, 0, tars=pictures.tars, window=pictures.window)
+
+    def load(group: Sequence[int]) -> Batch:
+        tokens = pad_captions([captions[i] for i in group])
+        return pictures.batch(group, [str(i) for i in group], tokens)
+
+    batches = tqdm(
+        zip(groups, load_ahead(load, groups, workers), strict=True),
         desc="teachers",
-        unit=f"{TOGETHER} pictures",
+        total=len(groups),
+        unit="batch",
         disable=not distributed.is_first(),
         leave=False,
-    ):
-        chosen = order[first : first + TOGETHER]
-        batch = pictures.batch(chosen, chosen, pad_captions([captions[i] for i in chosen]))
+    )
+    lessons: dict[int, Lesson] = {}
+    for group, batch in batches:
         words, shares = _likely(teacher, batch.to(device), precision)
-        for i, *rows in zip(chosen, words.cpu(), shares.cpu(), strict=True):
+        for i, *rows in zip(group, words.cpu(), shares.cpu(), strict=True):
             size = len(captions[i]), len(captions[i][0]) - 1
             lessons[i] = Lesson(*(each[: size[0], : size[1]].clone() for each in rows))
     return [lessons[i] for i in range(len(captions))]
@@ -107,18 +115,24 @@ def teach(batch: Batch, lessons: Sequence[Lesson], teaching: float = TEACHING) -
 
 
 def open_teachers(
-    paths: Sequence[Path], student: CaptioningModel, vocabulary: Vocabulary
+    paths: Sequence[Path], student: CaptioningModel, vocabulary: Vocabulary, transform: Transform
 ) -> CaptioningModel | Ensemble:
     """The models of the checkpoints, several as an ensemble, in eval mode, to teach the student.
 
-    Raises InputError for one that knows other words, or that cannot read the maps of the student's
-    frozen encoder.
+    transform: the student's. Raises InputError for one that knows other words, sees pictures
+    otherwise, or cannot read the maps of the student's frozen encoder.
     """
     read = [checkpoint.load(path) for path in paths]
     for each in read:
         if each.vocabulary.words != vocabulary.words:
             raise InputError(f"{each.path} cannot teach: it was trained on other words")
     restored = [restore(each) for each in read]
+    for each, (_, seen) in zip(read, restored, strict=True):
+        if seen != transform:
+            raise InputError(
+                f"{each.path} cannot teach: it takes pictures as {seen}, the new model as "
+                f"{transform}"
+            )
     members = [model.eval() for model, _ in restored]
     if student.encoder.frozen:
         known = student.encoder.fingerprint()

@@ -14,8 +14,10 @@ from .batches import Pictures
 from .captioning import CaptioningModel, build_model, standardize_maps
 from .data import CaptionData, Example
 from .decodable import leave_undecodable
+from .distillation import open_teachers
 from .distributed import say
 from .encoders import EncoderOptions, build_encoder
+from .ensemble import Ensemble
 from .features import PictureFiles, cached_features
 from .images import Transform
 from .runs.recipe import DataOptions
@@ -48,6 +50,7 @@ class Job:
     training_pictures: Pictures
     held_out_pictures: Pictures
     resumed: checkpoint.Checkpoint | None
+    teacher: CaptioningModel | Ensemble | None
 
 
 def prepare(options: dict[str, Any], device: torch.device) -> Job:
@@ -59,6 +62,10 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
     data = load_data(chosen.data, chosen.format, chosen.cache, chosen.on_error)
     transform = Transform(options["encoder"].image_size)
     config = describe(options, data, transform)
+    teachers = [hub.local(path) for path in options["run"].teachers]
+    config["teachers"] = [
+        {"path": str(path), "weights": checkpoint.identity(path)} for path in teachers
+    ] or None
     run = named or run_folder(f"{data.name}-{options['model'].name}")
     start_from = options["run"].start_from
     resumed = open_run(run, options["run"].resume, config)
@@ -74,6 +81,9 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
     say(data.summary())
     vocabulary = source.vocabulary if source else build_vocabulary(training, options["data"])
     model = make_model(options, len(vocabulary), source).to(device)
+    teacher = None
+    if teachers:  # told here, before any features are computed, if they cannot teach
+        teacher = open_teachers(teachers, model, vocabulary, transform).to(device)
 
     def pictures(examples: list[Example]) -> Pictures:
         files = PictureFiles([example.path for example in examples], transform)
@@ -95,6 +105,7 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
         training_pictures,
         pictures(held_out),
         resumed,
+        teacher,
     )
 
 

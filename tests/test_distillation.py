@@ -2,7 +2,9 @@
 
 import json
 import math
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from captioner.batches import Pictures
 from captioner.distillation import hear, open_teachers, teach
 from captioner.ensemble import Ensemble
 from captioner.errors import InputError, Interrupted
+from captioner.images import Transform
 from captioner.text import Vocabulary
 
 CAPTIONS = [  # unequal numbers of captions and of words, over the tiny vocabulary
@@ -140,7 +143,8 @@ def test_a_taught_run_and_the_same_resumed(work, monkeypatch):
     call, base = work
     straight = call("straight", "--teachers", base, base)
     config = checkpoint.load(straight).config
-    assert config["teachers"] == [base, base]
+    weights = checkpoint.identity(Path(base))
+    assert config["teachers"] == [{"path": base, "weights": weights}] * 2
     logged = [json.loads(row) for row in (straight / "log.jsonl").read_text().splitlines()]
     assert all(math.isfinite(row["loss"]) for row in logged)
     alone = call("alone")
@@ -156,14 +160,30 @@ def test_a_taught_run_and_the_same_resumed(work, monkeypatch):
         call("stopped", "--teachers", base, "--resume")
 
 
+def test_a_run_goes_on_with_the_teachers_it_had(work, monkeypatch):
+    call, base = work
+    shutil.copytree(base, "teacher")
+    call("taught", "--teachers", "teacher", "--epochs", "1")
+    other = call("other")
+    shutil.rmtree("teacher")
+    shutil.copytree(other, "teacher")
+    with pytest.raises(InputError, match=r"teachers was .*'path': 'teacher', 'weights': "):
+        call("taught", "--teachers", "teacher", "--epochs", "1", "--resume")
+
+
 def test_teachers_who_cannot_teach_are_refused(work, tiny_model):
-    _, base = work
-    words = checkpoint.load(Path(base)).vocabulary
+    call, base = work
+    taught = checkpoint.load(Path(base))
+    words, seen = taught.vocabulary, Transform(**taught.config["transform"])
     student = tiny_model(attention=True)  # frozen, its encoder is another one
     with pytest.raises(InputError, match="cannot teach: its encoder is another than the frozen"):
-        open_teachers([Path(base)], student, words)
+        open_teachers([Path(base)], student, words, seen)
     with pytest.raises(InputError, match="cannot teach: it was trained on other words"):
-        open_teachers([Path(base)], student, Vocabulary(["dog"]))
+        open_teachers([Path(base)], student, Vocabulary(["dog"]), seen)
     learner = tiny_model(attention=True, trained_from=0)
-    teacher = open_teachers([Path(base)], learner, words)
+    with pytest.raises(InputError, match=r"cannot teach: it takes pictures as Transform\(size=32"):
+        open_teachers([Path(base)], learner, words, replace(seen, size=64))
+    with pytest.raises(InputError, match="checkpoint nobody does not exist"):
+        call("wrong", "--teachers", "nobody")
+    teacher = open_teachers([Path(base)], learner, words, seen)
     assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())

@@ -76,7 +76,6 @@ def describe(options: dict[str, Any], data: CaptionData, transform: "Transform")
     return {
         "task": "captioning",
         "start_from": None if source is None else str(source),
-        "teachers": [str(path) for path in options["run"].teachers] or None,
         "encoder": to_dict(options["encoder"]),
         "model": to_dict(options["model"]),
         "transform": json.loads(json.dumps(asdict(transform))),

@@ -84,12 +84,13 @@ def _encoder(options: Mapping[str, Any], size: int) -> str:
 
 def _training(info: Mapping[str, Any]) -> str:
     options, source = info["training"], info.get("start_from")
+    teachers = info.get("teachers")
     saved = "" if info["epoch"] is None else f"saved after epoch {info['epoch']} of "
     text = f"{saved}{info['epochs'] or options['epochs']} epochs"
     text += f", batch {options['batch_size']}, seed {options['seed']}"
     text += ", self-critical" * bool(options.get("self_critical"))
     text += f", from {source}" if source else ""
-    text += f", taught by {', '.join(info['teachers'])}" if info.get("teachers") else ""
+    text += f", taught by {', '.join(each['path'] for each in teachers)}" if teachers else ""
     return text + (f", {info['seconds'] / 60:.1f} minutes" if info["seconds"] else "")
 
 
