@@ -1,5 +1,6 @@
 """Tar files on servers give what they give on a disk, at about one way through each."""
 
+import importlib
 import io
 import json
 import os
@@ -22,7 +23,7 @@ from layouts import write_tar
 import evaluate
 import train
 from captioner import __main__ as commands
-from captioner import batches, checkpoint, downloads, features, shards, streams
+from captioner import batches, checkpoint, downloads, features, images, shards, streams
 from captioner.data import read_captions
 from captioner.downloads import Unreachable
 from captioner.encoders import SmallCNN
@@ -293,7 +294,7 @@ def test_a_server_that_sends_on(server, members):
     [
         (lambda content: b"no tar file at all" * 100, "x.tar is no tar file that can be read"),
         (lambda content: b"", "x.tar is no tar file that can be read"),
-        (lambda content: content[:1200], r"\(unexpected end of data\); copy it there again"),
+        (lambda content: content[:1200], r"\(unexpected end of data\); decompress it, or"),
         (lambda content: content[:20000] + b"x" * 20000, r"\((no header|unexpected end)"),
     ],
 )
@@ -302,6 +303,63 @@ def test_tar_files_that_are_damaged_on_the_server(server, members, damage, messa
     with pytest.raises(InputError, match=message) as caught:
         read_captions(f"{server.url}/x.tar", on_error="skip")
     assert not isinstance(caught.value, Unreachable) and " @ " not in str(caught.value)
+
+
+GIGABYTES = 4 * 2**30
+
+
+def disguised():
+    """A tar file that begins as what gzip writes."""
+    about = tarfile.TarInfo("\x1f\x8b\x08\x04name.jpg")
+    header = bytearray(about.tobuf(tarfile.USTAR_FORMAT, "latin-1"))
+    return bytes(header) + bytes(1024)
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "disguised"])
+def test_compressed_tar_files_on_a_server_are_refused(server, kind):
+    if kind == "disguised":
+        server.files["x.tar"] = disguised()
+    else:
+        serve(server, "x.tar", [("a.jpg", bytes(10**6)), ("a.txt", b"a dog")])
+        compress = importlib.import_module({"gz": "gzip", "xz": "lzma"}.get(kind, kind)).compress
+        server.files["x.tar"] = compress(server.files["x.tar"])
+    with pytest.raises(
+        InputError, match=r"can be read \(it is compressed\); decompress it, or copy"
+    ):
+        read_captions(f"{server.url}/x.tar", on_error="skip")
+
+
+def sparse(name):
+    """A file of GNU's old sparse format: gigabytes of zeros in a header."""
+    header = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+    header[156:157], header[483:495] = tarfile.GNUTYPE_SPARSE, b"%011o\0" % GIGABYTES
+    header[148:156] = b"%06o\0 " % tarfile.calc_chksums(header)[0]
+    return bytes(header)
+
+
+def test_sparse_files_are_passed_over(tmp_path, server):
+    serve(server, "x.tar", [("b.jpg", b"b"), ("__about__", b""), ("c.jpg", b"c")])
+    server.files["x.tar"] = sparse("a.jpg") + sparse("b.jpg") + server.files["x.tar"]
+    (tmp_path / "x.tar").write_bytes(server.files["x.tar"])
+    for tar in (tmp_path / "x.tar", shards.place(f"{server.url}/x.tar")):
+        assert not shards.is_file(tar / "a.jpg")
+        assert (shards.read(tar / "c.jpg"), shards.read(tar / "b.jpg")) == (b"c", b"b")
+
+
+def test_files_that_are_too_large_are_not_read(server, monkeypatch):
+    assert streams.LARGEST == images.MAX_BYTES
+    monkeypatch.setattr(streams, "LARGEST", 999)
+    monkeypatch.setattr(images, "MAX_BYTES", 999)
+    serve(server, "x.tar", [("a.jpg", b"a" * 999), ("b.jpg", bytes(1000)), ("c.txt", bytes(1000))])
+    tar = shards.place(f"{server.url}/x.tar")
+    assert shards.read(tar / "a.jpg") == b"a" * 999 and shards.size(tar / "b.jpg") == 1000
+    assert [
+        number for number, _, _ in streams._members(streams.Stream(tar), streams.contents(tar))
+    ] == [0]
+    with pytest.raises(InputError, match=r"x.tar/b.jpg': 1,000 bytes, at most 999 are read"):
+        load_image(tar / "b.jpg")
+    with pytest.raises(InputError, match=r"x.tar/c.txt: 1,000 bytes, at most 999 are read; shrink"):
+        shards.read(tar / "c.txt")
 
 
 # ---- the package --------------------------------------------------------------------------------
