@@ -145,8 +145,10 @@ def _index(tar: Path, size: int, changed: int) -> Index:
                     twice.append(name)
                 members.setdefault(name, (member.offset_data, member.size))
             archive.fileobj.seek(archive.offset)
-            if any(archive.fileobj.read(tarfile.BLOCKSIZE)):
-                raise tarfile.ReadError(f"no header at byte {archive.offset}")
+            last = archive.fileobj.read(tarfile.BLOCKSIZE)
+            if last != bytes(tarfile.BLOCKSIZE):
+                what = "header" if last else "end"  # without an end it was cut between two files
+                raise tarfile.ReadError(f"no {what} at byte {archive.offset}")
     except tarfile.TarError as error:
         raise InputError(
             f"{tar} is no tar file that can be read ({error}); decompress it, or copy it again"

@@ -1,5 +1,7 @@
 """Files read where they lie in tar files, against tarfile's own reading."""
 
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -67,6 +69,25 @@ def test_damaged_tar_files(tmp_path, damage, message):
     tar.write_bytes(damage(tar.read_bytes()[:1536]))  # a header, and two blocks of content
     with pytest.raises(InputError, match=message):
         shards.index(tar)
+
+
+def test_tar_files_that_are_cut_between_two_files(tmp_path):
+    tar = write_tar(tmp_path / "x.tar", [("a", b"a" * 600), ("b", b"b" * 512), ("c", b"")])
+    content = tar.read_bytes()
+    for end in (1536, 2560, 3072):
+        tar.write_bytes(content[:end])
+        with pytest.raises(InputError, match=rf"\(no end at byte {end}\); decompress it, or copy"):
+            shards.index(tar)
+    tar.write_bytes(content[: 3072 + 512])  # as the shortest that other programs write
+    assert list(shards.index(tar).members) == ["a", "b", "c"]
+
+
+@pytest.mark.skipif(not shutil.which("tar"), reason="needs tar")
+def test_tar_files_as_gnu_tar_writes_them(tmp_path):
+    (tmp_path / "a.txt").write_text("a dog")
+    for blocks in ("1", "20"):
+        subprocess.run(["tar", "-b", blocks, "-cf", "x.tar", "a.txt"], cwd=tmp_path, check=True)
+        assert list(shards.index(tmp_path / "x.tar").members) == ["a.txt"]
 
 
 def test_compressed_tar_files_are_refused(tmp_path):

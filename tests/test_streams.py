@@ -295,6 +295,13 @@ def test_a_server_that_sends_on(server, members):
         (lambda content: b"no tar file at all" * 100, "x.tar is no tar file that can be read"),
         (lambda content: b"", "x.tar is no tar file that can be read"),
         (lambda content: content[:1200], r"\(unexpected end of data\); decompress it, or"),
+        (
+            lambda content: content[:1536],
+            r"\(no end at byte 1536\); decompress it, or copy it there",
+        ),
+        (lambda content: content[: 30 * 1536], r"\(no end at byte 46080\); decompress it, or copy"),
+        (lambda content: content[: 30 * 1536] + b"x" * 512, r"\(no header at byte 46080\)"),
+        (lambda content: content + b"x", r"\(no header where one should be\)"),
         (lambda content: content[:20000] + b"x" * 20000, r"\((no header|unexpected end)"),
     ],
 )
