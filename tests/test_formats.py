@@ -512,6 +512,8 @@ def test_what_is_wrong_in_a_shard(tmp_path):
         *sample("broken", "[1]", "json"),
         *sample("empty", "{}", "json"),
         *sample("../out", "a dog"),
+        *sample("/etc/away", "a dog"),
+        ("/etc/passwd", b""),
         ("lone.txt", b"no picture"),
         ("latin.txt", b"caf\xe9"),
         ("good.txt", b"again"),
@@ -519,12 +521,17 @@ def test_what_is_wrong_in_a_shard(tmp_path):
     members.remove(("latin.txt", b""))
     write_tar(tmp_path / "x.tar", members)
     silent = "has no caption with a word; write one, or remove it"
+    outside = [
+        f"x.tar/{name.lstrip('/')}: {name!r} is no name of a file in x.tar; "
+        "name it from there, without .. and backslashes"
+        for name in ("../out.jpg", "../out.txt", "/etc/away.jpg", "/etc/away.txt")
+    ]
     assert problems(tmp_path) == [
-        "x.tar/../out.jpg: '../out.jpg' is no name of a file in x.tar; "
-        "name it from there, without .. and backslashes",
+        *outside[:2],
         "x.tar/broken.jpg: picture x/broken " + silent,
         "x.tar/broken.json: the file is no JSON object; correct it",
         "x.tar/empty.jpg: picture x/empty " + silent,
+        *outside[2:],
         "x.tar/good.txt: x.tar holds this twice; the first is taken",
         "x.tar/latin.jpg: picture x/latin " + silent,
         "x.tar/latin.txt, line 1: the caption 'caf\\udce9' is not UTF-8; write it as UTF-8 text",

@@ -94,6 +94,7 @@ def test_what_is_found_is_what_is_found_in_place(tmp_path, server):
         *[("none.jpg", b""), ("broken.jpg", b"x"), ("broken.json", b"[1]")],
         *[("lone.txt", b"no picture"), ("latin.jpg", b"x"), ("latin.txt", b"caf\xe9")],
         *[("../out.jpg", b"x"), ("../out.txt", b"a dog"), ("good.txt", b"again")],
+        *[("/etc/away.jpg", b"x"), ("/etc/away.txt", b"a dog"), ("/etc/hostname", b"")],
     ]
     write_tar(tmp_path / "set" / "train-0.tar", rows, tarfile.PAX_FORMAT)
     with tarfile.open(tmp_path / "set" / "train-0.tar", "a") as archive:
@@ -104,7 +105,7 @@ def test_what_is_found_is_what_is_found_in_place(tmp_path, server):
     server.serve(tmp_path)
     near = read_captions(tmp_path / "set", on_error="skip")
     far = read_captions(f"{server.url}/set/{{train,val}}-0.tar", on_error="skip")
-    assert (far.name, far.format) == ("set", "webdataset") and len(far.problems) == 8
+    assert (far.name, far.format) == ("set", "webdataset") and len(far.problems) == 11
     assert str(far.root) == f"{server.url}/set/{{train,val}}-0.tar"
     for one, other in zip(far.examples, near.examples, strict=True):
         assert (one.id, one.captions, one.split) == (other.id, other.captions, other.split)

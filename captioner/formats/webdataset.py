@@ -12,9 +12,19 @@ from .. import shards
 from ..downloads import as_url
 from ..errors import InputError
 from .pairs import caption_lines
-from .reading import PICTURE_SUFFIXES, Entry, Place, Reading, read_lines, split_lines, split_of
+from .reading import (
+    PICTURE_SUFFIXES,
+    Entry,
+    Place,
+    Reading,
+    is_plain,
+    read_lines,
+    split_lines,
+    split_of,
+)
 from .tables import caption_columns
 
+TEXTS = (".txt", ".json")  # where captions are, the first before the other
 # A key is the name up to the first dot after the last slash; hidden files have none.
 _MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<extension>[^/]*)", re.DOTALL)
 
@@ -66,17 +76,24 @@ def _read_shard(tar: Path, shard: str, reading: Reading) -> None:
     """shard: its name, which begins the ids and may tell the split, as in train-000001."""
     index = shards.index(tar)
     for name in index.twice:
-        reading.report(Place(tar / name), f"{tar.name} holds this twice", "the first is taken")
+        reading.report(
+            Place(_inside(tar, name)), f"{tar.name} holds this twice", "the first is taken"
+        )
     samples: dict[str, dict[str, str]] = {}
     for name in index.members:
-        if match := _MEMBER.fullmatch(name):
-            files = samples.setdefault(match["key"], {})
-            files.setdefault(f".{match['extension'].lower()}", name)
+        match = _MEMBER.fullmatch(name)
+        extension = f".{match['extension'].lower()}" if match else ""
+        if extension in PICTURE_SUFFIXES.union(TEXTS) and not is_plain(name):
+            what = f"{name!r} is no name of a file in {tar}"
+            advice = "name it from there, without .. and backslashes"
+            reading.report(Place(_inside(tar, name)), what, advice)
+        elif match:
+            samples.setdefault(match["key"], {}).setdefault(extension, name)
     words = re.split(r"[^a-z]+", "/".join(shard.lower().split("/")[-2:]))
     splits = set(filter(None, map(split_of, words)))
     split = splits.pop() if len(splits) == 1 else None
     for key, files in samples.items():
-        texts = [tar / files[extension] for extension in (".txt", ".json") if extension in files]
+        texts = [tar / files[extension] for extension in TEXTS if extension in files]
         picture = next((name for e, name in files.items() if e in PICTURE_SUFFIXES), None)
         if picture:
             entry = Entry(f"{shard}/{key}", tar, picture, split, Place(tar / picture))
@@ -84,6 +101,11 @@ def _read_shard(tar: Path, shard: str, reading: Reading) -> None:
             reading.entries.append(entry)
         elif texts:
             reading.report(Place(texts[0]), f"{key} has no picture", "add it, or remove this")
+
+
+def _inside(tar: Path, name: str) -> Path:
+    """As people find the member, which may be called /etc/x.txt: only to be told, never read."""
+    return tar / name.lstrip("/")
 
 
 def _captions(texts: list[Path], reading: Reading) -> list[tuple[Any, Place]]:
