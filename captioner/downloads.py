@@ -30,7 +30,9 @@ class Url(PosixPath):
     """A path that leads to a server, written as a URL: for pathlib two slashes are one."""
 
     def __str__(self) -> str:
-        return re.sub(r"(https?):/+", r"\1://", super().__str__())
+        path = super().__str__()
+        several = path.startswith("{")  # else what is called so further on is a name
+        return re.sub(r"(https?):/+", r"\1://", path, count=0 if several else 1)
 
 
 def as_url(path: Path | str) -> Url | None:

@@ -157,7 +157,7 @@ def _index(tar: Path, size: int, changed: int) -> Index:
 
 
 def _name(path: Path, tar: Path) -> str:
-    return path.relative_to(tar).as_posix()
+    return "/".join(path.parts[len(tar.parts) :])  # of a Url, http:/a.txt would be an address
 
 
 def _place(path: Path) -> tuple[int, int]:

@@ -140,6 +140,14 @@ def test_a_caption_file_names_no_server(tmp_path, server, monkeypatch):
     assert server.asked == []
 
 
+@pytest.mark.parametrize("name", ["http:/z.txt", "a/https:/z.txt", "a,http:/z.txt", "{http:/z.txt"])
+def test_a_file_may_be_called_as_an_address_begins(tmp_path, server, name):
+    serve(server, "x.tar", [(name, b"a dog")])
+    write_tar(tmp_path / "near.tar", [(name, b"a dog")])
+    for tar in (tmp_path / "near.tar", shards.place(f"{server.url}/x.tar")):
+        assert shards.read(tar / name) == b"a dog" and str(tar / name) == f"{tar}/{name}"
+
+
 def test_an_address_comes_back_as_it_was_written():
     for text in ("http://host:80/a b/x.tar", "https://host/x.tar", "{https://a/x,http://b/y}.tar"):
         assert pickle.loads(pickle.dumps(shards.place(text))) == shards.place(text)
