@@ -1,8 +1,8 @@
 """Tar files on http servers, read through the webdataset package; paths are shards.py's.
 
-Each is gone through once for what it holds. Then its files are read forward: what is passed over
-on the way to one is kept for a while, and what lies behind and is not kept costs another way
-through. What is too large for a picture is never read.
+Each is gone through once, by tarfile, for what it holds. Then its files are read forward: what is
+passed over on the way to one is kept for a while, and what lies behind and is not kept costs
+another way through. What is too large for a picture is never read.
 """
 
 import os
