@@ -47,7 +47,8 @@ class Words(nn.Module):
 
         of_words: from what there is of each word in its place (B, C, T, ...) to the same of the
         real ones (N, ...). In a weighted batch nothing is smoothed, as a weight below 0 would drive
-        the rest of the vocabulary without bound.
+        the rest of the vocabulary without bound. In a taught one the reference's share is
+        smoothed, the teacher's is not.
         """
         layer = self.weight, self.bias
         if batch.taught_words is not None and batch.taught_shares is not None:
