@@ -100,7 +100,10 @@ def parser_of(main):
 
 
 def module_parser(module):
-    return parser_of(lambda: runpy.run_module(module, run_name="__main__", alter_sys=True))
+    """The parser of `python -m module`, also where another test has imported it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(sys.modules, module, raising=False)
+        return parser_of(lambda: runpy.run_module(module, run_name="__main__", alter_sys=True))
 
 
 def run_training(argv, *, parse):
