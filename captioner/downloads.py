@@ -4,12 +4,13 @@ Nothing but http and https is opened, also where a server sends on to another pl
 """
 
 import re
+import ssl
 import time
 import urllib.request
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PosixPath
 from typing import TypeAlias
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 
 from .errors import InputError
 
@@ -102,6 +103,14 @@ class Download:
             raise Unreachable(
                 f"{self} cannot be had: the server says {error.code} {error.reason}; "
                 "check the address"
+            ) from error
+        except URLError as error:
+            if not isinstance(error.reason, ssl.SSLCertVerificationError):
+                raise
+            raise Unreachable(
+                f"{self} cannot be had: the server's certificate is not trusted "
+                f"({error.reason.verify_message}); SSL_CERT_FILE may name a file of further "
+                "authorities"
             ) from error
         version = _version(response)
         if self.version not in (None, version):

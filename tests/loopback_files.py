@@ -11,17 +11,21 @@ class Files(ThreadingHTTPServer):
     """files: by name; asked: name and first byte of each request, in order.
 
     fail: by name what becomes of its next requests: a status, or how many bytes come before the
-    connection breaks. tell: which of "ranges", "length" and "state" the server can.
+    connection breaks. tell: which of "ranges", "length" and "state" the server can. With an
+    ssl.SSLContext it speaks https.
     """
 
-    def __init__(self):
+    def __init__(self, secured=None):
         super().__init__(("127.0.0.1", 0), Handler)
+        self.secured = secured
+        if secured:
+            self.socket = secured.wrap_socket(self.socket, server_side=True)
         self.files, self.asked, self.fail = {}, [], {}
         self.tell = {"ranges", "length", "state"}
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"http{'s' if self.secured else ''}://127.0.0.1:{self.server_port}"
 
     def serve(self, folder: Path):
         """The files in a folder and below it, by their names from there on."""
@@ -36,8 +40,8 @@ class Files(ThreadingHTTPServer):
 
 
 @contextmanager
-def running():
-    with Files() as server:
+def running(secured=None):
+    with Files(secured) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()

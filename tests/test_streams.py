@@ -8,6 +8,7 @@ import pickle
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -18,6 +19,7 @@ import loopback_files
 import pytest
 import tiny
 import torch
+import trustme
 from layouts import write_tar
 
 import evaluate
@@ -290,6 +292,21 @@ def test_addresses_that_lead_nowhere(server, name, message):
 def test_a_server_that_is_not_there():
     with pytest.raises(Unreachable, match=r"/x.tar cannot be opened, .*refused; check the address"):
         read_captions(f"http://127.0.0.1:{closed_port()}/x.tar")
+
+
+def test_a_secured_server(tmp_path, monkeypatch):
+    authority, secured = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(secured)
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    with loopback_files.running(secured) as server:
+        serve(server, "x.tar", [("a.jpg", b"content"), ("a.txt", b"a dog")])
+        with pytest.raises(Unreachable, match=r"not trusted.*SSL_CERT_FILE"):
+            read_captions(f"{server.url}/x.tar")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        server.fail["x.tar"] = [700]
+        (example,) = read_captions(f"{server.url}/x.tar").examples
+        assert shards.read(example.path) == b"content"
+        assert server.url.startswith("https://") and example.captions == ("a dog",)
 
 
 def test_a_server_that_sends_on(server, members):
