@@ -109,8 +109,8 @@ class Download:
                 raise
             raise Unreachable(
                 f"{self} cannot be had: the server's certificate is not trusted "
-                f"({error.reason.verify_message}); SSL_CERT_FILE may name a file of further "
-                "authorities"
+                f"({error.reason.verify_message}); SSL_CERT_FILE may name a file of "
+                "the authorities to trust"
             ) from error
         version = _version(response)
         if self.version not in (None, version):

@@ -11,8 +11,8 @@ class Files(ThreadingHTTPServer):
     """files: by name; asked: name and first byte of each request, in order.
 
     fail: by name what becomes of its next requests: a status, or how many bytes come before the
-    connection breaks. tell: which of "ranges", "length" and "state" the server can. With an
-    ssl.SSLContext it speaks https.
+    connection breaks. tell: which of "ranges", "length" and "state" the server can.
+    secured: an ssl.SSLContext, with which it speaks https.
     """
 
     def __init__(self, secured=None):
