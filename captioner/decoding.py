@@ -14,9 +14,12 @@ from torch import Tensor
 from .batches import pad_captions
 from .decoding_options import DecodingOptions
 from .search.beam import beam_search
+from .search.consensus import TEMPERATURE, by_agreement
 from .search.filters import apply_filters, filters, shape_draw
 from .search.hypotheses import Generator, Hypothesis, collect, expected_reads, look_now
 from .text import END, PAD, START
+
+TOGETHER = 1024  # samples of consensus, which take memory for the whole vocabulary each
 
 
 def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
@@ -25,8 +28,11 @@ def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list
     Beam search, whose captions all differ, gives fewer where the options allow no more.
     """
     with torch.inference_mode():
-        search = beam_search if options.method == "beam" else _rollout
-        found = search(model, features, options)
+        if options.consensus:
+            found = _agreed(model, features, options)
+        else:
+            search = beam_search if options.method == "beam" else _rollout
+            found = search(model, features, options)
         if options.word_alternatives:
             return _with_alternatives(model, features, found, options)
         return found
@@ -73,6 +79,31 @@ def told(
         scores, state, _ = model.step(rows[:, t], state, memory)
         scores = apply_filters(chosen, scores, rows[:, 1 : t + 1])
         yield rows[:, t + 1], scores.log_softmax(-1)
+
+
+def _agreed(model: Generator, features: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
+    """All captions of the beam, ranked by their agreement with samples, of which the best stay.
+
+    Every picture's samples are drawn by the same numbers, whatever batch it is in.
+    """
+    assert options.consensus
+    all_found = replace(options, num_captions=options.beams, consensus=None)
+    drawn = replace(
+        all_found,
+        method="sample",
+        num_captions=options.consensus,
+        beam_size=None,
+        length_penalty=None,
+        temperature=TEMPERATURE,
+        seed=0,
+    )
+    found = beam_search(model, features, all_found)
+    ranked = []
+    pictures = max(1, TOGETHER // options.consensus)
+    for first in range(0, len(found), pictures):
+        some = slice(first, first + pictures)
+        ranked += by_agreement(found[some], choose_words(model, features[some], drawn))
+    return [group[: options.num_captions] for group in ranked]
 
 
 def _with_alternatives(

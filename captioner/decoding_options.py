@@ -14,7 +14,8 @@ class DecodingOptions:
     """How to choose words; contradictions raise InputError at once.
 
     Beam search ranks by sum of log-probabilities / length ** length_penalty. The end token counts
-    in that length and in max_length, where a caption is cut, but not in min_length.
+    in that length and in max_length, where a caption is cut, but not in min_length. With consensus
+    the captions of the beam are ranked by how well they agree with samples.
     """
 
     method: str = option("beam", "how to choose words", choices=("greedy", "sample", "beam"))
@@ -25,6 +26,7 @@ class DecodingOptions:
     length_penalty: float | None = option(
         None, f"0 ranks by total, 1 by mean log-probability [{LENGTH_PENALTY}]"
     )
+    consensus: int | None = option(None, "beam's caption most like so many samples, say 30")
     temperature: float = option(1.0, "samples likelier words below 1, rarer above")
     top_k: int | None = option(None, "sample from the k likeliest words only")
     top_p: float | None = option(None, "sample from the likeliest words of this share")
@@ -37,7 +39,7 @@ class DecodingOptions:
         if self.method not in ("greedy", "sample", "beam"):
             raise InputError(f"method must be greedy, sample or beam, got {self.method!r}")
         check_at_least(self, 1, "beam_size", "num_captions", "max_length", "top_k")
-        check_at_least(self, 1, "no_repeat_ngram")
+        check_at_least(self, 1, "no_repeat_ngram", "consensus")
         check_at_least(self, 0, "min_length", "length_penalty", "word_alternatives")
         if not 0 < self.temperature < math.inf:
             raise InputError(f"temperature must be above 0, got {self.temperature}")
@@ -56,6 +58,11 @@ class DecodingOptions:
         if self.method != "beam" and (self.length_penalty, self.beam_size) != (None, None):
             raise InputError(
                 f"beam_size and length_penalty need method 'beam', got method {self.method!r}"
+            )
+        if self.consensus and (self.method != "beam" or self.beams == 1):
+            raise InputError(
+                "consensus chooses among a beam's captions: it needs method 'beam' and a beam_size "
+                f"of at least 2, got method {self.method!r} and beam_size {self.beam_size}"
             )
         if self.method == "beam" and self.num_captions > self.beams:
             raise InputError(f"num_captions {self.num_captions} is above beam_size {self.beams}")

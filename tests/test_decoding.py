@@ -333,6 +333,7 @@ METHODS = [
     DecodingOptions("greedy", max_length=8, no_repeat_ngram=1),
     DecodingOptions("beam", max_length=8, beam_size=4, num_captions=4),
     DecodingOptions("beam", max_length=8, beam_size=3, length_penalty=1.0, no_repeat_ngram=2),
+    DecodingOptions("beam", max_length=8, beam_size=4, num_captions=2, consensus=9),
     DecodingOptions("sample", max_length=8, num_captions=3, seed=1),
     DecodingOptions("sample", max_length=8, temperature=2.0, top_p=0.9, min_length=3, seed=2),
 ]
@@ -452,6 +453,11 @@ def test_a_generator_without_maps():
             {"length_penalty": 0.0, "beam_size": 5, "no_repeat_ngram": 2, "word_alternatives": 5},
             "beam, beam_size 5, num_captions 1, max_length 30, min_length 1, length_penalty 0.0, "
             "no_repeat_ngram 2",
+        ),
+        (
+            {"consensus": 30},
+            "beam, beam_size 3, num_captions 1, max_length 30, min_length 1, length_penalty 0.5, "
+            "consensus 30",
         ),
         (
             {"method": "greedy", "allow_unknown": True},

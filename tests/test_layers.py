@@ -22,7 +22,7 @@ LAYERS = [
     "models.hoisting models.layers models.pretrained options runs.next_steps "
     "metrics.java_meteor service.telemetry shapes shards",
     "decoding_options demo distributed figures.overlays formats formats.reading images losses "
-    "models.model_options metrics.tallies text",
+    "models.model_options metrics.tallies ngrams text",
     "formats.coco formats.flickr formats.kaggle formats.karpathy formats.pairs formats.tables",
     "caption_files formats.huggingface formats.webdataset",
     "checkpoint data encoders figures.animation figures.inline metrics metrics.pointing "
@@ -31,7 +31,7 @@ LAYERS = [
     "search.hypotheses",
     "answers caption decodable inspection models.locations models.scheduled models.words "
     "picture_lists runs.board runs.curves runs.recipe runs.samples metrics.cider_d search.beam "
-    "sharing.checkpoint_info",
+    "search.consensus sharing.checkpoint_info",
     "decoding evaluation_options models.show_and_tell models.show_attend_and_tell runs.watching "
     "sharing.hub sharing.model_card",
     "captioning",

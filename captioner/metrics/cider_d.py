@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..batches import pad_captions
 from ..errors import InputError
+from ..ngrams import ORDERS, counts, numbers
 from ..text import Vocabulary
 
-ORDERS = (1, 2, 3, 4)
 SIGMA = 6.0
 
 
@@ -48,7 +48,7 @@ class CiderD:
         found = []
         for first in range(0, len(captions), 256):
             tokens = pad_captions(captions[first : first + 256])[..., 1:]
-            each = [_numbers(tokens, n, vocabulary_size).flatten(1) for n in ORDERS]
+            each = [numbers(tokens, n, vocabulary_size).flatten(1) for n in ORDERS]
             ascending = F.pad(torch.cat(each, 1), (1, 0)).sort(1).values
             found.append(ascending[:, 1:][ascending.diff(dim=1) > 0])  # each once per picture
         ngrams, pictures = torch.cat(found).unique(return_counts=True)
@@ -79,12 +79,12 @@ class CiderD:
 
         A sum over distinct n-grams is one over places, each with its share of the n-gram's count.
         """
-        mine, theirs = _numbers(captions, n, self.base), _numbers(references, n, self.base)
+        mine, theirs = numbers(captions, n, self.base), numbers(references, n, self.base)
         rarity, their_rarity = self._rarity(mine), self._rarity(theirs)  # (B, C, T)
-        count, their_count = _count(mine, mine), _count(theirs, theirs)
+        count, their_count = counts(mine, mine), counts(theirs, theirs)
         norm = (count * rarity**2).sum(-1).sqrt()
         their_norm = (their_count * their_rarity**2).sum(-1).sqrt()
-        found = _count(mine[:, :, None], theirs[:, None])  # (B, C, R, T)
+        found = counts(mine[:, :, None], theirs[:, None])  # (B, C, R, T)
         count = count[:, :, None]
         product = (found.minimum(count) * found / count * rarity[:, :, None] ** 2).sum(-1)
         return product / (norm[:, :, None] * their_norm[:, None]).clamp(min=1e-12)
@@ -93,15 +93,3 @@ class CiderD:
         place = torch.searchsorted(self.ngrams, numbers).clamp_(max=len(self.ngrams) - 1)
         known = self.ngrams[place] == numbers
         return self.rarity[place].where(known, self.unseen).masked_fill(numbers == 0, 0)
-
-
-def _numbers(tokens: Tensor, n: int, base: int) -> Tensor:
-    """The n-gram that begins at each place of (..., T), as a number; 0 where there is none."""
-    windows = F.pad(tokens, (0, n - 1)).unfold(-1, n, 1)  # (..., T, n)
-    powers = torch.tensor([base**i for i in reversed(range(n))], device=tokens.device)
-    return (windows * powers).sum(-1).masked_fill(windows[..., -1] == 0, 0)
-
-
-def _count(places: Tensor, among: Tensor) -> Tensor:
-    """How often the n-gram of each place (..., T) is among those of (..., T')."""
-    return (places[..., :, None] == among[..., None, :]).sum(-1)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 MOST_ALTERNATIVES = 20  # largest word_alternatives that may be asked for
+MOST_SAMPLES = 50  # largest consensus
 FORM = 2**16  # bytes that a form may take beside its picture
 
 
@@ -54,6 +55,7 @@ def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
         "num_captions": limits.max_beam_size,
         "max_length": limits.max_words,
         "word_alternatives": MOST_ALTERNATIVES,
+        "consensus": MOST_SAMPLES,
     }
     hints = get_type_hints(DecodingOptions)
     wanted: dict[str, Any] = {}
