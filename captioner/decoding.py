@@ -28,11 +28,8 @@ def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list
     Beam search, whose captions all differ, gives fewer where the options allow no more.
     """
     with torch.inference_mode():
-        if options.consensus:
-            found = _agreed(model, features, options)
-        else:
-            search = beam_search if options.method == "beam" else _rollout
-            found = search(model, features, options)
+        search = beam_search if options.method == "beam" else _rollout
+        found = (_agreed if options.consensus else search)(model, features, options)
         if options.word_alternatives:
             return _with_alternatives(model, features, found, options)
         return found
@@ -186,14 +183,19 @@ def _sampler(
     """Draws by inverting the cumulative distribution at uniform numbers drawn beforehand.
 
     With a seed every picture gets the same numbers, so that its captions do not depend on the
-    batch it is in; without one each row has its own, from torch's global generator.
+    batch it is in. They are spread evenly: at every step one lies in each of as many equal parts
+    of 0..1 as there are captions (McKay et al. 1979, Latin hypercubes), which leaves each caption
+    the model's own distribution, and shows that with fewer of them. Without a seed each row has
+    numbers of its own, from torch's global generator, that know nothing of each other.
     """
     steps, per_picture = options.max_length, options.num_captions
     if options.seed is None:
         uniform = torch.rand(steps, pictures * per_picture)
     else:
         generator = torch.Generator().manual_seed(options.seed)
-        uniform = torch.rand(steps, per_picture, generator=generator).repeat(1, pictures)
+        uniform = torch.rand(steps, per_picture, generator=generator).double()
+        part = torch.rand(steps, per_picture, generator=generator).argsort(1)
+        uniform = ((part + uniform) / per_picture).repeat(1, pictures)
 
     uniform = uniform.double().to(device)
 

@@ -26,7 +26,7 @@ class DecodingOptions:
     length_penalty: float | None = option(
         None, f"0 ranks by total, 1 by mean log-probability [{LENGTH_PENALTY}]"
     )
-    consensus: int | None = option(None, "beam's caption most like so many samples, say 30")
+    consensus: int | None = option(None, "beam's caption most like so many samples, say 50")
     temperature: float = option(1.0, "samples likelier words below 1, rarer above")
     top_k: int | None = option(None, "sample from the k likeliest words only")
     top_p: float | None = option(None, "sample from the likeliest words of this share")

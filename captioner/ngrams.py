@@ -13,7 +13,8 @@ ORDERS = (1, 2, 3, 4)
 def numbers(tokens: Tensor, n: int, base: int) -> Tensor:
     """The n-gram that begins at each place of (..., T), as a number; 0 where there is none.
 
-    Its tokens, each below base, are the digits; padding is 0. base ** n must be below 2 ** 63.
+    Its tokens, each below base, are the digits; padding is 0. Where base ** n is above 2 ** 63,
+    two n-grams may, though hardly ever, have one number.
     """
     windows = F.pad(tokens, (0, n - 1)).unfold(-1, n, 1)  # (..., T, n)
     powers = torch.tensor([base**i for i in reversed(range(n))], device=tokens.device)

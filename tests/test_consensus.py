@@ -42,21 +42,22 @@ def random_captions(*shape, words, fewest=1, seed=0):
 @pytest.mark.parametrize("fewest", [1, 9])  # 9: none is padded
 def test_likeness_is_the_mean_of_the_cosines_of_ngrams(words, fewest):
     captions = random_captions(3, 4, 9, words=words, fewest=fewest)
-    others = random_captions(3, 5, 9, words=words, fewest=fewest, seed=1)
-    others[0, 0] = captions[0, 2]
-    found = likeness(captions, others)
+    samples = random_captions(3, 5, 9, words=words, fewest=fewest, seed=1)
+    samples[0] = captions[0, 2]  # all five
     wanted = [
-        [[alike(words_of(mine), words_of(theirs)) for theirs in others[b]] for mine in captions[b]]
-        for b in range(3)
+        [sum(alike(words_of(mine), words_of(each)) for each in samples[b]) / 5 for mine in group]
+        for b, group in enumerate(captions)
     ]
+    found = likeness(captions, samples)
     torch.testing.assert_close(found, torch.tensor(wanted), atol=1e-6, rtol=1e-5)
     if fewest == 9:
-        assert found[0, 2, 0] == pytest.approx(1)
+        assert found[0, 2] == pytest.approx(1)
 
 
 def test_an_empty_caption_is_like_nothing():
     captions = torch.tensor([[[0, 0], [4, 5]]])
-    assert likeness(captions, captions[:, :1]).tolist() == [[[0.0], [0.0]]]
+    assert likeness(captions, captions[:, :1]).tolist() == [[0.0, 0.0]]
+    assert likeness(captions, captions[:, 1:]).tolist() == [[0.0, 0.5]]  # no three words
 
 
 def hypothesis(*tokens, score):
@@ -77,6 +78,18 @@ def test_pictures_may_have_different_numbers_of_captions():
     assert by_agreement([[one], [one, two]], samples) == [[one], [two, one]]
 
 
+def test_a_caption_that_was_cut_comes_after_all_that_ended():
+    cut, ended = hypothesis(4, 5, 6, score=-1.0), hypothesis(9, 2, score=-9.0)
+    assert by_agreement([[cut, ended]], torch.tensor([[[4, 5, 6]]])) == [[ended, cut]]
+    options = {"beam_size": 5, "max_length": 4}
+    for seed in range(12):
+        model, features = Toy(seed), toy_features(4)
+        plain = decode(model, features, DecodingOptions(**options))
+        agreed = decode(model, features, DecodingOptions(consensus=30, **options))
+        for (first,), (chosen,) in zip(plain, agreed, strict=True):
+            assert (first.tokens[-1] == 2) == (chosen.tokens[-1] == 2)
+
+
 @pytest.mark.parametrize("captions", [1, 4])
 def test_decoding_chooses_of_the_beam_by_samples(captions, monkeypatch):
     model, features = Toy(3, end=0.5), toy_features(5)
@@ -92,7 +105,7 @@ def test_decoding_chooses_of_the_beam_by_samples(captions, monkeypatch):
         return sum(agreement) / len(agreement) + FAITH * caption.score
 
     wanted = [
-        sorted(group, key=lambda each: -value(each, picture))[:captions]
+        sorted(group, key=lambda each: (each.tokens[-1] != 2, -value(each, picture)))[:captions]
         for picture, group in enumerate(beam)
     ]
     options = DecodingOptions(beam_size=6, num_captions=captions, consensus=12, **shared)

@@ -279,11 +279,28 @@ def test_temperature_and_cuts_shape_the_draw_but_not_the_log_probabilities():
     assert hypotheses[0].score >= hypotheses[-1].score
 
 
+@pytest.mark.parametrize("seed", [None, 0])
 @pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
-def test_even_the_least_and_the_greatest_random_number_draw_an_allowed_word(number, monkeypatch):
+def test_even_the_least_and_the_greatest_random_number_draw_an_allowed_word(
+    number, seed, monkeypatch
+):
     monkeypatch.setattr(torch, "rand", lambda *shape, **settings: torch.full(shape, number))
-    (hypothesis,) = decode(Toy(1), toy_features(1), DecodingOptions("sample", max_length=5))[0]
-    assert hypothesis.tokens and set(hypothesis.tokens) <= {END, *WORDS}
+    options = DecodingOptions("sample", max_length=5, num_captions=50, seed=seed)
+    for hypothesis in decode(Toy(1), toy_features(1), options)[0]:
+        assert hypothesis.tokens and set(hypothesis.tokens) <= {END, *WORDS}
+
+
+def test_samples_of_a_seed_are_spread_evenly():
+    features = toy_features(2)
+    options = DecodingOptions("sample", num_captions=40, max_length=2, seed=3)
+    seconds = Counter()
+    for picture, group in enumerate(decode(Toy(1), features, options)):
+        after = next_words(Toy(1), features[picture], options)
+        firsts = Counter(hypothesis.tokens[0] for hypothesis in group)
+        for word, log_prob in after(()).items():
+            assert abs(firsts[word] - 40 * math.exp(log_prob)) < 2
+        seconds.update(hypothesis.tokens[:2] for hypothesis in group)
+    assert len(seconds) > 6  # which parts meet is left to chance at every step
 
 
 @pytest.mark.parametrize("method", ["greedy", "sample"])

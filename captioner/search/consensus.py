@@ -7,13 +7,15 @@ N samples of each, T words.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..batches import pad_captions
 from ..ngrams import ORDERS, counts, numbers
+from ..text import END
 from .hypotheses import Hypothesis
 
-TEMPERATURE = 0.7  # of the samples: smoothed labels make models say too many rare words
+TEMPERATURE = 0.7  # of the samples: models of smoothed labels say too many rare words
 FAITH = 0.02  # what a nat of a caption's own log-probability counts, in likeness
 
 
@@ -22,36 +24,49 @@ def by_agreement(found: Sequence[list[Hypothesis]], samples: Tensor) -> list[lis
 
     What agrees best has the least risk: minimum Bayes risk (Kumar and Byrne 2004), of samples
     (Eikema and Aziz 2020). FAITH keeps out long captions that are a little like everything.
+    Captions that were cut come after all that have ended.
     """
     tokens = pad_captions([[list(each.tokens) for each in group] for group in found])
-    alike = likeness(tokens.to(samples.device), samples).mean(-1).tolist()
+    alike = likeness(tokens.to(samples.device), samples).tolist()
+
+    def order(pair: tuple[float, Hypothesis]) -> tuple[bool, float]:
+        value, caption = pair
+        return caption.tokens[-1] != END, -(value + FAITH * caption.score)
+
     return [
-        [
-            group[k]
-            for k in sorted(range(len(group)), key=lambda k: -row[k] - FAITH * group[k].score)
-        ]
+        [caption for _, caption in sorted(zip(row, group, strict=False), key=order)]
         for row, group in zip(alike, found, strict=True)
     ]
 
 
-def likeness(captions: Tensor, others: Tensor) -> Tensor:
-    """Cosines of what n-grams captions (B, K, T) and others (B, N, T') have: (B, K, N), in 0..1.
+def likeness(captions: Tensor, samples: Tensor) -> Tensor:
+    """How much captions (B, K, T) are like samples (B, N, T') of their pictures: (B, K), in 0..1.
 
-    The mean over n of 1 to 4. Tokens without the start, padded with 0; the end is a word.
+    The mean, over samples and n of 1 to 4, of the cosines of what n-grams they have; an n for
+    which a caption is too short counts 0. Tokens without the start, padded with 0; the end is a
+    word.
     """
-    alone = others.new_zeros(1)  # padding is the least even where there is none
-    known, places = torch.cat([alone, captions.flatten(), others.flatten()]).unique(
+    alone = samples.new_zeros(1)  # padding is the least even where there is none
+    known, places = torch.cat([alone, captions.flatten(), samples.flatten()]).unique(
         return_inverse=True
     )
-    mine, theirs = places[1:].split([captions.numel(), others.numel()])
-    mine, theirs = mine.view_as(captions), theirs.view_as(others)
-    return torch.stack([_cosine(mine, theirs, n, len(known)) for n in ORDERS]).mean(0)
+    mine, theirs = places[1:].split([captions.numel(), samples.numel()])
+    mine, theirs = mine.view_as(captions), theirs.view_as(samples)
+    return torch.stack([_cosines(mine, theirs, n, len(known)) for n in ORDERS]).mean(0)
 
 
-def _cosine(captions: Tensor, others: Tensor, n: int, base: int) -> Tensor:
-    mine, theirs = numbers(captions, n, base), numbers(others, n, base)
-    sizes, their_sizes = (
-        counts(each, each).masked_fill(each == 0, 0).sum(-1).sqrt() for each in (mine, theirs)
+def _cosines(captions: Tensor, samples: Tensor, n: int, base: int) -> Tensor:
+    """The means over the samples, (B, K): of what all samples together have of each n-gram, each
+    its share of its own norm."""
+    mine, theirs = numbers(captions, n, base), numbers(samples, n, base)
+    norms, their_norms = (
+        counts(each, each).masked_fill(each == 0, 0).sum(-1, keepdim=True).clamp(min=1).sqrt()
+        for each in (mine, theirs)
     )
-    shared = counts(mine[:, :, None], theirs[:, None]).masked_fill(mine[:, :, None] == 0, 0)
-    return shared.sum(-1) / (sizes[:, :, None] * their_sizes[:, None]).clamp(min=1)
+    ascending, order = theirs.flatten(1).sort(1)
+    shares = (theirs != 0) / their_norms.double()
+    sums = F.pad(shares.flatten(1).gather(1, order).cumsum(1), (1, 0))
+    wanted = mine.flatten(1)
+    first, after = (torch.searchsorted(ascending, wanted, right=right) for right in (False, True))
+    shared = (sums.gather(1, after) - sums.gather(1, first)).view_as(mine)
+    return ((shared / norms).sum(-1) / samples.shape[1]).float()
