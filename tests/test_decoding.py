@@ -288,6 +288,9 @@ def test_even_the_least_and_the_greatest_random_number_draw_an_allowed_word(
     options = DecodingOptions("sample", max_length=5, num_captions=50, seed=seed)
     for hypothesis in decode(Toy(1), toy_features(1), options)[0]:
         assert hypothesis.tokens and set(hypothesis.tokens) <= {END, *WORDS}
+    (greedy,) = decode(Toy(1), toy_features(1), DecodingOptions("greedy", max_length=5))[0]
+    for hypothesis in decode(Toy(1), toy_features(1), replace(options, top_k=1))[0]:
+        assert hypothesis.tokens == greedy.tokens
 
 
 def test_samples_of_a_seed_are_spread_evenly():
