@@ -19,7 +19,7 @@ from .search.filters import apply_filters, filters, shape_draw
 from .search.hypotheses import Generator, Hypothesis, collect, expected_reads, look_now
 from .text import END, PAD, START
 
-TOGETHER = 1024  # samples of consensus, which take memory for the whole vocabulary each
+TOGETHER = 512  # samples of consensus, which take memory for the whole vocabulary each
 
 
 def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
@@ -43,7 +43,10 @@ def choose_words(model: Generator, features: Tensor, options: DecodingOptions) -
     """
     assert options.method != "beam"
     with torch.inference_mode():
-        words = [tokens for tokens, _, _ in _choices(model, features, options)]
+        count = len(features) * options.num_captions
+        words = [
+            _placed(each, rows, count) for rows, each, *_ in _choices(model, features, options)
+        ]
         return torch.stack(words, 1).unflatten(0, (len(features), -1))
 
 
@@ -135,51 +138,76 @@ def _rollout(
     model: Generator, features: Tensor, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
     words, log_probs, maps = [], [], []
-    for tokens, scores, attention in _choices(model, features, options):
-        words.append(tokens)
-        log_probs.append(scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0])
-        maps.append(attention)
+    count = len(features) * options.num_captions
+    for rows, tokens, scores, attention in _choices(model, features, options):
+        chosen = scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        words.append(_placed(tokens, rows, count))
+        log_probs.append(_placed(chosen, rows, count))
+        maps.append(None if attention is None else _placed(attention, rows, count))
     hypotheses = collect(torch.stack(words, 1), torch.stack(log_probs, 1), maps)
-    firsts = range(0, len(hypotheses), options.num_captions)
+    firsts = range(0, count, options.num_captions)
     ranked = [hypotheses[i : i + options.num_captions] for i in firsts]
     return [sorted(group, key=lambda h: h.score, reverse=True) for group in ranked]
 
 
+def _placed(values: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Values (R, ...) in their rows of `count`, the others 0."""
+    return values.new_zeros(count, *values.shape[1:]).index_copy_(0, rows, values)
+
+
 def _choices(
     model: Generator, features: Tensor, options: DecodingOptions
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Step by step the word that each row chooses, never looking at the others: words (R,).
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+    """Step by step the rows (R,) that go on, of B*N, and the word (R,) that each chooses.
 
-    With them the scores (R, V) that they were chosen from, and the maps (R, h, w).
+    With them the scores (R, V) that they were chosen from, and the maps (R, h, w). Rows never look
+    at each other; one that has ended is padding until it is left out, see `_going_on`.
     """
     pictures, per_picture = len(features), options.num_captions
-    rows = pictures * per_picture
+    rows = torch.arange(pictures * per_picture, device=features.device)
     memory, state = model.start(features, expected_reads(options, per_picture))
     state = {key: value.repeat_interleave(per_picture, 0) for key, value in state.items()}
     sampling = options.method == "sample"
     choose = _sampler(options, pictures, features.device) if sampling else _likeliest
     chosen = filters(options)
-    words = torch.zeros(rows, options.max_length, dtype=torch.long, device=features.device)
-    tokens = torch.full((rows,), START, device=features.device)
-    ended = torch.zeros(rows, dtype=torch.bool, device=features.device)
+    words = rows.new_zeros(len(rows), options.max_length)
+    tokens = torch.full_like(rows, START)
+    ended = torch.zeros_like(rows, dtype=torch.bool)
     for t in range(options.max_length):
         scores, state, attention = model.step(tokens, state, memory)
         scores = apply_filters(chosen, scores, words[:, :t])
-        tokens = choose(scores, t).masked_fill(ended, PAD)
+        tokens = choose(scores, t, rows).masked_fill(ended, PAD)
         words[:, t] = tokens
-        yield tokens, scores, attention
+        yield rows, tokens, scores, attention
         ended = ended | (tokens == END)
-        if look_now(features, t) and ended.all():
-            break
+        if look_now(features, t):
+            if ended.all():
+                break
+            left = _going_on(ended.view(pictures, -1))
+            if left is not None:
+                rows, tokens, ended, words = (x[left] for x in (rows, tokens, ended, words))
+                state = {key: value[left] for key, value in state.items()}
 
 
-def _likeliest(scores: Tensor, t: int) -> Tensor:
+def _going_on(ended: Tensor) -> Tensor | None:
+    """Which rows to go on with once half of every picture's (B, K) have ended, else None.
+
+    All pictures keep as many, those that have not ended first.
+    """
+    most = int((~ended).sum(1).max())
+    if 2 * most > ended.shape[1]:
+        return None
+    first = torch.arange(len(ended), device=ended.device)[:, None] * ended.shape[1]
+    return (first + ended.int().argsort(dim=1, stable=True)[:, :most]).flatten()
+
+
+def _likeliest(scores: Tensor, t: int, rows: Tensor) -> Tensor:
     return scores.argmax(-1)
 
 
 def _sampler(
     options: DecodingOptions, pictures: int, device: torch.device
-) -> Callable[[Tensor, int], Tensor]:
+) -> Callable[[Tensor, int, Tensor], Tensor]:
     """Draws by inverting the cumulative distribution at uniform numbers drawn beforehand.
 
     With a seed every picture gets the same numbers, so that its captions do not depend on the
@@ -199,9 +227,9 @@ def _sampler(
 
     uniform = uniform.double().to(device)
 
-    def choose(scores: Tensor, t: int) -> Tensor:
+    def choose(scores: Tensor, t: int, rows: Tensor) -> Tensor:
         cumulative = shape_draw(scores, options).double().softmax(-1).cumsum(-1)
-        target = uniform[t, :, None] * cumulative[:, -1:]
+        target = uniform[t, rows, None] * cumulative[:, -1:]
         return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(
             max=scores.shape[1] - 1
         )

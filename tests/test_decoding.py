@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from captioner import decoding
 from captioner.decoding import choose_words, decode, score_captions
 from captioner.decoding_options import DecodingOptions
 from captioner.search.filters import apply_filters, filters
@@ -317,6 +318,29 @@ def test_the_words_alone_are_those_of_whole_hypotheses(method):
         expected = sorted([*h.tokens, *[0] * (5 - len(h.tokens))] for h in hypotheses)
         assert sorted(words) == expected
     assert any(END not in h.tokens for hypotheses in whole for h in hypotheses)  # cut
+
+
+@pytest.mark.parametrize("more", [{}, {"no_repeat_ngram": 2}])
+def test_samples_that_have_ended_are_left_out_and_change_nothing(more, monkeypatch):
+    rows = []
+
+    class Counted(Toy):
+        def step(self, tokens, state, memory):
+            rows.append(len(tokens))
+            return super().step(tokens, state, memory)
+
+    features = toy_features(3)
+    options = DecodingOptions("sample", num_captions=16, max_length=12, seed=4, **more)
+    few = decode(Counted(2, end=0.5), features, options)
+    assert rows[0] == 48 and rows[-1] <= 24 and all(each % 3 == 0 for each in rows)
+    words = choose_words(Toy(2, end=0.5), features, options)
+    monkeypatch.setattr(decoding, "_going_on", lambda ended: None)
+    all_rows = decode(Toy(2, end=0.5), features, options)
+    assert torch.equal(words, choose_words(Toy(2, end=0.5), features, options))
+    for mine, theirs in zip(few, all_rows, strict=True):
+        assert found(mine) == [(tokens, pytest.approx(score)) for tokens, score in found(theirs)]
+        for one, other in zip(mine, theirs, strict=True):
+            np.testing.assert_allclose(one.attention, other.attention, atol=1e-6)
 
 
 def test_sampling_from_one_word_is_greedy():
