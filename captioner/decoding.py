@@ -19,7 +19,7 @@ from .search.filters import apply_filters, filters, shape_draw
 from .search.hypotheses import Generator, Hypothesis, collect, expected_reads, look_now
 from .text import END, PAD, START
 
-TOGETHER = 512  # samples of consensus, which take memory for the whole vocabulary each
+TOGETHER = 512  # samples of consensus at once: small groups leave ended ones out sooner
 
 
 def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
@@ -161,7 +161,8 @@ def _choices(
     """Step by step the rows (R,) that go on, of B*N, and the word (R,) that each chooses.
 
     With them the scores (R, V) that they were chosen from, and the maps (R, h, w). Rows never look
-    at each other; one that has ended is padding until it is left out, see `_going_on`.
+    at each other. Those that have ended are padding until half of every picture's have, and are
+    left out then.
     """
     pictures, per_picture = len(features), options.num_captions
     rows = torch.arange(pictures * per_picture, device=features.device)
@@ -181,24 +182,23 @@ def _choices(
         yield rows, tokens, scores, attention
         ended = ended | (tokens == END)
         if look_now(features, t):
-            if ended.all():
+            going_on = int((~ended).view(pictures, -1).sum(1).max())
+            if going_on == 0:
                 break
-            left = _going_on(ended.view(pictures, -1))
-            if left is not None:
+            if 2 * going_on <= len(rows) // pictures:
+                left = _first(ended.view(pictures, -1), going_on)
                 rows, tokens, ended, words = (x[left] for x in (rows, tokens, ended, words))
                 state = {key: value[left] for key, value in state.items()}
 
 
-def _going_on(ended: Tensor) -> Tensor | None:
-    """Which rows to go on with once half of every picture's (B, K) have ended, else None.
-
-    All pictures keep as many, those that have not ended first.
-    """
-    most = int((~ended).sum(1).max())
-    if 2 * most > ended.shape[1]:
-        return None
+def _first(ended: Tensor, most: int) -> Tensor:
+    """Of rows (B, K) the places of those that have not ended, as many for every picture: K halved
+    as often as `most` allows, so that compiled steps meet few sizes."""
+    keep = ended.shape[1]
+    while keep // 2 >= most:
+        keep //= 2
     first = torch.arange(len(ended), device=ended.device)[:, None] * ended.shape[1]
-    return (first + ended.int().argsort(dim=1, stable=True)[:, :most]).flatten()
+    return (first + ended.int().argsort(dim=1, stable=True)[:, :keep]).flatten()
 
 
 def _likeliest(scores: Tensor, t: int, rows: Tensor) -> Tensor:

@@ -332,9 +332,9 @@ def test_samples_that_have_ended_are_left_out_and_change_nothing(more, monkeypat
     features = toy_features(3)
     options = DecodingOptions("sample", num_captions=16, max_length=12, seed=4, **more)
     few = decode(Counted(2, end=0.5), features, options)
-    assert rows[0] == 48 and rows[-1] <= 24 and all(each % 3 == 0 for each in rows)
+    assert set(rows) <= {48, 24, 12, 6, 3} and rows[0] == 48 and rows[-1] < 24
     words = choose_words(Toy(2, end=0.5), features, options)
-    monkeypatch.setattr(decoding, "_going_on", lambda ended: None)
+    monkeypatch.setattr(decoding, "_first", lambda ended, most: torch.arange(ended.numel()))
     all_rows = decode(Toy(2, end=0.5), features, options)
     assert torch.equal(words, choose_words(Toy(2, end=0.5), features, options))
     for mine, theirs in zip(few, all_rows, strict=True):
