@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from captioner import checkpoint, demo, distributed, metrics
-from captioner.batches import Batch, encode_captions, epoch_order, pad_captions
+from captioner.batches import Batch, encode_captions, epoch_order
+from captioner.collate import pad_captions
 from captioner.data import Example
 from captioner.decoding_options import DecodingOptions
 from captioner.devices import pick_device
@@ -119,7 +120,7 @@ def batches_of(job: Job) -> tuple[Callable[[int, int], Iterable[Batch]], int]:
         sample = partial(
             add_samples,
             model=job.model,
-            cider=CiderD.of(captions, len(job.vocabulary)).to(job.device),
+            reward=CiderD.of(captions, len(job.vocabulary)).to(job.device).score,
             share=options.cross_entropy_share,
             precision=options.precision,
         )

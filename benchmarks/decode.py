@@ -1,7 +1,7 @@
 """Captions per second of decoding from feature maps: python -m benchmarks.decode --help."""
 
-import copy
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -17,9 +17,10 @@ from benchmarks.setting import (
     vary,
     word_operations,
 )
-from captioner.captioning import CaptioningModel, compile_steps
+from captioner.captioning import CaptioningModel
 from captioner.decoding import decode
 from captioner.devices import products_in
+from captioner.ensemble import compile_steps
 
 
 def main() -> None:
@@ -71,7 +72,7 @@ def compare(attention: bool, device: torch.device, rounds: int, compiled: bool) 
     cases["textbook"] = lambda: textbook.beam_search(decoder, one, beams, steps, steps)
     models = {"": model}
     if compiled:
-        models[", compiled"] = compile_steps(copy.deepcopy(model))
+        models[", compiled"] = cast(CaptioningModel, compile_steps(model))
     for batch in batches:
         for precision in ("float32", "bfloat16"):
             for how, chosen in models.items():

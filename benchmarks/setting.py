@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from captioner.batches import Batch, Pictures, pad_captions
+from captioner.batches import Batch, Pictures
 from captioner.captioning import CaptioningModel, build_model
+from captioner.collate import pad_captions
 from captioner.decoding_options import DecodingOptions
 from captioner.models.model_options import ModelOptions
 

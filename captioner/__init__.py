@@ -7,6 +7,7 @@ captioner.caption("photo.jpg", beam_size=5).text
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
 from .decoding_options import DecodingOptions
 from .errors import InputError
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from .caption import Caption
     from .captioner import Captioner
 
-__version__ = "0.1.0"
 __all__ = ["Caption", "Captioner", "DecodingOptions", "InputError", "__version__"]
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from importlib import import_module
 from textwrap import indent
 
-from . import __version__
+from ._version import __version__
 from .errors import run_command
 
 COMMANDS = {

@@ -120,17 +120,6 @@ def encode_captions(examples: Sequence[Example], vocabulary: Vocabulary) -> list
     ]
 
 
-def pad_captions(captions: Sequence[list[list[int]]]) -> Tensor:
-    """Tokens (B, C, 1 + T), filled up with padding."""
-    most = max(len(texts) for texts in captions)
-    longest = max(len(text) for texts in captions for text in texts)
-    tokens = torch.full((len(captions), most, longest), Vocabulary.PAD)
-    for b, texts in enumerate(captions):
-        for c, text in enumerate(texts):
-            tokens[b, c, : len(text)] = torch.tensor(text)
-    return tokens
-
-
 def epoch_order(
     captions: Sequence[list[list[int]]],
     batch_size: int,

@@ -9,19 +9,19 @@ import torch
 from PIL import Image
 
 from . import checkpoint as checkpoints
-from .batches import Pictures, pad_captions
+from .batches import Pictures
 from .caption import Caption, caption_of
-from .captioning import CaptioningModel, compile_steps
 from .checkpoint import Checkpoint
-from .decoding import score_captions
+from .collate import pad_captions
+from .decoding import caption_batches, score_captions
 from .decoding_options import DecodingOptions
 from .devices import device_of, pick_device, pick_precision, products_in
-from .ensemble import Ensemble, check_alike
+from .ensemble import Candidate, build_ensemble, compile_steps
 from .errors import InputError
-from .evaluation import caption_batches
 from .folders import check_free
 from .images import Picture, Transform, load_image
 from .loading import WORKERS
+from .models.base import CaptionModel
 from .options import from_dict
 from .restoring import restore
 from .sharing import hub
@@ -37,7 +37,7 @@ class Captioner:
 
     def __init__(
         self,
-        model: CaptioningModel | Ensemble,
+        model: CaptionModel,
         vocabulary: Vocabulary,
         transform: Transform,
         precision: str = "float32",
@@ -90,18 +90,12 @@ class Captioner:
         """The same from checkpoints that are already read."""
         if not read:
             raise InputError("a captioner needs at least one checkpoint, got none")
-        restored = [restore(each) for each in read]
-        members = [model for model, _ in restored]
-        model: CaptioningModel | Ensemble = members[0]
-        if len(members) > 1:
-            check_alike(read, restored)
-            model = Ensemble(members)
-        model.to(pick_device(device))
+        candidates = [Candidate(str(each.path), *restore(each), each.vocabulary) for each in read]
+        model: CaptionModel = build_ensemble(candidates).to(pick_device(device))
         if compile:
-            for member in members:
-                compile_steps(member)
+            model = compile_steps(model)
         config = read[0].config if len(read) == 1 else None
-        return cls(model, read[0].vocabulary, restored[0][1], precision, config)
+        return cls(model, read[0].vocabulary, candidates[0].transform, precision, config)
 
     def save_pretrained(
         self, directory: str | Path, *, license: str = "unknown", name: str | None = None

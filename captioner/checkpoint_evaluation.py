@@ -9,12 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, demo, metrics
+from . import checkpoint, demo, metrics, shards
 from .batches import Pictures
 from .caption_files import read_others
 from .captioner import Captioner
 from .checkpoint import Checkpoint
-from .data import CaptionData, Example, some, split_name
+from .data import CaptionData, Example, fingerprint, load_data, some, split_name
 from .decodable import leave_undecodable
 from .decoding_options import DecodingOptions
 from .errors import InputError
@@ -24,7 +24,7 @@ from .features import PictureFiles
 from .folders import write_whole
 from .metrics import bootstrap
 from .report import Heading, write_report
-from .runs.run import data_source, evaluation_folder, fingerprint, load_data, read_log, run_of
+from .runs.run import evaluation_folder, read_log, run_of
 from .search.hypotheses import Hypothesis
 from .sharing import hub
 
@@ -174,6 +174,23 @@ def _read_data(
     if options.data is None:
         print("note: pictures, splits or captions have changed since the model was trained")
     return data, None
+
+
+def data_source(
+    config: dict[str, Any], data: Path | None, format: str | None
+) -> tuple[Path | None, str | None]:
+    """Where the data is: as asked, or where the checkpoint was trained (None: the demo)."""
+    if data is not None:
+        return data, format
+    if format is not None:
+        raise InputError("--format needs --data")
+    trained_on = config["data"]
+    if trained_on["path"] is None:
+        return None, None
+    place = shards.place(trained_on["path"])
+    if not place.exists() and not shards.is_pattern(place):
+        raise InputError(f"{place}, where the model was trained, is gone; use --data")
+    return place, trained_on["format"]
 
 
 def _heading(

@@ -4,13 +4,15 @@ How each layout of files is read is told in formats/; pictures are not opened he
 decodable.py, and batches are made elsewhere.
 """
 
+import hashlib
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from reprlib import repr as shortened
 
-from . import shards
+from . import demo, shards
 from .errors import InputError
 from .formats import coco, flickr, huggingface, kaggle, karpathy, pairs, tables, webdataset
 from .formats.reading import Entry, Problem, Reader, Reading, is_plain, why_no_text
@@ -139,6 +141,28 @@ def read_captions(
         raise InputError(f"{root} (read as {found}) holds no captions that can be used{wrong}")
     examples, note = _with_splits(examples, reader)
     return CaptionData(_name(root), found, root, tuple(examples), tuple(problems), note)
+
+
+def load_data(
+    path: Path | None, format: str | None, cache: Path, on_error: str = "stop"
+) -> CaptionData:
+    """The data set at `path`, or the demo's, which is drawn into the cache if it is not there."""
+    if path is None:
+        from . import distributed
+
+        path = cache / f"demo-v{demo.VERSION}" / "demo"
+        if distributed.is_first():
+            demo.write_demo(path)
+        distributed.barrier()
+    return read_captions(path, format, on_error)
+
+
+def fingerprint(data: CaptionData) -> str:
+    """SHA-256 of pictures' ids, splits and captions: changes with what is learned and scored."""
+    digest = hashlib.sha256()
+    for example in data.examples:
+        digest.update(json.dumps([example.id, example.split, *example.captions]).encode())
+    return digest.hexdigest()
 
 
 def _name(root: Path) -> str:

@@ -4,19 +4,29 @@ Nothing here knows which model it is, nor files or words. Shapes: B pictures, K 
 picture, R = B*K rows, N captions asked for, T steps, V vocabulary, h, w grid.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
 import torch
 from torch import Tensor
 
-from .batches import pad_captions
+from .batches import Pictures
+from .collate import pad_captions
 from .decoding_options import DecodingOptions
+from .devices import device_of, products_in
+from .loading import load_ahead
 from .search.beam import beam_search
 from .search.consensus import TEMPERATURE, by_agreement
 from .search.filters import apply_filters, filters, shape_draw
-from .search.hypotheses import Generator, Hypothesis, collect, expected_reads, look_now
+from .search.hypotheses import (
+    Generator,
+    Hypothesis,
+    ImageGenerator,
+    collect,
+    expected_reads,
+    look_now,
+)
 from .text import END, PAD, START
 
 TOGETHER = 512  # samples of consensus at once: small groups leave ended ones out sooner
@@ -129,6 +139,31 @@ def _with_alternatives(
         return replace(each, alternatives=tuple(islice(others, len(each.tokens))))
 
     return [[complete(each, b, k) for k, each in enumerate(group)] for b, group in enumerate(found)]
+
+
+def caption_batches(
+    model: ImageGenerator,
+    pictures: Pictures,
+    batches: Sequence[Sequence[int]],
+    options: DecodingOptions,
+    *,
+    workers: int = 0,
+    precision: str = "float32",
+) -> Iterator[tuple[Sequence[int], list[list[Hypothesis]]]]:
+    """Load, encode and decode batch by batch; yields the indices and per picture its captions."""
+    device = device_of(model)
+    ahead = load_ahead(pictures.load, batches, workers, pin=device.type == "cuda")
+    was_training = model.training
+    model.train(False)
+    try:
+        for batch, loaded in zip(batches, ahead, strict=True):
+            with torch.inference_mode(), products_in(precision, device):
+                values = loaded.to(device, non_blocking=True).float()
+                features = values if pictures.are_features else model.encoder(values)
+                found = decode(model, features, options)
+            yield batch, found
+    finally:
+        model.train(was_training)
 
 
 # ---- greedy and sampling ------------------------------------------------------------------------

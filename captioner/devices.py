@@ -3,13 +3,12 @@
 import resource
 import sys
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -31,8 +30,8 @@ def pick_device(device: "str | torch.device | None") -> "torch.device":
     return chosen
 
 
-def device_of(model: "nn.Module") -> "torch.device":
-    """Where the model's weights are."""
+def device_of(model: Any) -> "torch.device":
+    """The device of the first parameter of a torch module."""
     return next(model.parameters()).device
 
 

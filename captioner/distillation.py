@@ -6,7 +6,6 @@ C captions per picture, T words, L likely words.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,18 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from . import checkpoint, distributed
-from .batches import Batch, Pictures, epoch_order, pad_captions
-from .captioning import CaptioningModel
+from . import distributed
+from .batches import Batch, Pictures, epoch_order
+from .collate import pad_captions
 from .decoding import told
 from .decoding_options import DecodingOptions
 from .devices import products_in
-from .ensemble import Ensemble, check_alike
-from .errors import InputError
-from .images import Transform
 from .loading import load_ahead
-from .restoring import restore
-from .text import Vocabulary
+from .models.base import CaptionModel
 
 TOGETHER = 32  # pictures
 TEACHING = 0.9  # of what is learned, the rest the captions' own words
@@ -45,7 +40,7 @@ class Lesson(NamedTuple):
 
 
 def hear(
-    teacher: CaptioningModel | Ensemble,
+    teacher: CaptionModel,
     pictures: Pictures,
     captions: Sequence[list[list[int]]],
     precision: str = "float32",
@@ -80,9 +75,7 @@ def hear(
     return [lessons[i] for i in range(len(captions))]
 
 
-def _likely(
-    teacher: CaptioningModel | Ensemble, batch: Batch, precision: str
-) -> tuple[Tensor, Tensor]:
+def _likely(teacher: CaptionModel, batch: Batch, precision: str) -> tuple[Tensor, Tensor]:
     """The likeliest words of a whole batch and their shares, (B, C, T, L)."""
     with torch.inference_mode(), products_in(precision, batch.tokens.device):
         features = batch.features_by(teacher.encoder)
@@ -112,36 +105,3 @@ def teach(batch: Batch, lessons: Sequence[Lesson], teaching: float = TEACHING) -
     return replace(
         batch, taught_words=words.long(), taught_shares=shares.float(), teaching=teaching
     )
-
-
-def open_teachers(
-    paths: Sequence[Path], student: CaptioningModel, vocabulary: Vocabulary, transform: Transform
-) -> CaptioningModel | Ensemble:
-    """The models of the checkpoints, several as an ensemble, in eval mode, to teach the student.
-
-    transform: the student's. Raises InputError for one that knows other words, sees pictures
-    otherwise, or cannot read the maps of the student's frozen encoder.
-    """
-    read = [checkpoint.load(path) for path in paths]
-    for each in read:
-        if each.vocabulary.words != vocabulary.words:
-            raise InputError(f"{each.path} cannot teach: it was trained on other words")
-    restored = [restore(each) for each in read]
-    for each, (_, seen) in zip(read, restored, strict=True):
-        if seen != transform:
-            raise InputError(
-                f"{each.path} cannot teach: it takes pictures as {seen}, the new model as "
-                f"{transform}"
-            )
-    members = [model.eval() for model, _ in restored]
-    if student.encoder.frozen:
-        known = student.encoder.fingerprint()
-        for each, model in zip(read, members, strict=True):
-            if model.encoder.fingerprint() != known:
-                raise InputError(
-                    f"{each.path} cannot teach: its encoder is another than the frozen one whose "
-                    "maps are learned from"
-                )
-    check_alike(read, restored)
-    teacher = members[0] if len(members) == 1 else Ensemble(members)
-    return teacher.requires_grad_(False)

@@ -5,18 +5,19 @@ R rows, V vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from .captioning import CaptioningModel
-from .checkpoint import Checkpoint
+from .captioning import CaptioningModel, CompiledSteps
 from .encoders import Encoder
 from .errors import InputError
 from .images import Transform
+from .models.base import CaptionModel
 from .search.hypotheses import Memory, State
+from .text import Vocabulary
 
 
 class Encoders(nn.ModuleList):
@@ -35,20 +36,17 @@ class Ensemble(nn.Module):
     """Models with one vocabulary and one grid, which search sees as a single one.
 
     What it says of a word is the mean of its members' log-probabilities, and where it looks the
-    mean of the maps of those that attend. Members whose encoders are equal get one between them,
-    which runs once. There is no loss: members are trained each by itself.
+    mean of the maps of those that attend. An encoder that several members share runs once. There
+    is no loss: members are trained each by itself.
     """
 
-    members: Sequence[CaptioningModel]
+    members: Sequence[CaptionModel]
 
-    def __init__(self, members: Sequence[CaptioningModel]) -> None:
+    def __init__(self, members: Sequence[CaptionModel]) -> None:
         super().__init__()
-        encoders: dict[str, Encoder] = {}
-        for member in members:
-            member.encoder = encoders.setdefault(member.encoder.fingerprint(), member.encoder)
-        distinct = list(encoders.values())
+        distinct = list(dict.fromkeys(member.encoder for member in members))
         self.encoder = Encoders(distinct)
-        self.members = nn.ModuleList(members)  # type: ignore[assignment]
+        self.members = nn.ModuleList(members)  # type: ignore[assignment, arg-type]
         self.attends = any(member.attends for member in members)
         self._channels = [encoder.channels for encoder in distinct]
         self._encoder_of = [distinct.index(member.encoder) for member in members]
@@ -94,31 +92,56 @@ def _of(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(start): tensor for k, tensor in tensors.items() if k.startswith(start)}
 
 
-def check_alike(
-    checkpoints: Sequence[Checkpoint], restored: Sequence[tuple[CaptioningModel, Transform]]
-) -> None:
-    """Raise InputError unless all see the same pixels on the same grid and know the same words.
+@dataclass(frozen=True)
+class Candidate:
+    """A model that may join an ensemble: what it is called in errors, and what must agree."""
 
-    restored: what each checkpoint holds; leaves the models in eval mode. The message names two of
-    the checkpoints and what differs.
+    name: str
+    model: CaptioningModel
+    transform: Transform
+    vocabulary: Vocabulary
+
+
+def build_ensemble(candidates: Sequence[Candidate]) -> CaptioningModel | Ensemble:
+    """One model that captions with all of the candidates; a single candidate is returned itself.
+
+    Leaves the models in eval mode, those with equal encoders with one encoder between them. Raises
+    InputError, naming two candidates and what differs, unless all see the same pixels on the same
+    grid and know the same words.
     """
-    first, *others = (_common(*each) for each in zip(checkpoints, restored, strict=True))
-    for checkpoint, other in zip(checkpoints[1:], others, strict=True):
+    models = [candidate.model.eval() for candidate in candidates]
+    if len(models) == 1:
+        return models[0]
+    first, *others = (_common(each) for each in candidates)
+    for candidate, other in zip(candidates[1:], others, strict=True):
         for name in first | other:
             if first.get(name) != other.get(name):
                 raise InputError(
-                    f"{checkpoints[0].path} and {checkpoint.path} cannot caption together: {name} "
+                    f"{candidates[0].name} and {candidate.name} cannot caption together: {name} "
                     f"is {first.get(name)!r} for the one and {other.get(name)!r} for the other"
                 )
+    share_encoders(models)
+    return Ensemble(models)
 
 
-def _common(
-    checkpoint: Checkpoint, restored: tuple[CaptioningModel, Transform]
-) -> dict[str, object]:
+def compile_steps(model: CaptionModel) -> CompiledSteps | Ensemble:
+    """The model, or each member of the ensemble, with compiled steps; see CompiledSteps."""
+    if isinstance(model, Ensemble):
+        return Ensemble([compile_steps(member) for member in model.members])
+    return CompiledSteps(model)
+
+
+def share_encoders(models: Sequence[CaptioningModel]) -> None:
+    """Give models whose encoders have equal weights one encoder, so that it runs once for all."""
+    encoders: dict[str, Encoder] = {}
+    for model in models:
+        model.encoder = encoders.setdefault(model.encoder.fingerprint(), model.encoder)
+
+
+def _common(candidate: Candidate) -> dict[str, object]:
     """All that must be the same for every member of an ensemble, by name."""
-    model, transform = restored
+    size = candidate.transform.size
     with torch.no_grad():
-        blank = torch.zeros(1, 3, transform.size, transform.size)
-        grid = tuple(model.eval().encoder(blank).shape[2:])
-    words = {f"word {number}": w for number, w in enumerate(checkpoint.vocabulary.words, start=1)}
-    return {**asdict(transform), "grid": grid, **words}
+        grid = tuple(candidate.model.encoder(torch.zeros(1, 3, size, size)).shape[2:])
+    words = {f"word {number}": w for number, w in enumerate(candidate.vocabulary.words, start=1)}
+    return {**asdict(candidate.transform), "grid": grid, **words}

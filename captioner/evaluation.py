@@ -3,24 +3,20 @@
 Decodes freely, each picture once, never teacher-forced.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from . import distributed, metrics
 from .batches import Pictures
-from .captioning import CaptioningModel
 from .data import Example
-from .decoding import decode
+from .decoding import caption_batches
 from .decoding_options import DecodingOptions
-from .devices import device_of, products_in
-from .ensemble import Ensemble
-from .loading import load_ahead
 from .metrics.caption_statistics import Statistics, statistics
 from .metrics.pointing import Pointing, pointing
+from .models.base import CaptionModel
 from .search.hypotheses import Hypothesis
 from .shapes import Shape
 from .text import Vocabulary, join_words
@@ -74,7 +70,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: CaptioningModel | Ensemble,
+    model: CaptionModel,
     vocabulary: Vocabulary,
     examples: Sequence[Example],
     pictures: Pictures,
@@ -115,7 +111,7 @@ def texts_of(
 
 
 def assess(
-    model: CaptioningModel | Ensemble,
+    model: CaptionModel,
     hypotheses: dict[int | str, Hypothesis],
     vocabulary: Vocabulary,
     examples: Sequence[Example],
@@ -145,7 +141,7 @@ def judge(
 
 
 def caption_all(
-    model: CaptioningModel | Ensemble,
+    model: CaptionModel,
     examples: Sequence[Example],
     pictures: Pictures,
     options: DecodingOptions,
@@ -173,31 +169,6 @@ def caption_all(
             bar.update(len(batch))
     whole = {key: value for part in distributed.gather(found) for key, value in part.items()}
     return {example.id: whole[example.id] for example in examples}
-
-
-def caption_batches(
-    model: CaptioningModel | Ensemble,
-    pictures: Pictures,
-    batches: Sequence[Sequence[int]],
-    options: DecodingOptions,
-    *,
-    workers: int = 0,
-    precision: str = "float32",
-) -> Iterator[tuple[Sequence[int], list[list[Hypothesis]]]]:
-    """Load, encode and decode batch by batch; yields the indices and per picture its captions."""
-    device = device_of(model)
-    ahead = load_ahead(pictures.load, batches, workers, pin=device.type == "cuda")
-    was_training = model.training
-    model.eval()
-    try:
-        for batch, loaded in zip(batches, ahead, strict=True):
-            with torch.inference_mode(), products_in(precision, device):
-                values = loaded.to(device, non_blocking=True).float()
-                features = values if pictures.are_features else model.encoder(values)
-                found = decode(model, features, options)
-            yield batch, found
-    finally:
-        model.train(was_training)
 
 
 def _pointing(

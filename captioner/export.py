@@ -21,12 +21,11 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from .captioner import Captioner
-from .captioning import CaptioningModel
 from .decoding_options import DecodingOptions
 from .encoders import Encoder, fold_batch_norms
-from .ensemble import Ensemble
 from .errors import InputError
 from .folders import check_free, written_whole
+from .models.base import CaptionModel
 from .text import PAD, SPECIALS, START, UNKNOWN, Vocabulary
 
 DESCRIPTION = "captioner.json"
@@ -135,7 +134,7 @@ def _parts(captioner: Captioner) -> dict[str, Part]:
 class _Encode(nn.Module):
     """The encoder without its batch norms; those of an ensemble give their maps side by side."""
 
-    def __init__(self, model: CaptioningModel | Ensemble) -> None:
+    def __init__(self, model: CaptionModel) -> None:
         super().__init__()
         several = [model.encoder] if isinstance(model.encoder, Encoder) else model.encoder
         self.parts = nn.ModuleList(
@@ -148,7 +147,7 @@ class _Encode(nn.Module):
 
 
 class _Start(nn.Module):
-    def __init__(self, model: CaptioningModel | Ensemble) -> None:
+    def __init__(self, model: CaptionModel) -> None:
         super().__init__()
         self.model = model
 
@@ -158,9 +157,7 @@ class _Start(nn.Module):
 
 
 class _Step(nn.Module):
-    def __init__(
-        self, model: CaptioningModel | Ensemble, state: Sequence[str], memory: Sequence[str]
-    ) -> None:
+    def __init__(self, model: CaptionModel, state: Sequence[str], memory: Sequence[str]) -> None:
         super().__init__()
         self.model = model
         self.state = state

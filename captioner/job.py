@@ -2,36 +2,36 @@
 goes on with; nothing here trains.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from . import checkpoint, distributed, metrics
+from . import checkpoint, distributed, metrics, shards
 from .batches import Pictures
-from .captioning import CaptioningModel, build_model, standardize_maps
-from .data import CaptionData, Example
+from .captioning import CaptioningModel, build_model
+from .data import CaptionData, Example, fingerprint, load_data
 from .decodable import leave_undecodable
-from .distillation import open_teachers
+from .devices import device_of
 from .distributed import say
 from .encoders import EncoderOptions, build_encoder
-from .ensemble import Ensemble
+from .ensemble import Candidate, build_ensemble
+from .errors import InputError
 from .features import PictureFiles, cached_features
 from .images import Transform
+from .models.base import CaptionModel
+from .options import to_dict
+from .restoring import restore
 from .runs.recipe import DataOptions
-from .runs.run import (
-    describe,
-    leave_out,
-    load_data,
-    open_run,
-    open_source,
-    run_folder,
-    take_weights,
-)
+from .runs.run import open_run, open_source, run_folder
 from .sharing import hub
 from .text import Vocabulary, split_words
+
+CALIBRATION = 1000  # pictures
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Job:
     training_pictures: Pictures
     held_out_pictures: Pictures
     resumed: checkpoint.Checkpoint | None
-    teacher: CaptioningModel | Ensemble | None
+    teacher: CaptionModel | None
 
 
 def prepare(options: dict[str, Any], device: torch.device) -> Job:
@@ -91,7 +91,7 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
 
     training_pictures = pictures(training)
     if source is None:
-        standardize_maps(model, training_pictures, len(training))
+        model.calibrate(sample_maps(model, training_pictures, len(training)))
     return Job(
         options,
         device,
@@ -107,6 +107,43 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
         resumed,
         teacher,
     )
+
+
+def describe(options: dict[str, Any], data: CaptionData, transform: Transform) -> dict[str, Any]:
+    """The config that goes into checkpoints, in plain values; the options by group of flags."""
+    source = options["run"].start_from
+    return {
+        "task": "captioning",
+        "start_from": None if source is None else str(source),
+        "encoder": to_dict(options["encoder"]),
+        "model": to_dict(options["model"]),
+        "transform": json.loads(json.dumps(asdict(transform))),
+        "training": to_dict(options["training"]),
+        "data": {
+            "name": data.name,
+            "format": data.format,
+            "path": None if options["data"].data is None else str(shards.absolute(data.root)),
+            "on_error": options["data"].on_error,
+            "min_count": options["data"].min_count,
+            "fingerprint": fingerprint(data),
+        },
+    }
+
+
+def leave_out(
+    config: dict[str, Any], ids: list[int | str], resumed: checkpoint.Checkpoint | None
+) -> None:
+    """Note in the config which pictures are not trained on, since they cannot be decoded.
+
+    Raises InputError where the run that goes on was trained without others.
+    """
+    config["data"]["left_out"] = ids
+    before = ids if resumed is None else resumed.config["data"].get("left_out", [])
+    if ids != before:
+        raise InputError(
+            f"{resumed and resumed.path} cannot be continued: {len(before)} pictures could not be "
+            f"decoded when it began, {before[:10]}, and {len(ids)} cannot now, {ids[:10]}"
+        )
 
 
 def build_vocabulary(training: Sequence[Example], options: DataOptions) -> Vocabulary:
@@ -140,6 +177,31 @@ def make_model(
     return model
 
 
+def take_weights(model: nn.Module, source: checkpoint.Checkpoint) -> None:
+    """Give the model a checkpoint's weights; buffers that the checkpoint lacks stay as they are.
+
+    Raises InputError where parameters are missing, or have no place.
+    """
+    try:
+        missing, unknown = model.load_state_dict(source.weights, strict=False)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())  # torch's goes over many lines
+        raise InputError(f"the weights of {source.path} do not fit: {reason}") from error
+    parameters = dict(model.named_parameters())
+    problems = [f"{name} is missing" for name in missing if name in parameters]
+    problems += [f"{name} has no place" for name in unknown]
+    if problems:
+        raise InputError(f"the weights of {source.path} do not fit: {'; '.join(problems[:5])}")
+
+
+def sample_maps(model: CaptioningModel, pictures: Pictures, count: int) -> Iterator[Tensor]:
+    """Feature maps of up to CALIBRATION of the `count` training pictures, by batches."""
+    device, chosen = device_of(model), range(0, count, -(-count // CALIBRATION))
+    for first in range(0, len(chosen), 64):
+        values = pictures.load(chosen[first : first + 64]).to(device)
+        yield values if pictures.are_features else model.encoder(values)
+
+
 def open_pictures(
     model: CaptioningModel,
     files: PictureFiles,
@@ -166,3 +228,33 @@ def open_pictures(
 def watched_metrics(watch: str) -> tuple[str, ...]:
     """What every epoch is scored by: METEOR, whose Java takes its time, only if it is watched."""
     return metrics.chosen((*metrics.WITHOUT_JAVA, watch))
+
+
+def open_teachers(
+    paths: Sequence[Path], student: CaptioningModel, vocabulary: Vocabulary, transform: Transform
+) -> CaptionModel:
+    """The models of the checkpoints, several as an ensemble, in eval mode, to teach the student.
+
+    transform: the student's. Raises InputError for one that knows other words, sees pictures
+    otherwise, or cannot read the maps of the student's frozen encoder.
+    """
+    read = [checkpoint.load(path) for path in paths]
+    for each in read:
+        if each.vocabulary.words != vocabulary.words:
+            raise InputError(f"{each.path} cannot teach: it was trained on other words")
+    candidates = [Candidate(str(each.path), *restore(each), each.vocabulary) for each in read]
+    for candidate in candidates:
+        if candidate.transform != transform:
+            raise InputError(
+                f"{candidate.name} cannot teach: it takes pictures as {candidate.transform}, the new model "
+                f"as {transform}"
+            )
+    if student.encoder.frozen:
+        known = student.encoder.fingerprint()
+        for candidate in candidates:
+            if candidate.model.encoder.fingerprint() != known:
+                raise InputError(
+                    f"{candidate.name} cannot teach: its encoder is another than the frozen one whose "
+                    "maps are learned from"
+                )
+    return build_ensemble(candidates).eval().requires_grad_(False)

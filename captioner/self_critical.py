@@ -4,7 +4,9 @@ No loop and no optimizer: training.py takes such batches as any others. Shapes: 
 C references of each, S sampled captions of each, T words.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +17,10 @@ from .captioning import CaptioningModel
 from .decoding import choose_words
 from .decoding_options import DecodingOptions
 from .devices import products_in
-from .metrics.cider_d import CiderD
 from .text import PAD, START
+
+# Words of captions (B, S, T) and of references (B, C, T') without the start, padded with 0 -> (B, S).
+Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 SAMPLES = 5
 LONGEST = 20  # words of a sampled caption, its end counted
@@ -25,7 +29,7 @@ LONGEST = 20  # words of a sampled caption, its end counted
 def add_samples(
     batch: Batch,
     model: CaptioningModel,
-    cider: CiderD,
+    reward: Reward,
     share: float,
     *,
     precision: str = "float32",
@@ -34,7 +38,7 @@ def add_samples(
 ) -> Batch:
     """The batch, on the model's device, with S captions more a picture that the model samples now.
 
-    Rennie et al. 2017: a sample's reward is its CIDEr-D against the picture's references. Taken
+    Rennie et al. 2017: a sample's reward is its score, CIDEr-D say, against the picture's references. Taken
     off is what could be expected: not that of the greedy caption, as there, which is far above that
     of samples, but the mean of the picture's other samples (Luo 2020). A sample weighs
     (1 - share) * C / S times the difference, a reference `share`, so that a picture counts as its C
@@ -51,10 +55,10 @@ def add_samples(
     assert samples > 1
     sampled = draw(batch, model, precision, samples, max_length)
     given = batch.tokens[..., 1:]
-    reward = cider.score(sampled, given)  # (B, S)
-    expected = (reward.sum(1, keepdim=True) - reward) / (samples - 1)
+    rewards = reward(sampled, given)  # (B, S)
+    expected = (rewards.sum(1, keepdim=True) - rewards) / (samples - 1)
     references = (given[..., 0] != PAD).sum(1, keepdim=True)
-    gain = (1 - share) * references / samples * (reward - expected)
+    gain = (1 - share) * references / samples * (rewards - expected)
     tokens = _beside(batch.tokens, F.pad(sampled, (1, 0), value=START))
     weights = torch.cat([torch.full_like(gain[:, :1], share).expand(given.shape[:2]), gain], 1)
     lengths = (tokens != PAD).sum(-1)
@@ -66,7 +70,7 @@ def add_samples(
         columns=count_columns(tokens),
         weights=weights.take_along_dim(order, 1),
         sampled=order >= given.shape[1],
-        parts={**batch.parts, "reward": reward.mean()},
+        parts={**batch.parts, "reward": rewards.mean()},
     )
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 import train
-from captioner.batches import Pictures, pad_captions
+from captioner.batches import Pictures
 from captioner.captioning import build_model
+from captioner.collate import pad_captions
 from captioner.encoders import Encoder
 from captioner.models.model_options import ModelOptions
 from captioner.runs import watching

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from captioner.batches import MAX_WORDS, Batch, Pictures, encode_captions, epoch_order, pad_captions
+from captioner.batches import MAX_WORDS, Batch, Pictures, encode_captions, epoch_order
+from captioner.collate import pad_captions
 from captioner.data import Example
 from captioner.errors import InputError
 

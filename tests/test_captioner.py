@@ -12,7 +12,7 @@ import torch
 from PIL import ExifTags, Image
 from test_checkpoint import sign
 
-from captioner import Caption, Captioner, DecodingOptions, InputError, evaluation
+from captioner import Caption, Captioner, DecodingOptions, InputError, decoding
 from captioner.captioner import restore
 from captioner.checkpoint import load
 
@@ -337,8 +337,8 @@ def test_precision(run, pictures):
 
 def test_a_stream_gives_each_batch_as_soon_as_it_is_done(run, pictures, monkeypatch):
     captioner, decoded = Captioner.from_pretrained(run, "cpu"), []
-    decode = evaluation.decode
-    monkeypatch.setattr(evaluation, "decode", lambda *a: decoded.append(1) or decode(*a))
+    decode = decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda *a: decoded.append(1) or decode(*a))
     many = [*pictures, *pictures]
     stream = captioner.stream(many, batch_size=2)
     first = next(stream)
@@ -365,7 +365,7 @@ def test_a_bad_picture_in_a_stream(captioner, pictures):
 
 def test_compile(run, monkeypatch):
     compiled = []
-    monkeypatch.setattr("captioner.captioner.compile_steps", compiled.append)
+    monkeypatch.setattr("captioner.captioner.compile_steps", lambda m: compiled.append(m) or m)
     plain = Captioner.from_pretrained(run, "cpu")
     assert compiled == []
     fast = Captioner.from_pretrained(run, "cpu", compile=True)

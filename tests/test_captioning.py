@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from captioner.batches import Batch, Pictures, encode_captions, pad_captions
+from captioner.batches import Batch, Pictures, encode_captions
 from captioner.captioning import ShowAndTell, ShowAttendAndTell, build_model
+from captioner.collate import pad_captions
 from captioner.data import Example
 from captioner.decoding import decode
 from captioner.decoding_options import DecodingOptions

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from captioner.batches import pad_captions
+from captioner.collate import pad_captions
 from captioner.errors import InputError
 from captioner.metrics.cider_d import CiderD
 

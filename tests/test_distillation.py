@@ -15,10 +15,11 @@ from test_training import assert_same_run, interrupt_at
 import train
 from captioner import checkpoint, distillation
 from captioner.batches import Pictures
-from captioner.distillation import hear, open_teachers, teach
+from captioner.distillation import hear, teach
 from captioner.ensemble import Ensemble
 from captioner.errors import InputError, Interrupted
 from captioner.images import Transform
+from captioner.job import open_teachers
 from captioner.text import Vocabulary
 
 CAPTIONS = [  # unequal numbers of captions and of words, over the tiny vocabulary

@@ -14,11 +14,11 @@ from test_decoding import METHODS, all_captions, found, ranked
 import evaluate
 from captioner import Captioner, checkpoint
 from captioner import __main__ as commands
-from captioner.checkpoint import Checkpoint
+from captioner.captioning import CompiledSteps
 from captioner.decoding import decode, score_captions
 from captioner.decoding_options import DecodingOptions
 from captioner.encoders import Encoder
-from captioner.ensemble import Ensemble, check_alike
+from captioner.ensemble import Candidate, Ensemble, build_ensemble, share_encoders
 from captioner.errors import InputError
 from captioner.images import Transform
 from captioner.text import Vocabulary
@@ -70,13 +70,18 @@ def next_words(members, picture):
     return after
 
 
+def together(models):
+    share_encoders(models)
+    return Ensemble(models)
+
+
 # ---- what an ensemble says ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", METHODS, ids=lambda o: f"{o.method}-{o.num_captions}")
 def test_a_model_with_itself_is_the_model(attention, options, tiny_model, features):
     model, pictures = tiny_model(attention).eval(), features(4)
-    ensemble = Ensemble([model, copy.deepcopy(model)])
+    ensemble = together([model, copy.deepcopy(model)])
     assert ensemble.attends is attention
     expected, captions = (decode(m, pictures, options) for m in (model, ensemble))
     for several, others in zip(captions, expected, strict=True):
@@ -93,7 +98,7 @@ def test_a_model_with_itself_is_the_model(attention, options, tiny_model, featur
 
 
 def test_all_captions_are_ranked_by_the_mean_of_log_probabilities(members, maps):
-    ensemble = Ensemble(members).eval()
+    ensemble = together(members).eval()
     options = DecodingOptions(beam_size=1500, num_captions=30, max_length=3, length_penalty=0)
     (hypotheses,) = decode(ensemble, maps[:1], options)
     ended, _ = all_captions(next_words(members, maps[0]), 3)
@@ -102,7 +107,7 @@ def test_all_captions_are_ranked_by_the_mean_of_log_probabilities(members, maps)
 
 
 def test_greedy_and_scores_and_maps_are_those_of_the_members_one_by_one(members, maps):
-    ensemble = Ensemble(members).eval()
+    ensemble = together(members).eval()
     captions = decode(ensemble, maps, DecodingOptions("greedy", max_length=6))
     heard = set()
     for picture, (hypothesis,) in zip(maps, captions, strict=True):
@@ -136,7 +141,7 @@ def test_equal_encoders_run_once(seeds, runs, tiny_model):
         member.encoder.register_forward_hook(lambda *_: calls.append(1))
     alone = [member.encoder(images) for member in members]
     calls.clear()
-    ensemble = Ensemble(members)
+    ensemble = together(members)
     features = ensemble.encoder(images)
     assert len(calls) == runs and features.shape == (4, 10 * runs, 4, 4)
     memory, _ = ensemble.start(features, 1)
@@ -171,12 +176,12 @@ def test_members_see_and_say_the_same(change, message, tiny_model):
     def member(name, words=WORDS, transform=TRANSFORM, layers=3):
         model = tiny_model(True)
         model.encoder = Encoder("tiny", model.encoder.layers[:layers])
-        return Checkpoint(Path(name), {}, Vocabulary(words), {}), (model, transform)
+        return Candidate(name, model, transform, Vocabulary(words))
 
     alike = [member("a"), member("b"), member("c")]
-    check_alike(*zip(*alike, strict=True))
+    assert len(build_ensemble(alike).members) == 3
     with pytest.raises(InputError, match=f"^a and d cannot caption together: {message}"):
-        check_alike(*zip(*alike, member("d", **change), strict=True))
+        build_ensemble([*alike, member("d", **change)])
 
 
 @pytest.fixture
@@ -236,11 +241,9 @@ def test_no_checkpoint_and_checkpoints_that_differ(runs, other_words):
         Captioner.from_pretrained([runs[1], other_words], "cpu")
 
 
-def test_compile_reaches_every_member(runs, monkeypatch):
-    compiled = []
-    monkeypatch.setattr("captioner.captioner.compile_steps", compiled.append)
+def test_compile_reaches_every_member(runs):
     fast = Captioner.from_pretrained(runs, "cpu", compile=True)
-    assert compiled == list(fast.model.members) and len(compiled) == 2
+    assert [type(member) for member in fast.model.members] == [CompiledSteps] * 2
 
 
 # ---- the commands -------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 
 import evaluate
 import train
-from captioner import Captioner, checkpoint, demo, evaluation, metrics
+from captioner import Captioner, checkpoint, decoding, demo, evaluation, metrics
 from captioner.batches import Pictures
 from captioner.data import read_captions
 from captioner.decoding_options import DecodingOptions
@@ -354,8 +354,8 @@ def test_demo_data_tell_the_pointing(tmp_path, monkeypatch, capsys):
             for several in decode(model, features, decoding)
         ]
 
-    decode = evaluation.decode
-    monkeypatch.setattr(evaluation, "decode", speak_of_shapes)
+    decode = decoding.decode
+    monkeypatch.setattr(decoding, "decode", speak_of_shapes)
     capsys.readouterr()
     evaluate.main(
         ["--checkpoint", "checkpoints/demo-attention", "--min-length", "3", *WITHOUT_JAVA]

@@ -13,8 +13,8 @@ from test_training import assert_same_run, interrupt_at
 
 import train
 from captioner import checkpoint
-from captioner.batches import pad_captions
 from captioner.captioning import build_model
+from captioner.collate import pad_captions
 from captioner.errors import Interrupted
 from captioner.metrics.cider_d import CiderD
 from captioner.models.model_options import ModelOptions
@@ -43,7 +43,7 @@ def rows(tokens):
 def test_references_stay_and_samples_weigh_what_they_gain(attention, tiny_model, make_batch):
     model, batch, cider = tiny_model(attention), make_batch(CAPTIONS), cider_of(CAPTIONS)
     torch.manual_seed(1)
-    new = add_samples(batch, model, cider, 0.3, samples=4, max_length=6)
+    new = add_samples(batch, model, cider.score, 0.3, samples=4, max_length=6)
     assert new.tokens.shape[:2] == new.weights.shape == new.sampled.shape == (3, 7)
     assert new.features is batch.features and new.ids == batch.ids
     rewards = []
@@ -72,14 +72,14 @@ def test_sampling_leaves_the_model_as_it_is(attention, tiny_model, make_batch):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batch = make_batch(CAPTIONS, images=True)
     torch.manual_seed(1)
-    first = add_samples(batch, model, cider, 0.1)
+    first = add_samples(batch, model, cider.score, 0.1)
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     torch.manual_seed(1)
-    second = add_samples(batch, model.eval(), cider, 0.1)  # no dropout in drawing, either way
+    second = add_samples(batch, model.eval(), cider.score, 0.1)  # no dropout in drawing, either way
     assert not model.training
     assert torch.equal(first.tokens, second.tokens) and torch.equal(first.weights, second.weights)
-    assert not torch.equal(add_samples(batch, model, cider, 0.1).tokens, first.tokens)
+    assert not torch.equal(add_samples(batch, model, cider.score, 0.1).tokens, first.tokens)
     model.train().loss(first).value.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
@@ -120,7 +120,7 @@ def test_the_gradient_is_that_of_the_expected_reward(attention, tiny_encoder, ma
     exact = torch.autograd.grad(-expected_reward, parameters)
 
     torch.manual_seed(0)
-    many = add_samples(batch, model, cider, 0.0, samples=20_000, max_length=2)
+    many = add_samples(batch, model, cider.score, 0.0, samples=20_000, max_length=2)
     loss = model.loss(many)
     estimate = torch.autograd.grad(loss.value * loss.count, parameters)
     exact, estimate = (torch.cat([g.flatten() for g in gradient]) for gradient in (exact, estimate))
@@ -133,7 +133,7 @@ def test_a_few_steps_raise_the_reward(attention, tiny_model, make_batch):
     torch.manual_seed(0)
     rewards = []
     for _ in range(60):  # by reward alone
-        sampled = add_samples(batch, model, cider, 0.0, samples=100, max_length=8)
+        sampled = add_samples(batch, model, cider.score, 0.0, samples=100, max_length=8)
         rewards.append(sampled.parts["reward"].item())
         optimizer.zero_grad()
         model.loss(sampled).value.backward()

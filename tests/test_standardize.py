@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from captioner.batches import Pictures
-from captioner.captioning import SAMPLE, standardize_maps
+from captioner.job import CALIBRATION, sample_maps
 from captioner.models.layers import Standardize
 
 
@@ -43,14 +43,15 @@ def test_channels_that_hardly_vary_are_not_blown_up():
 
 
 def test_a_sample_of_the_training_pictures_tells(tiny_model):
-    model, count = tiny_model(False), 2 * SAMPLE + 5
+    model, count = tiny_model(False), 2 * CALIBRATION + 5
     maps, read = draw_maps(count), []
 
     def load(indices):
         read.extend(indices)
         return maps[list(indices)].half()
 
-    standardize_maps(model, Pictures(load, are_features=True), count)
+    pictures = Pictures(load, are_features=True)
+    model.calibrate(sample_maps(model, pictures, count))
     assert read == list(range(0, count, 3))
     expected = maps[::3].mean((0, 2, 3))
     torch.testing.assert_close(model.standardize.mean, expected, atol=1e-3, rtol=0)
@@ -61,7 +62,7 @@ def test_pictures_go_through_the_encoder_unless_it_is_learned_from_scratch(tiny_
     pictures = Pictures(lambda indices: images[list(indices)], are_features=False)
     frozen, scratch = tiny_model(False), tiny_model(False, trained_from=0)
     for model in (frozen, scratch):
-        standardize_maps(model, pictures, len(images))
+        model.calibrate(sample_maps(model, pictures, len(images)))
     with torch.no_grad():
         expected = frozen.encoder(images).mean((0, 2, 3))
     torch.testing.assert_close(frozen.standardize.mean, expected, atol=1e-5, rtol=0)

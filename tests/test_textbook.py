@@ -7,10 +7,10 @@ import torch
 
 from benchmarks import measure, setting, textbook
 from benchmarks.train_step import textbook_rows
-from captioner.captioning import compile_steps
 from captioner.decoding import decode, score_captions
 from captioner.decoding_options import DecodingOptions
 from captioner.devices import products_in
+from captioner.ensemble import compile_steps
 
 CPU = torch.device("cpu")
 SIZES = setting.Sizes(

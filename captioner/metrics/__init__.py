@@ -9,6 +9,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import TypeVar
 
+from .._version import __version__
 from ..errors import InputError
 from ..text import split_words
 from .java_meteor import find_java
@@ -197,8 +198,6 @@ def signature(references: Iterable[Sized], scores: Iterable[str] | None = None) 
     references: the references of each picture, of which only the number counts. scores: their
     names; those that need no Java unless given.
     """
-    from .. import __version__
-
     counts = {len(several) for several in references}
     if not counts:
         raise InputError("there are no references to describe")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..batches import pad_captions
+from ..collate import pad_captions
 from ..errors import InputError
 from ..ngrams import ORDERS, counts, numbers
 from ..text import Vocabulary

@@ -4,6 +4,8 @@ Nothing here searches, trains or reads files. Shapes: B pictures, C captions per
 V vocabulary, D feature channels, h, w grid, E embedding, H hidden, R rows, N real words of a batch.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,6 +41,16 @@ class ShowAndTell(nn.Module):
         self.lstm = nn.LSTM(options.embedding_size, options.hidden_size, batch_first=True)
         self.project = nn.Linear(options.hidden_size, options.embedding_size)
         self.dropout = Dropout(options.dropout)
+
+    def calibrate(self, maps: Iterable[Tensor]) -> None:
+        """Standardise feature maps by the statistics of these (B, D, h, w).
+
+        Does nothing for an encoder that is learned from scratch, whose maps are not yet what they
+        will be.
+        """
+        if self.encoder.frozen or self.encoder.pretrained:
+            with torch.no_grad():
+                self.standardize.measure(maps)
 
     def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
         picture, hidden, cell = self._see(features)

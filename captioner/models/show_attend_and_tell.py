@@ -5,6 +5,8 @@ V vocabulary, D feature channels, h, w grid, P = h*w positions, E embedding, H h
 K hypotheses or captions per picture, R = B*K rows, N real words of a batch, S words of all steps.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -66,6 +68,9 @@ class ShowAttendAndTell(nn.Module):
         if options.hard_attention:
             self.baseline: Tensor
             self.register_buffer("baseline", first_baseline(vocabulary_size))
+
+    def calibrate(self, maps: Iterable[Tensor]) -> None:
+        """Does nothing: attention over standardised maps overfits sooner."""
 
     def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
         memory, state = self._start(features)

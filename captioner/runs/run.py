@@ -4,26 +4,20 @@ Nothing here trains; what a checkpoint's files look like is checkpoint.py's.
 """
 
 import fcntl
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import checkpoint, demo, shards
-from ..data import CaptionData, read_captions
+from .. import checkpoint
 from ..errors import InputError
 from ..folders import write_whole
 from ..formats.reading import Problem
-from ..options import to_dict
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from ..images import Transform
+    pass
 
 CHECKPOINTS = Path("checkpoints")
 SKIPPED = "skipped.jsonl"
@@ -37,66 +31,6 @@ SIZES = (  # the options that decide which weights a model has
     "model.annotation_size",
     "model.attention_size",
 )
-
-
-def load_data(
-    path: Path | None, format: str | None, cache: Path, on_error: str = "stop"
-) -> CaptionData:
-    """The data set at `path`, or the demo's, which is drawn into the cache if it is not there."""
-    if path is None:
-        from .. import distributed
-
-        path = cache / f"demo-v{demo.VERSION}" / "demo"
-        if distributed.is_first():
-            demo.write_demo(path)
-        distributed.barrier()
-    return read_captions(path, format, on_error)
-
-
-def data_source(
-    config: dict[str, Any], data: Path | None, format: str | None
-) -> tuple[Path | None, str | None]:
-    """Where the data is: as asked, or where the checkpoint was trained (None: the demo)."""
-    if data is not None:
-        return data, format
-    if format is not None:
-        raise InputError("--format needs --data")
-    trained_on = config["data"]
-    if trained_on["path"] is None:
-        return None, None
-    place = shards.place(trained_on["path"])
-    if not place.exists() and not shards.is_pattern(place):
-        raise InputError(f"{place}, where the model was trained, is gone; use --data")
-    return place, trained_on["format"]
-
-
-def describe(options: dict[str, Any], data: CaptionData, transform: "Transform") -> dict[str, Any]:
-    """The config that goes into checkpoints, in plain values; the options by group of flags."""
-    source = options["run"].start_from
-    return {
-        "task": "captioning",
-        "start_from": None if source is None else str(source),
-        "encoder": to_dict(options["encoder"]),
-        "model": to_dict(options["model"]),
-        "transform": json.loads(json.dumps(asdict(transform))),
-        "training": to_dict(options["training"]),
-        "data": {
-            "name": data.name,
-            "format": data.format,
-            "path": None if options["data"].data is None else str(shards.absolute(data.root)),
-            "on_error": options["data"].on_error,
-            "min_count": options["data"].min_count,
-            "fingerprint": fingerprint(data),
-        },
-    }
-
-
-def fingerprint(data: CaptionData) -> str:
-    """SHA-256 of pictures' ids, splits and captions: changes with what is learned and scored."""
-    digest = hashlib.sha256()
-    for example in data.examples:
-        digest.update(json.dumps([example.id, example.split, *example.captions]).encode())
-    return digest.hexdigest()
 
 
 def run_folder(name: str) -> Path:
@@ -201,22 +135,6 @@ def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Chec
     return resumed
 
 
-def leave_out(
-    config: dict[str, Any], ids: list[int | str], resumed: checkpoint.Checkpoint | None
-) -> None:
-    """Note in the config which pictures are not trained on, since they cannot be decoded.
-
-    Raises InputError where the run that goes on was trained without others.
-    """
-    config["data"]["left_out"] = ids
-    before = ids if resumed is None else resumed.config["data"].get("left_out", [])
-    if ids != before:
-        raise InputError(
-            f"{resumed and resumed.path} cannot be continued: {len(before)} pictures could not be "
-            f"decoded when it began, {before[:10]}, and {len(ids)} cannot now, {ids[:10]}"
-        )
-
-
 def open_source(path: Path, config: dict[str, Any]) -> checkpoint.Checkpoint:
     """The checkpoint at `path`, or the run's best, to start from; refuses one of other sizes."""
     source = checkpoint.load(path)
@@ -229,23 +147,6 @@ def open_source(path: Path, config: dict[str, Any]) -> checkpoint.Checkpoint:
     if differ:
         raise InputError(f"{path} cannot be started from: {'; '.join(differ)}")
     return source
-
-
-def take_weights(model: "nn.Module", source: checkpoint.Checkpoint) -> None:
-    """Give the model a checkpoint's weights; buffers that the checkpoint lacks stay as they are.
-
-    Raises InputError where parameters are missing, or have no place.
-    """
-    try:
-        missing, unknown = model.load_state_dict(source.weights, strict=False)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())  # torch's goes over many lines
-        raise InputError(f"the weights of {source.path} do not fit: {reason}") from error
-    parameters = dict(model.named_parameters())
-    problems = [f"{name} is missing" for name in missing if name in parameters]
-    problems += [f"{name} has no place" for name in unknown]
-    if problems:
-        raise InputError(f"the weights of {source.path} do not fit: {'; '.join(problems[:5])}")
 
 
 def _flatten(config: dict[str, Any]) -> dict[str, Any]:

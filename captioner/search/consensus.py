@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..batches import pad_captions
+from ..collate import pad_captions
 from ..ngrams import ORDERS, counts, numbers
 from ..text import END
 from .hypotheses import Hypothesis

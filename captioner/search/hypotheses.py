@@ -3,9 +3,9 @@
 Shapes: B pictures, K hypotheses per picture, R = B*K rows, T steps, h, w grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,17 @@ class Generator(Protocol):
     def step(
         self, tokens: Tensor, state: State, memory: Memory
     ) -> tuple[Tensor, State, Tensor | None]: ...
+
+
+class ImageGenerator(Generator, Protocol):
+    """A Generator that is a torch module with the encoder of its feature maps."""
+
+    encoder: Any  # pixels (B, 3, S, S) -> features (B, D, h, w)
+    training: bool
+
+    def parameters(self, recurse: bool = True) -> Iterator[Any]: ...
+
+    def train(self, mode: bool = True) -> Any: ...
 
 
 @dataclass(frozen=True)
