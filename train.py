@@ -12,7 +12,7 @@ from typing import Any
 from captioner import checkpoint, demo, distributed, metrics
 from captioner.batches import Batch, encode_captions, epoch_order
 from captioner.collate import pad_captions
-from captioner.data import Example
+from captioner.dataset import Example
 from captioner.decoding_options import DecodingOptions
 from captioner.devices import pick_device
 from captioner.distillation import Lesson, hear, teach

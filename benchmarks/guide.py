@@ -12,10 +12,11 @@ from typing import Any
 
 from benchmarks import measure
 from captioner import Captioner
-from captioner.data import Example, read_captions
+from captioner.dataset import Example
 from captioner.evaluation import judge
 from captioner.images import load_image
-from captioner.text import split_words
+from captioner.readers import read_captions
+from captioner.tokenizer import split_words
 
 Cases = Sequence[tuple[str, Mapping[str, Any]]]
 SAMPLE = {"method": "sample", "num_captions": 3, "seed": 0}

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .data import Example
+from .dataset import Example
 from .errors import InputError
-from .text import Vocabulary, split_words
+from .tokenizer import split_words
+from .vocabulary import Vocabulary
 
 MAX_WORDS = 50  # longer captions are cut: one caption of 10,000 words must not fill the memory
 

@@ -14,7 +14,8 @@ from .errors import InputError
 from .figures.inline import caption_html
 from .images import Picture, load_image
 from .search.hypotheses import Hypothesis
-from .text import Vocabulary, join_words
+from .tokenizer import join_words
+from .vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

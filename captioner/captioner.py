@@ -13,7 +13,7 @@ from .batches import Pictures
 from .caption import Caption, caption_of
 from .checkpoint import Checkpoint
 from .collate import pad_captions
-from .decoding import caption_batches, score_captions
+from .decode import caption_batches
 from .decoding_options import DecodingOptions
 from .devices import device_of, pick_device, pick_precision, products_in
 from .ensemble import Candidate, build_ensemble, compile_steps
@@ -26,7 +26,9 @@ from .options import from_dict
 from .restoring import restore
 from .sharing import hub
 from .sharing.model_card import model_card
-from .text import Vocabulary, split_words
+from .teacher_forcing import score_captions
+from .tokenizer import split_words
+from .vocabulary import Vocabulary
 
 
 class Captioner:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 from .folders import beside, written_whole
-from .text import Vocabulary
+from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor

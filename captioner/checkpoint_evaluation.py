@@ -14,7 +14,7 @@ from .batches import Pictures
 from .caption_files import read_others
 from .captioner import Captioner
 from .checkpoint import Checkpoint
-from .data import CaptionData, Example, fingerprint, load_data, some, split_name
+from .dataset import CaptionData, Example, fingerprint, some, split_name
 from .decodable import leave_undecodable
 from .decoding_options import DecodingOptions
 from .errors import InputError
@@ -23,6 +23,7 @@ from .evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions
 from .features import PictureFiles
 from .folders import write_whole
 from .metrics import bootstrap
+from .readers import load_data
 from .report import Heading, write_report
 from .runs.run import evaluation_folder, read_log, run_of
 from .search.hypotheses import Hypothesis

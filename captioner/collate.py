@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .text import PAD
+from .vocabulary import PAD
 
 
 def pad_captions(captions: Sequence[list[list[int]]]) -> Tensor:

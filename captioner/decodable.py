@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from . import distributed, shards
-from .data import CaptionData, refuse
+from .dataset import CaptionData, refuse
 from .downloads import Unreachable
 from .errors import InputError
 from .folders import write_whole

@@ -16,11 +16,11 @@ from tqdm import tqdm
 from . import distributed
 from .batches import Batch, Pictures, epoch_order
 from .collate import pad_captions
-from .decoding import told
 from .decoding_options import DecodingOptions
 from .devices import products_in
 from .loading import load_ahead
 from .models.base import CaptionModel
+from .teacher_forcing import teacher_forced_log_probs
 
 TOGETHER = 32  # pictures
 TEACHING = 0.9  # of what is learned, the rest the captions' own words
@@ -81,7 +81,7 @@ def _likely(teacher: CaptionModel, batch: Batch, precision: str) -> tuple[Tensor
         features = batch.features_by(teacher.encoder)
         steps = [
             log_probs.topk(min(LIKELY, log_probs.shape[1]))
-            for _, log_probs in told(teacher, features, batch.tokens, FREELY)
+            for _, log_probs in teacher_forced_log_probs(teacher, features, batch.tokens, FREELY)
         ]
         log_probs, words = (
             torch.stack(part, 1).unflatten(0, batch.tokens.shape[:2])

@@ -11,15 +11,16 @@ from tqdm import tqdm
 
 from . import distributed, metrics
 from .batches import Pictures
-from .data import Example
-from .decoding import caption_batches
+from .dataset import Example
+from .decode import caption_batches
 from .decoding_options import DecodingOptions
 from .metrics.caption_statistics import Statistics, statistics
 from .metrics.pointing import Pointing, pointing
 from .models.base import CaptionModel
 from .search.hypotheses import Hypothesis
 from .shapes import Shape
-from .text import Vocabulary, join_words
+from .tokenizer import join_words
+from .vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

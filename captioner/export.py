@@ -26,7 +26,7 @@ from .encoders import Encoder, fold_batch_norms
 from .errors import InputError
 from .folders import check_free, written_whole
 from .models.base import CaptionModel
-from .text import PAD, SPECIALS, START, UNKNOWN, Vocabulary
+from .vocabulary import PAD, SPECIALS, START, UNKNOWN, Vocabulary
 
 DESCRIPTION = "captioner.json"
 FORMAT = 1  # of the description

@@ -13,11 +13,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from . import shards
-from .data import READERS, SPLITS, CaptionData, Example, some
+from .dataset import SPLITS, CaptionData, Example, some
 from .downloads import as_url
 from .errors import InputError
 from .folders import write_whole
-from .text import split_words
+from .readers import READERS
+from .tokenizer import split_words
 
 MIN_COUNTS = (1, 2, 5, 10)
 PICTURES = "pictures"  # the link to the pictures beside the JSONL

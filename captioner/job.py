@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from . import checkpoint, distributed, metrics, shards
 from .batches import Pictures
 from .captioning import CaptioningModel, build_model
-from .data import CaptionData, Example, fingerprint, load_data
+from .dataset import CaptionData, Example, fingerprint
 from .decodable import leave_undecodable
 from .devices import device_of
 from .distributed import say
@@ -25,11 +25,13 @@ from .features import PictureFiles, cached_features
 from .images import Transform
 from .models.base import CaptionModel
 from .options import to_dict
+from .readers import load_data
 from .restoring import restore
 from .runs.recipe import DataOptions
 from .runs.run import open_run, open_source, run_folder
 from .sharing import hub
-from .text import Vocabulary, split_words
+from .tokenizer import split_words
+from .vocabulary import Vocabulary
 
 CALIBRATION = 1000  # pictures
 

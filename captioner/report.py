@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .data import Example
+from .dataset import Example
 from .errors import InputError
 from .evaluation import Evaluation
 from .figures.inline import jpeg, thumbnail
@@ -28,7 +28,7 @@ from .figures.report_curves import curves
 from .folders import write_whole
 from .images import load_image
 from .metrics.bootstrap import Interval
-from .text import Vocabulary
+from .vocabulary import Vocabulary
 
 MOST = 1000  # pictures in a page
 _SIDE, _QUALITY = 180, 65  # of a thumbnail

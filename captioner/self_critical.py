@@ -14,10 +14,10 @@ from torch import Tensor
 
 from .batches import Batch, count_columns
 from .captioning import CaptioningModel
-from .decoding import choose_words
 from .decoding_options import DecodingOptions
 from .devices import products_in
-from .text import PAD, START
+from .sampling import choose_words
+from .vocabulary import PAD, START
 
 # Words of captions (B, S, T) and of references (B, C, T') without the start, padded with 0 -> (B, S).
 Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]

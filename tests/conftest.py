@@ -13,7 +13,7 @@ from captioner.collate import pad_captions
 from captioner.encoders import Encoder
 from captioner.models.model_options import ModelOptions
 from captioner.runs import watching
-from captioner.text import Vocabulary
+from captioner.vocabulary import Vocabulary
 
 WORDS = "a red green blue dog cat runs sits on the grass".split()
 

@@ -8,7 +8,7 @@ import torch
 
 from captioner.batches import MAX_WORDS, Batch, Pictures, encode_captions, epoch_order
 from captioner.collate import pad_captions
-from captioner.data import Example
+from captioner.dataset import Example
 from captioner.errors import InputError
 
 

@@ -12,7 +12,8 @@ import torch
 from PIL import ExifTags, Image
 from test_checkpoint import sign
 
-from captioner import Caption, Captioner, DecodingOptions, InputError, decoding
+from captioner import Caption, Captioner, DecodingOptions, InputError
+from captioner import decode as decoding
 from captioner.captioner import restore
 from captioner.checkpoint import load
 

@@ -14,14 +14,14 @@ from PIL import Image, ImageDraw
 from captioner.batches import Batch, Pictures, encode_captions
 from captioner.captioning import ShowAndTell, ShowAttendAndTell, build_model
 from captioner.collate import pad_captions
-from captioner.data import Example
-from captioner.decoding import decode
+from captioner.dataset import Example
+from captioner.decode import decode
 from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError
 from captioner.images import Transform
 from captioner.models.layers import Dropout
 from captioner.models.model_options import ModelOptions
-from captioner.text import Vocabulary
+from captioner.vocabulary import Vocabulary
 
 # Unequal numbers of captions and of words; words 4..14 of the tiny vocabulary.
 CAPTIONS = [

@@ -14,7 +14,7 @@ import torch
 from captioner import folders
 from captioner.checkpoint import find, load, save
 from captioner.errors import InputError
-from captioner.text import Vocabulary
+from captioner.vocabulary import Vocabulary
 
 CONFIG = {"task": "captioning", "model": {"hidden_size": 3}, "scores": {"BLEU-4": 12.5}}
 FILES = (
@@ -157,7 +157,7 @@ import test_checkpoint
 import torch
 from captioner.checkpoint import save
 from captioner.errors import InputError
-from captioner.text import Vocabulary
+from captioner.vocabulary import Vocabulary
 
 large = {"large": torch.zeros(100_000)}
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))

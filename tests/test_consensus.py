@@ -7,8 +7,8 @@ import pytest
 import torch
 from test_decoding import Toy, toy_features
 
-from captioner import decoding
-from captioner.decoding import decode
+from captioner import decode as decoding
+from captioner.decode import decode
 from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError
 from captioner.search.consensus import FAITH, TEMPERATURE, by_agreement, likeness

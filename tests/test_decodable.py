@@ -10,10 +10,10 @@ import torch
 import evaluate
 import train
 from captioner import decodable
-from captioner.data import read_captions
 from captioner.decodable import KNOWN, leave_undecodable
 from captioner.encoders import SmallCNN
 from captioner.errors import InputError
+from captioner.readers import read_captions
 
 USED = ("train", "val")
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from captioner import decoding
-from captioner.decoding import choose_words, decode, score_captions
+from captioner import sampling
+from captioner.decode import decode
 from captioner.decoding_options import DecodingOptions
+from captioner.sampling import choose_words
 from captioner.search.filters import apply_filters, filters
+from captioner.teacher_forcing import score_captions
 
 START, END = 1, 2
 WORDS = (4, 5, 6)
@@ -334,7 +336,7 @@ def test_samples_that_have_ended_are_left_out_and_change_nothing(more, monkeypat
     few = decode(Counted(2, end=0.5), features, options)
     assert set(rows) <= {48, 24, 12, 6, 3} and rows[0] == 48 and rows[-1] < 24
     words = choose_words(Toy(2, end=0.5), features, options)
-    monkeypatch.setattr(decoding, "_first", lambda ended, most: torch.arange(ended.numel()))
+    monkeypatch.setattr(sampling, "_first", lambda ended, most: torch.arange(ended.numel()))
     all_rows = decode(Toy(2, end=0.5), features, options)
     assert torch.equal(words, choose_words(Toy(2, end=0.5), features, options))
     for mine, theirs in zip(few, all_rows, strict=True):

@@ -15,13 +15,14 @@ import evaluate
 from captioner import Captioner, checkpoint
 from captioner import __main__ as commands
 from captioner.captioning import CompiledSteps
-from captioner.decoding import decode, score_captions
+from captioner.decode import decode
 from captioner.decoding_options import DecodingOptions
 from captioner.encoders import Encoder
 from captioner.ensemble import Candidate, Ensemble, build_ensemble, share_encoders
 from captioner.errors import InputError
 from captioner.images import Transform
-from captioner.text import Vocabulary
+from captioner.teacher_forcing import score_captions
+from captioner.vocabulary import Vocabulary
 
 PAD, START, END, UNKNOWN = range(4)
 MIXTURES = [(False, False), (True, True), (False, True), (True, False, True)]

@@ -18,8 +18,9 @@ from layouts import (
 )
 
 from captioner import shards
-from captioner.data import Example, read_captions
+from captioner.dataset import Example
 from captioner.errors import InputError
+from captioner.readers import read_captions
 
 TEN = pictures(10)
 

@@ -11,7 +11,7 @@ from test_captioning import CAPTIONS, WORDS, show_attend_and_tell
 
 from captioner.batches import Batch
 from captioner.captioning import build_model
-from captioner.decoding import decode
+from captioner.decode import decode
 from captioner.decoding_options import DecodingOptions
 from captioner.devices import products_in
 from captioner.models import locations

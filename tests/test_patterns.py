@@ -11,8 +11,8 @@ import evaluate
 import train
 from captioner import __main__ as commands
 from captioner import shards
-from captioner.data import read_captions
 from captioner.errors import InputError
+from captioner.readers import read_captions
 
 
 def write_shards(root, names, samples=3):

@@ -19,7 +19,7 @@ from PIL import Image
 import evaluate
 from captioner import __main__ as commands
 from captioner import report
-from captioner.data import Example
+from captioner.dataset import Example
 from captioner.errors import InputError
 from captioner.evaluation import judge
 from captioner.figures.overlays import overlay
@@ -27,7 +27,7 @@ from captioner.metrics import bootstrap
 from captioner.report import Heading, write_report
 from captioner.runs.run import read_log
 from captioner.search.hypotheses import Hypothesis
-from captioner.text import Vocabulary
+from captioner.vocabulary import Vocabulary
 
 HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=alert(1)>&amp;'
 OFFSET = -0.25

@@ -14,9 +14,10 @@ import train
 from captioner import checkpoint
 from captioner.checkpoint import Checkpoint
 from captioner.errors import InputError
+from captioner.job import take_weights
 from captioner.runs import recipe
-from captioner.runs.run import CHECKPOINTS, SKIPPED, claim, run_folder, take_weights
-from captioner.text import Vocabulary
+from captioner.runs.run import CHECKPOINTS, SKIPPED, claim, run_folder
+from captioner.vocabulary import Vocabulary
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".cache", "../x", "a/b", "/abs"])

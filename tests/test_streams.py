@@ -26,12 +26,12 @@ import evaluate
 import train
 from captioner import __main__ as commands
 from captioner import batches, checkpoint, downloads, features, images, shards, streams
-from captioner.data import read_captions
 from captioner.downloads import Unreachable
 from captioner.encoders import SmallCNN
 from captioner.errors import InputError, Interrupted
 from captioner.features import PictureFiles
 from captioner.images import Transform, load_image
+from captioner.readers import read_captions
 
 ROOT = Path(__file__).parents[1]
 SHARDS = [f"train-{i:02}.tar" for i in range(4)] + ["val-00.tar", "test-00.tar"]

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.errors import InputError
-from captioner.text import END, PAD, START, UNKNOWN, Vocabulary, join_words, split_words
+from captioner.tokenizer import join_words, split_words
+from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
 # Sentences whose words are the same from the Java program: the left and the right, word by word.
 SAME_AS_JAVA = {

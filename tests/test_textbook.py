@@ -7,10 +7,11 @@ import torch
 
 from benchmarks import measure, setting, textbook
 from benchmarks.train_step import textbook_rows
-from captioner.decoding import decode, score_captions
+from captioner.decode import decode
 from captioner.decoding_options import DecodingOptions
 from captioner.devices import products_in
 from captioner.ensemble import compile_steps
+from captioner.teacher_forcing import score_captions
 
 CPU = torch.device("cpu")
 SIZES = setting.Sizes(

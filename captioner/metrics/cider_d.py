@@ -15,7 +15,7 @@ from torch import Tensor
 from ..collate import pad_captions
 from ..errors import InputError
 from ..ngrams import ORDERS, counts, numbers
-from ..text import Vocabulary
+from ..vocabulary import Vocabulary
 
 SIGMA = 6.0
 

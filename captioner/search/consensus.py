@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..collate import pad_captions
 from ..ngrams import ORDERS, counts, numbers
-from ..text import END
+from ..vocabulary import END
 from .hypotheses import Hypothesis
 
 TEMPERATURE = 0.7  # of the samples: models of smoothed labels say too many rare words

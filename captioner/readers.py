@@ -1,26 +1,22 @@
-"""Data sets of captioned pictures: the formats by name, what of their rows stands, the splits.
+"""Reading data sets: the formats by name, which of their rows are used, the splits.
 
-How each layout of files is read is told in formats/; pictures are not opened here but by
-decodable.py, and batches are made elsewhere.
+How each layout of files is read is in formats/; images are not opened here.
 """
 
-import hashlib
-import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from reprlib import repr as shortened
 
 from . import demo, shards
+from .dataset import SPLITS, CaptionData, Example, refuse, some
 from .errors import InputError
 from .formats import coco, flickr, huggingface, kaggle, karpathy, pairs, tables, webdataset
 from .formats.reading import Entry, Problem, Reader, Reading, is_plain, why_no_text
-from .text import split_words
+from .tokenizer import split_words
 
-SPLITS = ("train", "val", "test")
 ON_ERROR = ("stop", "skip")
-SHOWN = 20  # problems listed in full
 TO_UTF8 = "write it as UTF-8 text"
 
 READERS = {  # of several that recognise a path the first reads it
@@ -65,62 +61,6 @@ READERS = {  # of several that recognise a path the first reads it
 }
 
 
-@dataclass(frozen=True)
-class Example:
-    """A picture file and its captions as written; `id` is unique within the data set."""
-
-    id: int | str
-    path: Path
-    captions: tuple[str, ...]
-    split: str
-
-
-@dataclass(frozen=True)
-class CaptionData:
-    """A data set as read: its name, the format that was recognised, and all examples.
-
-    `problems` are of what was left out; `note` tells where splits were drawn, and is else empty.
-    """
-
-    name: str
-    format: str
-    root: Path
-    examples: tuple[Example, ...]
-    problems: tuple[Problem, ...] = ()
-    note: str = ""
-
-    def split(self, name: str) -> list[Example]:
-        """The examples of train, val (alias dev) or test; an empty split is an InputError."""
-        name = split_name(name)
-        chosen = [example for example in self.examples if example.split == name]
-        if not chosen:
-            there = sorted({example.split for example in self.examples})
-            raise InputError(
-                f"{self.root} has no pictures in split {name!r}; it has {', '.join(there)}"
-            )
-        return chosen
-
-    def summary(self) -> str:
-        """One line for people: format, pictures and captions per split, what was left out."""
-        parts = [self.format]
-        for split in SPLITS:
-            chosen = [example for example in self.examples if example.split == split]
-            if chosen:
-                captions = sum(len(example.captions) for example in chosen)
-                parts.append(f"{split} {len(chosen)} pictures, {captions} captions")
-        parts += [self.note] if self.note else []
-        parts += [f"{len(self.problems)} problems skipped"] if self.problems else []
-        return f"{self.root}: {'; '.join(parts)}"
-
-
-def split_name(name: str) -> str:
-    """`dev` means `val`; anything but train, val and test is an InputError."""
-    name = {"dev": "val"}.get(name, name)
-    if name not in SPLITS:
-        raise InputError(f"unknown split {name!r}; choose train, val (or dev) or test")
-    return name
-
-
 def read_captions(
     path: Path | str, format: str | None = None, on_error: str = "stop"
 ) -> CaptionData:
@@ -157,30 +97,12 @@ def load_data(
     return read_captions(path, format, on_error)
 
 
-def fingerprint(data: CaptionData) -> str:
-    """SHA-256 of pictures' ids, splits and captions: changes with what is learned and scored."""
-    digest = hashlib.sha256()
-    for example in data.examples:
-        digest.update(json.dumps([example.id, example.split, *example.captions]).encode())
-    return digest.hexdigest()
-
-
 def _name(root: Path) -> str:
     """What a folder or file is called, or the folder in which the first brace stands."""
     if shards.is_pattern(root):
         return Path(f"{str(root).partition('{')[0]}...").resolve().parent.name
     place = root.resolve()
     return place.stem if place.is_file() else place.name
-
-
-def refuse(root: Path, format: str, problems: Sequence[Problem]) -> InputError:
-    """What is raised where a data set has problems and --on-error is stop."""
-    lines = some(problems)
-    return InputError(
-        f"{root} (read as {format}) has {len(problems)} problem{'s' * (len(problems) > 1)}, "
-        f"which --on-error skip would leave out:"
-        + (f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines))
-    )
 
 
 def recognise(root: Path, format: str | None = None) -> str:
@@ -261,12 +183,6 @@ def _missing(path: Path) -> tuple[str, str] | None:
     if shards.is_file(path):
         return None
     return f"the picture {path} is missing", "add the file, or remove what names it"
-
-
-def some(problems: Sequence[Problem]) -> list[str]:
-    """The first 20 of some problems, a line each, and how many more there are."""
-    more = len(problems) - SHOWN
-    return [*map(str, problems[:SHOWN]), *([f"and {more} more"] if more > 0 else [])]
 
 
 def _with_splits(examples: list[Example], reader: Reader) -> tuple[list[Example], str]:
