@@ -22,9 +22,9 @@ from captioner.evaluation import Evaluation, evaluate
 from captioner.heatmaps import save_heatmap
 from captioner.images import load_image
 from captioner.job import Job, prepare, watched_metrics
-from captioner.loading import load_ahead, timed
 from captioner.metrics.cider_d import CiderD
 from captioner.optimization import TrainingOptions
+from captioner.prefetch import load_ahead, timed
 from captioner.runs.board import Board, check_tensorboard
 from captioner.runs.next_steps import longer, next_steps
 from captioner.runs.recipe import parse

@@ -20,8 +20,8 @@ from captioner.devices import products_in
 from captioner.encoders import Encoder, build_encoder
 from captioner.features import FeatureCache, PictureFiles
 from captioner.images import Transform
-from captioner.loading import load_ahead
 from captioner.optimization import TrainingOptions, parameter_groups
+from captioner.prefetch import load_ahead
 from captioner.training import step
 
 ENCODERS = ("mobilenet_v2", "resnet50")

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from . import checkpoint as checkpoints
+from .atomic_io import check_free
 from .batches import Pictures
 from .caption import Caption, caption_of
 from .checkpoint import Checkpoint
@@ -18,11 +19,10 @@ from .decoding_options import DecodingOptions
 from .devices import device_of, pick_device, pick_precision, products_in
 from .ensemble import Candidate, build_ensemble, compile_steps
 from .errors import InputError
-from .folders import check_free
 from .images import Picture, Transform, load_image
-from .loading import WORKERS
 from .models.base import CaptionModel
 from .options import from_dict
+from .prefetch import WORKERS
 from .restoring import restore
 from .sharing import hub
 from .sharing.model_card import model_card

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .atomic_io import beside, written_whole
 from .errors import InputError
-from .folders import beside, written_whole
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:

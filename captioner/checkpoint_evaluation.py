@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint, demo, metrics, shards
+from .atomic_io import write_whole
 from .batches import Pictures
 from .caption_files import read_others
 from .captioner import Captioner
@@ -21,7 +22,6 @@ from .errors import InputError
 from .evaluation import Evaluation, assess, caption_all, texts_of
 from .evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions
 from .features import PictureFiles
-from .folders import write_whole
 from .metrics import bootstrap
 from .readers import load_data
 from .report import Heading, write_report

@@ -10,13 +10,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from . import distributed, shards
+from .atomic_io import write_whole
 from .dataset import CaptionData, refuse
 from .downloads import Unreachable
 from .errors import InputError
-from .folders import write_whole
 from .formats.reading import Place, Problem
 from .images import load_image
-from .loading import load_ahead
+from .prefetch import load_ahead
 
 KNOWN = "decoded-v1.txt"  # in the cache: stamps of files that were decoded once
 CHUNK = 32

@@ -15,15 +15,11 @@ from .batches import Pictures
 from .collate import pad_captions
 from .decoding_options import DecodingOptions
 from .devices import device_of, products_in
-from .loading import load_ahead
+from .prefetch import load_ahead
 from .sampling import choose_words, rollout
 from .search.beam import beam_search
 from .search.consensus import TEMPERATURE, by_agreement
-from .search.hypotheses import (
-    Generator,
-    Hypothesis,
-    ImageGenerator,
-)
+from .search.hypotheses import Generator, Hypothesis, ImageGenerator
 from .teacher_forcing import teacher_forced_log_probs
 from .vocabulary import START
 

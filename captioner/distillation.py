@@ -18,8 +18,8 @@ from .batches import Batch, Pictures, epoch_order
 from .collate import pad_captions
 from .decoding_options import DecodingOptions
 from .devices import products_in
-from .loading import load_ahead
 from .models.base import CaptionModel
+from .prefetch import load_ahead
 from .teacher_forcing import teacher_forced_log_probs
 
 TOGETHER = 32  # pictures

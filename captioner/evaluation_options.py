@@ -8,9 +8,9 @@ from pathlib import Path
 from .decoding_options import DecodingOptions
 from .devices import PRECISIONS
 from .errors import InputError
-from .loading import WORKERS
 from .metrics import METRICS, chosen
 from .options import add_options, check_at_least, from_arguments, given_flags, option
+from .prefetch import WORKERS
 from .readers import READERS
 from .runs.run import CHECKPOINTS
 

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from .atomic_io import check_free, written_whole
 from .captioner import Captioner
 from .decoding_options import DecodingOptions
 from .encoders import Encoder, fold_batch_norms
 from .errors import InputError
-from .folders import check_free, written_whole
 from .models.base import CaptionModel
 from .vocabulary import PAD, SPECIALS, START, UNKNOWN, Vocabulary
 

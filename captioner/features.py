@@ -23,7 +23,7 @@ from . import shards, streams
 from .encoders import Encoder
 from .errors import InputError
 from .images import Transform, load_image
-from .loading import load_ahead
+from .prefetch import load_ahead
 
 FORMAT = 1
 WINDOW = 2000  # pictures of tar files that are shuffled among each other, unless they are large

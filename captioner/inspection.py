@@ -13,10 +13,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from . import shards
+from .atomic_io import write_whole
 from .dataset import SPLITS, CaptionData, Example, some
 from .downloads import as_url
 from .errors import InputError
-from .folders import write_whole
 from .readers import READERS
 from .tokenizer import split_words
 

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from .atomic_io import write_whole
 from .dataset import Example
 from .errors import InputError
 from .evaluation import Evaluation
 from .figures.inline import jpeg, thumbnail
 from .figures.overlays import GAMMA, is_function_word, palette
 from .figures.report_curves import curves
-from .folders import write_whole
 from .images import load_image
 from .metrics.bootstrap import Interval
 from .vocabulary import Vocabulary

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from captioner import folders
+from captioner import atomic_io as folders
 from captioner.checkpoint import find, load, save
 from captioner.errors import InputError
 from captioner.vocabulary import Vocabulary
@@ -111,8 +111,8 @@ STAGES = {
     "weights": "safetensors.torch.save_file",
     "training state": "torch.save",
     "manifest": "captioner.checkpoint._sha256",
-    "sync": "captioner.folders._sync",
-    "replace": "captioner.folders._replace",
+    "sync": "captioner.atomic_io._sync",
+    "replace": "captioner.atomic_io._replace",
 }
 
 

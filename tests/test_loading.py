@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from captioner.loading import load_ahead, timed
+from captioner.prefetch import load_ahead, timed
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3, 50])

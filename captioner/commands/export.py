@@ -4,8 +4,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..atomic_io import check_free
 from ..errors import InputError
-from ..folders import check_free
 from ..options import add_options, from_arguments, option
 from . import add_checkpoints
 

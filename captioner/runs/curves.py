@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..folders import write_whole
+from ..atomic_io import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,10 +8,10 @@ from typing import Any
 
 from ..encoders import SMALL_CNN, EncoderOptions
 from ..errors import InputError
-from ..loading import WORKERS
 from ..models.model_options import ModelOptions
 from ..optimization import TrainingOptions
 from ..options import add_options, check_at_least, from_arguments, given_flags, option
+from ..prefetch import WORKERS
 from ..readers import ON_ERROR, READERS
 from .run import CHECKPOINTS
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import checkpoint
+from ..atomic_io import write_whole
 from ..errors import InputError
-from ..folders import write_whole
 from ..formats.reading import Problem
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..atomic_io import write_whole
 from ..figures.animation import font
 from ..figures.overlays import DIM, INK, is_function_word, overlay
-from ..folders import write_whole
 
 _WIDTH, _NARROW, _MARGIN, _GAP = 1200, 352, 16, 8  # pixels; widths at most
 _PANEL = 112  # on a side of a square picture's panel; others have the same area

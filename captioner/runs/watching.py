@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..folders import write_whole
+from ..atomic_io import write_whole
 from .board import Board
 from .curves import draw_curves
 

@@ -24,8 +24,8 @@ from ..captioner import Captioner
 from ..decoding_options import DecodingOptions
 from ..errors import InputError
 from ..images import Picture, read_image
-from ..loading import WORKERS
 from ..options import to_dict
+from ..prefetch import WORKERS
 from .batcher import Batcher, Closed, Full
 from .telemetry import Telemetry
 from .wire import Limits, answer, answer_model, query_model, receive_picture
