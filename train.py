@@ -11,7 +11,6 @@ from typing import Any
 
 from captioner import checkpoint, demo, distributed, metrics
 from captioner.batches import Batch, encode_captions, epoch_order
-from captioner.collate import pad_captions
 from captioner.dataset import Example
 from captioner.decoding_options import DecodingOptions
 from captioner.devices import pick_device
@@ -32,6 +31,7 @@ from captioner.runs.run import claim, write_skipped
 from captioner.runs.samples import Sample, draw_sample, save_samples
 from captioner.runs.watching import Record
 from captioner.self_critical import add_samples
+from captioner.text.collate import pad_captions
 from captioner.training import Progress, fit
 
 HEATMAPS, SAMPLES = 12, 4

@@ -19,7 +19,7 @@ from captioner.encoders import Encoder, build_encoder
 from captioner.images import Transform, load_image
 from captioner.models.model_options import ModelOptions
 from captioner.options import to_dict
-from captioner.vocabulary import Vocabulary
+from captioner.text.vocabulary import Vocabulary
 
 ENCODERS = ("mobilenet_v2", "resnet50", "resnet101")
 BATCH = 32

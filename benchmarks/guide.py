@@ -16,7 +16,7 @@ from captioner.dataset import Example
 from captioner.evaluation import judge
 from captioner.images import load_image
 from captioner.readers import read_captions
-from captioner.tokenizer import split_words
+from captioner.text.tokenizer import split_words
 
 Cases = Sequence[tuple[str, Mapping[str, Any]]]
 SAMPLE = {"method": "sample", "num_captions": 3, "seed": 0}

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from captioner.batches import Batch, Pictures
 from captioner.captioning import CaptioningModel, build_model
-from captioner.collate import pad_captions
 from captioner.decoding_options import DecodingOptions
 from captioner.models.model_options import ModelOptions
+from captioner.text.collate import pad_captions
 
 
 @dataclass(frozen=True)

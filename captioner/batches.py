@@ -15,8 +15,8 @@ from torch import Tensor
 
 from .dataset import Example
 from .errors import InputError
-from .tokenizer import split_words
-from .vocabulary import Vocabulary
+from .text.tokenizer import split_words
+from .text.vocabulary import Vocabulary
 
 MAX_WORDS = 50  # longer captions are cut: one caption of 10,000 words must not fill the memory
 

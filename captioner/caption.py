@@ -14,8 +14,8 @@ from .errors import InputError
 from .figures.inline import caption_html
 from .images import Picture, load_image
 from .search.hypotheses import Hypothesis
-from .tokenizer import join_words
-from .vocabulary import Vocabulary
+from .text.tokenizer import join_words
+from .text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from .atomic_io import check_free
 from .batches import Pictures
 from .caption import Caption, caption_of
 from .checkpoint import Checkpoint
-from .collate import pad_captions
 from .decode import caption_batches
 from .decoding_options import DecodingOptions
 from .devices import device_of, pick_device, pick_precision, products_in
@@ -27,8 +26,9 @@ from .restoring import restore
 from .sharing import hub
 from .sharing.model_card import model_card
 from .teacher_forcing import score_captions
-from .tokenizer import split_words
-from .vocabulary import Vocabulary
+from .text.collate import pad_captions
+from .text.tokenizer import split_words
+from .text.vocabulary import Vocabulary
 
 
 class Captioner:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .atomic_io import beside, written_whole
 from .errors import InputError
-from .vocabulary import Vocabulary
+from .text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor

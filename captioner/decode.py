@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from .batches import Pictures
-from .collate import pad_captions
 from .decoding_options import DecodingOptions
 from .devices import device_of, products_in
 from .prefetch import load_ahead
@@ -21,7 +20,8 @@ from .search.beam import beam_search
 from .search.consensus import TEMPERATURE, by_agreement
 from .search.hypotheses import Generator, Hypothesis, ImageGenerator
 from .teacher_forcing import teacher_forced_log_probs
-from .vocabulary import START
+from .text.collate import pad_captions
+from .text.vocabulary import START
 
 TOGETHER = 512  # samples of consensus at once: small groups leave ended ones out sooner
 

@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from . import distributed
 from .batches import Batch, Pictures, epoch_order
-from .collate import pad_captions
 from .decoding_options import DecodingOptions
 from .devices import products_in
 from .models.base import CaptionModel
 from .prefetch import load_ahead
 from .teacher_forcing import teacher_forced_log_probs
+from .text.collate import pad_captions
 
 TOGETHER = 32  # pictures
 TEACHING = 0.9  # of what is learned, the rest the captions' own words

@@ -17,7 +17,7 @@ from .errors import InputError
 from .images import Transform
 from .models.base import CaptionModel
 from .search.hypotheses import Memory, State
-from .vocabulary import Vocabulary
+from .text.vocabulary import Vocabulary
 
 
 class Encoders(nn.ModuleList):

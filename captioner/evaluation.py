@@ -19,8 +19,8 @@ from .metrics.pointing import Pointing, pointing
 from .models.base import CaptionModel
 from .search.hypotheses import Hypothesis
 from .shapes import Shape
-from .tokenizer import join_words
-from .vocabulary import Vocabulary
+from .text.tokenizer import join_words
+from .text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from .decoding_options import DecodingOptions
 from .encoders import Encoder, fold_batch_norms
 from .errors import InputError
 from .models.base import CaptionModel
-from .vocabulary import PAD, SPECIALS, START, UNKNOWN, Vocabulary
+from .text.vocabulary import PAD, SPECIALS, START, UNKNOWN, Vocabulary
 
 DESCRIPTION = "captioner.json"
 FORMAT = 1  # of the description
@@ -237,7 +237,7 @@ def _needed(captioner: Captioner) -> dict[str, Any]:
             "resize": "bicubic, antialiased, the whole picture squashed to size x size",
             "values": "(v / 255 - mean) / std for each channel",
         },
-        "words": [*SPECIALS, *captioner.vocabulary.words],
+        "words": [*SPECIALS, *captioner.text.vocabulary.words],
         "tokens": {name: getattr(Vocabulary, name) for name in ("PAD", "START", "END", "UNKNOWN")},
         "never": [PAD, START, UNKNOWN],
         "decoding": {

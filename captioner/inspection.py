@@ -18,7 +18,7 @@ from .dataset import SPLITS, CaptionData, Example, some
 from .downloads import as_url
 from .errors import InputError
 from .readers import READERS
-from .tokenizer import split_words
+from .text.tokenizer import split_words
 
 MIN_COUNTS = (1, 2, 5, 10)
 PICTURES = "pictures"  # the link to the pictures beside the JSONL

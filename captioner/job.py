@@ -30,8 +30,8 @@ from .restoring import restore
 from .runs.recipe import DataOptions
 from .runs.run import open_run, open_source, run_folder
 from .sharing import hub
-from .tokenizer import split_words
-from .vocabulary import Vocabulary
+from .text.tokenizer import split_words
+from .text.vocabulary import Vocabulary
 
 CALIBRATION = 1000  # pictures
 

@@ -14,7 +14,7 @@ from .dataset import SPLITS, CaptionData, Example, refuse, some
 from .errors import InputError
 from .formats import coco, flickr, huggingface, kaggle, karpathy, pairs, tables, webdataset
 from .formats.reading import Entry, Problem, Reader, Reading, is_plain, why_no_text
-from .tokenizer import split_words
+from .text.tokenizer import split_words
 
 ON_ERROR = ("stop", "skip")
 TO_UTF8 = "write it as UTF-8 text"

@@ -28,7 +28,7 @@ from .figures.overlays import GAMMA, is_function_word, palette
 from .figures.report_curves import curves
 from .images import load_image
 from .metrics.bootstrap import Interval
-from .vocabulary import Vocabulary
+from .text.vocabulary import Vocabulary
 
 MOST = 1000  # pictures in a page
 _SIDE, _QUALITY = 180, 65  # of a thumbnail

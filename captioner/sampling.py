@@ -12,7 +12,7 @@ from torch import Tensor
 from .decoding_options import DecodingOptions
 from .search.filters import apply_filters, filters, shape_draw
 from .search.hypotheses import Generator, Hypothesis, collect, expected_reads, look_now
-from .vocabulary import END, PAD, START
+from .text.vocabulary import END, PAD, START
 
 
 def choose_words(model: Generator, features: Tensor, options: DecodingOptions) -> Tensor:

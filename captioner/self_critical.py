@@ -17,7 +17,7 @@ from .captioning import CaptioningModel
 from .decoding_options import DecodingOptions
 from .devices import products_in
 from .sampling import choose_words
-from .vocabulary import PAD, START
+from .text.vocabulary import PAD, START
 
 # Words of captions (B, S, T) and of references (B, C, T') without the start, padded with 0 -> (B, S).
 Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]

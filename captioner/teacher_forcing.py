@@ -11,7 +11,7 @@ from torch import Tensor
 from .decoding_options import DecodingOptions
 from .search.filters import apply_filters, filters
 from .search.hypotheses import Generator
-from .vocabulary import PAD
+from .text.vocabulary import PAD
 
 
 def score_captions(

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from captioner.batches import MAX_WORDS, Batch, Pictures, encode_captions, epoch_order
-from captioner.collate import pad_captions
 from captioner.dataset import Example
 from captioner.errors import InputError
+from captioner.text.collate import pad_captions
 
 
 def example(*captions):

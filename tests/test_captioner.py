@@ -204,7 +204,7 @@ def test_word_alternatives_are_the_other_words(captioner, pictures):
         captioner.caption(pictures[0], num_captions=2, word_alternatives=k) for k in (0, 99)
     )
     assert same(told, plain) and plain.word_alternatives == ()
-    known = {*captioner.vocabulary.words, ""}  # "" is the end
+    known = {*captioner.text.vocabulary.words, ""}  # "" is the end
     for caption in (told, *told.alternatives):
         assert len(caption.word_alternatives) == len(caption.words)
         first = caption.word_alternatives[0]

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 
 from captioner.batches import Batch, Pictures, encode_captions
 from captioner.captioning import ShowAndTell, ShowAttendAndTell, build_model
-from captioner.collate import pad_captions
 from captioner.dataset import Example
 from captioner.decode import decode
 from captioner.decoding_options import DecodingOptions
@@ -21,7 +20,8 @@ from captioner.errors import InputError
 from captioner.images import Transform
 from captioner.models.layers import Dropout
 from captioner.models.model_options import ModelOptions
-from captioner.vocabulary import Vocabulary
+from captioner.text.collate import pad_captions
+from captioner.text.vocabulary import Vocabulary
 
 # Unequal numbers of captions and of words; words 4..14 of the tiny vocabulary.
 CAPTIONS = [

@@ -14,7 +14,7 @@ import torch
 from captioner import atomic_io as folders
 from captioner.checkpoint import find, load, save
 from captioner.errors import InputError
-from captioner.vocabulary import Vocabulary
+from captioner.text.vocabulary import Vocabulary
 
 CONFIG = {"task": "captioning", "model": {"hidden_size": 3}, "scores": {"BLEU-4": 12.5}}
 FILES = (

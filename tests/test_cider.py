@@ -5,9 +5,9 @@ import random
 import pytest
 import torch
 
-from captioner.collate import pad_captions
 from captioner.errors import InputError
 from captioner.metrics.cider_d import CiderD
+from captioner.text.collate import pad_captions
 
 END, UNKNOWN = 2, 3
 WORDS = range(4, 10)

@@ -20,7 +20,7 @@ from captioner.ensemble import Ensemble
 from captioner.errors import InputError, Interrupted
 from captioner.images import Transform
 from captioner.job import open_teachers
-from captioner.vocabulary import Vocabulary
+from captioner.text.vocabulary import Vocabulary
 
 CAPTIONS = [  # unequal numbers of captions and of words, over the tiny vocabulary
     [[4, 5, 8, 10], [4, 6, 9], [14]],

@@ -22,7 +22,7 @@ from captioner.ensemble import Candidate, Ensemble, build_ensemble, share_encode
 from captioner.errors import InputError
 from captioner.images import Transform
 from captioner.teacher_forcing import score_captions
-from captioner.vocabulary import Vocabulary
+from captioner.text.vocabulary import Vocabulary
 
 PAD, START, END, UNKNOWN = range(4)
 MIXTURES = [(False, False), (True, True), (False, True), (True, False, True)]

@@ -25,7 +25,7 @@ from captioner.metrics.caption_statistics import Statistics, statistics
 from captioner.metrics.pointing import Pointing, pointing
 from captioner.readers import read_captions
 from captioner.shapes import KINDS, PLURALS, Shape
-from captioner.tokenizer import split_words
+from captioner.text.tokenizer import split_words
 
 WITHOUT_JAVA = ["--metrics", "bleu,rouge-l,cider"]  # which takes its time to start
 NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
@@ -118,7 +118,7 @@ def test_scores_are_of_all_references_with_their_rare_words(captioner, data):
 
 def test_pointing_is_told_where_the_data_tells_the_shapes(captioner, data, tmp_path_factory):
     examples = data.split("val")
-    words = captioner.vocabulary.words
+    words = captioner.text.vocabulary.words
     noun = KINDS[0]
     shape = Shape(noun, "red", "small", "solid", (0, 0, 64, 64))
     shapes = {example.id: [shape] for example in examples[:3]}
@@ -127,12 +127,14 @@ def test_pointing_is_told_where_the_data_tells_the_shapes(captioner, data, tmp_p
     assert "pointing" not in result.describe("S")  # of nothing there is no percentage
 
     captioner.model.encoder.offset = -0.5
-    captioner.vocabulary._all = tuple(noun if w == "all" else w for w in captioner.vocabulary._all)
+    captioner.text.vocabulary._all = tuple(
+        noun if w == "all" else w for w in captioner.text.vocabulary._all
+    )
     result = evaluate_split(captioner, examples, shapes=shapes)
     expected = Pointing()
     for example in examples[:3]:
         hypothesis = result.hypotheses[example.id]
-        said = captioner.vocabulary.decode(hypothesis.tokens)
+        said = captioner.text.vocabulary.decode(hypothesis.tokens)
         expected += pointing(said, hypothesis.attention[: len(said)], [shape], offset=-0.5)
     assert result.pointing == expected and expected.count > 0
     plain = Captioner.from_pretrained(tiny.run(tmp_path_factory, attention=False), "cpu")

@@ -110,7 +110,11 @@ def test_the_programs_say_what_the_model_says(exported, runtime, count, hypothes
 def test_the_description_holds(exported):
     """Shapes and types are those of what comes out, with the free sizes named."""
     told, captioner = exported.told, exported.captioner
-    assert tuple(told["words"][4:]) == captioner.vocabulary.words and told["never"] == [0, 1, 3]
+    assert tuple(told["words"][4:]) == captioner.text.vocabulary.words and told["never"] == [
+        0,
+        1,
+        3,
+    ]
     assert told["picture"]["size"] == captioner.transform.size
     assert told["offset"] == captioner.model.encoder.offset
     free = {"pictures": 3, "hypotheses": 2}

@@ -27,7 +27,7 @@ from captioner.metrics import bootstrap
 from captioner.report import Heading, write_report
 from captioner.runs.run import read_log
 from captioner.search.hypotheses import Hypothesis
-from captioner.vocabulary import Vocabulary
+from captioner.text.vocabulary import Vocabulary
 
 HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=alert(1)>&amp;'
 OFFSET = -0.25

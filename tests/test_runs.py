@@ -17,7 +17,7 @@ from captioner.errors import InputError
 from captioner.job import take_weights
 from captioner.runs import recipe
 from captioner.runs.run import CHECKPOINTS, SKIPPED, claim, run_folder
-from captioner.vocabulary import Vocabulary
+from captioner.text.vocabulary import Vocabulary
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".cache", "../x", "a/b", "/abs"])

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.errors import InputError
-from captioner.tokenizer import join_words, split_words
-from captioner.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
+from captioner.text.tokenizer import join_words, split_words
+from captioner.text.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
 # Sentences whose words are the same from the Java program: the left and the right, word by word.
 SAME_AS_JAVA = {

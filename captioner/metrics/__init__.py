@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from .._version import __version__
 from ..errors import InputError
-from ..tokenizer import split_words
+from ..text.tokenizer import split_words
 from .java_meteor import find_java
 from .tallies import Tally, Words, tally_bleu, tally_cider, tally_meteor, tally_rouge_l
 

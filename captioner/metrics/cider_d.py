@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..collate import pad_captions
 from ..errors import InputError
-from ..ngrams import ORDERS, counts, numbers
-from ..vocabulary import Vocabulary
+from ..text.collate import pad_captions
+from ..text.ngrams import ORDERS, counts, numbers
+from ..text.vocabulary import Vocabulary
 
 SIGMA = 6.0
 

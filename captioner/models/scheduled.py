@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..batches import Batch
 from ..search.hypotheses import Generator
-from ..vocabulary import END, PAD, START
+from ..text.vocabulary import END, PAD, START
 
 
 def previous_words(model: Generator, features: Tensor, batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..decoding_options import DecodingOptions
-from ..vocabulary import END, PAD, START
+from ..text.vocabulary import END, PAD, START
 from .filters import apply_filters, filters
 from .hypotheses import Generator, Hypothesis, collect, expected_reads, look_now
 

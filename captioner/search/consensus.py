@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..collate import pad_captions
-from ..ngrams import ORDERS, counts, numbers
-from ..vocabulary import END
+from ..text.collate import pad_captions
+from ..text.ngrams import ORDERS, counts, numbers
+from ..text.vocabulary import END
 from .hypotheses import Hypothesis
 
 TEMPERATURE = 0.7  # of the samples: models of smoothed labels say too many rare words

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..decoding_options import DecodingOptions
-from ..vocabulary import END, PAD, START, UNKNOWN
+from ..text.vocabulary import END, PAD, START, UNKNOWN
 
 Filter = Callable[[Tensor, Tensor], Tensor]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..decoding_options import DecodingOptions
-from ..vocabulary import PAD
+from ..text.vocabulary import PAD
 
 Memory = dict[str, Tensor]
 State = dict[str, Tensor]

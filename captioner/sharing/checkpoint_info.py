@@ -12,7 +12,7 @@ from .. import checkpoint
 from ..errors import InputError
 from ..metrics import SCORES
 from ..runs.run import read_log, run_of
-from ..vocabulary import Vocabulary
+from ..text.vocabulary import Vocabulary
 
 
 def read_info(path: Path) -> dict[str, Any]:

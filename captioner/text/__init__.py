@@ -1,0 +1,1 @@
+"""Words and tokens: sentences split, vocabularies, padded token tensors, n-grams."""
