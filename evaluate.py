@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from captioner.caption_files import match, read_caption_file, read_predictions
 from captioner.checkpoint_evaluation import (
     evaluate_checkpoint,
     make_folder,
@@ -10,6 +9,7 @@ from captioner.checkpoint_evaluation import (
     show_scores,
     write,
 )
+from captioner.data.caption_files import match, read_caption_file, read_predictions
 from captioner.errors import run_command
 from captioner.evaluation import judge
 from captioner.evaluation_options import EvaluationOptions, ScoringOptions, parse

@@ -9,9 +9,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from captioner import checkpoint, demo, distributed, metrics
-from captioner.batches import Batch, encode_captions, epoch_order
-from captioner.dataset import Example
+from captioner import checkpoint, distributed, metrics
+from captioner.data.batches import Batch, encode_captions, epoch_order
+from captioner.data.dataset import Example
+from captioner.data.demo import scenes as demo
+from captioner.data.images import load_image
 from captioner.decoding_options import DecodingOptions
 from captioner.devices import pick_device
 from captioner.distillation import Lesson, hear, teach
@@ -19,7 +21,6 @@ from captioner.distributed import say
 from captioner.errors import run_command
 from captioner.evaluation import Evaluation, evaluate
 from captioner.heatmaps import save_heatmap
-from captioner.images import load_image
 from captioner.job import Job, prepare, watched_metrics
 from captioner.metrics.cider_d import CiderD
 from captioner.optimization import TrainingOptions

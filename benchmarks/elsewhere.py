@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from captioner import Captioner
+from captioner.data.images import load_image
+from captioner.data.readers import read_captions
 from captioner.export import export_onnx
 from captioner.figures.overlays import DIM, INK, is_function_word, overlay
-from captioner.images import load_image
-from captioner.readers import read_captions
 
 PANEL, GAP, LEFT, TOP, WORD, BELOW = 92, 6, 120, 34, 20, 26  # pixels
 DPI = 110

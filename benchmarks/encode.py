@@ -15,11 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import measure
 from benchmarks.pictures import draw_pictures
 from benchmarks.setting import SIZES, build, draw_batch
-from captioner.batches import epoch_order
+from captioner.data.batches import epoch_order
+from captioner.data.images import Transform
 from captioner.devices import products_in
 from captioner.encoders import Encoder, build_encoder
 from captioner.features import FeatureCache, PictureFiles
-from captioner.images import Transform
 from captioner.optimization import TrainingOptions, parameter_groups
 from captioner.prefetch import load_ahead
 from captioner.training import step

@@ -12,10 +12,10 @@ from typing import Any
 
 from benchmarks import measure
 from captioner import Captioner
-from captioner.dataset import Example
+from captioner.data.dataset import Example
+from captioner.data.images import load_image
+from captioner.data.readers import read_captions
 from captioner.evaluation import judge
-from captioner.images import load_image
-from captioner.readers import read_captions
 from captioner.text.tokenizer import split_words
 
 Cases = Sequence[tuple[str, Mapping[str, Any]]]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks import measure
 from captioner import metrics
-from captioner.caption_files import Id, read_caption_file
+from captioner.data.caption_files import Id, read_caption_file
 from captioner.metrics import bootstrap
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from benchmarks import measure
 from benchmarks.end_to_end import captioner_with
 from captioner.captioner import Captioner
-from captioner.images import read_image
+from captioner.data.images import read_image
 from captioner.service.server import build_server, listen
 from captioner.service.serving import create_app
 from captioner.service.wire import Limits

@@ -17,8 +17,8 @@ from benchmarks.setting import (
     vary,
     word_operations,
 )
-from captioner.batches import Batch
 from captioner.captioning import CaptioningModel
+from captioner.data.batches import Batch
 from captioner.metrics.cider_d import CiderD
 from captioner.optimization import TrainingOptions, parameter_groups
 from captioner.self_critical import LONGEST, SAMPLES, add_samples, draw

@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from . import checkpoint
 from .answers import open_answers
+from .data.image_paths import find_pictures, part_of, unique_names
 from .decoding_options import DecodingOptions
 from .devices import PRECISIONS
 from .errors import InputError
 from .heatmaps import ENDINGS
 from .options import check_at_least, option, to_dict
-from .picture_lists import find_pictures, part_of, unique_names
 from .sharing import hub
 
 if TYPE_CHECKING:

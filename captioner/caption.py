@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from . import heatmaps
+from .data.images import Picture, load_image
 from .errors import InputError
 from .figures.inline import caption_html
-from .images import Picture, load_image
 from .search.hypotheses import Hypothesis
 from .text.tokenizer import join_words
 from .text.vocabulary import Vocabulary

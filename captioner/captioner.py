@@ -10,15 +10,15 @@ from PIL import Image
 
 from . import checkpoint as checkpoints
 from .atomic_io import check_free
-from .batches import Pictures
 from .caption import Caption, caption_of
 from .checkpoint import Checkpoint
+from .data.batches import Pictures
+from .data.images import Picture, Transform, load_image
 from .decode import caption_batches
 from .decoding_options import DecodingOptions
 from .devices import device_of, pick_device, pick_precision, products_in
 from .ensemble import Candidate, build_ensemble, compile_steps
 from .errors import InputError
-from .images import Picture, Transform, load_image
 from .models.base import CaptionModel
 from .options import from_dict
 from .prefetch import WORKERS

@@ -9,21 +9,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, demo, metrics, shards
+from . import checkpoint, metrics
 from .atomic_io import write_whole
-from .batches import Pictures
-from .caption_files import read_others
 from .captioner import Captioner
 from .checkpoint import Checkpoint
-from .dataset import CaptionData, Example, fingerprint, some, split_name
-from .decodable import leave_undecodable
+from .data.batches import Pictures
+from .data.caption_files import read_others
+from .data.dataset import CaptionData, Example, fingerprint, some, split_name
+from .data.demo import scenes as demo
+from .data.image_check import leave_undecodable
+from .data.readers import load_data
+from .data.storage import tar as shards
 from .decoding_options import DecodingOptions
 from .errors import InputError
 from .evaluation import Evaluation, assess, caption_all, texts_of
 from .evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions
 from .features import PictureFiles
 from .metrics import bootstrap
-from .readers import load_data
 from .report import Heading, write_report
 from .runs.run import evaluation_folder, read_log, run_of
 from .search.hypotheses import Hypothesis

@@ -11,7 +11,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from .batches import Pictures
+from .data.batches import Pictures
 from .decoding_options import DecodingOptions
 from .devices import device_of, products_in
 from .prefetch import load_ahead

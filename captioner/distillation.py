@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import distributed
-from .batches import Batch, Pictures, epoch_order
+from .data.batches import Batch, Pictures, epoch_order
 from .decoding_options import DecodingOptions
 from .devices import products_in
 from .models.base import CaptionModel

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from .captioning import CaptioningModel, CompiledSteps
+from .data.images import Transform
 from .encoders import Encoder
 from .errors import InputError
-from .images import Transform
 from .models.base import CaptionModel
 from .search.hypotheses import Memory, State
 from .text.vocabulary import Vocabulary

@@ -10,15 +10,15 @@ from typing import Any
 from tqdm import tqdm
 
 from . import distributed, metrics
-from .batches import Pictures
-from .dataset import Example
+from .data.batches import Pictures
+from .data.dataset import Example
+from .data.demo.shapes import Shape
 from .decode import caption_batches
 from .decoding_options import DecodingOptions
 from .metrics.caption_statistics import Statistics, statistics
 from .metrics.pointing import Pointing, pointing
 from .models.base import CaptionModel
 from .search.hypotheses import Hypothesis
-from .shapes import Shape
 from .text.tokenizer import join_words
 from .text.vocabulary import Vocabulary
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .data.readers import READERS
 from .decoding_options import DecodingOptions
 from .devices import PRECISIONS
 from .errors import InputError
 from .metrics import METRICS, chosen
 from .options import add_options, check_at_least, from_arguments, given_flags, option
 from .prefetch import WORKERS
-from .readers import READERS
 from .runs.run import CHECKPOINTS
 
 SAMPLES = 1000  # of a comparison, unless --bootstrap says otherwise

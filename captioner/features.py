@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import shards, streams
+from .data.images import Transform, load_image
+from .data.storage import remote_tar as streams
+from .data.storage import tar as shards
 from .encoders import Encoder
 from .errors import InputError
-from .images import Transform, load_image
 from .prefetch import load_ahead
 
 FORMAT = 1

@@ -11,21 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, distributed, metrics, shards
-from .batches import Pictures
+from . import checkpoint, distributed, metrics
 from .captioning import CaptioningModel, build_model
-from .dataset import CaptionData, Example, fingerprint
-from .decodable import leave_undecodable
+from .data.batches import Pictures
+from .data.dataset import CaptionData, Example, fingerprint
+from .data.image_check import leave_undecodable
+from .data.images import Transform
+from .data.readers import load_data
+from .data.storage import tar as shards
 from .devices import device_of
 from .distributed import say
 from .encoders import EncoderOptions, build_encoder
 from .ensemble import Candidate, build_ensemble
 from .errors import InputError
 from .features import PictureFiles, cached_features
-from .images import Transform
 from .models.base import CaptionModel
 from .options import to_dict
-from .readers import load_data
 from .restoring import restore
 from .runs.recipe import DataOptions
 from .runs.run import open_run, open_source, run_folder

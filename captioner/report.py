@@ -20,13 +20,13 @@ import numpy as np
 from tqdm import tqdm
 
 from .atomic_io import write_whole
-from .dataset import Example
+from .data.dataset import Example
+from .data.images import load_image
 from .errors import InputError
 from .evaluation import Evaluation
 from .figures.inline import jpeg, thumbnail
 from .figures.overlays import GAMMA, is_function_word, palette
 from .figures.report_curves import curves
-from .images import load_image
 from .metrics.bootstrap import Interval
 from .text.vocabulary import Vocabulary
 

@@ -4,9 +4,9 @@ import torch
 
 from .captioning import CaptioningModel, build_model
 from .checkpoint import Checkpoint
+from .data.images import Transform
 from .encoders import build_encoder
 from .errors import InputError
-from .images import Transform
 from .models.model_options import ModelOptions
 from .options import from_dict
 

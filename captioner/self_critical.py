@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .batches import Batch, count_columns
 from .captioning import CaptioningModel
+from .data.batches import Batch, count_columns
 from .decoding_options import DecodingOptions
 from .devices import products_in
 from .sampling import choose_words

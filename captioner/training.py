@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from . import distributed
-from .batches import Batch
+from .data.batches import Batch
 from .devices import peak_memory, products_in
 from .errors import InputError, Interrupted, collect_signals
 from .losses import Loss

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import train
-from captioner.batches import Pictures
 from captioner.captioning import build_model
+from captioner.data.batches import Pictures
 from captioner.encoders import Encoder
 from captioner.models.model_options import ModelOptions
 from captioner.runs import watching

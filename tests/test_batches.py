@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from captioner.batches import MAX_WORDS, Batch, Pictures, encode_captions, epoch_order
-from captioner.dataset import Example
+from captioner.data.batches import MAX_WORDS, Batch, Pictures, encode_captions, epoch_order
+from captioner.data.dataset import Example
 from captioner.errors import InputError
 from captioner.text.collate import pad_captions
 

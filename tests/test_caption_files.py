@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.caption_files import (
+from captioner.data.caption_files import (
     identity,
     match,
     read_caption_file,

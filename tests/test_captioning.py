@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from captioner.batches import Batch, Pictures, encode_captions
 from captioner.captioning import ShowAndTell, ShowAttendAndTell, build_model
-from captioner.dataset import Example
+from captioner.data.batches import Batch, Pictures, encode_captions
+from captioner.data.dataset import Example
+from captioner.data.images import Transform
 from captioner.decode import decode
 from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError
-from captioner.images import Transform
 from captioner.models.layers import Dropout
 from captioner.models.model_options import ModelOptions
 from captioner.text.collate import pad_captions

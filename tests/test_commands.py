@@ -21,8 +21,9 @@ from PIL import Image
 from test_checkpoint import sign
 
 import train
-from captioner import Captioner, demo
+from captioner import Captioner
 from captioner import __main__ as commands
+from captioner.data.demo import scenes as demo
 from captioner.encoders import SmallCNN
 from captioner.errors import InputError, Interrupted, run_command
 

@@ -21,10 +21,10 @@ from layouts import (
     write_kaggle,
 )
 
-from captioner.dataset import Example
+from captioner.data.dataset import Example
+from captioner.data.formats.reading import is_plain
+from captioner.data.readers import READERS, read_captions, seeded_split
 from captioner.errors import InputError
-from captioner.formats.reading import is_plain
-from captioner.readers import READERS, read_captions, seeded_split
 
 STRANGE = ["a\u2028b", "a\x0bb", "a\x85b", "a\x0cb", "a\x1cb", "a\u2029b"]  # str.splitlines splits
 

@@ -9,11 +9,11 @@ import torch
 
 import evaluate
 import train
-from captioner import decodable
-from captioner.decodable import KNOWN, leave_undecodable
+from captioner.data import image_check as decodable
+from captioner.data.image_check import KNOWN, leave_undecodable
+from captioner.data.readers import read_captions
 from captioner.encoders import SmallCNN
 from captioner.errors import InputError
-from captioner.readers import read_captions
 
 USED = ("train", "val")
 

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from captioner import demo
-from captioner.demo import read_shapes, write_demo
+from captioner.data.demo import scenes as demo
+from captioner.data.demo.scenes import read_shapes, write_demo
+from captioner.data.demo.shapes import COLORS, KINDS, TEXTURES, draw_background, draw_shape
 from captioner.errors import InputError
 from captioner.metrics.pointing import mentions
-from captioner.shapes import COLORS, KINDS, TEXTURES, draw_background, draw_shape
 
 COUNTS = {"train": 80, "val": 30, "test": 30}
 

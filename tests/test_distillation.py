@@ -14,11 +14,11 @@ from test_training import assert_same_run, interrupt_at
 
 import train
 from captioner import checkpoint, distillation
-from captioner.batches import Pictures
+from captioner.data.batches import Pictures
+from captioner.data.images import Transform
 from captioner.distillation import hear, teach
 from captioner.ensemble import Ensemble
 from captioner.errors import InputError, Interrupted
-from captioner.images import Transform
 from captioner.job import open_teachers
 from captioner.text.vocabulary import Vocabulary
 

@@ -24,8 +24,9 @@ from stand_ins import provide
 
 import evaluate
 import train
-from captioner import Captioner, captioner, demo, evaluation_options
+from captioner import Captioner, captioner, evaluation_options
 from captioner import __main__ as command
+from captioner.data.demo import scenes as demo
 from captioner.runs import recipe
 
 ROOT = pages.ROOT

@@ -15,16 +15,17 @@ from pycocotools.coco import COCO
 
 import evaluate
 import train
-from captioner import Captioner, checkpoint, demo, evaluation, metrics
+from captioner import Captioner, checkpoint, evaluation, metrics
 from captioner import decode as decoding
-from captioner.batches import Pictures
+from captioner.data.batches import Pictures
+from captioner.data.demo import scenes as demo
+from captioner.data.demo.shapes import KINDS, PLURALS, Shape
+from captioner.data.readers import read_captions
 from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError
 from captioner.features import PictureFiles
 from captioner.metrics.caption_statistics import Statistics, statistics
 from captioner.metrics.pointing import Pointing, pointing
-from captioner.readers import read_captions
-from captioner.shapes import KINDS, PLURALS, Shape
 from captioner.text.tokenizer import split_words
 
 WITHOUT_JAVA = ["--metrics", "bleu,rouge-l,cider"]  # which takes its time to start

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import nn
 
 from captioner import features
+from captioner.data.images import Transform
 from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError
 from captioner.features import FeatureCache, PictureFiles, cache_key, cached_features
-from captioner.images import Transform
 
 TRANSFORM = Transform(32)
 CPU = torch.device("cpu")

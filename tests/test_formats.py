@@ -17,10 +17,10 @@ from layouts import (
     write_tar,
 )
 
-from captioner import shards
-from captioner.dataset import Example
+from captioner.data.dataset import Example
+from captioner.data.readers import read_captions
+from captioner.data.storage import tar as shards
 from captioner.errors import InputError
-from captioner.readers import read_captions
 
 TEN = pictures(10)
 

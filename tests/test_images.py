@@ -19,8 +19,8 @@ import torch
 from PIL import Image, ImageChops, ImageDraw, ImageFile, ImageOps
 from torchvision.transforms import InterpolationMode, functional
 
+from captioner.data.images import MAX_BYTES, Transform, load_image, read_image
 from captioner.errors import InputError
-from captioner.images import MAX_BYTES, Transform, load_image, read_image
 
 ORIENTATION = 0x0112
 FAITHFUL = {  # how to save without visible loss

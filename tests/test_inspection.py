@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from layouts import SOUND, pictures, write_jsonl, write_kaggle, write_webdataset
 
 from captioner import __main__ as commands
+from captioner.data.inspection import describe_data, percentile
+from captioner.data.inspection import write_jsonl as convert
+from captioner.data.readers import read_captions
 from captioner.errors import InputError
-from captioner.inspection import describe_data, percentile
-from captioner.inspection import write_jsonl as convert
-from captioner.readers import read_captions
 
 CAPTIONS = pictures(30) | {"a.jpg": ['Two dogs, "running"', "ein Hund läuft\u2028schnell", ""]}
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from test_captioning import CAPTIONS, WORDS, show_attend_and_tell
 
-from captioner.batches import Batch
 from captioner.captioning import build_model
+from captioner.data.batches import Batch
 from captioner.decode import decode
 from captioner.decoding_options import DecodingOptions
 from captioner.devices import products_in

@@ -13,7 +13,7 @@ import pytest
 from test_serving import png, served
 
 from captioner.caption import Caption
-from captioner.images import Transform
+from captioner.data.images import Transform
 from captioner.service.wire import Limits
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

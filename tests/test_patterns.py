@@ -10,9 +10,9 @@ from layouts import write_tar
 import evaluate
 import train
 from captioner import __main__ as commands
-from captioner import shards
+from captioner.data.readers import read_captions
+from captioner.data.storage import tar as shards
 from captioner.errors import InputError
-from captioner.readers import read_captions
 
 
 def write_shards(root, names, samples=3):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from captioner.data.image_paths import find_pictures, part_of, unique_names
 from captioner.errors import InputError
-from captioner.picture_lists import find_pictures, part_of, unique_names
 
 
 @pytest.fixture

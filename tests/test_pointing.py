@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from captioner.data.demo.shapes import Shape
 from captioner.metrics.pointing import Pointing, mentions, pointing
-from captioner.shapes import Shape
 
 SHAPES = [
     Shape("circle", "red", "small", "striped", (0, 0, 32, 32)),

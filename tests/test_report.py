@@ -19,7 +19,7 @@ from PIL import Image
 import evaluate
 from captioner import __main__ as commands
 from captioner import report
-from captioner.dataset import Example
+from captioner.data.dataset import Example
 from captioner.errors import InputError
 from captioner.evaluation import judge
 from captioner.figures.overlays import overlay

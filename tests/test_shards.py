@@ -9,9 +9,9 @@ import pytest
 from layouts import write_tar
 from PIL import Image
 
-from captioner import shards
+from captioner.data.images import load_image
+from captioner.data.storage import tar as shards
 from captioner.errors import InputError
-from captioner.images import load_image
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -123,7 +123,7 @@ def test_pictures_in_tar_files_load_as_they_do_alone(tmp_path):
 
 def test_members_that_are_too_large_are_not_read(tmp_path, monkeypatch):
     tar = write_tar(tmp_path / "x.tar", [("a.jpg", b"a" * 600)])
-    monkeypatch.setattr("captioner.images.MAX_BYTES", 500)
+    monkeypatch.setattr("captioner.data.images.MAX_BYTES", 500)
     monkeypatch.setattr(shards, "read", None)
     with pytest.raises(InputError, match=r"x.tar/a.jpg': 600 bytes, at most 500 are read"):
         load_image(tar / "a.jpg")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from captioner.batches import Pictures
+from captioner.data.batches import Pictures
 from captioner.job import CALIBRATION, sample_maps
 from captioner.models.layers import Standardize
 

@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 import train
-from captioner import batches, checkpoint, demo, metrics, optimization
+from captioner import checkpoint, metrics, optimization
 from captioner.captioner import restore
+from captioner.data import batches
+from captioner.data.demo import scenes as demo
 from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError, Interrupted
 from captioner.losses import Loss

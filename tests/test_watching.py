@@ -17,7 +17,8 @@ from PIL import Image
 
 import evaluate
 import train
-from captioner import __main__, batches, training
+from captioner import __main__, training
+from captioner.data import batches
 from captioner.errors import InputError, Interrupted
 from captioner.runs import next_steps, watching
 from captioner.runs.board import Board

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
+from ..data.inspection import describe_data, write_jsonl
+from ..data.readers import READERS, read_captions
 from ..errors import InputError
-from ..inspection import describe_data, write_jsonl
-from ..readers import READERS, read_captions
 
 EXAMPLE = "captioner data flickr8k --convert jsonl flickr8k-jsonl"
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .. import demo
+from ..data.demo import scenes as demo
 
 EXAMPLE = "captioner demo-data demo"
 

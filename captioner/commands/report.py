@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 
 from .. import checkpoint
-from ..dataset import split_name
+from ..data.dataset import split_name
 from ..decoding_options import DecodingOptions
 from ..evaluation_options import EvaluationOptions, ScoringOptions
 from ..options import add_options, from_arguments

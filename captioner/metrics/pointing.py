@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..shapes import COLORS, PLURALS, SIDE, SIZES, TEXTURES, Box, Shape
+from ..data.demo.shapes import COLORS, PLURALS, SIDE, SIZES, TEXTURES, Box, Shape
 
 
 @dataclass(frozen=True)

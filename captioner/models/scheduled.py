@@ -7,7 +7,7 @@ T words, D channels, h, w grid, V vocabulary, R = B*C rows.
 import torch
 from torch import Tensor
 
-from ..batches import Batch
+from ..data.batches import Batch
 from ..search.hypotheses import Generator
 from ..text.vocabulary import END, PAD, START
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batches import Batch
+from ..data.batches import Batch
 from ..encoders import Encoder
 from ..losses import Loss
 from ..search.hypotheses import Memory, State

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batches import Batch
+from ..data.batches import Batch
 from ..encoders import Encoder
 from ..losses import Loss, attention_coverage
 from ..search.hypotheses import Memory, State

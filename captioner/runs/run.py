@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import checkpoint
 from ..atomic_io import write_whole
+from ..data.formats.reading import Problem
 from ..errors import InputError
-from ..formats.reading import Problem
 
 if TYPE_CHECKING:
     pass

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..caption import Caption
+from ..data.images import Picture
 from ..decoding_options import DecodingOptions
-from ..images import Picture
 
 Work = Callable[[Sequence[Picture], DecodingOptions], Sequence[Caption]]
 

@@ -15,7 +15,7 @@ import numpy as np
 import ray
 
 from captioner import Captioner, InputError
-from captioner.images import load_image
+from captioner.data.images import load_image
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from captioner import Captioner, InputError
-from captioner.images import load_image
+from captioner.data.images import load_image
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 BATCH = 64

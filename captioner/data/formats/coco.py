@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ...errors import InputError
 from .reading import Entry, Place, Reading, picture_folder, read_json
 
 SPLITS = ("train", "val", "test")

@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from . import streams
-from .downloads import Url, as_url
-from .errors import InputError
+from ...errors import InputError
+from . import remote_tar as streams
+from .http import Url, as_url
 
 
 def place(path: Path | str, folder: Path | None = None) -> Path:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+from ..text.tokenizer import split_words
+from ..text.vocabulary import Vocabulary
 from .dataset import Example
-from .errors import InputError
-from .text.tokenizer import split_words
-from .text.vocabulary import Vocabulary
 
 MAX_WORDS = 50  # longer captions are cut: one caption of 10,000 words must not fill the memory
 

@@ -12,7 +12,7 @@ from pathlib import Path, PosixPath
 from typing import TypeAlias
 from urllib.error import HTTPError, URLError
 
-from .errors import InputError
+from ...errors import InputError
 
 TIMEOUT = 30  # seconds without a byte
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds before each further try

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ...errors import InputError
 from .reading import Entry, Place, Reading, is_plain, picture_folder, read_json, split_of
 
 FOLDERS = (

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import shards
-from ..errors import InputError
+from ...errors import InputError
+from ..storage import tar as shards
 from .reading import Entry, Place, Reading, is_plain, read_lines, read_table, split_of
 
 PICTURES = ("file_name", "image", "filename", "filepath", "image_path", "image_name", "path")

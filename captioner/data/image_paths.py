@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import NoReturn
 
-from .errors import InputError
+from ..errors import InputError
 from .formats.reading import PICTURE_SUFFIXES
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .. import shards
-from ..downloads import as_url
-from ..errors import InputError
+from ...errors import InputError
+from ..storage import tar as shards
+from ..storage.http import as_url
 from .pairs import caption_lines
 from .reading import (
     PICTURE_SUFFIXES,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import InputError
+from ...errors import InputError
 
 SPLIT_NAMES = {  # what people call the splits
     **dict.fromkeys(("train", "training", "restval"), "train"),

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from . import distributed, shards
-from .atomic_io import write_whole
+from .. import distributed
+from ..atomic_io import write_whole
+from ..errors import InputError
+from ..prefetch import load_ahead
 from .dataset import CaptionData, refuse
-from .downloads import Unreachable
-from .errors import InputError
 from .formats.reading import Place, Problem
 from .images import load_image
-from .prefetch import load_ahead
+from .storage import tar as shards
+from .storage.http import Unreachable
 
 KNOWN = "decoded-v1.txt"  # in the cache: stamps of files that were decoded once
 CHUNK = 32

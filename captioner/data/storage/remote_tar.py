@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from .downloads import CHUNK, Download, Url, Version, changed
-from .errors import InputError
+from ...errors import InputError
+from .http import CHUNK, Download, Url, Version, changed
 
 KEPT = 512 * 2**20  # bytes of files that were passed over
 LARGEST = 64 * 2**20  # bytes of a file that is read: as many as a picture may have

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import shards
+from ..storage import tar as shards
 from .reading import PICTURE_SUFFIXES, Entry, Place, Reading, is_plain, picture_folder, read_lines
 
 LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: what Flickr8k calls its list

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from reprlib import repr as shortened
 
-from . import demo, shards
+from ..errors import InputError
+from ..text.tokenizer import split_words
 from .dataset import SPLITS, CaptionData, Example, refuse, some
-from .errors import InputError
+from .demo import scenes as demo
 from .formats import coco, flickr, huggingface, kaggle, karpathy, pairs, tables, webdataset
 from .formats.reading import Entry, Problem, Reader, Reading, is_plain, why_no_text
-from .text.tokenizer import split_words
+from .storage import tar as shards
 
 ON_ERROR = ("stop", "skip")
 TO_UTF8 = "write it as UTF-8 text"
@@ -88,7 +89,7 @@ def load_data(
 ) -> CaptionData:
     """The data set at `path`, or the demo's, which is drawn into the cache if it is not there."""
     if path is None:
-        from . import distributed
+        from .. import distributed
 
         path = cache / f"demo-v{demo.VERSION}" / "demo"
         if distributed.is_first():

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from ..errors import InputError
 from .formats.reading import Place, Reading, read_json, why_no_text
 from .formats.tables import CAPTIONS, PICTURES, by_column, caption_columns, row_captions, table_rows
 

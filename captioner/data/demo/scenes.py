@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageStat
 from tqdm import tqdm
 
-from .errors import InputError
+from ...errors import InputError
 from .shapes import (
     COLORS,
     KINDS,

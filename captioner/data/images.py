@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
-from . import shards
-from .errors import InputError
+from ..errors import InputError
+from .storage import tar as shards
 
 Picture: TypeAlias = str | Path | Image.Image | torch.Tensor | np.ndarray
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from . import shards
-from .atomic_io import write_whole
+from ..atomic_io import write_whole
+from ..errors import InputError
+from ..text.tokenizer import split_words
 from .dataset import SPLITS, CaptionData, Example, some
-from .downloads import as_url
-from .errors import InputError
 from .readers import READERS
-from .text.tokenizer import split_words
+from .storage import tar as shards
+from .storage.http import as_url
 
 MIN_COUNTS = (1, 2, 5, 10)
 PICTURES = "pictures"  # the link to the pictures beside the JSONL

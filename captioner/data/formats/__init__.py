@@ -1,0 +1,1 @@
+"""One module per layout of caption files, each with `recognise` and `read`; nothing is validated here."""
