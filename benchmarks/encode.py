@@ -18,11 +18,11 @@ from benchmarks.setting import SIZES, build, draw_batch
 from captioner.data.batches import epoch_order
 from captioner.data.images import Transform
 from captioner.devices import products_in
-from captioner.encoders import Encoder, build_encoder
-from captioner.features import FeatureCache, PictureFiles
 from captioner.optimization import TrainingOptions, parameter_groups
 from captioner.prefetch import load_ahead
 from captioner.training import step
+from captioner.vision.encoders import Encoder, build_encoder
+from captioner.vision.feature_cache import FeatureCache, PictureFiles
 
 ENCODERS = ("mobilenet_v2", "resnet50")
 BATCH = 32

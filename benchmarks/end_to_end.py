@@ -16,10 +16,10 @@ from captioner.data.images import Transform, load_image
 from captioner.decode import decode
 from captioner.decoding_options import DecodingOptions
 from captioner.devices import products_in
-from captioner.encoders import Encoder, build_encoder
 from captioner.models.model_options import ModelOptions
 from captioner.options import to_dict
 from captioner.text.vocabulary import Vocabulary
+from captioner.vision.encoders import Encoder, build_encoder
 
 ENCODERS = ("mobilenet_v2", "resnet50", "resnet101")
 BATCH = 32

@@ -24,12 +24,12 @@ from .decoding_options import DecodingOptions
 from .errors import InputError
 from .evaluation import Evaluation, assess, caption_all, texts_of
 from .evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions
-from .features import PictureFiles
 from .metrics import bootstrap
 from .report import Heading, write_report
 from .runs.run import evaluation_folder, read_log, run_of
 from .search.hypotheses import Hypothesis
 from .sharing import hub
+from .vision.feature_cache import PictureFiles
 
 CAPTIONS, SCORES = "captions.json", "scores.json"
 References = Mapping[int | str, Sequence[str]]

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from .captioning import CaptioningModel, CompiledSteps
 from .data.images import Transform
-from .encoders import Encoder
 from .errors import InputError
 from .models.base import CaptionModel
 from .search.hypotheses import Memory, State
 from .text.vocabulary import Vocabulary
+from .vision.encoders import Encoder
 
 
 class Encoders(nn.ModuleList):

@@ -21,10 +21,8 @@ from .data.readers import load_data
 from .data.storage import tar as shards
 from .devices import device_of
 from .distributed import say
-from .encoders import EncoderOptions, build_encoder
 from .ensemble import Candidate, build_ensemble
 from .errors import InputError
-from .features import PictureFiles, cached_features
 from .models.base import CaptionModel
 from .options import to_dict
 from .restoring import restore
@@ -33,6 +31,8 @@ from .runs.run import open_run, open_source, run_folder
 from .sharing import hub
 from .text.tokenizer import split_words
 from .text.vocabulary import Vocabulary
+from .vision.encoders import EncoderOptions, build_encoder
+from .vision.feature_cache import PictureFiles, cached_features
 
 CALIBRATION = 1000  # pictures
 

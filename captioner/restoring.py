@@ -5,10 +5,10 @@ import torch
 from .captioning import CaptioningModel, build_model
 from .checkpoint import Checkpoint
 from .data.images import Transform
-from .encoders import build_encoder
 from .errors import InputError
 from .models.model_options import ModelOptions
 from .options import from_dict
+from .vision.encoders import build_encoder
 
 
 def restore(checkpoint: Checkpoint) -> tuple[CaptioningModel, Transform]:

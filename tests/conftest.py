@@ -9,11 +9,11 @@ from torch import nn
 import train
 from captioner.captioning import build_model
 from captioner.data.batches import Pictures
-from captioner.encoders import Encoder
 from captioner.models.model_options import ModelOptions
 from captioner.runs import watching
 from captioner.text.collate import pad_captions
 from captioner.text.vocabulary import Vocabulary
+from captioner.vision.encoders import Encoder
 
 WORDS = "a red green blue dog cat runs sits on the grass".split()
 

@@ -24,8 +24,8 @@ import train
 from captioner import Captioner
 from captioner import __main__ as commands
 from captioner.data.demo import scenes as demo
-from captioner.encoders import SmallCNN
 from captioner.errors import InputError, Interrupted, run_command
+from captioner.vision.encoders import SmallCNN
 
 ROOT = Path(__file__).parents[1]
 

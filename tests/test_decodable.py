@@ -12,8 +12,8 @@ import train
 from captioner.data import image_check as decodable
 from captioner.data.image_check import KNOWN, leave_undecodable
 from captioner.data.readers import read_captions
-from captioner.encoders import SmallCNN
 from captioner.errors import InputError
+from captioner.vision.encoders import SmallCNN
 
 USED = ("train", "val")
 

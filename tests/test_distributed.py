@@ -11,8 +11,8 @@ from processes import LAUNCH, ROOT, finish, start, two_nodes
 
 import train
 from captioner import checkpoint, distributed
-from captioner.encoders import SmallCNN
 from captioner.errors import InputError
+from captioner.vision.encoders import SmallCNN
 
 SCRIPT = """
 import json, os, signal, sys

@@ -8,8 +8,8 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from captioner.encoders import Coordinates, Encoder, EncoderOptions, SmallCNN, build_encoder
 from captioner.errors import InputError
+from captioner.vision.encoders import Coordinates, Encoder, EncoderOptions, SmallCNN, build_encoder
 
 TINY = "shufflenet_v2_x0_5"  # the smallest of torchvision's, for tests about files
 

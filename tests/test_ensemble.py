@@ -18,11 +18,11 @@ from captioner.captioning import CompiledSteps
 from captioner.data.images import Transform
 from captioner.decode import decode
 from captioner.decoding_options import DecodingOptions
-from captioner.encoders import Encoder
 from captioner.ensemble import Candidate, Ensemble, build_ensemble, share_encoders
 from captioner.errors import InputError
 from captioner.teacher_forcing import score_captions
 from captioner.text.vocabulary import Vocabulary
+from captioner.vision.encoders import Encoder
 
 PAD, START, END, UNKNOWN = range(4)
 MIXTURES = [(False, False), (True, True), (False, True), (True, False, True)]

@@ -23,10 +23,10 @@ from captioner.data.demo.shapes import KINDS, PLURALS, Shape
 from captioner.data.readers import read_captions
 from captioner.decoding_options import DecodingOptions
 from captioner.errors import InputError
-from captioner.features import PictureFiles
 from captioner.metrics.caption_statistics import Statistics, statistics
 from captioner.metrics.pointing import Pointing, pointing
 from captioner.text.tokenizer import split_words
+from captioner.vision.feature_cache import PictureFiles
 
 WITHOUT_JAVA = ["--metrics", "bleu,rouge-l,cider"]  # which takes its time to start
 NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from captioner import features
 from captioner.data.images import Transform
-from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError
-from captioner.features import FeatureCache, PictureFiles, cache_key, cached_features
+from captioner.vision import feature_cache as features
+from captioner.vision.encoders import Encoder, SmallCNN
+from captioner.vision.feature_cache import FeatureCache, PictureFiles, cache_key, cached_features
 
 TRANSFORM = Transform(32)
 CPU = torch.device("cpu")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from captioner.decoding_options import DecodingOptions
-from captioner.encoders import EncoderOptions
 from captioner.errors import InputError
 from captioner.models.model_options import ModelOptions
 from captioner.optimization import TrainingOptions
@@ -22,6 +21,7 @@ from captioner.options import (
     option,
     to_dict,
 )
+from captioner.vision.encoders import EncoderOptions
 
 ALL = [ModelOptions, EncoderOptions, DecodingOptions, TrainingOptions]
 

@@ -25,7 +25,7 @@ from layouts import write_tar
 import evaluate
 import train
 from captioner import __main__ as commands
-from captioner import checkpoint, features
+from captioner import checkpoint
 from captioner.data import batches, images
 from captioner.data.images import Transform, load_image
 from captioner.data.readers import read_captions
@@ -33,9 +33,10 @@ from captioner.data.storage import http as downloads
 from captioner.data.storage import remote_tar as streams
 from captioner.data.storage import tar as shards
 from captioner.data.storage.http import Unreachable
-from captioner.encoders import SmallCNN
 from captioner.errors import InputError, Interrupted
-from captioner.features import PictureFiles
+from captioner.vision import feature_cache as features
+from captioner.vision.encoders import SmallCNN
+from captioner.vision.feature_cache import PictureFiles
 
 ROOT = Path(__file__).parents[1]
 SHARDS = [f"train-{i:02}.tar" for i in range(4)] + ["val-00.tar", "test-00.tar"]

@@ -20,7 +20,6 @@ from captioner import checkpoint, metrics, optimization
 from captioner.captioner import restore
 from captioner.data import batches
 from captioner.data.demo import scenes as demo
-from captioner.encoders import Encoder, SmallCNN
 from captioner.errors import InputError, Interrupted
 from captioner.losses import Loss
 from captioner.metrics.tallies import Tally
@@ -28,6 +27,7 @@ from captioner.models import show_and_tell
 from captioner.optimization import TrainingOptions, parameter_groups
 from captioner.runs.watching import Record
 from captioner.training import fit
+from captioner.vision.encoders import Encoder, SmallCNN
 
 CPU = torch.device("cpu")
 OPTIONS = TrainingOptions(

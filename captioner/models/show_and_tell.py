@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batches import Batch
-from ..encoders import Encoder
 from ..losses import Loss
 from ..search.hypotheses import Memory, State
+from ..vision.encoders import Encoder
 from .layers import Dropout, Standardize, lstm_cell
 from .model_options import ModelOptions
 from .scheduled import previous_words

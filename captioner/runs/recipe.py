@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..data.readers import ON_ERROR, READERS
-from ..encoders import SMALL_CNN, EncoderOptions
 from ..errors import InputError
 from ..models.model_options import ModelOptions
 from ..optimization import TrainingOptions
 from ..options import add_options, check_at_least, from_arguments, given_flags, option
 from ..prefetch import WORKERS
+from ..vision.encoders import SMALL_CNN, EncoderOptions
 from .run import CHECKPOINTS
 
 # What suits an encoder that is learned from scratch on small pictures: a smaller decoder, too.

@@ -14,10 +14,10 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .errors import InputError
-from .models.geometry import measure
-from .models.pretrained import load_weights
-from .options import check_at_least, option
+from ..errors import InputError
+from ..options import check_at_least, option
+from .receptive_field import measure
+from .weights import load_weights
 
 SMALL_CNN = "small_cnn"
 INCEPTIONS = ("googlenet", "inception_v3")

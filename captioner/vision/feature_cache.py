@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .data.images import Transform, load_image
-from .data.storage import remote_tar as streams
-from .data.storage import tar as shards
+from ..data.images import Transform, load_image
+from ..data.storage import remote_tar as streams
+from ..data.storage import tar as shards
+from ..errors import InputError
+from ..prefetch import load_ahead
 from .encoders import Encoder
-from .errors import InputError
-from .prefetch import load_ahead
 
 FORMAT = 1
 WINDOW = 2000  # pictures of tar files that are shuffled among each other, unless they are large
