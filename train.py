@@ -14,7 +14,7 @@ from captioner.data.batches import Batch, encode_captions, epoch_order
 from captioner.data.dataset import Example
 from captioner.data.demo import scenes as demo
 from captioner.data.images import load_image
-from captioner.decoding_options import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.devices import pick_device
 from captioner.distillation import Lesson, hear, teach
 from captioner.distributed import say

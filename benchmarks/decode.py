@@ -18,7 +18,7 @@ from benchmarks.setting import (
     word_operations,
 )
 from captioner.captioning import CaptioningModel
-from captioner.decode import decode
+from captioner.decoding.decode import decode
 from captioner.devices import products_in
 from captioner.ensemble import compile_steps
 

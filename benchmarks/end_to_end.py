@@ -13,8 +13,8 @@ from benchmarks.setting import SIZES, picture_operations, vary, word_operations
 from captioner.captioner import Captioner
 from captioner.captioning import build_model
 from captioner.data.images import Transform, load_image
-from captioner.decode import decode
-from captioner.decoding_options import DecodingOptions
+from captioner.decoding.decode import decode
+from captioner.decoding.options import DecodingOptions
 from captioner.devices import products_in
 from captioner.models.model_options import ModelOptions
 from captioner.options import to_dict

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from captioner.captioning import CaptioningModel, build_model
 from captioner.data.batches import Batch, Pictures
-from captioner.decoding_options import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.models.model_options import ModelOptions
 from captioner.text.collate import pad_captions
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
-from .decoding_options import DecodingOptions
+from .decoding.options import DecodingOptions
 from .errors import InputError
 
 if TYPE_CHECKING:

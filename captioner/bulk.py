@@ -15,7 +15,7 @@ from tqdm import tqdm
 from . import checkpoint
 from .answers import open_answers
 from .data.image_paths import find_pictures, part_of, unique_names
-from .decoding_options import DecodingOptions
+from .decoding.options import DecodingOptions
 from .devices import PRECISIONS
 from .errors import InputError
 from .heatmaps import ENDINGS

@@ -14,8 +14,9 @@ from .caption import Caption, caption_of
 from .checkpoint import Checkpoint
 from .data.batches import Pictures
 from .data.images import Picture, Transform, load_image
-from .decode import caption_batches
-from .decoding_options import DecodingOptions
+from .decoding.decode import caption_batches
+from .decoding.options import DecodingOptions
+from .decoding.teacher_forcing import score_captions
 from .devices import device_of, pick_device, pick_precision, products_in
 from .ensemble import Candidate, build_ensemble, compile_steps
 from .errors import InputError
@@ -25,7 +26,6 @@ from .prefetch import WORKERS
 from .restoring import restore
 from .sharing import hub
 from .sharing.model_card import model_card
-from .teacher_forcing import score_captions
 from .text.collate import pad_captions
 from .text.tokenizer import split_words
 from .text.vocabulary import Vocabulary

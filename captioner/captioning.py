@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .decoding.hypothesis import Memory, State
 from .errors import InputError
 from .models.base import CaptionModel
 from .models.model_options import ModelOptions
 from .models.show_and_tell import ShowAndTell
 from .models.show_attend_and_tell import ShowAttendAndTell
-from .search.hypotheses import Memory, State
 from .vision.encoders import Encoder
 
 CaptioningModel = ShowAndTell | ShowAttendAndTell

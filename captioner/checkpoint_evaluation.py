@@ -20,14 +20,14 @@ from .data.demo import scenes as demo
 from .data.image_check import leave_undecodable
 from .data.readers import load_data
 from .data.storage import tar as shards
-from .decoding_options import DecodingOptions
+from .decoding.hypothesis import Hypothesis
+from .decoding.options import DecodingOptions
 from .errors import InputError
 from .evaluation import Evaluation, assess, caption_all, texts_of
 from .evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions
 from .metrics import bootstrap
 from .report import Heading, write_report
 from .runs.run import evaluation_folder, read_log, run_of
-from .search.hypotheses import Hypothesis
 from .sharing import hub
 from .vision.feature_cache import PictureFiles
 

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from . import distributed
 from .data.batches import Batch, Pictures, epoch_order
-from .decoding_options import DecodingOptions
+from .decoding.options import DecodingOptions
+from .decoding.teacher_forcing import teacher_forced_log_probs
 from .devices import products_in
 from .models.base import CaptionModel
 from .prefetch import load_ahead
-from .teacher_forcing import teacher_forced_log_probs
 from .text.collate import pad_captions
 
 TOGETHER = 32  # pictures

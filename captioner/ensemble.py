@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from .captioning import CaptioningModel, CompiledSteps
 from .data.images import Transform
+from .decoding.hypothesis import Memory, State
 from .errors import InputError
 from .models.base import CaptionModel
-from .search.hypotheses import Memory, State
 from .text.vocabulary import Vocabulary
 from .vision.encoders import Encoder
 

@@ -13,12 +13,12 @@ from . import distributed, metrics
 from .data.batches import Pictures
 from .data.dataset import Example
 from .data.demo.shapes import Shape
-from .decode import caption_batches
-from .decoding_options import DecodingOptions
+from .decoding.decode import caption_batches
+from .decoding.hypothesis import Hypothesis
+from .decoding.options import DecodingOptions
 from .metrics.caption_statistics import Statistics, statistics
 from .metrics.pointing import Pointing, pointing
 from .models.base import CaptionModel
-from .search.hypotheses import Hypothesis
 from .text.tokenizer import join_words
 from .text.vocabulary import Vocabulary
 

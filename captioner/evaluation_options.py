@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .data.readers import READERS
-from .decoding_options import DecodingOptions
+from .decoding.options import DecodingOptions
 from .devices import PRECISIONS
 from .errors import InputError
 from .metrics import METRICS, chosen

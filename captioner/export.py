@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram
 
 from .atomic_io import check_free, written_whole
 from .captioner import Captioner
-from .decoding_options import DecodingOptions
+from .decoding.options import DecodingOptions
 from .errors import InputError
 from .models.base import CaptionModel
 from .text.vocabulary import PAD, SPECIALS, START, UNKNOWN, Vocabulary

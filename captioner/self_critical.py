@@ -14,9 +14,9 @@ from torch import Tensor
 
 from .captioning import CaptioningModel
 from .data.batches import Batch, count_columns
-from .decoding_options import DecodingOptions
+from .decoding.options import DecodingOptions
+from .decoding.sampling import choose_words
 from .devices import products_in
-from .sampling import choose_words
 from .text.vocabulary import PAD, START
 
 # Words of captions (B, S, T) and of references (B, C, T') without the start, padded with 0 -> (B, S).

@@ -5,7 +5,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 
-from captioner.decoding_options import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.service.batcher import Batcher, Closed, Full
 
 BEAM, GREEDY = DecodingOptions(), DecodingOptions("greedy")

@@ -13,9 +13,9 @@ from PIL import ExifTags, Image
 from test_checkpoint import sign
 
 from captioner import Caption, Captioner, DecodingOptions, InputError
-from captioner import decode as decoding
 from captioner.captioner import restore
 from captioner.checkpoint import load
+from captioner.decoding import decode as decoding
 
 
 @pytest.fixture(params=[False, True], ids=["show-and-tell", "attention"])

@@ -15,8 +15,8 @@ from captioner.captioning import ShowAndTell, ShowAttendAndTell, build_model
 from captioner.data.batches import Batch, Pictures, encode_captions
 from captioner.data.dataset import Example
 from captioner.data.images import Transform
-from captioner.decode import decode
-from captioner.decoding_options import DecodingOptions
+from captioner.decoding.decode import decode
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
 from captioner.models.layers import Dropout
 from captioner.models.model_options import ModelOptions

@@ -7,12 +7,12 @@ import pytest
 import torch
 from test_decoding import Toy, toy_features
 
-from captioner import decode as decoding
-from captioner.decode import decode
-from captioner.decoding_options import DecodingOptions
+from captioner.decoding import decode as decoding
+from captioner.decoding.decode import decode
+from captioner.decoding.hypothesis import Hypothesis
+from captioner.decoding.mbr import FAITH, TEMPERATURE, by_agreement, likeness
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
-from captioner.search.consensus import FAITH, TEMPERATURE, by_agreement, likeness
-from captioner.search.hypotheses import Hypothesis
 
 
 def cosine(one, other, n):

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from captioner import sampling
-from captioner.decode import decode
-from captioner.decoding_options import DecodingOptions
-from captioner.sampling import choose_words
-from captioner.search.filters import apply_filters, filters
-from captioner.teacher_forcing import score_captions
+from captioner.decoding import sampling
+from captioner.decoding.decode import decode
+from captioner.decoding.filters import apply_filters, filters
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.sampling import choose_words
+from captioner.decoding.teacher_forcing import score_captions
 
 START, END = 1, 2
 WORDS = (4, 5, 6)

@@ -16,11 +16,11 @@ from captioner import Captioner, checkpoint
 from captioner import __main__ as commands
 from captioner.captioning import CompiledSteps
 from captioner.data.images import Transform
-from captioner.decode import decode
-from captioner.decoding_options import DecodingOptions
+from captioner.decoding.decode import decode
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.teacher_forcing import score_captions
 from captioner.ensemble import Candidate, Ensemble, build_ensemble, share_encoders
 from captioner.errors import InputError
-from captioner.teacher_forcing import score_captions
 from captioner.text.vocabulary import Vocabulary
 from captioner.vision.encoders import Encoder
 

@@ -16,12 +16,12 @@ from pycocotools.coco import COCO
 import evaluate
 import train
 from captioner import Captioner, checkpoint, evaluation, metrics
-from captioner import decode as decoding
 from captioner.data.batches import Pictures
 from captioner.data.demo import scenes as demo
 from captioner.data.demo.shapes import KINDS, PLURALS, Shape
 from captioner.data.readers import read_captions
-from captioner.decoding_options import DecodingOptions
+from captioner.decoding import decode as decoding
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
 from captioner.metrics.caption_statistics import Statistics, statistics
 from captioner.metrics.pointing import Pointing, pointing

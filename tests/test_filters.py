@@ -6,9 +6,9 @@ import random
 import pytest
 import torch
 
-from captioner.decoding_options import DecodingOptions
+from captioner.decoding.filters import apply_filters, filters, shape_draw
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
-from captioner.search.filters import apply_filters, filters, shape_draw
 
 PAD, START, END, UNKNOWN = range(4)
 

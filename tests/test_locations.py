@@ -11,8 +11,8 @@ from test_captioning import CAPTIONS, WORDS, show_attend_and_tell
 
 from captioner.captioning import build_model
 from captioner.data.batches import Batch
-from captioner.decode import decode
-from captioner.decoding_options import DecodingOptions
+from captioner.decoding.decode import decode
+from captioner.decoding.options import DecodingOptions
 from captioner.devices import products_in
 from captioner.models import locations
 from captioner.models import show_attend_and_tell as model_code

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.decoding_options import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
 from captioner.models.model_options import ModelOptions
 from captioner.optimization import TrainingOptions

@@ -20,13 +20,13 @@ import evaluate
 from captioner import __main__ as commands
 from captioner import report
 from captioner.data.dataset import Example
+from captioner.decoding.hypothesis import Hypothesis
 from captioner.errors import InputError
 from captioner.evaluation import judge
 from captioner.figures.overlays import overlay
 from captioner.metrics import bootstrap
 from captioner.report import Heading, write_report
 from captioner.runs.run import read_log
-from captioner.search.hypotheses import Hypothesis
 from captioner.text.vocabulary import Vocabulary
 
 HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=alert(1)>&amp;'

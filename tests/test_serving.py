@@ -22,7 +22,7 @@ from PIL import Image
 from captioner import Captioner
 from captioner.caption import Caption
 from captioner.data.images import Transform
-from captioner.decoding_options import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
 from captioner.service.server import ServeOptions, build_server, listen, serve
 from captioner.service.serving import create_app

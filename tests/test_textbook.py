@@ -7,11 +7,11 @@ import torch
 
 from benchmarks import measure, setting, textbook
 from benchmarks.train_step import textbook_rows
-from captioner.decode import decode
-from captioner.decoding_options import DecodingOptions
+from captioner.decoding.decode import decode
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.teacher_forcing import score_captions
 from captioner.devices import products_in
 from captioner.ensemble import compile_steps
-from captioner.teacher_forcing import score_captions
 
 CPU = torch.device("cpu")
 SIZES = setting.Sizes(

@@ -3,7 +3,7 @@
 import argparse
 
 from ..bulk import CaptionOptions, caption_pictures
-from ..decoding_options import DecodingOptions
+from ..decoding.options import DecodingOptions
 from ..options import add_options, from_arguments
 
 EXAMPLE = """captioner caption dog.jpg --checkpoint RUN --checkpoint OTHER --heatmap maps

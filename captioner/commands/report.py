@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from .. import checkpoint
 from ..data.dataset import split_name
-from ..decoding_options import DecodingOptions
+from ..decoding.options import DecodingOptions
 from ..evaluation_options import EvaluationOptions, ScoringOptions
 from ..options import add_options, from_arguments
 from ..runs.run import evaluation_folder

@@ -16,7 +16,7 @@ scores (R, V) and the attention (R, h, w), or None for a model without; `attends
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from ..search.hypotheses import ImageGenerator
+from ..decoding.hypothesis import ImageGenerator
 
 
 class CaptionModel(ImageGenerator, Protocol):

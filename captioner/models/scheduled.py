@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..data.batches import Batch
-from ..search.hypotheses import Generator
+from ..decoding.hypothesis import Generator
 from ..text.vocabulary import END, PAD, START
 
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batches import Batch
+from ..decoding.hypothesis import Memory, State
 from ..losses import Loss
-from ..search.hypotheses import Memory, State
 from ..vision.encoders import Encoder
 from .layers import Dropout, Standardize, lstm_cell
 from .model_options import ModelOptions

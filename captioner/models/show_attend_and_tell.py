@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batches import Batch
+from ..decoding.hypothesis import Memory, State
 from ..losses import Loss, attention_coverage
-from ..search.hypotheses import Memory, State
 from ..vision.encoders import Encoder
 from .attention import additive_energies
 from .hoisting import Product, hoist

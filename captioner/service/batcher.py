@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ..caption import Caption
 from ..data.images import Picture
-from ..decoding_options import DecodingOptions
+from ..decoding.options import DecodingOptions
 
 Work = Callable[[Sequence[Picture], DecodingOptions], Sequence[Caption]]
 

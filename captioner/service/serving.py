@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ..caption import Caption
 from ..captioner import Captioner
 from ..data.images import Picture, read_image
-from ..decoding_options import DecodingOptions
+from ..decoding.options import DecodingOptions
 from ..errors import InputError
 from ..options import to_dict
 from ..prefetch import WORKERS

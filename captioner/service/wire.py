@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from ..decoding_options import BEAM_SIZE, DecodingOptions
+from ..decoding.options import BEAM_SIZE, DecodingOptions
 from ..errors import InputError
 from ..figures.overlays import is_function_word
 from ..options import check_at_least, option

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..decoding_options import DecodingOptions
+from ..decoding.options import DecodingOptions
 from ..errors import InputError
 from ..metrics import SCORES
 from ..models.model_options import ModelOptions

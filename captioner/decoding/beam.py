@@ -7,10 +7,10 @@ N hypotheses asked for, T steps, V vocabulary, h, w grid.
 import torch
 from torch import Tensor
 
-from ..decoding_options import DecodingOptions
 from ..text.vocabulary import END, PAD, START
 from .filters import apply_filters, filters
-from .hypotheses import Generator, Hypothesis, collect, expected_reads, look_now
+from .hypothesis import Generator, Hypothesis, collect, expected_reads, look_now
+from .options import DecodingOptions
 
 
 def beam_search(

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from .errors import InputError
-from .options import check_at_least, option, to_dict
+from ..errors import InputError
+from ..options import check_at_least, option, to_dict
 
 BEAM_SIZE, LENGTH_PENALTY = 3, 0.5
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .decoding_options import DecodingOptions
-from .search.filters import apply_filters, filters
-from .search.hypotheses import Generator
-from .text.vocabulary import PAD
+from ..text.vocabulary import PAD
+from .filters import apply_filters, filters
+from .hypothesis import Generator
+from .options import DecodingOptions
 
 
 def score_captions(

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..decoding_options import DecodingOptions
 from ..text.vocabulary import PAD
+from .options import DecodingOptions
 
 Memory = dict[str, Tensor]
 State = dict[str, Tensor]

@@ -11,17 +11,17 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from .data.batches import Pictures
-from .decoding_options import DecodingOptions
-from .devices import device_of, products_in
-from .prefetch import load_ahead
+from ..data.batches import Pictures
+from ..devices import device_of, products_in
+from ..prefetch import load_ahead
+from ..text.collate import pad_captions
+from ..text.vocabulary import START
+from .beam import beam_search
+from .hypothesis import Generator, Hypothesis, ImageGenerator
+from .mbr import TEMPERATURE, by_agreement
+from .options import DecodingOptions
 from .sampling import choose_words, rollout
-from .search.beam import beam_search
-from .search.consensus import TEMPERATURE, by_agreement
-from .search.hypotheses import Generator, Hypothesis, ImageGenerator
 from .teacher_forcing import teacher_forced_log_probs
-from .text.collate import pad_captions
-from .text.vocabulary import START
 
 TOGETHER = 512  # samples of consensus at once: small groups leave ended ones out sooner
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..decoding_options import DecodingOptions
 from ..text.vocabulary import END, PAD, START, UNKNOWN
+from .options import DecodingOptions
 
 Filter = Callable[[Tensor, Tensor], Tensor]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..text.collate import pad_captions
 from ..text.ngrams import ORDERS, counts, numbers
 from ..text.vocabulary import END
-from .hypotheses import Hypothesis
+from .hypothesis import Hypothesis
 
 TEMPERATURE = 0.7  # of the samples: models of smoothed labels say too many rare words
 FAITH = 0.02  # what a nat of a caption's own log-probability counts, in likeness

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from .decoding_options import DecodingOptions
-from .search.filters import apply_filters, filters, shape_draw
-from .search.hypotheses import Generator, Hypothesis, collect, expected_reads, look_now
-from .text.vocabulary import END, PAD, START
+from ..text.vocabulary import END, PAD, START
+from .filters import apply_filters, filters, shape_draw
+from .hypothesis import Generator, Hypothesis, collect, expected_reads, look_now
+from .options import DecodingOptions
 
 
 def choose_words(model: Generator, features: Tensor, options: DecodingOptions) -> Tensor:
