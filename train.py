@@ -16,13 +16,14 @@ from captioner.data.demo import scenes as demo
 from captioner.data.images import load_image
 from captioner.decoding.options import DecodingOptions
 from captioner.devices import pick_device
-from captioner.distillation import Lesson, hear, teach
 from captioner.distributed import say
 from captioner.errors import run_command
 from captioner.evaluation import Evaluation, evaluate
 from captioner.heatmaps import save_heatmap
 from captioner.job import Job, prepare, watched_metrics
 from captioner.metrics.cider_d import CiderD
+from captioner.models.captioning.distillation import Lesson, hear, teach
+from captioner.models.captioning.self_critical import add_samples
 from captioner.optimization import TrainingOptions
 from captioner.prefetch import load_ahead, timed
 from captioner.runs.board import Board, check_tensorboard
@@ -31,7 +32,6 @@ from captioner.runs.recipe import parse
 from captioner.runs.run import claim, write_skipped
 from captioner.runs.samples import Sample, draw_sample, save_samples
 from captioner.runs.watching import Record
-from captioner.self_critical import add_samples
 from captioner.text.collate import pad_captions
 from captioner.training import Progress, fit
 

@@ -17,10 +17,10 @@ from benchmarks.setting import (
     vary,
     word_operations,
 )
-from captioner.captioning import CaptioningModel
 from captioner.decoding.decode import decode
 from captioner.devices import products_in
-from captioner.ensemble import compile_steps
+from captioner.models.captioning.build import CaptioningModel
+from captioner.models.captioning.ensemble import compile_steps
 
 
 def main() -> None:

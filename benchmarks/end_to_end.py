@@ -11,12 +11,12 @@ from benchmarks import measure, textbook
 from benchmarks.pictures import draw_pictures
 from benchmarks.setting import SIZES, picture_operations, vary, word_operations
 from captioner.captioner import Captioner
-from captioner.captioning import build_model
 from captioner.data.images import Transform, load_image
 from captioner.decoding.decode import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.devices import products_in
-from captioner.models.model_options import ModelOptions
+from captioner.models.captioning.build import build_model
+from captioner.models.captioning.options import ModelOptions
 from captioner.options import to_dict
 from captioner.text.vocabulary import Vocabulary
 from captioner.vision.encoders import Encoder, build_encoder

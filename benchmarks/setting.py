@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from captioner.captioning import CaptioningModel, build_model
 from captioner.data.batches import Batch, Pictures
 from captioner.decoding.options import DecodingOptions
-from captioner.models.model_options import ModelOptions
+from captioner.models.captioning.build import CaptioningModel, build_model
+from captioner.models.captioning.options import ModelOptions
 from captioner.text.collate import pad_captions
 
 

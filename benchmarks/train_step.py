@@ -17,11 +17,11 @@ from benchmarks.setting import (
     vary,
     word_operations,
 )
-from captioner.captioning import CaptioningModel
 from captioner.data.batches import Batch
 from captioner.metrics.cider_d import CiderD
+from captioner.models.captioning.build import CaptioningModel
+from captioner.models.captioning.self_critical import LONGEST, SAMPLES, add_samples, draw
 from captioner.optimization import TrainingOptions, parameter_groups
-from captioner.self_critical import LONGEST, SAMPLES, add_samples, draw
 from captioner.training import step
 
 PICTURES = 32

@@ -18,9 +18,9 @@ from .decoding.decode import caption_batches
 from .decoding.options import DecodingOptions
 from .decoding.teacher_forcing import score_captions
 from .devices import device_of, pick_device, pick_precision, products_in
-from .ensemble import Candidate, build_ensemble, compile_steps
 from .errors import InputError
 from .models.base import CaptionModel
+from .models.captioning.ensemble import Candidate, build_ensemble, compile_steps
 from .options import from_dict
 from .prefetch import WORKERS
 from .restoring import restore

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoint, distributed, metrics
-from .captioning import CaptioningModel, build_model
 from .data.batches import Pictures
 from .data.dataset import CaptionData, Example, fingerprint
 from .data.image_check import leave_undecodable
@@ -21,9 +20,10 @@ from .data.readers import load_data
 from .data.storage import tar as shards
 from .devices import device_of
 from .distributed import say
-from .ensemble import Candidate, build_ensemble
 from .errors import InputError
 from .models.base import CaptionModel
+from .models.captioning.build import CaptioningModel, build_model
+from .models.captioning.ensemble import Candidate, build_ensemble
 from .options import to_dict
 from .restoring import restore
 from .runs.recipe import DataOptions

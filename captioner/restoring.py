@@ -2,11 +2,11 @@
 
 import torch
 
-from .captioning import CaptioningModel, build_model
 from .checkpoint import Checkpoint
 from .data.images import Transform
 from .errors import InputError
-from .models.model_options import ModelOptions
+from .models.captioning.build import CaptioningModel, build_model
+from .models.captioning.options import ModelOptions
 from .options import from_dict
 from .vision.encoders import build_encoder
 

@@ -21,7 +21,7 @@ from . import distributed
 from .data.batches import Batch
 from .devices import peak_memory, products_in
 from .errors import InputError, Interrupted, collect_signals
-from .losses import Loss
+from .models.losses import Loss
 from .optimization import TrainingOptions, WeightAverage, parameter_groups, rate_share
 from .runs.watching import Record
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import train
-from captioner.captioning import build_model
 from captioner.data.batches import Pictures
-from captioner.models.model_options import ModelOptions
+from captioner.models.captioning.build import build_model
+from captioner.models.captioning.options import ModelOptions
 from captioner.runs import watching
 from captioner.text.collate import pad_captions
 from captioner.text.vocabulary import Vocabulary

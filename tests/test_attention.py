@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from captioner.models import attention
-from captioner.models.attention import additive_energies
+from captioner.models.captioning import attention
+from captioner.models.captioning.attention import additive_energies
 
 
 def draw(*shape, seed=0, scale=1.0):

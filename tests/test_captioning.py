@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from captioner.captioning import ShowAndTell, ShowAttendAndTell, build_model
 from captioner.data.batches import Batch, Pictures, encode_captions
 from captioner.data.dataset import Example
 from captioner.data.images import Transform
 from captioner.decoding.decode import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
+from captioner.models.captioning.build import ShowAndTell, ShowAttendAndTell, build_model
+from captioner.models.captioning.options import ModelOptions
 from captioner.models.layers import Dropout
-from captioner.models.model_options import ModelOptions
 from captioner.text.collate import pad_captions
 from captioner.text.vocabulary import Vocabulary
 

@@ -13,13 +13,14 @@ import torch
 from test_training import assert_same_run, interrupt_at
 
 import train
-from captioner import checkpoint, distillation
+from captioner import checkpoint
 from captioner.data.batches import Pictures
 from captioner.data.images import Transform
-from captioner.distillation import hear, teach
-from captioner.ensemble import Ensemble
 from captioner.errors import InputError, Interrupted
 from captioner.job import open_teachers
+from captioner.models.captioning import distillation
+from captioner.models.captioning.distillation import hear, teach
+from captioner.models.captioning.ensemble import Ensemble
 from captioner.text.vocabulary import Vocabulary
 
 CAPTIONS = [  # unequal numbers of captions and of words, over the tiny vocabulary

@@ -14,13 +14,13 @@ from test_decoding import METHODS, all_captions, found, ranked
 import evaluate
 from captioner import Captioner, checkpoint
 from captioner import __main__ as commands
-from captioner.captioning import CompiledSteps
 from captioner.data.images import Transform
 from captioner.decoding.decode import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.teacher_forcing import score_captions
-from captioner.ensemble import Candidate, Ensemble, build_ensemble, share_encoders
 from captioner.errors import InputError
+from captioner.models.captioning.build import CompiledSteps
+from captioner.models.captioning.ensemble import Candidate, Ensemble, build_ensemble, share_encoders
 from captioner.text.vocabulary import Vocabulary
 from captioner.vision.encoders import Encoder
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from captioner.models.hoisting import hoist
+from captioner.models.deferred_grad import hoist
 
 
 def draw(*shape, seed=0):

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from test_captioning import CAPTIONS, WORDS, show_attend_and_tell
 
-from captioner.captioning import build_model
 from captioner.data.batches import Batch
 from captioner.decoding.decode import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.devices import products_in
-from captioner.models import locations
-from captioner.models import show_attend_and_tell as model_code
-from captioner.models.locations import Draws
-from captioner.models.model_options import ModelOptions
+from captioner.models.captioning import hard_attention as locations
+from captioner.models.captioning import show_attend_and_tell as model_code
+from captioner.models.captioning.build import build_model
+from captioner.models.captioning.hard_attention import Draws
+from captioner.models.captioning.options import ModelOptions
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from captioner import losses
-from captioner.losses import Loss, attention_coverage, caption_cross_entropy
+from captioner.models import losses
+from captioner.models.losses import Loss, attention_coverage, caption_cross_entropy
 
 TARGETS = torch.tensor([4, 2, 2, 0, 3, 1, 4])
 

@@ -10,7 +10,7 @@ import pytest
 
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
-from captioner.models.model_options import ModelOptions
+from captioner.models.captioning.options import ModelOptions
 from captioner.optimization import TrainingOptions
 from captioner.options import (
     add_options,

@@ -7,7 +7,7 @@ import torch
 from test_captioning import CAPTIONS, WORDS, show_and_tell, show_attend_and_tell
 
 from captioner.devices import products_in
-from captioner.models.scheduled import previous_words
+from captioner.models.captioning.scheduled_sampling import previous_words
 
 
 class Parrot:

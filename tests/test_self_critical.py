@@ -13,11 +13,11 @@ from test_training import assert_same_run, interrupt_at
 
 import train
 from captioner import checkpoint
-from captioner.captioning import build_model
 from captioner.errors import Interrupted
 from captioner.metrics.cider_d import CiderD
-from captioner.models.model_options import ModelOptions
-from captioner.self_critical import add_samples
+from captioner.models.captioning.build import build_model
+from captioner.models.captioning.options import ModelOptions
+from captioner.models.captioning.self_critical import add_samples
 from captioner.text.collate import pad_captions
 
 PAD, START, END, UNKNOWN = range(4)

@@ -11,7 +11,7 @@ from captioner.decoding.decode import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.teacher_forcing import score_captions
 from captioner.devices import products_in
-from captioner.ensemble import compile_steps
+from captioner.models.captioning.ensemble import compile_steps
 
 CPU = torch.device("cpu")
 SIZES = setting.Sizes(

@@ -21,9 +21,9 @@ from captioner.captioner import restore
 from captioner.data import batches
 from captioner.data.demo import scenes as demo
 from captioner.errors import InputError, Interrupted
-from captioner.losses import Loss
 from captioner.metrics.tallies import Tally
-from captioner.models import show_and_tell
+from captioner.models.captioning import show_and_tell
+from captioner.models.losses import Loss
 from captioner.optimization import TrainingOptions, parameter_groups
 from captioner.runs.watching import Record
 from captioner.training import fit

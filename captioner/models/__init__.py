@@ -1,1 +1,1 @@
-"""What the captioning models are made of; captioning.py, above, is what others ask for."""
+"""Models: the contract, losses and layers they share, and a room for each family."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..data.readers import ON_ERROR, READERS
 from ..errors import InputError
-from ..models.model_options import ModelOptions
+from ..models.captioning.options import ModelOptions
 from ..optimization import TrainingOptions
 from ..options import add_options, check_at_least, from_arguments, given_flags, option
 from ..prefetch import WORKERS

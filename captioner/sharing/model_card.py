@@ -10,7 +10,7 @@ from typing import Any
 from ..decoding.options import DecodingOptions
 from ..errors import InputError
 from ..metrics import SCORES
-from ..models.model_options import ModelOptions
+from ..models.captioning.options import ModelOptions
 from ..options import from_dict
 
 PAPERS = """\

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .decoding.hypothesis import Memory, State
-from .errors import InputError
-from .models.base import CaptionModel
-from .models.model_options import ModelOptions
-from .models.show_and_tell import ShowAndTell
-from .models.show_attend_and_tell import ShowAttendAndTell
-from .vision.encoders import Encoder
+from ...decoding.hypothesis import Memory, State
+from ...errors import InputError
+from ...vision.encoders import Encoder
+from ..base import CaptionModel
+from .options import ModelOptions
+from .show_and_tell import ShowAndTell
+from .show_attend_and_tell import ShowAttendAndTell
 
 CaptioningModel = ShowAndTell | ShowAttendAndTell
 

@@ -11,13 +11,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .captioning import CaptioningModel, CompiledSteps
-from .data.images import Transform
-from .decoding.hypothesis import Memory, State
-from .errors import InputError
-from .models.base import CaptionModel
-from .text.vocabulary import Vocabulary
-from .vision.encoders import Encoder
+from ...data.images import Transform
+from ...decoding.hypothesis import Memory, State
+from ...errors import InputError
+from ...text.vocabulary import Vocabulary
+from ...vision.encoders import Encoder
+from ..base import CaptionModel
+from .build import CaptioningModel, CompiledSteps
 
 
 class Encoders(nn.ModuleList):

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .captioning import CaptioningModel
-from .data.batches import Batch, count_columns
-from .decoding.options import DecodingOptions
-from .decoding.sampling import choose_words
-from .devices import products_in
-from .text.vocabulary import PAD, START
+from ...data.batches import Batch, count_columns
+from ...decoding.options import DecodingOptions
+from ...decoding.sampling import choose_words
+from ...devices import products_in
+from ...text.vocabulary import PAD, START
+from .build import CaptioningModel
 
 # Words of captions (B, S, T) and of references (B, C, T') without the start, padded with 0 -> (B, S).
 Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from . import distributed
-from .data.batches import Batch, Pictures, epoch_order
-from .decoding.options import DecodingOptions
-from .decoding.teacher_forcing import teacher_forced_log_probs
-from .devices import products_in
-from .models.base import CaptionModel
-from .prefetch import load_ahead
-from .text.collate import pad_captions
+from ... import distributed
+from ...data.batches import Batch, Pictures, epoch_order
+from ...decoding.options import DecodingOptions
+from ...decoding.teacher_forcing import teacher_forced_log_probs
+from ...devices import products_in
+from ...prefetch import load_ahead
+from ...text.collate import pad_captions
+from ..base import CaptionModel
 
 TOGETHER = 32  # pictures
 TEACHING = 0.9  # of what is learned, the rest the captions' own words

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import distributed
-from ..data.batches import Batch
+from ... import distributed
+from ...data.batches import Batch
 
 DRAWN = 0.5  # share of captions whose locations are drawn; the others see the expected context
 SCORE_WEIGHT = 0.1  # lambda_r of equation 11; with 1 the attention soon settles on any one place

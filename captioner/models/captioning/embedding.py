@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.batches import Batch
+from ...data.batches import Batch
 from ..losses import caption_cross_entropy
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..options import check_at_least, check_share, option
+from ...options import check_at_least, check_share, option
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.batches import Batch
-from ..decoding.hypothesis import Memory, State
+from ...data.batches import Batch
+from ...decoding.hypothesis import Memory, State
+from ...vision.encoders import Encoder
+from ..layers import Dropout, Standardize, lstm_cell
 from ..losses import Loss
-from ..vision.encoders import Encoder
-from .layers import Dropout, Standardize, lstm_cell
-from .model_options import ModelOptions
-from .scheduled import previous_words
-from .words import Words, scale_words
+from .embedding import Words, scale_words
+from .options import ModelOptions
+from .scheduled_sampling import previous_words
 
 
 class ShowAndTell(nn.Module):

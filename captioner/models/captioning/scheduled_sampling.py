@@ -7,9 +7,9 @@ T words, D channels, h, w grid, V vocabulary, R = B*C rows.
 import torch
 from torch import Tensor
 
-from ..data.batches import Batch
-from ..decoding.hypothesis import Generator
-from ..text.vocabulary import END, PAD, START
+from ...data.batches import Batch
+from ...decoding.hypothesis import Generator
+from ...text.vocabulary import END, PAD, START
 
 
 def previous_words(model: Generator, features: Tensor, batch: Batch) -> Tensor:

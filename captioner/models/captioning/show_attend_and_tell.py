@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.batches import Batch
-from ..decoding.hypothesis import Memory, State
+from ...data.batches import Batch
+from ...decoding.hypothesis import Memory, State
+from ...vision.encoders import Encoder
+from ..deferred_grad import Product, hoist
+from ..layers import Dropout, lstm_cell
 from ..losses import Loss, attention_coverage
-from ..vision.encoders import Encoder
 from .attention import additive_energies
-from .hoisting import Product, hoist
-from .layers import Dropout, lstm_cell
-from .locations import Draws, first_baseline
-from .model_options import ModelOptions
-from .scheduled import previous_words
-from .words import Words, scale_words
+from .embedding import Words, scale_words
+from .hard_attention import Draws, first_baseline
+from .options import ModelOptions
+from .scheduled_sampling import previous_words
 
 # What all steps of a loop share: keys (B, P, A), and how to read hidden state, map and context.
 # These three go from (B, K, H) to query, gate and gates, from attention (B, K, P) to context, and
