@@ -9,7 +9,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from captioner import checkpoint, distributed, metrics
+from captioner.metrics.captions.cider_d import CiderD
+
+from captioner import checkpoint, distributed
 from captioner.data.batches import Batch, encode_captions, epoch_order
 from captioner.data.dataset import Example
 from captioner.data.demo import scenes as demo
@@ -21,7 +23,7 @@ from captioner.errors import run_command
 from captioner.evaluation import Evaluation, evaluate
 from captioner.heatmaps import save_heatmap
 from captioner.job import Job, prepare, watched_metrics
-from captioner.metrics.cider_d import CiderD
+from captioner.metrics import captions as metrics
 from captioner.models.captioning.distillation import Lesson, hear, teach
 from captioner.models.captioning.self_critical import add_samples
 from captioner.optimization import TrainingOptions

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from benchmarks import measure
-from captioner import metrics
 from captioner.data.caption_files import Id, read_caption_file
 from captioner.metrics import bootstrap
+from captioner.metrics import captions as metrics
 
 
 def draw(captions: dict[Id, list[str]], pictures: int) -> tuple[dict[Id, str], dict[Id, list[str]]]:

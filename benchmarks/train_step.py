@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from captioner.metrics.captions.cider_d import CiderD
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -18,7 +19,6 @@ from benchmarks.setting import (
     word_operations,
 )
 from captioner.data.batches import Batch
-from captioner.metrics.cider_d import CiderD
 from captioner.models.captioning.build import CaptioningModel
 from captioner.models.captioning.self_critical import LONGEST, SAMPLES, add_samples, draw
 from captioner.optimization import TrainingOptions, parameter_groups

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, metrics
+from . import checkpoint
 from .atomic_io import write_whole
 from .captioner import Captioner
 from .checkpoint import Checkpoint
@@ -26,6 +26,7 @@ from .errors import InputError
 from .evaluation import Evaluation, assess, caption_all, texts_of
 from .evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions
 from .metrics import bootstrap
+from .metrics import captions as metrics
 from .report import Heading, write_report
 from .runs.run import evaluation_folder, read_log, run_of
 from .sharing import hub

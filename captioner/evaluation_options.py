@@ -9,7 +9,7 @@ from .data.readers import READERS
 from .decoding.options import DecodingOptions
 from .devices import PRECISIONS
 from .errors import InputError
-from .metrics import METRICS, chosen
+from .metrics.captions import METRICS, chosen
 from .options import add_options, check_at_least, from_arguments, given_flags, option
 from .prefetch import WORKERS
 from .runs.run import CHECKPOINTS

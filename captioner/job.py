@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, distributed, metrics
+from . import checkpoint, distributed
 from .data.batches import Pictures
 from .data.dataset import CaptionData, Example, fingerprint
 from .data.image_check import leave_undecodable
@@ -21,6 +21,7 @@ from .data.storage import tar as shards
 from .devices import device_of
 from .distributed import say
 from .errors import InputError
+from .metrics import captions as metrics
 from .models.base import CaptionModel
 from .models.captioning.build import CaptioningModel, build_model
 from .models.captioning.ensemble import Candidate, build_ensemble

@@ -10,7 +10,7 @@ from torch import nn
 
 from .devices import PRECISIONS
 from .errors import InputError
-from .metrics import SCORES
+from .metrics.captions import SCORES
 from .options import check_at_least, check_share, option
 
 

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from captioner.metrics.captions.bootstrap import Interval, differences, intervals, resample
+from captioner.metrics.captions.captions import Scores, measure
+from captioner.metrics.captions.statistics import Tally
 
 from captioner.errors import InputError
-from captioner.metrics import Scores, measure
-from captioner.metrics.bootstrap import Interval, differences, intervals, resample
-from captioner.metrics.tallies import Tally
 
 CAPTIONS = {
     1: "a dog runs over the grass",

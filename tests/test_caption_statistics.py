@@ -3,13 +3,13 @@
 import math
 
 import pytest
+from captioner.metrics.captions.caption_statistics import FUNCTION_WORDS, Statistics, statistics
+from captioner.metrics.captions.captions import score
 from hypothesis import given, settings
 from nltk.translate.bleu_score import modified_precision
 from test_metrics import Corpus, as_sentences, corpora
 
 from captioner.errors import InputError
-from captioner.metrics import score
-from captioner.metrics.caption_statistics import FUNCTION_WORDS, Statistics, statistics
 
 
 def test_statistics_by_hand() -> None:

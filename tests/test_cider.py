@@ -4,9 +4,9 @@ import random
 
 import pytest
 import torch
+from captioner.metrics.captions.cider_d import CiderD
 
 from captioner.errors import InputError
-from captioner.metrics.cider_d import CiderD
 from captioner.text.collate import pad_captions
 
 END, UNKNOWN = 2, 3

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from captioner.metrics.captions.pointing import mentions
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -16,7 +17,6 @@ from captioner.data.demo import scenes as demo
 from captioner.data.demo.scenes import read_shapes, write_demo
 from captioner.data.demo.shapes import COLORS, KINDS, TEXTURES, draw_background, draw_shape
 from captioner.errors import InputError
-from captioner.metrics.pointing import mentions
 
 COUNTS = {"train": 80, "val": 30, "test": 30}
 

@@ -77,7 +77,7 @@ def make_small(patch):
     patch.setattr(demo, "write_demo", lambda path: write(path, train=24, val=8, test=4))
     patch.setattr(train, "HEATMAPS", 1)
     patch.setattr(captioner, "compile_steps", lambda model: model)
-    patch.setattr("captioner.metrics.java_meteor.shutil.which", lambda name: None)
+    patch.setattr("captioner.metrics.captions.meteor.shutil.which", lambda name: None)
 
 
 # ---- commands ------------------------------------------------------------------------------------

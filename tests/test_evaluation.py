@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from captioner.metrics.captions.caption_statistics import Statistics, statistics
+from captioner.metrics.captions.pointing import Pointing, pointing
 from nltk.translate.bleu_score import corpus_bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
@@ -15,7 +17,7 @@ from pycocotools.coco import COCO
 
 import evaluate
 import train
-from captioner import Captioner, checkpoint, evaluation, metrics
+from captioner import Captioner, checkpoint, evaluation
 from captioner.data.batches import Pictures
 from captioner.data.demo import scenes as demo
 from captioner.data.demo.shapes import KINDS, PLURALS, Shape
@@ -23,8 +25,7 @@ from captioner.data.readers import read_captions
 from captioner.decoding import decode as decoding
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
-from captioner.metrics.caption_statistics import Statistics, statistics
-from captioner.metrics.pointing import Pointing, pointing
+from captioner.metrics import captions as metrics
 from captioner.text.tokenizer import split_words
 from captioner.vision.feature_cache import PictureFiles
 

@@ -9,8 +9,8 @@ import pytest
 import tiny
 
 import evaluate
-from captioner import metrics
 from captioner.errors import InputError
+from captioner.metrics import captions as metrics
 
 CAPTIONS = {1: "a dog runs", 2: "two men ride bikes", 3: "a cat on a bed"}
 OTHERS = {1: "a cat runs", 2: "two men", 3: "a cat on a bed"}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from captioner.metrics.captions.captions import measure
 
 from captioner.errors import InputError
-from captioner.metrics import java_meteor as meteor
-from captioner.metrics import measure
+from captioner.metrics import meteor
 
 HYPOTHESES = [["a", "dog", "runs"], []]
 REFERENCES = [[["the", "dog"], ["a", "dog", "ran"]], [["grass"]]]

@@ -9,13 +9,22 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from captioner.metrics.captions.captions import (
+    bleu,
+    chosen,
+    cider,
+    measure,
+    meteor,
+    rouge_l,
+    score,
+    signature,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nltk.translate.bleu_score import corpus_bleu
 
 from captioner import __version__
 from captioner.errors import InputError
-from captioner.metrics import bleu, chosen, cider, measure, meteor, rouge_l, score, signature
 
 NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")  # without METEOR's
 Corpus = tuple[list[list[str]], list[list[list[str]]]]

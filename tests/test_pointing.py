@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from captioner.metrics.captions.pointing import Pointing, mentions, pointing
 
 from captioner.data.demo.shapes import Shape
-from captioner.metrics.pointing import Pointing, mentions, pointing
 
 SHAPES = [
     Shape("circle", "red", "small", "striped", (0, 0, 32, 32)),

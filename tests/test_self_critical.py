@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from captioner.metrics.captions.cider_d import CiderD
 from test_training import assert_same_run, interrupt_at
 
 import train
 from captioner import checkpoint
 from captioner.errors import Interrupted
-from captioner.metrics.cider_d import CiderD
 from captioner.models.captioning.build import build_model
 from captioner.models.captioning.options import ModelOptions
 from captioner.models.captioning.self_critical import add_samples

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from captioner.metrics.captions.statistics import Tally
 from torch import nn
 
 import train
-from captioner import checkpoint, metrics, optimization
+from captioner import checkpoint, optimization
 from captioner.captioner import restore
 from captioner.data import batches
 from captioner.data.demo import scenes as demo
 from captioner.errors import InputError, Interrupted
-from captioner.metrics.tallies import Tally
+from captioner.metrics import captions as metrics
 from captioner.models.captioning import show_and_tell
 from captioner.models.losses import Loss
 from captioner.optimization import TrainingOptions, parameter_groups

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from . import Scores
+from .captions import Scores
 
 SEED = 0
 SHARE = 0.95  # of the samples that an interval holds

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
-from . import split_both
+from .captions import split_both
 
 Id = TypeVar("Id", bound=Hashable)
 

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..metrics import SCORES
 from ..metrics.caption_statistics import Statistics
+from ..metrics.captions import SCORES
 
 _TEXT = {each.name for each in fields(Statistics)}
 _USE = ("_per_second", "_seconds", "_share", "_mb")  # endings

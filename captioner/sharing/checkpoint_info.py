@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import checkpoint
 from ..errors import InputError
-from ..metrics import SCORES
+from ..metrics.captions import SCORES
 from ..runs.run import read_log, run_of
 from ..text.vocabulary import Vocabulary
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..decoding.options import DecodingOptions
 from ..errors import InputError
-from ..metrics import SCORES
+from ..metrics.captions import SCORES
 from ..models.captioning.options import ModelOptions
 from ..options import from_dict
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import java_meteor
+from . import meteor as java_meteor
 
 Words = Sequence[str]
 ORDERS = (1, 2, 3, 4)
