@@ -21,18 +21,18 @@ from captioner.devices import pick_device
 from captioner.distributed import say
 from captioner.errors import run_command
 from captioner.evaluation import Evaluation, evaluate
-from captioner.heatmaps import save_heatmap
 from captioner.job import Job, prepare, watched_metrics
 from captioner.metrics import captions as metrics
 from captioner.models.captioning.distillation import Lesson, hear, teach
 from captioner.models.captioning.self_critical import add_samples
 from captioner.optimization import TrainingOptions
+from captioner.plots.heatmaps import save_heatmap
+from captioner.plots.samples import Sample, draw_sample, save_samples
 from captioner.prefetch import load_ahead, timed
 from captioner.runs.board import Board, check_tensorboard
 from captioner.runs.next_steps import longer, next_steps
 from captioner.runs.recipe import parse
 from captioner.runs.run import claim, write_skipped
-from captioner.runs.samples import Sample, draw_sample, save_samples
 from captioner.runs.watching import Record
 from captioner.text.collate import pad_captions
 from captioner.training import Progress, fit

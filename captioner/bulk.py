@@ -18,8 +18,8 @@ from .data.image_paths import find_pictures, part_of, unique_names
 from .decoding.options import DecodingOptions
 from .devices import PRECISIONS
 from .errors import InputError
-from .heatmaps import ENDINGS
 from .options import check_at_least, option, to_dict
+from .plots.heatmaps import ENDINGS
 from .sharing import hub
 
 if TYPE_CHECKING:

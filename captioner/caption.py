@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from . import heatmaps
 from .data.images import Picture, load_image
 from .decoding.hypothesis import Hypothesis
 from .errors import InputError
-from .figures.inline import caption_html
+from .plots import heatmaps
+from .plots.html import caption_html
 from .text.tokenizer import join_words
 from .text.vocabulary import Vocabulary
 

@@ -24,10 +24,10 @@ from .data.dataset import Example
 from .data.images import load_image
 from .errors import InputError
 from .evaluation import Evaluation
-from .figures.inline import jpeg, thumbnail
-from .figures.overlays import GAMMA, is_function_word, palette
-from .figures.report_curves import curves
 from .metrics.bootstrap import Interval
+from .plots.html import jpeg, thumbnail
+from .plots.overlays import GAMMA, is_function_word, palette
+from .plots.svg_curves import curves
 from .text.vocabulary import Vocabulary
 
 MOST = 1000  # pictures in a page

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from test_heatmaps import WORDS, draw, maps
 
-from captioner.figures import animation
-from captioner.figures.overlays import DIM, INK, overlay
-from captioner.heatmaps import save_heatmap
+from captioner.plots import animations as animation
+from captioner.plots.heatmaps import save_heatmap
+from captioner.plots.overlays import DIM, INK, overlay
 
 
 def frames(path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioner.runs.curves import draw_curves
+from captioner.plots.curves import draw_curves
 
 SCORES = {"BLEU-1": 60.0, "BLEU-4": 20.0, "ROUGE-L": 45.0, "CIDEr": 50.0, "distinct": 70.0}
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from captioner import heatmaps
 from captioner.errors import InputError
-from captioner.figures.overlays import DIM, overlay, upsample
-from captioner.heatmaps import save_heatmap
+from captioner.plots import heatmaps
+from captioner.plots.heatmaps import save_heatmap
+from captioner.plots.overlays import DIM, overlay, upsample
 
 WORDS = "a red ball on the grass".split()
 

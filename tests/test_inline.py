@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from test_heatmaps import draw, maps
 
-from captioner.figures.inline import caption_html, thumbnail
-from captioner.figures.overlays import overlay
+from captioner.plots.html import caption_html, thumbnail
+from captioner.plots.overlays import overlay
 
 
 def pictures(html):

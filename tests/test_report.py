@@ -23,8 +23,8 @@ from captioner.data.dataset import Example
 from captioner.decoding.hypothesis import Hypothesis
 from captioner.errors import InputError
 from captioner.evaluation import judge
-from captioner.figures.overlays import overlay
 from captioner.metrics import bootstrap
+from captioner.plots.overlays import overlay
 from captioner.report import Heading, write_report
 from captioner.runs.run import read_log
 from captioner.text.vocabulary import Vocabulary

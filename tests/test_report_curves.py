@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from captioner.figures.report_curves import curves
+from captioner.plots.svg_curves import curves
 
 
 def points(figure):

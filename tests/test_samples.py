@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioner.figures.overlays import overlay
-from captioner.runs import samples
-from captioner.runs.samples import Sample, draw_sample, save_samples
+from captioner.plots import samples
+from captioner.plots.overlays import overlay
+from captioner.plots.samples import Sample, draw_sample, save_samples
 
 WORDS = ["a", "red", "dog"]
 

@@ -20,9 +20,9 @@ import train
 from captioner import __main__, training
 from captioner.data import batches
 from captioner.errors import InputError, Interrupted
+from captioner.plots.curves import draw_curves
 from captioner.runs import next_steps, watching
 from captioner.runs.board import Board
-from captioner.runs.curves import draw_curves
 from captioner.runs.watching import Record, line
 
 SHOW_SAMPLES = train.show_samples  # as it is; see conftest.py

@@ -12,8 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from ..atomic_io import write_whole
+from ..plots.curves import draw_curves
 from .board import Board
-from .curves import draw_curves
 
 LOG, CURVES = "log.jsonl", "curves.png"
 STEPS = 10  # from one to the next that TensorBoard gets

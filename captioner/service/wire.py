@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from ..decoding.options import BEAM_SIZE, DecodingOptions
 from ..errors import InputError
-from ..figures.overlays import is_function_word
 from ..options import check_at_least, option
+from ..plots.overlays import is_function_word
 
 if TYPE_CHECKING:
     import pydantic

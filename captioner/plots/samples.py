@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..atomic_io import write_whole
-from ..figures.animation import font
-from ..figures.overlays import DIM, INK, is_function_word, overlay
+from .animations import font
+from .overlays import DIM, INK, is_function_word, overlay
 
 _WIDTH, _NARROW, _MARGIN, _GAP = 1200, 352, 16, 8  # pixels; widths at most
 _PANEL = 112  # on a side of a square picture's panel; others have the same area

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from .errors import InputError
-from .figures.animation import animation
-from .figures.overlays import COLORMAP, DIM, GAMMA, check_maps, is_function_word, overlay
+from ..errors import InputError
+from .animations import animation
+from .overlays import COLORMAP, DIM, GAMMA, check_maps, is_function_word, overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

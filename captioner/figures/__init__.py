@@ -1,1 +1,0 @@
-"""What figures, animations, notebooks and the report are drawn with."""

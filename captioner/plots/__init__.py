@@ -1,0 +1,1 @@
+"""Everything that is drawn: overlays, heatmaps, animations, curves, sample sheets, HTML."""
