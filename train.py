@@ -11,7 +11,9 @@ from typing import Any
 
 from captioner.metrics.captions.cider_d import CiderD
 
-from captioner import checkpoint, distributed
+from captioner import distributed
+from captioner.checkpoints import checkpoint
+from captioner.checkpoints.runs import claim, write_skipped
 from captioner.data.batches import Batch, encode_captions, epoch_order
 from captioner.data.dataset import Example
 from captioner.data.demo import scenes as demo
@@ -32,7 +34,6 @@ from captioner.prefetch import load_ahead, timed
 from captioner.runs.board import Board, check_tensorboard
 from captioner.runs.next_steps import longer, next_steps
 from captioner.runs.recipe import parse
-from captioner.runs.run import claim, write_skipped
 from captioner.runs.watching import Record
 from captioner.text.collate import pad_captions
 from captioner.training import Progress, fit

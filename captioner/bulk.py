@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from . import checkpoint
 from .answers import open_answers
+from .checkpoints import checkpoint, hub
 from .data.image_paths import find_pictures, part_of, unique_names
 from .decoding.options import DecodingOptions
 from .devices import PRECISIONS
 from .errors import InputError
 from .options import check_at_least, option, to_dict
 from .plots.heatmaps import ENDINGS
-from .sharing import hub
 
 if TYPE_CHECKING:
     from .caption import Caption

@@ -8,10 +8,13 @@ from typing import Any, Literal, overload
 import torch
 from PIL import Image
 
-from . import checkpoint as checkpoints
 from .atomic_io import check_free
 from .caption import Caption, caption_of
-from .checkpoint import Checkpoint
+from .checkpoints import checkpoint as checkpoints
+from .checkpoints import hub
+from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.model_card import model_card
+from .checkpoints.restoring import restore
 from .data.batches import Pictures
 from .data.images import Picture, Transform, load_image
 from .decoding.decode import caption_batches
@@ -23,9 +26,6 @@ from .models.base import CaptionModel
 from .models.captioning.ensemble import Candidate, build_ensemble, compile_steps
 from .options import from_dict
 from .prefetch import WORKERS
-from .restoring import restore
-from .sharing import hub
-from .sharing.model_card import model_card
 from .text.collate import pad_captions
 from .text.tokenizer import split_words
 from .text.vocabulary import Vocabulary

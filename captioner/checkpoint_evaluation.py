@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint
 from .atomic_io import write_whole
 from .captioner import Captioner
-from .checkpoint import Checkpoint
+from .checkpoints import checkpoint, hub
+from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.runs import evaluation_folder, read_log, run_of
 from .data.batches import Pictures
 from .data.caption_files import read_others
 from .data.dataset import CaptionData, Example, fingerprint, some, split_name
@@ -28,8 +29,6 @@ from .evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions
 from .metrics import bootstrap
 from .metrics import captions as metrics
 from .report import Heading, write_report
-from .runs.run import evaluation_folder, read_log, run_of
-from .sharing import hub
 from .vision.feature_cache import PictureFiles
 
 CAPTIONS, SCORES = "captions.json", "scores.json"

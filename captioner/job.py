@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, distributed
+from . import distributed
+from .checkpoints import checkpoint, hub
+from .checkpoints.restoring import restore
+from .checkpoints.runs import open_run, open_source, run_folder
 from .data.batches import Pictures
 from .data.dataset import CaptionData, Example, fingerprint
 from .data.image_check import leave_undecodable
@@ -26,10 +29,7 @@ from .models.base import CaptionModel
 from .models.captioning.build import CaptioningModel, build_model
 from .models.captioning.ensemble import Candidate, build_ensemble
 from .options import to_dict
-from .restoring import restore
 from .runs.recipe import DataOptions
-from .runs.run import open_run, open_source, run_folder
-from .sharing import hub
 from .text.tokenizer import split_words
 from .text.vocabulary import Vocabulary
 from .vision.encoders import EncoderOptions, build_encoder

@@ -14,7 +14,7 @@ from test_checkpoint import sign
 
 from captioner import Caption, Captioner, DecodingOptions, InputError
 from captioner.captioner import restore
-from captioner.checkpoint import load
+from captioner.checkpoints.checkpoint import load
 from captioner.decoding import decode as decoding
 
 

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from captioner import atomic_io as folders
-from captioner.checkpoint import find, load, save
+from captioner.checkpoints.checkpoint import find, load, save
 from captioner.errors import InputError
 from captioner.text.vocabulary import Vocabulary
 
@@ -110,7 +110,7 @@ STAGES = {
     "vocabulary": "captioner.text.Vocabulary.save",
     "weights": "safetensors.torch.save_file",
     "training state": "torch.save",
-    "manifest": "captioner.checkpoint._sha256",
+    "manifest": "captioner.checkpoints.checkpoint._sha256",
     "sync": "captioner.atomic_io._sync",
     "replace": "captioner.atomic_io._replace",
 }

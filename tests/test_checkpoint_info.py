@@ -10,9 +10,9 @@ import tiny
 from test_checkpoint import sign
 
 from captioner import __main__ as commands
-from captioner.checkpoint import FORMAT, load
+from captioner.checkpoints.checkpoint import FORMAT, load
+from captioner.checkpoints.info import describe_info, read_info
 from captioner.errors import InputError
-from captioner.sharing.checkpoint_info import describe_info, read_info
 
 
 @pytest.fixture

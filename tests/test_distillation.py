@@ -13,7 +13,7 @@ import torch
 from test_training import assert_same_run, interrupt_at
 
 import train
-from captioner import checkpoint
+from captioner.checkpoints import checkpoint
 from captioner.data.batches import Pictures
 from captioner.data.images import Transform
 from captioner.errors import InputError, Interrupted

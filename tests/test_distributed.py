@@ -10,7 +10,8 @@ import torch.distributed as dist
 from processes import LAUNCH, ROOT, finish, start, two_nodes
 
 import train
-from captioner import checkpoint, distributed
+from captioner import distributed
+from captioner.checkpoints import checkpoint
 from captioner.errors import InputError
 from captioner.vision.encoders import SmallCNN
 

@@ -12,8 +12,9 @@ import torch
 from test_decoding import METHODS, all_captions, found, ranked
 
 import evaluate
-from captioner import Captioner, checkpoint
+from captioner import Captioner
 from captioner import __main__ as commands
+from captioner.checkpoints import checkpoint
 from captioner.data.images import Transform
 from captioner.decoding.decode import decode
 from captioner.decoding.options import DecodingOptions

@@ -17,7 +17,8 @@ from pycocotools.coco import COCO
 
 import evaluate
 import train
-from captioner import Captioner, checkpoint, evaluation
+from captioner import Captioner, evaluation
+from captioner.checkpoints import checkpoint
 from captioner.data.batches import Pictures
 from captioner.data.demo import scenes as demo
 from captioner.data.demo.shapes import KINDS, PLURALS, Shape

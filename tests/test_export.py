@@ -12,8 +12,9 @@ import pytest
 import tiny
 import torch
 
-from captioner import Captioner, InputError, checkpoint, export
+from captioner import Captioner, InputError, export
 from captioner import __main__ as commands
+from captioner.checkpoints import checkpoint
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")

@@ -13,7 +13,7 @@ import evaluate
 import train
 from captioner import Captioner, DecodingOptions, InputError
 from captioner.__main__ import main
-from captioner.checkpoint import load
+from captioner.checkpoints.checkpoint import load
 from captioner.commands import caption as caption_command
 
 SHARED = {"config.json", "vocabulary.json", "model.safetensors", "manifest.json"}

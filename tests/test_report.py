@@ -19,6 +19,7 @@ from PIL import Image
 import evaluate
 from captioner import __main__ as commands
 from captioner import report
+from captioner.checkpoints.runs import read_log
 from captioner.data.dataset import Example
 from captioner.decoding.hypothesis import Hypothesis
 from captioner.errors import InputError
@@ -26,7 +27,6 @@ from captioner.evaluation import judge
 from captioner.metrics import bootstrap
 from captioner.plots.overlays import overlay
 from captioner.report import Heading, write_report
-from captioner.runs.run import read_log
 from captioner.text.vocabulary import Vocabulary
 
 HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=alert(1)>&amp;'

@@ -11,12 +11,12 @@ from torch import nn
 
 import evaluate
 import train
-from captioner import checkpoint
-from captioner.checkpoint import Checkpoint
+from captioner.checkpoints import checkpoint
+from captioner.checkpoints.checkpoint import Checkpoint
+from captioner.checkpoints.runs import CHECKPOINTS, SKIPPED, claim, run_folder
 from captioner.errors import InputError
 from captioner.job import take_weights
 from captioner.runs import recipe
-from captioner.runs.run import CHECKPOINTS, SKIPPED, claim, run_folder
 from captioner.text.vocabulary import Vocabulary
 
 

@@ -13,7 +13,7 @@ from captioner.metrics.captions.cider_d import CiderD
 from test_training import assert_same_run, interrupt_at
 
 import train
-from captioner import checkpoint
+from captioner.checkpoints import checkpoint
 from captioner.errors import Interrupted
 from captioner.models.captioning.build import build_model
 from captioner.models.captioning.options import ModelOptions

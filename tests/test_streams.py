@@ -25,7 +25,7 @@ from layouts import write_tar
 import evaluate
 import train
 from captioner import __main__ as commands
-from captioner import checkpoint
+from captioner.checkpoints import checkpoint
 from captioner.data import batches, images
 from captioner.data.images import Transform, load_image
 from captioner.data.readers import read_captions

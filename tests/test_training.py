@@ -17,8 +17,9 @@ from captioner.metrics.captions.statistics import Tally
 from torch import nn
 
 import train
-from captioner import checkpoint, optimization
+from captioner import optimization
 from captioner.captioner import restore
+from captioner.checkpoints import checkpoint
 from captioner.data import batches
 from captioner.data.demo import scenes as demo
 from captioner.errors import InputError, Interrupted

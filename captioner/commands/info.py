@@ -4,8 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from ..sharing import hub
-from ..sharing.checkpoint_info import describe_info, read_info
+from ..checkpoints import hub
+from ..checkpoints.info import describe_info, read_info
 
 EXAMPLE = """captioner info checkpoints/RUN
 captioner info checkpoints/RUN/last --json"""

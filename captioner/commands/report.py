@@ -3,13 +3,12 @@
 import argparse
 from dataclasses import replace
 
-from .. import checkpoint
+from ..checkpoints import checkpoint, hub
+from ..checkpoints.runs import evaluation_folder
 from ..data.dataset import split_name
 from ..decoding.options import DecodingOptions
 from ..evaluation_options import EvaluationOptions, ScoringOptions
 from ..options import add_options, from_arguments
-from ..runs.run import evaluation_folder
-from ..sharing import hub
 from . import add_checkpoints
 
 EXAMPLE = """captioner report checkpoints/RUN

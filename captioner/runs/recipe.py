@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.runs import CHECKPOINTS
 from ..data.readers import ON_ERROR, READERS
 from ..errors import InputError
 from ..models.captioning.options import ModelOptions
@@ -13,7 +14,6 @@ from ..optimization import TrainingOptions
 from ..options import add_options, check_at_least, from_arguments, given_flags, option
 from ..prefetch import WORKERS
 from ..vision.encoders import SMALL_CNN, EncoderOptions
-from .run import CHECKPOINTS
 
 # What suits an encoder that is learned from scratch on small pictures: a smaller decoder, too.
 SMALL_RECIPE = {

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import checkpoint
 from ..errors import InputError
 from ..metrics.captions import SCORES
-from ..runs.run import read_log, run_of
 from ..text.vocabulary import Vocabulary
+from . import checkpoint
+from .runs import read_log, run_of
 
 
 def read_info(path: Path) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import checkpoint
 from ..atomic_io import write_whole
 from ..data.formats.reading import Problem
 from ..errors import InputError
+from . import checkpoint
 
 if TYPE_CHECKING:
     pass

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-from ..checkpoint import CARD, CONFIG, MANIFEST, VOCABULARY, WEIGHTS
 from ..errors import InputError
-from ..runs.run import CHECKPOINTS
+from .checkpoint import CARD, CONFIG, MANIFEST, VOCABULARY, WEIGHTS
+from .runs import CHECKPOINTS
 
 FILES = [CONFIG, VOCABULARY, WEIGHTS, MANIFEST]
 

@@ -2,13 +2,13 @@
 
 import torch
 
+from ..data.images import Transform
+from ..errors import InputError
+from ..models.captioning.build import CaptioningModel, build_model
+from ..models.captioning.options import ModelOptions
+from ..options import from_dict
+from ..vision.encoders import build_encoder
 from .checkpoint import Checkpoint
-from .data.images import Transform
-from .errors import InputError
-from .models.captioning.build import CaptioningModel, build_model
-from .models.captioning.options import ModelOptions
-from .options import from_dict
-from .vision.encoders import build_encoder
 
 
 def restore(checkpoint: Checkpoint) -> tuple[CaptioningModel, Transform]:

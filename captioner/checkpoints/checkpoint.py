@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .atomic_io import beside, written_whole
-from .errors import InputError
-from .text.vocabulary import Vocabulary
+from ..atomic_io import beside, written_whole
+from ..errors import InputError
+from ..text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
