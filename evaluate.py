@@ -2,17 +2,18 @@
 
 from collections.abc import Iterable, Sequence
 
-from captioner.checkpoint_evaluation import (
+from captioner.evaluation.scoring.evaluate import (
     evaluate_checkpoint,
     make_folder,
     others_of,
     show_scores,
     write,
 )
+from captioner.evaluation.scoring.options import EvaluationOptions, ScoringOptions, parse
+from captioner.evaluation.scoring.scoring import judge
+
 from captioner.data.caption_files import match, read_caption_file, read_predictions
 from captioner.errors import run_command
-from captioner.evaluation import judge
-from captioner.evaluation_options import EvaluationOptions, ScoringOptions, parse
 
 
 def main(argv: Sequence[str] | None = None) -> None:

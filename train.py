@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from captioner.evaluation.scoring.scoring import Evaluation, evaluate
 from captioner.metrics.captions.cider_d import CiderD
 
 from captioner import distributed
@@ -22,7 +23,6 @@ from captioner.decoding.options import DecodingOptions
 from captioner.devices import pick_device
 from captioner.distributed import say
 from captioner.errors import run_command
-from captioner.evaluation import Evaluation, evaluate
 from captioner.job import Job, prepare, watched_metrics
 from captioner.metrics import captions as metrics
 from captioner.models.captioning.distillation import Lesson, hear, teach

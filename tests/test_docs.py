@@ -24,9 +24,10 @@ from stand_ins import provide
 
 import evaluate
 import train
-from captioner import Captioner, captioner, evaluation_options
+from captioner import Captioner, captioner
 from captioner import __main__ as command
 from captioner.data.demo import scenes as demo
+from captioner.evaluation import options as evaluation_options
 from captioner.runs import recipe
 
 ROOT = pages.ROOT

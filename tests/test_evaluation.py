@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 import evaluate
 import train
-from captioner import Captioner, evaluation
+from captioner import Captioner
 from captioner.checkpoints import checkpoint
 from captioner.data.batches import Pictures
 from captioner.data.demo import scenes as demo
@@ -26,6 +26,7 @@ from captioner.data.readers import read_captions
 from captioner.decoding import decode as decoding
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
+from captioner.evaluation import scoring as evaluation
 from captioner.metrics import captions as metrics
 from captioner.text.tokenizer import split_words
 from captioner.vision.feature_cache import PictureFiles

@@ -13,20 +13,20 @@ from html import unescape
 import numpy as np
 import pytest
 import tiny
+from captioner.evaluation.scoring.report import Heading, write_report
+from captioner.evaluation.scoring.scoring import judge
 from conftest import WORDS
 from PIL import Image
 
 import evaluate
 from captioner import __main__ as commands
-from captioner import report
 from captioner.checkpoints.runs import read_log
 from captioner.data.dataset import Example
 from captioner.decoding.hypothesis import Hypothesis
 from captioner.errors import InputError
-from captioner.evaluation import judge
+from captioner.evaluation import report
 from captioner.metrics import bootstrap
 from captioner.plots.overlays import overlay
-from captioner.report import Heading, write_report
 from captioner.text.vocabulary import Vocabulary
 
 HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=alert(1)>&amp;'

@@ -7,7 +7,7 @@ from ..checkpoints import checkpoint, hub
 from ..checkpoints.runs import evaluation_folder
 from ..data.dataset import split_name
 from ..decoding.options import DecodingOptions
-from ..evaluation_options import EvaluationOptions, ScoringOptions
+from ..evaluation.options import EvaluationOptions, ScoringOptions
 from ..options import add_options, from_arguments
 from . import add_checkpoints
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from ..checkpoint_evaluation import evaluate_checkpoint
+    from ..evaluation.evaluate import evaluate_checkpoint
 
     options = from_arguments(EvaluationOptions, arguments)
     first, split = checkpoint.find(hub.local(options.checkpoint[0])), split_name(options.split)

@@ -9,27 +9,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .atomic_io import write_whole
-from .captioner import Captioner
-from .checkpoints import checkpoint, hub
-from .checkpoints.checkpoint import Checkpoint
-from .checkpoints.runs import evaluation_folder, read_log, run_of
-from .data.batches import Pictures
-from .data.caption_files import read_others
-from .data.dataset import CaptionData, Example, fingerprint, some, split_name
-from .data.demo import scenes as demo
-from .data.image_check import leave_undecodable
-from .data.readers import load_data
-from .data.storage import tar as shards
-from .decoding.hypothesis import Hypothesis
-from .decoding.options import DecodingOptions
-from .errors import InputError
-from .evaluation import Evaluation, assess, caption_all, texts_of
-from .evaluation_options import SAMPLES, EvaluationOptions, ScoringOptions
-from .metrics import bootstrap
-from .metrics import captions as metrics
+from ..atomic_io import write_whole
+from ..captioner import Captioner
+from ..checkpoints import checkpoint, hub
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.runs import evaluation_folder, read_log, run_of
+from ..data.batches import Pictures
+from ..data.caption_files import read_others
+from ..data.dataset import CaptionData, Example, fingerprint, some, split_name
+from ..data.demo import scenes as demo
+from ..data.image_check import leave_undecodable
+from ..data.readers import load_data
+from ..data.storage import tar as shards
+from ..decoding.hypothesis import Hypothesis
+from ..decoding.options import DecodingOptions
+from ..errors import InputError
+from ..metrics import bootstrap
+from ..metrics import captions as metrics
+from ..vision.feature_cache import PictureFiles
+from .options import SAMPLES, EvaluationOptions, ScoringOptions
 from .report import Heading, write_report
-from .vision.feature_cache import PictureFiles
+from .scoring import Evaluation, assess, caption_all, texts_of
 
 CAPTIONS, SCORES = "captions.json", "scores.json"
 References = Mapping[int | str, Sequence[str]]

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .checkpoints.runs import CHECKPOINTS
-from .data.readers import READERS
-from .decoding.options import DecodingOptions
-from .devices import PRECISIONS
-from .errors import InputError
-from .metrics.captions import METRICS, chosen
-from .options import add_options, check_at_least, from_arguments, given_flags, option
-from .prefetch import WORKERS
+from ..checkpoints.runs import CHECKPOINTS
+from ..data.readers import READERS
+from ..decoding.options import DecodingOptions
+from ..devices import PRECISIONS
+from ..errors import InputError
+from ..metrics.captions import METRICS, chosen
+from ..options import add_options, check_at_least, from_arguments, given_flags, option
+from ..prefetch import WORKERS
 
 SAMPLES = 1000  # of a comparison, unless --bootstrap says otherwise
 

@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .atomic_io import write_whole
-from .data.dataset import Example
-from .data.images import load_image
-from .errors import InputError
-from .evaluation import Evaluation
-from .metrics.bootstrap import Interval
-from .plots.html import jpeg, thumbnail
-from .plots.overlays import GAMMA, is_function_word, palette
-from .plots.svg_curves import curves
-from .text.vocabulary import Vocabulary
+from ..atomic_io import write_whole
+from ..data.dataset import Example
+from ..data.images import load_image
+from ..errors import InputError
+from ..metrics.bootstrap import Interval
+from ..plots.html import jpeg, thumbnail
+from ..plots.overlays import GAMMA, is_function_word, palette
+from ..plots.svg_curves import curves
+from ..text.vocabulary import Vocabulary
+from .scoring import Evaluation
 
 MOST = 1000  # pictures in a page
 _SIDE, _QUALITY = 180, 65  # of a thumbnail

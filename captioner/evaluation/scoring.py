@@ -9,19 +9,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import distributed
-from .data.batches import Pictures
-from .data.dataset import Example
-from .data.demo.shapes import Shape
-from .decoding.decode import caption_batches
-from .decoding.hypothesis import Hypothesis
-from .decoding.options import DecodingOptions
-from .metrics import captions as metrics
-from .metrics.caption_statistics import Statistics, statistics
-from .metrics.pointing import Pointing, pointing
-from .models.base import CaptionModel
-from .text.tokenizer import join_words
-from .text.vocabulary import Vocabulary
+from .. import distributed
+from ..data.batches import Pictures
+from ..data.dataset import Example
+from ..data.demo.shapes import Shape
+from ..decoding.decode import caption_batches
+from ..decoding.hypothesis import Hypothesis
+from ..decoding.options import DecodingOptions
+from ..metrics import captions as metrics
+from ..metrics.caption_statistics import Statistics, statistics
+from ..metrics.pointing import Pointing, pointing
+from ..models.base import CaptionModel
+from ..text.tokenizer import join_words
+from ..text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Captioning a split, scoring it, and reporting the scores."""
