@@ -17,7 +17,7 @@ import numpy as np
 from captioner import Captioner
 from captioner.data.images import load_image
 from captioner.data.readers import read_captions
-from captioner.export import export_onnx
+from captioner.inference.export import export_onnx
 from captioner.plots.overlays import DIM, INK, is_function_word, overlay
 
 PANEL, GAP, LEFT, TOP, WORD, BELOW = 92, 6, 120, 34, 20, 26  # pixels

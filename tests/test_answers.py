@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from captioner import answers
-from captioner.answers import open_answers
 from captioner.errors import InputError
+from captioner.inference import jsonl_writer as answers
+from captioner.inference.jsonl_writer import open_answers
 
 OPTIONS = {"checkpoint": "abc", "beam_size": 3}
 RECORDS = [{"picture": f"{i}.png", "caption": "ein Hund läuft"} for i in range(6)]

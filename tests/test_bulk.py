@@ -13,9 +13,10 @@ import pytest
 import tiny
 from tqdm import tqdm
 
-from captioner import Captioner, bulk
+from captioner import Captioner
 from captioner import __main__ as commands
 from captioner.errors import InputError
+from captioner.inference import batch_caption as bulk
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,9 +12,10 @@ import pytest
 import tiny
 import torch
 
-from captioner import Captioner, InputError, export
+from captioner import Captioner, InputError
 from captioner import __main__ as commands
 from captioner.checkpoints import checkpoint
+from captioner.inference import export
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")

@@ -2,8 +2,8 @@
 
 import argparse
 
-from ..bulk import CaptionOptions, caption_pictures
 from ..decoding.options import DecodingOptions
+from ..inference.batch_caption import CaptionOptions, caption_pictures
 from ..options import add_options, from_arguments
 
 EXAMPLE = """captioner caption dog.jpg --checkpoint RUN --checkpoint OTHER --heatmap maps

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from ..captioner import Captioner
-    from ..export import export_onnx, export_torch
+    from ..inference.export import export_onnx, export_torch
 
     options = from_arguments(ExportOptions, arguments)
     folders = {export_onnx: options.onnx, export_torch: options.torch}

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .atomic_io import write_whole
-from .errors import InputError
+from ..atomic_io import write_whole
+from ..errors import InputError
 
 SYNC_SECONDS = 1.0  # what a loss of power may cost; a process that is killed loses nothing
 

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from .atomic_io import check_free, written_whole
-from .captioner import Captioner
-from .decoding.options import DecodingOptions
-from .errors import InputError
-from .models.base import CaptionModel
-from .text.vocabulary import PAD, SPECIALS, START, UNKNOWN, Vocabulary
-from .vision.encoders import Encoder, fold_batch_norms
+from ..atomic_io import check_free, written_whole
+from ..captioner import Captioner
+from ..decoding.options import DecodingOptions
+from ..errors import InputError
+from ..models.base import CaptionModel
+from ..text.vocabulary import PAD, SPECIALS, START, UNKNOWN, Vocabulary
+from ..vision.encoders import Encoder, fold_batch_norms
 
 DESCRIPTION = "captioner.json"
 FORMAT = 1  # of the description

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from .answers import open_answers
-from .checkpoints import checkpoint, hub
-from .data.image_paths import find_pictures, part_of, unique_names
-from .decoding.options import DecodingOptions
-from .devices import PRECISIONS
-from .errors import InputError
-from .options import check_at_least, option, to_dict
-from .plots.heatmaps import ENDINGS
+from ..checkpoints import checkpoint, hub
+from ..data.image_paths import find_pictures, part_of, unique_names
+from ..decoding.options import DecodingOptions
+from ..devices import PRECISIONS
+from ..errors import InputError
+from ..options import check_at_least, option, to_dict
+from ..plots.heatmaps import ENDINGS
+from .jsonl_writer import open_answers
 
 if TYPE_CHECKING:
-    from .caption import Caption
-    from .captioner import Captioner
+    from ..caption import Caption
+    from ..captioner import Captioner
 
 Record = Mapping[str, Any]
 
@@ -154,7 +154,7 @@ def _answer(
 
 
 def _load(options: CaptionOptions) -> "Captioner":
-    from .captioner import Captioner
+    from ..captioner import Captioner
 
     captioner = Captioner.from_pretrained(
         options.checkpoint, options.device, options.precision, options.compile

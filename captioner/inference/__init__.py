@@ -1,0 +1,1 @@
+"""Trained models at work: captioning many images, resumable output, export."""
