@@ -11,6 +11,13 @@ from typing import Any
 
 from captioner.evaluation.scoring.scoring import Evaluation, evaluate
 from captioner.metrics.captions.cider_d import CiderD
+from captioner.training.loop.config import parse
+from captioner.training.loop.hints import longer, next_steps
+from captioner.training.loop.logging import Record
+from captioner.training.loop.loop import Progress, fit
+from captioner.training.loop.optimization import TrainingOptions
+from captioner.training.loop.setup import Job, prepare, watched_metrics
+from captioner.training.loop.tensorboard import Board, check_tensorboard
 
 from captioner import distributed
 from captioner.checkpoints import checkpoint
@@ -23,20 +30,13 @@ from captioner.decoding.options import DecodingOptions
 from captioner.devices import pick_device
 from captioner.distributed import say
 from captioner.errors import run_command
-from captioner.job import Job, prepare, watched_metrics
 from captioner.metrics import captions as metrics
 from captioner.models.captioning.distillation import Lesson, hear, teach
 from captioner.models.captioning.self_critical import add_samples
-from captioner.optimization import TrainingOptions
 from captioner.plots.heatmaps import save_heatmap
 from captioner.plots.samples import Sample, draw_sample, save_samples
 from captioner.prefetch import load_ahead, timed
-from captioner.runs.board import Board, check_tensorboard
-from captioner.runs.next_steps import longer, next_steps
-from captioner.runs.recipe import parse
-from captioner.runs.watching import Record
 from captioner.text.collate import pad_captions
-from captioner.training import Progress, fit
 
 HEATMAPS, SAMPLES = 12, 4
 

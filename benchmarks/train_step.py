@@ -4,6 +4,8 @@ import copy
 
 import torch
 from captioner.metrics.captions.cider_d import CiderD
+from captioner.training.loop.loop import step
+from captioner.training.loop.optimization import TrainingOptions, parameter_groups
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -21,8 +23,6 @@ from benchmarks.setting import (
 from captioner.data.batches import Batch
 from captioner.models.captioning.build import CaptioningModel
 from captioner.models.captioning.self_critical import LONGEST, SAMPLES, add_samples, draw
-from captioner.optimization import TrainingOptions, parameter_groups
-from captioner.training import step
 
 PICTURES = 32
 

@@ -10,9 +10,9 @@ import train
 from captioner.data.batches import Pictures
 from captioner.models.captioning.build import build_model
 from captioner.models.captioning.options import ModelOptions
-from captioner.runs import watching
 from captioner.text.collate import pad_captions
 from captioner.text.vocabulary import Vocabulary
+from captioner.training import logging as watching
 from captioner.vision.encoders import Encoder
 
 WORDS = "a red green blue dog cat runs sits on the grass".split()

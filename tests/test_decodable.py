@@ -121,7 +121,7 @@ def test_no_training_and_no_features_before_it(colours, tmp_path, monkeypatch, f
         torch.save(SmallCNN().state_dict(), "encoder.pth")
         options += ["--encoder-weights", "encoder.pth"]
     with monkeypatch.context() as patch:
-        patch.setattr("captioner.job.cached_features", None)
+        patch.setattr("captioner.training.setup.cached_features", None)
         patch.setattr(train, "fit", None)
         with pytest.raises(InputError, match=r"colours \(read as coco\) has 3 problems"):
             train.main(options)

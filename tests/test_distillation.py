@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from captioner.training.loop.setup import open_teachers
 from test_training import assert_same_run, interrupt_at
 
 import train
@@ -17,7 +18,6 @@ from captioner.checkpoints import checkpoint
 from captioner.data.batches import Pictures
 from captioner.data.images import Transform
 from captioner.errors import InputError, Interrupted
-from captioner.job import open_teachers
 from captioner.models.captioning import distillation
 from captioner.models.captioning.distillation import hear, teach
 from captioner.models.captioning.ensemble import Ensemble

@@ -28,7 +28,7 @@ from captioner import Captioner, captioner
 from captioner import __main__ as command
 from captioner.data.demo import scenes as demo
 from captioner.evaluation import options as evaluation_options
-from captioner.runs import recipe
+from captioner.training import config as recipe
 
 ROOT = pages.ROOT
 SHORT = (

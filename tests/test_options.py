@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from captioner.training.loop.optimization import TrainingOptions
 
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
 from captioner.models.captioning.options import ModelOptions
-from captioner.optimization import TrainingOptions
 from captioner.options import (
     add_options,
     check_at_least,

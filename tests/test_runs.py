@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from captioner.training.loop.setup import take_weights
 from torch import nn
 
 import evaluate
@@ -15,9 +16,8 @@ from captioner.checkpoints import checkpoint
 from captioner.checkpoints.checkpoint import Checkpoint
 from captioner.checkpoints.runs import CHECKPOINTS, SKIPPED, claim, run_folder
 from captioner.errors import InputError
-from captioner.job import take_weights
-from captioner.runs import recipe
 from captioner.text.vocabulary import Vocabulary
+from captioner.training import config as recipe
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".cache", "../x", "a/b", "/abs"])

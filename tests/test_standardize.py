@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from captioner.training.loop.setup import CALIBRATION, sample_maps
 
 from captioner.data.batches import Pictures
-from captioner.job import CALIBRATION, sample_maps
 from captioner.models.layers import Standardize
 
 

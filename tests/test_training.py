@@ -14,10 +14,12 @@ import pytest
 import tiny
 import torch
 from captioner.metrics.captions.statistics import Tally
+from captioner.training.loop.logging import Record
+from captioner.training.loop.loop import fit
+from captioner.training.loop.optimization import TrainingOptions, parameter_groups
 from torch import nn
 
 import train
-from captioner import optimization
 from captioner.captioner import restore
 from captioner.checkpoints import checkpoint
 from captioner.data import batches
@@ -26,9 +28,7 @@ from captioner.errors import InputError, Interrupted
 from captioner.metrics import captions as metrics
 from captioner.models.captioning import show_and_tell
 from captioner.models.losses import Loss
-from captioner.optimization import TrainingOptions, parameter_groups
-from captioner.runs.watching import Record
-from captioner.training import fit
+from captioner.training import optimization
 from captioner.vision.encoders import Encoder, SmallCNN
 
 CPU = torch.device("cpu")

@@ -13,17 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from captioner.training.loop.logging import Record, line
+from captioner.training.loop.tensorboard import Board
 from PIL import Image
 
 import evaluate
 import train
-from captioner import __main__, training
+from captioner import __main__
 from captioner.data import batches
 from captioner.errors import InputError, Interrupted
 from captioner.plots.curves import draw_curves
-from captioner.runs import next_steps, watching
-from captioner.runs.board import Board
-from captioner.runs.watching import Record, line
+from captioner.training import hints as next_steps
+from captioner.training import logging as watching
+from captioner.training import loop as training
 
 SHOW_SAMPLES = train.show_samples  # as it is; see conftest.py
 ROW = {

@@ -17,13 +17,13 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from . import distributed
-from .data.batches import Batch
-from .devices import peak_memory, products_in
-from .errors import InputError, Interrupted, collect_signals
-from .models.losses import Loss
+from .. import distributed
+from ..data.batches import Batch
+from ..devices import peak_memory, products_in
+from ..errors import InputError, Interrupted, collect_signals
+from ..models.losses import Loss
+from .logging import Record
 from .optimization import TrainingOptions, WeightAverage, parameter_groups, rate_share
-from .runs.watching import Record
 
 NOTHING = 0.02  # what BLEU may be, of 100, where no n-gram of its order matches
 BAD_STEPS = 3  # so many gradients in a row that are not finite end the training

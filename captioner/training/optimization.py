@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from .devices import PRECISIONS
-from .errors import InputError
-from .metrics.captions import SCORES
-from .options import check_at_least, check_share, option
+from ..devices import PRECISIONS
+from ..errors import InputError
+from ..metrics.captions import SCORES
+from ..options import check_at_least, check_share, option
 
 
 @dataclass(frozen=True)

@@ -11,29 +11,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import distributed
-from .checkpoints import checkpoint, hub
-from .checkpoints.restoring import restore
-from .checkpoints.runs import open_run, open_source, run_folder
-from .data.batches import Pictures
-from .data.dataset import CaptionData, Example, fingerprint
-from .data.image_check import leave_undecodable
-from .data.images import Transform
-from .data.readers import load_data
-from .data.storage import tar as shards
-from .devices import device_of
-from .distributed import say
-from .errors import InputError
-from .metrics import captions as metrics
-from .models.base import CaptionModel
-from .models.captioning.build import CaptioningModel, build_model
-from .models.captioning.ensemble import Candidate, build_ensemble
-from .options import to_dict
-from .runs.recipe import DataOptions
-from .text.tokenizer import split_words
-from .text.vocabulary import Vocabulary
-from .vision.encoders import EncoderOptions, build_encoder
-from .vision.feature_cache import PictureFiles, cached_features
+from .. import distributed
+from ..checkpoints import checkpoint, hub
+from ..checkpoints.restoring import restore
+from ..checkpoints.runs import open_run, open_source, run_folder
+from ..data.batches import Pictures
+from ..data.dataset import CaptionData, Example, fingerprint
+from ..data.image_check import leave_undecodable
+from ..data.images import Transform
+from ..data.readers import load_data
+from ..data.storage import tar as shards
+from ..devices import device_of
+from ..distributed import say
+from ..errors import InputError
+from ..metrics import captions as metrics
+from ..models.base import CaptionModel
+from ..models.captioning.build import CaptioningModel, build_model
+from ..models.captioning.ensemble import Candidate, build_ensemble
+from ..options import to_dict
+from ..text.tokenizer import split_words
+from ..text.vocabulary import Vocabulary
+from ..vision.encoders import EncoderOptions, build_encoder
+from ..vision.feature_cache import PictureFiles, cached_features
+from .config import DataOptions
 
 CALIBRATION = 1000  # pictures
 

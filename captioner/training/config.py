@@ -10,10 +10,10 @@ from ..checkpoints.runs import CHECKPOINTS
 from ..data.readers import ON_ERROR, READERS
 from ..errors import InputError
 from ..models.captioning.options import ModelOptions
-from ..optimization import TrainingOptions
 from ..options import add_options, check_at_least, from_arguments, given_flags, option
 from ..prefetch import WORKERS
 from ..vision.encoders import SMALL_CNN, EncoderOptions
+from .optimization import TrainingOptions
 
 # What suits an encoder that is learned from scratch on small pictures: a smaller decoder, too.
 SMALL_RECIPE = {

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..atomic_io import write_whole
 from ..plots.curves import draw_curves
-from .board import Board
+from .tensorboard import Board
 
 LOG, CURVES = "log.jsonl", "curves.png"
 STEPS = 10  # from one to the next that TensorBoard gets

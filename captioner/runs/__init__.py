@@ -1,1 +1,0 @@
-"""What surrounds one training: its flags, folder and data, what it tells, how to go on."""

@@ -1,0 +1,1 @@
+"""Training: configuration, set-up, the loop, optimisation, logging."""
