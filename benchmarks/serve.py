@@ -18,9 +18,9 @@ from benchmarks import measure
 from benchmarks.end_to_end import captioner_with
 from captioner.captioner import Captioner
 from captioner.data.images import read_image
-from captioner.service.server import build_server, listen
-from captioner.service.serving import create_app
-from captioner.service.wire import Limits
+from captioner.serving.app import create_app
+from captioner.serving.schemas import Limits
+from captioner.serving.server import build_server, listen
 
 WORDS = 12  # about a caption's of Flickr8k or COCO with its end
 OPTIONS = {"beam_size": 3, "min_length": WORDS, "max_length": WORDS}

@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 import pytest
 
 from captioner.decoding.options import DecodingOptions
-from captioner.service.batcher import Batcher, Closed, Full
+from captioner.serving.batcher import Batcher, Closed, Full
 
 BEAM, GREEDY = DecodingOptions(), DecodingOptions("greedy")
 

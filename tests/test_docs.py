@@ -130,8 +130,8 @@ def run_captioner(argv, *, parse):
 def run_curl(line):
     """The request that curl would make, of the application itself."""
     testing = pytest.importorskip("fastapi.testclient")
-    from captioner.service.serving import create_app
-    from captioner.service.wire import Limits
+    from captioner.serving.app import create_app
+    from captioner.serving.schemas import Limits
 
     parser = argparse.ArgumentParser()
     parser.add_argument("url")

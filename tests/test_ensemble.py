@@ -289,7 +289,7 @@ def test_serve_with_several(runs, monkeypatch):
 
     given = []
     monkeypatch.setattr(Captioner, "from_pretrained", lambda paths, *_: given.extend(paths))
-    monkeypatch.setattr("captioner.service.server.listen", listen)
+    monkeypatch.setattr("captioner.serving.server.listen", listen)
     with pytest.raises(InputError, match="never"):
         commands.main(["serve", *map(str, runs)])
     assert given == runs

@@ -14,7 +14,7 @@ from test_serving import png, served
 
 from captioner.caption import Caption
 from captioner.data.images import Transform
-from captioner.service.wire import Limits
+from captioner.serving.schemas import Limits
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -24,9 +24,9 @@ from captioner.caption import Caption
 from captioner.data.images import Transform
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
-from captioner.service.server import ServeOptions, build_server, listen, serve
-from captioner.service.serving import create_app
-from captioner.service.wire import Limits, answer
+from captioner.serving.app import create_app
+from captioner.serving.schemas import Limits, answer
+from captioner.serving.server import ServeOptions, build_server, listen, serve
 
 ROOT = Path(__file__).parents[1]
 

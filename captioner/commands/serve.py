@@ -3,8 +3,8 @@
 import argparse
 
 from ..options import add_options, from_arguments
-from ..service.server import ServeOptions, serve
-from ..service.wire import Limits
+from ..serving.schemas import Limits
+from ..serving.server import ServeOptions, serve
 from . import add_checkpoints
 
 EXAMPLE = "captioner serve checkpoints/RUN --port 8080"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..devices import PRECISIONS
 from ..errors import InputError
 from ..options import option
-from .wire import Limits
+from .schemas import Limits
 
 if TYPE_CHECKING:
     import uvicorn
@@ -50,7 +50,7 @@ def serve(checkpoints: Sequence[Path], options: ServeOptions, limits: Limits) ->
             f"captioner serve needs {error.name}; pip install 'captioner[serve]' brings it"
         ) from error
     from ..captioner import Captioner
-    from .serving import create_app
+    from .app import create_app
 
     captioner = Captioner.from_pretrained(
         checkpoints, options.device, options.precision, options.compile

@@ -27,8 +27,8 @@ from ..errors import InputError
 from ..options import to_dict
 from ..prefetch import WORKERS
 from .batcher import Batcher, Closed, Full
+from .schemas import Limits, answer, answer_model, query_model, receive_picture
 from .telemetry import Telemetry
-from .wire import Limits, answer, answer_model, query_model, receive_picture
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response

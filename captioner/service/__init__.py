@@ -1,1 +1,0 @@
-"""`captioner serve`: requests, answers, the page; captions come from captioner.py."""
