@@ -1,4 +1,4 @@
-"""The `captioner` command: which commands there are; each has a module in commands/."""
+"""The `captioner` command: which commands there are; each has a module in cli/."""
 
 import argparse
 import sys
@@ -43,7 +43,7 @@ def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
         )
         command.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
         if name in complete:
-            module = import_module(f".commands.{name.replace('-', '_')}", __package__)
+            module = import_module(f".cli.{name.replace('-', '_')}", __package__)
             module.add_arguments(command)
             command.epilog = "examples:\n" + indent(module.EXAMPLE, "  ")
             command.set_defaults(run=module.run, parser=parser)

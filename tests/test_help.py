@@ -54,7 +54,7 @@ def test_help_of_the_whole(capsys):
 @pytest.mark.parametrize("name", commands.COMMANDS)
 def test_examples_hold(whole, name):
     """Each line calls the command, with arguments that it takes."""
-    module = import_module(f"captioner.commands.{name.replace('-', '_')}")
+    module = import_module(f"captioner.cli.{name.replace('-', '_')}")
     for line in module.EXAMPLE.splitlines():
         words = shlex.split(line, comments=True)
         first = words.index("captioner")

@@ -14,7 +14,7 @@ import train
 from captioner import Captioner, DecodingOptions, InputError
 from captioner.__main__ import main
 from captioner.checkpoints.checkpoint import load
-from captioner.commands import caption as caption_command
+from captioner.cli import caption as caption_command
 
 SHARED = {"config.json", "vocabulary.json", "model.safetensors", "manifest.json"}
 
