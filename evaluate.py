@@ -2,18 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 
-from captioner.evaluation.scoring.evaluate import (
+from captioner.data.caption_files import match, read_caption_file, read_predictions
+from captioner.errors import run_command
+from captioner.evaluation.evaluate import (
     evaluate_checkpoint,
     make_folder,
     others_of,
     show_scores,
     write,
 )
-from captioner.evaluation.scoring.options import EvaluationOptions, ScoringOptions, parse
-from captioner.evaluation.scoring.scoring import judge
-
-from captioner.data.caption_files import match, read_caption_file, read_predictions
-from captioner.errors import run_command
+from captioner.evaluation.options import EvaluationOptions, ScoringOptions, parse
+from captioner.evaluation.scoring import judge
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,16 +9,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from captioner.evaluation.scoring.scoring import Evaluation, evaluate
-from captioner.metrics.captions.cider_d import CiderD
-from captioner.training.loop.config import parse
-from captioner.training.loop.hints import longer, next_steps
-from captioner.training.loop.logging import Record
-from captioner.training.loop.loop import Progress, fit
-from captioner.training.loop.optimization import TrainingOptions
-from captioner.training.loop.setup import Job, prepare, watched_metrics
-from captioner.training.loop.tensorboard import Board, check_tensorboard
-
 from captioner import distributed
 from captioner.checkpoints import checkpoint
 from captioner.checkpoints.runs import claim, write_skipped
@@ -30,13 +20,22 @@ from captioner.decoding.options import DecodingOptions
 from captioner.devices import pick_device
 from captioner.distributed import say
 from captioner.errors import run_command
+from captioner.evaluation.scoring import Evaluation, evaluate
 from captioner.metrics import captions as metrics
+from captioner.metrics.cider_d import CiderD
 from captioner.models.captioning.distillation import Lesson, hear, teach
 from captioner.models.captioning.self_critical import add_samples
 from captioner.plots.heatmaps import save_heatmap
 from captioner.plots.samples import Sample, draw_sample, save_samples
 from captioner.prefetch import load_ahead, timed
 from captioner.text.collate import pad_captions
+from captioner.training.config import parse
+from captioner.training.hints import longer, next_steps
+from captioner.training.logging import Record
+from captioner.training.loop import Progress, fit
+from captioner.training.optimization import TrainingOptions
+from captioner.training.setup import Job, prepare, watched_metrics
+from captioner.training.tensorboard import Board, check_tensorboard
 
 HEATMAPS, SAMPLES = 12, 4
 

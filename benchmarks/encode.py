@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from captioner.training.loop.loop import step
-from captioner.training.loop.optimization import TrainingOptions, parameter_groups
 from torch.optim import AdamW
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,6 +19,8 @@ from captioner.data.batches import epoch_order
 from captioner.data.images import Transform
 from captioner.devices import products_in
 from captioner.prefetch import load_ahead
+from captioner.training.loop import step
+from captioner.training.optimization import TrainingOptions, parameter_groups
 from captioner.vision.encoders import Encoder, build_encoder
 from captioner.vision.feature_cache import FeatureCache, PictureFiles
 

@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioner.evaluation.scoring.scoring import judge
-
 from benchmarks import measure
 from captioner import Captioner
 from captioner.data.dataset import Example
 from captioner.data.images import load_image
 from captioner.data.readers import read_captions
+from captioner.evaluation.scoring import judge
 from captioner.text.tokenizer import split_words
 
 Cases = Sequence[tuple[str, Mapping[str, Any]]]

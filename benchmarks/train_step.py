@@ -3,9 +3,6 @@
 import copy
 
 import torch
-from captioner.metrics.captions.cider_d import CiderD
-from captioner.training.loop.loop import step
-from captioner.training.loop.optimization import TrainingOptions, parameter_groups
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -21,8 +18,11 @@ from benchmarks.setting import (
     word_operations,
 )
 from captioner.data.batches import Batch
+from captioner.metrics.cider_d import CiderD
 from captioner.models.captioning.build import CaptioningModel
 from captioner.models.captioning.self_critical import LONGEST, SAMPLES, add_samples, draw
+from captioner.training.loop import step
+from captioner.training.optimization import TrainingOptions, parameter_groups
 
 PICTURES = 32
 

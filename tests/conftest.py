@@ -14,8 +14,7 @@ from captioner.text.collate import pad_captions
 from captioner.text.vocabulary import Vocabulary
 from captioner.training import logging as watching
 from captioner.vision.encoders import Encoder
-
-WORDS = "a red green blue dog cat runs sits on the grass".split()
+from tests.support.words import WORDS
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from PIL import ExifTags, Image
-from test_checkpoint import sign
 
 from captioner import Caption, Captioner, DecodingOptions, InputError
 from captioner.captioner import restore
 from captioner.checkpoints.checkpoint import load
 from captioner.decoding import decode as decoding
+from tests.support import tiny
+from tests.support.signing import sign
 
 
 @pytest.fixture(params=[False, True], ids=["show-and-tell", "attention"])
@@ -204,7 +204,7 @@ def test_word_alternatives_are_the_other_words(captioner, pictures):
         captioner.caption(pictures[0], num_captions=2, word_alternatives=k) for k in (0, 99)
     )
     assert same(told, plain) and plain.word_alternatives == ()
-    known = {*captioner.text.vocabulary.words, ""}  # "" is the end
+    known = {*captioner.vocabulary.words, ""}  # "" is the end
     for caption in (told, *told.alternatives):
         assert len(caption.word_alternatives) == len(caption.words)
         first = caption.word_alternatives[0]

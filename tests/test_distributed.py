@@ -4,16 +4,16 @@ import json
 from itertools import chain
 
 import pytest
-import tiny
 import torch
 import torch.distributed as dist
-from processes import LAUNCH, ROOT, finish, start, two_nodes
 
 import train
 from captioner import distributed
 from captioner.checkpoints import checkpoint
 from captioner.errors import InputError
 from captioner.vision.encoders import SmallCNN
+from tests.support import tiny
+from tests.support.processes import LAUNCH, ROOT, finish, start, two_nodes
 
 SCRIPT = """
 import json, os, signal, sys

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from layouts import pictures, write_jsonl
+
+from tests.support.layouts import pictures, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from captioner.training.loop.optimization import TrainingOptions
 
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
@@ -21,6 +20,7 @@ from captioner.options import (
     option,
     to_dict,
 )
+from captioner.training.optimization import TrainingOptions
 from captioner.vision.encoders import EncoderOptions
 
 ALL = [ModelOptions, EncoderOptions, DecodingOptions, TrainingOptions]

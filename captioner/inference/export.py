@@ -237,7 +237,7 @@ def _needed(captioner: Captioner) -> dict[str, Any]:
             "resize": "bicubic, antialiased, the whole picture squashed to size x size",
             "values": "(v / 255 - mean) / std for each channel",
         },
-        "words": [*SPECIALS, *captioner.text.vocabulary.words],
+        "words": [*SPECIALS, *captioner.vocabulary.words],
         "tokens": {name: getattr(Vocabulary, name) for name in ("PAD", "START", "END", "UNKNOWN")},
         "never": [PAD, START, UNKNOWN],
         "decoding": {

@@ -1,0 +1,382 @@
+"""Checkpoints are written whole or not at all, and every kind of damage is told by name."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from captioner import atomic_io as folders
+from captioner.checkpoints.checkpoint import find, load, save
+from captioner.errors import InputError
+from captioner.text.vocabulary import Vocabulary
+from tests.support.signing import FILES, sign
+
+CONFIG = {"task": "captioning", "model": {"hidden_size": 3}, "scores": {"BLEU-4": 12.5}}
+
+
+def weights(seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(4, 3, generator=generator)
+    return {
+        "a.weight": matrix,
+        "a.turned": matrix.T,
+        "half": matrix.half(),
+        "bfloat": matrix.bfloat16(),
+        "count": torch.tensor(7),
+    }
+
+
+def training_state(seed: int = 0) -> dict[str, object]:
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1 + seed)
+    model(torch.ones(3)).sum().backward()
+    optimizer.step()
+    progress = {"step": seed, "best": None, "history": [{"loss": 1.5}], "sums": {"words": 3.0}}
+    return {"progress": progress, "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+
+
+def write(directory: Path, seed: int = 0) -> Path:
+    save(directory, CONFIG, Vocabulary([f"word{seed}", "犬"]), weights(seed), training_state(seed))
+    return directory
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+# ---- what is written is read --------------------------------------------------------------------
+
+
+def test_round_trip(tmp_path):
+    directory, state = tmp_path / "deep" / "run" / "best", training_state()
+    save(directory, CONFIG, Vocabulary(["word0", "犬"]), weights(), state)
+    read = load(directory)
+    assert read.path == directory
+    assert read.config == {"format": 5, **CONFIG}
+    assert read.vocabulary.words == ("word0", "犬")
+    assert read.weights.keys() == weights().keys()
+    for name, value in weights().items():
+        assert torch.equal(read.weights[name], value)
+        assert read.weights[name].dtype == value.dtype
+    found = read.training_state()
+    assert found["progress"] == state["progress"]
+    assert found["optimizer"]["param_groups"] == state["optimizer"]["param_groups"]
+    for number, values in state["optimizer"]["state"].items():
+        for key, value in values.items():
+            assert torch.equal(found["optimizer"]["state"][number][key], value)
+    assert torch.equal(found["rng"], state["rng"])
+
+
+def test_nothing_but_the_five_files(tmp_path):
+    write(tmp_path / "run" / "last")
+    write(tmp_path / "run" / "last", seed=1)
+    assert set(content(tmp_path)) == {f"run/last/{name}" for name in FILES}
+    assert load(tmp_path / "run").vocabulary.words[0] == "word1"
+
+
+def test_others_may_read_it_as_they_may_any_new_file(tmp_path):
+    (tmp_path / "plain").mkdir()
+    plain = (tmp_path / "plain").stat().st_mode
+    assert write(tmp_path / "run" / "last").stat().st_mode == plain
+
+
+# ---- whole or not at all ------------------------------------------------------------------------
+
+STAGES = {
+    "vocabulary": "captioner.text.Vocabulary.save",
+    "weights": "safetensors.torch.save_file",
+    "training state": "torch.save",
+    "manifest": "captioner.checkpoints.checkpoint._sha256",
+    "sync": "captioner.atomic_io._sync",
+    "replace": "captioner.atomic_io._replace",
+}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_failure_leaves_the_old_checkpoint(tmp_path, monkeypatch, stage, error):
+    directory = write(tmp_path / "run" / "best")
+    before = content(tmp_path)
+
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(STAGES[stage], fail)
+    for place in (directory, tmp_path / "run" / "last"):
+        told = f"checkpoint {place} cannot be written: .*No space left on device"
+        with (
+            pytest.raises(InputError, match=told)
+            if isinstance(error, OSError)
+            else pytest.raises(KeyboardInterrupt)
+        ):
+            write(place, seed=1)
+    assert content(tmp_path) == before
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best"]
+    monkeypatch.undo()
+    assert load(write(directory, seed=2)).vocabulary.words[0] == "word2"
+
+
+def test_a_failure_of_torch_itself(tmp_path, monkeypatch):
+    def fail(state, file):
+        raise RuntimeError("unexpected pos 576 vs 534\nmany frames")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(InputError, match=r"best cannot be written: unexpected pos 576 vs 534$"):
+        write(tmp_path / "best")
+    assert content(tmp_path) == {}
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import test_checkpoint
+import torch
+from captioner.checkpoint import save
+from captioner.errors import InputError
+from captioner.vocabulary import Vocabulary
+
+large = {"large": torch.zeros(100_000)}
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+for weights, state in ((large, {}), ({}, large)):
+    try:
+        save(Path(sys.argv[1]), test_checkpoint.CONFIG, Vocabulary(["new"]), weights, state)
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk(tmp_path):
+    """A limit on the length of files stands in for it."""
+    directory, tests = write(tmp_path / "best"), Path(__file__).parent
+    before = content(tmp_path)
+    outcome = subprocess.run(
+        [sys.executable, "-c", FULL, directory],
+        env={**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    lines = outcome.stdout.splitlines()
+    assert outcome.returncode == 0 and len(lines) == 2, outcome
+    for line in lines:
+        assert line.startswith(f"checkpoint {directory} cannot be written: ")
+        assert "File too large" in line
+    assert content(tmp_path) == before
+
+
+def test_what_a_killed_run_left_is_cleared_by_the_next_save(tmp_path):
+    directory = write(tmp_path / "best")
+    (tmp_path / ".best.part").mkdir()
+    (tmp_path / ".best.part" / "model.safetensors").write_bytes(b"half")
+    assert load(directory).vocabulary.words[0] == "word0"
+    write(directory, seed=1)
+    assert set(content(tmp_path)) == {f"best/{name}" for name in FILES}
+
+
+def test_killed_between_the_two_renames(tmp_path, monkeypatch):
+    """The old one stepped aside, the new one never came: the old one stands in."""
+    run = tmp_path / "run"
+    directory = write(run / "best")
+    write(run / "last", seed=5)
+    rename = Path.rename
+
+    def killed(self, target):
+        if self.name == ".best.part":
+            raise SystemExit
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(SystemExit):
+        write(directory, seed=1)
+    monkeypatch.undo()
+    assert not directory.exists()
+    for path in (directory, run):
+        assert find(path) == run / ".best.old"
+        assert load(path).vocabulary.words[0] == "word0"
+    write(directory, seed=2)
+    assert load(run).vocabulary.words[0] == "word2"
+    assert sorted(path.name for path in run.iterdir()) == ["best", "last"]
+
+
+def test_killed_before_the_old_one_was_deleted(tmp_path):
+    write(tmp_path / "best", seed=1)
+    write(tmp_path / ".best.old")
+    assert load(tmp_path / "best").vocabulary.words[0] == "word1"
+    write(tmp_path / "best", seed=2)
+    assert load(tmp_path / "best").vocabulary.words[0] == "word2"
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_the_old_one_is_kept_until_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
+    """Every file is synced before the first rename."""
+    directory, events = write(tmp_path / "best"), []
+    rename, sync = Path.rename, folders._sync
+
+    def renamed(self, target):
+        events.append("rename")
+        return rename(self, target)
+
+    def synced(path):
+        events.append(path.name)
+        sync(path)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(folders, "_sync", synced)
+    write(directory, seed=1)
+    assert set(events[:5]) == set(FILES)
+    assert events[5:] == ["rename", "rename", tmp_path.name]
+
+
+# ---- damage -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file(tmp_path, name):
+    directory = write(tmp_path / "best")
+    (directory / name).unlink()
+    message = f"is incomplete: {name} is missing" if name != "manifest.json" else "no checkpoint"
+    with pytest.raises(InputError, match=message) as caught:
+        load(directory)
+    assert str(directory) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data + b"\0"],
+    ids=["truncated", "emptied", "lengthened"],
+)
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_another_length(tmp_path, name, damage):
+    file = write(tmp_path / "best") / name
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(InputError) as caught:
+        load(tmp_path / "best")
+    assert str(tmp_path / "best") in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit(tmp_path, name):
+    file = write(tmp_path / "best") / name
+    sound = file.read_bytes()
+    for place in range(0, len(sound), max(1, len(sound) // 40)):
+        data = bytearray(sound)
+        data[place] ^= 1 << place % 8
+        file.write_bytes(data)
+        with pytest.raises(InputError, match=r"is damaged: \w|cannot be read") as caught:
+            load(tmp_path / "best")
+        assert str(tmp_path / "best") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 6}, "has format 6, this version of captioner reads 5; update captioner"),
+        ({"format": 1}, "has format 1, this version of captioner reads 5; train it anew"),
+        ({"format": "3"}, "has format 3, this"),
+        ({"format": None}, "has format None, this"),
+        ({"task": "retrieval"}, "is for 'retrieval', not for captioning"),
+        ({"task": None}, "is for None, not for captioning"),
+    ],
+)
+def test_checkpoints_of_another_kind(tmp_path, change, message):
+    directory = write(tmp_path / "best")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, **change}))
+    sign(directory)
+    with pytest.raises(InputError, match=f"checkpoint {directory} {message}"):
+        load(directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("config.json", b"[1]", "holds no JSON object"),
+        ("config.json", b"{", "cannot be read"),
+        ("config.json", b"[" * 100_000, "cannot be read"),
+        ("config.json", b"\xff", "cannot be read"),
+        ("vocabulary.json", b"{}", "not a vocabulary"),
+        ("model.safetensors", b"\x08\0\0\0\0\0\0\0{}      junk", "cannot be read"),
+        ("model.safetensors", b"\xff" * 16, "cannot be read"),
+    ],
+)
+def test_files_that_are_not_what_they_should_be(tmp_path, name, data, message):
+    directory = write(tmp_path / "best")
+    (directory / name).write_bytes(data)
+    sign(directory)
+    with pytest.raises(InputError, match=f"{directory / name}:? {message}"):
+        load(directory)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(tmp_path, value):
+    directory = write(tmp_path / "best")
+    broken = weights() | {"half": torch.tensor([1, value]).half(), "a.turned": torch.zeros(1)}
+    safetensors.torch.save_file(broken, directory / "model.safetensors")
+    sign(directory)
+    with pytest.raises(InputError, match=r"model.safetensors: half holds values that are not fini"):
+        load(directory)
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_training_state_runs_no_code(tmp_path):
+    directory = write(tmp_path / "best")
+    torch.save({"progress": Bomb(tmp_path / "exploded")}, directory / "training_state.pt")
+    sign(directory)
+    read = load(directory)
+    with pytest.raises(InputError, match=r"best/training_state.pt cannot be read"):
+        read.training_state()
+    assert not (tmp_path / "exploded").exists()
+    torch.load(directory / "training_state.pt", weights_only=False)
+    assert (tmp_path / "exploded").exists()  # the bomb was a real one
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", b"PK\3\4"])
+def test_a_training_state_that_is_none(tmp_path, data):
+    directory = write(tmp_path / "best")
+    (directory / "training_state.pt").write_bytes(data)
+    sign(directory)
+    read = load(directory)
+    with pytest.raises(InputError, match=r"training_state.pt cannot be read: \S"):
+        read.training_state()
+
+
+# ---- which one is meant -------------------------------------------------------------------------
+
+
+def test_find(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match=f"checkpoint {run} does not exist"):
+        find(run)
+    run.mkdir()
+    with pytest.raises(
+        InputError, match=r"run holds no checkpoint: neither manifest.json nor best"
+    ):
+        find(run)
+    last = write(run / "last")
+    assert find(run) == find(last) == last
+    best = write(run / "best", seed=1)
+    assert find(run) == find(best) == best
+    assert find(last) == last
+    with pytest.raises(InputError, match="other does not exist"):
+        find(tmp_path / "other")
+    monkeypatch.chdir(best)
+    assert load(".").vocabulary.words[0] == load("").vocabulary.words[0] == "word1"
+    monkeypatch.chdir(run)
+    assert load(Path()).vocabulary.words[0] == "word1"
+    assert load("last").vocabulary.words[0] == "word0"

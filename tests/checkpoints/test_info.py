@@ -1,0 +1,113 @@
+"""What is told of a checkpoint is what is in it."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from captioner import __main__ as commands
+from captioner.checkpoints.checkpoint import FORMAT, load
+from captioner.checkpoints.info import describe_info, read_info
+from captioner.errors import InputError
+from tests.support import tiny
+from tests.support.signing import sign
+
+
+@pytest.fixture
+def run(tmp_path_factory):
+    return tiny.run(tmp_path_factory, attention=True)
+
+
+def change(run, tmp_path, edit):
+    """A lone checkpoint with another config."""
+    directory = tmp_path / "sent"
+    shutil.copytree(run / "best", directory)
+    config = json.loads((directory / "config.json").read_text())
+    edit(config)
+    (directory / "config.json").write_text(json.dumps(config))
+    sign(directory)
+    return directory
+
+
+@pytest.mark.parametrize("which", ["", "best", "last"])
+def test_what_is_found(run, which):
+    read, info = load(run / which), read_info(run / which)
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert info.items() >= read.config.items() and info["path"] == str(read.path)
+    assert info["numbers"] == sum(value.numel() for value in read.weights.values())
+    assert info["words"] == len(read.vocabulary.words)
+    assert info["epochs"] == len(rows) and info["seconds"] > 0
+    row = rows[info["epoch"] - 1]
+    assert row["CIDEr"] == pytest.approx(read.config["scores"]["CIDEr"], abs=1e-5)
+    sizes = {path.name: len(path.read_bytes()) for path in read.path.iterdir()}
+    assert info["files"] == sizes and len(sizes) == 5
+
+
+def test_the_lines(run, tmp_path_factory):
+    lines = describe_info(read_info(run)).splitlines()
+    assert lines[0] == str(run / "best") and max(map(len, lines[1:])) <= 100
+    text = "\n".join(lines)
+    assert "Show, Attend and Tell: embeddings 64, LSTM 64, annotations" not in lines[2]
+    assert "Show, Attend and Tell: embeddings 64, LSTM 64, attention 64" in text
+    assert "small_cnn on 32 x 32 pixels\n" in text and "colours (coco), /" in text
+    assert " of 20 epochs, batch 8, seed 0, 0." in text and "  BLEU-4 " in text
+    assert f"format    {FORMAT}; this version of captioner reads {FORMAT}" in text
+    assert "model.safetensors" in text and "all are as they were written" in text
+    plain = describe_info(read_info(tiny.run(tmp_path_factory, attention=False)))
+    assert "Show and Tell: embeddings 64, LSTM 64\n" in plain
+
+
+def test_a_lone_checkpoint_of_another_format(run, tmp_path):
+    def edit(config):
+        config.update(format=2, scores={}, start_from="checkpoints/first")
+        config["model"].update(hard_attention=True, annotation_size=9)
+        config["encoder"].update(encoder_weights="a/b.pth", fine_tune_encoder=3)
+        config["data"]["path"] = None
+        config["training"]["self_critical"] = True
+
+    info = read_info(change(run, tmp_path, edit))
+    assert info["epoch"] is info["epochs"] is info["seconds"] is None
+    text = describe_info(info)
+    for part in (
+        "format    2; this version of captioner reads",
+        "Show, Attend and Tell, hard attention: ",
+        "annotations 9, ",
+        "pixels, weights b.pth, trained from stage 3 on",
+        "colours (coco), generated",
+        "training  20 epochs, batch 8, seed 0, self-critical, from checkpoints/first\n",
+        "scores    none yet",
+    ):
+        assert part in text, part
+
+
+def test_by_the_command(run, capsys):
+    commands.main(["info", str(run)])
+    assert capsys.readouterr().out == describe_info(read_info(run)) + "\n"
+    commands.main(["info", str(run), "--json"])
+    assert json.loads(capsys.readouterr().out) == read_info(run)
+
+
+def test_what_is_none(run, tmp_path):
+    with pytest.raises(InputError, match=r"checkpoint .*gone does not exist"):
+        read_info(tmp_path / "gone")
+    directory = change(run, tmp_path, lambda config: config.update(model=[]))
+    message = r"sent: its config.json cannot be described; --json shows what it holds"
+    with pytest.raises(InputError, match=message):
+        describe_info(read_info(directory))
+    weights = directory / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"is damaged: model.safetensors is not what was written"):
+        read_info(directory)
+
+
+def test_torch_is_not_waited_for(run):
+    code = f"""
+import sys
+from captioner.__main__ import main
+main(["info", {str(run)!r}])
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stderr == "" and done.stdout.splitlines()[-1] == "False"

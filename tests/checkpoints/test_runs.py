@@ -1,0 +1,216 @@
+"""The folder of a run: its name, who may train in it, what it starts from; and idle flags."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import evaluate
+import train
+from captioner.checkpoints import checkpoint
+from captioner.checkpoints.checkpoint import Checkpoint
+from captioner.checkpoints.runs import CHECKPOINTS, SKIPPED, claim, run_folder
+from captioner.errors import InputError
+from captioner.text.vocabulary import Vocabulary
+from captioner.training import config as recipe
+from captioner.training.setup import take_weights
+from tests.support import tiny
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".cache", "../x", "a/b", "/abs"])
+def test_a_run_stays_in_its_place(name):
+    with pytest.raises(InputError, match="a run's name must be a plain name without a path"):
+        run_folder(name)
+    assert run_folder("mine") == CHECKPOINTS / "mine"
+
+
+def test_one_training_at_a_time(tmp_path):
+    run = tmp_path / "run"
+    with claim(run), pytest.raises(InputError, match="is being trained by another process"):  # noqa: SIM117
+        with claim(run):
+            pass
+    assert not run.exists()  # nothing was saved
+    with claim(run):
+        (run / "log.jsonl").touch()
+    assert [path.name for path in run.iterdir()] == ["log.jsonl"]
+
+
+def test_what_was_skipped_does_not_keep_a_run_in_which_nothing_was_saved(tmp_path):
+    with claim(tmp_path / "run"):
+        (tmp_path / "run" / SKIPPED).touch()
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_that_were_skipped_are_listed_in_the_run(tmp_path, monkeypatch, capsys):
+    """And evaluating the run skips them, too."""
+    root = tiny.write_colours(tmp_path / "colours")
+    (root / "train" / "5.png").unlink()
+    (root / "val" / "103.png").unlink()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    train.main(["--data", str(root), "--on-error", "skip", "--run", "mine", *tiny.OPTIONS])
+    said = capsys.readouterr().out
+    counts = "train 15 pictures, 30 captions; val 6 pictures, 12 captions; test 3 pictures, 6 capt"
+    assert counts in said and "; 2 problems skipped" in said
+    listed = CHECKPOINTS / "mine" / "skipped.jsonl"
+    assert f"skipped: {listed}\n" in said
+    rows = [json.loads(line) for line in listed.read_text().splitlines()]
+    place = str(root / "annotations" / "captions_train.json")
+    what = f"the picture {root / 'train' / '5.png'} is missing"
+    advice = "add the file, or remove what names it"
+    assert rows[0] == {"file": place, "image": 6, "what": what, "advice": advice}
+    assert len(rows) == 2
+    evaluate.main(["--checkpoint", str(CHECKPOINTS / "mine"), "--workers", "0"])
+    assert "val split, 6 pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--attention-size", "256"], "--attention-size needs --attention"),
+        (["--coverage-weight", "0.01"], "--coverage-weight needs --attention"),
+        (["--hard-attention"], "--hard-attention needs --attention"),
+        (["--format", "coco"], "--format needs --data"),
+        (["--on-error", "skip"], "--on-error needs --data"),
+        (
+            ["--encoder", "resnet18", "--encoder-learning-rate", "0.1"],
+            "--encoder-learning-rate needs a trained encoder: --fine-tune-encoder",
+        ),
+        (
+            ["--start-from", "x", "--encoder-learning-rate", "0.1"],
+            "--encoder-learning-rate needs a trained encoder: --fine-tune-encoder",
+        ),
+        (["--self-critical"], "--self-critical needs a model that can caption: --start-from"),
+        (
+            ["--start-from", "x", "--cross-entropy-share", "0.3"],
+            "--cross-entropy-share needs --self-critical",
+        ),
+        (
+            ["--start-from", "x", "--self-critical", "--scheduled-sampling", "0.2"],
+            "--scheduled-sampling needs true words alone: --self-critical trains on sampled ones",
+        ),
+        (
+            ["--start-from", "x", "--self-critical", "--teachers", "y"],
+            "--teachers needs captions of people: --self-critical trains on sampled ones",
+        ),
+        (["--start-from", "x", "--min-count", "2"], "--min-count needs a new vocabulary"),
+        (
+            ["--start-from", "x", "--encoder-weights", "y"],
+            "--start-from brings the encoder's weights, too; drop --encoder-weights",
+        ),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        recipe.parse(options)
+
+
+def test_the_encoder_decides_defaults_but_not_what_is_given():
+    small, other = recipe.parse(["--epochs", "6"]), recipe.parse(["--encoder", "resnet18"])
+    assert small["training"].epochs == other["training"].epochs == 6
+    assert small["model"].hidden_size == 256 and other["model"].hidden_size == 512
+
+
+# ---- starting from another run's weights --------------------------------------------------------
+
+STILL = "--learning-rate 1e-12 --weight-decay 0".split()
+
+
+@pytest.fixture
+def start(tmp_path, tmp_path_factory, monkeypatch):
+    """A run called "base" in an empty working directory; returns how to start others from it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    shutil.copytree(tiny.run(tmp_path_factory, attention=True), "checkpoints/base")
+    colours = tiny.write_colours(Path("colours"))
+    captions = colours / "annotations" / "captions_train.json"
+    captions.write_text(captions.read_text().replace("nothing else", "nothing more"))
+    sizes = "--attention --hidden-size 64 --embedding-size 64 --image-size 32 --batch-size 8"
+
+    def call(name, *options, source="checkpoints/base"):
+        common = [*sizes.split(), *tiny.PLAIN.split(), "--epochs", "1", "--start-from", source]
+        train.main(["--data", "colours", "--run", name, *common, *options])
+        return checkpoint.load(Path("checkpoints") / name / "last")
+
+    return call
+
+
+def test_a_run_starts_with_the_weights_and_words_of_another(start, capsys):
+    base = checkpoint.load("checkpoints/base")
+    run = start("run", *STILL, "--dropout", "0.3")
+    assert "with frozen small_cnn" in (said := capsys.readouterr().out) and "random" not in said
+    assert run.vocabulary.words == base.vocabulary.words and "more" not in run.vocabulary
+    assert run.config["start_from"] == "checkpoints/base"
+    assert run.training_state()["progress"]["step"] == 2
+    assert run.weights.keys() == base.weights.keys()
+    for name, value in base.weights.items():
+        torch.testing.assert_close(run.weights[name], value, rtol=0, atol=1e-9)
+    last = start("last", *STILL, source="checkpoints/base/last")
+    assert last.config["start_from"] == "checkpoints/base/last"
+
+
+def test_hard_attention_starts_from_soft_attention(start):
+    base = checkpoint.load("checkpoints/base")
+    run = start("run", *STILL, "--hard-attention")
+    assert run.weights.keys() == base.weights.keys() | {"baseline"}
+    for name, value in base.weights.items():
+        torch.testing.assert_close(run.weights[name], value, rtol=0, atol=1e-9)
+
+
+def test_it_resumes_without_what_it_started_from(start):
+    run = start("run")
+    shutil.rmtree("checkpoints/base")
+    resumed = start("run", "--resume")
+    assert all(torch.equal(resumed.weights[name], value) for name, value in run.weights.items())
+    with pytest.raises(InputError, match="start_from was checkpoints/base and is elsewhere"):
+        start("run", "--resume", source="elsewhere")
+
+
+def test_a_frozen_encoder_is_fine_tuned_from_the_weights_it_had(start):
+    frozen = start("frozen")
+    run = start("run", "--fine-tune-encoder", "3", source="checkpoints/frozen")
+    encoder = {name: value for name, value in frozen.weights.items() if name.startswith("encoder.")}
+    changed = {name for name, value in encoder.items() if not torch.equal(run.weights[name], value)}
+    assert changed and changed == {
+        name
+        for name in encoder
+        if ("layers.3." in name or "layers.4." in name) and name.endswith(("weight", "bias"))
+    }
+    assert all((run.weights[name] - encoder[name]).abs().max() < 0.05 for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        (["--hidden-size", "32"], "model.hidden_size is 64 there and 32 here$"),
+        (["--encoder", "resnet18"], "encoder.encoder is small_cnn there and resnet18 here; "),
+        (
+            ["--embedding-size", "8", "--attention-size", "8"],
+            "model.embedding_size is 64 there and 8 here; model.attention_size is 64 there and",
+        ),
+    ],
+)
+def test_a_start_from_other_sizes_says_what_differs(start, options, difference):
+    with pytest.raises(InputError, match="checkpoints/base cannot be started from: " + difference):
+        start("run", *options)
+    assert not Path("checkpoints/run").exists()
+
+
+def test_weights_may_lack_buffers_but_no_parameters():
+    model = nn.Linear(2, 3)
+    model.register_buffer("mean", torch.tensor(5.0))
+
+    def take(**weights):
+        take_weights(model, Checkpoint(Path("run"), {}, Vocabulary([]), weights))
+
+    take(weight=torch.ones(3, 2), bias=torch.zeros(3))
+    assert model.weight.sum() == 6 and model.mean == 5
+    with pytest.raises(InputError, match=r"the weights of run do not fit: bias is missing$"):
+        take(weight=torch.ones(3, 2), mean=torch.tensor(1.0))
+    with pytest.raises(InputError, match=r"the weights of run do not fit: more has no place$"):
+        take(weight=torch.ones(3, 2), bias=torch.zeros(3), more=torch.ones(1))
+    with pytest.raises(InputError, match=r"the weights of run do not fit: .* size mismatch"):
+        take(weight=torch.ones(3, 1), bias=torch.zeros(3))

@@ -1,0 +1,465 @@
+"""train.py, evaluate.py and `python -m captioner` as users type them, rightly and wrongly.
+
+All commands of this file run once, before its first test, as processes of their own with real exit
+codes; they are forked from one process that has imported what is slow to import.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import train
+from captioner import Captioner
+from captioner import __main__ as commands
+from captioner.data.demo import scenes as demo
+from captioner.errors import InputError, Interrupted, run_command
+from captioner.vision.encoders import SmallCNN
+from tests.support import tiny
+from tests.support.signing import sign
+
+ROOT = Path(__file__).parents[3]
+
+LAUNCHER = """
+import json, os, runpy, signal, sys
+
+jobs = json.load(open(sys.argv[1]))
+import matplotlib.figure, nltk, safetensors.torch
+import captioner.captioner, evaluate
+
+def interrupt_first_batch():
+    from captioner import batches
+    load = batches.Pictures.batch
+
+    def loaded(self, *args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return load(self, *args)
+
+    batches.Pictures.batch = loaded
+
+for number, job in enumerate(jobs):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # what hangs is to fail
+        for descriptor, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{job['at']}.{name}", os.O_CREAT | os.O_WRONLY), descriptor)
+        os.mkdir(job["at"])
+        os.chdir(job["at"])
+        if job["interrupt"]:
+            interrupt_first_batch()
+        program, *sys.argv[1:] = job["command"]
+        try:
+            if program == "captioner":
+                runpy.run_module("captioner", run_name="__main__", alter_sys=True)
+            else:
+                sys.argv[0] = program
+                runpy.run_path(os.path.join(job["root"], program), run_name="__main__")
+            end = 0
+        except SystemExit as ended:
+            end = ended.code
+        if job["ends by itself"]:
+            sys.exit(end)
+        if isinstance(end, str):  # what Python does, but for a second or two with torch in it
+            print(end, file=sys.stderr)
+        sys.stdout.flush()
+        os._exit(1 if isinstance(end, str) else end)
+    job["code"] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+json.dump([job["code"] for job in jobs], open(sys.argv[1], "w"))
+"""
+
+
+@dataclass
+class Wrong:
+    """A command that must fail: with one sentence that matches, and with nothing written."""
+
+    command: str
+    message: str
+    code: int = 1
+
+
+ON_COLOURS = "train.py --data {colours} {options}"
+
+WRONG = {
+    # data
+    "missing data": Wrong("train.py --data gone", "data folder gone does not exist"),
+    "unknown layout": Wrong("train.py --data {here}/empty", "holds no captions in a known layout"),
+    "other layout": Wrong(
+        "train.py --data {colours} --format kaggle",
+        r"holds no captions in a known layout \(kaggle: captions.txt beside Images/\)",
+    ),
+    "missing pictures": Wrong(
+        "train.py --data {here}/missing", r"image 6: the picture \S*/5.png is missing; add the file"
+    ),
+    "empty split": Wrong(
+        "train.py --data {here}/no-val", "no pictures in split 'val'; it has test, train"
+    ),
+    "corrupt picture, trained encoder": Wrong(
+        "train.py --data {here}/corrupt {options}",
+        r"has 1 problem, .* \S*/5.png: not a picture in any of",
+    ),
+    "corrupt picture, loaded by a worker": Wrong(
+        "train.py --data {here}/corrupt {options} --workers 1",
+        r"has 1 problem, .* \S*/5.png: not a picture in any of",
+    ),
+    "corrupt picture, frozen encoder": Wrong(
+        "train.py --data {here}/corrupt {options} --encoder-weights {here}/small.pth",
+        r"has 1 problem, .* \S*/5.png: not a picture in any of",
+    ),
+    "corrupt picture, frozen encoder, worker": Wrong(
+        "train.py --data {here}/corrupt {options} --encoder-weights {here}/small.pth --workers 1",
+        r"has 1 problem, .* \S*/5.png: not a picture in any of",
+    ),
+    "rare words": Wrong(f"{ON_COLOURS} --min-count 99", "no word occurs 99 times in the captions"),
+    # encoder
+    "unknown encoder": Wrong(
+        f"{ON_COLOURS} --encoder resnet5", r"unknown encoder 'resnet5'; choose small_cnn or one of"
+    ),
+    "encoder without a map": Wrong(
+        f"{ON_COLOURS} --encoder vit_b_16", r"encoder 'vit_b_16' gives no feature map"
+    ),
+    "weights of another encoder": Wrong(
+        f"{ON_COLOURS} --encoder squeezenet1_1 --encoder-weights {{here}}/small.pth",
+        r"the weights do not fit squeezenet1_1: features.0.weight is missing; .* more",
+    ),
+    "missing weights": Wrong(
+        f"{ON_COLOURS} --encoder-weights gone.pth", "encoder weights gone.pth do not exist"
+    ),
+    "weights that are none": Wrong(
+        f"{ON_COLOURS} --encoder-weights {{here}}/corrupt/train/5.pth",
+        r"encoder weights \S+5.pth cannot be read: Weights only load failed$",
+    ),
+    "stage that is none": Wrong(
+        f"{ON_COLOURS} --fine-tune-encoder 9",
+        "--fine-tune-encoder must be a stage of small_cnn, from 0 to 3, got 9",
+    ),
+    "stage below zero": Wrong(
+        f"{ON_COLOURS} --fine-tune-encoder -1", "--fine-tune-encoder must be a stage of small_cnn"
+    ),
+    # options
+    "tiny pictures": Wrong(f"{ON_COLOURS} --image-size 8", "image_size must be at least 32, got 8"),
+    "no batch": Wrong(f"{ON_COLOURS} --batch-size 0", "batch_size must be at least 1, got 0"),
+    "no epochs": Wrong(f"{ON_COLOURS} --epochs 0", "epochs must be at least 1, got 0"),
+    "no rate": Wrong(f"{ON_COLOURS} --learning-rate 0", "learning_rate must be above 0, got 0.0"),
+    "all dropped": Wrong(f"{ON_COLOURS} --dropout 1", "dropout must be at least 0 and below 1"),
+    "no workers": Wrong(f"{ON_COLOURS} --workers -1", "workers must be at least 0, got -1"),
+    "no count": Wrong(f"{ON_COLOURS} --min-count 0", "min_count must be at least 1, got 0"),
+    "no number": Wrong("train.py --epochs two", "argument --epochs: invalid int value: 'two'", 2),
+    "unknown option": Wrong("train.py --atention", "unrecognized arguments: --atention", 2),
+    "unknown score": Wrong(
+        f"{ON_COLOURS} --watch spice", "argument --watch: invalid choice: 'spice'", 2
+    ),
+    "unknown device": Wrong(
+        f"{ON_COLOURS} --device abacus", "device must be cpu, cuda or cuda:N, got 'abacus'"
+    ),
+    "absent device": Wrong(f"{ON_COLOURS} --device cuda:99", "device 'cuda:99' cannot be used: "),
+    "nothing to resume": Wrong(
+        f"{ON_COLOURS} --run new --resume", "checkpoint checkpoints/new/last does not exist"
+    ),
+    # evaluate.py
+    "no checkpoint named": Wrong("evaluate.py", "--checkpoint is required, for example", 2),
+    "checkpoint and captions": Wrong(
+        "evaluate.py --checkpoint {run} --predictions a.json", "--checkpoint is required", 2
+    ),
+    "captions without references": Wrong(
+        "evaluate.py --predictions a.json", "--predictions needs --references, the file to score"
+    ),
+    "missing captions": Wrong(
+        "evaluate.py --predictions gone.json --references {here}/jobs.json",
+        "gone.json cannot be read: No such file",
+    ),
+    "captions that are none": Wrong(
+        "evaluate.py --predictions {here}/jobs.json --references {here}/jobs.json",
+        "jobs.json, entry 1: expected one of image_id, file_name, ",
+    ),
+    "missing checkpoint": Wrong("evaluate.py --checkpoint gone", "checkpoint gone does not exist"),
+    "folder of something else": Wrong(
+        "evaluate.py --checkpoint {colours}", "holds no checkpoint: neither manifest.json nor"
+    ),
+    "checkpoint of another kind": Wrong(
+        "evaluate.py --checkpoint {here}/retrieval", "is for 'retrieval', not for captioning"
+    ),
+    "damaged checkpoint": Wrong(
+        "evaluate.py --checkpoint {here}/damaged", "is damaged: model.safetensors is not what was w"
+    ),
+    "evaluation of several": Wrong(
+        "evaluate.py --checkpoint {run} --num-captions 2", "leave --num-captions at 1"
+    ),
+    "split without pictures": Wrong(
+        "evaluate.py --checkpoint {run} --data {here}/no-val", "no pictures in split 'val'"
+    ),
+    "corrupt picture to score": Wrong(
+        "evaluate.py --checkpoint {run} --data {here}/corrupt --split train",
+        r"has 1 problem, .* \S*/5.png: not a picture in any of",
+    ),
+    # python -m captioner
+    "no command": Wrong("captioner", "the following arguments are required: COMMAND", 2),
+    "missing picture": Wrong(
+        "captioner caption gone.png --checkpoint {run}", "1 of 1 pictures could not be captioned"
+    ),
+    "one bad picture of two": Wrong(
+        "captioner caption {picture} {here}/corrupt/train/5.png --checkpoint {run}",
+        "1 of 2 pictures could not be captioned",
+    ),
+    "no pictures": Wrong(
+        "captioner caption {here}/empty --checkpoint {run}", "no picture is found by '.*/empty'"
+    ),
+    "part that is none": Wrong(
+        "captioner caption {picture} --checkpoint {run} --shard 3/2", "shard must be i/n with i"
+    ),
+    "maps without attention": Wrong(
+        "captioner caption {picture} --checkpoint {plain} --heatmap maps",
+        "has no attention, so --heatmap has nothing to show",
+    ),
+    "contradiction": Wrong(
+        "captioner caption {picture} --checkpoint {run} --top-k 5",
+        "temperature, top_k, top_p and seed need method 'sample', got method 'beam'",
+    ),
+    "many from greedy": Wrong(
+        "captioner caption {picture} --checkpoint {run} --method greedy --num-captions 2",
+        "greedy gives one caption, got num_captions 2",
+    ),
+    "no batch to caption": Wrong(
+        "captioner caption {picture} --checkpoint {run} --batch-size 0", "batch_size must be at lea"
+    ),
+    "caption by another kind": Wrong(
+        "captioner caption {picture} --checkpoint {here}/retrieval", "is for 'retrieval', not for"
+    ),
+    "demo data over other data": Wrong(
+        "captioner demo-data {colours}", "holds something other than this demo data set"
+    ),
+}
+
+RIGHT = {
+    "caption": "captioner caption {picture} {here}/b/0.png --checkpoint {here}/sent --heatmap maps",
+    "animations": "captioner caption {picture} --checkpoint {run} --heatmap m --heatmap-format gif",
+    "alternatives": "captioner caption {picture} --checkpoint {run} --num-captions 3 --beam-size 3",
+    "evaluate": "evaluate.py --checkpoint {run} --output scores --workers 0 --metrics bleu",
+    "train help": "train.py --help",
+    "evaluate help": "evaluate.py --help",
+    "caption help": "captioner caption --help",
+    "interrupted": f"{ON_COLOURS} --run stopped",
+}
+
+
+@dataclass
+class Done:
+    """What became of a command."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """All commands, by name, after they have run."""
+    here = tmp_path_factory.mktemp("commands")
+    colours = tiny.data(tmp_path_factory)
+    run, plain = (tiny.run(tmp_path_factory, attention=yes) for yes in (True, False))
+    (here / "empty").mkdir()
+    for name in ("missing", "no-val", "corrupt"):
+        shutil.copytree(colours, here / name)
+    missing = here / "missing" / "train" / "5.png"
+    missing.rename(missing.with_name("6000.png"))
+    (here / "no-val" / "annotations" / "captions_val.json").unlink()
+    (here / "corrupt" / "train" / "5.png").write_bytes(b"no picture")
+    (here / "corrupt" / "train" / "5.pth").write_bytes(b"no weights")
+    torch.save(SmallCNN().state_dict(), here / "small.pth")
+    for name in ("retrieval", "damaged", "sent"):
+        shutil.copytree(run / "best", here / name)
+    config = json.loads((here / "retrieval" / "config.json").read_text())
+    (here / "retrieval" / "config.json").write_text(json.dumps(config | {"task": "retrieval"}))
+    sign(here / "retrieval")
+    weights = here / "damaged" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    picture = here / "a" / "0.png"
+    for path in (picture, here / "b" / "0.png"):
+        path.parent.mkdir()
+        Image.new("RGB", (30, 20), tiny.COLOURS["red"]).save(path)
+
+    places = {
+        "here": here,
+        "colours": colours,
+        "run": run,
+        "plain": plain,
+        "picture": picture,
+        "options": " ".join(tiny.OPTIONS),
+    }
+    lines = {name: wrong.command for name, wrong in WRONG.items()} | RIGHT
+    jobs = [
+        {
+            "command": line.format(**places).split(),
+            "at": str(here / f"job{number}"),
+            "root": str(ROOT),
+            "interrupt": name == "interrupted",
+            "ends by itself": name in ("missing data", "caption", "corrupt picture to score"),
+        }
+        for number, (name, line) in enumerate(lines.items())
+    ]
+    (here / "jobs.json").write_text(json.dumps(jobs))
+    subprocess.run(
+        [sys.executable, "-c", LAUNCHER, here / "jobs.json"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=300,
+    )
+    codes = json.loads((here / "jobs.json").read_text())
+    return {
+        name: Done(
+            code,
+            Path(f"{job['at']}.out").read_text(),
+            Path(f"{job['at']}.err").read_text().replace("\r", "\n"),
+            Path(job["at"]),
+        )
+        for name, job, code in zip(lines, jobs, codes, strict=True)
+    }
+
+
+def files(folder):
+    """All but what is cached."""
+    found = (str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    return sorted(name for name in found if not name.startswith("checkpoints/.cache/"))
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_mistakes_end_with_one_sentence_and_leave_nothing(done, name):
+    wrong, found = WRONG[name], done[name]
+    last = found.err.strip().splitlines()[-1]
+    assert re.search(wrong.message, last), found.err
+    assert re.match(r"error: |\S+( \w+)?: error: ", last)
+    assert found.code == wrong.code
+    assert "Traceback" not in found.err + found.out
+    assert found.err.count("error: ") == 1 and len(last) < 2500
+    assert files(found.folder) == []
+    assert not list(found.folder.glob("checkpoints/[!.]*"))  # nor an empty folder of a run
+
+
+def test_caption(done, tmp_path_factory):
+    """From a checkpoint that was copied elsewhere; pictures of one name get maps of two."""
+    found = done["caption"]
+    assert (found.code, found.err) == (0, "")
+    captions, note = found.out.splitlines()[:2], found.out.splitlines()[2]
+    captioner = Captioner.from_pretrained(tiny.run(tmp_path_factory, attention=True), "cpu")
+    places = [found.folder.parent / folder / "0.png" for folder in "ab"]
+    text = captioner.caption(places[0]).text
+    assert captions == [f"{place}\t{text}" for place in places]
+    assert note == "heatmaps: maps"
+    assert files(found.folder) == ["maps/0-0.png", "maps/0-1.png"]
+    for name in files(found.folder):
+        Image.open(found.folder / name).verify()
+
+
+def test_animations(done):
+    found = done["animations"]
+    assert (found.code, files(found.folder)) == (0, ["m/0.gif"])
+    with Image.open(found.folder / "m" / "0.gif") as moving:
+        assert moving.n_frames > 2
+
+
+def test_alternatives(done, tmp_path_factory):
+    found = done["alternatives"]
+    captioner = Captioner.from_pretrained(tiny.run(tmp_path_factory, attention=True), "cpu")
+    picture = found.folder.parent / "a" / "0.png"
+    best = captioner.caption(picture, num_captions=3, beam_size=3)
+    texts = [caption.text for caption in (best, *best.alternatives)]
+    assert found.out.splitlines() == [f"{picture}\t{text}" for text in texts]
+    assert files(found.folder) == []
+
+
+def test_evaluate(done):
+    found = done["evaluate"]
+    assert found.code == 0 and "BLEU-4 " in found.out and "|tokens:ptb-coco|" in found.out
+    assert found.out.splitlines()[-1] == "captions and scores: scores"
+    assert files(found.folder) == ["scores/captions.json", "scores/scores.json"]
+
+
+@pytest.mark.parametrize("name", ["train help", "evaluate help", "caption help"])
+def test_help(done, name):
+    found = done[name]
+    assert (found.code, found.err) == (0, "") and files(found.folder) == []
+    flags = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", found.out, re.MULTILINE)
+    assert len(flags) == len(set(flags)) <= 42
+    for flag in flags:  # each is explained
+        assert re.search(rf"^  .*{flag}\b[^\n]*\s+[^\s-]\S* \S+", found.out, re.MULTILINE), flag
+    assert "None" not in found.out and "default: False" not in found.out
+
+
+def test_interrupted(done):
+    """After the signal: the step is finished, saved, and the shell is told."""
+    found = done["interrupted"]
+    assert found.code == 128 + signal.SIGTERM
+    assert (
+        found.err.strip().splitlines()[-1]
+        == "stopped by SIGTERM; everything is saved, --resume goes on"
+    )
+    assert "Traceback" not in found.err
+    assert {name.split("/")[2] for name in files(found.folder)} == {"last"}
+
+
+# ---- the demo data ------------------------------------------------------------------------------
+
+
+def losses(run):
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [tiny.untimed(row) for row in rows]
+
+
+def test_demo_data_written_by_hand_train_the_same(tmp_path, monkeypatch, capsys):
+    write = demo.write_demo
+    monkeypatch.setattr(
+        demo, "write_demo", lambda directory: write(directory, train=16, val=4, test=2)
+    )
+    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    monkeypatch.chdir(tmp_path)
+    commands.main(["demo-data", "by-hand"])
+    assert capsys.readouterr().out == "demo data: by-hand\n"
+    train.main(["--data", "by-hand", "--attention", *tiny.OPTIONS])
+    train.main(["--attention", *tiny.OPTIONS])
+    assert losses(Path("checkpoints/by-hand-attention")) == losses(
+        Path("checkpoints/demo-attention")
+    )
+
+
+# ---- how a command ends -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("wrong"), "error: wrong", ""),
+        (FloatingPointError("not finite"), "error: not finite", ""),
+        (OSError(28, "No space left on device"), "error: [Errno 28] No space left on device", ""),
+        (
+            Interrupted(signal.SIGINT),
+            130,
+            "stopped by SIGINT; everything is saved, --resume goes on\n",
+        ),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_how_a_command_ends(error, code, said, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == code and capsys.readouterr().err == said
+
+
+def test_bugs_are_shown_as_they_are():
+    def main():
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError, match="a bug"):
+        run_command(main)
+    run_command(lambda: None)

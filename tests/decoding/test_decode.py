@@ -1,0 +1,457 @@
+"""Search against plain Python: every caption of a toy written out, and beams kept in lists."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from captioner.decoding import sampling
+from captioner.decoding.decode import decode
+from captioner.decoding.filters import apply_filters, filters
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.sampling import choose_words
+from captioner.decoding.teacher_forcing import score_captions
+from tests.support.toys import END, METHODS, START, Toy, all_captions, found, ranked, toy_features
+
+WORDS = (4, 5, 6)
+LONGEST = 4
+PENALTIES = (0.0, 0.7, 1.0, 2.0)
+
+
+class Blind(Toy):
+    """The toy without maps."""
+
+    def step(self, tokens, state, memory):
+        return (*super().step(tokens, state, memory)[:2], None)
+
+
+def replay(model, features, tokens, options):
+    """Per word of one picture's caption all log-probabilities (V,) and the map, by `step`."""
+    memory, state = model.start(features[None], 1)
+    rows, maps = [], []
+    for t, word in enumerate([START, *tokens]):
+        scores, state, attention = model.step(torch.tensor([word]), state, memory)
+        words = torch.tensor([tokens[:t]], dtype=torch.long)
+        scores = apply_filters(filters(options), scores.clone(), words)
+        rows.append(torch.log_softmax(scores[0], 0).tolist())
+        maps.append(None if attention is None else attention[0])
+    return rows, maps
+
+
+def next_words(model, features, options):
+    """A function from a tuple of words to {next word: log-probability}, each asked once."""
+    known = {}
+
+    def after(words):
+        if words not in known:
+            row = replay(model, features, list(words), options)[0][-1]
+            known[words] = {w: p for w, p in enumerate(row) if p > -math.inf}
+        return known[words]
+
+    return after
+
+
+def beam_in_lists(after, options):
+    """Beam search over lists, without an early end; and the step after which it could have ended.
+
+    Of the 2K best continuations those that end and are among the first K are set aside, the
+    first K others go on. None can still win once the best that goes on, were all its further
+    words certain, is no better than the last that was asked for.
+    """
+    live, ended, enough = [((), 0.0)], [], None
+    for t in range(options.max_length):
+        longer = [
+            ((*words, word), total + log_prob)
+            for words, total in live
+            for word, log_prob in after(words).items()
+        ]
+        longer = sorted(longer, key=lambda item: -item[1])[: 2 * options.beam_size]
+        first = longer[: options.beam_size]
+        ended += [(w, s, s / len(w) ** options.length_penalty) for w, s in first if w[-1] == END]
+        live = [item for item in longer if item[0][-1] != END][: options.beam_size]
+        ended.sort(key=lambda item: -item[2])
+        asked = ended[: options.num_captions]
+        bound = live[0][1] / options.max_length**options.length_penalty if live else -math.inf
+        if enough is None and len(asked) == options.num_captions and asked[-1][2] >= bound:
+            enough = t + 1
+    best = [(words, total) for words, total, _ in ended] + live
+    expected = [(words, pytest.approx(s, abs=1e-4)) for words, s in best[: options.num_captions]]
+    return expected, enough or options.max_length
+
+
+# ---- beam search --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_beam_wide_enough_finds_the_best_of_all_captions(seed, penalty):
+    model, features = Toy(seed), toy_features(2, seed)
+    options = DecodingOptions(
+        beam_size=120, num_captions=20, max_length=LONGEST, length_penalty=penalty
+    )
+    for picture, hypotheses in zip(features, decode(model, features, options), strict=True):
+        ended, _ = all_captions(next_words(model, picture, options), LONGEST)
+        assert len(ended) == 3 + 9 + 27
+        assert found(hypotheses) == ranked(ended, penalty)[:20]
+
+
+def test_the_n_best_of_everything_are_all_that_end_and_then_the_best_that_are_cut():
+    model, features = Toy(0), toy_features(1)
+    options = DecodingOptions(
+        beam_size=120, num_captions=60, max_length=LONGEST, length_penalty=1.0
+    )
+    ended, cut = all_captions(next_words(model, features[0], options), LONGEST)
+    (hypotheses,) = decode(model, features, options)
+    assert found(hypotheses) == ranked(ended, 1.0) + ranked(cut, 1.0)[: 60 - len(ended)]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"min_length": 2}, {"min_length": 0}, {"no_repeat_ngram": 1}, {"allow_unknown": True}],
+    ids=str,
+)
+def test_filters_act_before_the_log_probabilities(asked):
+    model, features = Toy(5), toy_features(1)
+    options = DecodingOptions(
+        beam_size=256, num_captions=10, max_length=LONGEST, length_penalty=0, **asked
+    )
+    ended, _ = all_captions(next_words(model, features[0], options), LONGEST)
+    (hypotheses,) = decode(model, features, options)
+    assert found(hypotheses) == ranked(ended, 0.0)[:10]
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize(("beams", "captions"), [(1, 1), (2, 1), (3, 3), (4, 2)])
+def test_narrow_beams_against_beams_in_lists_and_the_step_at_which_they_end(
+    beams, captions, penalty
+):
+    early = Counter()
+    for seed in range(8):
+        model, features = Toy(seed, end=1.0), toy_features(1, seed)
+        options = DecodingOptions(
+            beam_size=beams, num_captions=captions, max_length=9, length_penalty=penalty
+        )
+        after = next_words(Toy(seed, end=1.0), features[0], options)
+        expected, enough = beam_in_lists(after, options)
+        (hypotheses,) = decode(model, features, options)
+        assert found(hypotheses) == expected
+        assert model.steps == enough
+        early[model.steps < 9] += 1
+    if penalty < 1:
+        assert early[True] > early[False]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_nothing_ends_the_best_live_hypotheses_are_the_answer(seed):
+    # All 27 captions of three words fit in, and all rank before one that ends.
+    model, features = Toy(seed, end=-40.0), toy_features(1)
+    options = DecodingOptions(beam_size=27, num_captions=4, max_length=4, min_length=2)
+    _, cut = all_captions(next_words(model, features[0], options), 4)
+    (hypotheses,) = decode(model, features, options)
+    assert found(hypotheses) == ranked(cut, 0.0)[:4]
+    assert all(END not in hypothesis.tokens for hypothesis in hypotheses)
+
+
+def test_a_finished_hypothesis_is_not_continued():
+    for seed in range(5):
+        options = DecodingOptions(beam_size=6, num_captions=6, max_length=8)
+        for hypotheses in decode(Toy(seed, end=2.0), toy_features(3), options):
+            tokens = [hypothesis.tokens for hypothesis in hypotheses]
+            assert len(set(tokens)) == 6
+            for words in tokens:
+                assert END not in words[:-1] and set(words[:-1]) <= set(WORDS)
+
+
+def test_fewer_captions_than_asked_for_where_there_are_no_more():
+    # Of two tokens there are only one word with its end, and two different words.
+    options = DecodingOptions(beam_size=30, num_captions=30, max_length=2, no_repeat_ngram=1)
+    (hypotheses,) = decode(Toy(0), toy_features(1), options)
+    expected = {(w, END) for w in WORDS} | {(v, w) for v, w in product(WORDS, WORDS) if v != w}
+    assert {hypothesis.tokens for hypothesis in hypotheses} == expected
+    assert len(hypotheses) == len(expected)
+    assert all(math.isfinite(hypothesis.score) for hypothesis in hypotheses)
+
+
+@pytest.mark.parametrize("method", ["greedy", "sample", "beam"])
+def test_a_caption_ends_early_where_the_options_leave_no_other_word(method):
+    options = DecodingOptions(method, max_length=9, min_length=9, no_repeat_ngram=1)
+    for hypotheses in decode(Toy(0), toy_features(3), options):
+        assert set(hypotheses[0].tokens[:3]) == set(WORDS)
+        assert hypotheses[0].tokens[3:] == (END,)
+        assert hypotheses[0].log_probs[3] == 0
+
+
+# ---- greedy and sampling ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_greedy_takes_the_likeliest_word_and_is_a_beam_of_one(seed):
+    model, features = Toy(seed, end=0.5), toy_features(6, seed)
+    options = DecodingOptions("greedy", max_length=7)
+    greedy = decode(model, features, options)
+    beam = decode(model, features, DecodingOptions(beam_size=1, max_length=7))
+    for picture, (one,), (other,) in zip(features, greedy, beam, strict=True):
+        after, words = next_words(model, picture, options), ()
+        while len(words) < 7 and END not in words:
+            words += (max(after(words), key=after(words).get),)
+        assert one.tokens == other.tokens == words
+        assert one.log_probs == pytest.approx(other.log_probs)
+        np.testing.assert_allclose(one.attention, other.attention)
+
+
+def test_sampling_draws_words_as_often_as_their_probability():
+    model, features = Toy(1), toy_features(1)
+    options = DecodingOptions("sample", num_captions=5000, max_length=1, min_length=0, seed=3)
+    probabilities = {
+        word: math.exp(p) for word, p in next_words(model, features[0], options)(()).items()
+    }
+    (hypotheses,) = decode(model, features, options)
+    counts = Counter(hypothesis.tokens[0] for hypothesis in hypotheses)
+    assert counts.keys() <= probabilities.keys() == {END, *WORDS}
+    chi_square = sum((counts[w] - 5000 * p) ** 2 / (5000 * p) for w, p in probabilities.items())
+    assert chi_square < 16.3  # 3 degrees of freedom: above it once in 1000
+
+
+def test_temperature_and_cuts_shape_the_draw_but_not_the_log_probabilities():
+    model, features = Toy(1), toy_features(1)
+    options = DecodingOptions(
+        "sample", num_captions=300, max_length=1, temperature=3.0, top_k=2, seed=0
+    )
+    after = next_words(model, features[0], options)(())
+    likeliest = sorted(after, key=after.get)[-2:]
+    (hypotheses,) = decode(model, features, options)
+    assert {hypothesis.tokens[0] for hypothesis in hypotheses} == set(likeliest)
+    for hypothesis in hypotheses:
+        assert hypothesis.score == pytest.approx(after[hypothesis.tokens[0]], abs=1e-5)
+    assert hypotheses[0].score >= hypotheses[-1].score
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
+def test_even_the_least_and_the_greatest_random_number_draw_an_allowed_word(
+    number, seed, monkeypatch
+):
+    monkeypatch.setattr(torch, "rand", lambda *shape, **settings: torch.full(shape, number))
+    options = DecodingOptions("sample", max_length=5, num_captions=50, seed=seed)
+    for hypothesis in decode(Toy(1), toy_features(1), options)[0]:
+        assert hypothesis.tokens and set(hypothesis.tokens) <= {END, *WORDS}
+    (greedy,) = decode(Toy(1), toy_features(1), DecodingOptions("greedy", max_length=5))[0]
+    for hypothesis in decode(Toy(1), toy_features(1), replace(options, top_k=1))[0]:
+        assert hypothesis.tokens == greedy.tokens
+
+
+def test_samples_of_a_seed_are_spread_evenly():
+    features = toy_features(2)
+    options = DecodingOptions("sample", num_captions=40, max_length=2, seed=3)
+    seconds = Counter()
+    for picture, group in enumerate(decode(Toy(1), features, options)):
+        after = next_words(Toy(1), features[picture], options)
+        firsts = Counter(hypothesis.tokens[0] for hypothesis in group)
+        for word, log_prob in after(()).items():
+            assert abs(firsts[word] - 40 * math.exp(log_prob)) < 2
+        seconds.update(hypothesis.tokens[:2] for hypothesis in group)
+    assert len(seconds) > 6  # which parts meet is left to chance at every step
+
+
+@pytest.mark.parametrize("method", ["greedy", "sample"])
+def test_the_words_alone_are_those_of_whole_hypotheses(method):
+    more = {"num_captions": 4, "seed": 2} if method == "sample" else {}
+    options = DecodingOptions(method, max_length=5, **more)
+    whole = decode(Toy(1), toy_features(6), options)
+    alone = choose_words(Toy(1), toy_features(6), options)
+    assert alone.shape == (6, options.num_captions, 5)
+    for hypotheses, words in zip(whole, alone.tolist(), strict=True):
+        expected = sorted([*h.tokens, *[0] * (5 - len(h.tokens))] for h in hypotheses)
+        assert sorted(words) == expected
+    assert any(END not in h.tokens for hypotheses in whole for h in hypotheses)  # cut
+
+
+@pytest.mark.parametrize("more", [{}, {"no_repeat_ngram": 2}])
+def test_samples_that_have_ended_are_left_out_and_change_nothing(more, monkeypatch):
+    rows = []
+
+    class Counted(Toy):
+        def step(self, tokens, state, memory):
+            rows.append(len(tokens))
+            return super().step(tokens, state, memory)
+
+    features = toy_features(3)
+    options = DecodingOptions("sample", num_captions=16, max_length=12, seed=4, **more)
+    few = decode(Counted(2, end=0.5), features, options)
+    assert set(rows) <= {48, 24, 12, 6, 3} and rows[0] == 48 and rows[-1] < 24
+    words = choose_words(Toy(2, end=0.5), features, options)
+    monkeypatch.setattr(sampling, "_first", lambda ended, most: torch.arange(ended.numel()))
+    all_rows = decode(Toy(2, end=0.5), features, options)
+    assert torch.equal(words, choose_words(Toy(2, end=0.5), features, options))
+    for mine, theirs in zip(few, all_rows, strict=True):
+        assert found(mine) == [(tokens, pytest.approx(score)) for tokens, score in found(theirs)]
+        for one, other in zip(mine, theirs, strict=True):
+            np.testing.assert_allclose(one.attention, other.attention, atol=1e-6)
+
+
+def test_sampling_from_one_word_is_greedy():
+    features = toy_features(4)
+    greedy = decode(Toy(2), features, DecodingOptions("greedy", max_length=6))
+    for cut in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}):
+        sample = decode(Toy(2), features, DecodingOptions("sample", max_length=6, **cut))
+        assert [h.tokens for (h,) in sample] == [h.tokens for (h,) in greedy]
+
+
+def test_a_seed_decides_the_sample_and_touches_no_global_generator():
+    features = toy_features(3)
+
+    def sample(seed, pictures=3):
+        options = DecodingOptions("sample", num_captions=4, max_length=6, seed=seed)
+        captions = decode(Toy(1), features[:pictures], options)
+        return [[hypothesis.tokens for hypothesis in group] for group in captions]
+
+    state = torch.get_rng_state()
+    assert sample(7) == sample(7) != sample(8)
+    assert sample(7, pictures=2) == sample(7)[:2]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(5)
+    first = sample(None)
+    assert first != sample(None)
+    torch.manual_seed(5)
+    assert first == sample(None)
+
+
+# ---- what is true of every method and both models -----------------------------------------------
+
+
+@pytest.fixture(params=METHODS, ids=lambda o: f"{o.method}-{o.num_captions}-{o.no_repeat_ngram}")
+def options(request):
+    return request.param
+
+
+def test_maps_and_log_probabilities_are_those_of_the_very_words(
+    attention, options, tiny_model, features
+):
+    model, pictures = tiny_model(attention).eval(), features(5)
+    assert model.attends is attention
+    for picture, hypotheses in zip(pictures, decode(model, pictures, options), strict=True):
+        assert len(hypotheses) == options.num_captions
+        for hypothesis in hypotheses:
+            tokens = list(hypothesis.tokens)
+            with torch.no_grad():
+                rows, maps = replay(model, picture, tokens[:-1], options)
+            expected = [row[word] for row, word in zip(rows, tokens, strict=True)]
+            assert hypothesis.log_probs == pytest.approx(expected, abs=1e-4)
+            assert hypothesis.score == pytest.approx(sum(expected), abs=1e-4)
+            if attention:
+                assert hypothesis.attention.shape == (len(tokens), 4, 3)
+                np.testing.assert_allclose(hypothesis.attention, torch.stack(maps), atol=1e-5)
+                np.testing.assert_allclose(hypothesis.attention.sum((1, 2)), 1, atol=1e-5)
+            else:
+                assert hypothesis.attention is None
+
+
+def test_a_batch_gives_what_each_picture_gives_alone(attention, options, tiny_model, features):
+    model, pictures = tiny_model(attention).eval(), features(6)
+    together = decode(model, pictures, options)
+    assert len({hypotheses[0].score for hypotheses in together}) == 6
+    for picture, hypotheses in zip(pictures, together, strict=True):
+        (alone,) = decode(model, picture[None], options)
+        assert [h.tokens for h in alone] == [h.tokens for h in hypotheses]
+        for one, other in zip(alone, hypotheses, strict=True):
+            assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
+            if attention:
+                np.testing.assert_allclose(one.attention, other.attention, atol=1e-5)
+
+
+def test_the_score_of_a_caption_is_its_score_in_decoding(attention, options, tiny_model, features):
+    model, pictures = tiny_model(attention).eval(), features(4)
+    captions = decode(model, pictures, options)
+    tokens = torch.zeros(4, options.num_captions, 2 + options.max_length, dtype=torch.long)
+    for b, hypotheses in enumerate(captions):
+        for k, hypothesis in enumerate(hypotheses):
+            words = torch.tensor([START, *hypothesis.tokens])
+            tokens[b, k, : len(words)] = words
+    log_probs = score_captions(model, pictures, tokens, options)
+    assert log_probs.shape == (4, options.num_captions, 1 + options.max_length)
+    expected = torch.tensor([[h.score for h in hypotheses] for hypotheses in captions])
+    torch.testing.assert_close(log_probs.sum(-1), expected, atol=1e-4, rtol=1e-5)
+
+
+def test_alternatives_are_the_likeliest_other_words_at_each_step(
+    attention, options, tiny_model, features
+):
+    model, pictures = tiny_model(attention).eval(), features(3)
+    plain = decode(model, pictures, options)
+    told = decode(model, pictures, replace(options, word_alternatives=3))
+    for picture, hypotheses, others in zip(pictures, plain, told, strict=True):
+        assert all(each.alternatives == () for each in hypotheses)
+        assert [replace(each, alternatives=()).tokens for each in others] == [
+            each.tokens for each in hypotheses
+        ]
+        for hypothesis in others:
+            with torch.no_grad():
+                rows, _ = replay(model, picture, list(hypothesis.tokens)[:-1], options)
+            for row, word, pairs in zip(
+                rows, hypothesis.tokens, hypothesis.alternatives, strict=True
+            ):
+                wanted = sorted((-row[w], w) for w in range(len(row)) if w != word)[:3]
+                possible = [(w, -p) for p, w in wanted if p < math.inf]
+                assert [w for w, _ in pairs] == [w for w, _ in possible]
+                assert [p for _, p in pairs] == pytest.approx([p for _, p in possible], abs=1e-4)
+
+
+def test_alternatives_are_never_forbidden_words():
+    only = DecodingOptions("greedy", max_length=3, min_length=3, word_alternatives=9)
+    ((hypothesis,),) = decode(Toy(0), toy_features(1), only)
+    assert [len(others) for others in hypothesis.alternatives] == [2, 2, 2]  # of WORDS alone
+
+
+def test_scores_of_forbidden_words_and_of_padding():
+    tokens = torch.tensor([[[START, 4, 3, END, 0, 0]]])
+    features = toy_features(1)
+    (log_probs,) = score_captions(Toy(0), features, tokens, DecodingOptions())[0]
+    assert log_probs[1] == -math.inf and log_probs[3:].tolist() == [0, 0]
+    (log_probs,) = score_captions(Toy(0), features, tokens, DecodingOptions(allow_unknown=True))[0]
+    assert log_probs.isfinite().all()
+
+
+def test_decoding_changes_nothing_in_the_model(attention, tiny_model, features):
+    model, pictures = tiny_model(attention).eval(), features(2)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    decode(model, pictures, DecodingOptions())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert not model.training and all(p.grad is None for p in model.parameters())
+
+
+def test_a_generator_without_maps():
+    for options in (DecodingOptions("greedy"), DecodingOptions("beam"), DecodingOptions("sample")):
+        (hypothesis,) = decode(Blind(0, end=1.0), toy_features(1), options)[0]
+        assert hypothesis.attention is None and hypothesis.tokens
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "beam, beam_size 3, num_captions 1, max_length 30, min_length 1, length_penalty 0.5"),
+        (
+            {"length_penalty": 0.0, "beam_size": 5, "no_repeat_ngram": 2, "word_alternatives": 5},
+            "beam, beam_size 5, num_captions 1, max_length 30, min_length 1, length_penalty 0.0, "
+            "no_repeat_ngram 2",
+        ),
+        (
+            {"consensus": 30},
+            "beam, beam_size 3, num_captions 1, max_length 30, min_length 1, length_penalty 0.5, "
+            "consensus 30",
+        ),
+        (
+            {"method": "greedy", "allow_unknown": True},
+            "greedy, num_captions 1, max_length 30, min_length 1, allow_unknown",
+        ),
+        (
+            {"method": "sample", "seed": 0, "top_k": 4},
+            "sample, num_captions 1, max_length 30, min_length 1, temperature 1.0, top_k 4, seed 0",
+        ),
+    ],
+)
+def test_options_tell_the_values_that_are_used(options, said):
+    assert DecodingOptions(**options).describe() == f"method {said}"

@@ -1,0 +1,134 @@
+"""Captions chosen by their agreement with samples, against n-grams counted in plain Python."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from captioner.decoding import decode as decoding
+from captioner.decoding.decode import decode
+from captioner.decoding.hypothesis import Hypothesis
+from captioner.decoding.mbr import FAITH, TEMPERATURE, by_agreement, likeness
+from captioner.decoding.options import DecodingOptions
+from captioner.errors import InputError
+from tests.support.toys import Toy, toy_features
+
+
+def cosine(one, other, n):
+    """Of the n-grams of two captions, tuples of tokens."""
+    first, second = (Counter(x[i : i + n] for i in range(len(x) - n + 1)) for x in (one, other))
+    norms = math.hypot(*first.values()) * math.hypot(*second.values())
+    return sum(first[gram] * second[gram] for gram in first) / norms if norms else 0.0
+
+
+def alike(one, other):
+    return sum(cosine(one, other, n) for n in (1, 2, 3, 4)) / 4
+
+
+def words_of(row):
+    return tuple(token for token in row.tolist() if token)
+
+
+def random_captions(*shape, words, fewest=1, seed=0):
+    """Tokens of `words` kinds that repeat themselves, each caption followed by padding."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(4, 4 + words, shape, generator=generator)
+    lengths = torch.randint(fewest, shape[-1] + 1, shape[:-1], generator=generator)
+    return tokens.masked_fill(torch.arange(shape[-1]) >= lengths[..., None], 0)
+
+
+@pytest.mark.parametrize("words", [2, 30, 60_000])
+@pytest.mark.parametrize("fewest", [1, 9])  # 9: none is padded
+def test_likeness_is_the_mean_of_the_cosines_of_ngrams(words, fewest):
+    captions = random_captions(3, 4, 9, words=words, fewest=fewest)
+    samples = random_captions(3, 5, 9, words=words, fewest=fewest, seed=1)
+    samples[0] = captions[0, 2]  # all five
+    wanted = [
+        [sum(alike(words_of(mine), words_of(each)) for each in samples[b]) / 5 for mine in group]
+        for b, group in enumerate(captions)
+    ]
+    found = likeness(captions, samples)
+    torch.testing.assert_close(found, torch.tensor(wanted), atol=1e-6, rtol=1e-5)
+    if fewest == 9:
+        assert found[0, 2] == pytest.approx(1)
+
+
+def test_an_empty_caption_is_like_nothing():
+    captions = torch.tensor([[[0, 0], [4, 5]]])
+    assert likeness(captions, captions[:, :1]).tolist() == [[0.0, 0.0]]
+    assert likeness(captions, captions[:, 1:]).tolist() == [[0.0, 0.5]]  # no three words
+
+
+def hypothesis(*tokens, score):
+    return Hypothesis(tokens, (score,), None)
+
+
+def test_what_stands_alone_comes_last_though_it_is_likelier():
+    alone, agreed = hypothesis(9, 8, 7, 2, score=-3.0), hypothesis(4, 5, 6, 2, score=-3.1)
+    samples = torch.tensor([[[4, 5, 6, 2], [4, 5, 2, 0], [7, 5, 6, 2]]])
+    assert by_agreement([[alone, agreed]], samples) == [[agreed, alone]]
+    # of two that agree alike, the likelier
+    assert by_agreement([[hypothesis(8, 2, score=-9.0), alone]], samples[:, :1])[0][0] == alone
+
+
+def test_pictures_may_have_different_numbers_of_captions():
+    one, two = hypothesis(4, 2, score=-1.0), hypothesis(5, 2, score=-2.0)
+    samples = torch.tensor([[[5, 2]], [[5, 2]]])
+    assert by_agreement([[one], [one, two]], samples) == [[one], [two, one]]
+
+
+def test_a_caption_that_was_cut_comes_after_all_that_ended():
+    cut, ended = hypothesis(4, 5, 6, score=-1.0), hypothesis(9, 2, score=-9.0)
+    assert by_agreement([[cut, ended]], torch.tensor([[[4, 5, 6]]])) == [[ended, cut]]
+    options = {"beam_size": 5, "max_length": 4}
+    for seed in range(12):
+        model, features = Toy(seed), toy_features(4)
+        plain = decode(model, features, DecodingOptions(**options))
+        agreed = decode(model, features, DecodingOptions(consensus=30, **options))
+        for (first,), (chosen,) in zip(plain, agreed, strict=True):
+            assert (first.tokens[-1] == 2) == (chosen.tokens[-1] == 2)
+
+
+@pytest.mark.parametrize("captions", [1, 4])
+def test_decoding_chooses_of_the_beam_by_samples(captions, monkeypatch):
+    model, features = Toy(3, end=0.5), toy_features(5)
+    shared = {"max_length": 8, "min_length": 2, "no_repeat_ngram": 3}
+    beam = decode(model, features, DecodingOptions(beam_size=6, num_captions=6, **shared))
+    drawn = DecodingOptions(
+        method="sample", num_captions=12, temperature=TEMPERATURE, seed=0, **shared
+    )
+    samples = decode(model, features, drawn)
+
+    def value(caption, picture):
+        agreement = [alike(caption.tokens, each.tokens) for each in samples[picture]]
+        return sum(agreement) / len(agreement) + FAITH * caption.score
+
+    wanted = [
+        sorted(group, key=lambda each: (each.tokens[-1] != 2, -value(each, picture)))[:captions]
+        for picture, group in enumerate(beam)
+    ]
+    options = DecodingOptions(beam_size=6, num_captions=captions, consensus=12, **shared)
+
+    def tokens(groups):
+        return [[each.tokens for each in group] for group in groups]
+
+    assert tokens(decode(model, features, options)) == tokens(wanted)
+    assert tokens(wanted) != tokens([group[:captions] for group in beam])
+    monkeypatch.setattr(decoding, "TOGETHER", 25)  # two pictures' samples at once
+    assert tokens(decode(model, features, options)) == tokens(wanted)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "greedy"},
+        {"method": "sample"},
+        {"beam_size": 1},
+    ],
+)
+def test_consensus_needs_captions_to_choose_among(options):
+    with pytest.raises(InputError, match="consensus chooses among a beam's captions"):
+        DecodingOptions(consensus=5, **options)
+    with pytest.raises(InputError, match="consensus must be at least 1, got 0"):
+        DecodingOptions(consensus=0)

@@ -1,0 +1,186 @@
+"""evaluate.py on captions from files: scored, compared, told how sure that is."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import evaluate
+from captioner.errors import InputError
+from captioner.metrics import captions as metrics
+from tests.support import tiny
+
+CAPTIONS = {1: "a dog runs", 2: "two men ride bikes", 3: "a cat on a bed"}
+OTHERS = {1: "a cat runs", 2: "two men", 3: "a cat on a bed"}
+REFERENCES = {
+    1: ["a dog is running", "a dog runs fast"],
+    2: ["two men ride their bikes", "people ride bikes"],
+    3: ["the cat sleeps on a bed", "a cat on a white bed"],
+}
+WITHOUT_JAVA = ["--metrics", "bleu, rouge-l,CIDEr"]
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A working directory with the captions in files."""
+    monkeypatch.chdir(tmp_path)
+    write("ours.json", CAPTIONS)
+    write("theirs.json", OTHERS)
+    annotations = [{"image_id": i, "caption": c} for i, cs in REFERENCES.items() for c in cs]
+    images = [{"id": i, "file_name": f"{i}.jpg"} for i in REFERENCES]
+    content = {"images": images, "annotations": annotations}
+    Path("references.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def write(name, captions):
+    rows = [{"image_id": id, "caption": text} for id, text in captions.items()]
+    Path(name).write_text(json.dumps(rows))
+
+
+def call(*options):
+    files = ["--predictions", "ours.json", "--references", "references.json"]
+    evaluate.main([*files, *WITHOUT_JAVA, *options])
+
+
+def test_captions_from_a_file(work, capsys):
+    before = sorted(work.iterdir())
+    call()
+    printed = capsys.readouterr().out.splitlines()
+    expected = metrics.score(CAPTIONS, REFERENCES)
+    assert printed[0] == "ours.json against references.json, 3 pictures"
+    assert printed[1] == "  ".join(f"{name} {value:.2f}" for name, value in expected.items())
+    assert printed[2].startswith("4.00 words a caption") and "novel" not in printed[2]
+    assert printed[3].startswith("BLEU+ROUGE-L+CIDEr|tok") and "|references:2|" in printed[3]
+    assert len(printed) == 4 and sorted(work.iterdir()) == before
+    call("--output", "new/folder")
+    stored = json.loads(Path("new/folder/scores.json").read_text())
+    assert {name: stored[name] for name in expected} == expected
+    assert [row["image_id"] for row in stored["pictures"]] == [1, 2, 3]
+    assert capsys.readouterr().out.splitlines()[-1] == "scores: new/folder"
+    assert [path.name for path in Path("new/folder").iterdir()] == ["scores.json"]
+
+
+def test_tables_and_lines_score_the_same(work, capsys):
+    call()
+    expected = capsys.readouterr().out.splitlines()[1:]
+    rows = "".join(f"{id},{text}\n" for id, text in CAPTIONS.items())
+    Path("ours.csv").write_text("image,caption\n" + rows)
+    lines = [json.dumps({"id": str(i), "captions": c}) for i, c in REFERENCES.items()]
+    Path("references.jsonl").write_text("\n".join(lines))
+    files = ["--predictions", "ours.csv", "--references", "references.jsonl"]
+    evaluate.main([*files, *WITHOUT_JAVA])
+    assert capsys.readouterr().out.splitlines()[1:] == expected
+
+
+def test_missing_pictures(work, capsys):
+    write("ours.json", {1: "a dog runs", 2: "two men ride bikes", 7: "a cat"})
+    message = (
+        r"^references but no caption: 1 picture \(3\); a caption but no place among the "
+        r"references: 1 picture \(7\); --allow-missing scores the rest$"
+    )
+    with pytest.raises(InputError, match=message):
+        call()
+    assert capsys.readouterr().out == ""
+    call("--allow-missing", "--compare", "theirs.json")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].endswith(", 2 pictures")
+    assert printed[1].startswith("note: 2 pictures are scored; references but no caption: 1 pic")
+    two = {id: CAPTIONS[id] for id in (1, 2)}
+    bleu = metrics.score(two, {id: REFERENCES[id] for id in two})["BLEU-1"]
+    assert printed[2].startswith(f"BLEU-1 {bleu:.2f}")
+
+
+def test_intervals_and_differences(work, capsys):
+    call("--bootstrap", "50", "--compare", "theirs.json", "--output", "out")
+    printed = capsys.readouterr().out.splitlines()
+    stored = json.loads(Path("out/scores.json").read_text())
+    ours, theirs = (metrics.score(captions, REFERENCES) for captions in (CAPTIONS, OTHERS))
+    assert printed[4] == "95 % intervals by 50 samples of the pictures:"
+    assert printed[11] == "more than theirs.json, 95 % intervals by 50 paired samples:"
+    for place, name in enumerate(ours):
+        mine, gain = stored["intervals"][name], stored["differences"][name]
+        assert mine["value"] == ours[name] and mine["low"] <= ours[name] <= mine["high"]
+        assert gain["value"] == pytest.approx(ours[name] - theirs[name])
+        numbers = (mine["value"], mine["low"], mine["high"])
+        assert printed[5 + place] == "  {} {:.2f} ({:.2f} to {:.2f})".format(name, *numbers)
+        numbers = (gain["value"], gain["low"], gain["high"])
+        assert printed[12 + place] == "  {} {:+.2f} ({:+.2f} to {:+.2f})".format(name, *numbers)
+    call("--compare", "theirs.json")
+    assert "by 1000 paired samples" in capsys.readouterr().out
+
+
+def test_novelty_against_a_file(work, capsys):
+    write("training.json", {1: "A dog runs .", 5: "a red cat"})
+    call("--training-captions", "training.json")
+    assert capsys.readouterr().out.splitlines()[2].endswith(", 66.7 % novel")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--split", "test"], "--split needs --checkpoint"),
+        (["--report", "page"], "--report needs --checkpoint"),
+        (["--beam-size", "3"], "--beam-size needs --checkpoint"),
+        (["--metrics", "bleu,spice"], "unknown metrics 'spice'; choose from bleu, meteor, rouge-l"),
+        (["--bootstrap", "-1"], "bootstrap must be at least 0, got -1"),
+        (["--compare", "gone.json"], "gone.json cannot be read"),
+        (["--output", "ours.json"], "--output ours.json cannot be made a folder: File exists"),
+    ],
+)
+def test_mistakes(work, capsys, options, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        call(*options)
+    assert capsys.readouterr().out == ""
+
+
+def test_meteor_without_java(work, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match=r"^METEOR needs Java, and there is no java on the path"):
+        call("--metrics", "meteor")
+    evaluate.main(["--predictions", "ours.json", "--references", "references.json"])
+    printed = capsys.readouterr().out.splitlines()
+    assert "METEOR" not in printed[1] + printed[3]
+    assert printed[4].startswith("note: scored without METEOR: METEOR needs Java, and there is no")
+
+
+def test_what_fails_in_scoring_costs_no_captions(tmp_path_factory, tmp_path, monkeypatch):
+    """Nor are there scores then, be it of other captions."""
+    shutil.copytree(tiny.run(tmp_path_factory, attention=False), tmp_path / "run")
+    folder = tmp_path / "run" / "evaluation-val"
+    folder.mkdir()
+    (folder / "scores.json").write_text("{}")
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text("#!/bin/sh\nexit 3\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{java.parent}:/usr/bin:/bin")
+    message = rf"METEOR failed: .*; the captions are in {folder / 'captions.json'}$"
+    with pytest.raises(InputError, match=message):
+        evaluate.main(["--checkpoint", str(tmp_path / "run"), "--metrics", "meteor"])
+    assert [path.name for path in folder.iterdir()] == ["captions.json"]
+    captions = json.loads((folder / "captions.json").read_text())
+    assert [row["image_id"] for row in captions] == list(range(100, 107))
+
+
+def test_a_checkpoints_captions_compared(tmp_path_factory, tmp_path, monkeypatch, capsys):
+    shutil.copytree(tiny.run(tmp_path_factory, attention=True), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    model = ["--checkpoint", "run", "--workers", "0", *WITHOUT_JAVA]
+    evaluate.main([*model, "--method", "greedy", "--max-length", "2", "--output", "short"])
+    evaluate.main([*model, "--compare", "short/captions.json"])
+    printed = capsys.readouterr().out.splitlines()
+    long, short = (
+        json.loads(Path(folder, "scores.json").read_text())
+        for folder in ("run/evaluation-val", "short")
+    )
+    gain = long["differences"]["BLEU-4"]
+    assert gain["value"] == pytest.approx(long["BLEU-4"] - short["BLEU-4"]) and gain["low"] > 0
+    assert long["novelty"] < short["novelty"] == 100
+    assert "more than short/captions.json, 95 % intervals by 1000 paired samples:" in printed
+    with pytest.raises(InputError, match="--references needs --predictions"):
+        evaluate.main([*model, "--references", "short/captions.json"])
+    with pytest.raises(InputError, match=r"captions.json lacks 3 pictures \(200, 201, 202\)"):
+        evaluate.main([*model, "--split", "test", "--compare", "short/captions.json"])

@@ -1,0 +1,297 @@
+"""The report holds what was found, shows it in a real browser, and runs nothing that it shows."""
+
+import base64
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html import unescape
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import evaluate
+from captioner import __main__ as commands
+from captioner.checkpoints.runs import read_log
+from captioner.data.dataset import Example
+from captioner.decoding.hypothesis import Hypothesis
+from captioner.errors import InputError
+from captioner.evaluation import report
+from captioner.evaluation.report import Heading, write_report
+from captioner.evaluation.scoring import judge
+from captioner.metrics import bootstrap
+from captioner.plots.overlays import overlay
+from captioner.text.vocabulary import Vocabulary
+from tests.support import tiny
+from tests.support.words import WORDS
+
+HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=alert(1)>&amp;'
+OFFSET = -0.25
+CHROMIUM = shutil.which("chromium")
+
+
+def invent(folder, count, attention=True):
+    """So many pictures, and what a model said of them: "a red dog", to every other one more."""
+    draw, vocabulary = np.random.default_rng(0), Vocabulary(WORDS)
+    folder.mkdir(exist_ok=True)
+    examples, hypotheses, texts = [], {}, {}
+    for i in range(count):
+        pixels = draw.integers(0, 255, (3, 4, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).resize((96, 72), Image.Resampling.BICUBIC)
+        image.save(folder / f"{i}.png")
+        words = "a red dog".split() + "runs on the grass".split() * (i % 2)
+        captions = ("a red dog runs", f"a {WORDS[i % 4]} dog on grass", HOSTILE)
+        examples.append(Example(f"{i}{HOSTILE}", folder / f"{i}.png", captions, "val"))
+        tokens = (*vocabulary.encode(words), vocabulary.END)
+        maps = draw.dirichlet(np.full(12, 0.4), len(tokens)).reshape(-1, 3, 4)
+        hypotheses[examples[-1].id] = Hypothesis(
+            tokens, tuple(np.log(draw.uniform(0.1, 1, len(tokens)))), maps if attention else None
+        )
+        texts[examples[-1].id] = " ".join(words)
+    references = {example.id: example.captions for example in examples}
+    judged = judge(texts, references, ("bleu", "cider"))
+    return replace(judged, hypotheses=hypotheses), examples, vocabulary
+
+
+def with_alternatives(result, vocabulary):
+    """The same where each word might have been "dog" or the end."""
+    others = ((vocabulary.encode(["dog"])[0], math.log(0.25)), (vocabulary.END, math.log(0.1)))
+    kept = {
+        key: replace(each, alternatives=(others,) * len(each.tokens))
+        for key, each in result.hypotheses.items()
+    }
+    return replace(result, hypotheses=kept)
+
+
+def write(path, result, examples, vocabulary, log=()):
+    heading = Heading(
+        f"of <b>{HOSTILE}", [f"fact {HOSTILE}"], bootstrap.intervals(result.scores, 20), log
+    )
+    write_report(path, heading, result, examples, vocabulary, OFFSET)
+    page = path.read_text(encoding="utf-8")
+    held = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    return page, json.loads(held[1])
+
+
+def test_what_the_page_holds(tmp_path):
+    result, examples, vocabulary = invent(tmp_path / "pictures", 6)
+    path = tmp_path / "new" / "folder" / "report.html"
+    page, data = write(path, result, examples, vocabulary, [{"epoch": 1, "loss": 2.5}])
+    assert [each.name for each in path.parent.iterdir()] == ["report.html"]
+    assert data["scores"] == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "CIDEr"]
+    told = {picture["name"]: picture for picture in data["pictures"]}
+    assert told.keys() == set(result.texts)
+    for i, example in enumerate(examples):
+        picture, hypothesis = told[example.id], result.hypotheses[example.id]
+        words = result.texts[example.id].split()
+        assert picture["function_words"] == [word in ("a", "on", "the") for word in words]
+        assert picture["words"] == words and picture["references"] == list(example.captions)
+        np.testing.assert_allclose(
+            picture["shares"], np.exp(hypothesis.log_probs[: len(words)]), atol=1e-3
+        )
+        cells = np.frombuffer(base64.b64decode(picture["maps"]), np.uint8)
+        maps = hypothesis.attention[: len(words)]
+        assert picture["grid"] == [3, 4] and cells.size == maps.size
+        np.testing.assert_allclose(
+            cells.reshape(maps.shape) / 255 * maps.max(), maps, atol=maps.max() / 500
+        )
+        np.testing.assert_allclose(
+            picture["scores"], [round(v[i], 2) for v in result.scores.pictures.values()]
+        )
+        with Image.open(io.BytesIO(base64.b64decode(picture["jpeg"]))) as small:
+            assert small.format == "JPEG" and list(small.size) == picture["size"] == [96, 72]
+    for name, each in bootstrap.intervals(result.scores, 20).items():
+        assert f'">{name}<td class="number">{each.value:.2f}' in page
+        assert f"{each.low:.2f} to {each.high:.2f}" in page
+    assert ">2.5</b>" in page and "loss by epoch" in page
+
+
+def test_nothing_from_outside_and_nothing_of_the_data_is_markup(tmp_path):
+    result, examples, vocabulary = invent(tmp_path / "pictures", 2)
+    page, _ = write(tmp_path / "report.html", result, examples, vocabulary)
+    assert not re.search(r"https?:|@import|url\(|<link|innerHTML", page)
+    assert page.count("<script") == 2 and page.count("</script>") == 2
+    assert "<img" not in page and "<b>&lt;" not in page and "&lt;/script&gt;" in page
+
+
+def test_words_have_their_alternatives_where_these_were_kept(tmp_path):
+    result, examples, vocabulary = invent(tmp_path / "pictures", 2)
+    _, data = write(tmp_path / "report.html", result, examples, vocabulary)
+    assert all("instead" not in picture for picture in data["pictures"])
+    result = with_alternatives(result, vocabulary)
+    _, data = write(tmp_path / "report.html", result, examples, vocabulary)
+    for picture in data["pictures"]:
+        assert picture["instead"] == [[["dog", 0.25], ["", 0.1]]] * len(picture["words"])
+
+
+def test_without_attention(tmp_path):
+    result, examples, vocabulary = invent(tmp_path / "pictures", 2, attention=False)
+    _, data = write(tmp_path / "report.html", result, examples, vocabulary)
+    assert all("maps" not in picture for picture in data["pictures"])
+
+
+def test_of_too_many_the_best_the_worst_and_some(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "MOST", 8)
+    result, examples, vocabulary = invent(tmp_path / "pictures", 30)
+    _, data = write(tmp_path / "report.html", result, examples, vocabulary)
+    found = [picture["scores"][-1] for picture in data["pictures"]]
+    every = sorted(round(value, 2) for value in result.scores.pictures["CIDEr"])
+    assert len({picture["name"] for picture in data["pictures"]}) == 8
+    assert found[:2] == every[:2] and found[-2:] == every[-2:]
+
+
+def test_a_place_that_cannot_hold_a_file(tmp_path):
+    result, examples, vocabulary = invent(tmp_path / "pictures", 2)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"file/report\.html': cannot be written"):
+        write(tmp_path / "file" / "report.html", result, examples, vocabulary)
+
+
+def test_a_log_with_a_row_cut_short(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n[3]\n{"epo')
+    assert read_log(tmp_path / "log.jsonl") == [{"epoch": 1}, {"epoch": 2}]
+    assert read_log(tmp_path / "gone.jsonl") == []
+
+
+def test_by_evaluate(tmp_path_factory, tmp_path, monkeypatch, capsys):
+    run = tiny.run(tmp_path_factory, attention=True)
+    monkeypatch.chdir(tmp_path)
+    options = "--workers 0 --metrics bleu,cider --output out --report page --beam-size 2".split()
+    evaluate.main(["--checkpoint", str(run), *options])
+    assert capsys.readouterr().out.splitlines()[-1] == "report: page/report.html"
+    page = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+    assert "colours, val split, 7 pictures" in page
+    assert "decoding: method beam, beam_size 2, num_captions 1, max_length 30" in page
+    assert "min_length 1, length_penalty 0.5<" in page
+    assert "cross_entropy by epoch" in page and "|tokens:ptb-coco|" in page
+
+
+def test_by_the_command(tmp_path_factory, tmp_path, monkeypatch, capsys):
+    """The same page as evaluate.py writes, where its files are."""
+    run = tmp_path / "checkpoints" / "mine"
+    shutil.copytree(tiny.run(tmp_path_factory, attention=True), run)
+    monkeypatch.chdir(tmp_path)
+    options = ["--split", "test", "--metrics", "bleu", "--device", "cpu"]
+    evaluate.main(["--checkpoint", "checkpoints/mine", *options, "--report", "page"])
+    evaluated = capsys.readouterr().out.splitlines()
+    scores = (run / "evaluation-test" / "scores.json").read_bytes()
+    shutil.rmtree(run / "evaluation-test")
+    commands.main(["report", "checkpoints/mine", *options])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:-1] == evaluated[:-1]
+    assert printed[-1] == f"report: {run / 'evaluation-test' / 'report.html'}"
+    names = sorted(path.name for path in (run / "evaluation-test").iterdir())
+    assert names == ["captions.json", "report.html", "scores.json"]
+    assert (run / "evaluation-test" / "scores.json").read_bytes() == scores
+    page = (run / "evaluation-test" / "report.html").read_bytes()
+    assert page == (tmp_path / "page" / "report.html").read_bytes()
+    commands.main(["report", "checkpoints/mine", *options, "--output", "out"])
+    assert (tmp_path / "out" / "report.html").read_bytes() == page
+    with pytest.raises(InputError, match="name one for the files by --output"):
+        commands.main(["report", "checkpoints/mine", "checkpoints/mine"])
+
+
+# ---- in a browser -------------------------------------------------------------------------------
+
+TRY = """
+addEventListener("load", () => {
+  const found = {}, cards = () => [...document.querySelectorAll("article")];
+  const set = values => {
+    for (const [name, value] of Object.entries(values)) form[name].value = value;
+    form.dispatchEvent(new Event("input"));
+    return [form.querySelector("output").textContent, cards().length];
+  };
+  found.title = document.title;
+  found.markup = document.querySelectorAll("article script, article img[onerror], h1 b").length;
+  found.name = cards()[0].querySelector(".name").textContent;
+  const values = () => cards().map(card => +card.querySelectorAll(".scores b")[4].textContent);
+  found.start = [form.querySelector("output").textContent, cards().length];
+  found.best = values();
+  showMore();
+  found.after = cards().length;
+  set({order: "worst"});
+  found.worst = values();
+  found.runs = set({word: "Runs"});
+  found.missed = set({word: "runs", where: "missed"});
+  found.low = set({word: "", low: 1e6});
+  set({low: "", order: "best"});
+  const words = [...cards()[0].querySelectorAll(".word")];
+  found.stops = words.map(word => word.tabIndex);
+  found.dim = words.map(word => word.classList.contains("dim"));
+  const image = cards()[0].querySelector("img");
+  image.decode().then(() => {
+    words[0].focus();
+    words[0].dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight", bubbles: true}));
+    found.focused = document.activeElement.textContent;
+    found.said = cards()[0].querySelector(".said").textContent;
+    const canvas = cards()[0].querySelector("canvas");
+    found.shown = canvas.style.visibility;
+    found.map = canvas.toDataURL();
+    words[1].blur();
+    found.hidden = canvas.style.visibility;
+    words[2].dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
+    found.pointed = canvas.style.visibility;
+    document.body.dataset.found = JSON.stringify(found);
+  });
+});
+"""
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """What a browser says of a page of 60 pictures, the page's data and the captions."""
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on the path")
+    here = tmp_path_factory.mktemp("browser")
+    result, examples, vocabulary = invent(here / "pictures", 60)
+    result = with_alternatives(result, vocabulary)
+    page, data = write(here / "report.html", result, examples, vocabulary)
+    tried = page.replace("</body>", f"<script>{TRY}</script></body>")
+    (here / "tried.html").write_text(tried, encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={here / 'profile'}"]
+    flags += ["--virtual-time-budget=3000", "--dump-dom"]
+    address = (here / "tried.html").as_uri()
+    dom = subprocess.run(
+        [CHROMIUM, *flags, address], capture_output=True, text=True, timeout=120
+    ).stdout
+    held = re.search(r'data-found="([^"]*)"', dom)
+    assert held, dom[-2000:]
+    return json.loads(unescape(held[1])), data, result
+
+
+def test_no_text_becomes_markup(seen):
+    found, _, _ = seen
+    assert found["title"] == f"of <b>{HOSTILE}" and found["markup"] == 0
+    assert found["name"].endswith(HOSTILE)
+
+
+def test_order_filters_and_pictures_that_come_when_needed(seen):
+    found, data, _ = seen
+    scores = sorted(picture["scores"][4] for picture in data["pictures"])
+    assert found["start"] == ["60 of 60 pictures", 48] and found["after"] == 60
+    assert found["best"] == pytest.approx(scores[::-1][:48], abs=0.06)
+    assert found["worst"] == pytest.approx(scores[:48], abs=0.06)
+    assert found["runs"] == ["30 of 60 pictures", 30]  # in every other caption, in all references
+    assert found["missed"] == ["30 of 60 pictures", 30]
+    assert found["low"] == ["0 of 60 pictures", 0]
+
+
+def test_a_word_shows_its_map_as_the_overlay_does(seen):
+    found, data, result = seen
+    assert found["stops"][:3] == [0, -1, -1]
+    best = max(data["pictures"], key=lambda picture: picture["scores"][4])
+    assert found["dim"] == best["function_words"]
+    assert found["focused"] == best["words"][1]
+    assert found["said"].startswith(best["words"][1]) and " %" in found["said"]
+    assert found["said"].endswith("else dog  25 % · (the end)  10 %")
+    assert (found["shown"], found["hidden"], found["pointed"]) == ("visible", "hidden", "visible")
+    canvas = Image.open(io.BytesIO(base64.b64decode(found["map"].partition(",")[2])))
+    attention = result.hypotheses[best["name"]].attention[: len(best["words"])]
+    small = Image.open(io.BytesIO(base64.b64decode(best["jpeg"])))
+    wanted = overlay(small, attention[1], vmax=float(attention.max()), offset=OFFSET)
+    difference = abs(np.asarray(canvas.convert("RGB")).astype(int) - np.asarray(wanted).astype(int))
+    assert difference.mean() < 1.5 and difference.max() < 16

@@ -1,0 +1,240 @@
+"""Many pictures by `captioner caption`: as text, JSON and JSONL, in parts, and after a kill."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tqdm import tqdm
+
+from captioner import Captioner
+from captioner import __main__ as commands
+from captioner.errors import InputError
+from captioner.inference import batch_caption as bulk
+from tests.support import tiny
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def run(tmp_path_factory):
+    return tiny.run(tmp_path_factory, attention=True)
+
+
+@pytest.fixture
+def pictures(tmp_path_factory):
+    return sorted((tiny.data(tmp_path_factory) / "val").glob("*.png"))
+
+
+@pytest.fixture
+def many(tmp_path, pictures, monkeypatch):
+    """Makes a folder `many` of so many pictures in the working directory, some of them bad."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(count, bad=()):
+        Path("many").mkdir()
+        for i in range(count):
+            path = Path("many", f"{i:04}.png")
+            if i in bad:
+                path.write_bytes(b"no picture")
+            else:
+                path.symlink_to(pictures[i % len(pictures)])
+        return sorted(map(str, Path("many").iterdir()))
+
+    return make
+
+
+def call(run, *words):
+    commands.main(["caption", *map(str, words), "--checkpoint", str(run), "--device", "cpu"])
+
+
+def lines(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def test_the_formats_say_the_same(run, many, capsys):
+    paths, found = many(3), {}
+    for form in ("text", "json", "jsonl"):
+        call(run, "many", "--format", form, "--num-captions", 2)
+        found[form], err = capsys.readouterr()
+        assert err == ""
+    records = json.loads(found["json"])
+    assert [json.loads(line) for line in found["jsonl"].splitlines()] == records
+    assert [line.split("\t") for line in found["text"].splitlines()] == [
+        [each["picture"], one["caption"]]
+        for each in records
+        for one in (each, *each["alternatives"])
+    ]
+    captions = Captioner.from_pretrained(run, "cpu").caption(paths, num_captions=2)
+    for caption, each in zip(captions, records, strict=True):
+        assert each["picture"] == caption.picture
+        for wanted, one in zip(
+            (caption, *caption.alternatives), (each, *each["alternatives"]), strict=True
+        ):
+            assert (one["caption"], tuple(one["words"])) == (wanted.text, wanted.words)
+            assert one["log_probs"] == pytest.approx(wanted.log_probs, abs=1e-4)
+            assert one["score"] == pytest.approx(sum(one["log_probs"]), abs=1e-3)
+    call(run, paths[0], "--format", "jsonl")
+    one = json.loads(capsys.readouterr().out)
+    assert one.keys() == {"picture", "caption", "score", "words", "log_probs"}
+
+
+def test_alternatives_of_words(run, many, capsys):
+    (path,) = many(1)
+    call(run, path, "--format", "json", "--word-alternatives", 2)
+    (record,) = json.loads(capsys.readouterr().out)
+    wanted = Captioner.from_pretrained(run, "cpu").caption(path, word_alternatives=2)
+    assert len(record["word_alternatives"]) == len(wanted.word_alternatives) > 0
+    for found, others in zip(record["word_alternatives"], wanted.word_alternatives, strict=True):
+        assert [each["word"] for each in found] == [word for word, _ in others]
+        log_probs = [log_prob for _, log_prob in others]
+        assert [each["log_prob"] for each in found] == pytest.approx(log_probs, abs=1e-3)
+
+
+def test_no_pictures_are_an_empty_list(run, monkeypatch, capsys):
+    for form, wanted in (("json", "[]\n"), ("jsonl", ""), ("text", "")):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\n")))
+        call(run, "-", "--format", form)
+        assert capsys.readouterr().out == wanted
+
+
+def test_a_bad_picture_of_a_thousand(run, many, pictures, capsys):
+    """Its error has its place; the others get what each alone gets, in their order."""
+    paths = many(1000, bad=[517])
+    with pytest.raises(InputError, match=r"^1 of 1,000 pictures could not be captioned$"):
+        call(run, "many", "--format", "jsonl")
+    out, err = capsys.readouterr()
+    records = [json.loads(line) for line in out.splitlines()]
+    assert err == "" and [each["picture"] for each in records] == paths
+    bad = records.pop(517)
+    assert bad.keys() == {"picture", "error"} and "not a picture in any of" in bad["error"]
+    captioner = Captioner.from_pretrained(run, "cpu")
+    alone = {path.resolve(): captioner.caption(path) for path in pictures}
+    for each in records:
+        wanted = alone[Path(each["picture"]).resolve()]
+        assert each["caption"] == wanted.text
+        assert each["score"] == pytest.approx(wanted.score, abs=1e-3)
+
+
+def test_errors_in_the_other_formats(run, many, capsys):
+    paths = many(3, bad=[0, 1])
+    with pytest.raises(InputError, match="2 of 3 pictures could not"):
+        call(run, "many")
+    out, err = capsys.readouterr()
+    assert [line.split("\t")[0] for line in out.splitlines()] == paths[2:]
+    assert [line.split(":")[0] for line in err.splitlines()] == [f"'{p}'" for p in paths[:2]]
+    with pytest.raises(InputError, match="2 of 3 pictures could not"):
+        call(run, "many", "--format", "json")
+    assert ["error" in each for each in json.loads(capsys.readouterr().out)] == [True, True, False]
+
+
+def test_names_that_are_no_text(run, pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"\xff\n.png")
+    os.symlink(pictures[0], name)
+    call(run, ".", "--format", "jsonl")
+    assert json.loads(capsys.readouterr().out)["picture"] == f"./{name}"
+    call(run, ".")
+    assert capsys.readouterr().out.startswith("./?\n.png\t")
+
+
+def test_parts_make_the_whole(run, many, capsys):
+    many(10)
+    call(run, "many", "--output", "whole.jsonl")
+    for i in (1, 2, 3):
+        call(run, "many", "--output", f"{i}.jsonl", "--shard", f"{i}/3")
+    parts = [lines(f"{i}.jsonl") for i in (1, 2, 3)]
+    assert [len(part) for part in parts] == [4, 3, 3]
+    whole = [each["picture"] for each in lines("whole.jsonl")]
+    assert sorted(each["picture"] for part in parts for each in part) == whole
+    assert capsys.readouterr().out.splitlines()[0] == "captions: whole.jsonl"
+
+
+def test_killed_and_run_again(run, many):
+    """What was answered stays, the rest follows, nothing comes twice."""
+    paths = many(400, bad=[3, 399])
+    words = ["caption", "many", "--checkpoint", str(run), "--output", "out.jsonl"]
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "captioner", *words, "--batch-size", "1", "--device", "cpu"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    while killed.poll() is None and not (
+        Path("out.jsonl").exists() and Path("out.jsonl").read_bytes().count(b"\n") >= 5
+    ):
+        time.sleep(0.005)
+    killed.kill()
+    assert killed.wait() == -9, "it ended before it was killed"
+    before = Path("out.jsonl").read_bytes()
+    with Path("out.jsonl").open("ab") as file:  # as if it had died in the middle of a line
+        file.write(b'{"picture": "many/')
+    with pytest.raises(InputError, match=r"^2 of 400 pictures could not be captioned$"):
+        call(run, "many", "--output", "out.jsonl")
+    assert Path("out.jsonl").read_bytes().startswith(before[: before.rindex(b"\n") + 1])
+    records = lines("out.jsonl")
+    assert [each["picture"] for each in records] == paths
+    assert [i for i, each in enumerate(records) if "error" in each] == [3, 399]
+
+
+def test_what_is_answered_is_not_asked_again(run, many, monkeypatch, capsys):
+    many(4, bad=[1])
+    for _ in range(2):  # the second time says the same of the picture that was bad the first time
+        with pytest.raises(InputError, match="1 of 4 pictures could not"):
+            call(run, "many", "--output", "out.jsonl")
+        monkeypatch.setattr(Captioner, "from_pretrained", None)  # nothing is left to be loaded for
+    assert len(lines("out.jsonl")) == 4
+    assert capsys.readouterr().err == "4 pictures are answered in out.jsonl\n"
+
+
+def test_other_models_and_options_do_not_mix(run, many, tmp_path_factory):
+    many(2)
+    call(run, "many", "--output", "out.jsonl")
+    call(run / "best", "many", "--output", "out.jsonl", "--batch-size", 1)  # the same captions
+    with pytest.raises(InputError, match="other options: beam_size was 3 and is 5; name an"):
+        call(run, "many", "--output", "out.jsonl", "--beam-size", 5)
+    with pytest.raises(InputError, match=r"other options: checkpoint was '.*' and is '.*'; name"):
+        call(tiny.run(tmp_path_factory, attention=False), "many", "--output", "out.jsonl")
+    with pytest.raises(InputError, match="--output writes JSONL; leave out --format text"):
+        call(run, "many", "--output", "out.jsonl", "--format", "text")
+    assert len(lines("out.jsonl")) == 2
+
+
+def test_a_list_and_a_glob(run, many, monkeypatch, capsys):
+    paths = many(5)
+    listed = f"{paths[4]}\n{paths[1]}\n".encode()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(listed)))
+    call(run, "-", "many/000[12]*", paths[4])
+    printed = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+    assert printed == [paths[4], paths[1], paths[2]]
+
+
+def test_heatmaps_of_every_part_in_one_folder(run, many, pictures, capsys):
+    many(2)
+    Path("0001-2.png").symlink_to(pictures[0])
+    Path("0001.png").symlink_to(pictures[0])
+    for i in (1, 2):
+        words = ["many", "0001.png", "0001-2.png", "--heatmap", "maps", "--heatmap-format", "npy"]
+        call(run, *words, "--shard", f"{i}/2", "--format", "jsonl")
+    assert len(capsys.readouterr().out.splitlines()) == 4  # and no word beside them
+    found = sorted(path.name for path in Path("maps").glob("*.npy"))
+    assert found == ["0000.npy", "0001-1.npy", "0001-2-.npy", "0001-2.npy"]
+
+
+@pytest.mark.parametrize(
+    ("words", "terminal", "disabled"),
+    [([], True, True), ([], False, None), (["--output", "out.jsonl"], True, None)],
+)
+def test_a_bar_where_no_captions_scroll(run, many, monkeypatch, capsys, words, terminal, disabled):
+    """None is for tqdm to see whether stderr is a terminal."""
+    many(2)
+    told = []
+    monkeypatch.setattr(bulk, "tqdm", lambda **options: told.append(options) or tqdm(**options))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    call(run, "many", *words)
+    assert [(each["disable"], each["total"]) for each in told] == [(disabled, 2)]
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,230 @@
+"""Exported programs say what the model says, without the library; and so does the docs' program."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from captioner import Captioner, InputError
+from captioner import __main__ as commands
+from captioner.checkpoints import checkpoint
+from captioner.inference import export
+from tests.support import tiny
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+
+ROOT = Path(__file__).parents[3]
+KINDS = ("show-and-tell", "soft", "hard")
+
+
+def captioner(factory, kind):
+    """A model that has learned the colours; the hard one is the soft one, told to look hard."""
+    run = tiny.run(factory, attention=kind != "show-and-tell")
+    read = [checkpoint.load(run)]
+    if kind == "hard":
+        baseline = {"baseline": torch.tensor(-1.0)}
+        config = {**read[0].config, "model": {**read[0].config["model"], "hard_attention": True}}
+        read = [replace(read[0], config=config, weights=read[0].weights | baseline)]
+    return Captioner.from_checkpoints(read, "cpu")
+
+
+class Exported:
+    """A model, its programs on disk, and how to call them: arrays by name in and out."""
+
+    def __init__(self, captioner, folder):
+        self.captioner = captioner
+        self.onnx, self.torch = folder / "onnx", folder / "torch"
+        export.export_onnx(self.captioner, self.onnx)
+        export.export_torch(self.captioner, self.torch)
+        self.told = json.loads((self.onnx / "captioner.json").read_text(encoding="utf-8"))
+        programs = self.told["programs"]
+        self.sessions = {
+            name: onnxruntime.InferenceSession(self.onnx / programs[name]["file"])
+            for name in programs
+        }
+        self.programs = {name: torch.export.load(self.torch / f"{name}.pt2") for name in programs}
+
+    def by_onnx(self, name, **inputs):
+        names = [output["name"] for output in self.told["programs"][name]["outputs"]]
+        return dict(zip(names, self.sessions[name].run(names, inputs), strict=True))
+
+    def by_torch(self, name, **inputs):
+        told = json.loads((self.torch / "captioner.json").read_text())["programs"][name]
+        values = [torch.from_numpy(inputs[each["name"]]) for each in told["inputs"]]
+        found = self.programs[name].module(check_guards=False)(*values)
+        found = [found] if isinstance(found, torch.Tensor) else found
+        names = [output["name"] for output in told["outputs"]]
+        return {n: value.detach().numpy() for n, value in zip(names, found, strict=True)}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def exported(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return Exported(captioner(tmp_path_factory, request.param), folder)
+
+
+def close(found, wanted):
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("runtime", ["by_onnx", "by_torch"])
+@pytest.mark.parametrize(("count", "hypotheses"), [(1, 1), (1, 4), (2, 3), (5, 1)])
+def test_the_programs_say_what_the_model_says(exported, runtime, count, hypotheses):
+    """Features, then three steps of scores, states and maps, each from the library's own inputs."""
+    run, model = getattr(exported, runtime), exported.captioner.model
+    generator = torch.Generator().manual_seed(count)
+    side = exported.captioner.transform.size
+    pixels = torch.randn(count, 3, side, side, generator=generator)
+    with torch.no_grad():
+        features = model.encoder(pixels).contiguous()
+        close(run("encoder", pixels=pixels.numpy())["features"], features)
+        memory, state = model.start(features, 0)
+        started = run("start", features=features.numpy())
+        assert list(started) == [*memory, *state]
+        for name, value in memory.items():
+            close(started[name], value)
+        for name, value in state.items():
+            close(started[name], value[:, None])
+        state = {name: value.repeat_interleave(hypotheses, 0) for name, value in state.items()}
+        for _ in range(3):
+            tokens = torch.randint(
+                len(exported.captioner.vocabulary), (count, hypotheses), generator=generator
+            )
+            rows = {n: v.unflatten(0, (count, hypotheses)).numpy() for n, v in state.items()}
+            given = {n: v.contiguous().numpy() for n, v in memory.items()}
+            found = run("step", tokens=tokens.numpy(), **rows, **given)
+            scores, state, attention = model.step(tokens.flatten(), state, memory)
+            close(found["scores"], scores.unflatten(0, tokens.shape))
+            for name, value in state.items():
+                close(found[f"next_{name}"], value.unflatten(0, tokens.shape))
+            assert ("attention" in found) == model.attends == exported.told["attends"]
+            if model.attends:
+                close(found["attention"], attention.unflatten(0, tokens.shape))
+
+
+def test_the_description_holds(exported):
+    """Shapes and types are those of what comes out, with the free sizes named."""
+    told, captioner = exported.told, exported.captioner
+    assert tuple(told["words"][4:]) == captioner.vocabulary.words and told["never"] == [
+        0,
+        1,
+        3,
+    ]
+    assert told["picture"]["size"] == captioner.transform.size
+    assert told["offset"] == captioner.model.encoder.offset
+    free = {"pictures": 3, "hypotheses": 2}
+    for name, part in told["programs"].items():
+        inputs = {
+            each["name"]: np.ones([free.get(size, size) for size in each["shape"]], each["type"])
+            for each in part["inputs"]
+        }
+        found = exported.by_onnx(name, **inputs)
+        for each in part["outputs"]:
+            shape = tuple(free.get(size, size) for size in each["shape"])
+            assert (found[each["name"]].shape, found[each["name"]].dtype) == (shape, each["type"])
+        session = exported.sessions[name]
+        assert [each.shape for each in session.get_inputs()] == [
+            each["shape"] for each in part["inputs"]
+        ]
+
+
+def test_programs_hold_no_weights_but_their_own(exported):
+    """The encoder's are in the encoder alone."""
+    for name in ("start", "step"):
+        assert not [key for key in exported.programs[name].state_dict if "encoder" in key]
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_the_program_in_the_docs(exported, beam_size, tmp_path, tmp_path_factory):
+    """Word for word the library's captions, in a process that has no torch and no captioner."""
+    pictures = sorted((tiny.data(tmp_path_factory) / "val").iterdir())[:3]
+    options = {"method": "greedy"} if beam_size == 1 else {"beam_size": beam_size}
+    captions = exported.captioner.caption(pictures, **options)
+    assert len({caption.text for caption in captions}) == 3
+    for picture, caption in zip(pictures, captions, strict=True):
+        assert by_docs(exported.onnx, picture, beam_size, tmp_path) == " ".join(caption.words)
+
+
+def by_docs(folder, picture, beam_size, place):
+    """What the program in the docs says of a picture."""
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    alone = "import sys\nsys.modules.update(torch=None, captioner=None)\n"
+    (place / "onnx_caption.py").write_text(alone + program)
+    done = subprocess.run(
+        [sys.executable, "-I", "onnx_caption.py", folder, picture, str(beam_size)],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    return done.stdout.rstrip("\n")
+
+
+# ---- the command, and what it refuses -----------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path_factory):
+    return str(tiny.run(tmp_path_factory, attention=False))
+
+
+def test_the_command_writes_an_ensemble(tmp_path, tmp_path_factory, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    runs = [str(tiny.run(tmp_path_factory, attention=attention)) for attention in (True, False)]
+    capsys.readouterr()  # of a training
+    commands.main(["export", *runs, "--onnx", "empty", "--torch", "new/programs"])
+    assert capsys.readouterr().out == "written: empty\nwritten: new/programs\n"
+    for folder, ending in (("empty", "onnx"), ("new/programs", "pt2")):
+        names = sorted(path.name for path in Path(folder).iterdir())
+        assert names == ["captioner.json", *(f"{n}.{ending}" for n in ("encoder", "start", "step"))]
+    picture = tiny.data(tmp_path_factory) / "val" / "101.png"
+    caption = Captioner.from_pretrained(runs, "cpu").caption(picture)
+    assert by_docs(tmp_path / "empty", picture, 3, tmp_path) == caption.text
+
+
+def test_nothing_is_overwritten(run, tmp_path):
+    (tmp_path / "mine").write_text("dear")
+    for place in (tmp_path, tmp_path / "mine"):
+        with pytest.raises(InputError, match=f"{place} is there already; choose another folder"):
+            commands.main(["export", run, "--onnx", str(place)])
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_nothing_to_write(run):
+    with pytest.raises(InputError, match="name a folder by --onnx or --torch"):
+        commands.main(["export", run])
+
+
+def test_without_the_extra(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match=r"--onnx needs onnxscript; .*'captioner\[onnx\]'"):
+        commands.main(["export", run, "--onnx", str(tmp_path / "new")])
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_all_or_nothing(run, tmp_path, monkeypatch, error):
+    def fail(program, path):
+        Path(path).write_text("half")
+        if path.name == "step.pt2":
+            raise error
+
+    monkeypatch.setattr(export, "_program", lambda part: None)  # it takes its time
+    monkeypatch.setattr(torch.export, "save", fail)
+    told = f"{tmp_path / 'new'} cannot be written: .*No space left on device"
+    with (
+        pytest.raises(InputError, match=told)
+        if isinstance(error, OSError)
+        else pytest.raises(KeyboardInterrupt)
+    ):
+        commands.main(["export", run, "--torch", str(tmp_path / "new")])
+    assert list(tmp_path.iterdir()) == []

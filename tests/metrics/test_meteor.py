@@ -1,0 +1,169 @@
+"""METEOR: the formula against figures of its own program, and Java that fails in every way."""
+
+import shutil
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from captioner.errors import InputError
+from captioner.metrics import meteor
+from captioner.metrics.captions import measure
+
+HYPOTHESES = [["a", "dog", "runs"], []]
+REFERENCES = [[["the", "dog"], ["a", "dog", "ran"]], [["grass"]]]
+# What the jar counted of "a dog runs fast", "dogs ran in a grassy field" and "a café", each
+# against two references, and what it made of each and of all.
+COUNTED = """
+    4 3 1 1 2 2 1 1 0 0 0 0 0 0 0 0 0 0 0 0 1 3 3
+    6 6 2 2 0 0 1 1 1 1 0 0 1 1 0 0 0 0 0 0 2 3 3
+    2 3 1 0 1 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1 1 1
+"""
+RATED = [0.48704502558483637, 0.16593023686978642, 0.14545454545454545]
+RATED_TOGETHER = 0.23722861275418222
+# References by caption, and what pycocoevalcap's Meteor made of them.
+OFFICIAL = {
+    "a dog runs fast": ["a dog runs", "the dog runs fast"],
+    "dogs ran in a grassy field": [
+        "a dog runs over green grass",
+        "two dogs are running in the grass quickly",
+    ],
+    "two men ride bikes": ["two men ride bikes"],
+    "a café": ["a café | here"],
+    "a small boy is playing with his ball": ["the sky is blue", "a kid plays with a ball"],
+    "": ["a dog"],
+}
+OFFICIAL_EACH = [
+    *(0.48704502558483637, 0.16593023686978642, 1.0),
+    *(0.20996468660322, 0.3237923617619994, 0.0),
+]
+OFFICIAL_ALL = 0.3087298669723691
+
+
+def test_the_formula_gives_what_the_program_gives() -> None:
+    counts = np.array([line.split() for line in COUNTED.split("\n") if line.strip()], dtype=float)
+    assert meteor.rate(counts) == pytest.approx(100 * np.array([RATED]).T, abs=1e-12)
+    assert meteor.rate(counts.sum(0)) == pytest.approx(100 * RATED_TOGETHER, abs=1e-12)
+    assert meteor.rate(np.zeros(meteor.COUNTS)) == 0
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="there is no java on this machine")
+def test_same_as_pycocoevalcap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Italian, too, where numbers have a comma; nothing is left in the package's folder."""
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=it -Duser.country=IT")
+    package = find_spec("pycocoevalcap")
+    assert package is not None and package.submodule_search_locations
+    folder = Path(package.submodule_search_locations[0])
+    before = sorted(folder.rglob("*"))
+    said = {text: [several.split() for several in refs] for text, refs in OFFICIAL.items()}
+    counts = meteor.count([text.split() for text in said], list(said.values()))
+    assert meteor.rate(counts)[:, 0] == pytest.approx(100 * np.array(OFFICIAL_EACH), abs=1e-9)
+    assert meteor.rate(counts.sum(0)) == pytest.approx(100 * OFFICIAL_ALL, abs=1e-9)
+    assert sorted(folder.rglob("*")) == before
+
+
+# ---- Java that fails ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def java(tmp_path, monkeypatch):
+    """Puts a program called java on the path, given as the lines of a shell script."""
+
+    def put(*lines: str, start: str = "#!/bin/sh\n") -> Path:
+        program = tmp_path / "bin" / "java"
+        program.parent.mkdir()
+        program.write_text(start + "\n".join(lines) + "\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+        return program
+
+    return put
+
+
+ONES = " ".join(["1.0"] * meteor.COUNTS)
+
+
+def test_what_java_is_asked_and_answers(java, tmp_path):
+    java(
+        f"echo \"$@\" > '{tmp_path}/asked'",
+        f"cat > '{tmp_path}/read'",
+        f"echo {ONES}; echo {ONES.replace('1.0', '2.0')}",
+        "echo Picked up something >&2",
+    )
+    counts = meteor.count(HYPOTHESES, REFERENCES)
+    assert (counts[:, :20] == [[1.0] * 20, [2.0] * 20]).all()
+    assert counts[0, 20] == 0 and counts[1, 20] == 2  # the first counts as a reference repeated
+    asked = (tmp_path / "asked").read_text()
+    assert "-Duser.language=en -Duser.country=US" in asked and "-stdio -l en -norm" in asked
+    assert (tmp_path / "read").read_text().split("\n") == [
+        "SCORE ||| the dog ||| a dog ran ||| a dog runs",
+        "SCORE ||| grass ||| ",
+        "",
+    ]
+
+
+def test_a_caption_is_one_line_whatever_it_holds(java, tmp_path):
+    java(f"cat > '{tmp_path}/read'", *[f"echo {ONES}"] * 3)
+    breaks = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+    captions = {1: "a dog".join(breaks), 2: "two ||| men", 3: ""}
+    found = measure(captions, {id: [breaks, "a\ndog"] for id in captions}, ["meteor"])
+    assert len(found.pictures["METEOR"]) == 3
+    assert (tmp_path / "read").read_bytes().splitlines() == [
+        b"SCORE |||  ||| a dog ||| " + b" ".join([b"a dog"] * (len(breaks) - 1)),
+        b"SCORE |||  ||| a dog ||| two | | | men",
+        b"SCORE |||  ||| a dog ||| ",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["cat > /dev/null", "echo too small >&2", "exit 3"], "ended with status 3: too small; le"),
+        (["echo Too small; echo Picked up options >&2; exit 1"], "ended with status 1: Too small;"),
+        (["exit 4"], "ended with status 4: it said nothing; leave METEOR out"),
+        (["kill -9 $$"], "ended with status -9"),
+        (["echo Error occurred", "echo Too small heap"], r"gave 2 lines .* 'Error occurred'; le"),
+        ([f"echo {ONES}"], "gave 1 lines for 2 pictures, the first '1.0 1"),
+        ([], "gave 0 lines for 2 pictures, the first ''"),
+        ([f"echo {ONES.replace('.', ',')}"] * 2, "the first '1,0 1,0"),
+        ([f"echo {ONES.replace('1.0', 'NaN')}"] * 2, "the first 'NaN NaN"),
+        ([f"echo {ONES[4:]}"] * 2, "gave 2 lines for 2 pictures"),
+    ],
+)
+def test_java_that_fails(java, lines, message):
+    program = java(*lines)
+    with pytest.raises(InputError, match=f"^METEOR failed: {program} .*{message}"):
+        meteor.count(HYPOTHESES, REFERENCES)
+
+
+def test_java_that_hangs(java, monkeypatch):
+    monkeypatch.setattr(meteor, "START_SECONDS", 0.1)
+    java("exec sleep 60")
+    with pytest.raises(InputError, match="gave no answer in 0 s; leave METEOR out"):
+        meteor.count(HYPOTHESES, REFERENCES)
+
+
+def test_java_that_hangs_behind_a_script_is_ended_with_it(java, monkeypatch, tmp_path):
+    monkeypatch.setattr(meteor, "START_SECONDS", 1.0)
+    java("sleep 60 &", f"echo $! > '{tmp_path}/number'", "wait")
+    with pytest.raises(InputError, match="gave no answer in 1 s; leave METEOR out"):
+        meteor.count(HYPOTHESES, REFERENCES)
+    place = Path("/proc", (tmp_path / "number").read_text().strip(), "stat")
+    deadline = time.monotonic() + 30
+    while place.exists() and place.read_text().split()[2] != "Z":  # ended, perhaps not yet buried
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_java_that_is_no_program(java):
+    java(start="nothing\0")
+    with pytest.raises(InputError, match="java cannot be run: Exec format error"):
+        meteor.count(HYPOTHESES, REFERENCES)
+
+
+def test_java_that_reads_nothing(java):
+    java("exit 5")
+    with pytest.raises(InputError, match="status 5"):
+        meteor.count([["dog"] * 10] * 20_000, [[["dog"] * 10]] * 20_000)

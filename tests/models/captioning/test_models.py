@@ -1,0 +1,387 @@
+"""Both models against the papers' equations, written again below word by word; and that they learn.
+
+The second writing shares only the weights: single words, plain loops, keys anew at every step.
+"""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+
+from captioner.data.batches import Batch, Pictures, encode_captions
+from captioner.data.dataset import Example
+from captioner.data.images import Transform
+from captioner.decoding.decode import decode
+from captioner.decoding.options import DecodingOptions
+from captioner.errors import InputError
+from captioner.models.captioning.build import ShowAndTell, ShowAttendAndTell, build_model
+from captioner.models.captioning.options import ModelOptions
+from captioner.models.layers import Dropout
+from captioner.text.collate import pad_captions
+from captioner.text.vocabulary import Vocabulary
+from tests.support.equations import CAPTIONS, WORDS, show_and_tell, show_attend_and_tell
+
+# ---- the equations ------------------------------------------------------------------------------
+
+
+def loss_by_hand(model, features, smoothing, coverage_weight):
+    """The whole batch's loss per word, by the equations; and its two parts per word."""
+    equations = show_attend_and_tell if model.options.attention else show_and_tell
+    cross_entropy = uniform = coverage = torch.zeros(())
+    for picture, texts in zip(features, CAPTIONS, strict=True):
+        for caption in texts:
+            rows, maps = equations(model, picture, caption)
+            for log_probs, target in zip(rows, [*caption, 2], strict=True):
+                cross_entropy = cross_entropy - log_probs[target]
+                uniform = uniform - log_probs.mean()
+            if maps:  # equation 14
+                coverage = coverage + ((1 - sum(maps)) ** 2).sum()
+    value = (1 - smoothing) * cross_entropy + smoothing * uniform + coverage_weight * coverage
+    return value / WORDS, cross_entropy / WORDS, coverage / WORDS
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "weight", "annotation"), [(0.0, 0.0, 10), (0.1, 0.0, 0), (0.2, 0.7, 10)]
+)
+def test_the_loss_and_its_gradients_are_the_equations(
+    attention, smoothing, weight, annotation, tiny_model, make_batch
+):
+    sizes = {"annotation_size": annotation}
+    model = tiny_model(attention, label_smoothing=smoothing, coverage_weight=weight, **sizes)
+    batch = make_batch(CAPTIONS)
+    loss = model.loss(batch)
+    expected, cross_entropy, coverage = loss_by_hand(model, batch.features, smoothing, weight)
+    assert loss.count == WORDS
+    assert loss.value.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert loss.parts["cross_entropy"].item() == pytest.approx(cross_entropy.item(), rel=1e-5)
+    assert not any(part.requires_grad for part in loss.parts.values())
+    if attention:
+        assert loss.parts["coverage"].item() == pytest.approx(coverage.item(), rel=1e-5)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    ours = torch.autograd.grad(loss.value, parameters)
+    by_hand = torch.autograd.grad(expected, parameters)
+    for one, other in zip(ours, by_hand, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_the_maps_of_steps_are_the_equations(tiny_model, features):
+    model = tiny_model(True).eval()
+    maps = features(2)
+    for number, caption in ((0, [4, 5, 6]), (1, [9, 9])):
+        _, expected = show_attend_and_tell(model, maps[number], caption)
+        memory, state = model.start(maps[number : number + 1], 1)
+        for word, attention in zip([1, *caption], expected, strict=True):
+            _, state, seen = model.step(torch.tensor([word]), state, memory)
+            assert seen.shape == (1, 4, 3)
+            torch.testing.assert_close(seen.flatten(), attention)
+
+
+# ---- what the loss is and is not about ----------------------------------------------------------
+
+
+def teacher_forced(model, features, caption):
+    """Log-probability of every word of a caption of one picture, by `start` and `step`."""
+    memory, state = model.start(features[None], 1)
+    log_probs = []
+    for word, target in zip([1, *caption], [*caption, 2], strict=True):
+        scores, state, _ = model.step(torch.tensor([word]), state, memory)
+        log_probs.append(torch.log_softmax(scores[0], 0)[target].item())
+    return log_probs
+
+
+def test_the_loss_is_the_mean_of_what_the_steps_say(attention, tiny_model, make_batch):
+    model = tiny_model(attention, dropout=0.5, label_smoothing=0.0, coverage_weight=0.0).eval()
+    batch = make_batch(CAPTIONS)
+    log_probs = [
+        log_prob
+        for picture, texts in zip(batch.features, CAPTIONS, strict=True)
+        for caption in texts
+        for log_prob in teacher_forced(model, picture, caption)
+    ]
+    assert model.loss(batch).value.item() == pytest.approx(-sum(log_probs) / WORDS, rel=1e-5)
+
+
+def test_padding_does_not_change_the_loss(attention, tiny_model, make_batch):
+    model = tiny_model(attention, coverage_weight=0.5)
+    batch = make_batch(CAPTIONS)
+    tokens = F.pad(batch.tokens, (0, 3, 0, 2))  # three more words and two more captions
+    wider = Batch(batch.ids, tokens, (*batch.columns, 0, 0, 0), features=batch.features)
+    more_than_needed = Batch(batch.ids, tokens, (5,) * 10 + (0,), features=batch.features)
+    expected = model.loss(batch)
+    for padded in (wider, more_than_needed):
+        loss = model.loss(padded)
+        assert loss.count == expected.count
+        torch.testing.assert_close(loss.value, expected.value)
+
+
+def test_the_loss_of_a_batch_is_the_mean_over_its_words(attention, tiny_model, make_batch):
+    model = tiny_model(attention, coverage_weight=0.5)
+    batch = make_batch(CAPTIONS)
+    total = 0.0
+    for number, texts in enumerate(CAPTIONS):
+        for caption in texts:
+            alone = make_batch([[caption]])
+            alone = Batch((0,), alone.tokens, alone.columns, features=batch.features[[number]])
+            loss = model.loss(alone)
+            assert loss.count == len(caption) + 1
+            total += loss.value.item() * loss.count
+    assert model.loss(batch).value.item() == pytest.approx(total / WORDS, rel=1e-5)
+
+
+def test_a_weighted_batch_is_the_weighted_sum_over_its_captions(attention, tiny_model, make_batch):
+    """Not smoothed; of sampled captions the words alone count, and in nothing that is told."""
+    model = tiny_model(attention, coverage_weight=0.5, label_smoothing=0.3)
+    batch = make_batch(CAPTIONS)
+    weights = torch.tensor([[0.7, -0.4, 2.0], [-1.5, 9.0, 9.0], [0.3, 0.6, 9.0]])
+    sampled = torch.tensor([[False, True, False], [True, True, False], [True, False, True]])
+    told = {"reward": torch.tensor(3.0)}
+    loss = model.loss(replace(batch, weights=weights, sampled=sampled, parts=told))
+    expected, words, plain = torch.zeros(()), 0, 0.0
+    for b, texts in enumerate(CAPTIONS):
+        for c, caption in enumerate(sorted(texts, key=len, reverse=True)):
+            for_words = 0.0 if sampled[b, c] else 0.5
+            model.options = replace(model.options, coverage_weight=for_words, label_smoothing=0)
+            alone = make_batch([[caption]])
+            alone = model.loss(replace(alone, features=batch.features[[b]]))
+            expected = expected + weights[b, c] * alone.value * alone.count
+            if not sampled[b, c]:
+                words += alone.count
+                plain += alone.parts["cross_entropy"].item() * alone.count
+    assert loss.count == words
+    assert loss.value.item() == pytest.approx(expected.item() / words, rel=1e-5)
+    assert loss.parts["cross_entropy"].item() == pytest.approx(plain / words, rel=1e-5)
+    assert loss.parts["reward"] == 3
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    ours = torch.autograd.grad(loss.value, parameters)
+    explicit = torch.autograd.grad(expected / words, parameters)
+    torch.testing.assert_close(ours, explicit, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_acts_in_training_only(attention, tiny_model, make_batch):
+    model = tiny_model(attention, dropout=0.5)
+    batch = make_batch(CAPTIONS)
+    assert model.loss(batch).value != model.loss(batch).value
+    model.eval()
+    assert model.loss(batch).value == model.loss(batch).value
+
+
+def test_stored_half_precision_maps_and_autocast(attention, tiny_model, make_batch):
+    model = tiny_model(attention)
+    batch = make_batch(CAPTIONS)
+    half = Batch(batch.ids, batch.tokens, batch.columns, features=batch.features.half())
+    exact = model.loss(batch).value.item()
+    assert model.loss(half).value.item() == pytest.approx(exact, rel=1e-2)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.loss(batch).value
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact, rel=0.05)
+
+
+# ---- what is computed how often -----------------------------------------------------------------
+
+
+def count_calls(module):
+    """The shapes of the first argument of each call of a module, as they come."""
+    shapes = []
+    module.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    return shapes
+
+
+@pytest.fixture
+def vocabulary_products(monkeypatch):
+    """The number of rows of every product with the word embeddings."""
+
+    def watch(model):
+        rows, product = [], F.linear
+
+        def linear(inputs, weight, bias=None):
+            if weight is model.words.weight:
+                rows.append(inputs.shape[:-1].numel())
+            return product(inputs, weight, bias)
+
+        monkeypatch.setattr(F, "linear", linear)
+        return rows
+
+    return watch
+
+
+def test_show_and_tell_is_one_fused_call(tiny_model, make_batch, vocabulary_products):
+    model = tiny_model(False)
+    batch = make_batch(CAPTIONS, images=True)
+    lstm, encoder = count_calls(model.lstm), count_calls(model.encoder)
+    products = vocabulary_products(model)
+    model.loss(batch)
+    assert type(model.lstm) is torch.nn.LSTM
+    assert lstm == [(9, 1 + 8, 9)]  # 3 x 3 captions, the picture and 8 words, embedding 9
+    assert products == [WORDS]
+    assert encoder == [(3, 3, 32, 32)]
+
+
+def test_attention_hoists_all_that_the_loop_does_not_change(
+    tiny_model, make_batch, vocabulary_products, monkeypatch
+):
+    model = tiny_model(True)
+    batch = make_batch(CAPTIONS, images=True)
+    keys = count_calls(model.key)
+    advances, advance = [], model._advance
+
+    def count(gates, *rest):
+        advances.append(gates.shape[1])
+        return advance(gates, *rest)
+
+    monkeypatch.setattr(model, "_advance", count)
+    word_gates, encoder = count_calls(model.word_gates), count_calls(model.encoder)
+    products = vocabulary_products(model)
+    model.loss(batch)
+    assert keys == [(3, 4, 4, 10)]  # once per picture, not per caption or word
+    assert advances == [3, 3, 2, 2, 1, 1, 1, 1]  # captions still running
+    assert len(word_gates) == 1
+    assert products == [WORDS]
+    assert encoder == [(3, 3, 32, 32)]
+
+
+def test_captions_of_a_picture_share_its_memory(attention, tiny_model, features):
+    model = tiny_model(attention).eval()
+    maps = features(2)
+    memory, state = model.start(maps, 1)
+    before = {key: value.clone() for key, value in memory.items()}
+    state = {key: value.repeat_interleave(3, 0) for key, value in state.items()}
+    words = torch.tensor([4, 5, 6, 7, 8, 4])
+    scores, state, seen = model.step(words, state, memory)
+    assert all(len(value) == 2 for value in memory.values())
+    assert all(torch.equal(memory[key], before[key]) for key in before)
+    for row, word in enumerate(words):
+        alone_memory, alone = model.start(maps[row // 3][None], 1)
+        expected, alone, seen_alone = model.step(word[None], alone, alone_memory)
+        torch.testing.assert_close(scores[row], expected[0])
+        torch.testing.assert_close(state["hidden"][row], alone["hidden"][0])
+        if attention:
+            torch.testing.assert_close(seen[row], seen_alone[0])
+        else:
+            assert seen is None and seen_alone is None
+
+
+@pytest.mark.parametrize("reads", [1, 7, 8, 1000])
+def test_what_is_worked_out_beforehand_changes_nothing(reads, tiny_model, features):
+    model = tiny_model(True).eval()
+    maps, words = features(2), torch.tensor([4, 5])
+    memory, state = model.start(maps, reads)
+    assert ("word_gates" in memory) == (2 * reads > 15)  # words of the vocabulary
+    values = torch.relu(model.annotate(maps.permute(0, 2, 3, 1)))
+    plain = {"keys": model.key(values) * 2, "values": values}
+    got, expected = model.step(words, state, memory), model.step(words, state, plain)
+    torch.testing.assert_close(got, expected)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    torch.manual_seed(0)
+    dropout, ones = Dropout(0.3), torch.ones(100, 1000)
+    dropped = dropout(ones)
+    assert dropped.unique().tolist() == [0.0, pytest.approx(1 / 0.7)]
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.01)
+    assert torch.equal(dropout.eval()(ones), ones) and torch.equal(Dropout(0.0)(ones), ones)
+
+
+# ---- gradients ----------------------------------------------------------------------------------
+
+
+def batch_norm_statistics(model):
+    return {k: v.clone() for k, v in model.state_dict().items() if "running" in k or "num_" in k}
+
+
+def test_every_parameter_gets_a_gradient(attention, tiny_model, make_batch):
+    model = tiny_model(attention, trained_from=0, dropout=0.2)
+    before = batch_norm_statistics(model)
+    model.train().loss(make_batch(CAPTIONS, images=True)).value.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+    after = batch_norm_statistics(model)
+    assert before and not any(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_frozen_encoder_gets_none_and_keeps_its_statistics(attention, tiny_model, make_batch):
+    model = tiny_model(attention, trained_from=None)
+    before = batch_norm_statistics(model)
+    model.train().loss(make_batch(CAPTIONS, images=True)).value.backward()
+    for name, parameter in model.named_parameters():
+        frozen = name.startswith("encoder.")
+        assert (parameter.grad is None) == frozen and parameter.requires_grad != frozen, name
+    after = batch_norm_statistics(model)
+    assert before and all(torch.equal(before[key], after[key]) for key in before)
+
+
+# ---- options ------------------------------------------------------------------------------------
+
+
+def test_build_model_gives_the_model_asked_for(attention, tiny_encoder):
+    model = build_model(tiny_encoder(), 9, ModelOptions(attention=attention))
+    assert type(model) is (ShowAttendAndTell if attention else ShowAndTell)
+    assert model.options.name == ("attention" if attention else "show-and-tell")
+    with pytest.raises(InputError, match="the vocabulary is empty; lower --min-count"):
+        build_model(tiny_encoder(), 4, ModelOptions(attention=attention))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"embedding_size": 0}, "embedding_size must be at least 1, got 0"),
+        ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
+        ({"attention_size": -1}, "attention_size must be at least 1, got -1"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
+        ({"label_smoothing": -0.1}, "label_smoothing must be at least 0 and below 1, got -0.1"),
+        ({"coverage_weight": -1.0}, "coverage_weight must be at least 0, got -1.0"),
+    ],
+)
+def test_model_options_out_of_range(options, message):
+    with pytest.raises(InputError, match=message):
+        ModelOptions(**options)
+
+
+# ---- learning -----------------------------------------------------------------------------------
+
+
+def four_pictures(transform):
+    """Four drawn pictures of 32 x 32 and one caption each, of 2 to 7 words."""
+    shapes = [
+        ("red square", "rectangle", "red", (4, 4, 27, 27)),
+        ("a blue circle on the left", "ellipse", "blue", (1, 10, 13, 22)),
+        ("a yellow circle on the right side", "ellipse", "yellow", (18, 10, 30, 22)),
+        ("a green square", "rectangle", "green", (10, 10, 21, 21)),
+    ]
+    images, examples = [], []
+    for number, (caption, shape, color, box) in enumerate(shapes):
+        image = Image.new("RGB", (32, 32), "white")
+        getattr(ImageDraw.Draw(image), shape)(box, fill=color)
+        images.append(transform(image))
+        examples.append(Example(number, "drawn", (caption,), "train"))
+    return torch.stack(images), examples
+
+
+def test_four_drawn_pictures_are_learned_by_heart(attention, tiny_encoder):
+    images, examples = four_pictures(Transform(32))
+    captions = [example.captions[0] for example in examples]
+    vocabulary = Vocabulary.build([caption.split() for caption in captions])
+    tokens = pad_captions(encode_captions(examples, vocabulary))
+    batch = Pictures(lambda indices: images, are_features=False).batch(range(4), range(4), tokens)
+    sizes = {"embedding_size": 32, "hidden_size": 48, "attention_size": 24, "dropout": 0.0}
+    options = ModelOptions(attention=attention, **sizes)
+    model = build_model(tiny_encoder(trained_from=0), len(vocabulary), options)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    first = None
+    for _ in range(150):
+        loss = model.loss(batch)
+        optimizer.zero_grad()
+        loss.value.backward()
+        optimizer.step()
+        first = first or loss.value.item()
+    model.eval()
+    assert first > math.log(len(vocabulary)) - 0.7  # it knew nothing
+    features = model.encoder(images)
+    for options in (DecodingOptions("greedy"), DecodingOptions("beam", beam_size=3)):
+        found = decode(model, features, options)
+        texts = [" ".join(vocabulary.decode(best.tokens)) for best, *_ in found]
+        assert texts == captions

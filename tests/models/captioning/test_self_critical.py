@@ -1,0 +1,177 @@
+"""Sampled captions and their weights, written out; and that the gradient is that of the reward."""
+
+import json
+import math
+import signal
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from captioner.checkpoints import checkpoint
+from captioner.errors import Interrupted
+from captioner.metrics.cider_d import CiderD
+from captioner.models.captioning.build import build_model
+from captioner.models.captioning.options import ModelOptions
+from captioner.models.captioning.self_critical import add_samples
+from captioner.text.collate import pad_captions
+from tests.support import tiny
+from tests.support.interrupting import assert_same_run, interrupt_at
+
+PAD, START, END, UNKNOWN = range(4)
+CAPTIONS = [  # unequal numbers of captions and of words, over the tiny vocabulary
+    [[4, 5, 8, 10], [4, 6, 9], [14]],
+    [[4, 7, 9, 11, 12, 13, 14]],
+    [[5, 5], [6]],
+]
+
+
+def cider_of(captions, vocabulary_size=15):
+    return CiderD.of([[[START, *c, END] for c in texts] for texts in captions], vocabulary_size)
+
+
+def rows(tokens):
+    """Captions of one picture as lists of words, without start and padding."""
+    return [[token for token in row if token][1:] for row in tokens.tolist()]
+
+
+# ---- the batch ----------------------------------------------------------------------------------
+
+
+def test_references_stay_and_samples_weigh_what_they_gain(attention, tiny_model, make_batch):
+    model, batch, cider = tiny_model(attention), make_batch(CAPTIONS), cider_of(CAPTIONS)
+    torch.manual_seed(1)
+    new = add_samples(batch, model, cider.score, 0.3, samples=4, max_length=6)
+    assert new.tokens.shape[:2] == new.weights.shape == new.sampled.shape == (3, 7)
+    assert new.features is batch.features and new.ids == batch.ids
+    rewards = []
+    for b, texts in enumerate(CAPTIONS):
+        captions, given = rows(new.tokens[b]), batch.tokens[b : b + 1, :, 1:]
+        assert [len(c) for c in captions] == sorted(map(len, captions), reverse=True)
+        references = [c for c, own in zip(captions, new.sampled[b], strict=True) if c and not own]
+        assert sorted(references) == sorted([*text, END] for text in texts)
+        assert all(new.weights[b, ~new.sampled[b]] == 0.3)
+        samples = [c for c, own in zip(captions, new.sampled[b], strict=True) if own]
+        assert len(samples) == 4 and len({*map(tuple, samples)}) > 1
+        assert all(END not in c[:-1] and (c[-1] == END or len(c) == 6) for c in samples)
+        scores = cider.score(pad_captions([samples]), given)[0]
+        others = [(scores.sum() - score) / 3 for score in scores]
+        expected = 0.7 * len(texts) / 4 * (scores - torch.stack(others))
+        torch.testing.assert_close(new.weights[b, new.sampled[b]], expected)
+        rewards.append(scores)
+    torch.testing.assert_close(new.parts["reward"], torch.stack(rewards).mean())
+    lengths = (new.tokens[..., 1:] != PAD).sum(-1)
+    expected = [max((row > t).sum().item() for row in lengths) for t in range(lengths.max())]
+    assert list(new.columns) == expected and new.tokens.shape[-1] == 1 + len(expected)
+
+
+def test_sampling_leaves_the_model_as_it_is(attention, tiny_model, make_batch):
+    model, cider = tiny_model(attention, trained_from=0, dropout=0.9).train(), cider_of(CAPTIONS)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    batch = make_batch(CAPTIONS, images=True)
+    torch.manual_seed(1)
+    first = add_samples(batch, model, cider.score, 0.1)
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    torch.manual_seed(1)
+    second = add_samples(batch, model.eval(), cider.score, 0.1)  # no dropout in drawing, either way
+    assert not model.training
+    assert torch.equal(first.tokens, second.tokens) and torch.equal(first.weights, second.weights)
+    assert not torch.equal(add_samples(batch, model, cider.score, 0.1).tokens, first.tokens)
+    model.train().loss(first).value.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+# ---- the gradient -------------------------------------------------------------------------------
+
+
+def log_probability(model, features, caption):
+    """Of the words of one picture's caption, by `start` and `step`."""
+    memory, state = model.start(features[None], 1)
+    total = torch.zeros(())
+    for word, target in zip([START, *caption], caption, strict=False):
+        scores, state, _ = model.step(torch.tensor([word]), state, memory)
+        total = total + scores[0].log_softmax(-1)[target]
+    return total
+
+
+def test_the_gradient_is_that_of_the_expected_reward(attention, tiny_encoder, make_batch):
+    """All 21 captions of up to two tokens, the end and <unk> among them, against many samples."""
+    sizes = {"embedding_size": 5, "hidden_size": 6, "attention_size": 4, "dropout": 0.0}
+    options = ModelOptions(attention=attention, coverage_weight=0.0, **sizes)
+    model = build_model(tiny_encoder(), 7, options)
+    with torch.no_grad():
+        model.words.weight.mul_(2)
+        model.words.bias[[PAD, START]] = -40  # never learned, never sampled
+    references = [[[4], [4, 5]], [[6, 6]]]
+    captions = [[END], *([w, END] for w in range(3, 7)), *map(list, product(range(3, 7), repeat=2))]
+    batch, cider = make_batch(references), cider_of(references, 7)
+    expected_reward, probability = torch.zeros(()), 0.0
+    for b, texts in enumerate(references):
+        rewards = cider.score(pad_captions([captions]), batch.tokens[b : b + 1, :, 1:])[0]
+        for caption, reward in zip(captions, rewards, strict=True):
+            p = log_probability(model, batch.features[b], caption).exp()
+            expected_reward = expected_reward + len(texts) * reward * p
+            probability += p.item()
+    assert probability == pytest.approx(2)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    exact = torch.autograd.grad(-expected_reward, parameters)
+
+    torch.manual_seed(0)
+    many = add_samples(batch, model, cider.score, 0.0, samples=20_000, max_length=2)
+    loss = model.loss(many)
+    estimate = torch.autograd.grad(loss.value * loss.count, parameters)
+    exact, estimate = (torch.cat([g.flatten() for g in gradient]) for gradient in (exact, estimate))
+    assert (estimate - exact).norm() < 0.08 * exact.norm()
+
+
+def test_a_few_steps_raise_the_reward(attention, tiny_model, make_batch):
+    model, batch, cider = tiny_model(attention), make_batch(CAPTIONS), cider_of(CAPTIONS)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.005)
+    torch.manual_seed(0)
+    rewards = []
+    for _ in range(60):  # by reward alone
+        sampled = add_samples(batch, model, cider.score, 0.0, samples=100, max_length=8)
+        rewards.append(sampled.parts["reward"].item())
+        optimizer.zero_grad()
+        model.loss(sampled).value.backward()
+        optimizer.step()
+    assert sum(rewards[-5:]) > sum(rewards[:5]) + 2
+
+
+# ---- train.py -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def work(tmp_path, tmp_path_factory, monkeypatch):
+    """An empty working directory; returns how to train there from a run that has learned."""
+    colours, base = tiny.data(tmp_path_factory), tiny.run(tmp_path_factory, attention=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    options = "--attention --hidden-size 64 --embedding-size 64 --image-size 32 --dropout 0.5"
+    options = f"{options} {tiny.PLAIN} --epochs 2 --batch-size 5 --learning-rate 1e-3"
+    options = f"--data {colours} --start-from {base} --self-critical {options}"
+
+    def call(name, *more):
+        train.main(["--run", name, *options.split(), *more])
+        return Path("checkpoints") / name
+
+    return call
+
+
+def test_a_self_critical_run_and_the_same_resumed(work, monkeypatch):
+    straight = work("straight", "--cross-entropy-share", "0.2")
+    assert checkpoint.load(straight).config["training"]["self_critical"]
+    logged = [json.loads(row) for row in (straight / "log.jsonl").read_text().splitlines()]
+    assert all(1 < row["reward"] < 10 and math.isfinite(row["loss"]) for row in logged)
+    with monkeypatch.context() as patch:
+        interrupt_at(3, signal.SIGTERM, patch)
+        with pytest.raises(Interrupted):
+            work("stopped", "--cross-entropy-share", "0.2")
+    assert_same_run(work("stopped", "--cross-entropy-share", "0.2", "--resume"), straight)
+
+
+def test_workers_change_nothing(work):
+    assert_same_run(work("workers", "--workers", "2"), work("alone"))

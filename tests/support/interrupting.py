@@ -1,0 +1,52 @@
+"""Runs that are interrupted and compared with runs that were not."""
+
+import json
+import os
+
+import torch
+
+from captioner.checkpoints import checkpoint
+from captioner.data import batches
+from tests.support import tiny
+
+
+def assert_same_rows(left, right):
+    left, right = ([tiny.untimed(row) for row in rows] for rows in (left, right))
+    assert left == right
+
+
+def interrupt_at(step, signum, monkeypatch):
+    """Send a signal while batch `step` (from 1, over all epochs) is loaded."""
+    load, count = batches.Pictures.batch, [0]
+
+    def loaded(self, *args):
+        count[0] += 1
+        if count[0] == step:
+            os.kill(os.getpid(), signum)
+        return load(self, *args)
+
+    monkeypatch.setattr(batches.Pictures, "batch", loaded)
+
+
+def assert_same_run(left, right):
+    for name in ("last", "best"):
+        a, b = checkpoint.load(left / name), checkpoint.load(right / name)
+        assert a.weights.keys() == b.weights.keys()
+        for key, value in a.weights.items():
+            assert torch.equal(value, b.weights[key]), key
+        a, b = a.training_state(), b.training_state()
+        assert a["schedule"] == b["schedule"]
+        assert torch.equal(a["generators"][0]["cpu"], b["generators"][0]["cpu"])
+        assert a["optimizer"]["param_groups"] == b["optimizer"]["param_groups"]
+        for number, values in a["optimizer"]["state"].items():
+            for key, value in values.items():
+                assert torch.equal(value, b["optimizer"]["state"][number][key])
+        timed = ("sums", "history")
+        plain = [{k: v for k, v in s["progress"].items() if k not in timed} for s in (a, b)]
+        assert plain[0] == plain[1]
+    assert_same_rows(
+        *(
+            [json.loads(row) for row in (run / "log.jsonl").read_text().splitlines()]
+            for run in (left, right)
+        )
+    )

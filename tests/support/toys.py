@@ -1,0 +1,71 @@
+"""A toy generator whose captions can be enumerated: the oracle of decoding."""
+
+import pytest
+import torch
+
+from captioner.decoding.options import DecodingOptions
+
+START, END = 1, 2
+
+
+class Toy:
+    """A recurrent generator over 7 tokens: scores and map depend on picture and whole history."""
+
+    def __init__(self, seed, end=0.0):
+        generator = torch.Generator().manual_seed(seed)
+
+        def weights(*shape):
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        self.words, self.recurrent, self.picture = weights(7, 5), weights(5, 5), weights(6, 5)
+        self.output, self.map = weights(5, 7) * 1.5, weights(5, 6)
+        self.bias = torch.tensor([0, 0, end, 0, 0, 0, 0], dtype=torch.float64)
+        self.steps = 0
+
+    def start(self, features, reads):
+        pictures = features.flatten(1).double() @ self.picture
+        return {"pictures": pictures}, {"hidden": torch.zeros_like(pictures)}
+
+    def step(self, tokens, state, memory):
+        self.steps += 1
+        rows = len(tokens) // len(memory["pictures"])
+        pictures = memory["pictures"].repeat_interleave(rows, 0)
+        hidden = torch.tanh(state["hidden"] @ self.recurrent + self.words[tokens] + pictures)
+        attention = (hidden @ self.map).softmax(-1).view(-1, 2, 3)
+        return hidden @ self.output + self.bias, {"hidden": hidden}, attention
+
+
+def toy_features(pictures, seed=0):
+    return torch.randn(pictures, 1, 2, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def all_captions(after, max_length):
+    """Every caption with its log-probability: those that end and those that are cut."""
+    ended, live = {}, {(): 0.0}
+    for _ in range(max_length):
+        longer = {}
+        for words, total in live.items():
+            for word, log_prob in after(words).items():
+                (ended if word == END else longer)[*words, word] = total + log_prob
+        live = longer
+    return ended, live
+
+
+def ranked(captions, penalty):
+    order = sorted(captions.items(), key=lambda item: item[1] / len(item[0]) ** penalty)
+    return [(words, pytest.approx(total, abs=1e-4)) for words, total in order[::-1]]
+
+
+def found(hypotheses):
+    return [(hypothesis.tokens, hypothesis.score) for hypothesis in hypotheses]
+
+
+METHODS = [
+    DecodingOptions("greedy", max_length=8),
+    DecodingOptions("greedy", max_length=8, no_repeat_ngram=1),
+    DecodingOptions("beam", max_length=8, beam_size=4, num_captions=4),
+    DecodingOptions("beam", max_length=8, beam_size=3, length_penalty=1.0, no_repeat_ngram=2),
+    DecodingOptions("beam", max_length=8, beam_size=4, num_captions=2, consensus=9),
+    DecodingOptions("sample", max_length=8, num_captions=3, seed=1),
+    DecodingOptions("sample", max_length=8, temperature=2.0, top_p=0.9, min_length=3, seed=2),
+]
