@@ -23,31 +23,44 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
     FIRST: {
         "captioner": ("Captioner",),
         "caption": ("Caption",),
-        "decoding_options": ("DecodingOptions",),
+        "decoding.options": ("DecodingOptions",),
         "errors": ("InputError",),
     },
-    "Pictures and maps": {"images": ("load_image", "Transform"), "heatmaps": ("save_heatmap",)},
-    "Data": {"data": ("read_captions", "CaptionData", "Example"), "demo": ("write_demo",)},
+    "Images and heatmaps": {
+        "data.images": ("load_image", "Transform"),
+        "plots.heatmaps": ("save_heatmap",),
+    },
+    "Data": {
+        "data.readers": ("read_captions",),
+        "data.dataset": ("CaptionData", "Example"),
+        "data.demo.scenes": ("write_demo",),
+    },
+    "Text": {
+        "text.tokenizer": ("split_words", "join_words"),
+        "text.vocabulary": ("Vocabulary",),
+    },
     "Scores": {
-        "metrics": ("score", "measure", "Scores"),
-        "evaluation": ("judge", "evaluate", "Evaluation"),
+        "metrics.captions": ("score", "measure", "Scores"),
+        "evaluation.scoring": ("judge", "evaluate", "Evaluation"),
         "metrics.bootstrap": ("intervals", "differences", "Interval"),
     },
     "Models": {
-        "encoders": ("build_encoder", "Encoder", "EncoderOptions"),
-        "captioning": ("build_model",),
-        "models.model_options": ("ModelOptions",),
-        "text": ("split_words", "join_words", "Vocabulary"),
-        "checkpoint": ("load", "save", "Checkpoint"),
+        "vision.encoders": ("build_encoder", "Encoder", "EncoderOptions"),
+        "models.captioning.build": ("build_model",),
+        "models.captioning.options": ("ModelOptions",),
+        "checkpoints.checkpoint": ("load", "save", "Checkpoint"),
     },
-    "Training and search": {
-        "training": ("fit",),
-        "optimization": ("TrainingOptions",),
-        "decoding": ("decode", "score_captions"),
-        "search.beam": ("beam_search",),
-        "search.hypotheses": ("Hypothesis",),
+    "Decoding": {
+        "decoding.decode": ("decode",),
+        "decoding.beam": ("beam_search",),
+        "decoding.hypothesis": ("Hypothesis",),
+        "decoding.teacher_forcing": ("score_captions",),
     },
-    "Service": {"service.serving": ("create_app",), "service.wire": ("Limits",)},
+    "Training": {
+        "training.loop": ("fit",),
+        "training.optimization": ("TrainingOptions",),
+    },
+    "Service": {"serving.app": ("create_app",), "serving.schemas": ("Limits",)},
 }
 LONGEST = 100  # characters of a signature on one line
 

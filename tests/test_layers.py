@@ -1,7 +1,7 @@
 """What the source may not do: import upwards, load what it need not, run what it reads."""
 
 import ast
-import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,152 +12,53 @@ from tests.support.layouts import pictures, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 
-# Lowest first; a module imports from lower layers only, never from its own. The names are those
-# inside `captioner`, but for the two programs.
-LAYERS = [
-    "errors",
-    "figures folders models runs search service sharing",
-    "downloads",
-    "streams",
-    "devices figures.report_curves loading models.attention models.geometry "
-    "models.hoisting models.layers models.pretrained options runs.next_steps "
-    "metrics.java_meteor service.telemetry shapes shards",
-    "decoding_options demo distributed figures.overlays formats formats.reading images losses "
-    "models.model_options metrics.tallies ngrams text",
-    "formats.coco formats.flickr formats.kaggle formats.karpathy formats.pairs formats.tables",
-    "caption_files formats.huggingface formats.webdataset",
-    "checkpoint data encoders figures.animation figures.inline metrics metrics.pointing "
-    "search.filters",
-    "batches features heatmaps optimization runs.run metrics.bootstrap metrics.caption_statistics "
-    "search.hypotheses",
-    "answers caption decodable inspection models.locations models.scheduled models.words "
-    "picture_lists runs.board runs.curves runs.recipe runs.samples metrics.cider_d search.beam "
-    "search.consensus sharing.checkpoint_info",
-    "decoding evaluation_options models.show_and_tell models.show_attend_and_tell runs.watching "
-    "sharing.hub sharing.model_card",
-    "captioning",
-    "ensemble restoring",
-    "distillation evaluation self_critical training",
-    "captioner report",
-    "checkpoint_evaluation",
-    "bulk job service.batcher service.wire export",
-    "service.serving",
-    "service.server",
-    "__init__",
-    "commands",
-    "commands.caption commands.completion commands.data commands.demo_data commands.export "
-    "commands.info commands.report commands.serve",
-    "__main__ evaluate train",
-]
-PROGRAMS = ("train", "evaluate")
-LAYER = {
-    name if name in PROGRAMS else f"captioner.{name}".removesuffix(".__init__"): number
-    for number, names in enumerate(LAYERS)
-    for name in names.split()
-}
-# The one arrow that points up: a signature names the version, asked for inside a function.
-EXCEPTIONS = {("captioner.metrics.captions", "captioner")}
-
+HOUSE = runpy.run_path(str(ROOT / "docs" / "house.py"))
+HEIGHT = {room: number for number, room in enumerate((*HOUSE["ROWS"], "__init__"))}
 FILES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in [*(ROOT / "captioner").rglob("*.py"), ROOT / "train.py", ROOT / "evaluate.py"]
+    ".".join(path.relative_to(ROOT / "captioner").with_suffix("").parts): path
+    for path in (ROOT / "captioner").rglob("*.py")
 }
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
 
-def imports(name, tree):
-    """The modules of ours that the module `name` imports anywhere in its source."""
-    package = name if FILES[name].stem == "__init__" else name.rpartition(".")[0]
-    found = set()
+def rooms_imported(name, tree):
+    """The rooms that the module `name`, as in "data.formats.coco", imports anywhere."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: 1 - node.level or None] if node.level else []
-            base = ".".join(filter(None, [*parents, node.module]))
-            for alias in node.names:
-                whole = f"{base}.{alias.name}"
-                found.add(whole if whole in LAYER else base)
-    return {
-        module for module in found if module.split(".")[0] in ("captioner", "train", "evaluate")
-    }
-
-
-def arrows_that_point_up(name, tree):
-    return {
-        module
-        for module in imports(name, tree)
-        if (name, module) not in EXCEPTIONS and LAYER.get(module, 99) >= LAYER[name]
-    }
-
-
-def test_every_module_has_its_layer():
-    assert FILES.keys() == LAYER.keys()
-
-
-def drawn_modules(page):
-    """The modules in CONTRIBUTING's map: those of `captioner`, and of each room of it."""
-    room, found = "", set()
-    for line in page.splitlines():
-        if match := re.match(r" {6}(\w+)/ ", line):
-            room = match[1]
-            found.add(f"captioner.{room}")
-        elif match := re.match(r" {6}(\w+)\.py ", line):
-            found.add(f"captioner.{match[1]}")
-        elif match := re.match(r" {8}(\w+)\.py ", line):
-            found.add(f"captioner.{room}.{match[1]}")
-    return found
-
-
-def test_the_map_of_the_house_is_true():
-    listed = ("captioner.cli.", "captioner.data.formats.")  # each room a line, as all is alike
-    there = {name for name in FILES if not name.startswith(listed)} - {"captioner", *PROGRAMS}
-    assert drawn_modules((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")) == there
+        if isinstance(node, ast.ImportFrom):
+            package = ["captioner", *name.split(".")][: -node.level] if node.level else []
+            base = [*package, *(node.module or "").split(".")] if node.module else package
+            found = [[*base, alias.name] for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found = [alias.name.split(".") for alias in node.names]
+        else:
+            continue
+        yield from (path[1] for path in found if path[0] == "captioner" and len(path) > 1)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_a_source_says_of_others_is_there(name):
-    """A docstring that names a file that was moved away sends its reader nowhere."""
-    named = set(re.findall(r"\b[a-z_]+\.py\b", FILES[name].read_text(encoding="utf-8")))
-    assert named <= {path.name for path in FILES.values()}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_imports_point_down(name):
-    assert arrows_that_point_up(name, TREES[name]) == set()
+def test_rooms_import_from_rows_above_only(name):
+    own = name.split(".")[0]
+    rooms = set(rooms_imported(name, TREES[name])) - {own}
+    assert {room for room in rooms if HEIGHT[room] >= HEIGHT[own]} == set()
 
 
 @pytest.mark.parametrize(
-    ("name", "source", "upwards"),
+    "source",
     [
-        (
-            "captioner.text",
-            "from .captioning import build_model",
-            {"captioner.models.captioning.build"},
-        ),
-        ("captioner.text", "def f():\n    from . import demo", {"captioner.data.demo.scenes"}),
-        ("captioner.text", "from . import __version__", {"captioner"}),
-        ("captioner.data", "import captioner.captioner as c", {"captioner.captioner"}),
-        ("captioner.captioner", "from train import load_data", {"train"}),
-        ("captioner.data", "from captioner.nowhere import x", {"captioner.nowhere"}),
-        ("captioner.data", "from .text import split_words\nimport torch, json", set()),
-        ("captioner", "from .captioner import Captioner", set()),
-        ("captioner.data.formats.coco", "from ..data import Example", {"captioner.data"}),
-        ("captioner.data.formats.coco", "from . import kaggle", {"captioner.data.formats.kaggle"}),
-        ("captioner.data.formats.coco", "from ..errors import InputError", set()),
+        "from ..training.loop import fit",
+        "def f():\n    from .. import training",
+        "import captioner.training.loop as loop",
+        "from captioner import training",
+        "from captioner.training import loop",
     ],
 )
-def test_the_reader_of_imports_sees_every_form(name, source, upwards):
-    assert arrows_that_point_up(name, ast.parse(source)) == upwards
+def test_every_form_of_import_is_seen(source):
+    assert list(rooms_imported("data.images", ast.parse(source))) == ["training"]
 
 
-def test_the_exception_is_used_inside_a_function_only():
-    for name, _ in EXCEPTIONS:
-        top = ast.Module(
-            [n for n in TREES[name].body if isinstance(n, ast.Import | ast.ImportFrom)]
-        )
-        assert "captioner" not in imports(name, top)
-        assert "captioner" in imports(name, TREES[name])
+def test_the_map_of_the_house_is_current():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert HOUSE["draw"]() in page, "run: python docs/house.py"
 
 
 # ---- `import captioner` -------------------------------------------------------------------------

@@ -1,0 +1,59 @@
+"""Write the map of the code into CONTRIBUTING.md: python docs/house.py; a test keeps it current."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "CONTRIBUTING.md"
+START, END = "<!-- map -->\n", "<!-- end of map -->\n"
+# Rooms in the order in which they may import: from those above only.
+ROWS = (
+    *("_version", "errors", "options", "atomic_io", "devices", "distributed", "prefetch"),
+    *("text", "data", "vision", "decoding", "models", "metrics", "plots", "checkpoints"),
+    *("caption", "captioner", "evaluation", "inference", "training", "serving", "cli"),
+    *("__main__",),
+)
+
+
+def first_line(path: Path) -> str:
+    """The first line of a module's docstring, without the mark at its end."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0].rstrip(".;:,")
+
+
+def draw() -> str:
+    """The map: each room with its modules, each with the first line of its docstring."""
+    lines = ["train.py", "evaluate.py"]
+    lines = [f"{name:34}{first_line(ROOT / name)}" for name in lines] + ["captioner/"]
+    for name in ROWS:
+        module = ROOT / "captioner" / f"{name}.py"
+        if module.is_file():
+            lines.append(_row(module, 1))
+        else:
+            lines += _room(ROOT / "captioner" / name, 1)
+    return "```text\n" + "\n".join(lines) + "\n```\n"
+
+
+def _row(module: Path, depth: int) -> str:
+    return f"{'  ' * depth + module.name:34}{first_line(module)}"
+
+
+def _room(room: Path, depth: int) -> list[str]:
+    """The room's own line, then its modules and the rooms inside it, by name."""
+    lines = [f"{'  ' * depth + room.name + '/':34}{first_line(room / '__init__.py')}"]
+    for path in sorted(room.iterdir()):
+        if path.is_dir() and (path / "__init__.py").is_file():
+            lines += _room(path, depth + 1)
+        elif path.suffix == ".py" and path.name != "__init__.py":
+            lines.append(_row(path, depth + 1))
+    return lines
+
+
+def main() -> None:
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{START}{draw()}{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
