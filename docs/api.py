@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """# API reference
 
-Written by `python docs/api.py` from the docstrings; `tests/test_pages.py` fails where it is stale.
+Written by `python docs/api.py` from the docstrings; `tests/docs/test_pages.py` fails where it is stale.
 A user's mistake raises `InputError`, a `ValueError` of one sentence. The first section is what
 `captioner` itself exports; the others are for those who build on its parts.
 """

@@ -21,7 +21,9 @@ from contextlib import nullcontext
 from pathlib import Path
 import torch
 import train
-from captioner import batches, distributed, evaluation
+from captioner import distributed
+from captioner.data import batches
+from captioner.evaluation import scoring as evaluation
 from captioner.errors import Interrupted
 
 rank, options = os.environ["RANK"], sys.argv[1:]

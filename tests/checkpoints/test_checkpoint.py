@@ -92,7 +92,7 @@ def test_others_may_read_it_as_they_may_any_new_file(tmp_path):
 # ---- whole or not at all ------------------------------------------------------------------------
 
 STAGES = {
-    "vocabulary": "captioner.text.Vocabulary.save",
+    "vocabulary": "captioner.text.vocabulary.Vocabulary.save",
     "weights": "safetensors.torch.save_file",
     "training state": "torch.save",
     "manifest": "captioner.checkpoints.checkpoint._sha256",
@@ -138,11 +138,11 @@ def test_a_failure_of_torch_itself(tmp_path, monkeypatch):
 FULL = """
 import resource, sys
 from pathlib import Path
-import test_checkpoint
+from tests.checkpoints import test_checkpoint
 import torch
-from captioner.checkpoint import save
+from captioner.checkpoints.checkpoint import save
 from captioner.errors import InputError
-from captioner.vocabulary import Vocabulary
+from captioner.text.vocabulary import Vocabulary
 
 large = {"large": torch.zeros(100_000)}
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
@@ -156,11 +156,11 @@ for weights, state in ((large, {}), ({}, large)):
 
 def test_a_full_disk(tmp_path):
     """A limit on the length of files stands in for it."""
-    directory, tests = write(tmp_path / "best"), Path(__file__).parent
+    directory = write(tmp_path / "best")
     before = content(tmp_path)
     outcome = subprocess.run(
         [sys.executable, "-c", FULL, directory],
-        env={**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}"},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=120,

@@ -27,7 +27,7 @@ from captioner.vision.encoders import SmallCNN
 from tests.support import tiny
 from tests.support.signing import sign
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 LAUNCHER = """
 import json, os, runpy, signal, sys
@@ -37,7 +37,7 @@ import matplotlib.figure, nltk, safetensors.torch
 import captioner.captioner, evaluate
 
 def interrupt_first_batch():
-    from captioner import batches
+    from captioner.data import batches
     load = batches.Pictures.batch
 
     def loaded(self, *args):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import tiny
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -46,10 +46,9 @@ def test_no_placeholders(page):
 
 @pytest.mark.parametrize("page", pages.PAGES)
 def test_tests_that_are_named_exist(page):
-    for file, _, name in re.findall(r"\b(test_\w+\.py)(::(test_\w+))?", read(page)):
-        assert (
-            f"def {name}(" in read(f"tests/{file}") if name else (ROOT / "tests" / file).is_file()
-        )
+    for file, _, name in re.findall(r"\b(tests/[\w/]*test_\w+\.py)(::(test_\w+))?", read(page)):
+        assert f"def {name}(" in read(file) if name else (ROOT / file).is_file()
+    assert not re.findall(r"(?<![\w/])test_\w+\.py", read(page))  # each with its directory
 
 
 def test_every_page_stands_in_the_index():

@@ -18,7 +18,7 @@ from captioner.errors import InputError
 from captioner.inference import batch_caption as bulk
 from tests.support import tiny
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from captioner.serving.server import ServeOptions, listen, serve
 from tests.support import tiny
 from tests.support.service import png, served
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 class Stub:

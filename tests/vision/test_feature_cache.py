@@ -146,8 +146,8 @@ def test_a_broken_picture_leaves_no_half_cache(tmp_path, paths, workers):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import test_features
-from captioner import features
+from tests.vision import test_feature_cache as test_features
+from captioner.vision import feature_cache as features
 
 load_image, folder, *paths = features.load_image, *map(Path, sys.argv[1:])
 
@@ -163,10 +163,9 @@ test_features.compute(folder, paths)
 
 def test_a_killed_run_leaves_no_half_cache(tmp_path, paths):
     folder = tmp_path / "cache"
-    tests = Path(__file__).parent
     done = subprocess.run(
         [sys.executable, "-c", KILLED, folder, *paths],
-        env={**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}"},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         timeout=120,
     )
@@ -186,7 +185,7 @@ def test_a_killed_run_leaves_no_half_cache(tmp_path, paths):
 FULL = """
 import resource, sys
 from pathlib import Path
-import test_features
+from tests.vision import test_feature_cache as test_features
 from captioner.errors import InputError
 
 folder, *paths = map(Path, sys.argv[1:])
@@ -200,10 +199,9 @@ except InputError as error:
 
 def test_a_full_disk(tmp_path, paths):
     """A limit on the length of files stands in for it: the second batch is above."""
-    tests = Path(__file__).parent
     done = subprocess.run(
         [sys.executable, "-c", FULL, tmp_path / "cache", *paths],
-        env={**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}"},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=120,
