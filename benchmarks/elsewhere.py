@@ -18,7 +18,7 @@ from captioner import Captioner
 from captioner.data.images import load_image
 from captioner.data.readers import read_captions
 from captioner.inference.export import export_onnx
-from captioner.plots.overlays import DIM, INK, is_function_word, overlay
+from captioner.plots.overlays import DIM, INK, is_dimmed, overlay
 
 PANEL, GAP, LEFT, TOP, WORD, BELOW = 92, 6, 120, 34, 20, 26  # pixels
 DPI = 110
@@ -111,7 +111,7 @@ def draw(paths: Sequence[Path], captioner: Captioner, programs: Programs, file: 
                 if not t:
                     continue
                 word, middle = written.words[t - 1], x + PANEL / 2
-                color = DIM if is_function_word(word) else INK
+                color = DIM if is_dimmed(word) else INK
                 if not line:
                     page.text(middle, y - 6, word, color=color, size=9, ha="center")
                 said = f"{written.log_probs[t - 1]:.5f}"

@@ -22,7 +22,7 @@ from captioner.prefetch import load_ahead
 from captioner.training.loop import step
 from captioner.training.optimization import TrainingOptions, parameter_groups
 from captioner.vision.encoders import Encoder, build_encoder
-from captioner.vision.feature_cache import FeatureCache, PictureFiles
+from captioner.vision.feature_cache import FeatureCache, ImageSource
 
 ENCODERS = ("mobilenet_v2", "resnet50")
 BATCH = 32
@@ -95,7 +95,7 @@ def files(rounds: int) -> None:
     cpu = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         paths = draw_pictures(Path(folder), 128)
-        source = PictureFiles(paths, Transform(224))
+        source = ImageSource(paths, Transform(224))
         batches = [range(len(paths))[i : i + 16] for i in range(0, len(paths), 16)]
         cases: dict[str, measure.Work] = {
             f"{workers} ahead": partial(read_all, source, batches, workers) for workers in (0, 1, 2)
@@ -106,7 +106,7 @@ def files(rounds: int) -> None:
     print(measure.table(["threads", "pictures/s", "ms a picture"], rows) + "\n")
 
 
-def read_all(source: PictureFiles, batches: Sequence[range], workers: int) -> int:
+def read_all(source: ImageSource, batches: Sequence[range], workers: int) -> int:
     return sum(len(images) for images in load_ahead(source.load, batches, workers))
 
 

@@ -20,7 +20,7 @@ from benchmarks.setting import (
 from captioner.data.batches import Batch
 from captioner.metrics.cider_d import CiderD
 from captioner.models.captioning.build import CaptioningModel
-from captioner.models.captioning.self_critical import LONGEST, SAMPLES, add_samples, draw
+from captioner.models.captioning.scst import LONGEST, SAMPLES, add_rollouts, draw
 from captioner.training.loop import step
 from captioner.training.optimization import TrainingOptions, parameter_groups
 
@@ -112,7 +112,7 @@ def self_critical(device: torch.device, rounds: int) -> None:
     cider = CiderD.of(draw_captions(SIZES, 6000, 8, 16), SIZES.vocabulary).to(device)
     captions = batch.tokens[:, :1, 1:].repeat(1, SAMPLES, 1)
     precision = TrainingOptions().precision
-    sampled = add_samples(batch, model, cider.score, 0.1, precision=precision)
+    sampled = add_rollouts(batch, model, cider.score, 0.1, precision=precision)
     times = measure.side_by_side(
         {
             "sampling": lambda: draw(batch, model, precision, SAMPLES, LONGEST),

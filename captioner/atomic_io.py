@@ -10,7 +10,7 @@ from .errors import InputError
 
 
 @contextmanager
-def written_whole(directory: Path) -> Iterator[Path]:
+def atomic_directory(directory: Path) -> Iterator[Path]:
     """A new folder to write files into, which takes the place of `directory` when all is well.
 
     Until then it lies beside it, so that a reader sees the old folder or the new one. Where the
@@ -29,7 +29,7 @@ def written_whole(directory: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def atomic_write(path: Path, content: str | bytes) -> None:
     """Write a file, text as UTF-8, beside its place and put it there: it is never half-written."""
     part = beside(path, "part")
     part.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -44,7 +44,7 @@ def beside(directory: Path, what: str) -> Path:
     return directory.parent / f".{directory.name}.{what}"
 
 
-def check_free(directory: Path) -> None:
+def check_absent(directory: Path) -> None:
     """Raise InputError where there is something at `directory` that writing would replace."""
     if directory.is_dir() and not any(directory.iterdir()):
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .data.images import Picture, load_image
+from .data.images import ImageInput, load_image
 from .decoding.hypothesis import Hypothesis
 from .errors import InputError
 from .plots import heatmaps
@@ -38,7 +38,7 @@ class Caption:
     log_probs: tuple[float, ...]
     attention: np.ndarray | None = field(repr=False)
     alternatives: "tuple[Caption, ...]" = field(repr=False)
-    picture: Picture = field(repr=False)
+    picture: ImageInput = field(repr=False)
     offset: float = field(default=0.0, repr=False)
     word_alternatives: tuple[tuple[tuple[str, float], ...], ...] = field(default=(), repr=False)
 
@@ -67,7 +67,7 @@ class Caption:
 
 
 def caption_of(
-    hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary, picture: Picture, offset: float
+    hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary, picture: ImageInput, offset: float
 ) -> Caption:
     """What search found for a picture, best first: the first in words, with the rest beside it."""
     best, *others = hypotheses

@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 import torch
 from PIL import Image
 
-from .atomic_io import check_free
+from .atomic_io import check_absent
 from .caption import Caption, caption_of
 from .checkpoints import checkpoint as checkpoints
 from .checkpoints import hub
@@ -16,7 +16,7 @@ from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.model_card import model_card
 from .checkpoints.restoring import restore
 from .data.batches import Pictures
-from .data.images import Picture, Transform, load_image
+from .data.images import ImageInput, Transform, load_image
 from .decoding.decode import caption_batches
 from .decoding.options import DecodingOptions
 from .decoding.teacher_forcing import score_captions
@@ -110,10 +110,10 @@ class Captioner:
         and where `directory` holds something.
         """
         directory = Path(directory)
-        check_free(directory)
+        check_absent(directory)
         if self.config is None:
             raise InputError("only a model of one checkpoint can be saved; save each by itself")
-        config = checkpoints.without_places(self.config)
+        config = checkpoints.without_paths(self.config)
         size = sum(parameter.numel() for parameter in self.model.parameters())
         card = model_card(
             config,
@@ -149,15 +149,15 @@ class Captioner:
         return device_of(self.model)
 
     @overload
-    def caption(self, pictures: Picture, *, batch_size: int = 32, **options: Any) -> Caption: ...
+    def caption(self, pictures: ImageInput, *, batch_size: int = 32, **options: Any) -> Caption: ...
 
     @overload
     def caption(
-        self, pictures: Sequence[Picture], *, batch_size: int = 32, **options: Any
+        self, pictures: Sequence[ImageInput], *, batch_size: int = 32, **options: Any
     ) -> list[Caption]: ...
 
     def caption(
-        self, pictures: Picture | Sequence[Picture], *, batch_size: int = 32, **options: Any
+        self, pictures: ImageInput | Sequence[ImageInput], *, batch_size: int = 32, **options: Any
     ) -> Caption | list[Caption]:
         """Caption one picture, or a sequence of them, `batch_size` at a time.
 
@@ -173,7 +173,7 @@ class Captioner:
     @overload
     def stream(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[ImageInput],
         *,
         batch_size: int = 32,
         on_error: Literal["stop"] = "stop",
@@ -183,7 +183,7 @@ class Captioner:
     @overload
     def stream(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[ImageInput],
         *,
         batch_size: int = 32,
         on_error: Literal["yield"],
@@ -192,7 +192,7 @@ class Captioner:
 
     def stream(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[ImageInput],
         *,
         batch_size: int = 32,
         on_error: str = "stop",
@@ -231,13 +231,13 @@ class Captioner:
 
     @overload
     def score(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
-        self, pictures: Picture, texts: str, *, batch_size: int = 32, allow_unknown: bool = False
+        self, pictures: ImageInput, texts: str, *, batch_size: int = 32, allow_unknown: bool = False
     ) -> float: ...
 
     @overload
     def score(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[ImageInput],
         texts: Sequence[str],
         *,
         batch_size: int = 32,
@@ -246,7 +246,7 @@ class Captioner:
 
     def score(
         self,
-        pictures: Picture | Sequence[Picture],
+        pictures: ImageInput | Sequence[ImageInput],
         texts: str | Sequence[str],
         *,
         batch_size: int = 32,

@@ -88,7 +88,7 @@ def rows(run):
 
 def test_two_processes_train_as_one(folder, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     train.main([*options(str(tiny.data(tmp_path_factory))), "--run", "one"])
     one, two = (checkpoint.load(folder / "checkpoints" / name) for name in ("one", "two"))
     for key, value in one.weights.items():

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic_io import beside, written_whole
+from ..atomic_io import atomic_directory, beside
 from ..errors import InputError
 from ..text.vocabulary import Vocabulary
 
@@ -75,7 +75,7 @@ def save(
     from safetensors.torch import save_file
 
     try:
-        with written_whole(directory) as part:
+        with atomic_directory(directory) as part:
             content = {"format": FORMAT, **config}
             (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
             vocabulary.save(part / VOCABULARY)
@@ -91,7 +91,7 @@ def save(
         raise InputError(f"checkpoint {directory} cannot be written: {error}") from error
 
 
-def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with names in place of paths, which mean nothing on other machines."""
 
     def named(part: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic_io import write_whole
+from ..atomic_io import atomic_write
 from ..data.formats.reading import Problem
 from ..errors import InputError
 from . import checkpoint
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 CHECKPOINTS = Path("checkpoints")
 SKIPPED = "skipped.jsonl"
 # May be others when a run is continued; what was read is told by the fingerprint.
-FREE = ("data.path", "data.name", "data.on_error", "training.patience")
-SIZES = (  # the options that decide which weights a model has
+RESUME_MAY_CHANGE = ("data.path", "data.name", "data.on_error", "training.patience")
+ARCHITECTURE_KEYS = (  # the options that decide which weights a model has
     "encoder.encoder",
     "model.attention",
     "model.embedding_size",
@@ -69,7 +69,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def claim(run: Path) -> Iterator[None]:
+def lock_run(run: Path) -> Iterator[None]:
     """Make the folder of a run and keep other trainings out of it for as long as this one lasts.
 
     A folder in which nothing was saved, but what was skipped, is removed in the end.
@@ -106,7 +106,7 @@ def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
         }
         for problem in problems
     ]
-    write_whole(run / SKIPPED, "".join(json.dumps(row) + "\n" for row in rows))
+    atomic_write(run / SKIPPED, "".join(json.dumps(row) + "\n" for row in rows))
     return run / SKIPPED
 
 
@@ -128,7 +128,7 @@ def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Chec
         if key == "data.fingerprint"
         else f"{key} was {was.get(key)} and is {value}"
         for key, value in now.items()
-        if was.get(key) != value and key not in FREE
+        if was.get(key) != value and key not in RESUME_MAY_CHANGE
     ]
     if changed:
         raise InputError(f"{run} cannot be continued with other options: {'; '.join(changed)}")
@@ -141,7 +141,7 @@ def open_source(path: Path, config: dict[str, Any]) -> checkpoint.Checkpoint:
     there, here = _flatten(source.config), _flatten(config)
     differ = [
         f"{name} is {there.get(name)} there and {here[name]} here"
-        for name in SIZES
+        for name in ARCHITECTURE_KEYS
         if there.get(name) != here[name]
     ]
     if differ:

@@ -3,7 +3,7 @@
 import argparse
 
 from ..decoding.options import DecodingOptions
-from ..inference.batch_caption import CaptionOptions, caption_pictures
+from ..inference.batch_caption import CaptionOptions, caption_images
 from ..options import add_options, from_arguments
 
 EXAMPLE = """captioner caption dog.jpg --checkpoint RUN --checkpoint OTHER --heatmap maps
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    caption_pictures(
+    caption_images(
         arguments.pictures,
         from_arguments(CaptionOptions, arguments),
         from_arguments(DecodingOptions, arguments),

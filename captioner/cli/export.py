@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..atomic_io import check_free
+from ..atomic_io import check_absent
 from ..errors import InputError
 from ..options import add_options, from_arguments, option
 from . import add_checkpoints
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     folders = {export_onnx: options.onnx, export_torch: options.torch}
     chosen = {export: folder for export, folder in folders.items() if folder}
     for folder in chosen.values():  # before any work
-        check_free(folder)
+        check_absent(folder)
     captioner = Captioner.from_pretrained(arguments.checkpoint, "cpu")
     for export, folder in chosen.items():
         export(captioner, folder)

@@ -39,15 +39,15 @@ class Batch:
 
     ids: tuple[int | str, ...]
     tokens: Tensor
-    columns: tuple[int, ...]
+    active_captions: tuple[int, ...]
     images: Tensor | None = None
     features: Tensor | None = None
     weights: Tensor | None = None
     sampled: Tensor | None = None
-    taught_words: Tensor | None = None
-    taught_shares: Tensor | None = None
-    teaching: float = 0.0
-    own_words: float = 0.0
+    teacher_tokens: Tensor | None = None
+    teacher_probs: Tensor | None = None
+    distill_weight: float = 0.0
+    sampling_prob: float = 0.0
     waited: float = 0.0
     parts: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -91,18 +91,18 @@ class Pictures:
         return Batch(
             tuple(ids),
             tokens,
-            count_columns(tokens),
+            count_active_captions(tokens),
             images=None if self.are_features else pictures,
             features=pictures if self.are_features else None,
         )
 
 
-def count_columns(tokens: Tensor) -> tuple[int, ...]:
+def count_active_captions(tokens: Tensor) -> tuple[int, ...]:
     """The `columns` of a Batch of these tokens (B, C, 1 + T), each picture's longest first."""
     lengths = (tokens[:, :, 1:] != Vocabulary.PAD).sum(-1)  # (B, C)
     steps = torch.arange(tokens.shape[-1] - 1, device=tokens.device)
-    columns = (lengths[..., None] > steps).sum(1).amax(0) if len(steps) else steps
-    return tuple(columns.tolist())
+    active_captions = (lengths[..., None] > steps).sum(1).amax(0) if len(steps) else steps
+    return tuple(active_captions.tolist())
 
 
 def encode_captions(examples: Sequence[Example], vocabulary: Vocabulary) -> list[list[list[int]]]:

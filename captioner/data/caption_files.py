@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .formats.reading import Place, Reading, read_json, why_no_text
+from .formats.reading import ReadResult, SourceLocation, read_json, text_problem
 from .formats.tables import CAPTIONS, PICTURES, by_column, caption_columns, row_captions, table_rows
 
 Id = int | str
-Rows = Iterable[tuple[Place, Any]]
+Rows = Iterable[tuple[SourceLocation, Any]]
 IDS = ("image_id", *PICTURES, "id")  # the first of these that a row has names its picture
 
 
@@ -105,22 +105,24 @@ def match(
     return {id: captions[id] for id in both}, {id: references[id] for id in both}, note
 
 
-def _table(path: Path) -> Iterator[tuple[Place, Any]]:
-    reading = Reading()
+def _table(path: Path) -> Iterator[tuple[SourceLocation, Any]]:
+    reading = ReadResult()
     for row in table_rows(path, reading, IDS):
         _refuse_problems(reading)
         yield row
     _refuse_problems(reading)
 
 
-def _refuse_problems(reading: Reading) -> None:
+def _refuse_problems(reading: ReadResult) -> None:
     if reading.problems:
         raise InputError(str(reading.problems[0]))
 
 
-def _numbered(path: Path, rows: Iterable[Any], part: str = "entry") -> Iterator[tuple[Place, Any]]:
+def _numbered(
+    path: Path, rows: Iterable[Any], part: str = "entry"
+) -> Iterator[tuple[SourceLocation, Any]]:
     for number, row in enumerate(rows, start=1):
-        place = Place(path, number, part)
+        place = SourceLocation(path, number, part)
         if not isinstance(row, dict):
             raise InputError(f"{place}: expected an object, got {str(row)[:80]}")
         yield place, by_column(row)
@@ -133,7 +135,7 @@ def _group(rows: Rows) -> dict[Id, list[str]]:
     return captions
 
 
-def _id_of(place: Place, row: Mapping[str, Any], names: Sequence[str] = IDS) -> Id:
+def _id_of(place: SourceLocation, row: Mapping[str, Any], names: Sequence[str] = IDS) -> Id:
     name = next((name for name in names if name in row), None)
     if name is None:
         raise _lacking(place, row, names)
@@ -143,17 +145,17 @@ def _id_of(place: Place, row: Mapping[str, Any], names: Sequence[str] = IDS) -> 
         raise InputError(f"{place}: {error}") from error
 
 
-def _captions_of(place: Place, row: Mapping[str, Any]) -> list[str]:
+def _captions_of(place: SourceLocation, row: Mapping[str, Any]) -> list[str]:
     if not caption_columns(row):
         raise _lacking(place, row, CAPTIONS)
     captions = row_captions(row)
     for caption in captions:
-        if trouble := why_no_text(caption):
+        if trouble := text_problem(caption):
             raise InputError(f"{place}: the caption {caption!r:.80} {trouble}; correct it")
     return captions
 
 
-def _lacking(place: Place, row: Mapping[str, Any], names: Sequence[str]) -> InputError:
+def _lacking(place: SourceLocation, row: Mapping[str, Any], names: Sequence[str]) -> InputError:
     return InputError(f"{place}: expected one of {', '.join(names)}, got {str(row)[:80]}")
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .. import distributed
-from ..atomic_io import write_whole
+from ..atomic_io import atomic_write
 from ..errors import InputError
 from ..prefetch import load_ahead
 from .dataset import CaptionData, refuse
-from .formats.reading import Place, Problem
+from .formats.reading import Problem, SourceLocation
 from .images import load_image
 from .storage import tar as shards
 from .storage.http import Unreachable
@@ -23,7 +23,7 @@ KNOWN = "decoded-v1.txt"  # in the cache: stamps of files that were decoded once
 CHUNK = 32
 
 
-def leave_undecodable(
+def drop_corrupt_images(
     data: CaptionData, splits: Sequence[str], on_error: str, cache: Path | None, workers: int = 0
 ) -> tuple[CaptionData, list[int | str]]:
     """The data without those pictures of the splits that cannot be decoded, and the ids of these.
@@ -38,7 +38,7 @@ def leave_undecodable(
     found = _undecodable(paths, memo, workers) if distributed.is_first() else {}
     reasons = distributed.gather(found)[0]
     problems = [
-        Problem(Place(path), what, "replace the file, or remove what names it")
+        Problem(SourceLocation(path), what, "replace the file, or remove what names it")
         for path, what in reasons.items()
     ]
     if problems and on_error == "stop":
@@ -87,6 +87,6 @@ def _trouble(path: Path) -> str | None:
 def _remember(memo: Path, stamps: set[str]) -> None:
     try:
         memo.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(memo, "".join(f"{stamp}\n" for stamp in sorted(stamps)))
+        atomic_write(memo, "".join(f"{stamp}\n" for stamp in sorted(stamps)))
     except OSError as error:
         raise InputError(f"the cache in {memo.parent} cannot be written: {error}") from error

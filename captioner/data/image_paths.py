@@ -11,10 +11,10 @@ from pathlib import PurePath
 from typing import NoReturn
 
 from ..errors import InputError
-from .formats.reading import PICTURE_SUFFIXES
+from .formats.reading import IMAGE_SUFFIXES
 
 
-def find_pictures(sources: Iterable[str], listed: Iterable[bytes] = ()) -> list[str]:
+def find_images(sources: Iterable[str], listed: Iterable[bytes] = ()) -> list[str]:
     """The paths that the sources name, in their order, each once.
 
     A source is a folder, for the files in it and below it that end as pictures do, sorted; a glob,
@@ -75,7 +75,7 @@ def _expand(source: str, listed: Iterable[bytes]) -> Iterator[str]:
             count += 1
             yield path
     if not count:
-        endings = " ".join(sorted(PICTURE_SUFFIXES))
+        endings = " ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"no picture is found by {source!r}; pictures end in {endings}")
 
 
@@ -91,4 +91,4 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def _is_picture(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES and not os.path.isdir(path)
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES and not os.path.isdir(path)

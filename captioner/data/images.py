@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 from ..errors import InputError
 from .storage import tar as shards
 
-Picture: TypeAlias = str | Path | Image.Image | torch.Tensor | np.ndarray
+ImageInput: TypeAlias = str | Path | Image.Image | torch.Tensor | np.ndarray
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_BYTES = 64 * 2**20
@@ -40,7 +40,7 @@ _UPRIGHT = {
 _filters_lock = threading.Lock()
 
 
-def load_image(picture: Picture) -> Image.Image:
+def load_image(picture: ImageInput) -> Image.Image:
     """The picture as a new, upright, 8-bit RGB image that carries no metadata.
 
     A file must be a regular one, or lie in a tar file (`x.tar/a.jpg`; where the path is a string,

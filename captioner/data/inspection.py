@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..atomic_io import write_whole
+from ..atomic_io import atomic_write
 from ..errors import InputError
 from ..text.tokenizer import split_words
 from .dataset import SPLITS, CaptionData, Example, some
@@ -105,7 +105,7 @@ def write_jsonl(data: CaptionData, folder: Path) -> Path:
         _copy(data.examples, [link / name for name in names])
     else:
         link.symlink_to(base, target_is_directory=True)
-    write_whole(target, "".join(lines))
+    atomic_write(target, "".join(lines))
     return target
 
 

@@ -14,7 +14,7 @@ from ..text.tokenizer import split_words
 from .dataset import SPLITS, CaptionData, Example, refuse, some
 from .demo import scenes as demo
 from .formats import coco, flickr, huggingface, kaggle, karpathy, pairs, tables, webdataset
-from .formats.reading import Entry, Problem, Reader, Reading, is_plain, why_no_text
+from .formats.reading import Problem, RawExample, Reader, ReadResult, is_plain, text_problem
 from .storage import tar as shards
 
 ON_ERROR = ("stop", "skip")
@@ -74,7 +74,7 @@ def read_captions(
     root = shards.place(path)
     found = recognise(root, format)
     reader = READERS[found]
-    examples, problems = settle(reader.read(root))
+    examples, problems = validate(reader.read(root))
     if problems and on_error == "stop":
         raise refuse(root, found, problems)
     if not examples:
@@ -121,24 +121,24 @@ def recognise(root: Path, format: str | None = None) -> str:
     return found
 
 
-def settle(reading: Reading) -> tuple[list[Example], list[Problem]]:
+def validate(reading: ReadResult) -> tuple[list[Example], list[Problem]]:
     """Which of the pictures read can be used, and all that is wrong with the rest, by place.
 
     The one policy for all formats. Of a picture that comes twice the first stands. An empty
     caption beside others is let be. A split that is not told is "" here.
     """
     problems = list(reading.problems)
-    by_id: dict[int | str, Entry] = {}
-    by_file: dict[Path, Entry] = {}
+    by_id: dict[int | str, RawExample] = {}
+    by_file: dict[Path, RawExample] = {}
     examples = []
     told = any(entry.split is not None for entry in reading.entries)
     for entry in reading.entries:
         trouble = _wrong_in_itself(entry, told)
         path = entry.folder if trouble else entry.folder / entry.name
         trouble = trouble or _there_already(entry, by_id, by_file.get(path)) or _missing(path)
-        captions = [caption for caption, _ in entry.captions if not why_no_text(caption)]
+        captions = [caption for caption, _ in entry.captions if not text_problem(caption)]
         for caption, place in entry.captions:
-            if no_text := why_no_text(caption):
+            if no_text := text_problem(caption):
                 problems.append(
                     Problem(place, f"the caption {shortened(caption)} {no_text}", TO_UTF8)
                 )
@@ -152,14 +152,14 @@ def settle(reading: Reading) -> tuple[list[Example], list[Problem]]:
     return examples, sorted(problems, key=lambda problem: problem.place)
 
 
-def _wrong_in_itself(entry: Entry, told: bool) -> tuple[str, str] | None:
+def _wrong_in_itself(entry: RawExample, told: bool) -> tuple[str, str] | None:
     """What is wrong with a picture's name, id or split, and what to do about it."""
     if not is_plain(entry.name):
         what = f"{shortened(entry.name)} is no name of a file in {entry.folder}"
         return what, "name it from there, without .. and backslashes"
-    if no_text := why_no_text(entry.name):
+    if no_text := text_problem(entry.name):
         return f"the name {shortened(entry.name)} {no_text}", TO_UTF8
-    if type(entry.id) is not int and why_no_text(entry.id):
+    if type(entry.id) is not int and text_problem(entry.id):
         return f"the id {shortened(entry.id)} is neither a number nor a text", "give it one"
     if told and entry.split not in SPLITS:
         there = "is in no split" if entry.split is None else f"is in a split {entry.split!r}"
@@ -168,7 +168,7 @@ def _wrong_in_itself(entry: Entry, told: bool) -> tuple[str, str] | None:
 
 
 def _there_already(
-    entry: Entry, by_id: dict[int | str, Entry], same_file: Entry | None
+    entry: RawExample, by_id: dict[int | str, RawExample], same_file: RawExample | None
 ) -> tuple[str, str] | None:
     if first := by_id.get(entry.id):
         twice = "twice" if first.split == entry.split else f"in {first.split} and in {entry.split}"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..text.vocabulary import END, PAD, START
 from .filters import apply_filters, filters
-from .hypothesis import Generator, Hypothesis, collect, expected_reads, look_now
+from .hypothesis import Generator, Hypothesis, collect, expected_steps, should_sync
 from .options import DecodingOptions
 
 
@@ -26,7 +26,7 @@ def beam_search(
     """
     pictures, beams, longest = len(features), options.beams, options.max_length
     penalty, device = options.penalty, features.device
-    memory, state = model.start(features, expected_reads(options, beams))
+    memory, state = model.start(features, expected_steps(options, beams))
     state = {key: value.repeat_interleave(beams, 0) for key, value in state.items()}
     chosen = filters(options)
     first_row = torch.arange(pictures, device=device)[:, None] * beams  # (B, 1)
@@ -51,7 +51,7 @@ def beam_search(
         if options.no_repeat_ngram:  # the other filters ask only how many words there are
             words = words.index_select(0, rows)
             words[:, t] = tokens
-        if look_now(features, t):
+        if should_sync(features, t):
             bound = live[:, 0] / longest**penalty
             if (finished[0][:, options.num_captions - 1] >= bound).all():
                 break

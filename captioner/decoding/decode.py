@@ -18,7 +18,7 @@ from ..text.collate import pad_captions
 from ..text.vocabulary import START
 from .beam import beam_search
 from .hypothesis import Generator, Hypothesis, ImageGenerator
-from .mbr import TEMPERATURE, by_agreement
+from .mbr import TEMPERATURE, rerank
 from .options import DecodingOptions
 from .sampling import choose_words, rollout
 from .teacher_forcing import teacher_forced_log_probs
@@ -60,7 +60,7 @@ def _agreed(model: Generator, features: Tensor, options: DecodingOptions) -> lis
     pictures = max(1, TOGETHER // options.consensus)
     for first in range(0, len(found), pictures):
         some = slice(first, first + pictures)
-        ranked += by_agreement(found[some], choose_words(model, features[some], drawn))
+        ranked += rerank(found[some], choose_words(model, features[some], drawn))
     return [group[: options.num_captions] for group in ranked]
 
 

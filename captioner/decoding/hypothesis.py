@@ -21,7 +21,7 @@ State = dict[str, Tensor]
 class Generator(Protocol):
     """What search needs of a model; see captioning.py for the contract."""
 
-    def start(self, features: Tensor, reads: int) -> tuple[Memory, State]: ...
+    def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]: ...
 
     def step(
         self, tokens: Tensor, state: State, memory: Memory
@@ -77,11 +77,11 @@ def collect(tokens: Tensor, log_probs: Tensor, maps: Sequence[Tensor | None]) ->
     ]
 
 
-def expected_reads(options: DecodingOptions, hypotheses: int) -> int:
+def expected_steps(options: DecodingOptions, hypotheses: int) -> int:
     """About how many words are drawn from each picture: most end half-way to max_length."""
     return hypotheses * max(options.min_length, options.max_length // 2)
 
 
-def look_now(features: Tensor, t: int) -> bool:
+def should_sync(features: Tensor, t: int) -> bool:
     """Whether to look if all is done: on a GPU a look waits for the device, so every 4th step."""
     return features.device.type == "cpu" or t % 4 == 3

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..text.collate import pad_captions
-from ..text.ngrams import ORDERS, counts, numbers
+from ..text.ngrams import ORDERS, ngram_counts, ngram_ids
 from ..text.vocabulary import END
 from .hypothesis import Hypothesis
 
 TEMPERATURE = 0.7  # of the samples: models of smoothed labels say too many rare words
-FAITH = 0.02  # what a nat of a caption's own log-probability counts, in likeness
+LOG_PROB_WEIGHT = 0.02  # what a nat of a caption's own log-probability counts, in likeness
 
 
-def by_agreement(found: Sequence[list[Hypothesis]], samples: Tensor) -> list[list[Hypothesis]]:
+def rerank(found: Sequence[list[Hypothesis]], samples: Tensor) -> list[list[Hypothesis]]:
     """Each picture's captions, those first that agree best with its samples, of (B, N, T).
 
     What agrees best has the least risk: minimum Bayes risk (Kumar and Byrne 2004), of samples
@@ -31,7 +31,7 @@ def by_agreement(found: Sequence[list[Hypothesis]], samples: Tensor) -> list[lis
 
     def order(pair: tuple[float, Hypothesis]) -> tuple[bool, float]:
         value, caption = pair
-        return caption.tokens[-1] != END, -(value + FAITH * caption.score)
+        return caption.tokens[-1] != END, -(value + LOG_PROB_WEIGHT * caption.score)
 
     return [
         [caption for _, caption in sorted(zip(row, group, strict=False), key=order)]
@@ -58,9 +58,9 @@ def likeness(captions: Tensor, samples: Tensor) -> Tensor:
 def _cosines(captions: Tensor, samples: Tensor, n: int, base: int) -> Tensor:
     """The means over the samples, (B, K): of what all samples together have of each n-gram, each
     its share of its own norm."""
-    mine, theirs = numbers(captions, n, base), numbers(samples, n, base)
+    mine, theirs = ngram_ids(captions, n, base), ngram_ids(samples, n, base)
     norms, their_norms = (
-        counts(each, each).masked_fill(each == 0, 0).sum(-1, keepdim=True).clamp(min=1).sqrt()
+        ngram_counts(each, each).masked_fill(each == 0, 0).sum(-1, keepdim=True).clamp(min=1).sqrt()
         for each in (mine, theirs)
     )
     ascending, order = theirs.flatten(1).sort(1)

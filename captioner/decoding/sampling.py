@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..text.vocabulary import END, PAD, START
 from .filters import apply_filters, filters, shape_draw
-from .hypothesis import Generator, Hypothesis, collect, expected_reads, look_now
+from .hypothesis import Generator, Hypothesis, collect, expected_steps, should_sync
 from .options import DecodingOptions
 
 
@@ -60,7 +60,7 @@ def _choices(
     """
     pictures, per_picture = len(features), options.num_captions
     rows = torch.arange(pictures * per_picture, device=features.device)
-    memory, state = model.start(features, expected_reads(options, per_picture))
+    memory, state = model.start(features, expected_steps(options, per_picture))
     state = {key: value.repeat_interleave(per_picture, 0) for key, value in state.items()}
     sampling = options.method == "sample"
     choose = _sampler(options, pictures, features.device) if sampling else _likeliest
@@ -75,7 +75,7 @@ def _choices(
         words[:, t] = tokens
         yield rows, tokens, scores, attention
         ended = ended | (tokens == END)
-        if look_now(features, t):
+        if should_sync(features, t):
             going_on = int((~ended).view(pictures, -1).sum(1).max())
             if going_on == 0:
                 break

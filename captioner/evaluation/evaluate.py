@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..atomic_io import write_whole
+from ..atomic_io import atomic_write
 from ..captioner import Captioner
 from ..checkpoints import checkpoint, hub
 from ..checkpoints.checkpoint import Checkpoint
@@ -18,7 +18,7 @@ from ..data.batches import Pictures
 from ..data.caption_files import read_others
 from ..data.dataset import CaptionData, Example, fingerprint, some, split_name
 from ..data.demo import scenes as demo
-from ..data.image_check import leave_undecodable
+from ..data.image_check import drop_corrupt_images
 from ..data.readers import load_data
 from ..data.storage import tar as shards
 from ..decoding.hypothesis import Hypothesis
@@ -26,7 +26,7 @@ from ..decoding.options import DecodingOptions
 from ..errors import InputError
 from ..metrics import bootstrap
 from ..metrics import captions as metrics
-from ..vision.feature_cache import PictureFiles
+from ..vision.feature_cache import ImageSource
 from .options import SAMPLES, EvaluationOptions, ScoringOptions
 from .report import Heading, write_report
 from .scoring import Evaluation, assess, caption_all, texts_of
@@ -95,7 +95,7 @@ def _write_captions(
     decoding: DecodingOptions,
 ) -> dict[int | str, Hypothesis]:
     """Caption the examples, and write that before anything can go wrong in scoring."""
-    files = PictureFiles([example.path for example in examples], captioner.transform)
+    files = ImageSource([example.path for example in examples], captioner.transform)
     hypotheses = caption_all(
         captioner.model,
         examples,
@@ -154,7 +154,7 @@ def make_folder(folder: Path) -> Path:
 def write(folder: Path, files: dict[str, Any]) -> None:
     """Write values by the names of their files, as JSON."""
     for name, content in files.items():
-        write_whole(folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        atomic_write(folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _read_data(
@@ -167,7 +167,7 @@ def _read_data(
     source = data_source(config, options.data, options.format)
     on_error = config["data"].get("on_error", "stop")
     whole = load_data(*source, options.cache, on_error)
-    data, _ = leave_undecodable(whole, (split,), on_error, None, options.workers)
+    data, _ = drop_corrupt_images(whole, (split,), on_error, None, options.workers)
     for line in some(data.problems[len(whole.problems) :]):
         print(f"skipped: {line}")
     if fingerprint(whole) == config["data"]["fingerprint"]:

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..atomic_io import write_whole
+from ..atomic_io import atomic_write
 from ..data.dataset import Example
 from ..data.images import load_image
 from ..errors import InputError
 from ..metrics.bootstrap import Interval
 from ..plots.html import jpeg, thumbnail
-from ..plots.overlays import GAMMA, is_function_word, palette
+from ..plots.overlays import GAMMA, is_dimmed, palette
 from ..plots.svg_curves import curves
 from ..text.vocabulary import Vocabulary
 from .scoring import Evaluation
@@ -76,7 +76,7 @@ def write_report(
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, _fill(heading, data))
+        atomic_write(path, _fill(heading, data))
     except OSError as error:
         raise InputError(f"{str(path)!r}: cannot be written: {error}") from error
 
@@ -103,7 +103,7 @@ def _picture(
         "size": small.size,
         "jpeg": jpeg(small, _QUALITY),
         "words": words,
-        "function_words": [is_function_word(word) for word in words],
+        "function_words": [is_dimmed(word) for word in words],
         "shares": [round(math.exp(each), 3) for each in hypothesis.log_probs[: len(words)]],
         "references": example.captions,
         "scores": [round(each, 2) if math.isfinite(each) else None for each in scores],

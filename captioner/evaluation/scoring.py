@@ -12,7 +12,7 @@ from tqdm import tqdm
 from .. import distributed
 from ..data.batches import Pictures
 from ..data.dataset import Example
-from ..data.demo.shapes import Shape
+from ..data.demo.shapes import DrawnShape
 from ..decoding.decode import caption_batches
 from ..decoding.hypothesis import Hypothesis
 from ..decoding.options import DecodingOptions
@@ -81,7 +81,7 @@ def evaluate(
     batch_size: int = 64,
     workers: int = 0,
     precision: str = "float32",
-    shapes: Mapping[int | str, Sequence[Shape]] | None = None,
+    shapes: Mapping[int | str, Sequence[DrawnShape]] | None = None,
     wanted: Sequence[str] | None = metrics.WITHOUT_JAVA,
     training: Iterable[str] | None = None,
 ) -> Evaluation:
@@ -118,14 +118,14 @@ def assess(
     vocabulary: Vocabulary,
     examples: Sequence[Example],
     *,
-    shapes: Mapping[int | str, Sequence[Shape]] | None = None,
+    shapes: Mapping[int | str, Sequence[DrawnShape]] | None = None,
     wanted: Sequence[str] | None = metrics.WITHOUT_JAVA,
     training: Iterable[str] | None = None,
 ) -> Evaluation:
     """Score the captions that `caption_all` made by the model; the rest as in `evaluate`."""
     references = {example.id: example.captions for example in examples}
     pointed = None
-    if shapes and model.attends:
+    if shapes and model.has_attention:
         pointed = _pointing(hypotheses, vocabulary, shapes, model.encoder.offset)
     judged = judge(texts_of(hypotheses, vocabulary), references, wanted, training)
     return replace(judged, hypotheses=hypotheses, pointing=pointed)
@@ -176,7 +176,7 @@ def caption_all(
 def _pointing(
     hypotheses: Mapping[int | str, Hypothesis],
     vocabulary: Vocabulary,
-    shapes: Mapping[int | str, Sequence[Shape]],
+    shapes: Mapping[int | str, Sequence[DrawnShape]],
     offset: float,
 ) -> Pointing:
     total = Pointing()

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..checkpoints import checkpoint, hub
-from ..data.image_paths import find_pictures, part_of, unique_names
+from ..data.image_paths import find_images, part_of, unique_names
 from ..decoding.options import DecodingOptions
 from ..devices import PRECISIONS
 from ..errors import InputError
 from ..options import check_at_least, option, to_dict
 from ..plots.heatmaps import ENDINGS
-from .jsonl_writer import open_answers
+from .jsonl_writer import open_jsonl
 
 if TYPE_CHECKING:
     from ..caption import Caption
@@ -52,7 +52,7 @@ class CaptionOptions:
             raise InputError(f"--output writes JSONL; leave out --format {self.format}")
 
 
-def caption_pictures(
+def caption_images(
     sources: Sequence[str], options: CaptionOptions, decoding: DecodingOptions
 ) -> None:
     """Caption what the sources name, and print it or write it to a file.
@@ -60,7 +60,7 @@ def caption_pictures(
     A picture that cannot be read does not stop the others; in the end InputError says how many
     could not.
     """
-    pictures = find_pictures(sources, sys.stdin.buffer if "-" in sources else ())
+    pictures = find_images(sources, sys.stdin.buffer if "-" in sources else ())
     names = unique_names(pictures) if options.heatmap else {}
     mine = part_of(pictures, options.shard)
     if options.output:
@@ -118,7 +118,7 @@ def _to_file(
         "beam_size": decoding.beams,  # what is meant where they are not given
         "length_penalty": decoding.penalty,
     }
-    with open_answers(path, made_by) as answers:
+    with open_jsonl(path, made_by) as answers:
         left = [picture for picture in pictures if picture not in answers.answered]
         failed = sum(picture in answers.failed for picture in pictures)
         if len(left) < len(pictures):
@@ -159,7 +159,7 @@ def _load(options: CaptionOptions) -> "Captioner":
     captioner = Captioner.from_pretrained(
         options.checkpoint, options.device, options.precision, options.compile
     )
-    if options.heatmap and not captioner.model.attends:
+    if options.heatmap and not captioner.model.has_attention:
         which = " + ".join(map(str, options.checkpoint))
         raise InputError(f"{which} has no attention, so --heatmap has nothing to show")
     return captioner

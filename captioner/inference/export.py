@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ..atomic_io import check_free, written_whole
+from ..atomic_io import atomic_directory, check_absent
 from ..captioner import Captioner
 from ..decoding.options import DecodingOptions
 from ..errors import InputError
@@ -79,10 +79,10 @@ Writer = Callable[[Part, ExportedProgram, Path], None]
 
 
 def _export(captioner: Captioner, directory: Path, ending: str, write: Writer) -> None:
-    check_free(directory)
+    check_absent(directory)
     programs: dict[str, Any] = {}
     try:
-        with written_whole(directory) as folder, torch.no_grad():
+        with atomic_directory(directory) as folder, torch.no_grad():
             for name, part in _parts(captioner).items():
                 file = f"{name}.{ending}"
                 program = _program(part)
@@ -108,11 +108,13 @@ def _parts(captioner: Captioner) -> dict[str, Part]:
     side = captioner.transform.size
     pixels = torch.zeros(2, 3, side, side)
     features = encoder(pixels)
-    memory, state = model.start(features, reads=0)  # 0: what the words alone decide stays out
+    memory, state = model.start(
+        features, expected_steps=0
+    )  # 0: what the words alone decide stays out
     rows = {name: value[:, None].repeat(1, 3, 1) for name, value in state.items()}
     given = {name: (value, PICTURES) for name, value in memory.items()}
     after = {f"next_{name}": ROWS for name in state} | (
-        {"attention": ROWS} if model.attends else {}
+        {"attention": ROWS} if model.has_attention else {}
     )
     return {
         "encoder": Part(encoder, {"pixels": (pixels, PICTURES)}, {"features": PICTURES}),
@@ -152,7 +154,7 @@ class _Start(nn.Module):
         self.model = model
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        memory, state = self.model.start(features, reads=0)
+        memory, state = self.model.start(features, expected_steps=0)
         return (*memory.values(), *(value[:, None] for value in state.values()))
 
 
@@ -246,6 +248,6 @@ def _needed(captioner: Captioner) -> dict[str, Any]:
             "max_length": options.max_length,
             "min_length": options.min_length,
         },
-        "attends": captioner.model.attends,
+        "attends": captioner.model.has_attention,
         "offset": captioner.model.encoder.offset,
     }

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..atomic_io import write_whole
+from ..atomic_io import atomic_write
 from ..errors import InputError
 
 SYNC_SECONDS = 1.0  # what a loss of power may cost; a process that is killed loses nothing
 
 
 @dataclass(frozen=True)
-class Answers:
+class ResumableJsonl:
     """The pictures that were answered before, those of them with an error, and the open file."""
 
     answered: set[str]
@@ -43,7 +43,7 @@ class Answers:
 
 
 @contextmanager
-def open_answers(path: Path, options: Mapping[str, Any]) -> Iterator[Answers]:
+def open_jsonl(path: Path, options: Mapping[str, Any]) -> Iterator[ResumableJsonl]:
     """The answers in the file at `path`, which is made where there is none.
 
     options: what the answers depend on; they lie beside the file, in `path`.options.json. A last
@@ -64,7 +64,7 @@ def open_answers(path: Path, options: Mapping[str, Any]) -> Iterator[Answers]:
 def _check_options(path: Path, file: IO[bytes], options: Mapping[str, Any]) -> None:
     beside = path.with_name(path.name + ".options.json")
     if not file.seek(0, os.SEEK_END):
-        write_whole(beside, json.dumps(options, indent=1) + "\n")
+        atomic_write(beside, json.dumps(options, indent=1) + "\n")
         return
     try:
         before = json.loads(beside.read_bytes())
@@ -84,7 +84,7 @@ def _check_options(path: Path, file: IO[bytes], options: Mapping[str, Any]) -> N
         )
 
 
-def _read(path: Path, file: IO[bytes]) -> Answers:
+def _read(path: Path, file: IO[bytes]) -> ResumableJsonl:
     """What is answered; the file is cut to its whole lines."""
     answered, failed, end = set(), set(), 0
     for number, line in enumerate(file, 1):
@@ -100,4 +100,4 @@ def _read(path: Path, file: IO[bytes]) -> Answers:
             raise InputError(f"{path}, line {number}: no answer about a picture") from error
         end += len(line)
     file.truncate(end)
-    return Answers(answered, failed, file)
+    return ResumableJsonl(answered, failed, file)

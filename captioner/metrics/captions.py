@@ -13,15 +13,22 @@ from .._version import __version__
 from ..errors import InputError
 from ..text.tokenizer import split_words
 from .meteor import find_java
-from .statistics import Tally, Words, tally_bleu, tally_cider, tally_meteor, tally_rouge_l
+from .statistics import (
+    SufficientStatistics,
+    Words,
+    bleu_statistics,
+    cider_statistics,
+    meteor_statistics,
+    rouge_l_statistics,
+)
 
 Id = TypeVar("Id", bound=Hashable)
 
-METRICS: dict[str, Callable[..., Tally]] = {
-    "bleu": tally_bleu,
-    "meteor": tally_meteor,
-    "rouge-l": tally_rouge_l,
-    "cider": tally_cider,
+METRICS: dict[str, Callable[..., SufficientStatistics]] = {
+    "bleu": bleu_statistics,
+    "meteor": meteor_statistics,
+    "rouge-l": rouge_l_statistics,
+    "cider": cider_statistics,
 }
 WITHOUT_JAVA = ("bleu", "rouge-l", "cider")
 # All scores, of each of which more is better.
@@ -40,7 +47,7 @@ def bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> 
     references: for each picture, at least one list of words.
     """
     _check(hypotheses, references)
-    return _named(tally_bleu(hypotheses, references))
+    return _named(bleu_statistics(hypotheses, references))
 
 
 def meteor(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
@@ -50,7 +57,7 @@ def meteor(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -
     InputError where there is no Java, or it fails.
     """
     _check(hypotheses, references)
-    return _named(tally_meteor(hypotheses, references))["METEOR"]
+    return _named(meteor_statistics(hypotheses, references))["METEOR"]
 
 
 def rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
@@ -60,7 +67,7 @@ def rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) 
     Precision and recall are each the best that a reference of the picture gives.
     """
     _check(hypotheses, references)
-    return _named(tally_rouge_l(hypotheses, references))["ROUGE-L"]
+    return _named(rouge_l_statistics(hypotheses, references))["ROUGE-L"]
 
 
 def cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
@@ -71,10 +78,10 @@ def cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) ->
     same pictures only, and goes up to 1000; good captions of COCO get about 100.
     """
     _check(hypotheses, references)
-    return _named(tally_cider(hypotheses, references))["CIDEr"]
+    return _named(cider_statistics(hypotheses, references))["CIDEr"]
 
 
-def _named(tally: Tally) -> dict[str, float]:
+def _named(tally: SufficientStatistics) -> dict[str, float]:
     return dict(zip(tally.names, map(float, tally.corpus), strict=True))
 
 
@@ -86,7 +93,7 @@ class Scores:
     """
 
     ids: tuple[Hashable, ...]
-    tallies: dict[str, Tally]
+    tallies: dict[str, SufficientStatistics]
     note: str = ""
 
     @property

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..text.collate import pad_captions
-from ..text.ngrams import ORDERS, counts, numbers
+from ..text.ngrams import ORDERS, ngram_counts, ngram_ids
 from ..text.vocabulary import Vocabulary
 
 SIGMA = 6.0
@@ -48,7 +48,7 @@ class CiderD:
         found = []
         for first in range(0, len(captions), 256):
             tokens = pad_captions(captions[first : first + 256])[..., 1:]
-            each = [numbers(tokens, n, vocabulary_size).flatten(1) for n in ORDERS]
+            each = [ngram_ids(tokens, n, vocabulary_size).flatten(1) for n in ORDERS]
             ascending = F.pad(torch.cat(each, 1), (1, 0)).sort(1).values
             found.append(ascending[:, 1:][ascending.diff(dim=1) > 0])  # each once per picture
         ngrams, pictures = torch.cat(found).unique(return_counts=True)
@@ -79,17 +79,17 @@ class CiderD:
 
         A sum over distinct n-grams is one over places, each with its share of the n-gram's count.
         """
-        mine, theirs = numbers(captions, n, self.base), numbers(references, n, self.base)
+        mine, theirs = ngram_ids(captions, n, self.base), ngram_ids(references, n, self.base)
         rarity, their_rarity = self._rarity(mine), self._rarity(theirs)  # (B, C, T)
-        count, their_count = counts(mine, mine), counts(theirs, theirs)
+        count, their_count = ngram_counts(mine, mine), ngram_counts(theirs, theirs)
         norm = (count * rarity**2).sum(-1).sqrt()
         their_norm = (their_count * their_rarity**2).sum(-1).sqrt()
-        found = counts(mine[:, :, None], theirs[:, None])  # (B, C, R, T)
+        found = ngram_counts(mine[:, :, None], theirs[:, None])  # (B, C, R, T)
         count = count[:, :, None]
         product = (found.minimum(count) * found / count * rarity[:, :, None] ** 2).sum(-1)
         return product / (norm[:, :, None] * their_norm[:, None]).clamp(min=1e-12)
 
-    def _rarity(self, numbers: Tensor) -> Tensor:
-        place = torch.searchsorted(self.ngrams, numbers).clamp_(max=len(self.ngrams) - 1)
-        known = self.ngrams[place] == numbers
-        return self.rarity[place].where(known, self.unseen).masked_fill(numbers == 0, 0)
+    def _rarity(self, ids: Tensor) -> Tensor:
+        place = torch.searchsorted(self.ngrams, ids).clamp_(max=len(self.ngrams) - 1)
+        known = self.ngrams[place] == ids
+        return self.rarity[place].where(known, self.unseen).masked_fill(ids == 0, 0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.demo.shapes import COLORS, PLURALS, SIDE, SIZES, TEXTURES, Box, Shape
+from ..data.demo.shapes import COLORS, PLURALS, SIDE, SIZES, TEXTURES, Box, DrawnShape
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Pointing:
         return 100 * self.chance / self.count if self.count else math.nan
 
 
-def mentions(words: Sequence[str], shapes: Sequence[Shape]) -> list[tuple[int, list[Box]]]:
+def mentions(words: Sequence[str], shapes: Sequence[DrawnShape]) -> list[tuple[int, list[Box]]]:
     """For each word that names a kind of shape: its index, and the boxes of what its phrase means.
 
     The phrase is the word and the colours, sizes and textures right before it. A caption that
@@ -59,7 +59,7 @@ def mentions(words: Sequence[str], shapes: Sequence[Shape]) -> list[tuple[int, l
 def pointing(
     words: Sequence[str],
     attention: np.ndarray,
-    shapes: Sequence[Shape],
+    shapes: Sequence[DrawnShape],
     picture_size: tuple[int, int] = (SIDE, SIDE),
     offset: float = 0.0,
 ) -> Pointing:

@@ -16,7 +16,7 @@ ORDERS = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
-class Tally:
+class SufficientStatistics:
     """What one metric counts.
 
     names: the scores it gives, S. counts (N, K). rate: counts of a picture, or sums of them,
@@ -38,7 +38,9 @@ class Tally:
         return self.rate(self.counts)
 
 
-def tally_bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Tally:
+def bleu_statistics(
+    hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
+) -> SufficientStatistics:
     """Counted by nltk: matches and n-grams of each order, length, length of the closest reference.
 
     A caption shorter than n words has no n-grams, where nltk's own score counts one miss.
@@ -53,7 +55,9 @@ def tally_bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]
             for n, there in zip(ORDERS, grams, strict=True)
         ]
         counts.append([*found, *grams, len(words), closest_ref_length(several, len(words))])
-    return Tally(tuple(f"BLEU-{n}" for n in ORDERS), np.array(counts, dtype=float), _rate_bleu)
+    return SufficientStatistics(
+        tuple(f"BLEU-{n}" for n in ORDERS), np.array(counts, dtype=float), _rate_bleu
+    )
 
 
 def _rate_bleu(counts: np.ndarray) -> np.ndarray:
@@ -65,7 +69,9 @@ def _rate_bleu(counts: np.ndarray) -> np.ndarray:
     return 100.0 * means * np.exp(np.minimum(0.0, 1 - 1 / ratio))
 
 
-def tally_rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Tally:
+def rouge_l_statistics(
+    hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
+) -> SufficientStatistics:
     """ROUGE-L of each picture by pycocoevalcap; that of several is their mean."""
     from pycocoevalcap.rouge.rouge import Rouge
 
@@ -73,7 +79,9 @@ def tally_rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Wor
     return _tally_mean("ROUGE-L", each)
 
 
-def tally_cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Tally:
+def cider_statistics(
+    hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
+) -> SufficientStatistics:
     """CIDEr-D of each picture by pycocoevalcap, words rare among all of these references."""
     from pycocoevalcap.cider.cider import Cider
 
@@ -83,14 +91,18 @@ def tally_cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words
     return _tally_mean("CIDEr", each)
 
 
-def tally_meteor(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Tally:
+def meteor_statistics(
+    hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
+) -> SufficientStatistics:
     """Counted by METEOR's own program, which needs Java; raises InputError where that fails."""
-    return Tally(("METEOR",), java_meteor.count(hypotheses, references), java_meteor.rate)
+    return SufficientStatistics(
+        ("METEOR",), java_meteor.count(hypotheses, references), java_meteor.rate
+    )
 
 
-def _tally_mean(name: str, scores: np.ndarray) -> Tally:
+def _tally_mean(name: str, scores: np.ndarray) -> SufficientStatistics:
     """Of a score that is a mean over pictures: the score and one picture."""
-    return Tally((name,), np.stack([scores, np.ones(len(scores))], 1), _rate_mean)
+    return SufficientStatistics((name,), np.stack([scores, np.ones(len(scores))], 1), _rate_mean)
 
 
 def _rate_mean(counts: np.ndarray) -> np.ndarray:

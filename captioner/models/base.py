@@ -22,7 +22,7 @@ from ..decoding.hypothesis import ImageGenerator
 class CaptionModel(ImageGenerator, Protocol):
     """A torch module that captions: a model, one with compiled steps, or an ensemble."""
 
-    attends: bool
+    has_attention: bool
 
     def eval(self) -> Any: ...
 

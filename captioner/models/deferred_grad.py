@@ -17,7 +17,7 @@ Factors = dict[int, tuple[Tensor, Tensor]]  # by number of the call
 Product = Callable[[Tensor], Tensor]
 
 
-def hoist(factor: nn.Linear | Tensor) -> Product:
+def deferred_matmul(factor: nn.Linear | Tensor) -> Product:
     """A function for many calls in one forward pass: x -> the layer of x, or x -> x @ matrix.
 
     The layer has no bias. A matrix (B, I, O) multiplies x (B, n, I), each its own. Values are those

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .overlays import DIM, GAMMA, INK, is_function_word, overlay, palette
+from .overlays import DIM, GAMMA, INK, is_dimmed, overlay, palette
 
 _AREA = 320 * 320  # pixels of the picture; a square one has 320 on a side
 _LEAST, _MOST = 200, 640  # of a side, however narrow the picture
@@ -32,7 +32,7 @@ def animation(
     ever.
     """
     frames = _frames(image, words, attention, offset)
-    stay = [_FUNCTION if is_function_word(word) else _CONTENT for word in words]
+    stay = [_FUNCTION if is_dimmed(word) else _CONTENT for word in words]
     stay[-1] = _LAST
     quality = {"quality": 85, "method": 4}
     if ending == "gif":
@@ -73,7 +73,7 @@ def _frames(
         pen = ImageDraw.Draw(frame)
         for t, (word, (x, line)) in enumerate(zip(words, places, strict=True)):
             at = _MARGIN + x, below + line * _LINE + 22
-            color = DIM if is_function_word(word) else INK
+            color = DIM if is_dimmed(word) else INK
             if t == now:
                 x0, y0, x1, y1 = pen.textbbox(at, "Íg", font=font(_FONT), anchor="ls")
                 x1 = x0 + font(_FONT).getlength(word)

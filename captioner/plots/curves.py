@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic_io import write_whole
+from ..atomic_io import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +83,7 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], watch: str, best_
     )
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", facecolor="white")
-    write_whole(path, drawn.getvalue())
+    atomic_write(path, drawn.getvalue())
 
 
 def _panel(

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ..errors import InputError
 from .animations import animation
-from .overlays import COLORMAP, DIM, GAMMA, check_maps, is_function_word, overlay
+from .overlays import COLORMAP, DIM, GAMMA, check_maps, is_dimmed, overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -166,7 +166,7 @@ def _draw_panel(
     axes.imshow(shown, interpolation="none")
     axes.axis("off")
     x, y, *_ = layout.place(corner[0] + layout.panel[0] / 2, corner[1] - 7, 0, 0)
-    dim = is_function_word(word)
+    dim = is_dimmed(word)
     figure.text(
         x,
         y,

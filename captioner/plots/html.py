@@ -12,7 +12,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from .overlays import is_function_word, overlay
+from .overlays import is_dimmed, overlay
 
 _SIDE, _QUALITY = 320, 75  # of a picture in a notebook
 _STYLE = """
@@ -65,7 +65,7 @@ def caption_html(
         if attention is not None:
             over = shown(overlay(small, attention[t], vmax=vmax or None, offset=offset), "")
         odds = f"{math.exp(log_prob):.0%}"
-        dim = ' class="dim"' if is_function_word(word) else ""
+        dim = ' class="dim"' if is_dimmed(word) else ""
         parts.append(f'<b tabindex="0" title="{odds}"{dim}>{escape(word)}{over}</b>')
     return (
         f'<div class="captioner-look" style="padding-top:{small.height + 6}px">'

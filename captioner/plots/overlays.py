@@ -18,7 +18,7 @@ _FUNCTION_WORDS = frozenset(
 )
 
 
-def is_function_word(word: str) -> bool:
+def is_dimmed(word: str) -> bool:
     """Whether the word names nothing that one could look at, like "a" and "of"; drawn in DIM."""
     return word.lower() in _FUNCTION_WORDS
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..atomic_io import write_whole
+from ..atomic_io import atomic_write
 from .animations import font
-from .overlays import DIM, INK, is_function_word, overlay
+from .overlays import DIM, INK, is_dimmed, overlay
 
 _WIDTH, _NARROW, _MARGIN, _GAP = 1200, 352, 16, 8  # pixels; widths at most
 _PANEL = 112  # on a side of a square picture's panel; others have the same area
@@ -54,7 +54,7 @@ def save_samples(path: Path, samples: Sequence[Sample], offset: float = 0.0) -> 
     written = io.BytesIO()
     sheet.save(written, "PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, written.getvalue())
+    atomic_write(path, written.getvalue())
     return sheet
 
 
@@ -82,7 +82,7 @@ def _part(sample: Sample, offset: float, room: int) -> Image.Image:
     for number, (word, panel) in enumerate(zip(words, panels, strict=True)):
         x, y = number % each * step[0], top + number // each * step[1]
         part.paste(panel, (x, y))
-        color = DIM if is_function_word(word) else INK
+        color = DIM if is_dimmed(word) else INK
         tall = min(_TEXT, int(1.5 * panel.width / max(1, len(word))))
         pen.text((x + panel.width / 2, y + panel.height + 3), word, color, font(max(6, tall)), "ma")
     return part

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ..caption import Caption
 from ..captioner import Captioner
-from ..data.images import Picture, read_image
+from ..data.images import ImageInput, read_image
 from ..decoding.options import DecodingOptions
 from ..errors import InputError
 from ..options import to_dict
 from ..prefetch import WORKERS
-from .batcher import Batcher, Closed, Full
-from .schemas import Limits, answer, answer_model, query_model, receive_picture
+from .batcher import Batcher, Closed, QueueFull
+from .schemas import Limits, answer, answer_model, query_model, receive_image
 from .telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def create_app(captioner: Captioner, limits: Limits | None = None) -> "FastAPI":
     limits = limits or Limits()
     telemetry = Telemetry()
 
-    def work(pictures: Sequence[Picture], options: DecodingOptions) -> list[Caption]:
+    def work(pictures: Sequence[ImageInput], options: DecodingOptions) -> list[Caption]:
         return captioner.caption(list(pictures), batch_size=len(pictures), **to_dict(options))
 
     batcher = Batcher(
@@ -107,7 +107,7 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
     form = {"type": "object", "properties": {"picture": file}, "required": ["picture"]}
     body = {"multipart/form-data": {"schema": form}, "image/*": {"schema": file}}
 
-    def read(content: bytes) -> Picture:
+    def read(content: bytes) -> ImageInput:
         return captioner.transform.squash(read_image(content, limits.max_pixels))
 
     @app.post(
@@ -124,9 +124,9 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
     )
     async def caption(request: Request, query: Annotated[Options, Query()]) -> Response:  # type: ignore[valid-type]
         decoding = DecodingOptions(**dict(query))
-        with batcher.place():
+        with batcher.admit():
             async with asyncio.timeout(limits.timeout):
-                content = await receive_picture(request, limits)
+                content = await receive_image(request, limits)
                 picture = await asyncio.get_running_loop().run_in_executor(readers, read, content)
                 try:
                     found = await asyncio.wrap_future(batcher.submit(picture, decoding))
@@ -147,7 +147,11 @@ def _add_status(
     async def health(response: Response) -> dict[str, Any]:
         response.status_code = 503 if batcher.closing else 200
         status = "stopping" if batcher.closing else "ok"
-        return {"status": status, "attends": captioner.model.attends, "limits": asdict(limits)}
+        return {
+            "status": status,
+            "attends": captioner.model.has_attention,
+            "limits": asdict(limits),
+        }
 
     @app.get("/metrics", summary="Counts and times, as Prometheus reads them")
     async def metrics() -> Response:
@@ -195,7 +199,7 @@ def _add_refusals(app: "FastAPI", limits: Limits) -> None:
                 first = error.errors()[0]
                 value = f", got {first['input']!r}" if isinstance(first["input"], str) else ""
                 return refuse(422, f"{first['loc'][-1]}: {first['msg']}{value}"[:300])
-            case Full():
+            case QueueFull():
                 sentence = f"{limits.queue} requests are under way; try again in a moment"
                 return refuse(429, sentence, **{"Retry-After": "1"})
             case Closed():
@@ -207,7 +211,14 @@ def _add_refusals(app: "FastAPI", limits: Limits) -> None:
                 return refuse(400, "the connection ended before the picture was there")
         return refuse(422, str(error))
 
-    for kind in (RequestValidationError, Full, Closed, TimeoutError, ClientDisconnect, InputError):
+    for kind in (
+        RequestValidationError,
+        QueueFull,
+        Closed,
+        TimeoutError,
+        ClientDisconnect,
+        InputError,
+    ):
         app.add_exception_handler(kind, handle)
 
 

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..caption import Caption
-from ..data.images import Picture
+from ..data.images import ImageInput
 from ..decoding.options import DecodingOptions
 
-Work = Callable[[Sequence[Picture], DecodingOptions], Sequence[Caption]]
+Work = Callable[[Sequence[ImageInput], DecodingOptions], Sequence[Caption]]
 
 
-class Full(Exception):
+class QueueFull(Exception):
     """As many requests are in the house as it holds."""
 
 
@@ -28,7 +28,7 @@ class Closed(Exception):
 
 @dataclass
 class _Request:
-    picture: Picture
+    picture: ImageInput
     options: DecodingOptions
     answer: Future[Caption] = field(default_factory=Future)
 
@@ -37,7 +37,7 @@ class Batcher:
     """A bounded queue before one thread that captions batches.
 
     work: pictures and options -> a caption of each, in their order. batch_size: most pictures of a
-    batch. places: requests in the house at most, counted by `place`. watch: told the size of every
+    batch. places: requests in the house at most, counted by `admit`. watch: told the size of every
     batch.
     """
 
@@ -76,7 +76,7 @@ class Batcher:
         self._thread.join()
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def admit(self) -> Iterator[None]:
         """Room for one request, from before its picture is read until it is answered.
 
         Raises Full where there is none left and Closed after `close`.
@@ -85,7 +85,7 @@ class Batcher:
             raise Closed
         with self._changed:
             if self.taken >= self._places:
-                raise Full
+                raise QueueFull
             self.taken += 1
         try:
             yield
@@ -93,7 +93,7 @@ class Batcher:
             with self._changed:
                 self.taken -= 1
 
-    def submit(self, picture: Picture, options: DecodingOptions) -> Future[Caption]:
+    def submit(self, picture: ImageInput, options: DecodingOptions) -> Future[Caption]:
         """The caption to come; one that is cancelled before its turn is never worked on.
 
         Raises Closed after `close`.

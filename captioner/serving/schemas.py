@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from ..decoding.options import BEAM_SIZE, DecodingOptions
 from ..errors import InputError
 from ..options import check_at_least, option
-from ..plots.overlays import is_function_word
+from ..plots.overlays import is_dimmed
 
 if TYPE_CHECKING:
     import pydantic
@@ -68,7 +68,7 @@ def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
     return create_model("Options", __config__=ConfigDict(extra="forbid"), **wanted)
 
 
-async def receive_picture(request: "Request", limits: Limits) -> bytes:
+async def receive_image(request: "Request", limits: Limits) -> bytes:
     """The bytes of the picture in a request: its body, or the one file of a form.
 
     Never holds more than the limit. Raises HTTPException.
@@ -118,7 +118,7 @@ def answer(caption: "Caption") -> dict[str, Any]:
     return {
         "text": caption.text,
         "words": list(caption.words),
-        "function_words": [is_function_word(word) for word in caption.words],
+        "function_words": [is_dimmed(word) for word in caption.words],
         "probabilities": [round(math.exp(p), 4) for p in caption.log_probs[: len(caption.words)]],
         "score": round(caption.score, 4),
         "attention": None if attention is None else attention.astype(float).round(4).tolist(),

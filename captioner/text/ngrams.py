@@ -10,7 +10,7 @@ from torch import Tensor
 ORDERS = (1, 2, 3, 4)
 
 
-def numbers(tokens: Tensor, n: int, base: int) -> Tensor:
+def ngram_ids(tokens: Tensor, n: int, base: int) -> Tensor:
     """The n-gram that begins at each place of (..., T), as a number; 0 where there is none.
 
     Its tokens, each below base, are the digits; padding is 0. Where base ** n is above 2 ** 63,
@@ -21,6 +21,6 @@ def numbers(tokens: Tensor, n: int, base: int) -> Tensor:
     return (windows * powers).sum(-1).masked_fill(windows[..., -1] == 0, 0)
 
 
-def counts(places: Tensor, among: Tensor) -> Tensor:
+def ngram_counts(places: Tensor, among: Tensor) -> Tensor:
     """How often the n-gram of each place (..., T) is among those of (..., T')."""
     return (places[..., :, None] == among[..., None, :]).sum(-1)

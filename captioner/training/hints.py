@@ -7,10 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 
-def next_steps(run: Path, split: str, picture: Path, beam_size: int, attends: bool) -> list[str]:
+def next_commands(
+    run: Path, split: str, picture: Path, beam_size: int, has_attention: bool
+) -> list[str]:
     """Score the split; caption the picture, with heatmaps where the model attends; serve."""
     beam = ["--beam-size", str(beam_size)]
-    maps = ["--heatmap", str(run / "maps")] if attends else []
+    maps = ["--heatmap", str(run / "maps")] if has_attention else []
     served = all(find_spec(name) for name in ("fastapi", "uvicorn", "python_multipart"))
     caption = ["python", "-m", "captioner", "caption", str(picture), "--checkpoint", str(run)]
     return [

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..atomic_io import write_whole
+from ..atomic_io import atomic_write
 from ..plots.curves import draw_curves
 from .tensorboard import Board
 
@@ -20,7 +20,7 @@ STEPS = 10  # from one to the next that TensorBoard gets
 
 
 @dataclass(frozen=True)
-class Record:
+class TrainingLog:
     """Where a training's numbers go: files in the run's folder, TensorBoard, lines for people."""
 
     run: Path
@@ -48,7 +48,7 @@ class Record:
 def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """A row of JSON for each epoch; what is no finite number becomes null."""
     finite = [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in rows]
-    write_whole(path, "".join(json.dumps(row) + "\n" for row in finite))
+    atomic_write(path, "".join(json.dumps(row) + "\n" for row in finite))
 
 
 def line(row: Mapping[str, Any], epochs: int, watch: str, best_epoch: int) -> str:

@@ -22,7 +22,7 @@ from ..data.batches import Batch
 from ..devices import peak_memory, products_in
 from ..errors import InputError, Interrupted, collect_signals
 from ..models.losses import Loss
-from .logging import Record
+from .logging import TrainingLog
 from .optimization import TrainingOptions, WeightAverage, parameter_groups, rate_share
 
 NOTHING = 0.02  # what BLEU may be, of 100, where no n-gram of its order matches
@@ -81,7 +81,7 @@ class _Session:
     progress: Progress
     device: torch.device
     steps: int  # of an epoch
-    record: Record
+    log: TrainingLog
     stop: list[int] = field(default_factory=list)  # signals received
 
     @property
@@ -137,7 +137,7 @@ def fit(
     evaluate: Callable[[int], dict[str, float]],
     watch: str,
     save: Callable[[str, dict[str, Any], dict[str, float]], None],
-    record: Record,
+    log: TrainingLog,
     device: torch.device,
     resume: dict[str, Any] | None = None,
 ) -> Progress:
@@ -152,7 +152,7 @@ def fit(
     Raises Interrupted on SIGINT or SIGTERM once "last" is saved, FloatingPointError when the
     gradient stays without a finite value; what was saved before is kept.
     """
-    session = _begin(model, options, steps_per_epoch, record, device)
+    session = _begin(model, options, steps_per_epoch, log, device)
     if resume is not None:
         session.restore(resume)
     progress = session.progress
@@ -176,14 +176,14 @@ def fit(
                 save_as("best", scores)
             save_as("last", scores)
             if distributed.is_first():
-                record.epoch(progress.history, options.epochs, watch, progress.best_epoch)
+                log.epoch(progress.history, options.epochs, watch, progress.best_epoch)
             if session.told_to_stop() and not progress.finished(options):
                 raise Interrupted(session.stop[0])
     return progress
 
 
 def _begin(
-    model: nn.Module, options: TrainingOptions, steps: int, record: Record, device: torch.device
+    model: nn.Module, options: TrainingOptions, steps: int, log: TrainingLog, device: torch.device
 ) -> _Session:
     """All that steps need, before the first of them; `steps` are those of an epoch."""
     optimizer = AdamW(parameter_groups(model, options), fused=True)
@@ -193,9 +193,7 @@ def _begin(
     if distributed.world_size() > 1:
         parallel = DistributedDataParallel(model, broadcast_buffers=False)
     average = WeightAverage(model, options.average)
-    return _Session(
-        parallel, options, optimizer, schedule, average, Progress(), device, steps, record
-    )
+    return _Session(parallel, options, optimizer, schedule, average, Progress(), device, steps, log)
 
 
 def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch]]) -> None:
@@ -230,7 +228,7 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
             now = time.perf_counter()
             if finite:
                 progress.add(loss, now - started, batch.waited)
-            session.record.step(progress.step, float(loss.value), rate)
+            session.log.step(progress.step, float(loss.value), rate)
             started = now
             bar.set_postfix_str(_status(session), refresh=False)
             bar.update()

@@ -17,7 +17,7 @@ from ..checkpoints.restoring import restore
 from ..checkpoints.runs import open_run, open_source, run_folder
 from ..data.batches import Pictures
 from ..data.dataset import CaptionData, Example, fingerprint
-from ..data.image_check import leave_undecodable
+from ..data.image_check import drop_corrupt_images
 from ..data.images import Transform
 from ..data.readers import load_data
 from ..data.storage import tar as shards
@@ -32,14 +32,14 @@ from ..options import to_dict
 from ..text.tokenizer import split_words
 from ..text.vocabulary import Vocabulary
 from ..vision.encoders import EncoderOptions, build_encoder
-from ..vision.feature_cache import PictureFiles, cached_features
+from ..vision.feature_cache import ImageSource, cached_features
 from .config import DataOptions
 
 CALIBRATION = 1000  # pictures
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingSetup:
     """All that training works with, once the options have been turned into things."""
 
     options: dict[str, Any]
@@ -57,7 +57,7 @@ class Job:
     teacher: CaptionModel | None
 
 
-def prepare(options: dict[str, Any], device: torch.device) -> Job:
+def build_setup(options: dict[str, Any], device: torch.device) -> TrainingSetup:
     """Read the data, build vocabulary, encoder and model, and compute features if it is frozen."""
     name = options["run"].run
     named = None if name is None else run_folder(name)
@@ -79,7 +79,7 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
     used = ("train", "val")
     for split in used:  # both are there, before any picture is opened
         data.split(split)
-    data, ids = leave_undecodable(data, used, chosen.on_error, chosen.cache, chosen.workers)
+    data, ids = drop_corrupt_images(data, used, chosen.on_error, chosen.cache, chosen.workers)
     leave_out(config, ids, resumed)
     training, held_out = (data.split(name) for name in used)
     say(data.summary())
@@ -90,13 +90,13 @@ def prepare(options: dict[str, Any], device: torch.device) -> Job:
         teacher = open_teachers(teachers, model, vocabulary, transform).to(device)
 
     def pictures(examples: list[Example]) -> Pictures:
-        files = PictureFiles([example.path for example in examples], transform)
+        files = ImageSource([example.path for example in examples], transform)
         return open_pictures(model, files, options["data"], device)
 
     training_pictures = pictures(training)
     if source is None:
         model.calibrate(sample_maps(model, training_pictures, len(training)))
-    return Job(
+    return TrainingSetup(
         options,
         device,
         run,
@@ -170,7 +170,7 @@ def make_model(
     )
     model = build_model(encoder, vocabulary_size, options["model"])
     if source:
-        take_weights(model, source)
+        load_checkpoint_weights(model, source)
     if encoder.frozen and not encoder.pretrained:
         say(f"note: {chosen.encoder} is frozen with random weights; see --encoder-weights")
     say(
@@ -181,7 +181,7 @@ def make_model(
     return model
 
 
-def take_weights(model: nn.Module, source: checkpoint.Checkpoint) -> None:
+def load_checkpoint_weights(model: nn.Module, source: checkpoint.Checkpoint) -> None:
     """Give the model a checkpoint's weights; buffers that the checkpoint lacks stay as they are.
 
     Raises InputError where parameters are missing, or have no place.
@@ -208,7 +208,7 @@ def sample_maps(model: CaptioningModel, pictures: Pictures, count: int) -> Itera
 
 def open_pictures(
     model: CaptioningModel,
-    files: PictureFiles,
+    files: ImageSource,
     options: DataOptions,
     device: torch.device,
 ) -> Pictures:

@@ -30,7 +30,7 @@ FORMAT = 1
 WINDOW = 2000  # pictures of tar files that are shuffled among each other, unless they are large
 
 
-class PictureFiles:
+class ImageSource:
     """Pictures by index, opened and transformed to (3, S, S)."""
 
     def __init__(self, paths: Sequence[Path], transform: Transform) -> None:
@@ -78,7 +78,7 @@ class FeatureCache:
         return torch.from_numpy(maps).permute(0, 3, 1, 2)
 
 
-def cache_key(encoder: Encoder, files: PictureFiles) -> str:
+def cache_key(encoder: Encoder, files: ImageSource) -> str:
     """Changes with the encoder, its weights, the transform, and the pictures' order or content."""
     digest = hashlib.sha256(f"{FORMAT} {encoder.fingerprint()}".encode())
     digest.update(json.dumps(asdict(files.transform), sort_keys=True).encode())
@@ -90,7 +90,7 @@ def cache_key(encoder: Encoder, files: PictureFiles) -> str:
 def cached_features(
     folder: Path,
     encoder: Encoder,
-    files: PictureFiles,
+    files: ImageSource,
     *,
     device: torch.device,
     workers: int = 0,
@@ -121,7 +121,7 @@ def cached_features(
 def _compute(
     file: Path,
     encoder: Encoder,
-    files: PictureFiles,
+    files: ImageSource,
     device: torch.device,
     workers: int,
     batch_size: int,

@@ -154,10 +154,10 @@ def test_what_was_changed_on_the_way_is_refused(captioner, hub):
 def test_commands_fetch_as_well(captioner, hub, pictures, capsys):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
     options = caption_command.CaptionOptions(checkpoint=(Path("me/colours"),), device="cpu")
-    caption_command.caption_pictures([str(pictures[0])], options, DecodingOptions())
+    caption_command.caption_images([str(pictures[0])], options, DecodingOptions())
     assert capsys.readouterr().out.endswith(f"{captioner.caption(pictures[0]).text}\n")
     into = replace(options, output=Path("captions.jsonl"))
-    caption_command.caption_pictures([str(pictures[0])], into, DecodingOptions())
+    caption_command.caption_images([str(pictures[0])], into, DecodingOptions())
     main(["info", "me/colours"])
     told = capsys.readouterr().out
     assert "  files     model.safetensors " in told and "training_state" not in told

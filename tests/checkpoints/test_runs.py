@@ -12,11 +12,11 @@ import evaluate
 import train
 from captioner.checkpoints import checkpoint
 from captioner.checkpoints.checkpoint import Checkpoint
-from captioner.checkpoints.runs import CHECKPOINTS, SKIPPED, claim, run_folder
+from captioner.checkpoints.runs import CHECKPOINTS, SKIPPED, lock_run, run_folder
 from captioner.errors import InputError
 from captioner.text.vocabulary import Vocabulary
 from captioner.training import config as recipe
-from captioner.training.setup import take_weights
+from captioner.training.setup import load_checkpoint_weights
 from tests.support import tiny
 
 
@@ -29,17 +29,17 @@ def test_a_run_stays_in_its_place(name):
 
 def test_one_training_at_a_time(tmp_path):
     run = tmp_path / "run"
-    with claim(run), pytest.raises(InputError, match="is being trained by another process"):  # noqa: SIM117
-        with claim(run):
+    with lock_run(run), pytest.raises(InputError, match="is being trained by another process"):  # noqa: SIM117
+        with lock_run(run):
             pass
     assert not run.exists()  # nothing was saved
-    with claim(run):
+    with lock_run(run):
         (run / "log.jsonl").touch()
     assert [path.name for path in run.iterdir()] == ["log.jsonl"]
 
 
 def test_what_was_skipped_does_not_keep_a_run_in_which_nothing_was_saved(tmp_path):
-    with claim(tmp_path / "run"):
+    with lock_run(tmp_path / "run"):
         (tmp_path / "run" / SKIPPED).touch()
     assert not (tmp_path / "run").exists()
 
@@ -50,7 +50,7 @@ def test_rows_that_were_skipped_are_listed_in_the_run(tmp_path, monkeypatch, cap
     (root / "train" / "5.png").unlink()
     (root / "val" / "103.png").unlink()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     train.main(["--data", str(root), "--on-error", "skip", "--run", "mine", *tiny.OPTIONS])
     said = capsys.readouterr().out
     counts = "train 15 pictures, 30 captions; val 6 pictures, 12 captions; test 3 pictures, 6 capt"
@@ -123,7 +123,7 @@ STILL = "--learning-rate 1e-12 --weight-decay 0".split()
 def start(tmp_path, tmp_path_factory, monkeypatch):
     """A run called "base" in an empty working directory; returns how to start others from it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     shutil.copytree(tiny.run(tmp_path_factory, attention=True), "checkpoints/base")
     colours = tiny.write_colours(Path("colours"))
     captions = colours / "annotations" / "captions_train.json"
@@ -204,7 +204,7 @@ def test_weights_may_lack_buffers_but_no_parameters():
     model.register_buffer("mean", torch.tensor(5.0))
 
     def take(**weights):
-        take_weights(model, Checkpoint(Path("run"), {}, Vocabulary([]), weights))
+        load_checkpoint_weights(model, Checkpoint(Path("run"), {}, Vocabulary([]), weights))
 
     take(weight=torch.ones(3, 2), bias=torch.zeros(3))
     assert model.weight.sum() == 6 and model.mean == 5

@@ -46,34 +46,34 @@ def interrupt_first_batch():
 
     batches.Pictures.batch = loaded
 
-for number, job in enumerate(jobs):
+for number, setup in enumerate(jobs):
     child = os.fork()
     if child == 0:
         signal.alarm(60)  # what hangs is to fail
         for descriptor, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{job['at']}.{name}", os.O_CREAT | os.O_WRONLY), descriptor)
-        os.mkdir(job["at"])
-        os.chdir(job["at"])
-        if job["interrupt"]:
+            os.dup2(os.open(f"{setup['at']}.{name}", os.O_CREAT | os.O_WRONLY), descriptor)
+        os.mkdir(setup["at"])
+        os.chdir(setup["at"])
+        if setup["interrupt"]:
             interrupt_first_batch()
-        program, *sys.argv[1:] = job["command"]
+        program, *sys.argv[1:] = setup["command"]
         try:
             if program == "captioner":
                 runpy.run_module("captioner", run_name="__main__", alter_sys=True)
             else:
                 sys.argv[0] = program
-                runpy.run_path(os.path.join(job["root"], program), run_name="__main__")
+                runpy.run_path(os.path.join(setup["root"], program), run_name="__main__")
             end = 0
         except SystemExit as ended:
             end = ended.code
-        if job["ends by itself"]:
+        if setup["ends by itself"]:
             sys.exit(end)
         if isinstance(end, str):  # what Python does, but for a second or two with torch in it
             print(end, file=sys.stderr)
         sys.stdout.flush()
         os._exit(1 if isinstance(end, str) else end)
-    job["code"] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-json.dump([job["code"] for job in jobs], open(sys.argv[1], "w"))
+    setup["code"] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+json.dump([setup["code"] for setup in jobs], open(sys.argv[1], "w"))
 """
 
 
@@ -317,11 +317,11 @@ def done(tmp_path_factory):
     return {
         name: Done(
             code,
-            Path(f"{job['at']}.out").read_text(),
-            Path(f"{job['at']}.err").read_text().replace("\r", "\n"),
-            Path(job["at"]),
+            Path(f"{setup['at']}.out").read_text(),
+            Path(f"{setup['at']}.err").read_text().replace("\r", "\n"),
+            Path(setup["at"]),
         )
-        for name, job, code in zip(lines, jobs, codes, strict=True)
+        for name, setup, code in zip(lines, jobs, codes, strict=True)
     }
 
 
@@ -419,7 +419,7 @@ def test_demo_data_written_by_hand_train_the_same(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(
         demo, "write_demo", lambda directory: write(directory, train=16, val=4, test=2)
     )
-    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     monkeypatch.chdir(tmp_path)
     commands.main(["demo-data", "by-hand"])
     assert capsys.readouterr().out == "demo data: by-hand\n"

@@ -9,7 +9,7 @@ import torch
 import evaluate
 import train
 from captioner.data import image_check as decodable
-from captioner.data.image_check import KNOWN, leave_undecodable
+from captioner.data.image_check import KNOWN, drop_corrupt_images
 from captioner.data.readers import read_captions
 from captioner.errors import InputError
 from captioner.vision.encoders import SmallCNN
@@ -44,7 +44,7 @@ def test_all_are_told_together(colours, tmp_path, workers):
     broken = spoil(colours)
     data = read_captions(colours)
     with pytest.raises(InputError) as caught:
-        leave_undecodable(data, USED, "stop", tmp_path / "cache", workers)
+        drop_corrupt_images(data, USED, "stop", tmp_path / "cache", workers)
     first, *lines = str(caught.value).split("\n")
     assert first == (
         f"{colours} (read as coco) has 3 problems, which --on-error skip would leave out:"
@@ -58,31 +58,31 @@ def test_all_are_told_together(colours, tmp_path, workers):
 def test_skipped_ones_become_problems(colours, tmp_path):
     broken = spoil(colours)
     data = read_captions(colours)
-    left, ids = leave_undecodable(data, USED, "skip", tmp_path / "cache")
+    left, ids = drop_corrupt_images(data, USED, "skip", tmp_path / "cache")
     assert ids == [3, 9, 102] and [p.place.file for p in left.problems] == broken
     assert left.examples == tuple(e for e in data.examples if e.path not in broken)
     assert len(left.split("test")) == 3  # not looked at
-    left, ids = leave_undecodable(data, ("test",), "skip", tmp_path / "cache")
+    left, ids = drop_corrupt_images(data, ("test",), "skip", tmp_path / "cache")
     assert ids == [200]
 
 
 def test_each_is_read_once_unless_it_changes_or_is_broken(colours, tmp_path, monkeypatch):
     broken, cache = spoil(colours), tmp_path / "cache"
     data, read = read_captions(colours), noted(monkeypatch)
-    leave_undecodable(data, USED, "skip", cache)
+    drop_corrupt_images(data, USED, "skip", cache)
     assert sorted(read) == sorted(e.path for e in data.examples if e.split in USED)
     read.clear()
-    leave_undecodable(data, USED, "skip", cache)
+    drop_corrupt_images(data, USED, "skip", cache)
     assert read == broken
     read.clear()
     broken[0].write_bytes((colours / "train" / "4.png").read_bytes())
     (colours / "val" / "100.png").write_bytes((colours / "train" / "4.png").read_bytes() + b" ")
-    _, ids = leave_undecodable(data, USED, "skip", cache)
+    _, ids = drop_corrupt_images(data, USED, "skip", cache)
     assert set(read) == {*broken, colours / "val" / "100.png"} and ids == [9, 102]
-    assert len(leave_undecodable(data, USED, "skip", None)[1]) == 2 and len(read) == 4 + 23
+    assert len(drop_corrupt_images(data, USED, "skip", None)[1]) == 2 and len(read) == 4 + 23
     (cache / KNOWN).write_bytes(b"\xff\xfe nothing of ours")
     read.clear()
-    leave_undecodable(data, USED, "skip", cache)
+    drop_corrupt_images(data, USED, "skip", cache)
     assert len(read) == 23
 
 
@@ -98,15 +98,15 @@ def test_what_was_read_before_a_signal_is_kept(colours, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(decodable, "load_image", stopped)
         with pytest.raises(KeyboardInterrupt):
-            leave_undecodable(data, USED, "stop", tmp_path / "cache")
+            drop_corrupt_images(data, USED, "stop", tmp_path / "cache")
     read = noted(monkeypatch)
-    leave_undecodable(data, USED, "stop", tmp_path / "cache")
+    drop_corrupt_images(data, USED, "stop", tmp_path / "cache")
     assert [path.name for path in read[:2]] == ["12.png", "13.png"] and len(read) == 23 - 12
 
 
 def test_a_cache_that_cannot_be_written(colours):
     with pytest.raises(InputError, match=r"the cache in .*3.png cannot be written: "):
-        leave_undecodable(read_captions(colours), USED, "stop", colours / "train" / "3.png")
+        drop_corrupt_images(read_captions(colours), USED, "stop", colours / "train" / "3.png")
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -114,7 +114,7 @@ def test_no_training_and_no_features_before_it(colours, tmp_path, monkeypatch, f
     """Stop, then skip; evaluating such a run leaves them out, too, and knows what it learned."""
     broken = spoil(colours)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     options = ["--data", "colours", "--run", "mine", *tiny.OPTIONS]
     if frozen:
         torch.manual_seed(3)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioner.data.image_paths import find_pictures, part_of, unique_names
+from captioner.data.image_paths import find_images, part_of, unique_names
 from captioner.errors import InputError
 
 
@@ -40,20 +40,20 @@ def here(tmp_path, monkeypatch):
 def test_what_is_named(here, sources, found):
     listed = io.BytesIO(b"1.png\n\nd/2 3.png\r\na.jpg")
     wanted = ["1.png", "d/2 3.png", "a.jpg"] if "-" in sources else found.split()
-    assert find_pictures(sources.split(), listed) == wanted
+    assert find_images(sources.split(), listed) == wanted
 
 
 def test_names_that_are_no_text(here):
     name = os.fsdecode(b"b/\xff\xe4.png")
     (here / name).write_bytes(b"")
-    assert name in find_pictures(["b"])
-    assert find_pictures(["-"], [b"b/\xff\xe4.png\n"]) == [name]
+    assert name in find_images(["b"])
+    assert find_images(["-"], [b"b/\xff\xe4.png\n"]) == [name]
 
 
 @pytest.mark.parametrize("source", ["b/folder.png", "*.gif", "no/*"])
 def test_nothing_there(here, source):
     with pytest.raises(InputError, match=r"no picture is found by .*; pictures end in .bmp .gif"):
-        find_pictures([source])
+        find_images([source])
 
 
 def test_a_folder_that_cannot_be_looked_into(here, monkeypatch):
@@ -62,7 +62,7 @@ def test_a_folder_that_cannot_be_looked_into(here, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(PermissionError, match="Permission denied: 'b'"):
-        find_pictures(["b"])
+        find_images(["b"])
 
 
 @given(st.lists(st.text(), unique=True), st.integers(1, 12))

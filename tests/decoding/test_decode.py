@@ -332,7 +332,7 @@ def test_maps_and_log_probabilities_are_those_of_the_very_words(
     attention, options, tiny_model, features
 ):
     model, pictures = tiny_model(attention).eval(), features(5)
-    assert model.attends is attention
+    assert model.has_attention is attention
     for picture, hypotheses in zip(pictures, decode(model, pictures, options), strict=True):
         assert len(hypotheses) == options.num_captions
         for hypothesis in hypotheses:

@@ -9,7 +9,7 @@ import torch
 from captioner.decoding import decode as decoding
 from captioner.decoding.decode import decode
 from captioner.decoding.hypothesis import Hypothesis
-from captioner.decoding.mbr import FAITH, TEMPERATURE, by_agreement, likeness
+from captioner.decoding.mbr import LOG_PROB_WEIGHT, TEMPERATURE, likeness, rerank
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
 from tests.support.toys import Toy, toy_features
@@ -67,20 +67,20 @@ def hypothesis(*tokens, score):
 def test_what_stands_alone_comes_last_though_it_is_likelier():
     alone, agreed = hypothesis(9, 8, 7, 2, score=-3.0), hypothesis(4, 5, 6, 2, score=-3.1)
     samples = torch.tensor([[[4, 5, 6, 2], [4, 5, 2, 0], [7, 5, 6, 2]]])
-    assert by_agreement([[alone, agreed]], samples) == [[agreed, alone]]
+    assert rerank([[alone, agreed]], samples) == [[agreed, alone]]
     # of two that agree alike, the likelier
-    assert by_agreement([[hypothesis(8, 2, score=-9.0), alone]], samples[:, :1])[0][0] == alone
+    assert rerank([[hypothesis(8, 2, score=-9.0), alone]], samples[:, :1])[0][0] == alone
 
 
 def test_pictures_may_have_different_numbers_of_captions():
     one, two = hypothesis(4, 2, score=-1.0), hypothesis(5, 2, score=-2.0)
     samples = torch.tensor([[[5, 2]], [[5, 2]]])
-    assert by_agreement([[one], [one, two]], samples) == [[one], [two, one]]
+    assert rerank([[one], [one, two]], samples) == [[one], [two, one]]
 
 
 def test_a_caption_that_was_cut_comes_after_all_that_ended():
     cut, ended = hypothesis(4, 5, 6, score=-1.0), hypothesis(9, 2, score=-9.0)
-    assert by_agreement([[cut, ended]], torch.tensor([[[4, 5, 6]]])) == [[ended, cut]]
+    assert rerank([[cut, ended]], torch.tensor([[[4, 5, 6]]])) == [[ended, cut]]
     options = {"beam_size": 5, "max_length": 4}
     for seed in range(12):
         model, features = Toy(seed), toy_features(4)
@@ -102,7 +102,7 @@ def test_decoding_chooses_of_the_beam_by_samples(captions, monkeypatch):
 
     def value(caption, picture):
         agreement = [alike(caption.tokens, each.tokens) for each in samples[picture]]
-        return sum(agreement) / len(agreement) + FAITH * caption.score
+        return sum(agreement) / len(agreement) + LOG_PROB_WEIGHT * caption.score
 
     wanted = [
         sorted(group, key=lambda each: (each.tokens[-1] != 2, -value(each, picture)))[:captions]

@@ -18,7 +18,7 @@ from captioner import Captioner
 from captioner.checkpoints import checkpoint
 from captioner.data.batches import Pictures
 from captioner.data.demo import scenes as demo
-from captioner.data.demo.shapes import KINDS, PLURALS, Shape
+from captioner.data.demo.shapes import KINDS, PLURALS, DrawnShape
 from captioner.data.readers import read_captions
 from captioner.decoding import decode as decoding
 from captioner.decoding.options import DecodingOptions
@@ -28,7 +28,7 @@ from captioner.metrics import captions as metrics
 from captioner.metrics.caption_statistics import Statistics, statistics
 from captioner.metrics.pointing import Pointing, pointing
 from captioner.text.tokenizer import split_words
-from captioner.vision.feature_cache import PictureFiles
+from captioner.vision.feature_cache import ImageSource
 from tests.support import tiny
 
 WITHOUT_JAVA = ["--metrics", "bleu,rouge-l,cider"]  # which takes its time to start
@@ -52,7 +52,7 @@ def captioner(run):
 
 
 def evaluate_split(captioner, examples, options=None, **more):
-    files = PictureFiles([example.path for example in examples], captioner.transform)
+    files = ImageSource([example.path for example in examples], captioner.transform)
     return evaluation.evaluate(
         captioner.model,
         captioner.vocabulary,
@@ -82,7 +82,7 @@ def test_every_picture_gets_the_caption_it_gets_alone(captioner, data, more):
 
 def test_features_and_pictures_give_the_same(captioner, data):
     examples = data.split("val")
-    files = PictureFiles([example.path for example in examples], captioner.transform)
+    files = ImageSource([example.path for example in examples], captioner.transform)
     with torch.no_grad():
         maps = captioner.model.encoder(files.load(range(len(examples))))
     result = evaluation.evaluate(
@@ -124,7 +124,7 @@ def test_pointing_is_told_where_the_data_tells_the_shapes(captioner, data, tmp_p
     examples = data.split("val")
     words = captioner.vocabulary.words
     noun = KINDS[0]
-    shape = Shape(noun, "red", "small", "solid", (0, 0, 64, 64))
+    shape = DrawnShape(noun, "red", "small", "solid", (0, 0, 64, 64))
     shapes = {example.id: [shape] for example in examples[:3]}
     result = evaluate_split(captioner, examples, shapes=shapes)
     assert noun not in words and result.pointing == Pointing()
@@ -346,7 +346,7 @@ def test_demo_data_tell_the_pointing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         demo, "write_demo", lambda directory: write(directory, train=8, val=3, test=2)
     )
-    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     train.main([*tiny.OPTIONS, "--attention", "--min-count", "3"])
     nouns = {*KINDS, *PLURALS.values()}
 

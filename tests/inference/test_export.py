@@ -104,8 +104,8 @@ def test_the_programs_say_what_the_model_says(exported, runtime, count, hypothes
             close(found["scores"], scores.unflatten(0, tokens.shape))
             for name, value in state.items():
                 close(found[f"next_{name}"], value.unflatten(0, tokens.shape))
-            assert ("attention" in found) == model.attends == exported.told["attends"]
-            if model.attends:
+            assert ("attention" in found) == model.has_attention == exported.told["attends"]
+            if model.has_attention:
                 close(found["attention"], attention.unflatten(0, tokens.shape))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from captioner.errors import InputError
 from captioner.inference import jsonl_writer as answers
-from captioner.inference.jsonl_writer import open_answers
+from captioner.inference.jsonl_writer import open_jsonl
 
 OPTIONS = {"checkpoint": "abc", "beam_size": 3}
 RECORDS = [{"picture": f"{i}.png", "caption": "ein Hund läuft"} for i in range(6)]
@@ -16,7 +16,7 @@ RECORDS[2] = {"picture": os.fsdecode(b"\xff.png"), "error": "broken"}
 
 def fill(path, records, options=OPTIONS):
     """What was answered before and failed before; adds the records."""
-    with open_answers(path, options) as found:
+    with open_jsonl(path, options) as found:
         assert list(found.append(records)) == list(records)
     return found.answered, found.failed
 
@@ -45,7 +45,7 @@ def test_a_line_cut_short_is_dropped(tmp_path, count):
 
 def test_each_line_is_there_before_the_next_is_asked_for(tmp_path):
     path = tmp_path / "a.jsonl"
-    with open_answers(path, OPTIONS) as found:
+    with open_jsonl(path, OPTIONS) as found:
         for number, _ in enumerate(found.append(RECORDS), 1):
             assert len(path.read_bytes().splitlines()) == number
 
@@ -102,7 +102,7 @@ def test_a_file_of_something_else(tmp_path, line):
 def test_two_at_once(tmp_path):
     path = tmp_path / "a.jsonl"
     with (
-        open_answers(path, OPTIONS),
+        open_jsonl(path, OPTIONS),
         pytest.raises(InputError, match=r"a.jsonl is being written by another process"),
     ):
         fill(path, RECORDS)

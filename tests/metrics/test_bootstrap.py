@@ -8,7 +8,7 @@ import pytest
 from captioner.errors import InputError
 from captioner.metrics.bootstrap import Interval, differences, intervals, resample
 from captioner.metrics.captions import Scores, measure
-from captioner.metrics.statistics import Tally
+from captioner.metrics.statistics import SufficientStatistics
 
 CAPTIONS = {
     1: "a dog runs over the grass",
@@ -46,7 +46,7 @@ def test_a_sample_scores_what_its_pictures_score_together() -> None:
 
 def of_means(values: np.ndarray) -> Scores:
     counts = np.stack([values, np.ones(len(values))], 1)
-    tally = Tally(("S",), counts, lambda sums: sums[..., :1] / sums[..., 1:])
+    tally = SufficientStatistics(("S",), counts, lambda sums: sums[..., :1] / sums[..., 1:])
     return Scores(tuple(range(len(values))), {"s": tally})
 
 

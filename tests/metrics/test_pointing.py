@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from captioner.data.demo.shapes import Shape
+from captioner.data.demo.shapes import DrawnShape
 from captioner.metrics.pointing import Pointing, mentions, pointing
 
 SHAPES = [
-    Shape("circle", "red", "small", "striped", (0, 0, 32, 32)),
-    Shape("circle", "red", "large", "solid", (64, 64, 110, 110)),
-    Shape("cross", "blue", "large", "dotted", (96, 0, 128, 40)),
+    DrawnShape("circle", "red", "small", "striped", (0, 0, 32, 32)),
+    DrawnShape("circle", "red", "large", "solid", (64, 64, 110, 110)),
+    DrawnShape("cross", "blue", "large", "dotted", (96, 0, 128, 40)),
 ]
 
 
@@ -56,7 +56,7 @@ def test_pointing_takes_any_of_the_boxes_and_any_picture_size():
     words = ["red", "circles"]  # one cell, and the four of 64..110 in both directions
     for cell, hits in (((0, 0), 1), ((2, 3), 1), ((1, 1), 0)):
         assert pointing(words, peaked([(0, 0), cell]), SHAPES) == Pointing(hits, 5 / 16, 1)
-    shape = Shape("star", "red", "small", "solid", (100, 0, 150, 25))
+    shape = DrawnShape("star", "red", "small", "solid", (100, 0, 150, 25))
     # A picture of 200 x 100 under a grid of 4 x 4: cells of 50 x 25 pixels.
     assert pointing(["star"], peaked([(0, 2)]), [shape], (200, 100)) == Pointing(1, 1 / 16, 1)
 
@@ -72,7 +72,7 @@ def test_pointing_is_the_middle_of_the_cell_in_the_widened_box():
         offset = rng.uniform(-0.5, 0.5)
         x, y = (column + 0.5 + offset) * dx, (row + 0.5 + offset) * dy
         hit = box[0] - dx / 2 < x < box[2] + dx / 2 and box[1] - dy / 2 < y < box[3] + dy / 2
-        shape = Shape("star", "red", "small", "solid", box)
+        shape = DrawnShape("star", "red", "small", "solid", box)
         assert pointing(["stars"], attention, [shape], offset=offset).hits == hit
 
 

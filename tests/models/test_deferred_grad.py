@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from captioner.models.deferred_grad import hoist
+from captioner.models.deferred_grad import deferred_matmul
 
 
 def draw(*shape, seed=0):
@@ -31,7 +31,7 @@ def test_values_and_gradients_are_those_of_plain_products(kind):
         factor = draw(*([2] if kind == "matrices" else []), 4, 4, seed=1)
         plain, leaf = (lambda x: x @ factor), factor
     expected = loop(plain, start, 5)
-    total = loop(hoist(factor), start, 5)
+    total = loop(deferred_matmul(factor), start, 5)
     assert total.item() == pytest.approx(expected.item())
     ours = torch.autograd.grad(total * 2, (start, leaf))
     theirs = torch.autograd.grad(expected * 2, (start, leaf))
@@ -40,14 +40,14 @@ def test_values_and_gradients_are_those_of_plain_products(kind):
 
 def test_the_matrix_may_itself_be_the_result_of_something():
     source, rows = draw(4, 4), draw(2, 3, 4, seed=1)
-    (ours,) = torch.autograd.grad(loop(hoist(source.sin()), rows, 3), source)
+    (ours,) = torch.autograd.grad(loop(deferred_matmul(source.sin()), rows, 3), source)
     (theirs,) = torch.autograd.grad(loop(lambda x: x @ source.sin(), rows, 3), source)
     torch.testing.assert_close(ours, theirs)
 
 
 def test_its_gradient_is_one_product(monkeypatch):
     layer, start = nn.Linear(4, 4, bias=False), draw(2, 3, 4)
-    total = loop(hoist(layer), start, 5)
+    total = loop(deferred_matmul(layer), start, 5)
     additions = []
     layer.weight.register_hook(additions.append)
     total.backward()
@@ -56,22 +56,22 @@ def test_its_gradient_is_one_product(monkeypatch):
 
 def test_a_matrix_that_nothing_used_gets_no_gradient():
     layer, start = nn.Linear(4, 4, bias=False), draw(2, 3, 4)
-    hoist(layer)
-    loop(hoist(nn.Linear(4, 4, bias=False)), start, 2).backward()
+    deferred_matmul(layer)
+    loop(deferred_matmul(nn.Linear(4, 4, bias=False)), start, 2).backward()
     assert layer.weight.grad is None
 
 
 def test_without_gradients_the_layer_is_itself():
     layer = nn.Linear(4, 4, bias=False)
     with torch.no_grad():
-        assert hoist(layer) is layer
-    assert hoist(layer.requires_grad_(False)) is layer
+        assert deferred_matmul(layer) is layer
+    assert deferred_matmul(layer.requires_grad_(False)) is layer
 
 
 def test_autocast_converts_the_matrix_once():
     layer, start = nn.Linear(4, 4, bias=False), draw(2, 3, 4)
     with torch.autocast("cpu", torch.bfloat16):
-        product = hoist(layer)
+        product = deferred_matmul(layer)
         values = product(start)
         assert values.dtype == torch.bfloat16
         assert torch.equal(values, layer(start))
@@ -81,7 +81,7 @@ def test_autocast_converts_the_matrix_once():
 
 def test_backward_may_stop_short_and_run_again():
     layer, start = nn.Linear(4, 4, bias=False), draw(2, 3, 4)
-    total, expected = loop(hoist(layer), start, 5), loop(layer, start, 5)
+    total, expected = loop(deferred_matmul(layer), start, 5), loop(layer, start, 5)
     (theirs,) = torch.autograd.grad(expected, layer.weight)
     torch.autograd.grad(total, start, retain_graph=True)  # does not reach the weight
     for _ in range(2):

@@ -35,7 +35,7 @@ class Stub:
 
     def __init__(self):
         self.transform = Transform(4)
-        self.model = SimpleNamespace(attends=True)
+        self.model = SimpleNamespace(has_attention=True)
         self.busy, self.go = threading.Event(), threading.Event()
         self.go.set()
         self.error = None

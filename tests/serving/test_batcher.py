@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 import pytest
 
 from captioner.decoding.options import DecodingOptions
-from captioner.serving.batcher import Batcher, Closed, Full
+from captioner.serving.batcher import Batcher, Closed, QueueFull
 
 BEAM, GREEDY = DecodingOptions(), DecodingOptions("greedy")
 
@@ -99,12 +99,12 @@ def test_what_is_cancelled_in_time_is_never_worked_on(start):
 
 def test_places_are_bounded_and_come_back(start):
     batcher = start(Device(), places=2)
-    with batcher.place(), batcher.place():
+    with batcher.admit(), batcher.admit():
         assert batcher.taken == 2
-        with pytest.raises(Full), batcher.place():
+        with pytest.raises(QueueFull), batcher.admit():
             pass
     assert batcher.taken == 0
-    with pytest.raises(KeyError), batcher.place():
+    with pytest.raises(KeyError), batcher.admit():
         raise KeyError
     assert batcher.taken == 0
 
@@ -118,7 +118,7 @@ def test_closing_answers_what_waits_and_refuses_the_rest(start):
     batcher.close()
     with pytest.raises(Closed):
         batcher.submit("d", BEAM)
-    with pytest.raises(Closed), batcher.place():
+    with pytest.raises(Closed), batcher.admit():
         pass
     device.go.release(100)
     batcher.join()

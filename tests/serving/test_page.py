@@ -39,7 +39,7 @@ RATIOS = """() => {
 class Painter:
     """Two words on a grid of 4 x 4: it looks at one corner, then at the opposite one."""
 
-    transform, model = Transform(8), SimpleNamespace(attends=True)
+    transform, model = Transform(8), SimpleNamespace(has_attention=True)
 
     def __init__(self):
         self.asked = []

@@ -96,6 +96,6 @@ def run(factory: pytest.TempPathFactory, *, attention: bool) -> Path:
         kind = ["--attention"] if attention else []
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(base)
-            patch.setattr(train, "draw_heatmaps", lambda job, result: None)
+            patch.setattr(train, "draw_heatmaps", lambda setup, result: None)
             train.main(["--data", str(data(factory)), "--run", name, *LEARNING, *kind])
     return folder

@@ -22,7 +22,7 @@ class Toy:
         self.bias = torch.tensor([0, 0, end, 0, 0, 0, 0], dtype=torch.float64)
         self.steps = 0
 
-    def start(self, features, reads):
+    def start(self, features, expected_steps):
         pictures = features.flatten(1).double() @ self.picture
         return {"pictures": pictures}, {"hidden": torch.zeros_like(pictures)}
 

@@ -20,10 +20,10 @@ from captioner import __main__
 from captioner.data import batches
 from captioner.errors import InputError, Interrupted
 from captioner.plots.curves import draw_curves
-from captioner.training import hints as next_steps
+from captioner.training import hints as next_commands
 from captioner.training import logging as watching
 from captioner.training import loop as training
-from captioner.training.logging import Record, line
+from captioner.training.logging import TrainingLog, line
 from captioner.training.tensorboard import Board
 from tests.support import tiny
 
@@ -57,12 +57,12 @@ def test_tensorboard_gets_every_tenth_step(tmp_path):
         def step(self, step, **numbers):
             self.steps.append((step, numbers))
 
-    record = Record(tmp_path, Noted())
+    log = TrainingLog(tmp_path, Noted())
     for step in range(1, 31):
-        record.step(step, 1 / step, 0.1)
-    assert [step for step, _ in record.board.steps] == [10, 20, 30]
-    assert record.board.steps[0][1] == {"loss": 0.1, "learning_rate": 0.1}
-    Record(tmp_path).step(10, 1.0, 0.1)
+        log.step(step, 1 / step, 0.1)
+    assert [step for step, _ in log.board.steps] == [10, 20, 30]
+    assert log.board.steps[0][1] == {"loss": 0.1, "learning_rate": 0.1}
+    TrainingLog(tmp_path).step(10, 1.0, 0.1)
 
 
 def events(folder):
@@ -86,7 +86,7 @@ def work(tmp_path, tmp_path_factory, monkeypatch):
     """An empty working directory, all drawn; returns how to train there."""
     colours = str(tiny.data(tmp_path_factory))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     monkeypatch.setattr(train, "show_samples", SHOW_SAMPLES)
     monkeypatch.setattr(watching, "draw_curves", draw_curves)
     monkeypatch.setattr(watching, "STEPS", 1)
@@ -218,8 +218,8 @@ def test_the_command_for_a_longer_training(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["../here/train.py"])
     kept = "../here/train.py --data 'my data' --epo 3"
     changed = "--epochs 6 --run 'my run-6-epochs'"
-    assert next_steps.longer(argv, run, 6) == f"python {kept} {changed}"
-    several = next_steps.longer(argv, run, 6, processes=2)
+    assert next_commands.longer(argv, run, 6) == f"python {kept} {changed}"
+    several = next_commands.longer(argv, run, 6, processes=2)
     assert several == f"torchrun --nproc-per-node 2 -- {kept} {changed}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -230,8 +230,8 @@ def test_the_command_for_a_longer_training(monkeypatch):
 
 
 def test_what_serving_lacks_is_said(monkeypatch):
-    monkeypatch.setattr(next_steps, "find_spec", lambda name: None)
-    *_, served = next_steps.next_steps(Path("r"), "val", Path("p"), 3, False)
+    monkeypatch.setattr(next_commands, "find_spec", lambda name: None)
+    *_, served = next_commands.next_commands(Path("r"), "val", Path("p"), 3, False)
     assert served == "pip install 'captioner[serve]' && python -m captioner serve r"
 
 

@@ -20,11 +20,11 @@ from captioner.checkpoints import checkpoint
 from captioner.data.demo import scenes as demo
 from captioner.errors import InputError, Interrupted
 from captioner.metrics import captions as metrics
-from captioner.metrics.statistics import Tally
+from captioner.metrics.statistics import SufficientStatistics
 from captioner.models.captioning import show_and_tell
 from captioner.models.losses import Loss
 from captioner.training import optimization
-from captioner.training.logging import Record
+from captioner.training.logging import TrainingLog
 from captioner.training.loop import fit
 from captioner.training.optimization import TrainingOptions, parameter_groups
 from captioner.vision.encoders import Encoder, SmallCNN
@@ -113,7 +113,7 @@ class Fit:
             evaluate=evaluate,
             watch="score",
             save=save,
-            record=Record(folder),
+            log=TrainingLog(folder),
             device=CPU,
             **more,
         )
@@ -465,7 +465,7 @@ def work(tmp_path, tmp_path_factory, monkeypatch):
     """An empty working directory; returns how to train there, by name and options."""
     colours = str(tiny.data(tmp_path_factory))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
 
     def call(name, *options):
         train.main(["--data", colours, "--run", name, *tiny.OPTIONS, *options])
@@ -530,7 +530,7 @@ def test_own_words_become_more_from_the_first_step_to_the_last(work, monkeypatch
     shares, plain = [], show_and_tell.previous_words
 
     def note(model, features, batch):
-        shares.append(batch.own_words)
+        shares.append(batch.sampling_prob)
         return plain(model, features, batch)
 
     monkeypatch.setattr(show_and_tell, "previous_words", note)
@@ -639,12 +639,12 @@ def test_the_watched_score_decides(work, monkeypatch, capsys, options, name, bes
     def scored(captions, references, wanted):
         counts = np.array([[next(courses[name])] for name in courses])
         assert ("meteor" in wanted) == (name == "METEOR")
-        tally = Tally(tuple(courses), counts.T, lambda sums: sums)
+        tally = SufficientStatistics(tuple(courses), counts.T, lambda sums: sums)
         return metrics.Scores((0,), {"all": tally})
 
     monkeypatch.setattr(metrics, "find_java", lambda: "java")
     monkeypatch.setattr(metrics, "measure", scored)
-    monkeypatch.setattr(train, "finish", lambda job, progress, argv: None)
+    monkeypatch.setattr(train, "finish", lambda setup, progress, argv: None)
     run = work("run", "--epochs", "5", "--patience", "2", *options)
     told = capsys.readouterr().out
     rows = [json.loads(row) for row in (run / "log.jsonl").read_text().splitlines()]

@@ -17,7 +17,7 @@ from captioner.data.images import Transform
 from captioner.errors import InputError
 from captioner.vision import feature_cache as features
 from captioner.vision.encoders import Encoder, SmallCNN
-from captioner.vision.feature_cache import FeatureCache, PictureFiles, cache_key, cached_features
+from captioner.vision.feature_cache import FeatureCache, ImageSource, cache_key, cached_features
 
 TRANSFORM = Transform(32)
 CPU = torch.device("cpu")
@@ -45,14 +45,14 @@ def paths(tmp_path):
 
 
 def compute(folder, paths, *, encoder=None, transform=TRANSFORM, **options):
-    encoder, files = encoder or small_encoder(), PictureFiles(paths, transform)
+    encoder, files = encoder or small_encoder(), ImageSource(paths, transform)
     return cached_features(folder, encoder, files, device=CPU, batch_size=2, **options)
 
 
 def encode(paths, encoder=None, transform=TRANSFORM):
     encoder = (encoder or small_encoder()).eval()
     with torch.no_grad():
-        return encoder(PictureFiles(paths, transform).load(range(len(paths))))
+        return encoder(ImageSource(paths, transform).load(range(len(paths))))
 
 
 def assert_holds(cache, paths, **what):
@@ -96,7 +96,7 @@ def test_the_cache_is_computed_once(tmp_path, paths, monkeypatch):
 
 def test_the_key_changes_with_whatever_the_features_depend_on(tmp_path, paths):
     def key(encoder=None, transform=TRANSFORM, paths=paths):
-        return cache_key(encoder or small_encoder(), PictureFiles(paths, transform))
+        return cache_key(encoder or small_encoder(), ImageSource(paths, transform))
 
     statistics = small_encoder()
     norms(statistics)[0].running_mean += 1e-3
@@ -257,5 +257,5 @@ def test_a_folder_that_cannot_be_written(tmp_path, paths):
 def test_a_cache_reads_again(tmp_path, paths):
     cache = compute(tmp_path / "cache", paths)
     (folder,) = (tmp_path / "cache").iterdir()
-    assert folder.name == f"features-{cache_key(small_encoder(), PictureFiles(paths, TRANSFORM))}"
+    assert folder.name == f"features-{cache_key(small_encoder(), ImageSource(paths, TRANSFORM))}"
     assert torch.equal(FeatureCache(folder).load([1]), cache.load([1]))

@@ -23,7 +23,7 @@ from .shapes import (
     SIZES,
     TEXTURES,
     Box,
-    Shape,
+    DrawnShape,
     draw_background,
     draw_shape,
 )
@@ -56,7 +56,7 @@ Look = tuple[str, str, str, str]  # kind, colour, size, texture
 # --- captions -------------------------------------------------------------------------------------
 
 
-def _phrase(group: Sequence[Shape], without: str = "") -> str:
+def _phrase(group: Sequence[DrawnShape], without: str = "") -> str:
     """The noun phrase of identical shapes, `without` their "size" or "texture"."""
     shape = group[0]
     words = [] if without == "size" else [shape.size]
@@ -76,10 +76,10 @@ def _place(box: Box) -> str | None:
     return PLACES[thirds[0]][thirds[1]] if len(thirds) == 2 else None
 
 
-def _line(groups: Sequence[Sequence[Shape]]) -> tuple[int, list[Sequence[Shape]]] | None:
+def _line(groups: Sequence[Sequence[DrawnShape]]) -> tuple[int, list[Sequence[DrawnShape]]] | None:
     """The groups in order as a clear row (0, left to right) or column (1, top to bottom)."""
 
-    def ends(group: Sequence[Shape], axis: int) -> tuple[int, int]:
+    def ends(group: Sequence[DrawnShape], axis: int) -> tuple[int, int]:
         return min(s.box[axis] for s in group), max(s.box[axis + 2] for s in group)
 
     for axis in (0, 1):
@@ -92,7 +92,7 @@ def _line(groups: Sequence[Sequence[Shape]]) -> tuple[int, list[Sequence[Shape]]
     return None
 
 
-def _captions(groups: Sequence[Sequence[Shape]]) -> list[str] | None:
+def _captions(groups: Sequence[Sequence[DrawnShape]]) -> list[str] | None:
     """Five true captions of a scene, None where its geometry leaves what to say in doubt."""
     if len(groups) > 1:
         line = _line(groups)
@@ -131,13 +131,13 @@ def _apart(a: Box, b: Box) -> bool:
     return max(b[0] - a[2], a[0] - b[2], b[1] - a[3], a[1] - b[3]) >= GAP
 
 
-def _put(rng: random.Random, look: Look, stamp: Image.Image) -> Shape:
+def _put(rng: random.Random, look: Look, stamp: Image.Image) -> DrawnShape:
     """A shape of this look and the stamp's size, anywhere in the picture."""
     x, y = (rng.randint(MARGIN, SIDE - MARGIN - length) for length in stamp.size)
-    return Shape(*look, (x, y, x + stamp.width, y + stamp.height))
+    return DrawnShape(*look, (x, y, x + stamp.width, y + stamp.height))
 
 
-def _scene(rng: random.Random, split: str) -> tuple[list[Shape], list[Image.Image], list[str]]:
+def _scene(rng: random.Random, split: str) -> tuple[list[DrawnShape], list[Image.Image], list[str]]:
     """The shapes of a scene, their stamps, and the captions."""
     counts = rng.choices(tuple(LAYOUTS), tuple(LAYOUTS.values()))[0]
     while True:
@@ -248,9 +248,9 @@ def write_demo(
                 raise
 
 
-def read_shapes(root: Path, split: str) -> dict[int | str, list[Shape]]:
+def read_shapes(root: Path, split: str) -> dict[int | str, list[DrawnShape]]:
     """The shapes of each picture by image id; empty where `root` holds no demo data set."""
-    shapes: dict[int | str, list[Shape]] = {}
+    shapes: dict[int | str, list[DrawnShape]] = {}
     try:
         text = (Path(root) / "annotations" / f"instances_{split}.json").read_text(encoding="utf-8")
         content = json.loads(text)
@@ -258,7 +258,7 @@ def read_shapes(root: Path, split: str) -> dict[int | str, list[Shape]]:
         for item in content["annotations"]:
             x, y, width, height = item["bbox"]
             box = (x, y, x + width, y + height)
-            shape = Shape(kinds[item["category_id"]], box=box, **item["attributes"])
+            shape = DrawnShape(kinds[item["category_id"]], box=box, **item["attributes"])
             shapes.setdefault(item["image_id"], []).append(shape)
     except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError):
         return {}  # other instances, or none

@@ -32,7 +32,7 @@ Ink = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Shape:
+class DrawnShape:
     """One drawn shape; `box` is tight around its pixels."""
 
     kind: str

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from .reading import Entry, Place, Reading, picture_folder, read_json
+from .reading import RawExample, ReadResult, SourceLocation, image_directory, read_json
 
 SPLITS = ("train", "val", "test")
 
@@ -20,28 +20,28 @@ def recognise(root: Path) -> dict[str, Path]:
     return {split: paths[-1] for split, paths in found.items() if paths}
 
 
-def read(root: Path) -> Reading:
-    reading = Reading()
+def read(root: Path) -> ReadResult:
+    reading = ReadResult()
     for split, path in recognise(root).items():
         _read_file(root, path, split, reading)
     return reading
 
 
-def _read_file(root: Path, path: Path, split: str, reading: Reading) -> None:
+def _read_file(root: Path, path: Path, split: str, reading: ReadResult) -> None:
     content = read_json(path)
     images, annotations = (_dicts(content, key, path) for key in ("images", "annotations"))
     folder = path.stem.removeprefix("captions_")
     places = [root / folder, root / "images" / folder, root / "images", root / split]
-    pictures = picture_folder(places, path) if images else root
-    listed: dict[str, Entry] = {}  # by the id as JSON has it: 1 is not "1"
+    pictures = image_directory(places, path) if images else root
+    listed: dict[str, RawExample] = {}  # by the id as JSON has it: 1 is not "1"
     for number, image in enumerate(images, start=1):
-        place = Place(path, number, "image")
-        entry = Entry(image.get("id"), pictures, image.get("file_name"), split, place)
+        place = SourceLocation(path, number, "image")
+        entry = RawExample(image.get("id"), pictures, image.get("file_name"), split, place)
         listed.setdefault(repr(entry.id), entry)
         reading.entries.append(entry)
-    first: dict[str, Place] = {}  # where each id of a caption comes for the first time
+    first: dict[str, SourceLocation] = {}  # where each id of a caption comes for the first time
     for number, annotation in enumerate(annotations, start=1):
-        place = Place(path, number, "annotation")
+        place = SourceLocation(path, number, "annotation")
         picture = listed.get(repr(annotation.get("image_id")))
         before = first.setdefault(repr(annotation["id"]), place) if "id" in annotation else place
         if picture is None:

@@ -5,7 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..storage import tar as shards
-from .reading import PICTURE_SUFFIXES, Entry, Place, Reading, is_plain, picture_folder, read_lines
+from .reading import (
+    IMAGE_SUFFIXES,
+    RawExample,
+    ReadResult,
+    SourceLocation,
+    image_directory,
+    is_plain,
+    read_lines,
+)
 
 LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: what Flickr8k calls its list
 TOKENS_30K = ("results_20130124.token", "flickr30k.token", "results.token")
@@ -21,7 +29,7 @@ def recognise_8k(root: Path) -> tuple[Path, Path] | None:
     return (text, picture) if text and picture else None
 
 
-def read_8k(root: Path) -> Reading:
+def read_8k(root: Path) -> ReadResult:
     """Without a train list, what no other list names is for training.
 
     The published files caption a picture that does not exist, called as no picture is: such a name
@@ -31,7 +39,7 @@ def read_8k(root: Path) -> Reading:
     assert folders is not None
     text, pictures = folders
     source = text / "Flickr8k.token.txt"
-    reading = Reading()
+    reading = ReadResult()
     reading.add_rows(_token_rows(source, pictures, reading))
     listed = _read_lists(text, reading)
     captioned = {entry.id for entry in reading.entries}
@@ -53,38 +61,38 @@ def recognise_30k(root: Path) -> Path | None:
     return next((root / name for name in TOKENS_30K if (root / name).is_file()), None)
 
 
-def read_30k(root: Path) -> Reading:
+def read_30k(root: Path) -> ReadResult:
     source = recognise_30k(root)
     assert source is not None
-    reading = Reading()
-    pictures = picture_folder([root / name for name in PICTURES_30K], source)
+    reading = ReadResult()
+    pictures = image_directory([root / name for name in PICTURES_30K], source)
     reading.add_rows(_token_rows(source, pictures, reading))
     return reading
 
 
-def _token_rows(source: Path, pictures: Path, reading: Reading) -> Iterator[Entry]:
+def _token_rows(source: Path, pictures: Path, reading: ReadResult) -> Iterator[RawExample]:
     """`NAME#0<tab>CAPTION`, a caption a line."""
     for number, line in enumerate(read_lines(source), start=1):
-        place = Place(source, number)
+        place = SourceLocation(source, number)
         name, tab, caption = line.partition("\t")
         name = name.rpartition("#")[0] or name
         if re.search(r"#\d+\t", caption):
             reading.report(place, "two rows are in this one line", "put each on a line of its own")
         elif tab:
-            yield Entry(name, pictures, name, None, place, [(caption, place)])
+            yield RawExample(name, pictures, name, None, place, [(caption, place)])
         elif line.strip():
             reading.report(place, "no tab between picture and caption", "put one there")
 
 
-def _read_lists(text: Path, reading: Reading) -> dict[str, tuple[str, Place]]:
+def _read_lists(text: Path, reading: ReadResult) -> dict[str, tuple[str, SourceLocation]]:
     """The split of every picture that a list names, and where it does."""
-    listed: dict[str, tuple[str, Place]] = {}
+    listed: dict[str, tuple[str, SourceLocation]] = {}
     for split, stem in LISTS.items():
         path = text / f"Flickr_8k.{stem}Images.txt"
         for number, line in enumerate(read_lines(path) if path.is_file() else [], start=1):
             if not (name := line.strip()):
                 continue
-            place = Place(path, number)
+            place = SourceLocation(path, number)
             first, where = listed.setdefault(name, (split, place))
             if first != split:
                 what = f"{name} is listed in {split}, and in {first} at {where}"
@@ -92,7 +100,7 @@ def _read_lists(text: Path, reading: Reading) -> dict[str, tuple[str, Place]]:
     return listed
 
 
-def _is_stray(entry: Entry) -> bool:
+def _is_stray(entry: RawExample) -> bool:
     """Whether this is the published 2258277193_586949ec62.jpg.1, or alike."""
-    named = Path(entry.name).suffix.lower() in PICTURE_SUFFIXES or not is_plain(entry.name)
+    named = Path(entry.name).suffix.lower() in IMAGE_SUFFIXES or not is_plain(entry.name)
     return not named and not shards.is_file(entry.folder / entry.name)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from .reading import Entry, Reading, split_of
+from .reading import RawExample, ReadResult, split_of
 from .tables import table_entries
 
 
@@ -17,8 +17,8 @@ def recognise(root: Path) -> list[Path]:
     return []
 
 
-def read(root: Path) -> Reading:
-    reading = Reading()
+def read(root: Path) -> ReadResult:
+    reading = ReadResult()
     for path in recognise(root):
         folder = split_of(path.parent.name) if path.parent != root else None
         rows = list(table_entries(path, reading))
@@ -29,12 +29,12 @@ def read(root: Path) -> Reading:
     return reading
 
 
-def _split_of_name(row: Entry) -> str | None:
+def _split_of_name(row: RawExample) -> str | None:
     """The split that the picture's own folder is called after."""
     return split_of(Path(row.name).parts[0]) if isinstance(row.name, str) and row.name else None
 
 
-def _identity(row: Entry, root: Path) -> object:
+def _identity(row: RawExample, root: Path) -> object:
     """Names may be the same in all splits: their folder tells them apart."""
     inside = row.folder.relative_to(root).as_posix()
     plain = row.id is row.name and isinstance(row.name, str) and inside != "."

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .reading import Entry, Place, Reading, picture_folder, read_lines, read_table
+from .reading import RawExample, ReadResult, SourceLocation, image_directory, read_lines, read_table
 
 HEADER_30K = "image_name|comment_number|comment"
 # One row of the published file lacks its second `|` and has spaces there.
@@ -16,13 +16,13 @@ def recognise_8k(root: Path) -> bool:
     return (root / "captions.txt").is_file() and (root / "Images").is_dir()
 
 
-def read_8k(root: Path) -> Reading:
-    reading = Reading()
+def read_8k(root: Path) -> ReadResult:
+    reading = ReadResult()
     reading.add_rows(_rows_8k(root, reading))
     return reading
 
 
-def _rows_8k(root: Path, reading: Reading) -> Iterator[Entry]:
+def _rows_8k(root: Path, reading: ReadResult) -> Iterator[RawExample]:
     """A table of two columns, with the header image,caption or without."""
     pictures = root / "Images"
     for number, (place, row) in enumerate(read_table(root / "captions.txt", ",", reading)):
@@ -30,7 +30,7 @@ def _rows_8k(root: Path, reading: Reading) -> Iterator[Entry]:
             what = f"expected picture and caption, found {len(row)} columns"
             reading.report(place, what, "a caption with commas needs quotes")
         elif number or [name.strip().lower() for name in row] != ["image", "caption"]:
-            yield Entry(row[0], pictures, row[0], None, place, [(row[1], place)])
+            yield RawExample(row[0], pictures, row[0], None, place, [(row[1], place)])
 
 
 def recognise_30k(root: Path) -> Path | None:
@@ -39,23 +39,23 @@ def recognise_30k(root: Path) -> Path | None:
     return next((path for path in places if path.is_file() and _has_header(path)), None)
 
 
-def read_30k(root: Path) -> Reading:
+def read_30k(root: Path) -> ReadResult:
     source = recognise_30k(root)
     assert source is not None
-    here, reading = source.parent, Reading()
+    here, reading = source.parent, ReadResult()
     names = ("flickr30k_images", "flickr30k-images", "images", "Images")
-    pictures = picture_folder([here / name for name in names], source)
+    pictures = image_directory([here / name for name in names], source)
     reading.add_rows(_rows_30k(source, pictures, reading))
     return reading
 
 
-def _rows_30k(source: Path, pictures: Path, reading: Reading) -> Iterator[Entry]:
+def _rows_30k(source: Path, pictures: Path, reading: ReadResult) -> Iterator[RawExample]:
     """`NAME| 0| CAPTION`, a caption a line; quotes mean nothing."""
     for number, line in enumerate(read_lines(source)[1:], start=2):
-        place = Place(source, number)
+        place = SourceLocation(source, number)
         if match := _ROW_30K.fullmatch(line):
             name, caption = match["name"].strip(), match["caption"]
-            yield Entry(name, pictures, name, None, place, [(caption, place)])
+            yield RawExample(name, pictures, name, None, place, [(caption, place)])
         elif line.strip():
             reading.report(place, "the row is not picture | number | caption", "correct it")
 

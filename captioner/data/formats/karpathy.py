@@ -4,7 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from .reading import Entry, Place, Reading, is_plain, picture_folder, read_json, split_of
+from .reading import (
+    RawExample,
+    ReadResult,
+    SourceLocation,
+    image_directory,
+    is_plain,
+    read_json,
+    split_of,
+)
 
 FOLDERS = (
     *("Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images"),
@@ -18,23 +26,23 @@ def recognise(path: Path) -> list[Path]:
     return [path] if named and path.is_file() else sorted(path.glob("dataset_*.json"))
 
 
-def read(path: Path) -> Reading:
+def read(path: Path) -> ReadResult:
     files = recognise(path)
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise InputError(f"{path} holds {names}; name one of the files instead of the folder")
-    source, reading = files[0], Reading()
+    source, reading = files[0], ReadResult()
     content = read_json(source)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
         raise InputError(f"{source} is no split of Karpathy's: it has no list of objects 'images'")
     folder = _picture_folder(source, images)
     for number, image in enumerate(images, start=1):
-        reading.entries.append(_entry(image, folder, Place(source, number, "image")))
+        reading.entries.append(_entry(image, folder, SourceLocation(source, number, "image")))
     return reading
 
 
-def _entry(image: dict[str, Any], folder: Path, place: Place) -> Entry:
+def _entry(image: dict[str, Any], folder: Path, place: SourceLocation) -> RawExample:
     """`restval`, COCO's validation pictures that are in neither val nor test, is for training."""
     name, inner = image.get("filename"), image.get("filepath")
     if is_plain(name) and isinstance(inner, str):
@@ -45,7 +53,7 @@ def _entry(image: dict[str, Any], folder: Path, place: Place) -> Entry:
         for sentence in (sentences if isinstance(sentences, list) else [])
     ]
     split = split_of(image.get("split")) or image.get("split") or ""
-    return Entry(image.get("cocoid", name), folder, name, split, place, captions)
+    return RawExample(image.get("cocoid", name), folder, name, split, place, captions)
 
 
 def _picture_folder(source: Path, images: list[dict[str, Any]]) -> Path:
@@ -55,6 +63,6 @@ def _picture_folder(source: Path, images: list[dict[str, Any]]) -> Path:
     if isinstance(inner, str):  # COCO's: train2014 or val2014
         places = [place for parent in parents for place in (parent, parent / "images")]
         found = next((place for place in places if (place / inner).is_dir()), None)
-        return found or picture_folder([parents[0] / inner], source)
+        return found or image_directory([parents[0] / inner], source)
     places = [parent / name for parent in parents for name in FOLDERS]
-    return picture_folder(places, source) if images else source.parent
+    return image_directory(places, source) if images else source.parent

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from .reading import PICTURE_SUFFIXES, Entry, Place, Reading, read_lines, split_of
+from .reading import IMAGE_SUFFIXES, RawExample, ReadResult, SourceLocation, read_lines, split_of
 
 ABOUT = {"readme", "license", "licence"}  # texts that people put beside the captions
 
@@ -13,14 +13,14 @@ def recognise(root: Path) -> bool:
     return any(path.with_suffix(".txt").is_file() for path in _pictures(root))
 
 
-def read(root: Path) -> Reading:
+def read(root: Path) -> ReadResult:
     """A folder called as a split is that split; texts about the folder are no captions."""
-    reading, texts = Reading(), {path for path in root.rglob("*.txt") if path.is_file()}
+    reading, texts = ReadResult(), {path for path in root.rglob("*.txt") if path.is_file()}
     captioned = set()
     for path in sorted(_pictures(root)):
         name, text = path.relative_to(root).as_posix(), path.with_suffix(".txt")
         split = next(filter(None, map(split_of, Path(name).parts[:-1])), None)
-        entry = Entry(name, root, name, split, Place(path))
+        entry = RawExample(name, root, name, split, SourceLocation(path))
         if text in texts:
             captioned.add(text)
             entry.captions = list(caption_lines(read_lines(text), text))
@@ -28,17 +28,19 @@ def read(root: Path) -> Reading:
     for text in sorted(texts - captioned):
         if text.stem.lower() in ABOUT:
             continue
-        reading.report(Place(text), "there is no picture of this name", "add it, or remove this")
+        reading.report(
+            SourceLocation(text), "there is no picture of this name", "add it, or remove this"
+        )
     return reading
 
 
-def caption_lines(lines: list[str], source: Path) -> Iterator[tuple[str, Place]]:
+def caption_lines(lines: list[str], source: Path) -> Iterator[tuple[str, SourceLocation]]:
     """A caption for every line that is not blank."""
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield line.strip(), Place(source, number)
+            yield line.strip(), SourceLocation(source, number)
 
 
 def _pictures(root: Path) -> Iterator[Path]:
-    files = (path for path in root.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    files = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     return (path for path in files if path.is_file())

@@ -14,10 +14,10 @@ SPLIT_NAMES = {  # what people call the splits
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
-class Place(NamedTuple):
+class SourceLocation(NamedTuple):
     """Where something was read: the `number`th line, or other part, of a file; 0 for all of it."""
 
     file: Path
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 class Problem:
     """A row or picture that cannot be used: where, what is wrong, and what to do about it."""
 
-    place: Place
+    place: SourceLocation
     what: str
     advice: str
 
@@ -41,7 +41,7 @@ class Problem:
 
 
 @dataclass
-class Entry:
+class RawExample:
     """A picture as a reader found it: nothing of it has been checked yet.
 
     `name` is the file's name in `folder`; a split of None is one that the files do not tell.
@@ -51,23 +51,23 @@ class Entry:
     folder: Path
     name: Any
     split: str | None
-    place: Place
-    captions: list[tuple[Any, Place]] = field(default_factory=list)
+    place: SourceLocation
+    captions: list[tuple[Any, SourceLocation]] = field(default_factory=list)
 
 
 @dataclass
-class Reading:
+class ReadResult:
     """All that a reader found: pictures, and the rows that it could make nothing of."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[RawExample] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
-    def report(self, place: Place, what: str, advice: str) -> None:
+    def report(self, place: SourceLocation, what: str, advice: str) -> None:
         self.problems.append(Problem(place, what, advice))
 
-    def add_rows(self, rows: Iterable[Entry]) -> None:
+    def add_rows(self, rows: Iterable[RawExample]) -> None:
         """Add entries of which several may be of one picture: rows with a caption each."""
-        found: dict[str, Entry] = {}
+        found: dict[str, RawExample] = {}
         for row in rows:
             first = found.setdefault(repr((row.id, row.folder, row.name, row.split)), row)
             if first is not row:
@@ -83,7 +83,7 @@ class Reader:
     """
 
     recognise: Callable[[Path], object]
-    read: Callable[[Path], Reading]
+    read: Callable[[Path], ReadResult]
     layout: str
     val_from_train: bool = True
 
@@ -95,7 +95,7 @@ def is_plain(name: object) -> bool:
     return not name.startswith("/") and ".." not in name.split("/")
 
 
-def why_no_text(value: object) -> str | None:
+def text_problem(value: object) -> str | None:
     """What keeps a value from being text: it is something else, or was not UTF-8."""
     if not isinstance(value, str):
         return "is no text"
@@ -111,7 +111,7 @@ def split_of(name: object) -> str | None:
     return SPLIT_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
 
 
-def picture_folder(places: Sequence[Path], source: Path) -> Path:
+def image_directory(places: Sequence[Path], source: Path) -> Path:
     """The first of these folders that exists; raises InputError where none does."""
     found = next((place for place in places if place.is_dir()), None)
     if found is None:
@@ -133,7 +133,9 @@ def split_lines(content: bytes) -> list[str]:
     return text.replace("\r\n", "\n").split("\n")
 
 
-def read_table(path: Path, delimiter: str, reading: Reading) -> Iterator[tuple[Place, list[str]]]:
+def read_table(
+    path: Path, delimiter: str, reading: ReadResult
+) -> Iterator[tuple[SourceLocation, list[str]]]:
     """The rows of a CSV file that are not blank, each at its first line; quotes are as Excel's.
 
     A broken row is reported, and what it took with it of the lines that follow.
@@ -142,7 +144,7 @@ def read_table(path: Path, delimiter: str, reading: Reading) -> Iterator[tuple[P
     end = len(lines) - (lines[-1] == "")
     reader = csv.reader((line + "\n" for line in lines), strict=True, delimiter=delimiter)
     while True:
-        place = Place(path, reader.line_num + 1)
+        place = SourceLocation(path, reader.line_num + 1)
         try:
             row = next(reader)
         except StopIteration:

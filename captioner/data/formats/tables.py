@@ -10,7 +10,15 @@ from typing import Any
 
 from ...errors import InputError
 from ..storage import tar as shards
-from .reading import Entry, Place, Reading, is_plain, read_lines, read_table, split_of
+from .reading import (
+    RawExample,
+    ReadResult,
+    SourceLocation,
+    is_plain,
+    read_lines,
+    read_table,
+    split_of,
+)
 
 PICTURES = ("file_name", "image", "filename", "filepath", "image_path", "image_name", "path")
 CAPTIONS = ("caption", "text", "sentence", "comment", "description", "title", "prompt")
@@ -26,11 +34,11 @@ def recognise_csv(path: Path) -> list[tuple[Path, str | None]]:
     return _files(path, (".csv", ".tsv"))
 
 
-def read_jsonl(path: Path) -> Reading:
+def read_jsonl(path: Path) -> ReadResult:
     return _read(recognise_jsonl(path))
 
 
-def read_csv(path: Path) -> Reading:
+def read_csv(path: Path) -> ReadResult:
     return _read(recognise_csv(path))
 
 
@@ -44,8 +52,8 @@ def _files(path: Path, suffixes: Sequence[str]) -> list[tuple[Path, str | None]]
     return [(file, split) for file in files if (split := split_of(file.stem))]
 
 
-def _read(files: Sequence[tuple[Path, str | None]]) -> Reading:
-    reading = Reading()
+def _read(files: Sequence[tuple[Path, str | None]]) -> ReadResult:
+    reading = ReadResult()
     for path, split in files:
         rows = list(table_entries(path, reading))
         folder = _picture_folder(path, rows)
@@ -53,7 +61,7 @@ def _read(files: Sequence[tuple[Path, str | None]]) -> Reading:
     return reading
 
 
-def table_entries(path: Path, reading: Reading) -> Iterator[Entry]:
+def table_entries(path: Path, reading: ReadResult) -> Iterator[RawExample]:
     """An entry for each row; names of pictures start at the table's folder."""
     for place, row in table_rows(path, reading):
         picture = next((name for name in PICTURES if name in row), None)
@@ -64,14 +72,14 @@ def table_entries(path: Path, reading: Reading) -> Iterator[Entry]:
         captions = [(caption, place) for caption in row_captions(row)]
         name, identity, told = row[picture], row.get("image_id"), row.get("split")
         split = (split_of(told) or told) or None
-        yield Entry(
+        yield RawExample(
             name if identity in (None, "") else identity, path.parent, name, split, place, captions
         )
 
 
 def table_rows(
-    path: Path, reading: Reading, pictures: Collection[str] = PICTURES
-) -> Iterator[tuple[Place, dict[str, Any]]]:
+    path: Path, reading: ReadResult, pictures: Collection[str] = PICTURES
+) -> Iterator[tuple[SourceLocation, dict[str, Any]]]:
     """The rows of JSONL or CSV by the names of their columns in lower case; others are reported.
 
     pictures: the names of a column that tells the picture. Raises InputError for a CSV header that
@@ -104,7 +112,7 @@ def row_captions(row: Mapping[str, Any]) -> list[Any]:
     return [c for value in values for c in (value if isinstance(value, list) else [value])]
 
 
-def _json_rows(path: Path, reading: Reading) -> Iterator[tuple[Place, dict[str, Any]]]:
+def _json_rows(path: Path, reading: ReadResult) -> Iterator[tuple[SourceLocation, dict[str, Any]]]:
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
@@ -113,14 +121,14 @@ def _json_rows(path: Path, reading: Reading) -> Iterator[tuple[Place, dict[str, 
         except (ValueError, RecursionError) as error:
             row = error
         if isinstance(row, dict):
-            yield Place(path, number), by_column(row)
+            yield SourceLocation(path, number), by_column(row)
         else:
-            reading.report(Place(path, number), "the line is no JSON object", "correct it")
+            reading.report(SourceLocation(path, number), "the line is no JSON object", "correct it")
 
 
 def _csv_rows(
-    path: Path, delimiter: str, reading: Reading, pictures: Collection[str]
-) -> Iterator[tuple[Place, dict[str, Any]]]:
+    path: Path, delimiter: str, reading: ReadResult, pictures: Collection[str]
+) -> Iterator[tuple[SourceLocation, dict[str, Any]]]:
     table = read_table(path, delimiter, reading)
     _, header = next(table, (None, []))
     names = [name.strip().lower() for name in header]
@@ -146,7 +154,7 @@ def _needed(pictures: Iterable[str]) -> str:
     )
 
 
-def _picture_folder(path: Path, rows: Sequence[Entry]) -> Path:
+def _picture_folder(path: Path, rows: Sequence[RawExample]) -> Path:
     """The table's folder, or the `images` in it where the first picture lies there."""
     first = next((row.name for row in rows if is_plain(row.name)), None)
     places = (path.parent, path.parent / "images", path.parent / "Images")

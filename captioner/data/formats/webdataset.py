@@ -13,10 +13,10 @@ from ..storage import tar as shards
 from ..storage.http import as_url
 from .pairs import caption_lines
 from .reading import (
-    PICTURE_SUFFIXES,
-    Entry,
-    Place,
-    Reading,
+    IMAGE_SUFFIXES,
+    RawExample,
+    ReadResult,
+    SourceLocation,
     is_plain,
     read_lines,
     split_lines,
@@ -49,13 +49,15 @@ def _listed(path: Path) -> list[Path]:
     return [tar for name in names for tar in shards.expand(shards.place(name, path.parent))]
 
 
-def read(path: Path) -> Reading:
+def read(path: Path) -> ReadResult:
     """Raises InputError where a shard that was named, and not just found, is not there."""
-    reading, tars = Reading(), recognise(path)
+    reading, tars = ReadResult(), recognise(path)
     shared = len(path.parts) if path.is_dir() else _shared([tar.parent for tar in tars])
     for link in sorted(path.iterdir() if path.is_dir() else []):
         if link.is_symlink() and not link.exists():  # a disk that is not there hides its shards
-            reading.report(Place(link), "the link leads nowhere", "mount its disk, or remove it")
+            reading.report(
+                SourceLocation(link), "the link leads nowhere", "mount its disk, or remove it"
+            )
     far = any(map(as_url, tars))
     for tar in tqdm(tars, desc="tar files", unit="file", leave=False, disable=not far):
         if shards.is_there(tar):
@@ -72,21 +74,21 @@ def _shared(folders: list[Path]) -> int:
     return len(list(takewhile(lambda parts: len(set(parts)) == 1, levels)))
 
 
-def _read_shard(tar: Path, shard: str, reading: Reading) -> None:
+def _read_shard(tar: Path, shard: str, reading: ReadResult) -> None:
     """shard: its name, which begins the ids and may tell the split, as in train-000001."""
     index = shards.index(tar)
     for name in index.twice:
         reading.report(
-            Place(_inside(tar, name)), f"{tar.name} holds this twice", "the first is taken"
+            SourceLocation(_inside(tar, name)), f"{tar.name} holds this twice", "the first is taken"
         )
     samples: dict[str, dict[str, str]] = {}
     for name in index.members:
         match = _MEMBER.fullmatch(name)
         extension = f".{match['extension'].lower()}" if match else ""
-        if extension in PICTURE_SUFFIXES.union(TEXTS) and not is_plain(name):
+        if extension in IMAGE_SUFFIXES.union(TEXTS) and not is_plain(name):
             what = f"{name!r} is no name of a file in {tar}"
             advice = "name it from there, without .. and backslashes"
-            reading.report(Place(_inside(tar, name)), what, advice)
+            reading.report(SourceLocation(_inside(tar, name)), what, advice)
         elif match:
             samples.setdefault(match["key"], {}).setdefault(extension, name)
     words = re.split(r"[^a-z]+", "/".join(shard.lower().split("/")[-2:]))
@@ -94,13 +96,15 @@ def _read_shard(tar: Path, shard: str, reading: Reading) -> None:
     split = splits.pop() if len(splits) == 1 else None
     for key, files in samples.items():
         texts = [tar / files[extension] for extension in TEXTS if extension in files]
-        picture = next((name for e, name in files.items() if e in PICTURE_SUFFIXES), None)
+        picture = next((name for e, name in files.items() if e in IMAGE_SUFFIXES), None)
         if picture:
-            entry = Entry(f"{shard}/{key}", tar, picture, split, Place(tar / picture))
+            entry = RawExample(f"{shard}/{key}", tar, picture, split, SourceLocation(tar / picture))
             entry.captions = _captions(texts, reading)
             reading.entries.append(entry)
         elif texts:
-            reading.report(Place(texts[0]), f"{key} has no picture", "add it, or remove this")
+            reading.report(
+                SourceLocation(texts[0]), f"{key} has no picture", "add it, or remove this"
+            )
 
 
 def _inside(tar: Path, name: str) -> Path:
@@ -108,14 +112,14 @@ def _inside(tar: Path, name: str) -> Path:
     return tar / name.lstrip("/")
 
 
-def _captions(texts: list[Path], reading: Reading) -> list[tuple[Any, Place]]:
+def _captions(texts: list[Path], reading: ReadResult) -> list[tuple[Any, SourceLocation]]:
     """The lines of the text file, else the captions that the JSON file names as a table would."""
     if not texts:
         return []
     content = shards.read(texts[0])
     if texts[0].suffix == ".txt":
         return list(caption_lines(split_lines(content), texts[0]))
-    place = Place(texts[0])
+    place = SourceLocation(texts[0])
     try:
         row = json.loads(content.decode("utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):

@@ -36,13 +36,13 @@ class CompiledSteps(nn.Module):
         super().__init__()
         self.model = model
         self.encoder = model.encoder
-        self.attends = model.attends
+        self.has_attention = model.has_attention
         self._graphs = next(model.parameters()).is_cuda
         mode = "reduce-overhead" if self._graphs else None
         self._step: Any = torch.compile(model.step, mode=mode)
 
-    def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
-        return self.model.start(features, reads)
+    def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]:
+        return self.model.start(features, expected_steps)
 
     def step(
         self, tokens: Tensor, state: State, memory: Memory

@@ -23,12 +23,12 @@ from ...text.collate import pad_captions
 from ..base import CaptionModel
 
 TOGETHER = 32  # pictures
-TEACHING = 0.9  # of what is learned, the rest the captions' own words
+DISTILL_WEIGHT = 0.9  # of what is learned, the rest the captions' own words
 LIKELY = 20  # words a place: of a trained model they have nearly all of the probability
 FREELY = DecodingOptions(min_length=0, allow_unknown=True)
 
 
-class Lesson(NamedTuple):
+class SoftTargets(NamedTuple):
     """What a teacher holds likely in the place of each word of one picture's captions.
 
     words, shares (C, T, L): the likeliest words, best first, and their probabilities, which sum
@@ -39,13 +39,13 @@ class Lesson(NamedTuple):
     shares: Tensor
 
 
-def hear(
+def compute_soft_targets(
     teacher: CaptionModel,
     pictures: Pictures,
     captions: Sequence[list[list[int]]],
     precision: str = "float32",
     workers: int = 0,
-) -> list[Lesson]:
+) -> list[SoftTargets]:
     """A lesson for each picture, of captions as `encode_captions` gives them.
 
     Pictures are told in the same groups whenever this is called, so that the same comes to the
@@ -66,12 +66,12 @@ def hear(
         disable=not distributed.is_first(),
         leave=False,
     )
-    lessons: dict[int, Lesson] = {}
+    lessons: dict[int, SoftTargets] = {}
     for group, batch in batches:
         words, shares = _likely(teacher, batch.to(device), precision)
         for i, *rows in zip(group, words.cpu(), shares.cpu(), strict=True):
             size = len(captions[i]), len(captions[i][0]) - 1
-            lessons[i] = Lesson(*(each[: size[0], : size[1]].clone() for each in rows))
+            lessons[i] = SoftTargets(*(each[: size[0], : size[1]].clone() for each in rows))
     return [lessons[i] for i in range(len(captions))]
 
 
@@ -90,7 +90,9 @@ def _likely(teacher: CaptionModel, batch: Batch, precision: str) -> tuple[Tensor
         return words.int(), log_probs.float().softmax(-1).half()
 
 
-def teach(batch: Batch, lessons: Sequence[Lesson], teaching: float = TEACHING) -> Batch:
+def add_soft_targets(
+    batch: Batch, lessons: Sequence[SoftTargets], distill_weight: float = DISTILL_WEIGHT
+) -> Batch:
     """The batch with its pictures' lessons, to be `teaching`, in 0..1, of what is learned.
 
     Hinton et al. 2015, with the LIKELY likeliest words for all.
@@ -103,5 +105,8 @@ def teach(batch: Batch, lessons: Sequence[Lesson], teaching: float = TEACHING) -
         for part in zip(*lessons, strict=True)
     )
     return replace(
-        batch, taught_words=words.long(), taught_shares=shares.float(), teaching=teaching
+        batch,
+        teacher_tokens=words.long(),
+        teacher_probs=shares.float(),
+        distill_weight=distill_weight,
     )

@@ -14,7 +14,7 @@ from ...data.batches import Batch
 from ..losses import caption_cross_entropy
 
 
-class Words(nn.Module):
+class TiedEmbedding(nn.Module):
     """A vocabulary's embeddings, which are also the weights of the output layer.
 
     Press and Wolf 2017. weight (V, E), bias (V,).
@@ -51,10 +51,13 @@ class Words(nn.Module):
         smoothed, the teacher's is not.
         """
         layer = self.weight, self.bias
-        if batch.taught_words is not None and batch.taught_shares is not None:
-            own, likely = 1 - batch.teaching, batch.teaching * of_words(batch.taught_shares)
+        if batch.teacher_tokens is not None and batch.teacher_probs is not None:
+            own, likely = (
+                1 - batch.distill_weight,
+                batch.distill_weight * of_words(batch.teacher_probs),
+            )
             true = likely.new_full((len(targets), 1), own * (1 - label_smoothing))
-            words = torch.cat([targets[:, None], of_words(batch.taught_words)], dim=1)
+            words = torch.cat([targets[:, None], of_words(batch.teacher_tokens)], dim=1)
             shares = torch.cat([true, likely], dim=1)
             smoothed, each = caption_cross_entropy(
                 output, *layer, words, own * label_smoothing, shares=shares

@@ -47,17 +47,17 @@ class Ensemble(nn.Module):
         distinct = list(dict.fromkeys(member.encoder for member in members))
         self.encoder = Encoders(distinct)
         self.members = nn.ModuleList(members)  # type: ignore[assignment, arg-type]
-        self.attends = any(member.attends for member in members)
+        self.has_attention = any(member.has_attention for member in members)
         self._channels = [encoder.channels for encoder in distinct]
         self._encoder_of = [distinct.index(member.encoder) for member in members]
 
-    def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
+    def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]:
         """Those of each member, its number before every name."""
         maps = features.split(self._channels, dim=1)
         memory: Memory = {}
         state: State = {}
         for number, member in enumerate(self.members):
-            own_memory, own_state = member.start(maps[self._encoder_of[number]], reads)
+            own_memory, own_state = member.start(maps[self._encoder_of[number]], expected_steps)
             memory |= _numbered(number, own_memory)
             state |= _numbered(number, own_state)
         return memory, state

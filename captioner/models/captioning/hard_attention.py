@@ -24,7 +24,7 @@ def first_baseline(vocabulary_size: int) -> Tensor:
     return torch.tensor(-math.log(vocabulary_size))
 
 
-class Draws:
+class LocationSampler:
     """The locations of one batch: drawn step by step, learned from in the end.
 
     As in the paper, half of the captions see the expected context instead, through which the

@@ -20,7 +20,7 @@ def previous_words(model: Generator, features: Tensor, batch: Batch) -> Tensor:
     its own, too. Nothing is learned from the choice.
     """
     true = batch.tokens[..., :-1]
-    return _mixed(model, features, true, batch.own_words) if batch.own_words else true
+    return _mixed(model, features, true, batch.sampling_prob) if batch.sampling_prob else true
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from ...decoding.hypothesis import Memory, State
 from ...vision.encoders import Encoder
 from ..layers import Dropout, Standardize, lstm_cell
 from ..losses import Loss
-from .embedding import Words, scale_words
+from .embedding import TiedEmbedding, scale_words
 from .options import ModelOptions
 from .scheduled_sampling import previous_words
 
@@ -27,14 +27,14 @@ class ShowAndTell(nn.Module):
     is soon forgotten.
     """
 
-    attends = False
+    has_attention = False
 
     def __init__(self, encoder: Encoder, vocabulary_size: int, options: ModelOptions) -> None:
         super().__init__()
         self.options = options
         self.encoder = encoder
         self.standardize = Standardize(encoder.channels)
-        self.words = Words(vocabulary_size, options.embedding_size)
+        self.words = TiedEmbedding(vocabulary_size, options.embedding_size)
         self.picture = nn.Linear(encoder.channels, options.embedding_size)
         self.initial_hidden = nn.Linear(encoder.channels, options.hidden_size)
         self.initial_cell = nn.Linear(encoder.channels, options.hidden_size)
@@ -52,11 +52,11 @@ class ShowAndTell(nn.Module):
             with torch.no_grad():
                 self.standardize.measure(maps)
 
-    def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
+    def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]:
         picture, hidden, cell = self._see(features)
         hidden, cell = self._advance(self._input_gates(picture), hidden, cell.float())
         memory = {}
-        if reads * features.shape[0] > len(self.words.weight):
+        if expected_steps * features.shape[0] > len(self.words.weight):
             words = scale_words(self.words.weight)
             memory["word_gates"] = self._input_gates(words)  # (V, 4H)
         return memory, {"hidden": hidden, "cell": cell}

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from ...data.batches import Batch
 from ...decoding.hypothesis import Memory, State
 from ...vision.encoders import Encoder
-from ..deferred_grad import Product, hoist
+from ..deferred_grad import Product, deferred_matmul
 from ..layers import Dropout, lstm_cell
 from ..losses import Loss, attention_coverage
 from .attention import additive_energies
-from .embedding import Words, scale_words
-from .hard_attention import Draws, first_baseline
+from .embedding import TiedEmbedding, scale_words
+from .hard_attention import LocationSampler, first_baseline
 from .options import ModelOptions
 from .scheduled_sampling import previous_words
 
@@ -38,7 +38,7 @@ class ShowAttendAndTell(nn.Module):
     Its weights are kept doubly stochastic, too: they sum to the looks that a position may expect.
     """
 
-    attends = True
+    has_attention = True
 
     def __init__(self, encoder: Encoder, vocabulary_size: int, options: ModelOptions) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class ShowAttendAndTell(nn.Module):
         hidden, embedding = options.hidden_size, options.embedding_size
         self.options = options
         self.encoder = encoder
-        self.words = Words(vocabulary_size, embedding)
+        self.words = TiedEmbedding(vocabulary_size, embedding)
         if options.annotation_size:
             self.annotate = nn.Linear(encoder.channels, annotation)
         self.initial_hidden = nn.Linear(annotation, hidden)
@@ -72,9 +72,9 @@ class ShowAttendAndTell(nn.Module):
     def calibrate(self, maps: Iterable[Tensor]) -> None:
         """Does nothing: attention over standardised maps overfits sooner."""
 
-    def start(self, features: Tensor, reads: int) -> tuple[Memory, State]:
+    def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]:
         memory, state = self._start(features)
-        if reads * features.shape[0] > len(self.words.weight):
+        if expected_steps * features.shape[0] > len(self.words.weight):
             words = scale_words(self.words.weight)
             memory["word_gates"] = self.word_gates(words)  # (V, 4H)
         return memory, state
@@ -108,9 +108,12 @@ class ShowAttendAndTell(nn.Module):
         scores = self.words.scores(self._output(words, hidden, context))
         return scores, {"hidden": hidden, "cell": cell}, attention.reshape(-1, h, w)
 
-    def _shared(self, memory: Memory, draws: Draws | None = None) -> Shared:
-        keys, look = memory["keys"].flatten(1, 2), hoist(memory["values"].flatten(1, 2))
-        read_hidden, read_context = hoist(self.read_hidden), hoist(self.read_context)
+    def _shared(self, memory: Memory, draws: LocationSampler | None = None) -> Shared:
+        keys, look = memory["keys"].flatten(1, 2), deferred_matmul(memory["values"].flatten(1, 2))
+        read_hidden, read_context = (
+            deferred_matmul(self.read_hidden),
+            deferred_matmul(self.read_context),
+        )
         if draws:
             return keys, read_hidden, lambda attention: look(draws(attention)), read_context
         return keys, read_hidden, look, read_context
@@ -145,7 +148,7 @@ class ShowAttendAndTell(nn.Module):
         """Cross-entropy and coverage, and what hard attention adds for its draws."""
         features = batch.features_by(self.encoder)
         memory, state = self._start(features)
-        draws = Draws(batch) if self.options.hard_attention and self.training else None
+        draws = LocationSampler(batch) if self.options.hard_attention and self.training else None
         shared = self._shared(memory, draws)
         told, targets = previous_words(self, features, batch), batch.tokens[..., 1:]
         words = self.dropout(self.words(by_step(told, batch)))
@@ -181,13 +184,15 @@ class ShowAttendAndTell(nn.Module):
         What the words alone decide is computed before the loop, the vocabulary product after it.
         """
         pictures, captions, _ = batch.tokens.shape
-        gates = self.word_gates(scale_words(words)).split([pictures * c for c in batch.columns])
+        gates = self.word_gates(scale_words(words)).split(
+            [pictures * c for c in batch.active_captions]
+        )
         hidden, cell = (
             rows[:, None].expand(-1, captions, -1) for rows in (state["hidden"], state["cell"])
         )
         steps: list[tuple[Tensor, Tensor]] = []
         received = cell.new_zeros(())
-        for t, running in enumerate(batch.columns):
+        for t, running in enumerate(batch.active_captions):
             hidden, cell, context, attention = self._advance(
                 gates[t].view(pictures, running, self.of_hidden[-1]),
                 hidden[:, :running],
@@ -206,7 +211,7 @@ def by_step(words: Tensor, batch: Batch) -> Tensor:
 
     Captions come longest first, so that step t works on the first batch.columns[t] of them.
     """
-    return torch.cat([words[:, :c, t].flatten(0, 1) for t, c in enumerate(batch.columns)])
+    return torch.cat([words[:, :c, t].flatten(0, 1) for t, c in enumerate(batch.active_captions)])
 
 
 def _coverage(received: Tensor, batch: Batch) -> Tensor:

@@ -33,7 +33,7 @@ from captioner.data.storage.http import Unreachable
 from captioner.errors import InputError, Interrupted
 from captioner.vision import feature_cache as features
 from captioner.vision.encoders import SmallCNN
-from captioner.vision.feature_cache import PictureFiles
+from captioner.vision.feature_cache import ImageSource
 from tests.support import loopback_files, tiny
 from tests.support.layouts import write_tar
 
@@ -441,7 +441,7 @@ def start(tmp_path, server, folder, monkeypatch):
     """Trains in a folder of its own, on the shards in place or on the server, in windows of 8."""
     server.serve(folder)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     monkeypatch.setattr(features, "WINDOW", 8)
     torch.manual_seed(3)
     torch.save(SmallCNN().state_dict(), "encoder.pth")
@@ -485,8 +485,8 @@ def test_large_pictures_are_shuffled_in_smaller_windows(members, tmp_path, monke
     paths = [path for path, _ in members]
     for kept, expected in [(2**30, 2000), (20_000, 10), (10, 0)]:
         monkeypatch.setattr(streams, "KEPT", kept)
-        assert PictureFiles(paths, Transform(32)).window() == expected
-    assert PictureFiles([tmp_path / "a.jpg"], Transform(32)).window() == 10 // 2  # never used
+        assert ImageSource(paths, Transform(32)).window() == expected
+    assert ImageSource([tmp_path / "a.jpg"], Transform(32)).window() == 10 // 2  # never used
 
 
 def test_frozen_features_are_computed_once_for_a_state_of_the_tar_files(start, server):

@@ -16,7 +16,7 @@ from captioner.data.batches import Pictures
 from captioner.data.images import Transform
 from captioner.errors import InputError, Interrupted
 from captioner.models.captioning import distillation
-from captioner.models.captioning.distillation import hear, teach
+from captioner.models.captioning.distillation import add_soft_targets, compute_soft_targets
 from captioner.models.captioning.ensemble import Ensemble
 from captioner.text.vocabulary import Vocabulary
 from captioner.training.setup import open_teachers
@@ -49,7 +49,7 @@ def lessons_of(teacher, batch):
     captions = [
         [[t for t in row if t] for row in texts if any(row)] for texts in batch.tokens.tolist()
     ]
-    return hear(teacher, pictures, captions)
+    return compute_soft_targets(teacher, pictures, captions)
 
 
 def each_caption(batch):
@@ -71,17 +71,19 @@ def test_the_teachers_words_are_those_they_hold_likeliest(
     monkeypatch.setattr(distillation, "TOGETHER", 2)
     lessons = lessons_of(Ensemble(members) if several else members[0], batch)
     assert [lesson.words.shape for lesson in lessons] == [(3, 5, 4), (1, 8, 4), (2, 3, 4)]
-    new = teach(batch, lessons, 0.3)
-    assert new.teaching == 0.3 and new.tokens is batch.tokens and new.features is batch.features
-    assert new.taught_words.shape == new.taught_shares.shape == (3, 3, 8, 4)
+    new = add_soft_targets(batch, lessons, 0.3)
+    assert (
+        new.distill_weight == 0.3 and new.tokens is batch.tokens and new.features is batch.features
+    )
+    assert new.teacher_tokens.shape == new.teacher_probs.shape == (3, 3, 8, 4)
     for b, c, words in each_caption(batch):
         rows = [said(each, batch.features[b], words[:-1], WITHHELD).log() for each in members]
         expected = (torch.stack(rows).mean(0) if several else rows[0]).softmax(-1)
         shares, likely = expected.topk(4)
-        assert new.taught_words[b, c, : len(likely)].tolist() == likely.tolist()
+        assert new.teacher_tokens[b, c, : len(likely)].tolist() == likely.tolist()
         shares = shares / shares.sum(1, keepdim=True)
         torch.testing.assert_close(
-            new.taught_shares[b, c, : len(shares)], shares, atol=1e-3, rtol=1e-3
+            new.teacher_probs[b, c, : len(shares)], shares, atol=1e-3, rtol=1e-3
         )
 
 
@@ -94,7 +96,7 @@ def test_what_is_learned_lies_between_captions_and_teacher(
     student = tiny_model(attention, seed=1, **options)
     teacher = tiny_model(attention, seed=2).eval()
     batch = make_batch(CAPTIONS, images=images)
-    loss = student.eval().loss(teach(batch, lessons_of(teacher, batch), 0.3))
+    loss = student.eval().loss(add_soft_targets(batch, lessons_of(teacher, batch), 0.3))
     total, count = torch.zeros(()), 0
     ours, theirs = (batch.features_by(model.encoder) for model in (student, teacher))
     for b, _, words in each_caption(batch):
@@ -115,7 +117,7 @@ def test_who_knows_what_the_teacher_knows_has_nothing_to_learn(attention, tiny_m
     with torch.no_grad():
         model.words.bias[list(WITHHELD)] = -40
     batch = make_batch(CAPTIONS)
-    model.eval().loss(teach(batch, lessons_of(model, batch), 1.0)).value.backward()
+    model.eval().loss(add_soft_targets(batch, lessons_of(model, batch), 1.0)).value.backward()
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             assert parameter.grad.abs().max() < 1e-3, name
@@ -131,7 +133,7 @@ def work(tmp_path, tmp_path_factory, monkeypatch):
     """An empty working directory; returns how to train there, and a run that has learned."""
     colours, base = tiny.data(tmp_path_factory), tiny.run(tmp_path_factory, attention=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     options = f"--data {colours} {tiny.SIZES} {tiny.PLAIN} --epochs 2 --batch-size 5"
 
     def call(name, *more):

@@ -33,8 +33,8 @@ MIXTURES = [(False, False), (True, True), (False, True), (True, False, True)]
 def members(request, tiny_model):
     """Models of different sizes and encoders, with (True) or without attention."""
     return [
-        tiny_model(attends, seed=seed, hidden_size=9 + seed).eval()
-        for seed, attends in enumerate(request.param)
+        tiny_model(has_attention, seed=seed, hidden_size=9 + seed).eval()
+        for seed, has_attention in enumerate(request.param)
     ]
 
 
@@ -84,7 +84,7 @@ def together(models):
 def test_a_model_with_itself_is_the_model(attention, options, tiny_model, features):
     model, pictures = tiny_model(attention).eval(), features(4)
     ensemble = together([model, copy.deepcopy(model)])
-    assert ensemble.attends is attention
+    assert ensemble.has_attention is attention
     expected, captions = (decode(m, pictures, options) for m in (model, ensemble))
     for several, others in zip(captions, expected, strict=True):
         assert [h.tokens for h in several] == [h.tokens for h in others]
@@ -124,7 +124,7 @@ def test_greedy_and_scores_and_maps_are_those_of_the_members_one_by_one(members,
         assert scores[0, 0].tolist() == pytest.approx(log_probs, abs=1e-4)
         for t in range(len(words)):
             _, looked = ask(members, picture, words[:t])
-            assert ensemble.attends is (len(looked) > 0)
+            assert ensemble.has_attention is (len(looked) > 0)
             if looked:
                 mean = sum(looked) / len(looked)
                 np.testing.assert_allclose(hypothesis.attention[t], mean, atol=1e-5)
@@ -209,7 +209,7 @@ def other_words(runs, tmp_path):
 def test_a_captioner_of_several(runs, pictures, precision):
     several = Captioner.from_pretrained(runs, "cpu", precision)
     captions = several.caption(pictures)
-    assert several.device == torch.device("cpu") and several.model.attends
+    assert several.device == torch.device("cpu") and several.model.has_attention
     assert len({caption.text for caption in captions}) >= 4
     scores = several.score(pictures, [caption.text for caption in captions])
     rounding = 1e-4 if precision == "float32" else 0.05

@@ -15,7 +15,7 @@ from captioner.devices import products_in
 from captioner.models.captioning import hard_attention as locations
 from captioner.models.captioning import show_attend_and_tell as model_code
 from captioner.models.captioning.build import build_model
-from captioner.models.captioning.hard_attention import Draws
+from captioner.models.captioning.hard_attention import LocationSampler
 from captioner.models.captioning.options import ModelOptions
 from tests.support.equations import CAPTIONS, WORDS, show_attend_and_tell
 
@@ -37,10 +37,10 @@ def drawn(monkeypatch):
     kept = []
 
     def keep(batch):
-        kept.append(Draws(batch))
+        kept.append(LocationSampler(batch))
         return kept[-1]
 
-    monkeypatch.setattr(model_code, "Draws", keep)
+    monkeypatch.setattr(model_code, "LocationSampler", keep)
     return kept
 
 
@@ -134,7 +134,9 @@ def test_the_gradient_is_the_expected_one(baseline, hard_model, make_batch, monk
 def test_places_are_drawn_as_often_as_the_attention_says():
     torch.manual_seed(0)
     attention = torch.tensor([[0.1, 0.0, 0.6, 0.3], [0.25, 0.25, 0.25, 0.25]])
-    draws = Draws(Batch((0, 1), torch.ones(2, 20000, 3, dtype=torch.long), (20000, 20000)))
+    draws = LocationSampler(
+        Batch((0, 1), torch.ones(2, 20000, 3, dtype=torch.long), (20000, 20000))
+    )
     seen = draws(attention[:, None].expand(-1, 20000, -1))
     for picture, weights in enumerate(attention):
         assert draws.drawn[picture].float().mean().item() == pytest.approx(0.5, abs=0.02)
@@ -185,9 +187,9 @@ def test_a_broken_batch_leaves_the_baseline(hard_model, make_batch, monkeypatch)
 
 
 @pytest.mark.parametrize("reads", [1, 1000])
-def test_a_step_sees_what_it_may_expect_and_tells_the_weights(reads, hard_model, features):
+def test_a_step_sees_what_it_may_expect_and_tells_the_weights(expected_steps, hard_model, features):
     model, maps, caption = hard_model().eval(), features(2), [4, 5, 6]
-    memory, state = model.start(maps, reads)
+    memory, state = model.start(maps, expected_steps)
     for number in range(2):
         rows, expected = show_attend_and_tell(model, maps[number], caption)
         at = {key: value[number : number + 1] for key, value in memory.items()}
@@ -227,7 +229,7 @@ def test_padding_and_lower_precision(hard_model, make_batch, monkeypatch):
     monkeypatch.setattr(locations, "_draw", lambda a: a.argmax(-1, keepdim=True))
     model, batch = hard_model(), make_batch(CAPTIONS)
     tokens = F.pad(batch.tokens, (0, 3))
-    wider = replace(batch, tokens=tokens, columns=(*batch.columns, 0, 0, 0))
+    wider = replace(batch, tokens=tokens, active_captions=(*batch.active_captions, 0, 0, 0))
     values = []
     for precision, one in (("float32", batch), ("float32", wider), ("bfloat16", batch)):
         torch.manual_seed(0)

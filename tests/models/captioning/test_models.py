@@ -108,7 +108,7 @@ def test_padding_does_not_change_the_loss(attention, tiny_model, make_batch):
     model = tiny_model(attention, coverage_weight=0.5)
     batch = make_batch(CAPTIONS)
     tokens = F.pad(batch.tokens, (0, 3, 0, 2))  # three more words and two more captions
-    wider = Batch(batch.ids, tokens, (*batch.columns, 0, 0, 0), features=batch.features)
+    wider = Batch(batch.ids, tokens, (*batch.active_captions, 0, 0, 0), features=batch.features)
     more_than_needed = Batch(batch.ids, tokens, (5,) * 10 + (0,), features=batch.features)
     expected = model.loss(batch)
     for padded in (wider, more_than_needed):
@@ -124,7 +124,9 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_words(attention, tiny_model, m
     for number, texts in enumerate(CAPTIONS):
         for caption in texts:
             alone = make_batch([[caption]])
-            alone = Batch((0,), alone.tokens, alone.columns, features=batch.features[[number]])
+            alone = Batch(
+                (0,), alone.tokens, alone.active_captions, features=batch.features[[number]]
+            )
             loss = model.loss(alone)
             assert loss.count == len(caption) + 1
             total += loss.value.item() * loss.count
@@ -171,7 +173,7 @@ def test_dropout_acts_in_training_only(attention, tiny_model, make_batch):
 def test_stored_half_precision_maps_and_autocast(attention, tiny_model, make_batch):
     model = tiny_model(attention)
     batch = make_batch(CAPTIONS)
-    half = Batch(batch.ids, batch.tokens, batch.columns, features=batch.features.half())
+    half = Batch(batch.ids, batch.tokens, batch.active_captions, features=batch.features.half())
     exact = model.loss(batch).value.item()
     assert model.loss(half).value.item() == pytest.approx(exact, rel=1e-2)
     with torch.autocast("cpu", torch.bfloat16):
@@ -265,11 +267,11 @@ def test_captions_of_a_picture_share_its_memory(attention, tiny_model, features)
 
 
 @pytest.mark.parametrize("reads", [1, 7, 8, 1000])
-def test_what_is_worked_out_beforehand_changes_nothing(reads, tiny_model, features):
+def test_what_is_worked_out_beforehand_changes_nothing(expected_steps, tiny_model, features):
     model = tiny_model(True).eval()
     maps, words = features(2), torch.tensor([4, 5])
-    memory, state = model.start(maps, reads)
-    assert ("word_gates" in memory) == (2 * reads > 15)  # words of the vocabulary
+    memory, state = model.start(maps, expected_steps)
+    assert ("word_gates" in memory) == (2 * expected_steps > 15)  # words of the vocabulary
     values = torch.relu(model.annotate(maps.permute(0, 2, 3, 1)))
     plain = {"keys": model.key(values) * 2, "values": values}
     got, expected = model.step(words, state, memory), model.step(words, state, plain)

@@ -16,7 +16,7 @@ class Parrot:
     def __init__(self, scores):
         self.scores = scores
 
-    def start(self, features, reads):
+    def start(self, features, expected_steps):
         return {}, {"hidden": torch.zeros(len(features), 1)}
 
     def step(self, tokens, state, memory):
@@ -29,14 +29,14 @@ def test_without_own_words_nothing_is_drawn(attention, tiny_model, make_batch):
     before = torch.get_rng_state()
     told = previous_words(model, batch.features, batch)
     assert torch.equal(told, batch.tokens[..., :-1])
-    assert torch.equal(model.loss(batch).value, model.loss(replace(batch, own_words=0.0)).value)
+    assert torch.equal(model.loss(batch).value, model.loss(replace(batch, sampling_prob=0.0)).value)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.7, 1.0])
 def test_so_many_words_are_the_models_own(share, make_batch):
     torch.manual_seed(0)
-    batch = replace(make_batch([[[4] * 40] * 50] * 3), own_words=share)
+    batch = replace(make_batch([[[4] * 40] * 50] * 3), sampling_prob=share)
     scores = torch.zeros(15)
     scores[[0, 1, 2, 9]] = 50.0  # padding, start and end are no words
     told = previous_words(Parrot(scores), batch.features, batch)
@@ -47,7 +47,7 @@ def test_so_many_words_are_the_models_own(share, make_batch):
 
 def test_own_words_are_drawn_from_the_models_distribution(make_batch):
     torch.manual_seed(0)
-    batch = replace(make_batch([[[4] * 50] * 100] * 2), own_words=1.0)
+    batch = replace(make_batch([[[4] * 50] * 100] * 2), sampling_prob=1.0)
     scores = torch.randn(15)
     told = previous_words(Parrot(scores), batch.features, batch)[..., 1:]
     shares = torch.bincount(told.flatten(), minlength=15) / told.numel()
@@ -61,7 +61,7 @@ def test_the_loss_after_own_words_is_that_of_the_equations(
     """Where the model says what it finds likeliest; its words follow its own."""
     monkeypatch.setattr(torch.Tensor, "multinomial", lambda self, _: self.argmax(-1, keepdim=True))
     model = tiny_model(attention, label_smoothing=0.0, coverage_weight=0.0)
-    batch = replace(make_batch(CAPTIONS), own_words=1.0)
+    batch = replace(make_batch(CAPTIONS), sampling_prob=1.0)
     equations = show_attend_and_tell if attention else show_and_tell
     expected, changed = torch.zeros(()), 0
     for picture, texts in zip(batch.features, CAPTIONS, strict=True):
@@ -88,7 +88,7 @@ def test_the_loss_after_own_words_is_that_of_the_equations(
 def test_every_parameter_learns_beside_own_words(attention, precision, tiny_model, make_batch):
     model = tiny_model(attention, trained_from=0, dropout=0.2).train()
     with products_in(precision, torch.device("cpu")):
-        loss = model.loss(replace(make_batch(CAPTIONS, images=True), own_words=0.5))
+        loss = model.loss(replace(make_batch(CAPTIONS, images=True), sampling_prob=0.5))
     loss.value.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name

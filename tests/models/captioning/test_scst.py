@@ -15,7 +15,7 @@ from captioner.errors import Interrupted
 from captioner.metrics.cider_d import CiderD
 from captioner.models.captioning.build import build_model
 from captioner.models.captioning.options import ModelOptions
-from captioner.models.captioning.self_critical import add_samples
+from captioner.models.captioning.scst import add_rollouts
 from captioner.text.collate import pad_captions
 from tests.support import tiny
 from tests.support.interrupting import assert_same_run, interrupt_at
@@ -43,7 +43,7 @@ def rows(tokens):
 def test_references_stay_and_samples_weigh_what_they_gain(attention, tiny_model, make_batch):
     model, batch, cider = tiny_model(attention), make_batch(CAPTIONS), cider_of(CAPTIONS)
     torch.manual_seed(1)
-    new = add_samples(batch, model, cider.score, 0.3, samples=4, max_length=6)
+    new = add_rollouts(batch, model, cider.score, 0.3, samples=4, max_length=6)
     assert new.tokens.shape[:2] == new.weights.shape == new.sampled.shape == (3, 7)
     assert new.features is batch.features and new.ids == batch.ids
     rewards = []
@@ -64,7 +64,7 @@ def test_references_stay_and_samples_weigh_what_they_gain(attention, tiny_model,
     torch.testing.assert_close(new.parts["reward"], torch.stack(rewards).mean())
     lengths = (new.tokens[..., 1:] != PAD).sum(-1)
     expected = [max((row > t).sum().item() for row in lengths) for t in range(lengths.max())]
-    assert list(new.columns) == expected and new.tokens.shape[-1] == 1 + len(expected)
+    assert list(new.active_captions) == expected and new.tokens.shape[-1] == 1 + len(expected)
 
 
 def test_sampling_leaves_the_model_as_it_is(attention, tiny_model, make_batch):
@@ -72,14 +72,16 @@ def test_sampling_leaves_the_model_as_it_is(attention, tiny_model, make_batch):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batch = make_batch(CAPTIONS, images=True)
     torch.manual_seed(1)
-    first = add_samples(batch, model, cider.score, 0.1)
+    first = add_rollouts(batch, model, cider.score, 0.1)
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     torch.manual_seed(1)
-    second = add_samples(batch, model.eval(), cider.score, 0.1)  # no dropout in drawing, either way
+    second = add_rollouts(
+        batch, model.eval(), cider.score, 0.1
+    )  # no dropout in drawing, either way
     assert not model.training
     assert torch.equal(first.tokens, second.tokens) and torch.equal(first.weights, second.weights)
-    assert not torch.equal(add_samples(batch, model, cider.score, 0.1).tokens, first.tokens)
+    assert not torch.equal(add_rollouts(batch, model, cider.score, 0.1).tokens, first.tokens)
     model.train().loss(first).value.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
@@ -120,7 +122,7 @@ def test_the_gradient_is_that_of_the_expected_reward(attention, tiny_encoder, ma
     exact = torch.autograd.grad(-expected_reward, parameters)
 
     torch.manual_seed(0)
-    many = add_samples(batch, model, cider.score, 0.0, samples=20_000, max_length=2)
+    many = add_rollouts(batch, model, cider.score, 0.0, samples=20_000, max_length=2)
     loss = model.loss(many)
     estimate = torch.autograd.grad(loss.value * loss.count, parameters)
     exact, estimate = (torch.cat([g.flatten() for g in gradient]) for gradient in (exact, estimate))
@@ -133,7 +135,7 @@ def test_a_few_steps_raise_the_reward(attention, tiny_model, make_batch):
     torch.manual_seed(0)
     rewards = []
     for _ in range(60):  # by reward alone
-        sampled = add_samples(batch, model, cider.score, 0.0, samples=100, max_length=8)
+        sampled = add_rollouts(batch, model, cider.score, 0.0, samples=100, max_length=8)
         rewards.append(sampled.parts["reward"].item())
         optimizer.zero_grad()
         model.loss(sampled).value.backward()
@@ -149,7 +151,7 @@ def work(tmp_path, tmp_path_factory, monkeypatch):
     """An empty working directory; returns how to train there from a run that has learned."""
     colours, base = tiny.data(tmp_path_factory), tiny.run(tmp_path_factory, attention=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda job, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     options = "--attention --hidden-size 64 --embedding-size 64 --image-size 32 --dropout 0.5"
     options = f"{options} {tiny.PLAIN} --epochs 2 --batch-size 5 --learning-rate 1e-3"
     options = f"--data {colours} --start-from {base} --self-critical {options}"

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...data.batches import Batch, count_columns
+from ...data.batches import Batch, count_active_captions
 from ...decoding.options import DecodingOptions
 from ...decoding.sampling import choose_words
 from ...devices import products_in
@@ -26,7 +26,7 @@ SAMPLES = 5
 LONGEST = 20  # words of a sampled caption, its end counted
 
 
-def add_samples(
+def add_rollouts(
     batch: Batch,
     model: CaptioningModel,
     reward: Reward,
@@ -67,7 +67,7 @@ def add_samples(
     return replace(
         batch,
         tokens=tokens,
-        columns=count_columns(tokens),
+        active_captions=count_active_captions(tokens),
         weights=weights.take_along_dim(order, 1),
         sampled=order >= given.shape[1],
         parts={**batch.parts, "reward": rewards.mean()},
