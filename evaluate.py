@@ -6,7 +6,7 @@ from captioner.data.caption_files import match, read_caption_file, read_predicti
 from captioner.errors import run_command
 from captioner.evaluation.evaluate import (
     evaluate_checkpoint,
-    make_folder,
+    make_directory,
     others_of,
     show_scores,
     write,
@@ -38,15 +38,15 @@ def evaluate_file(options: EvaluationOptions, scoring: ScoringOptions) -> None:
     if scoring.training_captions is not None:
         several = read_caption_file(scoring.training_captions).values()
         training = (text for each in several for text in each)
-    folder = options.output and make_folder(options.output)
+    directory = options.output and make_directory(options.output)
     result = judge(captions, references, wanted, training)
-    print(f"{scoring.predictions} against {scoring.references}, {len(captions)} pictures")
+    print(f"{scoring.predictions} against {scoring.references}, {len(captions)} images")
     if note:
         print(note)
     scores = show_scores(result, references, others, scoring)
-    if folder:
-        write(folder, {"scores.json": scores})
-        print(f"scores: {folder}")
+    if directory:
+        write(directory, {"scores.json": scores})
+        print(f"scores: {directory}")
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def batches_of(setup: TrainingSetup) -> tuple[Callable[[int, int], Iterable[Batc
     rank, world = distributed.rank(), distributed.world_size()
 
     def order(epoch: int) -> list[list[int]]:
-        tars, window = setup.training_pictures.tars, setup.training_pictures.window
+        tars, window = setup.training_images.tars, setup.training_images.window
         seed = options.seed
         return epoch_order(captions, options.batch_size, seed, epoch, world, tars, window)
 
@@ -135,7 +135,7 @@ def batches_of(setup: TrainingSetup) -> tuple[Callable[[int, int], Iterable[Batc
 
     def load(indices: Sequence[int]) -> Batch:
         tokens = pad_captions([captions[i] for i in indices])
-        batch = setup.training_pictures.batch(indices, [ids[i] for i in indices], tokens)
+        batch = setup.training_images.batch(indices, [ids[i] for i in indices], tokens)
         return add_soft_targets(batch, [lessons[i] for i in indices]) if lessons else batch
 
     return batches, steps
@@ -148,13 +148,11 @@ def lessons_of(
     if setup.teacher is None:
         return None
     precision, workers = setup.options["training"].precision, setup.options["data"].workers
-    return compute_soft_targets(
-        setup.teacher, setup.training_pictures, captions, precision, workers
-    )
+    return compute_soft_targets(setup.teacher, setup.training_images, captions, precision, workers)
 
 
 def open_board(setup: TrainingSetup, state: dict[str, Any] | None) -> Board:
-    """TensorBoard's files in the run's folder; `state` is that of the run that goes on."""
+    """TensorBoard's files in the run's directory; `state` is that of the run that goes on."""
     progress: dict[str, Any] = state["progress"] if state else {"step": 0, "history": []}
     return Board(setup.run / "tensorboard", progress["step"], progress["history"])
 
@@ -165,7 +163,7 @@ def evaluate_held_out(setup: TrainingSetup) -> Evaluation:
         setup.model,
         setup.vocabulary,
         setup.held_out,
-        setup.held_out_pictures,
+        setup.held_out_images,
         DecodingOptions(beam_size=setup.options["training"].beam_size),
         workers=setup.options["data"].workers,
         shapes=demo.read_shapes(setup.data.root, "val"),
@@ -176,7 +174,7 @@ def evaluate_held_out(setup: TrainingSetup) -> Evaluation:
 def show_samples(
     setup: TrainingSetup, result: Evaluation, epoch: int, board: Board | None, step: int
 ) -> None:
-    """Print what the model says of a few pictures, and draw it with where it looked."""
+    """Print what the model says of a few images, and draw it with where it looked."""
     samples: list[tuple[str, Sample]] = []
     say(f"epoch {epoch} writes")
     for example in spread(setup.held_out, SAMPLES):
@@ -191,7 +189,7 @@ def show_samples(
     save_samples(path, [sample for _, sample in samples], offset)
     if board:
         for number, (name, sample) in enumerate(samples, start=1):
-            board.picture(f"samples/{number}-{name}", draw_sample(sample, offset), step)
+            board.image(f"samples/{number}-{name}", draw_sample(sample, offset), step)
 
 
 def spread(examples: Sequence[Example], number: int) -> Sequence[Example]:
@@ -209,14 +207,12 @@ def finish(setup: TrainingSetup, progress: Progress, argv: Sequence[str]) -> Non
     say(f"best epoch: {progress.best_epoch}; val split, beam size {beam_size}")
     say(result.describe([example.captions for example in setup.held_out]))
     if setup.options["model"].attention:
-        folder = draw_heatmaps(setup, result)
-        say(f"heatmaps: {folder}")
+        directory = draw_heatmaps(setup, result)
+        say(f"heatmaps: {directory}")
     say("next:")
     split = "test" if any(e.split == "test" for e in setup.data.examples) else "val"
-    picture = setup.held_out[0].path
-    for line in next_commands(
-        setup.run, split, picture, beam_size, setup.options["model"].attention
-    ):
+    image = setup.held_out[0].path
+    for line in next_commands(setup.run, split, image, beam_size, setup.options["model"].attention):
         say(f"  {line}")
     epochs = setup.options["training"].epochs
     if progress.best_epoch == progress.epoch == epochs:
@@ -225,21 +221,21 @@ def finish(setup: TrainingSetup, progress: Progress, argv: Sequence[str]) -> Non
 
 
 def draw_heatmaps(setup: TrainingSetup, result: Evaluation) -> Path:
-    """Heatmaps of pictures spread over the val split."""
-    folder = setup.run / "heatmaps"
+    """Heatmaps of images spread over the val split."""
+    directory = setup.run / "heatmaps"
     for number, example in enumerate(spread(setup.held_out, HEATMAPS), start=1):
         hypothesis = result.hypotheses[example.id]
         words = setup.vocabulary.decode(hypothesis.tokens)
         assert hypothesis.attention is not None
         save_heatmap(
-            folder / f"{number:02}-{example.path.stem}.png",
+            directory / f"{number:02}-{example.path.stem}.png",
             load_image(example.path),
             words,
             hypothesis.attention[: len(words)],
             title=result.texts[example.id],
             offset=setup.model.encoder.offset,
         )
-    return folder
+    return directory
 
 
 if __name__ == "__main__":

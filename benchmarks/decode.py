@@ -13,7 +13,7 @@ from benchmarks.setting import (
     build,
     draw_features,
     forced,
-    picture_operations,
+    image_operations,
     vary,
     word_operations,
 )
@@ -52,10 +52,8 @@ def rows_of(features: Tensor) -> Tensor:
 def agree(model: CaptioningModel, decoder: textbook.Decoder, features: Tensor) -> None:
     """The library's captions are the textbook's, word by word, and their scores to 1e-4."""
     found = decode(model, features, forced(SIZES))
-    for (best, *_), picture in zip(found, rows_of(features), strict=True):
-        tokens, score = textbook.beam_search(
-            decoder, picture, SIZES.beams, SIZES.steps, SIZES.steps
-        )
+    for (best, *_), image in zip(found, rows_of(features), strict=True):
+        tokens, score = textbook.beam_search(decoder, image, SIZES.beams, SIZES.steps, SIZES.steps)
         if list(best.tokens) != tokens or abs(best.score - score) > 1e-4:
             raise SystemExit(f"textbook and library disagree: {tokens} {score} and {best}")
 
@@ -82,7 +80,7 @@ def compare(attention: bool, device: torch.device, rounds: int, compiled: bool) 
     times = measure.side_by_side({**cases, **products}, rounds, device)
     limit, both = measure.limits_of(times, operations)
     words = beams * steps * word_operations(SIZES, attention)
-    each = picture_operations(SIZES, attention) + words
+    each = image_operations(SIZES, attention) + words
     rows = []
     for name, taken in times.items():
         count = int(name.split("batch ")[1].split(",")[0]) if "batch" in name else 1
@@ -144,7 +142,7 @@ def growth(device: torch.device, rounds: int) -> None:
             taken = measure.side_by_side({"": work}, min(rounds, 3), device)[""] / sizes.batch
             used = measure.peak_memory(work, device) / sizes.batch
             rows.append([value, 1000 * taken, 1e6 * taken / (sizes.beams * sizes.steps), used])
-        head = [name, "ms a caption", "us a word and beam", "peak MB a picture"]
+        head = [name, "ms a caption", "us a word and beam", "peak MB an image"]
         print(measure.table(head, rows) + "\n")
 
 

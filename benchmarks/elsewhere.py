@@ -1,6 +1,6 @@
-"""The picture of docs/export.md: python -m benchmarks.elsewhere --help.
+"""The image of docs/export.md: python -m benchmarks.elsewhere --help.
 
-Pictures of the demo data captioned by the library, and by ONNX Runtime from exported programs: a
+Images of the demo data captioned by the library, and by ONNX Runtime from exported programs: a
 map for each word of both, and how far they are apart. T words, V vocabulary, h, w grid.
 """
 
@@ -34,21 +34,23 @@ class Written:
 
 
 class Programs:
-    """The exported programs of a folder, in ONNX Runtime, with numpy and Pillow alone."""
+    """The exported programs of a directory, in ONNX Runtime, with numpy and Pillow alone."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, directory: Path) -> None:
         from onnxruntime import InferenceSession
 
-        self.told = json.loads((folder / "captioner.json").read_text(encoding="utf-8"))
+        self.told = json.loads((directory / "captioner.json").read_text(encoding="utf-8"))
         programs = self.told["programs"].items()
-        self.sessions = {name: InferenceSession(folder / part["file"]) for name, part in programs}
+        self.sessions = {
+            name: InferenceSession(directory / part["file"]) for name, part in programs
+        }
 
     def run(self, program: str, **inputs: np.ndarray) -> dict[str, Any]:
         names = [output["name"] for output in self.told["programs"][program]["outputs"]]
         return dict(zip(names, self.sessions[program].run(names, inputs), strict=True))
 
     def pixels(self, path: Path) -> np.ndarray:
-        told, side = self.told["picture"], self.told["picture"]["size"]
+        told, side = self.told["image"], self.told["image"]["size"]
         small = load_image(path).resize((side, side), 3)  # bicubic
         values = np.asarray(small, np.float32) / 255 - np.float32(told["mean"])
         return np.ascontiguousarray((values / np.float32(told["std"])).transpose(2, 0, 1)[None])
@@ -84,7 +86,7 @@ def by_library(captioner: Captioner, path: Path) -> Written:
 
 
 def draw(paths: Sequence[Path], captioner: Captioner, programs: Programs, file: Path) -> None:
-    """Two rows of panels for each picture, log-probabilities below, differences beside them."""
+    """Two rows of panels for each image, log-probabilities below, differences beside them."""
     from matplotlib.figure import Figure
 
     pairs = [(by_library(captioner, path), programs.caption(path)) for path in paths]
@@ -145,9 +147,9 @@ def main() -> None:
     examples = read_captions(asked.data).split("val")
     paths = [examples[scene - 1].path for scene in asked.scenes]
     asked.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        export_onnx(captioner, Path(folder) / "onnx")
-        draw(paths, captioner, Programs(Path(folder) / "onnx"), asked.output)
+    with tempfile.TemporaryDirectory() as directory:
+        export_onnx(captioner, Path(directory) / "onnx")
+        draw(paths, captioner, Programs(Path(directory) / "onnx"), asked.output)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures per second from file to feature map, and from the cache: python -m benchmarks.encode."""
+"""Images per second from file to feature map, and from the cache: python -m benchmarks.encode."""
 
 import argparse
 import tempfile
@@ -13,8 +13,8 @@ from torch.optim import AdamW
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import measure
-from benchmarks.pictures import draw_pictures
 from benchmarks.setting import SIZES, build, draw_batch
+from benchmarks.synthetic_images import draw_images
 from captioner.data.batches import epoch_order
 from captioner.data.images import Transform
 from captioner.devices import products_in
@@ -26,7 +26,7 @@ from captioner.vision.feature_cache import FeatureCache, ImageSource
 
 ENCODERS = ("mobilenet_v2", "resnet50")
 BATCH = 32
-COCO = 120_000  # maps, about as many as COCO 2014 has pictures
+COCO = 120_000  # maps, about as many as COCO 2014 has images
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def encoders(device: torch.device, argv: argparse.Namespace) -> None:
             done = measure.share(count * operations / taken, limit)
             peak = measure.peak_memory(cases[case], device)
             rows.append([f"{name}: {case}", count / taken, 1000 * taken, over, done, peak])
-        head = ["", "pictures/s", "ms a batch", "over plain", "share of float32 matrix limit"]
+        head = ["", "images/s", "ms a batch", "over plain", "share of float32 matrix limit"]
         print(measure.table([*head, "peak MB"], rows) + "\n")
 
 
@@ -93,8 +93,8 @@ def check(encoder: Encoder, images: torch.Tensor) -> None:
 def files(rounds: int) -> None:
     """Opening, decoding and squashing JPEGs, by one thread and by two."""
     cpu = torch.device("cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        paths = draw_pictures(Path(folder), 128)
+    with tempfile.TemporaryDirectory() as directory:
+        paths = draw_images(Path(directory), 128)
         source = ImageSource(paths, Transform(224))
         batches = [range(len(paths))[i : i + 16] for i in range(0, len(paths), 16)]
         cases: dict[str, measure.Work] = {
@@ -103,7 +103,7 @@ def files(rounds: int) -> None:
         times = measure.side_by_side(cases, rounds, cpu)
     print("### JPEG files of 640 x 480 pixels to tensors of 224 x 224\n")
     rows = [[name, 128 / taken, 1000 * taken / 128] for name, taken in times.items()]
-    print(measure.table(["threads", "pictures/s", "ms a picture"], rows) + "\n")
+    print(measure.table(["threads", "images/s", "ms an image"], rows) + "\n")
 
 
 def read_all(source: ImageSource, batches: Sequence[range], workers: int) -> int:
@@ -111,7 +111,7 @@ def read_all(source: ImageSource, batches: Sequence[range], workers: int) -> int
 
 
 def training_need(device: torch.device, rounds: int) -> float:
-    """Pictures per second that the fastest training step takes from the cache."""
+    """Images per second that the fastest training step takes from the cache."""
     model = build(SIZES, attention=True, device=device).train()
     batch = draw_batch(SIZES, BATCH, 8, 16).to(device)
     options = TrainingOptions()
@@ -125,8 +125,8 @@ def cache_of_coco_size(count: int, need: float) -> None:
     copied = measure.copy_limit(torch.device("cpu")) / 2  # read and written, of which we read
     side = round(SIZES.positions**0.5)
     shape = (count, side, side, SIZES.channels)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "maps.npy"
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "maps.npy"
         header = {"descr": "<f2", "fortran_order": False, "shape": shape}
         with file.open("wb") as maps:
             np.lib.format.write_array_header_1_0(maps, header)
@@ -135,7 +135,7 @@ def cache_of_coco_size(count: int, need: float) -> None:
         captions = [[[1] * (8 + (i * 7 + c) % 9) for c in range(5, 0, -1)] for i in range(count)]
         before, own = measure.resident(), measure.resident("RssAnon")
         started = time.perf_counter()
-        cache = FeatureCache(Path(folder))
+        cache = FeatureCache(Path(directory))
         opened = time.perf_counter() - started
         started = time.perf_counter()
         order = epoch_order(captions, BATCH, seed=0, epoch=0)
@@ -148,13 +148,13 @@ def cache_of_coco_size(count: int, need: float) -> None:
             rates[workers] = read / (time.perf_counter() - started)
         bytes_read = max(rates.values()) * size / count
         grown, own = measure.resident() - before, measure.resident("RssAnon") - own
-    print(f"### A feature cache of {count:,} pictures, {size / 1e9:.1f} GB (a sparse file)\n")
+    print(f"### A feature cache of {count:,} images, {size / 1e9:.1f} GB (a sparse file)\n")
     rows = [
         ["opened in", f"{1000 * opened:.1f} ms"],
         ["an epoch's order is there after", f"{ordered:.2f} s"],
-        ["read in that order, no thread", f"{rates[0]:,.0f} pictures/s"],
-        ["read in that order, a thread ahead", f"{rates[1]:,.0f} pictures/s"],
-        ["the fastest training step needs", f"{need:,.0f} pictures/s"],
+        ["read in that order, no thread", f"{rates[0]:,.0f} images/s"],
+        ["read in that order, a thread ahead", f"{rates[1]:,.0f} images/s"],
+        ["the fastest training step needs", f"{need:,.0f} images/s"],
         ["read over need", f"{max(rates.values()) / need:.0f}x"],
         ["bytes read over those of a copy", measure.share(bytes_read, copied)],
         ["memory grown by (order and batches included)", f"{grown:,.0f} MB, own {own:,.0f} MB"],

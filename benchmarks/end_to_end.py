@@ -1,4 +1,4 @@
-"""Captioning a folder of JPEG files, from disk to text: python -m benchmarks.end_to_end."""
+"""Captioning a directory of JPEG files, from disk to text: python -m benchmarks.end_to_end."""
 
 import tempfile
 from functools import partial
@@ -8,8 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import measure, textbook
-from benchmarks.pictures import draw_pictures
-from benchmarks.setting import SIZES, picture_operations, vary, word_operations
+from benchmarks.setting import SIZES, image_operations, vary, word_operations
+from benchmarks.synthetic_images import draw_images
 from captioner.captioner import Captioner
 from captioner.data.images import Transform, load_image
 from captioner.decoding.decode import decode
@@ -30,10 +30,10 @@ def main() -> None:
     argv = measure.arguments(__doc__)
     device = measure.device_of(argv)
     count = 2 * BATCH if device.type == "cpu" else 64 * BATCH
-    with tempfile.TemporaryDirectory() as folder:
-        paths = draw_pictures(Path(folder), count)
+    with tempfile.TemporaryDirectory() as directory:
+        paths = draw_images(Path(directory), count)
         size = sum(path.stat().st_size for path in paths) / count / 1000
-        print(f"### A folder of {count} JPEG files of 640 x 480 pixels, {size:.0f} kB each\n")
+        print(f"### A directory of {count} JPEG files of 640 x 480 pixels, {size:.0f} kB each\n")
         for name in ENCODERS[: 1 if argv.quick else None]:
             compare(name, paths, device, argv.rounds)
 
@@ -54,10 +54,10 @@ def captioner_with(name: str, precision: str, device: torch.device) -> Captioner
     return Captioner(model, Vocabulary(words), Transform(224), precision)
 
 
-def textbook_folder(
+def textbook_directory(
     captioner: Captioner, decoder: textbook.Decoder, paths: list[Path], words: int
 ) -> None:
-    """One picture after the other: open, encode as torchvision builds it, search."""
+    """One image after the other: open, encode as torchvision builds it, search."""
     encoder = captioner.model.encoder
     assert isinstance(encoder, Encoder)
     for path in paths:
@@ -69,13 +69,13 @@ def textbook_folder(
 
 
 def operations(captioner: Captioner, words: int) -> int:
-    """Floating-point operations of a picture from pixels to a beam of 3, by the plain equations."""
+    """Floating-point operations of an image from pixels to a beam of 3, by the plain equations."""
     encoder = captioner.model.encoder
     assert isinstance(encoder, Encoder)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder.layers(torch.rand(1, 3, 224, 224, device=captioner.device))
     sizes = vary(SIZES, channels=encoder.channels)
-    searching = picture_operations(sizes, True) + 3 * words * word_operations(sizes, True)
+    searching = image_operations(sizes, True) + 3 * words * word_operations(sizes, True)
     return counter.get_total_flops() + searching
 
 
@@ -96,9 +96,9 @@ def works_of(captioner: Captioner, paths: list[Path]) -> dict[str, measure.Work]
     works: dict[str, measure.Work] = {"encoder alone": encode}
     for words in LENGTHS:
         options = DecodingOptions(min_length=words, max_length=words, beam_size=3)
-        folder = partial(captioner.caption, paths, batch_size=BATCH, **to_dict(options))
+        directory = partial(captioner.caption, paths, batch_size=BATCH, **to_dict(options))
         works[f"beam 3 alone, {words} words"] = partial(search, options)
-        works[f"folder to captions, {words} words"] = folder
+        works[f"directory to captions, {words} words"] = directory
     return works
 
 
@@ -110,8 +110,8 @@ def compare(name: str, paths: list[Path], device: torch.device, rounds: int) -> 
     exact = captioner_with(name, "float32", device)
     decoder = textbook.with_weights_of(exact.model)
     for words in LENGTHS:
-        cases[f"textbook, folder to captions, {words} words"] = partial(
-            textbook_folder, exact, decoder, paths[:BATCH], words
+        cases[f"textbook, directory to captions, {words} words"] = partial(
+            textbook_directory, exact, decoder, paths[:BATCH], words
         )
     products, size = measure.matrix_limits(device)
     times = measure.side_by_side({**cases, **products}, rounds, device)
@@ -119,11 +119,11 @@ def compare(name: str, paths: list[Path], device: torch.device, rounds: int) -> 
     rows = []
     for case, taken in times.items():
         what, job, *length_of = case.split(", ")
-        rate = (len(paths) if "folder" in case and what != "textbook" else BATCH) / taken
+        rate = (len(paths) if "directory" in case and what != "textbook" else BATCH) / taken
         row: list[object] = [f"{name}: {case}", rate]
         alone = times.get(f"{what}, encoder alone")
         row.append(measure.share(rate, BATCH / alone) if alone else "-")
-        if job.startswith("folder"):
+        if job.startswith("directory"):
             plain = BATCH / times[f"textbook, {job}, {length_of[0]}"]
             done = rate * operations(exact, int(length_of[0].split()[0]))
             peak = measure.peak_memory(cases[case], device)
@@ -131,7 +131,7 @@ def compare(name: str, paths: list[Path], device: torch.device, rounds: int) -> 
         else:
             row += ["-", "-", "-"]
         rows.append(row)
-    head = ["", "pictures/s", "share of encoder alone", "over textbook"]
+    head = ["", "images/s", "share of encoder alone", "over textbook"]
     print(measure.table([*head, "share of float32 matrix limit", "peak MB"], rows) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""The pictures and the table of docs/decoding.md: python -m benchmarks.guide --help.
+"""The images and the table of docs/decoding.md: python -m benchmarks.guide --help.
 
 Drawn from a run on the demo data: one scene's caption by each option, and what the options do to
 the captions of a whole split.
@@ -48,22 +48,22 @@ BLUE, ORANGE, GREEN, GREY = "#1f5fa8", "#c8641e", "#3c8c3c", "#666666"
 WIDTH, LINE, GAP = 11, 0.235, 0.5  # of the scene's figure: inches, inches, lines
 
 
-def captions_of(captioner: Captioner, picture: Any, options: Mapping[str, Any]) -> list[Any]:
+def captions_of(captioner: Captioner, image: Any, options: Mapping[str, Any]) -> list[Any]:
     """All captions that the options ask for."""
-    best = captioner.caption(picture, **options)
+    best = captioner.caption(image, **options)
     return [best, *best.alternatives]
 
 
 def draw_scene(captioner: Captioner, example: Example, cases: Cases, file: Path) -> None:
-    """The picture, and beside it each case's captions; bold are those its references have, too."""
+    """The image, and beside it each case's captions; bold are those its references have, too."""
     from matplotlib.figure import Figure
 
     found = [(name, captions_of(captioner, example.path, options)) for name, options in cases]
     lines = sum(len(captions) + GAP for _, captions in found) + 1.5
     height = LINE * lines
     figure = Figure(figsize=(WIDTH, height), facecolor="white")
-    picture = figure.add_axes((0.2 / WIDTH, 1 - 2.5 / height, 2.2 / WIDTH, 2.2 / height))
-    picture.imshow(load_image(example.path))
+    image = figure.add_axes((0.2 / WIDTH, 1 - 2.5 / height, 2.2 / WIDTH, 2.2 / height))
+    image.imshow(load_image(example.path))
     axes = figure.add_axes((0.24, 0, 0.76, 1), xlim=(0, 1), ylim=(lines, 0))
     axes.text(0.27, 1, "log p", color=GREY, ha="right")
     row = 2.2
@@ -77,7 +77,7 @@ def draw_scene(captioner: Captioner, example: Example, cases: Cases, file: Path)
             axes.text(0.29, row, caption.text, weight=weight)
             row += 1
         row += GAP
-    for each in (picture, axes):
+    for each in (image, axes):
         each.set_axis_off()
     figure.savefig(file, dpi=110)
 
@@ -86,9 +86,9 @@ def measured(
     captioner: Captioner, examples: Sequence[Example], options: Mapping[str, Any]
 ) -> dict[str, float]:
     """Scores and statistics of the split's captions, and the seconds they took."""
-    pictures = [load_image(example.path) for example in examples]
+    images = [load_image(example.path) for example in examples]
     started = time.perf_counter()
-    captions = captioner.caption(pictures, batch_size=64, **options)
+    captions = captioner.caption(images, batch_size=64, **options)
     seconds = time.perf_counter() - started
     texts = {e.id: caption.text for e, caption in zip(examples, captions, strict=True)}
     references = {example.id: example.captions for example in examples}
@@ -96,9 +96,9 @@ def measured(
 
 
 def variety(captioner: Captioner, examples: Sequence[Example], options: Mapping[str, Any]) -> float:
-    """How many in 100 of five captions of a picture are distinct, over all pictures."""
-    pictures = [load_image(example.path) for example in examples]
-    found = captioner.caption(pictures, batch_size=64, num_captions=5, **options)
+    """How many in 100 of five captions of an image are distinct, over all images."""
+    images = [load_image(example.path) for example in examples]
+    found = captioner.caption(images, batch_size=64, num_captions=5, **options)
     different = [len({c.text for c in (best, *best.alternatives)}) for best in found]
     return 100 * sum(different) / (5 * len(found))
 

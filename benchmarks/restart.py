@@ -1,4 +1,4 @@
-"""The picture of docs/scaling.md: python -m benchmarks.restart --help.
+"""The image of docs/scaling.md: python -m benchmarks.restart --help.
 
 torchrun's recipe with two processes, one of which is killed on the way, and the same command again:
 the lines in each process's file, by the clock.
@@ -68,7 +68,7 @@ def draw(first: Seen, second: Seen, all_of_them: int, file: Path) -> None:
         axes.fill_between(places, below, above, color=color, lw=0, label=f"captions-{rank}.jsonl")
         below = above
     axes.axhline(all_of_them, color="0.3", ls="--", lw=1)
-    axes.text(places[-1] * 0.01, all_of_them * 1.02, f"{all_of_them:,} pictures", color="0.3")
+    axes.text(places[-1] * 0.01, all_of_them * 1.02, f"{all_of_them:,} images", color="0.3")
     for (at, lines), said in (
         (first[-1], "process 1 is killed:\ntorchrun stops the other,\nand ends"),
         (second[0], "the same command again:\nboth read the model,\nand go on"),
@@ -89,22 +89,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="a run on the demo data")
     parser.add_argument("--data", type=Path, help="what captioner demo-data wrote", required=True)
-    parser.add_argument("--pictures", type=int, default=2000, help="so many of its train split")
+    parser.add_argument("--images", type=int, default=2000, help="so many of its train split")
     parser.add_argument("--output", type=Path, default=Path("docs/scaling/restart.png"))
     asked = parser.parse_args()
     first: Seen = []
     second: Seen = []
-    with tempfile.TemporaryDirectory() as folder:
-        pictures, out = Path(folder) / "pictures", Path(folder) / "out"
-        pictures.mkdir()
-        for picture in sorted((asked.data / "train").glob("*.png"))[: asked.pictures]:
-            shutil.copy(picture, pictures)
+    with tempfile.TemporaryDirectory() as directory:
+        images, out = Path(directory) / "images", Path(directory) / "out"
+        images.mkdir()
+        for image in sorted((asked.data / "train").glob("*.png"))[: asked.images]:
+            shutil.copy(image, images)
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command = [*launch, "--nproc-per-node=2", *map(str, (RECIPE, asked.run, pictures, out))]
-        print(watch(command, out, first, lambda lines: sum(lines) > 0.4 * asked.pictures))
+        command = [*launch, "--nproc-per-node=2", *map(str, (RECIPE, asked.run, images, out))]
+        print(watch(command, out, first, lambda lines: sum(lines) > 0.4 * asked.images))
         print(watch(command, out, second, lambda lines: False))
         rows = [json.loads(row) for file in out.iterdir() for row in file.read_text().splitlines()]
-    print(f"{len(rows):,} lines for {len({row['picture'] for row in rows}):,} pictures")
+    print(f"{len(rows):,} lines for {len({row['image'] for row in rows}):,} images")
     asked.output.parent.mkdir(parents=True, exist_ok=True)
     draw(first, second, len(rows), asked.output)
 

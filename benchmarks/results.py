@@ -1,6 +1,6 @@
 """Tables and curves of finished runs: python -m benchmarks.results --help. Trains nothing.
 
-It reads what train.py and evaluate.py left in the folders of the runs, and drew the curves in
+It reads what train.py and evaluate.py left in the directories of the runs, and drew the curves in
 docs/results.md.
 """
 
@@ -67,14 +67,20 @@ def plot(logs: Sequence[Path], score: str, file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, help="runs, or folders of evaluations")
+    parser.add_argument(
+        "directories", nargs="+", type=Path, help="runs, or directories of evaluations"
+    )
     parser.add_argument("--plot", type=Path, help="PNG of the validation score against time")
     parser.add_argument("--score", default="BLEU-4", help="which score to plot")
     arguments = parser.parse_args()
-    files = [file for folder in arguments.folders for file in sorted(folder.rglob("scores.json"))]
+    files = [
+        file
+        for directory in arguments.directories
+        for file in sorted(directory.rglob("scores.json"))
+    ]
     print(table(files))
     if arguments.plot:
-        logs = [folder / "log.jsonl" for folder in arguments.folders]
+        logs = [directory / "log.jsonl" for directory in arguments.directories]
         plot([log for log in logs if log.is_file()], arguments.score, arguments.plot)
 
 

@@ -1,6 +1,6 @@
 """Scores against the official tool's, and how long they take: python -m benchmarks.scores --help.
 
-Captions and references are those of one file with several captions a picture: every third picture
+Captions and references are those of one file with several captions an image: every third image
 is scored with a caption of another one, the others with one of their own references.
 """
 
@@ -15,12 +15,12 @@ from captioner.metrics import bootstrap
 from captioner.metrics import captions as metrics
 
 
-def draw(captions: dict[Id, list[str]], pictures: int) -> tuple[dict[Id, str], dict[Id, list[str]]]:
-    """Captions to score and references of so many pictures, in turns through those there."""
+def draw(captions: dict[Id, list[str]], images: int) -> tuple[dict[Id, str], dict[Id, list[str]]]:
+    """Captions to score and references of so many images, in turns through those there."""
     rng, ids = random.Random(0), list(captions)
     said: dict[Id, str] = {}
     references: dict[Id, list[str]] = {}
-    for place in range(pictures):
+    for place in range(images):
         several = captions[ids[place % len(ids)]]
         chosen = rng.randrange(len(several))
         foreign = captions[rng.choice(ids)][0]
@@ -52,15 +52,15 @@ def official(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captions", type=Path, help="COCO annotations, .jsonl or .csv")
-    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--samples", type=int, default=1000, help="of the bootstrap")
     parser.add_argument("--official", action="store_true", help="compare; needs Java")
     parser.add_argument("--meteor", action="store_true", help="METEOR, too; needs Java")
     chosen = parser.parse_args()
     wanted = metrics.WITHOUT_JAVA + ("meteor",) * chosen.meteor
-    said, references = draw(read_caption_file(chosen.captions), chosen.pictures)
+    said, references = draw(read_caption_file(chosen.captions), chosen.images)
     number = sum(map(len, references.values()))
-    print(f"{len(said)} pictures, {number} references\n")
+    print(f"{len(said)} images, {number} references\n")
     wall, cpu = time.perf_counter(), time.process_time()
     ours = metrics.measure(said, references, wanted)
     found = ours.corpus

@@ -31,21 +31,21 @@ def main() -> None:
     argv = measure.arguments(__doc__)
     device = measure.device_of(argv)
     rounds = 1 if argv.quick else 2
-    pictures = draw(64)
+    images = draw(64)
     captioner = captioner_with("mobilenet_v2", "float32", device)
-    scores = [each.score for each in captioner.caption([*map(read_image, pictures)], **OPTIONS)]
+    scores = [each.score for each in captioner.caption([*map(read_image, images)], **OPTIONS)]
     rows = []
     for clients in (1, 64):
         rates: dict[int, float] = {}
         for batch_size in BATCHES:
-            asked = pictures[: 16 if clients == 1 else None] * rounds
+            asked = images[: 16 if clients == 1 else None] * rounds
             taken, latencies, right = load(captioner, asked, scores, batch_size, clients)
             rates[batch_size] = len(asked) / taken
             low, high = np.percentile(latencies, [50, 95])
             over = rates[batch_size] / rates[BATCHES[0]]
             answers = f"{right} of {len(asked)}"
             rows.append([clients, batch_size, rates[batch_size], over, low, high, answers])
-    print(f"### {len(pictures)} pictures of 640 x 480, beam 3, {WORDS} words, MobileNetV2\n")
+    print(f"### {len(images)} images of 640 x 480, beam 3, {WORDS} words, MobileNetV2\n")
     head = ["clients", "batch at most", "captions/s", "over batches of 1"]
     print(measure.table([*head, "p50 s", "p95 s", "right answers"], rows))
 
@@ -64,12 +64,12 @@ def draw(count: int) -> list[bytes]:
 
 def load(
     captioner: Captioner,
-    pictures: Sequence[bytes],
+    images: Sequence[bytes],
     scores: Sequence[float],
     batch_size: int,
     clients: int,
 ) -> tuple[float, list[float], int]:
-    """Seconds in all, each request's, and how many got the answer that the picture gets alone."""
+    """Seconds in all, each request's, and how many got the answer that the image gets alone."""
     limits = Limits(batch_size=batch_size, timeout=300)
     listener = listen("127.0.0.1", 0)
     server = build_server(create_app(captioner, limits), limits)
@@ -81,13 +81,13 @@ def load(
 
         def ask(number: int) -> tuple[float, bool]:
             started = time.perf_counter()
-            found = client.post(url, params=OPTIONS, content=pictures[number]).json()
+            found = client.post(url, params=OPTIONS, content=images[number]).json()
             near = abs(found["score"] - scores[number % len(scores)]) < 1e-3
             return time.perf_counter() - started, near
 
         ask(0)  # warms up
         started = time.perf_counter()
-        done = list(pool.map(ask, range(len(pictures))))
+        done = list(pool.map(ask, range(len(images))))
         taken = time.perf_counter() - started
     server.handle_exit(signal.SIGTERM, None)
     thread.join()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from captioner.data.batches import Batch, Pictures
+from captioner.data.batches import Batch, Source
 from captioner.decoding.options import DecodingOptions
 from captioner.models.captioning.build import CaptioningModel, build_model
 from captioner.models.captioning.options import ModelOptions
@@ -53,10 +53,10 @@ def build(sizes: Sizes, *, attention: bool, device: torch.device) -> CaptioningM
     return model.to(device).eval()
 
 
-def draw_features(sizes: Sizes, pictures: int, device: torch.device) -> Tensor:
+def draw_features(sizes: Sizes, images: int, device: torch.device) -> Tensor:
     """Maps (B, D, h, w) as an encoder with a last ReLU leaves them, channels last."""
     side = round(sizes.positions**0.5)
-    maps = torch.randn(pictures, sizes.channels, side, side).relu()
+    maps = torch.randn(images, sizes.channels, side, side).relu()
     return maps.to(device, memory_format=torch.channels_last)
 
 
@@ -67,10 +67,8 @@ def forced(sizes: Sizes) -> DecodingOptions:
     return DecodingOptions(beam_size=sizes.beams, min_length=sizes.steps, max_length=sizes.steps)
 
 
-def draw_captions(
-    sizes: Sizes, pictures: int, shortest: int, longest: int
-) -> list[list[list[int]]]:
-    """Captions of random words as tokens, each picture's longest first."""
+def draw_captions(sizes: Sizes, images: int, shortest: int, longest: int) -> list[list[list[int]]]:
+    """Captions of random words as tokens, each image's longest first."""
     rng = random.Random(0)
     return [
         sorted(
@@ -81,16 +79,16 @@ def draw_captions(
             key=len,
             reverse=True,
         )
-        for _ in range(pictures)
+        for _ in range(images)
     ]
 
 
-def draw_batch(sizes: Sizes, pictures: int, shortest: int, longest: int) -> Batch:
-    """Pictures with captions of random words, as the feature cache and the loader give them."""
-    captions = draw_captions(sizes, pictures, shortest, longest)
-    maps = draw_features(sizes, pictures, torch.device("cpu")).half()
-    source = Pictures(lambda indices: maps, are_features=True)
-    return source.batch(range(pictures), range(pictures), pad_captions(captions))
+def draw_batch(sizes: Sizes, images: int, shortest: int, longest: int) -> Batch:
+    """Images with captions of random words, as the feature cache and the loader give them."""
+    captions = draw_captions(sizes, images, shortest, longest)
+    maps = draw_features(sizes, images, torch.device("cpu")).half()
+    source = Source(lambda indices: maps, are_features=True)
+    return source.batch(range(images), range(images), pad_captions(captions))
 
 
 def word_operations(sizes: Sizes, attention: bool) -> int:
@@ -104,8 +102,8 @@ def word_operations(sizes: Sizes, attention: bool) -> int:
     return 2 * (gates + attending + output)
 
 
-def picture_operations(sizes: Sizes, attention: bool) -> int:
-    """The same of what is done once for a picture: annotations, keys and state, or embedding."""
+def image_operations(sizes: Sizes, attention: bool) -> int:
+    """The same of what is done once for an image: annotations, keys and state, or embedding."""
     if not attention:
         return 2 * (sizes.channels * sizes.hidden + 8 * sizes.hidden**2)
     annotations = sizes.positions * sizes.channels * sizes.hidden

@@ -4,11 +4,11 @@ The equations are the library's and the weights are copied from its models, so t
 be compared; the way of computing them is the one of the field's well-known tutorials and first
 research codes:
 
-- training gives every caption a row of its own, with its own copy of the picture's features;
+- training gives every caption a row of its own, with its own copy of the image's features;
 - the attention's keys are computed anew at every step;
 - an `nn.LSTMCell` advances step by step, with the vocabulary product inside the loop and all its
   scores kept in one (rows, steps, V) buffer;
-- beam search runs over one picture at a time: its hypotheses share one batch, their words are
+- beam search runs over one image at a time: its hypotheses share one batch, their words are
   Python lists.
 
 Nothing of the library may be imported here; `with_weights_of` only reads the weights of a model.
@@ -115,7 +115,7 @@ class PlainDecoder(nn.Module):
         super().__init__()
         self.vocabulary_size = vocabulary
         self.embedding = nn.Embedding(vocabulary, embedding)
-        self.picture = nn.Linear(channels, embedding)
+        self.image = nn.Linear(channels, embedding)
         self.init_h = nn.Linear(channels, hidden)
         self.init_c = nn.Linear(channels, hidden)
         self.decode_step = nn.LSTMCell(embedding, hidden)
@@ -129,7 +129,7 @@ class PlainDecoder(nn.Module):
     def init_hidden_state(self, features: Tensor) -> State:
         mean = features.mean(dim=1)
         state = torch.tanh(self.init_h(mean)), torch.tanh(self.init_c(mean))
-        return self.decode_step(self.dropout(self.picture(mean)), state)
+        return self.decode_step(self.dropout(self.image(mean)), state)
 
     def step(self, features: Tensor, words: Tensor, state: State) -> tuple[Tensor, State, None]:
         hidden, cell = self.decode_step(words, state)
@@ -157,7 +157,7 @@ Decoder = AttentionDecoder | PlainDecoder
 
 def with_weights_of(model: Any) -> Decoder:
     """The textbook's kind of a model of the library, with copies of its weights, in its mode."""
-    channels = (model.annotate if model.options.attention else model.picture).in_features
+    channels = (model.annotate if model.options.attention else model.image).in_features
     vocabulary, embedding = model.words.weight.shape
     sizes = (channels, model.options.hidden_size, embedding)
     decoder: Decoder
@@ -171,7 +171,7 @@ def with_weights_of(model: Any) -> Decoder:
         decoder = PlainDecoder(*sizes, vocabulary)
         lstm = model.lstm.named_parameters()
         weights = {f"decode_step.{name.removesuffix('_l0')}": value for name, value in lstm}
-        weights |= {"picture": model.picture, "project": model.project}
+        weights |= {"image": model.image, "project": model.project}
         weights |= {"init_h": model.initial_hidden, "init_c": model.initial_cell}
         weights |= {"embedding.weight": model.words.weight * embedding**0.5}
     weights |= {"fc.weight": model.words.weight, "fc.bias": model.words.bias}
@@ -250,7 +250,7 @@ def train_step(
 def beam_search(
     decoder: Decoder, features: Tensor, beam_size: int, min_length: int, max_length: int
 ) -> tuple[list[int], float]:
-    """The best caption of one picture, features (P, D), and its log-probability.
+    """The best caption of one image, features (P, D), and its log-probability.
 
     The beam shrinks by one with every hypothesis that ends, as tutorials have it.
     """

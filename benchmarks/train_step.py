@@ -13,7 +13,7 @@ from benchmarks.setting import (
     build,
     draw_batch,
     draw_captions,
-    picture_operations,
+    image_operations,
     vary,
     word_operations,
 )
@@ -24,7 +24,7 @@ from captioner.models.captioning.scst import LONGEST, SAMPLES, add_rollouts, dra
 from captioner.training.loop import step
 from captioner.training.optimization import TrainingOptions, parameter_groups
 
-PICTURES = 32
+IMAGES = 32
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def agree(model: CaptioningModel, decoder: textbook.Decoder, batch: Batch) -> No
 def compare(attention: bool, device: torch.device, rounds: int) -> None:
     model = build(SIZES, attention=attention, device=device)
     decoder = textbook.with_weights_of(model)
-    batch = draw_batch(SIZES, PICTURES, 8, 16).to(device)
+    batch = draw_batch(SIZES, IMAGES, 8, 16).to(device)
     agree(model, decoder, batch)
     cases = {"textbook": textbook_step(decoder, model, batch)}
     for precision in ("float32", "bfloat16", "auto"):
@@ -87,18 +87,18 @@ def compare(attention: bool, device: torch.device, rounds: int) -> None:
     times = measure.side_by_side({**cases, **products}, rounds, device)
     limit, both = measure.limits_of(times, operations)
     memory = {name: measure.peak_memory(work, device) for name, work in cases.items()}
-    captions = PICTURES * SIZES.captions
+    captions = IMAGES * SIZES.captions
     words = int((batch.tokens[..., 1:] != 0).sum())
     # Forward once, backward twice that; the features themselves need no gradient.
     counted = 3 * words * word_operations(SIZES, attention)
-    counted += 2 * PICTURES * picture_operations(SIZES, attention)
+    counted += 2 * IMAGES * image_operations(SIZES, attention)
     rows = []
     for name, taken in times.items():
         done = measure.share(counted / taken, limit)
         over = times["textbook"] / taken
         rows.append([name, captions / taken, 1000 * taken, over, done, memory[name]])
     kind = "Show, Attend and Tell" if attention else "Show and Tell"
-    print(f"### Training step, {kind}: {PICTURES} pictures x {SIZES.captions} captions\n")
+    print(f"### Training step, {kind}: {IMAGES} images x {SIZES.captions} captions\n")
     head = ["", "captions/s", "ms", "over textbook", "share of float32 matrix limit", "peak MB"]
     print(measure.table(head, rows))
     print(f"\n{both} {words} words of 8-16 a caption and its end count")
@@ -108,7 +108,7 @@ def compare(attention: bool, device: torch.device, rounds: int) -> None:
 def self_critical(device: torch.device, rounds: int) -> None:
     """What of a self-critical step goes into sampling and into the reward."""
     model = build(SIZES, attention=True, device=device)
-    batch = draw_batch(SIZES, PICTURES, 8, 16).to(device)
+    batch = draw_batch(SIZES, IMAGES, 8, 16).to(device)
     cider = CiderD.of(draw_captions(SIZES, 6000, 8, 16), SIZES.vocabulary).to(device)
     captions = batch.tokens[:, :1, 1:].repeat(1, SAMPLES, 1)
     precision = TrainingOptions().precision
@@ -129,9 +129,7 @@ def self_critical(device: torch.device, rounds: int) -> None:
         [name, 1000 * taken, f"{100 * taken / whole:.1f} %"] for name, taken in times.items()
     ]
     rows += [["all", 1000 * whole, "100 %"], ["a step without samples", 1000 * alone, ""]]
-    print(
-        f"### Self-critical step, Show, Attend and Tell: {PICTURES} pictures x {SAMPLES} samples\n"
-    )
+    print(f"### Self-critical step, Show, Attend and Tell: {IMAGES} images x {SAMPLES} samples\n")
     print(measure.table(["", "ms", "share"], rows))
     print(
         f"\nPrecision {precision}; most samples have {LONGEST} words, for the model is untrained.\n"
@@ -142,22 +140,22 @@ def growth(device: torch.device, rounds: int) -> None:
     """What a caption costs as one size grows and the others stay."""
     print("### Growth of the training step, Show, Attend and Tell, float32\n")
     cases: dict[str, list[tuple[object, Sizes, int, int]]] = {
-        "pictures": [(n, SIZES, n, 12) for n in (4, 16, 32, 64)],
+        "images": [(n, SIZES, n, 12) for n in (4, 16, 32, 64)],
         "vocabulary": [
-            (n, vary(SIZES, vocabulary=n), PICTURES, 12) for n in (1000, 2541, 10_000, 30_000)
+            (n, vary(SIZES, vocabulary=n), IMAGES, 12) for n in (1000, 2541, 10_000, 30_000)
         ],
-        "positions": [(n, vary(SIZES, positions=n), PICTURES, 12) for n in (49, 196)],
-        "words": [(n, SIZES, PICTURES, n) for n in (6, 12, 24)],
+        "positions": [(n, vary(SIZES, positions=n), IMAGES, 12) for n in (49, 196)],
+        "words": [(n, SIZES, IMAGES, n) for n in (6, 12, 24)],
     }
     for name, settings in cases.items():
         rows = []
-        for value, sizes, pictures, words in settings:
+        for value, sizes, images, words in settings:
             model = build(sizes, attention=True, device=device)
-            batch = draw_batch(sizes, pictures, words, words).to(device)
+            batch = draw_batch(sizes, images, words, words).to(device)
             work = library_step(model, batch, "float32")
             taken = measure.side_by_side({"": work}, min(rounds, 3), device)[""]
             used = measure.peak_memory(work, device)
-            captions = pictures * sizes.captions
+            captions = images * sizes.captions
             rows.append([value, 1000 * taken / captions, used])
         print(measure.table([name, "ms a caption", "peak MB"], rows) + "\n")
 

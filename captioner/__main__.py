@@ -11,13 +11,13 @@ from ._version import __version__
 from .errors import run_command
 
 COMMANDS = {
-    "caption": "print a caption for each picture",
+    "caption": "print a caption for each image",
     "report": "evaluate a model and write the report, a page",
-    "serve": "caption pictures on a page and for other programs",
+    "serve": "caption images on a page and for other programs",
     "info": "print what a checkpoint is",
     "export": "write a model as programs for ONNX Runtime or torch.export",
     "data": "print what a data set holds, and what is wrong in it",
-    "demo-data": "write the demo data set as a COCO folder",
+    "demo-data": "write the demo data set as a COCO directory",
     "completion": "print what completes this command in a shell",
 }
 
@@ -27,7 +27,7 @@ def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
     shaped = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
     main = argparse.ArgumentParser(
         prog="captioner",
-        description="Describe pictures with a trained model.",
+        description="Describe images with a trained model.",
         epilog="captioner COMMAND --help tells more.",
         formatter_class=shaped,
     )

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all; what is in them is others' business."""
+"""Files and directories that are written whole or not at all; what is in them is others' business."""
 
 import os
 import shutil
@@ -11,9 +11,9 @@ from .errors import InputError
 
 @contextmanager
 def atomic_directory(directory: Path) -> Iterator[Path]:
-    """A new folder to write files into, which takes the place of `directory` when all is well.
+    """A new directory to write files into, which takes the place of `directory` when all is well.
 
-    Until then it lies beside it, so that a reader sees the old folder or the new one. Where the
+    Until then it lies beside it, so that a reader sees the old directory or the new one. Where the
     block raises, the old one stays.
     """
     part = beside(directory, "part")
@@ -49,7 +49,7 @@ def check_absent(directory: Path) -> None:
     if directory.is_dir() and not any(directory.iterdir()):
         return
     if directory.exists() or directory.is_symlink():
-        raise InputError(f"{directory} is there already; choose another folder")
+        raise InputError(f"{directory} is there already; choose another directory")
 
 
 def _replace(new: Path, directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""Caption: a sentence about a picture, and where the model looked; no model is known here.
+"""Caption: a sentence about an image, and where the model looked; no model is known here.
 
 `T` words, `h`, `w` grid.
 """
@@ -20,15 +20,15 @@ from .text.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Caption:
-    """A sentence about a picture.
+    """A sentence about an image.
 
     words: T of them. log_probs: one per word, in nats, then the end token's, which is missing
     where max_length cut the caption. score: their sum. attention (T, h, w): for each word where
     the model looked, rows from the top, each map summing to 1; None for a model without.
-    alternatives: the rest of the n-best list, best first. picture: what was captioned. offset: how
+    alternatives: the rest of the n-best list, best first. image: what was captioned. offset: how
     far the middle of what a cell of the maps sees lies from its own, in cells; see `Encoder`.
     word_alternatives: for each word the likeliest others in its place and their log-probabilities,
-    given the picture and the words before, likeliest first, "" being the end; as many as the option
+    given the image and the words before, likeliest first, "" being the end; as many as the option
     of that name asks for, so empty without it.
     """
 
@@ -38,7 +38,7 @@ class Caption:
     log_probs: tuple[float, ...]
     attention: np.ndarray | None = field(repr=False)
     alternatives: "tuple[Caption, ...]" = field(repr=False)
-    picture: ImageInput = field(repr=False)
+    image: ImageInput = field(repr=False)
     offset: float = field(default=0.0, repr=False)
     word_alternatives: tuple[tuple[tuple[str, float], ...], ...] = field(default=(), repr=False)
 
@@ -53,7 +53,7 @@ class Caption:
             raise InputError("this model has no attention; train with --attention for heatmaps")
         heatmaps.save_heatmap(
             path,
-            load_image(self.picture),
+            load_image(self.image),
             self.words,
             self.attention,
             title=self.text,
@@ -61,15 +61,15 @@ class Caption:
         )
 
     def _repr_html_(self) -> str:
-        """What notebooks show: the picture, and a word's map where the word is pointed at."""
-        picture = load_image(self.picture)
-        return caption_html(picture, self.words, self.log_probs, self.attention, self.offset)
+        """What notebooks show: the image, and a word's map where the word is pointed at."""
+        image = load_image(self.image)
+        return caption_html(image, self.words, self.log_probs, self.attention, self.offset)
 
 
 def caption_of(
-    hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary, picture: ImageInput, offset: float
+    hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary, image: ImageInput, offset: float
 ) -> Caption:
-    """What search found for a picture, best first: the first in words, with the rest beside it."""
+    """What search found for an image, best first: the first in words, with the rest beside it."""
     best, *others = hypotheses
     words = tuple(vocabulary.decode(best.tokens))
     instead = (
@@ -82,8 +82,8 @@ def caption_of(
         best.score,
         best.log_probs,
         None if best.attention is None else best.attention[: len(words)],
-        tuple(caption_of([other], vocabulary, picture, offset) for other in others),
-        picture,
+        tuple(caption_of([other], vocabulary, image, offset) for other in others),
+        image,
         offset,
         tuple(instead),
     )

@@ -1,4 +1,4 @@
-"""Captioner: pictures in, captions out; what a trained model is to other code."""
+"""Captioner: images in, captions out; what a trained model is to other code."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from .checkpoints import hub
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.model_card import model_card
 from .checkpoints.restoring import restore
-from .data.batches import Pictures
+from .data.batches import Source
 from .data.images import ImageInput, Transform, load_image
 from .decoding.decode import caption_batches
 from .decoding.options import DecodingOptions
@@ -102,11 +102,11 @@ class Captioner:
     def save_pretrained(
         self, directory: str | Path, *, license: str = "unknown", name: str | None = None
     ) -> Path:
-        """Write the model into a new folder, which `from_pretrained` reads, and a card for people.
+        """Write the model into a new directory, which `from_pretrained` reads, and a card for people.
 
-        Nothing in it names this machine's folders, nor does it hold what training needs to go on.
+        Nothing in it names this machine's directories, nor does it hold what training needs to go on.
         license: the hub's word for that of the weights, as "apache-2.0". name: under which it will
-        be found; the folder's unless given. Returns the folder. Raises InputError for an ensemble,
+        be found; the directory's unless given. Returns the directory. Raises InputError for an ensemble,
         and where `directory` holds something.
         """
         directory = Path(directory)
@@ -141,39 +141,41 @@ class Captioner:
         address. Raises InputError where the hub refuses.
         """
         with TemporaryDirectory() as place:
-            folder = self.save_pretrained(Path(place) / "model", license=license, name=repository)
-            return hub.push(folder, repository, private=private, token=token, revision=revision)
+            directory = self.save_pretrained(
+                Path(place) / "model", license=license, name=repository
+            )
+            return hub.push(directory, repository, private=private, token=token, revision=revision)
 
     @property
     def device(self) -> torch.device:
         return device_of(self.model)
 
     @overload
-    def caption(self, pictures: ImageInput, *, batch_size: int = 32, **options: Any) -> Caption: ...
+    def caption(self, images: ImageInput, *, batch_size: int = 32, **options: Any) -> Caption: ...
 
     @overload
     def caption(
-        self, pictures: Sequence[ImageInput], *, batch_size: int = 32, **options: Any
+        self, images: Sequence[ImageInput], *, batch_size: int = 32, **options: Any
     ) -> list[Caption]: ...
 
     def caption(
-        self, pictures: ImageInput | Sequence[ImageInput], *, batch_size: int = 32, **options: Any
+        self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 32, **options: Any
     ) -> Caption | list[Caption]:
-        """Caption one picture, or a sequence of them, `batch_size` at a time.
+        """Caption one image, or a sequence of them, `batch_size` at a time.
 
-        pictures: paths, PIL images, (3, H, W) tensors (uint8, or float in [0, 1]) or (H, W, 3)
+        images: paths, PIL images, (3, H, W) tensors (uint8, or float in [0, 1]) or (H, W, 3)
         uint8 arrays. options: the fields of DecodingOptions, for example beam_size=5. In
-        float32 a picture gets the same caption in any batch. Raises InputError for a bad picture
+        float32 an image gets the same caption in any batch. Raises InputError for a bad image
         or option.
         """
-        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
-            return self.caption([pictures], batch_size=batch_size, **options)[0]
-        return list(self.stream(pictures, batch_size=batch_size, **options))
+        if isinstance(images, str) or not isinstance(images, Sequence):
+            return self.caption([images], batch_size=batch_size, **options)[0]
+        return list(self.stream(images, batch_size=batch_size, **options))
 
     @overload
     def stream(
         self,
-        pictures: Sequence[ImageInput],
+        images: Sequence[ImageInput],
         *,
         batch_size: int = 32,
         on_error: Literal["stop"] = "stop",
@@ -183,7 +185,7 @@ class Captioner:
     @overload
     def stream(
         self,
-        pictures: Sequence[ImageInput],
+        images: Sequence[ImageInput],
         *,
         batch_size: int = 32,
         on_error: Literal["yield"],
@@ -192,7 +194,7 @@ class Captioner:
 
     def stream(
         self,
-        pictures: Sequence[ImageInput],
+        images: Sequence[ImageInput],
         *,
         batch_size: int = 32,
         on_error: str = "stop",
@@ -200,24 +202,24 @@ class Captioner:
     ) -> Iterator[Caption | InputError]:
         """The same one by one, each batch as soon as it is done, while the next ones load.
 
-        on_error: a bad picture's InputError is raised ("stop"), or comes in its place ("yield").
+        on_error: a bad image's InputError is raised ("stop"), or comes in its place ("yield").
         """
         if on_error not in ("stop", "yield"):
             raise InputError(f"on_error must be stop or yield, got {on_error!r}")
         decoding = from_dict(DecodingOptions, options)
-        batches, offset = _batches(len(pictures), batch_size), self.model.encoder.offset
+        batches, offset = _batches(len(images), batch_size), self.model.encoder.offset
         bad: dict[int, InputError] = {}
 
         def load(index: int) -> Image.Image:
             try:
-                return load_image(pictures[index])
+                return load_image(images[index])
             except InputError as error:
                 if on_error == "stop":
                     raise
                 bad[index] = error
                 return Image.new("RGB", (self.transform.size,) * 2)  # holds its place in the batch
 
-        source = Pictures(
+        source = Source(
             lambda indices: self.transform.batch([load(i) for i in indices]), are_features=False
         )
         for batch, found in caption_batches(
@@ -227,17 +229,17 @@ class Captioner:
                 if index in bad:
                     yield bad.pop(index)
                 else:
-                    yield caption_of(hypotheses, self.vocabulary, pictures[index], offset)
+                    yield caption_of(hypotheses, self.vocabulary, images[index], offset)
 
     @overload
     def score(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
-        self, pictures: ImageInput, texts: str, *, batch_size: int = 32, allow_unknown: bool = False
+        self, images: ImageInput, texts: str, *, batch_size: int = 32, allow_unknown: bool = False
     ) -> float: ...
 
     @overload
     def score(
         self,
-        pictures: Sequence[ImageInput],
+        images: Sequence[ImageInput],
         texts: Sequence[str],
         *,
         batch_size: int = 32,
@@ -246,37 +248,37 @@ class Captioner:
 
     def score(
         self,
-        pictures: ImageInput | Sequence[ImageInput],
+        images: ImageInput | Sequence[ImageInput],
         texts: str | Sequence[str],
         *,
         batch_size: int = 32,
         allow_unknown: bool = False,
     ) -> float | list[float]:
-        """log p(text | picture) in nats, the end token counted: of one pair, or of each of several.
+        """log p(text | image) in nats, the end token counted: of one pair, or of each of several.
 
         In float32 the score of a caption is its score in decoding. A text without words is an
         InputError, and so are words that the model does not know, unless allow_unknown scores them
         as <unk>.
         """
-        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
+        if isinstance(images, str) or not isinstance(images, Sequence):
             if not isinstance(texts, str):
-                raise InputError(f"one picture needs one text, got {type(texts).__name__}")
+                raise InputError(f"one image needs one text, got {type(texts).__name__}")
             return self.score(
-                [pictures], [texts], batch_size=batch_size, allow_unknown=allow_unknown
+                [images], [texts], batch_size=batch_size, allow_unknown=allow_unknown
             )[0]
         if isinstance(texts, str):
-            raise InputError(f"several pictures need a list of texts, got the one text {texts!r}")
-        if len(pictures) != len(texts):
-            raise InputError(f"{len(pictures)} pictures need as many texts, got {len(texts)}")
+            raise InputError(f"several images need a list of texts, got the one text {texts!r}")
+        if len(images) != len(texts):
+            raise InputError(f"{len(images)} images need as many texts, got {len(texts)}")
         batches = _batches(len(texts), batch_size)
         rows = _encode(texts, self.vocabulary, allow_unknown)
         decoding = DecodingOptions(allow_unknown=allow_unknown)
         scores: list[float] = []
         for batch in batches:
             tokens = pad_captions([[rows[i]] for i in batch]).to(self.device)
-            images = self.transform.batch([load_image(pictures[i]) for i in batch])
+            pixels = self.transform.batch([load_image(images[i]) for i in batch])
             with torch.inference_mode(), products_in(self.precision, self.device):
-                features = self.model.encoder(images.to(self.device))
+                features = self.model.encoder(pixels.to(self.device))
                 log_probs = score_captions(self.model, features, tokens, decoding)  # (B, 1, T)
             scores += log_probs.sum(-1)[:, 0].tolist()
         return scores

@@ -3,14 +3,25 @@
 import resource
 import sys
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
+from .options import option
 
 if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """The device that a trained model runs on, its number format, and whether it is compiled."""
+
+    device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
+    precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
+    compile: bool = option(False, "fuse the decoding steps with torch.compile")
 
 
 def pick_device(device: "str | torch.device | None") -> "torch.device":

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import train
-from captioner.data.batches import Pictures
+from captioner.data.batches import Source
 from captioner.models.captioning.build import build_model
 from captioner.models.captioning.options import ModelOptions
 from captioner.text.collate import pad_captions
@@ -80,19 +80,19 @@ def tiny_model(tiny_encoder):
 
 @pytest.fixture
 def features():
-    """Feature maps (B, 10, 4, 3) of any number of pictures, each unlike the others."""
+    """Feature maps (B, 10, 4, 3) of any number of images, each unlike the others."""
 
-    def draw(pictures, seed=0):
+    def draw(images, seed=0):
         generator = torch.Generator().manual_seed(seed)
-        mean = torch.randn(pictures, 10, 1, 1, generator=generator)
-        return mean + torch.randn(pictures, 10, 4, 3, generator=generator)
+        mean = torch.randn(images, 10, 1, 1, generator=generator)
+        return mean + torch.randn(images, 10, 4, 3, generator=generator)
 
     return draw
 
 
 @pytest.fixture
 def make_batch(features):
-    """A Batch of captions given as lists of words' tokens, over random pictures or maps."""
+    """A Batch of captions given as lists of words' tokens, over random source or maps."""
 
     def build(captions, images=False, seed=0):
         whole = [
@@ -104,8 +104,8 @@ def make_batch(features):
             values = torch.rand(len(captions), 3, 32, 32, generator=generator)
         else:
             values = features(len(captions), seed)
-        pictures = Pictures(lambda indices: values[list(indices)], are_features=not images)
+        source = Source(lambda indices: values[list(indices)], are_features=not images)
         numbers = range(len(captions))
-        return pictures.batch(numbers, numbers, pad_captions(whole))
+        return source.batch(numbers, numbers, pad_captions(whole))
 
     return build

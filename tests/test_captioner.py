@@ -1,4 +1,4 @@
-"""Captioner: any picture in, captions, scores and maps out, from nothing but a checkpoint."""
+"""Captioner: any image in, captions, scores and maps out, from nothing but a checkpoint."""
 
 import json
 import math
@@ -34,12 +34,12 @@ def captioner(run):
 
 
 @pytest.fixture
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     return sorted((tiny.data(tmp_path_factory) / "val").glob("*.png"))
 
 
 def draw() -> Image.Image:
-    """A picture without any symmetry, of colours that the model knows."""
+    """An image without any symmetry, of colours that the model knows."""
     pixels = np.zeros((24, 40, 3), np.uint8)
     pixels[:, :20] = tiny.COLOURS["red"]
     pixels[:10, 20:] = tiny.COLOURS["blue"]
@@ -54,9 +54,9 @@ def same(a: Caption, b: Caption) -> bool:
 
 
 @pytest.mark.parametrize("method", ["greedy", "sample", "beam"])
-def test_a_caption_holds_together(captioner, pictures, method):
+def test_a_caption_holds_together(captioner, images, method):
     several = 1 if method == "greedy" else 3
-    for caption in captioner.caption(pictures, method=method, num_captions=several):
+    for caption in captioner.caption(images, method=method, num_captions=several):
         assert isinstance(caption, Caption) and caption.text == " ".join(caption.words)
         assert len(caption.log_probs) == len(caption.words) + 1  # and the end
         assert max(caption.log_probs) <= 0 and caption.score == sum(caption.log_probs)
@@ -74,65 +74,65 @@ def test_a_caption_holds_together(captioner, pictures, method):
         assert all(other.alternatives == () for other in caption.alternatives)
 
 
-def test_the_model_has_learned_something(captioner, pictures):
+def test_the_model_has_learned_something(captioner, images):
     """Otherwise that two captions are the same would say little."""
-    captions = captioner.caption(pictures)
+    captions = captioner.caption(images)
     right = sum(
         colour in caption.words for colour, caption in zip(tiny.COLOURS, captions, strict=False)
     )
     assert right >= 4 and len({caption.text for caption in captions}) >= 4
 
 
-def test_one_picture_or_several(captioner, pictures):
-    one = captioner.caption(pictures[0])
-    assert isinstance(one, Caption) and one.picture == pictures[0]
-    several = captioner.caption(tuple(pictures))
-    assert isinstance(several, list) and [c.picture for c in several] == pictures
+def test_one_image_or_several(captioner, images):
+    one = captioner.caption(images[0])
+    assert isinstance(one, Caption) and one.image == images[0]
+    several = captioner.caption(tuple(images))
+    assert isinstance(several, list) and [c.image for c in several] == images
     assert same(several[0], one)
     assert captioner.caption([]) == []
 
 
 @pytest.mark.parametrize("options", [{}, {"beam_size": 5}, {"method": "sample", "seed": 7}])
-def test_a_batch_gives_what_each_picture_alone_gives(captioner, pictures, options):
-    alone = [captioner.caption(picture, **options) for picture in pictures]
+def test_a_batch_gives_what_each_image_alone_gives(captioner, images, options):
+    alone = [captioner.caption(image, **options) for image in images]
     for batch_size in (1, 2, 32):
-        batch = captioner.caption(pictures, batch_size=batch_size, **options)
+        batch = captioner.caption(images, batch_size=batch_size, **options)
         assert all(same(a, b) for a, b in zip(alone, batch, strict=True))
         if alone[0].attention is not None:
             for a, b in zip(alone, batch, strict=True):
                 np.testing.assert_allclose(a.attention, b.attention, atol=1e-4)
-    backwards = captioner.caption(pictures[::-1], **options)[::-1]
+    backwards = captioner.caption(images[::-1], **options)[::-1]
     assert all(same(a, b) for a, b in zip(alone, backwards, strict=True))
 
 
-def test_calls_change_nothing(captioner, pictures):
+def test_calls_change_nothing(captioner, images):
     before = {key: value.clone() for key, value in captioner.model.state_dict().items()}
     generator = torch.get_rng_state()
-    first = captioner.caption(pictures)
-    captioner.score(pictures[:1], [first[0].text])
+    first = captioner.caption(images)
+    captioner.score(images[:1], [first[0].text])
     assert torch.equal(generator, torch.get_rng_state()) and torch.is_grad_enabled()
     assert not captioner.model.training
     for key, value in captioner.model.state_dict().items():
         assert torch.equal(value, before[key])
-    assert all(same(a, b) for a, b in zip(first, captioner.caption(pictures), strict=True))
+    assert all(same(a, b) for a, b in zip(first, captioner.caption(images), strict=True))
 
 
-# ---- any picture --------------------------------------------------------------------------------
+# ---- any image --------------------------------------------------------------------------------
 
 
 def test_the_same_pixels_handed_over_in_any_way(captioner, tmp_path):
     image = draw()
-    image.save(tmp_path / "picture.png")
+    image.save(tmp_path / "image.png")
     pixels = np.array(image)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
     wanted = captioner.caption(image)
-    ways = [tmp_path / "picture.png", str(tmp_path / "picture.png"), pixels, tensor, tensor / 255]
+    ways = [tmp_path / "image.png", str(tmp_path / "image.png"), pixels, tensor, tensor / 255]
     for way in ways:
         assert same(captioner.caption(way), wanted)
     assert all(same(caption, wanted) for caption in captioner.caption(ways))
 
 
-def test_pictures_of_every_mode(captioner, tmp_path):
+def test_images_of_every_mode(captioner, tmp_path):
     image = draw()
     upright = captioner.caption(image)
     see_through = image.convert("RGBA")
@@ -144,11 +144,11 @@ def test_pictures_of_every_mode(captioner, tmp_path):
         "palette.png": (image.convert("P", palette=Image.Palette.ADAPTIVE), image),
         "cmyk.tif": (image.convert("CMYK"), image.convert("CMYK").convert("RGB")),
     }
-    for name, (picture, rgb) in pairs.items():
-        picture.save(tmp_path / name)
+    for name, (given, rgb) in pairs.items():
+        given.save(tmp_path / name)
         wanted = captioner.caption(rgb)
         assert same(captioner.caption(tmp_path / name), wanted), name
-        assert same(captioner.caption(picture), wanted), name
+        assert same(captioner.caption(given), wanted), name
     turned = image.transpose(Image.Transpose.ROTATE_90)
     assert not same(captioner.caption(turned), upright)
     exif = Image.Exif()
@@ -158,50 +158,50 @@ def test_pictures_of_every_mode(captioner, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         ("gone.png", "'gone.png': no such file"),
-        (None, "a picture is a path, a PIL image, .* got NoneType"),
-        (7, "a picture is a path, a PIL image, .* got int"),
+        (None, "an image is a path, a PIL image, .* got NoneType"),
+        (7, "an image is a path, a PIL image, .* got int"),
         (
             torch.zeros(2, 3, 4, 4),
-            r"a picture tensor has the shape \(3, H, W\), got \(2, 3, 4, 4\)",
+            r"an image tensor has the shape \(3, H, W\), got \(2, 3, 4, 4\)",
         ),
-        ([["a.png"]], "a picture is a path, .* got list"),
+        ([["a.png"]], "an image is a path, .* got list"),
     ],
 )
-def test_what_is_no_picture(captioner, picture, message, tmp_path, monkeypatch):
+def test_what_is_no_image(captioner, image, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
-        captioner.caption(picture)
+        captioner.caption(image)
 
 
 # ---- options ------------------------------------------------------------------------------------
 
 
-def test_options_are_those_of_decoding(captioner, pictures):
-    caption = captioner.caption(pictures[0], max_length=2, min_length=2)
+def test_options_are_those_of_decoding(captioner, images):
+    caption = captioner.caption(images[0], max_length=2, min_length=2)
     assert len(caption.words) == 2 == len(caption.log_probs)  # cut: there is no end
     with pytest.raises(InputError, match="unknown option 'beams' for DecodingOptions; it has allo"):
-        captioner.caption(pictures[0], beams=3)
+        captioner.caption(images[0], beams=3)
     with pytest.raises(InputError, match="beam_size must be at least 1, got 0"):
-        captioner.caption(pictures[0], beam_size=0)
+        captioner.caption(images[0], beam_size=0)
     with pytest.raises(InputError, match="num_captions 4 is above beam_size 3"):
         captioner.caption([], num_captions=4)  # even where there is nothing to do
     with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
-        captioner.caption(pictures, batch_size=0)
+        captioner.caption(images, batch_size=0)
 
 
-def test_alternatives_differ_and_the_best_is_the_best(captioner, pictures):
-    best = captioner.caption(pictures[0], beam_size=4)
-    several = captioner.caption(pictures[0], beam_size=4, num_captions=4)
+def test_alternatives_differ_and_the_best_is_the_best(captioner, images):
+    best = captioner.caption(images[0], beam_size=4)
+    several = captioner.caption(images[0], beam_size=4, num_captions=4)
     assert same(several, best)
     assert len({c.text for c in (several, *several.alternatives)}) == 4
 
 
-def test_word_alternatives_are_the_other_words(captioner, pictures):
+def test_word_alternatives_are_the_other_words(captioner, images):
     plain, told = (
-        captioner.caption(pictures[0], num_captions=2, word_alternatives=k) for k in (0, 99)
+        captioner.caption(images[0], num_captions=2, word_alternatives=k) for k in (0, 99)
     )
     assert same(told, plain) and plain.word_alternatives == ()
     known = {*captioner.vocabulary.words, ""}  # "" is the end
@@ -226,63 +226,63 @@ def test_word_alternatives_are_the_other_words(captioner, pictures):
 
 
 @pytest.mark.parametrize("options", [{}, {"method": "greedy"}, {"method": "sample", "seed": 1}])
-def test_score_is_the_score_of_the_caption(captioner, pictures, options):
-    captions = captioner.caption(pictures, **options)
-    scores = captioner.score(pictures, [caption.text for caption in captions])
+def test_score_is_the_score_of_the_caption(captioner, images, options):
+    captions = captioner.caption(images, **options)
+    scores = captioner.score(images, [caption.text for caption in captions])
     assert scores == pytest.approx([caption.score for caption in captions], abs=1e-3)
-    shouted = captioner.score(pictures, [f"{c.text.upper()} !" for c in captions])
+    shouted = captioner.score(images, [f"{c.text.upper()} !" for c in captions])
     assert shouted == pytest.approx(scores, abs=1e-4)
 
 
-def test_score_tells_right_from_wrong(captioner, pictures):
-    picture = pictures[list(tiny.COLOURS).index("yellow")]
-    right, wrong = captioner.score([picture] * 2, ["yellow and nothing else", "else else yellow"])
+def test_score_tells_right_from_wrong(captioner, images):
+    image = images[list(tiny.COLOURS).index("yellow")]
+    right, wrong = captioner.score([image] * 2, ["yellow and nothing else", "else else yellow"])
     assert wrong < right < 0
 
 
-def test_score_of_one_pair_is_a_float(captioner, pictures, tmp_path):
+def test_score_of_one_pair_is_a_float(captioner, images, tmp_path):
     image = draw()
-    image.save(tmp_path / "picture.png")
+    image.save(tmp_path / "image.png")
     pixels = np.array(image)
     (wanted,) = captioner.score([image], ["red and blue"])
-    ways = [tmp_path / "picture.png", str(tmp_path / "picture.png"), pixels]
+    ways = [tmp_path / "image.png", str(tmp_path / "image.png"), pixels]
     for way in [*ways, image, torch.from_numpy(pixels).permute(2, 0, 1)]:
         score = captioner.score(way, "red and blue", batch_size=1)
         assert isinstance(score, float) and score == pytest.approx(wanted, abs=1e-4)
     assert -math.inf < captioner.score(image, "red zebra", allow_unknown=True) < 0
-    with pytest.raises(InputError, match="one picture needs one text, got list"):
+    with pytest.raises(InputError, match="one image needs one text, got list"):
         captioner.score(image, ["red"])
-    with pytest.raises(InputError, match="several pictures need a list of texts, got the one tex"):
-        captioner.score(pictures[:3], "red")
+    with pytest.raises(InputError, match="several images need a list of texts, got the one tex"):
+        captioner.score(images[:3], "red")
 
 
-def test_scores_do_not_depend_on_the_batch(captioner, pictures):
+def test_scores_do_not_depend_on_the_batch(captioner, images):
     texts = ["red", "yellow and nothing else at all", "all at all", "blue is all one sees", "red"]
-    wanted = captioner.score(pictures[:5], texts)
+    wanted = captioner.score(images[:5], texts)
     sizes, encoder = [], captioner.model.encoder
     with encoder.register_forward_hook(lambda module, args, out: sizes.append(len(out))):
         for batch_size, batches in ((1, [1] * 5), (2, [2, 2, 1]), (5, [5])):
-            scores = captioner.score(pictures[:5], texts, batch_size=batch_size)
+            scores = captioner.score(images[:5], texts, batch_size=batch_size)
             assert scores == pytest.approx(wanted, abs=1e-4)
             assert sizes == batches
             sizes.clear()
 
 
-def test_scores_that_cannot_be(captioner, pictures):
+def test_scores_that_cannot_be(captioner, images):
     assert captioner.score([], []) == []
     with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
-        captioner.score(pictures[:1], ["red"], batch_size=0)
-    with pytest.raises(InputError, match="2 pictures need as many texts, got 1"):
-        captioner.score(pictures[:2], ["red"])
+        captioner.score(images[:1], ["red"], batch_size=0)
+    with pytest.raises(InputError, match="2 images need as many texts, got 1"):
+        captioner.score(images[:2], ["red"])
     message = (
         r"the model does not know 'quokka', 'zebra'; allow_unknown=True scores unknown words as"
     )
     with pytest.raises(InputError, match=message):
-        captioner.score(pictures[:2], ["red zebra", "quokka and zebra"])
-    (score,) = captioner.score(pictures[:1], ["red zebra"], allow_unknown=True)
+        captioner.score(images[:2], ["red zebra", "quokka and zebra"])
+    (score,) = captioner.score(images[:1], ["red zebra"], allow_unknown=True)
     assert -100 < score < 0
     with pytest.raises(InputError, match=r"there is no word in the text '\.\.\.'"):
-        captioner.score(pictures[:2], ["red", "..."])
+        captioner.score(images[:2], ["red", "..."])
 
 
 # ---- heatmaps -----------------------------------------------------------------------------------
@@ -312,35 +312,35 @@ def test_heatmap_of_a_model_without_attention(tmp_path_factory, tmp_path):
 # ---- checkpoints --------------------------------------------------------------------------------
 
 
-def test_a_run_or_a_checkpoint_anywhere(run, pictures, tmp_path, monkeypatch):
-    wanted = Captioner.from_pretrained(run, "cpu").caption(pictures)
+def test_a_run_or_a_checkpoint_anywhere(run, images, tmp_path, monkeypatch):
+    wanted = Captioner.from_pretrained(run, "cpu").caption(images)
     shutil.copytree(run / "best", tmp_path / "sent")
     monkeypatch.chdir(tmp_path)
     for place in ("sent", str(tmp_path / "sent"), run / "best"):
-        found = Captioner.from_pretrained(place, "cpu").caption(pictures)
+        found = Captioner.from_pretrained(place, "cpu").caption(images)
         assert all(same(a, b) for a, b in zip(found, wanted, strict=True))
     monkeypatch.chdir(tmp_path / "sent")
     assert Captioner.from_pretrained(".").vocabulary.words
 
 
-def test_precision(run, pictures):
+def test_precision(run, images):
     """Captions may differ where two are about as likely; what a caption scores hardly does."""
     exact = Captioner.from_pretrained(run, "cpu")
     half = Captioner.from_pretrained(run, "cpu", "bfloat16")
     for one, other in ((exact, half), (half, exact)):
-        captions = one.caption(pictures)
-        scores = other.score(pictures, [caption.text for caption in captions])
+        captions = one.caption(images)
+        scores = other.score(images, [caption.text for caption in captions])
         assert scores != [caption.score for caption in captions]
         assert scores == pytest.approx([caption.score for caption in captions], abs=0.05)
     with pytest.raises(InputError, match="precision must be one of auto, float32, bfloat16, got"):
         Captioner.from_pretrained(run, "cpu", "float16")
 
 
-def test_a_stream_gives_each_batch_as_soon_as_it_is_done(run, pictures, monkeypatch):
+def test_a_stream_gives_each_batch_as_soon_as_it_is_done(run, images, monkeypatch):
     captioner, decoded = Captioner.from_pretrained(run, "cpu"), []
     decode = decoding.decode
     monkeypatch.setattr(decoding, "decode", lambda *a: decoded.append(1) or decode(*a))
-    many = [*pictures, *pictures]
+    many = [*images, *images]
     stream = captioner.stream(many, batch_size=2)
     first = next(stream)
     assert len(decoded) == 1
@@ -349,9 +349,9 @@ def test_a_stream_gives_each_batch_as_soon_as_it_is_done(run, pictures, monkeypa
     ]
 
 
-def test_a_bad_picture_in_a_stream(captioner, pictures):
+def test_a_bad_image_in_a_stream(captioner, images):
     """Its error is raised, or comes in its place, and the others are what they are alone."""
-    mixed = [pictures[0], "gone.png", pictures[1], np.zeros((0, 2, 3), np.uint8)]
+    mixed = [images[0], "gone.png", images[1], np.zeros((0, 2, 3), np.uint8)]
     for batch_size in (1, 3, 32):
         found = list(captioner.stream(mixed, batch_size=batch_size, on_error="yield"))
         assert [type(each) for each in found] == [Caption, InputError, Caption, InputError]

@@ -1,4 +1,4 @@
-"""Two processes on one machine train as one would, and caption each picture once."""
+"""Two processes on one machine train as one would, and caption each image once."""
 
 import json
 from itertools import chain
@@ -27,12 +27,12 @@ from captioner.evaluation import scoring as evaluation
 from captioner.errors import Interrupted
 
 rank, options = os.environ["RANK"], sys.argv[1:]
-caption_batches, load = evaluation.caption_batches, batches.Pictures.batch
+caption_batches, load = evaluation.caption_batches, batches.Source.batch
 captioned, loaded = [], []
 
-def counted_captions(model, pictures, chosen, *rest, **options):
+def counted_captions(model, images, chosen, *rest, **options):
     captioned.append([index for batch in chosen for index in batch])
-    return caption_batches(model, pictures, chosen, *rest, **options)
+    return caption_batches(model, images, chosen, *rest, **options)
 
 def counted_load(self, *args):
     batch = load(self, *args)
@@ -43,7 +43,7 @@ def counted_load(self, *args):
 
 train.draw_heatmaps = train.show_samples = lambda *arguments: None  # they take a second
 evaluation.caption_batches = counted_captions
-batches.Pictures.batch = counted_load
+batches.Source.batch = counted_load
 
 with distributed.process_group(torch.device("cpu")):
     distributed.process_group = lambda device: nullcontext()  # joined once for all that follows
@@ -63,16 +63,16 @@ with distributed.process_group(torch.device("cpu")):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def directory(tmp_path_factory):
     """Where two processes have run the script above, with a frozen encoder and no dropout."""
-    folder = tmp_path_factory.mktemp("two")
+    directory = tmp_path_factory.mktemp("two")
     torch.manual_seed(3)
-    torch.save(SmallCNN().state_dict(), folder / "encoder.pth")
-    (folder / "script.py").write_text(SCRIPT)
+    torch.save(SmallCNN().state_dict(), directory / "encoder.pth")
+    (directory / "script.py").write_text(SCRIPT)
     place = ["--rdzv-endpoint", "localhost:0", "--nproc-per-node", "2"]
     data = str(tiny.data(tmp_path_factory))
-    finish(start(*LAUNCH, *place, folder / "script.py", *options(data), cwd=folder))
-    return folder
+    finish(start(*LAUNCH, *place, directory / "script.py", *options(data), cwd=directory))
+    return directory
 
 
 def options(data):
@@ -86,11 +86,11 @@ def rows(run):
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_train_as_one(folder, tmp_path_factory, monkeypatch):
-    monkeypatch.chdir(folder)
+def test_two_processes_train_as_one(directory, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(directory)
     monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     train.main([*options(str(tiny.data(tmp_path_factory))), "--run", "one"])
-    one, two = (checkpoint.load(folder / "checkpoints" / name) for name in ("one", "two"))
+    one, two = (checkpoint.load(directory / "checkpoints" / name) for name in ("one", "two"))
     for key, value in one.weights.items():
         torch.testing.assert_close(two.weights[key], value, rtol=1e-3, atol=1e-5)
     for a, b in zip(rows(two.path.parent), rows(one.path.parent), strict=True):
@@ -100,12 +100,12 @@ def test_two_processes_train_as_one(folder, tmp_path_factory, monkeypatch):
         assert a["BLEU-1"] == pytest.approx(b["BLEU-1"], abs=0.01)
 
 
-def test_two_nodes_train_as_one_node_of_two_processes(folder, tmp_path_factory):
+def test_two_nodes_train_as_one_node_of_two_processes(directory, tmp_path_factory):
     data = str(tiny.data(tmp_path_factory))
     command = [*two_nodes(), "--", ROOT / "train.py", *options(data), "--run", "nodes"]
-    printed = finish(start(*command, cwd=folder), start(*command, cwd=folder))
+    printed = finish(start(*command, cwd=directory), start(*command, cwd=directory))
     assert printed.count("best epoch: ") == 1  # one of the two speaks
-    one, two = (folder / "checkpoints" / name for name in ("two", "nodes"))
+    one, two = (directory / "checkpoints" / name for name in ("two", "nodes"))
     for name in ("last", "best"):
         weights = checkpoint.load(two / name).weights
         for key, value in checkpoint.load(one / name).weights.items():
@@ -114,18 +114,18 @@ def test_two_nodes_train_as_one_node_of_two_processes(folder, tmp_path_factory):
         assert tiny.untimed(a) == pytest.approx(tiny.untimed(b), rel=1e-6)
 
 
-def test_each_process_takes_its_share(folder):
-    first, second = (json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1))
+def test_each_process_takes_its_share(directory):
+    first, second = (json.loads((directory / f"rank{rank}.json").read_text()) for rank in (0, 1))
     epochs = [first["loaded"][i : i + 2] + second["loaded"][i : i + 2] for i in (0, 2)]
-    for epoch in epochs:  # two steps of four pictures in each process
+    for epoch in epochs:  # two steps of four images in each process
         assert sorted(chain(*epoch)) == list(range(16)) and {len(batch) for batch in epoch} == {4}
-    assert first["captioned"] == [[0, 2, 4, 6]] * 3  # seven pictures: two epochs and the end
+    assert first["captioned"] == [[0, 2, 4, 6]] * 3  # seven images: two epochs and the end
     assert second["captioned"] == [[1, 3, 5]] * 3
 
 
-def test_a_signal_to_one_stops_both_and_resuming_is_exact(folder):
-    assert [(folder / f"stopped{rank}").read_text() for rank in (0, 1)] == ["SIGTERM"] * 2
-    straight, stopped = (folder / "checkpoints" / name for name in ("straight", "stopped"))
+def test_a_signal_to_one_stops_both_and_resuming_is_exact(directory):
+    assert [(directory / f"stopped{rank}").read_text() for rank in (0, 1)] == ["SIGTERM"] * 2
+    straight, stopped = (directory / "checkpoints" / name for name in ("straight", "stopped"))
     for name in ("last", "best"):
         a, b = checkpoint.load(straight / name), checkpoint.load(stopped / name)
         assert all(torch.equal(value, b.weights[key]) for key, value in a.weights.items())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.layouts import pictures, write_jsonl
+from tests.support.layouts import numbered_images, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 
@@ -84,7 +84,7 @@ def world():
         "signals": [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)],
         "hooks": (sys.excepthook, sys.displayhook),
         "environment": dict(os.environ),
-        "folder": os.getcwd(),
+        "directory": os.getcwd(),
     }
 
 before = world()
@@ -127,7 +127,7 @@ def test_import_changes_nothing_and_loads_no_more_than_it_must(tmp_path):
     ],
 )
 def test_what_needs_no_torch_does_not_wait_for_it(tmp_path, call):
-    write_jsonl(tmp_path / "data", pictures(3))
+    write_jsonl(tmp_path / "data", numbered_images(3))
     code = f"import atexit, sys; sys.path.insert(0, {str(ROOT)!r}); " + (
         f"atexit.register(lambda: print('torch:', 'torch' in sys.modules)); {call}"
     )

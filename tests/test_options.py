@@ -30,7 +30,7 @@ ALL = [ModelOptions, EncoderOptions, DecodingOptions, TrainingOptions]
 class Sample:
     count: int = option(3, "how many things")
     share: float = option(0.5, "a share of 100 %% of them")
-    folder: Path | None = option(None, "where they lie")
+    directory: Path | None = option(None, "where they lie")
     limit: int | None = option(None, "at most so many")
     kind: str = option("red", "which ones", choices=("red", "blue"))
     quick: bool = option(False, "do it quickly")
@@ -57,7 +57,7 @@ def test_no_flags_are_the_defaults():
 
 
 def test_flags_have_the_types_of_the_fields():
-    flags = "--count 5 --share 0.25 --folder a/b --limit 9 --kind blue --quick --no-careful"
+    flags = "--count 5 --share 0.25 --directory a/b --limit 9 --kind blue --quick --no-careful"
     sources = (Path("c"), Path("d"))
     expected = Sample(5, 0.25, Path("a/b"), 9, "blue", True, False, sources)
     assert parse(*flags.split(), "--sources", "c", "d") == expected
@@ -109,7 +109,7 @@ def test_help_tells_every_flag_its_type_and_its_default():
     assert "things [default]: " in text and "hidden" not in text
     assert "--count INT how many things [3]" in text
     assert "--share FLOAT a share of 100 % of them [0.5]" in text
-    assert "--folder PATH where they lie --limit INT at most so many --kind {red,blue}" in text
+    assert "--directory PATH where they lie --limit INT at most so many --kind {red,blue}" in text
     assert "--careful, --no-careful do it with care" in text
     assert "--sources PATH [PATH ...] where they come from [a 5%]" in text
 
@@ -124,8 +124,8 @@ def test_every_option_of_the_library_has_help_and_comes_back(cls):
 
 
 def test_dicts_hold_paths_as_strings():
-    assert to_dict(Sample(folder=Path("a/b")))["folder"] == "a/b"
-    assert to_dict(Sample())["folder"] is None
+    assert to_dict(Sample(directory=Path("a/b")))["directory"] == "a/b"
+    assert to_dict(Sample())["directory"] is None
     assert from_dict(Sample, {"count": 4}) == Sample(4)
 
 

@@ -25,7 +25,11 @@ from ..text.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 5  # 5: more of the picture in Show and Tell
+FORMAT = 6
+# What `load` turns into the present format: the weights renamed since, by format.
+RENAMED: dict[int, dict[str, str]] = {
+    5: {"picture.weight": "image_embedding.weight", "picture.bias": "image_embedding.bias"},
+}
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
 TRAINING, MANIFEST, CARD = "training_state.pt", "manifest.json", "README.md"
 
@@ -50,11 +54,14 @@ class Checkpoint:
                 "--start-from begins with its weights"
             )
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises half a dozen kinds, with advice that is no good
             raise InputError(
                 f"{path} cannot be read: it is damaged, or holds more than plain values"
             ) from error
+        if average := state.get("average"):
+            average["values"] = _renamed(average["values"], self.config["format"])
+        return state
 
 
 def save(
@@ -76,7 +83,7 @@ def save(
 
     try:
         with atomic_directory(directory) as part:
-            content = {"format": FORMAT, **config}
+            content = {**config, "format": FORMAT}
             (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
             vocabulary.save(part / VOCABULARY)
             tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
@@ -112,16 +119,21 @@ def load(path: Path | str) -> Checkpoint:
     """
     path, config = inspect(Path(path))
     version = config.get("format")
-    if version != FORMAT:
+    if version != FORMAT and version not in RENAMED:
         newer = isinstance(version, int) and version > FORMAT
         raise InputError(
-            f"checkpoint {path} has format {version}, this version of captioner reads {FORMAT}; "
-            + ("update captioner" if newer else "train it anew")
+            f"checkpoint {path} has format {version}, this version of captioner reads "
+            f"{min(RENAMED)} to {FORMAT}; " + ("update captioner" if newer else "train it again")
         )
     if config.get("task") != "captioning":
         raise InputError(f"checkpoint {path} is for {config.get('task')!r}, not for captioning")
-    weights = _read_weights(path / WEIGHTS)
+    weights = _renamed(_read_weights(path / WEIGHTS), version)
     return Checkpoint(path, config, Vocabulary.load(path / VOCABULARY), weights)
+
+
+def _renamed(tensors: "dict[str, Tensor]", version: int) -> "dict[str, Tensor]":
+    """Tensors of a checkpoint of this format by the names that they have in the present one."""
+    return {RENAMED.get(version, {}).get(name, name): value for name, value in tensors.items()}
 
 
 def inspect(path: Path) -> tuple[Path, dict[str, Any]]:

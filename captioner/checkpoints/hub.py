@@ -1,4 +1,4 @@
-"""Checkpoints on the Hugging Face hub: fetched, where no folder of that name is here, and pushed.
+"""Checkpoints on the Hugging Face hub: fetched, where no directory of that name is here, and pushed.
 
 Only the plain files of a checkpoint are ever fetched; what they hold is checked as any other's.
 """
@@ -15,10 +15,10 @@ FILES = [CONFIG, VOCABULARY, WEIGHTS, MANIFEST]
 
 
 def local(path: str | Path, revision: str | None = None) -> Path:
-    """`path` itself, or, where it is no path here but may be a repository "user/name", the folder
+    """`path` itself, or, where it is no path here but may be a repository "user/name", the directory
     into which that was downloaded.
 
-    A name whose first part is a folder here, or `checkpoints`, is taken for a path. revision: a
+    A name whose first part is a directory here, or `checkpoints`, is taken for a path. revision: a
     branch, tag or commit of the repository. Raises InputError where there is neither.
     """
     path = Path(path)
@@ -27,19 +27,21 @@ def local(path: str | Path, revision: str | None = None) -> Path:
         if revision is not None:
             raise InputError(f"a revision is of a repository on the hub, and {path} is a path here")
         return path
-    hub = _package(f"{path} is no folder here, and the Hugging Face hub")
+    hub = _package(f"{path} is no directory here, and the Hugging Face hub")
     try:
         fetched = hub.snapshot_download(str(path), revision=revision, allow_patterns=FILES)
     except (OSError, ValueError) as error:
         at = "" if revision is None else f" at {revision}"
         raise InputError(
-            f"there is neither a folder {path} here nor a repository {path}{at} that the Hugging "
+            f"there is neither a directory {path} here nor a repository {path}{at} that the Hugging "
             f"Face hub would give: {_reason(error)}"
         ) from error
     return Path(fetched)
 
 
-def push(folder: Path, name: str, *, private: bool, token: str | None, revision: str | None) -> str:
+def push(
+    directory: Path, name: str, *, private: bool, token: str | None, revision: str | None
+) -> str:
     """Upload a checkpoint to the repository `name`, made where there is none; returns its address.
 
     private: of a repository that is made. Raises InputError where the hub refuses.
@@ -50,7 +52,7 @@ def push(folder: Path, name: str, *, private: bool, token: str | None, revision:
         made = api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=made.repo_id,
-            folder_path=folder,
+            folder_path=directory,
             revision=revision,
             allow_patterns=[*FILES, CARD],
             commit_message="A checkpoint of captioner",

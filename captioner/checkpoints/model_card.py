@@ -81,10 +81,10 @@ or `python -m captioner caption photo.jpg --checkpoint {name}`. {_decoding(Decod
 
 def _what(options: ModelOptions) -> str:
     if not options.attention:
-        return "Writes a sentence about a picture: Show and Tell (Vinyals et al. 2015)."
+        return "Writes a sentence about an image: Show and Tell (Vinyals et al. 2015)."
     kind = "hard" if options.hard_attention else "soft"
     return (
-        "Writes a sentence about a picture and tells where it looked for each word: Show, Attend "
+        "Writes a sentence about an image and tells where it looked for each word: Show, Attend "
         f"and Tell (Xu et al. 2015) with {kind} attention."
     )
 
@@ -108,7 +108,7 @@ def _model(config: Mapping[str, Any], options: ModelOptions, words: int, paramet
         "decoder": f"LSTM {options.hidden_size}, embeddings {options.embedding_size}{attention}",
         "vocabulary": f"{words:,} words",
         "parameters": f"{parameters:,}",
-        "pictures": f"squashed to {transform['size']} x {transform['size']}, RGB, less "
+        "images": f"squashed to {transform['size']} x {transform['size']}, RGB, less "
         f"{transform['mean']}, over {transform['std']}",
     }
     return "\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in rows.items())])
@@ -117,7 +117,7 @@ def _model(config: Mapping[str, Any], options: ModelOptions, words: int, paramet
 def _data(data: Mapping[str, Any]) -> str:
     return (
         f"Trained on `{data['name']}` (read as `{data['format']}`), the words that occur at least "
-        f"{data['min_count']} times. Pictures, splits and captions have the fingerprint "
+        f"{data['min_count']} times. Source, splits and captions have the fingerprint "
         f"`{data['fingerprint']}`. Their licence is their publishers', and may bind the model, too."
     )
 
@@ -129,7 +129,7 @@ def _scores(config: Mapping[str, Any]) -> str:
         return "None were stored."
     lines = [
         f"On the validation split, by whose {config['training']['watch']} the best epoch was "
-        f"chosen, beam size {config['training']['beam_size']}; other pictures usually score lower.",
+        f"chosen, beam size {config['training']['beam_size']}; other images usually score lower.",
         "",
         f"| {' | '.join(scores)} |",
         "| " + " | ".join("---" for _ in scores) + " |",
@@ -142,8 +142,8 @@ def _scores(config: Mapping[str, Any]) -> str:
 
 def _limits(options: ModelOptions, side: int, words: int) -> str:
     lines = [
-        f"It has {words:,} words and writes a sentence about any picture, also about one it has no "
-        "words for. What does not resemble the pictures it was trained on is described wrongly, "
+        f"It has {words:,} words and writes a sentence about any image, also about one it has no "
+        "words for. What does not resemble the images it was trained on is described wrongly, "
         "in the same assured tone.",
         "It says of people what the training captions said, with their prejudices. Do not rely on "
         "it where a wrong sentence does harm.",

@@ -33,20 +33,20 @@ ARCHITECTURE_KEYS = (  # the options that decide which weights a model has
 )
 
 
-def run_folder(name: str) -> Path:
-    """The folder of the run called `name`, a plain name of a folder in CHECKPOINTS."""
+def run_directory(name: str) -> Path:
+    """The directory of the run called `name`, a plain name of a directory in CHECKPOINTS."""
     if not name or Path(name).name != name or name.startswith("."):
         raise InputError(f"a run's name must be a plain name without a path, got {name!r}")
     return CHECKPOINTS / name
 
 
-def evaluation_folder(checkpoint: Path, split: str) -> Path:
-    """evaluation-SPLIT in the folder of the run that the checkpoint is of."""
+def evaluation_directory(checkpoint: Path, split: str) -> Path:
+    """evaluation-SPLIT in the directory of the run that the checkpoint is of."""
     return run_of(checkpoint) / f"evaluation-{split}"
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The folder of the run that a checkpoint is of; a lone checkpoint's is its own."""
+    """The directory of the run that a checkpoint is of; a lone checkpoint's is its own."""
     place = checkpoint.resolve()
     return place.parent if place.name in ("best", "last", ".best.old", ".last.old") else place
 
@@ -70,9 +70,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def lock_run(run: Path) -> Iterator[None]:
-    """Make the folder of a run and keep other trainings out of it for as long as this one lasts.
+    """Make the directory of a run and keep other trainings out of it for as long as this one lasts.
 
-    A folder in which nothing was saved, but what was skipped, is removed in the end.
+    A directory in which nothing was saved, but what was skipped, is removed in the end.
     """
     from .. import distributed
 
@@ -96,7 +96,7 @@ def lock_run(run: Path) -> Iterator[None]:
 
 
 def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
-    """Write what was left out of the data into the run's folder: where, what, what to do."""
+    """Write what was left out of the data into the run's directory: where, what, what to do."""
     rows = [
         {
             "file": str(problem.place.file),

@@ -11,9 +11,9 @@ captioner caption photos 'more/**/*.jpg' --output captions.jsonl --shard 2/8"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = f"{parser.prog} PICTURE... [option...]"
+    parser.usage = f"{parser.prog} IMAGE... [option...]"
     parser.add_argument(
-        "pictures", nargs="+", metavar="PICTURE", help="file, folder, quoted glob, - for a list"
+        "images", nargs="+", metavar="IMAGE", help="file, directory, quoted glob, - for a list"
     )
     add_options(parser, CaptionOptions, "captioning")
     add_options(parser, DecodingOptions, "decoding")
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     caption_images(
-        arguments.pictures,
+        arguments.images,
         from_arguments(CaptionOptions, arguments),
         from_arguments(DecodingOptions, arguments),
     )

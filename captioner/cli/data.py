@@ -11,7 +11,7 @@ EXAMPLE = "captioner data flickr8k --convert jsonl flickr8k-jsonl"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, metavar="PATH", help="data folder or file")
+    parser.add_argument("path", type=Path, metavar="PATH", help="data directory or file")
     parser.add_argument(
         "--format", choices=tuple(READERS), metavar="STR", help="force the layout of the data"
     )

@@ -1,4 +1,4 @@
-"""`captioner demo-data`: the demo's data set as a folder."""
+"""`captioner demo-data`: the demo's data set as a directory."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ EXAMPLE = "captioner demo-data demo"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="directory to write")
 
 
 def run(arguments: argparse.Namespace) -> None:

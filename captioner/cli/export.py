@@ -16,12 +16,14 @@ EXAMPLE = "captioner export checkpoints/RUN --onnx captioner-onnx"
 class ExportOptions:
     """Where to write what."""
 
-    onnx: Path | None = option(None, "new folder for encoder.onnx, start.onnx and step.onnx")
-    torch: Path | None = option(None, "new folder for the same as programs of torch.export, .pt2")
+    onnx: Path | None = option(None, "new directory for encoder.onnx, start.onnx and step.onnx")
+    torch: Path | None = option(
+        None, "new directory for the same as programs of torch.export, .pt2"
+    )
 
     def __post_init__(self) -> None:
         if self.onnx is None and self.torch is None:
-            raise InputError("nothing to write; name a folder by --onnx or --torch")
+            raise InputError("nothing to write; name a directory by --onnx or --torch")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,11 +37,11 @@ def run(arguments: argparse.Namespace) -> None:
     from ..inference.export import export_onnx, export_torch
 
     options = from_arguments(ExportOptions, arguments)
-    folders = {export_onnx: options.onnx, export_torch: options.torch}
-    chosen = {export: folder for export, folder in folders.items() if folder}
-    for folder in chosen.values():  # before any work
-        check_absent(folder)
+    directories = {export_onnx: options.onnx, export_torch: options.torch}
+    chosen = {export: directory for export, directory in directories.items() if directory}
+    for directory in chosen.values():  # before any work
+        check_absent(directory)
     captioner = Captioner.from_pretrained(arguments.checkpoint, "cpu")
-    for export, folder in chosen.items():
-        export(captioner, folder)
-        print(f"written: {folder}")
+    for export, directory in chosen.items():
+        export(captioner, directory)
+        print(f"written: {directory}")

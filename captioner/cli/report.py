@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 
 from ..checkpoints import checkpoint, hub
-from ..checkpoints.runs import evaluation_folder
+from ..checkpoints.runs import evaluation_directory
 from ..data.dataset import split_name
 from ..decoding.options import DecodingOptions
 from ..evaluation.options import EvaluationOptions, ScoringOptions
@@ -12,7 +12,7 @@ from ..options import add_options, from_arguments
 from . import add_checkpoints
 
 EXAMPLE = """captioner report checkpoints/RUN
-captioner report checkpoints/RUN --split test --beam-size 5 --output FOLDER"""
+captioner report checkpoints/RUN --split test --beam-size 5 --output DIR"""
 # Fields without a flag: what would do nothing here, or is seldom other than it is.
 IDLE = {"checkpoint", "report", "workers", "cache", "predictions", "references", "allow_missing"}
 IDLE |= {"training_captions", "compare", "num_captions"}
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
     options = from_arguments(EvaluationOptions, arguments)
     first, split = checkpoint.find(hub.local(options.checkpoint[0])), split_name(options.split)
     evaluate_checkpoint(
-        replace(options, report=options.output or evaluation_folder(first, split)),
+        replace(options, report=options.output or evaluation_directory(first, split)),
         from_arguments(ScoringOptions, arguments),
         from_arguments(DecodingOptions, arguments),
     )

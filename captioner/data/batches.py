@@ -1,7 +1,7 @@
 """From Examples to batches: captions as tokens, the order of an epoch, collation.
 
-No file formats and no models. Shapes: B pictures, C captions per picture, T words, D channels,
-h, w grid, S picture side, L words that a teacher holds likely.
+No file formats and no models. Shapes: B images, C captions per image, T words, D channels,
+h, w grid, S image side, L words that a teacher holds likely.
 """
 
 import random
@@ -23,12 +23,12 @@ MAX_WORDS = 50  # longer captions are cut: one caption of 10,000 words must not 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures with all their captions.
+    """Images with all their captions.
 
-    ids: one per picture. images (B, 3, S, S) or features (B, D, h, w): one of the two.
-    tokens (B, C, 1 + T): start, words, end, then padding (0); each picture's captions longest
+    ids: one per image. images (B, 3, S, S) or features (B, D, h, w): one of the two.
+    tokens (B, C, 1 + T): start, words, end, then padding (0); each image's captions longest
     first, missing ones all padding. columns: for each of the T predicted words, how many
-    captions of some picture reach that far. weights (B, C): of each caption's log-likelihood,
+    captions of some image reach that far. weights (B, C): of each caption's log-likelihood,
     None for all 1; then sampled (B, C) says which captions are the model's own, not references.
     taught_words, taught_shares (B, C, T, L): the words that a teacher holds likeliest in the place
     of each, and how likely, which sums to 1; teaching: how much of the target that is.
@@ -52,7 +52,7 @@ class Batch:
     parts: Mapping[str, Tensor] = field(default_factory=dict)
 
     def features_by(self, encoder: Callable[[Tensor], Tensor]) -> Tensor:
-        """The feature maps (B, D, h, w), by the encoder where the batch holds pictures."""
+        """The feature maps (B, D, h, w), by the encoder where the batch holds images."""
         if self.features is not None:
             return self.features.float()
         assert self.images is not None
@@ -73,7 +73,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Source:
     """Where the pixels or features of a list of examples come from.
 
     load: indices -> (B, 3, S, S) images, or (B, D, h, w) features where `are_features`.
@@ -87,18 +87,18 @@ class Pictures:
     window: int = 0
 
     def batch(self, indices: Sequence[int], ids: Sequence[int | str], tokens: Tensor) -> Batch:
-        pictures = self.load(indices)
+        values = self.load(indices)
         return Batch(
             tuple(ids),
             tokens,
             count_active_captions(tokens),
-            images=None if self.are_features else pictures,
-            features=pictures if self.are_features else None,
+            images=None if self.are_features else values,
+            features=values if self.are_features else None,
         )
 
 
 def count_active_captions(tokens: Tensor) -> tuple[int, ...]:
-    """The `columns` of a Batch of these tokens (B, C, 1 + T), each picture's longest first."""
+    """The `columns` of a Batch of these tokens (B, C, 1 + T), each image's longest first."""
     lengths = (tokens[:, :, 1:] != Vocabulary.PAD).sum(-1)  # (B, C)
     steps = torch.arange(tokens.shape[-1] - 1, device=tokens.device)
     active_captions = (lengths[..., None] > steps).sum(1).amax(0) if len(steps) else steps
@@ -106,7 +106,7 @@ def count_active_captions(tokens: Tensor) -> tuple[int, ...]:
 
 
 def encode_captions(examples: Sequence[Example], vocabulary: Vocabulary) -> list[list[list[int]]]:
-    """Per picture its captions as tokens from start to end, longest first."""
+    """Per image its captions as tokens from start to end, longest first."""
     return [
         sorted(
             (
@@ -130,12 +130,12 @@ def epoch_order(
     tars: Sequence[Hashable] = (),
     window: int = 0,
 ) -> list[list[int]]:
-    """Random batches of picture indices, pictures of like caption length together.
+    """Random batches of image indices, images of like caption length together.
 
-    Within chunks of 50 batches, pictures are sorted by their longest caption; then the batches
-    are shuffled. No batch has fewer than `processes` pictures, so that each has its share.
-    tars: the tar file of each picture, to be read from its beginning to its end and once: then
-    these are shuffled, and pictures and batches only within chunks of about `window` pictures.
+    Within chunks of 50 batches, images are sorted by their longest caption; then the batches
+    are shuffled. No batch has fewer than `processes` images, so that each has its share.
+    tars: the tar file of each image, to be read from its beginning to its end and once: then
+    these are shuffled, and images and batches only within chunks of about `window` images.
     Depends on nothing but its arguments.
     """
     generator = random.Random(f"{seed}/{epoch}")
@@ -158,11 +158,11 @@ def epoch_order(
 
 
 def _none_small(batches: list[list[int]], least: int) -> list[list[int]]:
-    """The batches, those of fewer pictures than `least` joined to the last that is left."""
+    """The batches, those of fewer images than `least` joined to the last that is left."""
     small = [batch for batch in batches if len(batch) < least]
     batches = [batch for batch in batches if len(batch) >= least]
     if not batches:
-        raise InputError(f"{sum(map(len, small))} pictures are too few for {least} processes")
+        raise InputError(f"{sum(map(len, small))} images are too few for {least} processes")
     for batch in small:
         batches[-1] = batches[-1] + batch
     return batches

@@ -1,4 +1,4 @@
-"""Captions by picture from one file of any common kind; no pictures, no splits.
+"""Captions by image from one file of any common kind; no images, no splits.
 
 Read are COCO's results (a list of objects) and annotations (.json), objects a line (.jsonl) and
 tables with a header (.csv, .tsv), whose columns are called as those of data sets are.
@@ -11,20 +11,20 @@ from typing import Any
 
 from ..errors import InputError
 from .formats.reading import ReadResult, SourceLocation, read_json, text_problem
-from .formats.tables import CAPTIONS, PICTURES, by_column, caption_columns, row_captions, table_rows
+from .formats.tables import CAPTIONS, IMAGES, by_column, caption_columns, row_captions, table_rows
 
 Id = int | str
 Rows = Iterable[tuple[SourceLocation, Any]]
-IDS = ("image_id", *PICTURES, "id")  # the first of these that a row has names its picture
+IDS = ("image_id", *IMAGES, "id")  # the first of these that a row has names its image
 
 
 def read_caption_file(path: Path | str) -> dict[Id, list[str]]:
-    """The captions of each picture that the file names; none where it names the picture only.
+    """The captions of each image that the file names; none where it names the image only.
 
     A row has `image_id`, `file_name`, `image` or `id`, and a `caption` or `text`, or a list of
     them. An id written as a whole number is that number, quoted or not. Raises InputError, naming
-    file and row, for anything else, and listing them for pictures or captions whose id comes twice
-    and captions of pictures that COCO annotations do not list.
+    file and row, for anything else, and listing them for images or captions whose id comes twice
+    and captions of images that COCO annotations do not list.
     """
     path = Path(path)
     try:
@@ -44,7 +44,7 @@ def read_caption_file(path: Path | str) -> dict[Id, list[str]]:
 
 
 def read_predictions(path: Path | str) -> dict[Id, str]:
-    """One caption for each picture; raises InputError, listing them, for pictures with others."""
+    """One caption for each image; raises InputError, listing them, for images with others."""
     captions = read_caption_file(path)
     if not captions:
         raise InputError(f"{path} holds no captions")
@@ -55,24 +55,24 @@ def read_predictions(path: Path | str) -> dict[Id, str]:
 
 
 def read_others(path: Path | str, ids: Iterable[Id], allow_more: bool = False) -> dict[Id, str]:
-    """One caption for each of these pictures, by the ids as given and in their order.
+    """One caption for each of these images, by the ids as given and in their order.
 
-    allow_more: where the file has captions of other pictures, they do not matter. Raises
-    InputError, listing them, for pictures that the file lacks.
+    allow_more: where the file has captions of other images, they do not matter. Raises
+    InputError, listing them, for images that the file lacks.
     """
     found, known = read_predictions(path), {identity(id): id for id in ids}
     lacking = [id for id in known if id not in found]
     strangers = [id for id in found if id not in known and not allow_more]
     if lacking or strangers:
-        trouble = "lacks" if lacking else "has captions of pictures that are not scored:"
+        trouble = "lacks" if lacking else "has captions of images that are not scored:"
         raise InputError(f"{path} {trouble} {_some(lacking or strangers)}")
     return {id: found[each] for each, id in known.items()}
 
 
 def identity(value: Any) -> Id:
-    """A picture's id as all files agree on it; raises ValueError for what is none."""
+    """An image's id as all files agree on it; raises ValueError for what is none."""
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise ValueError(f"{value!r} is no picture's id")
+        raise ValueError(f"{value!r} is no image's id")
     str(value).encode()  # half a sign, which JSON may hold, is a ValueError, too
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 19:
         return int(value) if str(int(value)) == value else value
@@ -84,9 +84,9 @@ def match(
     references: Mapping[Id, Sequence[str]],
     allow_missing: bool = False,
 ) -> tuple[dict[Id, str], dict[Id, Sequence[str]], str]:
-    """Captions and references of the pictures that have both, and a note where not all have.
+    """Captions and references of the images that have both, and a note where not all have.
 
-    Raises InputError, listing the pictures, unless that is allowed, and where none is left.
+    Raises InputError, listing the images, unless that is allowed, and where none is left.
     """
     both = [id for id in references if id in captions and references[id]]
     troubles = {
@@ -98,10 +98,10 @@ def match(
     }
     said = "; ".join(f"{trouble}: {_some(ids)}" for trouble, ids in troubles.items() if ids)
     if not both:
-        raise InputError(f"no picture has both a caption and references: {said or 'no pictures'}")
+        raise InputError(f"no image has both a caption and references: {said or 'no images'}")
     if said and not allow_missing:
         raise InputError(f"{said}; --allow-missing scores the rest")
-    note = f"note: {len(both)} pictures are scored; {said}" if said else ""
+    note = f"note: {len(both)} images are scored; {said}" if said else ""
     return {id: captions[id] for id in both}, {id: references[id] for id in both}, note
 
 
@@ -167,7 +167,7 @@ def _coco(path: Path, content: dict[str, Any]) -> dict[Id, list[str]]:
     if not isinstance(images, list):
         raise InputError(f"{path}: no list of images beside the annotations")
     listed = [_id_of(*each, names=("id",)) for each in _numbered(path, images, "image")]
-    for what, ids in (("pictures", listed), ("captions", numbers)):
+    for what, ids in (("images", listed), ("captions", numbers)):
         twice = [id for id, times in Counter(ids).items() if times > 1]
         if twice:
             raise InputError(f"{path}: {what} listed twice: {_some(twice, 'id')}")
@@ -179,7 +179,7 @@ def _coco(path: Path, content: dict[str, Any]) -> dict[Id, list[str]]:
     return {id: captions.get(id, []) for id in listed}
 
 
-def _some(ids: Sequence[Any], noun: str = "picture") -> str:
+def _some(ids: Sequence[Any], noun: str = "image") -> str:
     """How many, and the first ten."""
     shown = ", ".join(map(repr, ids[:10])) + (", ..." if len(ids) > 10 else "")
     return f"{len(ids)} {noun}{'s' * (len(ids) > 1)} ({shown})"

@@ -17,7 +17,7 @@ SHOWN = 20  # problems listed in full
 
 @dataclass(frozen=True)
 class Example:
-    """A picture file and its captions as written; `id` is unique within the data set."""
+    """An image file and its captions as written; `id` is unique within the data set."""
 
     id: int | str
     path: Path
@@ -46,18 +46,18 @@ class CaptionData:
         if not chosen:
             there = sorted({example.split for example in self.examples})
             raise InputError(
-                f"{self.root} has no pictures in split {name!r}; it has {', '.join(there)}"
+                f"{self.root} has no images in split {name!r}; it has {', '.join(there)}"
             )
         return chosen
 
     def summary(self) -> str:
-        """One line for people: format, pictures and captions per split, what was left out."""
+        """One line for people: format, images and captions per split, what was left out."""
         parts = [self.format]
         for split in SPLITS:
             chosen = [example for example in self.examples if example.split == split]
             if chosen:
                 captions = sum(len(example.captions) for example in chosen)
-                parts.append(f"{split} {len(chosen)} pictures, {captions} captions")
+                parts.append(f"{split} {len(chosen)} images, {captions} captions")
         parts += [self.note] if self.note else []
         parts += [f"{len(self.problems)} problems skipped"] if self.problems else []
         return f"{self.root}: {'; '.join(parts)}"
@@ -72,7 +72,7 @@ def split_name(name: str) -> str:
 
 
 def fingerprint(data: CaptionData) -> str:
-    """SHA-256 of pictures' ids, splits and captions: changes with what is learned and scored."""
+    """SHA-256 of images' ids, splits and captions: changes with what is learned and scored."""
     digest = hashlib.sha256()
     for example in data.examples:
         digest.update(json.dumps([example.id, example.split, *example.captions]).encode())

@@ -1,4 +1,4 @@
-"""Which pictures of a data set can be decoded, found out before the work that needs them; what is
+"""Which images of a data set can be decoded, found out before the work that needs them; what is
 wrong in the rows is data.py's.
 """
 
@@ -26,10 +26,10 @@ CHUNK = 32
 def drop_corrupt_images(
     data: CaptionData, splits: Sequence[str], on_error: str, cache: Path | None, workers: int = 0
 ) -> tuple[CaptionData, list[int | str]]:
-    """The data without those pictures of the splits that cannot be decoded, and the ids of these.
+    """The data without those images of the splits that cannot be decoded, and the ids of these.
 
     on_error: "stop" raises InputError where there are any, and lists them; "skip" puts them among
-    the data's problems. Which files were decoded well is kept in the folder `cache`, if there is
+    the data's problems. Which files were decoded well is kept in the directory `cache`, if there is
     one, so that each is read once, here or by a run before. Under torchrun the first process does
     it for all.
     """
@@ -49,7 +49,7 @@ def drop_corrupt_images(
 
 
 def _undecodable(paths: Sequence[Path], memo: Path | None, workers: int) -> dict[Path, str]:
-    """What keeps each of the pictures that cannot be decoded from it."""
+    """What keeps each of the images that cannot be decoded from it."""
     read = memo.read_text("utf-8", "replace") if memo and memo.is_file() else ""
     known = set(read.split())
     stamps = {path: hashlib.sha256(shards.stamp(path)).hexdigest()[:20] for path in paths}
@@ -57,7 +57,7 @@ def _undecodable(paths: Sequence[Path], memo: Path | None, workers: int) -> dict
     chunks = [new[i : i + CHUNK] for i in range(0, len(new), CHUNK)]
     reasons: dict[Path, str] = {}
     decoded = set()
-    bar = tqdm(total=len(new), desc="pictures", unit="picture", leave=False, disable=not new)
+    bar = tqdm(total=len(new), desc="images", unit="image", leave=False, disable=not new)
     try:
         with bar:
             answers = load_ahead(lambda chunk: [_trouble(path) for path in chunk], chunks, workers)

@@ -1,6 +1,6 @@
-"""Which pictures are meant: files, folders, globs and lists become a list of paths, and its parts.
+"""Which images are meant: files, directories, globs and lists become a list of paths, and its parts.
 
-No picture is opened here.
+No image is opened here.
 """
 
 import glob
@@ -17,42 +17,42 @@ from .formats.reading import IMAGE_SUFFIXES
 def find_images(sources: Iterable[str], listed: Iterable[bytes] = ()) -> list[str]:
     """The paths that the sources name, in their order, each once.
 
-    A source is a folder, for the files in it and below it that end as pictures do, sorted; a glob,
+    A source is a directory, for the files in it and below it that end as images do, sorted; a glob,
     for such files again; "-", for the paths in `listed`, one a line; or a file, whatever its name,
     which need not be there. Hidden files are passed over where they are not named. Raises
-    InputError for a folder or a glob without pictures, and OSError for what cannot be looked into.
+    InputError for a directory or a glob without images, and OSError for what cannot be looked into.
     """
     return list(dict.fromkeys(path for each in sources for path in _expand(each, listed)))
 
 
-def part_of(pictures: Sequence[str], shard: str) -> Sequence[str]:
-    """Part i of n, "i/n", of the pictures: from the i-th on every n-th.
+def part_of(images: Sequence[str], shard: str) -> Sequence[str]:
+    """Part i of n, "i/n", of the images: from the i-th on every n-th.
 
-    The n parts share no picture, hold them all, and differ by one picture in length at most.
+    The n parts share no image, hold them all, and differ by one image in length at most.
     """
     first, _, step = shard.partition("/")
     if not (first.isdecimal() and step.isdecimal() and 1 <= int(first) <= int(step)):
         raise InputError(f"shard must be i/n with i from 1 to n, like 2/8, got {shard!r}")
-    return pictures[int(first) - 1 :: int(step)]
+    return images[int(first) - 1 :: int(step)]
 
 
-def unique_names(pictures: Sequence[str]) -> dict[str, str]:
-    """For each path a name without folder and ending that no other path has.
+def unique_names(images: Sequence[str]) -> dict[str, str]:
+    """For each path a name without directory and ending that no other path has.
 
-    It is the file's own, and where several have that, it is followed by the picture's number.
+    It is the file's own, and where several have that, it is followed by the image's number.
     """
-    stems = [PurePath(picture).stem for picture in pictures]
+    stems = [PurePath(image).stem for image in images]
     often = Counter(stems)
     taken = {stem for stem in stems if often[stem] == 1}
     names = {}
-    for number, (picture, stem) in enumerate(zip(pictures, stems, strict=True)):
+    for number, (image, stem) in enumerate(zip(images, stems, strict=True)):
         name = stem
         if often[stem] > 1:
             name += f"-{number}"
-            while name in taken:  # another picture has that for its own
+            while name in taken:  # another image has that for its own
                 name += "-"
             taken.add(name)
-        names[picture] = name
+        names[image] = name
     return names
 
 
@@ -71,24 +71,24 @@ def _expand(source: str, listed: Iterable[bytes]) -> Iterator[str]:
         return
     count = 0
     for path in found:
-        if _is_picture(path):
+        if _is_image(path):
             count += 1
             yield path
     if not count:
         endings = " ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"no picture is found by {source!r}; pictures end in {endings}")
+        raise InputError(f"no image is found by {source!r}; images end in {endings}")
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """All files below a folder: its own, then those of its folders, each sorted."""
+def _walk(directory: str) -> Iterator[str]:
+    """All files below a directory: its own, then those of its directories, each sorted."""
 
     def stop(error: OSError) -> NoReturn:
         raise error
 
-    for place, folders, files in os.walk(folder, onerror=stop):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for place, directories, files in os.walk(directory, onerror=stop):
+        directories[:] = sorted(name for name in directories if not name.startswith("."))
         yield from (os.path.join(place, name) for name in sorted(files) if name[0] != ".")
 
 
-def _is_picture(path: str) -> bool:
+def _is_image(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES and not os.path.isdir(path)

@@ -1,7 +1,7 @@
-"""Any picture a user may hand in becomes upright 8-bit RGB, safely, and then a normalised square
+"""Any image a user may hand in becomes upright 8-bit RGB, safely, and then a normalised square
 tensor; encoders, caption files and heatmaps live elsewhere.
 
-Shapes: `H, W` pixels of the picture, `S` side of the square the encoder sees.
+Shapes: `H, W` pixels of the image, `S` side of the square the encoder sees.
 """
 
 import io
@@ -40,8 +40,8 @@ _UPRIGHT = {
 _filters_lock = threading.Lock()
 
 
-def load_image(picture: ImageInput) -> Image.Image:
-    """The picture as a new, upright, 8-bit RGB image that carries no metadata.
+def load_image(image: ImageInput) -> Image.Image:
+    """The image as a new, upright, 8-bit RGB image that carries no metadata.
 
     A file must be a regular one, or lie in a tar file (`x.tar/a.jpg`; where the path is a string,
     also in one on a server), of at most 64 MB and 89 million pixels, in JPEG, PNG, BMP, GIF, WebP
@@ -51,22 +51,22 @@ def load_image(picture: ImageInput) -> Image.Image:
 
     Raises InputError, which names the file and the reason, for everything else.
     """
-    if isinstance(picture, str | Path):
-        return _from_file(shards.place(picture) if isinstance(picture, str) else picture)
-    if isinstance(picture, Image.Image):
-        return _decode(picture, "the PIL image")
-    if isinstance(picture, torch.Tensor):
-        return _from_tensor(picture)
-    if isinstance(picture, np.ndarray):
-        return _from_array(picture)
+    if isinstance(image, str | Path):
+        return _from_file(shards.place(image) if isinstance(image, str) else image)
+    if isinstance(image, Image.Image):
+        return _decode(image, "the PIL image")
+    if isinstance(image, torch.Tensor):
+        return _from_tensor(image)
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
     raise InputError(
-        "a picture is a path, a PIL image, a (3, H, W) tensor or an (H, W, 3) array, "
-        f"got {type(picture).__name__}"
+        "an image is a path, a PIL image, a (3, H, W) tensor or an (H, W, 3) array, "
+        f"got {type(image).__name__}"
     )
 
 
 def read_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture in the bytes of a file, as `load_image` gives it, under the same rules.
+    """The image in the bytes of a file, as `load_image` gives it, under the same rules.
 
     max_pixels: how many are decoded at most. Raises InputError for everything else.
     """
@@ -75,10 +75,10 @@ def read_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 @dataclass(frozen=True)
 class Transform:
-    """Turns an RGB picture into the `(3, S, S)` float32 tensor that an encoder expects.
+    """Turns an RGB image into the `(3, S, S)` float32 tensor that an encoder expects.
 
-    The whole picture is squashed to S x S (bicubic, antialiased): nothing is cropped, flipped or
-    padded, so the feature grid covers the whole picture and attention can be drawn back on it.
+    The whole image is squashed to S x S (bicubic, antialiased): nothing is cropped, flipped or
+    padded, so the feature grid covers the whole image and attention can be drawn back on it.
     Values are scaled to [0, 1] and normalised by `mean` and `std` per channel, ImageNet's unless
     given. `Transform(**json.loads(json.dumps(asdict(transform))))` equals `transform`.
     """
@@ -100,7 +100,7 @@ class Transform:
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         if image.mode != "RGB":
-            raise InputError(f"expected an RGB picture, got mode {image.mode}; use load_image")
+            raise InputError(f"expected an RGB image, got mode {image.mode}; use load_image")
         pixels = (
             np.asarray(self.squash(image)).transpose(2, 0, 1).astype(np.float32, order="C")
         )  # (3, S, S)
@@ -113,13 +113,13 @@ class Transform:
         return torch.from_numpy(pixels)
 
     def squash(self, image: Image.Image) -> Image.Image:
-        """The picture at S x S, which the transform takes as it would take the picture."""
+        """The image at S x S, which the transform takes as it would take the image."""
         if image.size == (self.size, self.size):
             return image
         return image.resize((self.size, self.size), Image.Resampling.BICUBIC)
 
     def batch(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Several pictures as (B, 3, S, S)."""
+        """Several images as (B, 3, S, S)."""
         return torch.from_numpy(np.stack([self(image).numpy() for image in images]))
 
 
@@ -140,7 +140,7 @@ def _read(open_file: Callable[[], IO[bytes]], where: str, max_pixels: int) -> Im
         raise InputError(f"{where}: too many pixels: {error}") from error
     except UnidentifiedImageError as error:
         wanted = ", ".join(FORMATS)
-        raise InputError(f"{where}: not a picture in any of the formats {wanted}") from error
+        raise InputError(f"{where}: not an image in any of the formats {wanted}") from error
     except Exception as error:  # broken files make the decoders raise nearly anything
         raise InputError(
             f"{where}: cannot be read: {str(error) or type(error).__name__}"
@@ -148,7 +148,7 @@ def _read(open_file: Callable[[], IO[bytes]], where: str, max_pixels: int) -> Im
 
 
 def _open(path: Path, where: str) -> IO[bytes]:
-    """A picture's file, or its bytes from the tar file that the path leads into."""
+    """An image's file, or its bytes from the tar file that the path leads into."""
     if shards.on_disk(path) != path:
         _check_size(shards.size(path), where)
         return io.BytesIO(shards.read(path))
@@ -157,7 +157,7 @@ def _open(path: Path, where: str) -> IO[bytes]:
     except FileNotFoundError:
         raise InputError(f"{where}: no such file") from None
     if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{where}: is a folder, not a picture")
+        raise InputError(f"{where}: is a directory, not an image")
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{where}: is not a regular file")
     _check_size(status.st_size, where)
@@ -220,31 +220,31 @@ def _to_rgb(image: Image.Image, where: str) -> Image.Image:
         colours = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
     rgb = image.convert("RGB")
-    rgb.info = {}  # else the orientation tag would turn the picture again at the next load
+    rgb.info = {}  # else the orientation tag would turn the image again at the next load
     return rgb
 
 
 def _from_tensor(tensor: torch.Tensor) -> Image.Image:
     if tensor.ndim != 3 or tensor.shape[0] != 3 or tensor.numel() == 0:
-        raise InputError(f"a picture tensor has the shape (3, H, W), got {tuple(tensor.shape)}")
+        raise InputError(f"an image tensor has the shape (3, H, W), got {tuple(tensor.shape)}")
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():
         low, high = tensor.min().item(), tensor.max().item()
         if not (low >= 0 and high <= 1):  # true for NaN too
             raise InputError(
-                f"a float picture tensor lies in [0, 1] and is not normalised, got {low} to {high}"
+                f"a float image tensor lies in [0, 1] and is not normalised, got {low} to {high}"
             )
         tensor = tensor.float().mul(255).round().to(torch.uint8)
     if tensor.dtype != torch.uint8:
-        raise InputError(f"a picture tensor is uint8 or float in [0, 1], got {tensor.dtype}")
+        raise InputError(f"an image tensor is uint8 or float in [0, 1], got {tensor.dtype}")
     return _from_array(tensor.permute(1, 2, 0).numpy())
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise InputError(f"a picture array has the shape (H, W, 3), got {array.shape}")
+        raise InputError(f"an image array has the shape (H, W, 3), got {array.shape}")
     if array.dtype != np.uint8:
-        raise InputError(f"a picture array is uint8, got {array.dtype}")
+        raise InputError(f"an image array is uint8, got {array.dtype}")
     return Image.fromarray(array)
 
 

@@ -1,4 +1,4 @@
-"""What a data set holds, counted for people: pictures, lengths, vocabulary; and written as JSONL.
+"""What a data set holds, counted for people: images, lengths, vocabulary; and written as JSONL.
 
 How it is read, and what is wrong in it, is data.py's.
 """
@@ -21,7 +21,7 @@ from .storage import tar as shards
 from .storage.http import as_url
 
 MIN_COUNTS = (1, 2, 5, 10)
-PICTURES = "pictures"  # the link to the pictures beside the JSONL
+IMAGES = "images"  # the link to the images beside the JSONL
 
 
 def describe_data(data: CaptionData) -> str:
@@ -43,7 +43,7 @@ def describe_data(data: CaptionData) -> str:
 
 
 def _splits(data: CaptionData) -> list[str]:
-    lines = [f"{'':10}{'pictures':>10}{'captions':>10}"]
+    lines = [f"{'':10}{'images':>10}{'captions':>10}"]
     for split in SPLITS:
         chosen = [example for example in data.examples if example.split == split]
         captions = sum(len(example.captions) for example in chosen)
@@ -74,34 +74,34 @@ def percentile(values: list[int], share: int) -> int:
     return values[max(0, -(-share * len(values) // 100) - 1)]
 
 
-def write_jsonl(data: CaptionData, folder: Path) -> Path:
-    """Write a data set as `folder`/captions.jsonl, a picture a line, and link to its pictures.
+def write_jsonl(data: CaptionData, directory: Path) -> Path:
+    """Write a data set as `directory`/captions.jsonl, an image a line, and link to its images.
 
-    The link, `pictures`, leads to the folder that all of them lie in; nothing is copied, but from
-    servers, when `pictures` is a folder. Raises InputError where either is there already.
+    The link, `images`, leads to the directory that all of them lie in; nothing is copied, but from
+    servers, when `images` is a directory. Raises InputError where either is there already.
     """
-    target, link = folder / "captions.jsonl", folder / PICTURES
+    target, link = directory / "captions.jsonl", directory / IMAGES
     for path in (target, link):
         if path.exists() or path.is_symlink():
-            raise InputError(f"{path} is there already; convert to another folder")
-    folders = [shards.on_disk(example.path).parent for example in data.examples]
-    places = [Path("/") / shards.absolute(folder) for folder in folders]
+            raise InputError(f"{path} is there already; convert to another directory")
+    directories = [shards.on_disk(example.path).parent for example in data.examples]
+    places = [Path("/") / shards.absolute(directory) for directory in directories]
     base = Path(os.path.commonpath(places))
     names = [
-        place.relative_to(base) / example.path.relative_to(folder)
-        for example, folder, place in zip(data.examples, folders, places, strict=True)
+        place.relative_to(base) / example.path.relative_to(directory)
+        for example, directory, place in zip(data.examples, directories, places, strict=True)
     ]
     lines = []
     for example, name in zip(data.examples, names, strict=True):
         row = {
             "image_id": example.id,
-            "image": (PICTURES / name).as_posix(),
+            "image": (IMAGES / name).as_posix(),
             "captions": example.captions,
             "split": example.split,
         }
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(map(as_url, folders)):
+    directory.mkdir(parents=True, exist_ok=True)
+    if any(map(as_url, directories)):
         _copy(data.examples, [link / name for name in names])
     else:
         link.symlink_to(base, target_is_directory=True)
@@ -110,8 +110,8 @@ def write_jsonl(data: CaptionData, folder: Path) -> Path:
 
 
 def _copy(examples: Sequence[Example], targets: Sequence[Path]) -> None:
-    """Write pictures that lie in tar files as files."""
-    pictures = zip(examples, targets, strict=True)
-    for example, target in tqdm(pictures, total=len(targets), unit="picture", leave=False):
+    """Write images that lie in tar files as files."""
+    images = zip(examples, targets, strict=True)
+    for example, target in tqdm(images, total=len(targets), unit="image", leave=False):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(shards.read(example.path))

@@ -24,14 +24,14 @@ READERS = {  # of several that recognise a path the first reads it
     "coco": Reader(
         coco.recognise,
         coco.read,
-        "annotations/captions_<split><year>.json beside picture folders",
+        "annotations/captions_<split><year>.json beside image directories",
         val_from_train=False,
     ),
     "flickr8k": Reader(
         flickr.recognise_8k, flickr.read_8k, "Flickr8k_text/Flickr8k.token.txt, Flicker8k_Dataset/"
     ),
     "karpathy": Reader(
-        karpathy.recognise, karpathy.read, "dataset_<name>.json beside picture folders"
+        karpathy.recognise, karpathy.read, "dataset_<name>.json beside image directories"
     ),
     "flickr30k": Reader(
         flickr.recognise_30k, flickr.read_30k, "results_20130124.token beside flickr30k-images/"
@@ -43,7 +43,7 @@ READERS = {  # of several that recognise a path the first reads it
     "huggingface": Reader(
         huggingface.recognise,
         huggingface.read,
-        "metadata.jsonl or .csv, in folders of splits or not",
+        "metadata.jsonl or .csv, in directories of splits or not",
     ),
     "jsonl": Reader(
         tables.recognise_jsonl,
@@ -58,7 +58,7 @@ READERS = {  # of several that recognise a path the first reads it
         val_from_train=False,
     ),
     "webdataset": Reader(webdataset.recognise, webdataset.read, "tar files"),
-    "pairs": Reader(pairs.recognise, pairs.read, "pictures with a .txt beside each"),
+    "pairs": Reader(pairs.recognise, pairs.read, "images with a .txt beside each"),
 }
 
 
@@ -67,9 +67,9 @@ def read_captions(
 ) -> CaptionData:
     """Read the data set at `path` in the format that is recognised there, or in the one named.
 
-    on_error: "stop" raises InputError where rows or pictures cannot be used, and lists them;
+    on_error: "stop" raises InputError where rows or images cannot be used, and lists them;
     "skip" leaves them out and in `problems`. Where nothing is recognised, a file as a whole cannot
-    be read, or no picture is left, InputError is raised in either case.
+    be read, or no image is left, InputError is raised in either case.
     """
     root = shards.place(path)
     found = recognise(root, format)
@@ -99,7 +99,7 @@ def load_data(
 
 
 def _name(root: Path) -> str:
-    """What a folder or file is called, or the folder in which the first brace stands."""
+    """What a directory or file is called, or the directory in which the first brace stands."""
     if shards.is_pattern(root):
         return Path(f"{str(root).partition('{')[0]}...").resolve().parent.name
     place = root.resolve()
@@ -113,18 +113,18 @@ def recognise(root: Path, format: str | None = None) -> str:
     wanted = READERS if format is None else {format: READERS[format]}
     found = next((name for name, reader in wanted.items() if reader.recognise(root)), None)
     if found is None and not root.exists():
-        raise InputError(f"data folder {root} does not exist")
+        raise InputError(f"data directory {root} does not exist")
     if found is None:
         layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in wanted.items())
-        kind = "is a file and" if root.is_file() else "is a folder and"
+        kind = "is a file and" if root.is_file() else "is a directory and"
         raise InputError(f"{root} {kind} holds no captions in a known layout ({layouts})")
     return found
 
 
 def validate(reading: ReadResult) -> tuple[list[Example], list[Problem]]:
-    """Which of the pictures read can be used, and all that is wrong with the rest, by place.
+    """Which of the images read can be used, and all that is wrong with the rest, by place.
 
-    The one policy for all formats. Of a picture that comes twice the first stands. An empty
+    The one policy for all formats. Of an image that comes twice the first stands. An empty
     caption beside others is let be. A split that is not told is "" here.
     """
     problems = list(reading.problems)
@@ -134,7 +134,7 @@ def validate(reading: ReadResult) -> tuple[list[Example], list[Problem]]:
     told = any(entry.split is not None for entry in reading.entries)
     for entry in reading.entries:
         trouble = _wrong_in_itself(entry, told)
-        path = entry.folder if trouble else entry.folder / entry.name
+        path = entry.directory if trouble else entry.directory / entry.name
         trouble = trouble or _there_already(entry, by_id, by_file.get(path)) or _missing(path)
         captions = [caption for caption, _ in entry.captions if not text_problem(caption)]
         for caption, place in entry.captions:
@@ -143,7 +143,7 @@ def validate(reading: ReadResult) -> tuple[list[Example], list[Problem]]:
                     Problem(place, f"the caption {shortened(caption)} {no_text}", TO_UTF8)
                 )
         if not trouble and not any(split_words(caption) for caption in captions):
-            trouble = f"picture {entry.id} has no caption with a word", "write one, or remove it"
+            trouble = f"image {entry.id} has no caption with a word", "write one, or remove it"
         if trouble:
             problems.append(Problem(entry.place, *trouble))
             continue
@@ -153,9 +153,9 @@ def validate(reading: ReadResult) -> tuple[list[Example], list[Problem]]:
 
 
 def _wrong_in_itself(entry: RawExample, told: bool) -> tuple[str, str] | None:
-    """What is wrong with a picture's name, id or split, and what to do about it."""
+    """What is wrong with an image's name, id or split, and what to do about it."""
     if not is_plain(entry.name):
-        what = f"{shortened(entry.name)} is no name of a file in {entry.folder}"
+        what = f"{shortened(entry.name)} is no name of a file in {entry.directory}"
         return what, "name it from there, without .. and backslashes"
     if no_text := text_problem(entry.name):
         return f"the name {shortened(entry.name)} {no_text}", TO_UTF8
@@ -163,7 +163,7 @@ def _wrong_in_itself(entry: RawExample, told: bool) -> tuple[str, str] | None:
         return f"the id {shortened(entry.id)} is neither a number nor a text", "give it one"
     if told and entry.split not in SPLITS:
         there = "is in no split" if entry.split is None else f"is in a split {entry.split!r}"
-        return f"picture {entry.id} {there}", "name train, val or test"
+        return f"image {entry.id} {there}", "name train, val or test"
     return None
 
 
@@ -172,10 +172,10 @@ def _there_already(
 ) -> tuple[str, str] | None:
     if first := by_id.get(entry.id):
         twice = "twice" if first.split == entry.split else f"in {first.split} and in {entry.split}"
-        what = f"picture {entry.id} is listed {twice}, first at {first.place}"
+        what = f"image {entry.id} is listed {twice}, first at {first.place}"
         return what, "remove one of them"
     if same_file:
-        what = f"{entry.name} is picture {entry.id} here, and {same_file.id} at {same_file.place}"
+        what = f"{entry.name} is image {entry.id} here, and {same_file.id} at {same_file.place}"
         return what, "remove one of them"
     return None
 
@@ -183,7 +183,7 @@ def _there_already(
 def _missing(path: Path) -> tuple[str, str] | None:
     if shards.is_file(path):
         return None
-    return f"the picture {path} is missing", "add the file, or remove what names it"
+    return f"the image {path} is missing", "add the file, or remove what names it"
 
 
 def _with_splits(examples: list[Example], reader: Reader) -> tuple[list[Example], str]:
@@ -197,9 +197,9 @@ def _with_splits(examples: list[Example], reader: Reader) -> tuple[list[Example]
 
 
 def seeded_split(examples: Sequence[Example], seed: int = 0) -> list[Example]:
-    """80 % train, 10 % val, 10 % test, the same for the same pictures on every machine.
+    """80 % train, 10 % val, 10 % test, the same for the same images on every machine.
 
-    Of two pictures one is for val, of three or more at least one each for val and test.
+    Of two images one is for val, of three or more at least one each for val and test.
     """
     order, tenth = _shuffled(examples, seed), max(1, len(examples) // 10)
     val = order[:tenth] if len(order) >= 2 else []

@@ -1,6 +1,6 @@
 """Beam search for whole batches, on the device that the model is on.
 
-Nothing here knows which model it is. Shapes: B pictures, K hypotheses per picture, R = B*K rows,
+Nothing here knows which model it is. Shapes: B images, K hypotheses per image, R = B*K rows,
 N hypotheses asked for, T steps, V vocabulary, h, w grid.
 """
 
@@ -18,28 +18,28 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """For each feature map of (B, D, h, w) up to `num_captions` captions, best first.
 
-    Each step takes the best 2K continuations of a picture: those that end and rank among the
+    Each step takes the best 2K continuations of an image: those that end and rank among the
     first K enter the K best finished ones, the K best others live on. Back-pointers are kept and
-    followed once at the end. A picture is done when no live hypothesis can still beat the last
+    followed once at the end. An image is done when no live hypothesis can still beat the last
     of the finished ones that are asked for: log-probabilities only fall, so a live one is worth
     at most its sum over the longest length.
     """
-    pictures, beams, longest = len(features), options.beams, options.max_length
+    images, beams, longest = len(features), options.beams, options.max_length
     penalty, device = options.penalty, features.device
     memory, state = model.start(features, expected_steps(options, beams))
     state = {key: value.repeat_interleave(beams, 0) for key, value in state.items()}
     chosen = filters(options)
-    first_row = torch.arange(pictures, device=device)[:, None] * beams  # (B, 1)
-    tokens = torch.full((pictures * beams,), START, device=device)
-    words = torch.zeros(pictures * beams, longest, dtype=torch.long, device=device)
-    live = torch.full((pictures, beams), -torch.inf, device=device)
+    first_row = torch.arange(images, device=device)[:, None] * beams  # (B, 1)
+    tokens = torch.full((images * beams,), START, device=device)
+    words = torch.zeros(images * beams, longest, dtype=torch.long, device=device)
+    live = torch.full((images, beams), -torch.inf, device=device)
     live[:, 0] = 0  # copies of one hypothesis must not fill the beam
-    trace = _Trace(pictures, beams, longest, device)
-    finished = live.new_full((pictures, beams), -torch.inf), words.new_zeros(pictures, beams)
+    trace = _Trace(images, beams, longest, device)
+    finished = live.new_full((images, beams), -torch.inf), words.new_zeros(images, beams)
     for t in range(longest):
         scores, state, attention = model.step(tokens, state, memory)
         log_probs = apply_filters(chosen, scores, words[:, :t]).log_softmax(-1)  # (R, V)
-        log_probs = log_probs.view(pictures, beams, log_probs.shape[1])
+        log_probs = log_probs.view(images, beams, log_probs.shape[1])
         live, index, finished = _continue(live, log_probs, finished, t, penalty)
         parents = index // log_probs.shape[2]
         tokens = index - parents * log_probs.shape[2]
@@ -80,7 +80,7 @@ def _continue(
 def _finish(
     finished: Finished, step: int, scores: Tensor, ends: Tensor, parents: Tensor
 ) -> Finished:
-    """The K best ended hypotheses of each picture, best first: scores (B, K) and pointers (B, K).
+    """The K best ended hypotheses of each image, best first: scores (B, K) and pointers (B, K).
 
     scores, ends, parents (B, 2K): the step's candidates, whether they end, and from which of the
     K hypotheses they come. A pointer is step * K + parent.
@@ -99,10 +99,10 @@ class _Trace:
     log-probability, and that of ending instead; attention: of each step (R, h, w), or None.
     """
 
-    def __init__(self, pictures: int, beams: int, steps: int, device: torch.device) -> None:
-        self.tokens = torch.zeros(steps, pictures, beams, dtype=torch.long, device=device)
+    def __init__(self, images: int, beams: int, steps: int, device: torch.device) -> None:
+        self.tokens = torch.zeros(steps, images, beams, dtype=torch.long, device=device)
         self.parents = torch.zeros_like(self.tokens)
-        self.log_probs = torch.zeros(steps, pictures, beams, device=device)
+        self.log_probs = torch.zeros(steps, images, beams, device=device)
         self.end_log_probs = torch.zeros_like(self.log_probs)
         self.attention: list[Tensor | None] = []
 
@@ -125,11 +125,11 @@ class _Trace:
 def _backtrack(
     trace: _Trace, steps: int, finished: Finished, live: Tensor, captions: int
 ) -> list[list[Hypothesis]]:
-    """Follow the back-pointers of the best `captions` hypotheses of each picture.
+    """Follow the back-pointers of the best `captions` hypotheses of each image.
 
     Where fewer have ended, the best live ones (scores `live`) fill up, after all that have.
     """
-    pictures, beams = live.shape
+    images, beams = live.shape
     scores, pointers = finished
     rank = torch.cat([scores.double(), live.double() - 1e9], dim=1)  # (B, 2K)
     ranks, chosen = rank.topk(captions)  # (B, N)
@@ -137,7 +137,7 @@ def _backtrack(
     pointers = pointers.gather(1, slot)
     end_step = (pointers // beams).masked_fill(unended, steps)
     slot = torch.where(unended, slot, pointers % beams)
-    first_row = torch.arange(pictures, device=live.device)[:, None] * beams
+    first_row = torch.arange(images, device=live.device)[:, None] * beams
     tokens, log_probs, maps = [], [], []
     for t in reversed(range(steps)):
         ending, running = end_step == t, end_step > t

@@ -1,17 +1,17 @@
 """From a model's `start` and `step` to captions with their log-probabilities and maps.
 
-Nothing here knows which model it is, nor files or words. Shapes: B pictures, K hypotheses per
-picture, R = B*K rows, N captions asked for, T steps, V vocabulary, h, w grid.
+Nothing here knows which model it is, nor files or words. Shapes: B images, K hypotheses per
+image, R = B*K rows, N captions asked for, T steps, V vocabulary, h, w grid.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
 from torch import Tensor
 
-from ..data.batches import Pictures
+from ..data.batches import Source
 from ..devices import device_of, products_in
 from ..prefetch import load_ahead
 from ..text.collate import pad_captions
@@ -22,6 +22,21 @@ from .mbr import TEMPERATURE, rerank
 from .options import DecodingOptions
 from .sampling import choose_words, rollout
 from .teacher_forcing import teacher_forced_log_probs
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How captions are chosen, and how the work is done.
+
+    batch_size: images decoded together. workers: threads that load images ahead of the model.
+    precision: number format of the products, one of `devices.PRECISIONS`.
+    """
+
+    options: DecodingOptions = DecodingOptions()
+    batch_size: int = 64
+    workers: int = 0
+    precision: str = "float32"
+
 
 TOGETHER = 512  # samples of consensus at once: small groups leave ended ones out sooner
 
@@ -42,7 +57,7 @@ def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list
 def _agreed(model: Generator, features: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
     """All captions of the beam, ranked by their agreement with samples, of which the best stay.
 
-    Every picture's samples are drawn by the same numbers, whatever batch it is in.
+    Every image's samples are drawn by the same numbers, whatever batch it is in.
     """
     assert options.consensus
     all_found = replace(options, num_captions=options.beams, consensus=None)
@@ -57,9 +72,9 @@ def _agreed(model: Generator, features: Tensor, options: DecodingOptions) -> lis
     )
     found = beam_search(model, features, all_found)
     ranked = []
-    pictures = max(1, TOGETHER // options.consensus)
-    for first in range(0, len(found), pictures):
-        some = slice(first, first + pictures)
+    images = max(1, TOGETHER // options.consensus)
+    for first in range(0, len(found), images):
+        some = slice(first, first + images)
         ranked += rerank(found[some], choose_words(model, features[some], drawn))
     return [group[: options.num_captions] for group in ranked]
 
@@ -91,23 +106,23 @@ def _with_alternatives(
 
 def caption_batches(
     model: ImageGenerator,
-    pictures: Pictures,
+    images: Source,
     batches: Sequence[Sequence[int]],
     options: DecodingOptions,
     *,
     workers: int = 0,
     precision: str = "float32",
 ) -> Iterator[tuple[Sequence[int], list[list[Hypothesis]]]]:
-    """Load, encode and decode batch by batch; yields the indices and per picture its captions."""
+    """Load, encode and decode batch by batch; yields the indices and per image its captions."""
     device = device_of(model)
-    ahead = load_ahead(pictures.load, batches, workers, pin=device.type == "cuda")
+    ahead = load_ahead(images.load, batches, workers, pin=device.type == "cuda")
     was_training = model.training
     model.train(False)
     try:
         for batch, loaded in zip(batches, ahead, strict=True):
             with torch.inference_mode(), products_in(precision, device):
                 values = loaded.to(device, non_blocking=True).float()
-                features = values if pictures.are_features else model.encoder(values)
+                features = values if images.are_features else model.encoder(values)
                 found = decode(model, features, options)
             yield batch, found
     finally:

@@ -1,6 +1,6 @@
 """What search needs of a model, and what it finds: Hypotheses.
 
-Shapes: B pictures, K hypotheses per picture, R = B*K rows, T steps, h, w grid.
+Shapes: B images, K hypotheses per image, R = B*K rows, T steps, h, w grid.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ class ImageGenerator(Generator, Protocol):
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One caption of one picture.
+    """One caption of one image.
 
     tokens: the words and, unless max_length cut it, the end token. log_probs: one per token.
     attention (len(tokens), h, w): each map sums to 1; None for a model without attention.
@@ -78,7 +78,7 @@ def collect(tokens: Tensor, log_probs: Tensor, maps: Sequence[Tensor | None]) ->
 
 
 def expected_steps(options: DecodingOptions, hypotheses: int) -> int:
-    """About how many words are drawn from each picture: most end half-way to max_length."""
+    """About how many words are drawn from each image: most end half-way to max_length."""
     return hypotheses * max(options.min_length, options.max_length // 2)
 
 

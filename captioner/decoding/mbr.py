@@ -1,6 +1,6 @@
 """Which of the captions that a search found agrees best with all that the model may say.
 
-Nothing here runs a model or searches. Shapes: B pictures, K captions of each to choose from,
+Nothing here runs a model or searches. Shapes: B images, K captions of each to choose from,
 N samples of each, T words.
 """
 
@@ -20,7 +20,7 @@ LOG_PROB_WEIGHT = 0.02  # what a nat of a caption's own log-probability counts, 
 
 
 def rerank(found: Sequence[list[Hypothesis]], samples: Tensor) -> list[list[Hypothesis]]:
-    """Each picture's captions, those first that agree best with its samples, of (B, N, T).
+    """Each image's captions, those first that agree best with its samples, of (B, N, T).
 
     What agrees best has the least risk: minimum Bayes risk (Kumar and Byrne 2004), of samples
     (Eikema and Aziz 2020). FAITH keeps out long captions that are a little like everything.
@@ -40,7 +40,7 @@ def rerank(found: Sequence[list[Hypothesis]], samples: Tensor) -> list[list[Hypo
 
 
 def likeness(captions: Tensor, samples: Tensor) -> Tensor:
-    """How much captions (B, K, T) are like samples (B, N, T') of their pictures: (B, K), in 0..1.
+    """How much captions (B, K, T) are like samples (B, N, T') of their images: (B, K), in 0..1.
 
     The mean, over samples and n of 1 to 4, of the cosines of what n-grams they have; an n for
     which a caption is too short counts 0. Tokens without the start, padded with 0; the end is a

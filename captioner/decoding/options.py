@@ -20,7 +20,7 @@ class DecodingOptions:
 
     method: str = option("beam", "how to choose words", choices=("greedy", "sample", "beam"))
     beam_size: int | None = option(None, f"hypotheses kept by beam search [{BEAM_SIZE}]")
-    num_captions: int = option(1, "captions returned per picture, best first")
+    num_captions: int = option(1, "captions returned per image, best first")
     max_length: int = option(30, "most words of a caption, its end counted")
     min_length: int = option(1, "fewest words of a caption")
     length_penalty: float | None = option(
@@ -32,7 +32,7 @@ class DecodingOptions:
     top_p: float | None = option(None, "sample from the likeliest words of this share")
     no_repeat_ngram: int | None = option(None, "never write the same n words twice")
     allow_unknown: bool = option(False, "let captions contain <unk>")
-    seed: int | None = option(None, "seed of sampling, the same for each picture")
+    seed: int | None = option(None, "seed of sampling, the same for each image")
     word_alternatives: int = option(0, "other likely words told beside each word")
 
     def __post_init__(self) -> None:

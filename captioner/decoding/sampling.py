@@ -1,6 +1,6 @@
 """Greedy and sampled captions: each row chooses its next word and never looks at the others.
 
-Shapes: B pictures, N captions per picture, R rows that go on of B*N, T steps, V vocabulary,
+Shapes: B images, N captions per image, R rows that go on of B*N, T steps, V vocabulary,
 h, w grid.
 """
 
@@ -18,7 +18,7 @@ from .options import DecodingOptions
 def choose_words(model: Generator, features: Tensor, options: DecodingOptions) -> Tensor:
     """The words alone, greedy or sampled, that `decode` would choose for each map of (B, D, h, w).
 
-    Returns (B, N, T): a picture's captions in no order, each with its end token unless max_length
+    Returns (B, N, T): an image's captions in no order, each with its end token unless max_length
     cut it, padded with 0.
     """
     assert options.method != "beam"
@@ -55,15 +55,15 @@ def _choices(
     """Step by step the rows (R,) that go on, of B*N, and the word (R,) that each chooses.
 
     With them the scores (R, V) that they were chosen from, and the maps (R, h, w). Rows never look
-    at each other. Those that have ended are padding until half of every picture's have, and are
+    at each other. Those that have ended are padding until half of every image's have, and are
     left out then.
     """
-    pictures, per_picture = len(features), options.num_captions
-    rows = torch.arange(pictures * per_picture, device=features.device)
-    memory, state = model.start(features, expected_steps(options, per_picture))
-    state = {key: value.repeat_interleave(per_picture, 0) for key, value in state.items()}
+    images, per_image = len(features), options.num_captions
+    rows = torch.arange(images * per_image, device=features.device)
+    memory, state = model.start(features, expected_steps(options, per_image))
+    state = {key: value.repeat_interleave(per_image, 0) for key, value in state.items()}
     sampling = options.method == "sample"
-    choose = _sampler(options, pictures, features.device) if sampling else _likeliest
+    choose = _sampler(options, images, features.device) if sampling else _likeliest
     chosen = filters(options)
     words = rows.new_zeros(len(rows), options.max_length)
     tokens = torch.full_like(rows, START)
@@ -76,17 +76,17 @@ def _choices(
         yield rows, tokens, scores, attention
         ended = ended | (tokens == END)
         if should_sync(features, t):
-            going_on = int((~ended).view(pictures, -1).sum(1).max())
+            going_on = int((~ended).view(images, -1).sum(1).max())
             if going_on == 0:
                 break
-            if 2 * going_on <= len(rows) // pictures:
-                left = _first(ended.view(pictures, -1), going_on)
+            if 2 * going_on <= len(rows) // images:
+                left = _first(ended.view(images, -1), going_on)
                 rows, tokens, ended, words = (x[left] for x in (rows, tokens, ended, words))
                 state = {key: value[left] for key, value in state.items()}
 
 
 def _first(ended: Tensor, most: int) -> Tensor:
-    """Of rows (B, K) the places of those that have not ended, as many for every picture: K halved
+    """Of rows (B, K) the places of those that have not ended, as many for every image: K halved
     as often as `most` allows, so that compiled steps meet few sizes."""
     keep = ended.shape[1]
     while keep // 2 >= most:
@@ -100,24 +100,24 @@ def _likeliest(scores: Tensor, t: int, rows: Tensor) -> Tensor:
 
 
 def _sampler(
-    options: DecodingOptions, pictures: int, device: torch.device
+    options: DecodingOptions, images: int, device: torch.device
 ) -> Callable[[Tensor, int, Tensor], Tensor]:
     """Draws by inverting the cumulative distribution at uniform numbers drawn beforehand.
 
-    With a seed every picture gets the same numbers, so that its captions do not depend on the
+    With a seed every image gets the same numbers, so that its captions do not depend on the
     batch it is in. They are spread evenly: at every step one lies in each of as many equal parts
     of 0..1 as there are captions (McKay et al. 1979, Latin hypercubes), which leaves each caption
     the model's own distribution, and shows that with fewer of them. Without a seed each row has
     numbers of its own, from torch's global generator, that know nothing of each other.
     """
-    steps, per_picture = options.max_length, options.num_captions
+    steps, per_image = options.max_length, options.num_captions
     if options.seed is None:
-        uniform = torch.rand(steps, pictures * per_picture)
+        uniform = torch.rand(steps, images * per_image)
     else:
         generator = torch.Generator().manual_seed(options.seed)
-        uniform = torch.rand(steps, per_picture, generator=generator).double()
-        part = torch.rand(steps, per_picture, generator=generator).argsort(1)
-        uniform = ((part + uniform) / per_picture).repeat(1, pictures)
+        uniform = torch.rand(steps, per_image, generator=generator).double()
+        part = torch.rand(steps, per_image, generator=generator).argsort(1)
+        uniform = ((part + uniform) / per_image).repeat(1, images)
 
     uniform = uniform.double().to(device)
 

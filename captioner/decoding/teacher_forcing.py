@@ -1,6 +1,6 @@
 """Log-probabilities of given captions, word by word, by the steps and filters that decode.
 
-Shapes: B pictures, K captions per picture, R = B*K rows, T steps, V vocabulary.
+Shapes: B images, K captions per image, R = B*K rows, T steps, V vocabulary.
 """
 
 from collections.abc import Iterator

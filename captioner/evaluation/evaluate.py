@@ -13,8 +13,8 @@ from ..atomic_io import atomic_write
 from ..captioner import Captioner
 from ..checkpoints import checkpoint, hub
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.runs import evaluation_folder, read_log, run_of
-from ..data.batches import Pictures
+from ..checkpoints.runs import evaluation_directory, read_log, run_of
+from ..data.batches import Source
 from ..data.caption_files import read_others
 from ..data.dataset import CaptionData, Example, fingerprint, some, split_name
 from ..data.demo import scenes as demo
@@ -42,17 +42,17 @@ def evaluate_checkpoint(
     split = split_name(options.split)
     wanted = scoring.wanted  # METEOR without Java fails here, before any work
     if decoding.num_captions != 1:
-        raise InputError("evaluation scores one caption a picture; leave --num-captions at 1")
+        raise InputError("evaluation scores one caption an image; leave --num-captions at 1")
     read = _read_checkpoints(options)
     data, training = _read_data(options, read[0].config, split)
     examples = data.split(split)
     references = {example.id: example.captions for example in examples}
     others = others_of(scoring, references)
     captioner = Captioner.from_checkpoints(read, options.device, options.precision, options.compile)
-    folder = make_folder(options.output or evaluation_folder(read[0].path, split))
+    directory = make_directory(options.output or evaluation_directory(read[0].path, split))
     if options.report:
-        make_folder(options.report)
-    hypotheses = _write_captions(folder, captioner, examples, options, decoding)
+        make_directory(options.report)
+    hypotheses = _write_captions(directory, captioner, examples, options, decoding)
     try:
         result = assess(
             captioner.model,
@@ -64,31 +64,33 @@ def evaluate_checkpoint(
             training=training,
         )
     except InputError as error:  # METEOR's Java may die
-        raise InputError(f"{error}; the captions are in {folder / CAPTIONS}") from error
-    title = f"{data.name}, {split} split, {len(examples)} pictures"
+        raise InputError(f"{error}; the captions are in {directory / CAPTIONS}") from error
+    title = f"{data.name}, {split} split, {len(examples)} images"
     print(f"{_names(read)} on {title}")
     scores = show_scores(result, references, others, scoring)
-    write(folder, {SCORES: scores})
-    print(f"captions and scores: {folder}")
+    write(directory, {SCORES: scores})
+    print(f"captions and scores: {directory}")
     if options.report:
         heading = _heading(title, read, result, references, scoring, decoding)
         _write_page(options.report / "report.html", heading, result, examples, captioner)
 
 
 def _read_checkpoints(options: EvaluationOptions) -> list[Checkpoint]:
-    """Those asked for; raises InputError where the files of what they say would have no folder."""
+    """Those asked for; raises InputError where the files of what they say would have no directory."""
     if len(options.checkpoint) > 1 and options.output is None:
-        raise InputError("several checkpoints share no folder; name one for the files by --output")
+        raise InputError(
+            "several checkpoints share no directory; name one for the files by --output"
+        )
     places = [hub.local(path) for path in options.checkpoint]
     if places != list(options.checkpoint) and options.output is None:
         raise InputError(
-            "a model of the hub has no folder here; name one for the files by --output"
+            "a model of the hub has no directory here; name one for the files by --output"
         )
     return [checkpoint.load(place) for place in places]
 
 
 def _write_captions(
-    folder: Path,
+    directory: Path,
     captioner: Captioner,
     examples: Sequence[Example],
     options: EvaluationOptions,
@@ -99,15 +101,15 @@ def _write_captions(
     hypotheses = caption_all(
         captioner.model,
         examples,
-        Pictures(files.load, are_features=False),
+        Source(files.load, are_features=False),
         decoding,
         batch_size=options.batch_size,
         workers=options.workers,
         precision=options.precision,
     )
     texts = texts_of(hypotheses, captioner.vocabulary)
-    (folder / SCORES).unlink(missing_ok=True)  # of other captions
-    write(folder, {CAPTIONS: [{"image_id": id, "caption": text} for id, text in texts.items()]})
+    (directory / SCORES).unlink(missing_ok=True)  # of other captions
+    write(directory, {CAPTIONS: [{"image_id": id, "caption": text} for id, text in texts.items()]})
     return hypotheses
 
 
@@ -122,7 +124,7 @@ def show_scores(
     content: dict[str, Any] = result.numbers
     if scoring.bootstrap:
         found = bootstrap.intervals(result.scores, scoring.bootstrap)
-        print(f"95 % intervals by {scoring.bootstrap} samples of the pictures:")
+        print(f"95 % intervals by {scoring.bootstrap} samples of the images:")
         print("\n".join(f"  {name} {each:.2f}" for name, each in found.items()))
         content["intervals"] = {name: asdict(each) for name, each in found.items()}
     if others is not None:
@@ -132,29 +134,31 @@ def show_scores(
         print(f"more than {scoring.compare}, 95 % intervals by {samples} paired samples:")
         print("\n".join(f"  {name} {each:+.2f}" for name, each in found.items()))
         content["differences"] = {name: asdict(each) for name, each in found.items()}
-    return {**content, "pictures": result.rows}
+    return {**content, "images": result.rows}
 
 
 def others_of(scoring: ScoringOptions, references: References) -> dict[int | str, str] | None:
-    """The captions to compare with, of the same pictures, where some are named."""
+    """The captions to compare with, of the same images, where some are named."""
     if scoring.compare is None:
         return None
     return read_others(scoring.compare, references, scoring.allow_missing)
 
 
-def make_folder(folder: Path) -> Path:
+def make_directory(directory: Path) -> Path:
     """Before the work, not after it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--output {folder} cannot be made a folder: {error.strerror}") from error
-    return folder
+        raise InputError(
+            f"--output {directory} cannot be made a directory: {error.strerror}"
+        ) from error
+    return directory
 
 
-def write(folder: Path, files: dict[str, Any]) -> None:
+def write(directory: Path, files: dict[str, Any]) -> None:
     """Write values by the names of their files, as JSON."""
     for name, content in files.items():
-        atomic_write(folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        atomic_write(directory / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _read_data(
@@ -162,7 +166,7 @@ def _read_data(
 ) -> tuple[CaptionData, list[str] | None]:
     """The data, and the captions that the model learned from if these are in them.
 
-    Pictures of the split that cannot be decoded are treated as the training treated such.
+    Images of the split that cannot be decoded are treated as the training treated such.
     """
     source = data_source(config, options.data, options.format)
     on_error = config["data"].get("on_error", "stop")
@@ -175,7 +179,7 @@ def _read_data(
         learned = [e for e in whole.examples if e.split == "train" and e.id not in without]
         return data, [text for example in learned for text in example.captions]
     if options.data is None:
-        print("note: pictures, splits or captions have changed since the model was trained")
+        print("note: images, splits or captions have changed since the model was trained")
     return data, None
 
 
@@ -204,7 +208,7 @@ def _heading(
     scoring: ScoringOptions,
     decoding: DecodingOptions,
 ) -> Heading:
-    """What stands above the pictures of the page; of several checkpoints no curves."""
+    """What stands above the images of the page; of several checkpoints no curves."""
     return Heading(
         title,
         [

@@ -23,15 +23,15 @@ class EvaluationOptions:
 
     checkpoint: tuple[Path, ...] = option(None, "run or checkpoint; several caption together")
     split: str = option("val", "train, val (or dev) or test")
-    data: Path | None = option(None, "data folder or file [the first checkpoint's]")
+    data: Path | None = option(None, "data directory or file [the first checkpoint's]")
     format: str | None = option(None, "force the layout of the data", choices=tuple(READERS))
-    output: Path | None = option(None, "folder of the files [evaluation-SPLIT in the run]")
+    output: Path | None = option(None, "directory of the files [evaluation-SPLIT in the run]")
     report: Path | None = option(
-        None, "folder for report.html: scores, curves, pictures with maps, in one page"
+        None, "directory for report.html: scores, curves, images with maps, in one page"
     )
-    batch_size: int = option(64, "pictures captioned at once")
+    batch_size: int = option(64, "images captioned at once")
     workers: int = option(WORKERS, "threads that load ahead")
-    cache: Path = option(CHECKPOINTS / ".cache", "folder of the demo pictures")
+    cache: Path = option(CHECKPOINTS / ".cache", "directory of the demo images")
     device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
     precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
     compile: bool = option(False, "fuse the steps of decoding with torch.compile")
@@ -55,7 +55,7 @@ class ScoringOptions:
     )
     metrics: str | None = option(None, f"some of {','.join(METRICS)} [all]")
     bootstrap: int = option(0, "samples for 95 percent intervals")
-    compare: Path | None = option(None, "other captions of the same pictures: what is the gain?")
+    compare: Path | None = option(None, "other captions of the same images: what is the gain?")
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "bootstrap")
@@ -74,7 +74,7 @@ def parse(
     """The three groups of flags; raises InputError for flags that would do nothing."""
     parser = argparse.ArgumentParser(
         description="Caption a split and score the captions, or score captions from a file.",
-        epilog="Without --output the files go to evaluation-SPLIT in the folder of the run; "
+        epilog="Without --output the files go to evaluation-SPLIT in the directory of the run; "
         "several checkpoints need --output, and captions from a file are scored without files.",
     )
     add_options(parser, EvaluationOptions, "evaluation")

@@ -1,6 +1,6 @@
-"""An evaluation as one page: scores, curves, and the pictures with what was said of them and why.
+"""An evaluation as one page: scores, curves, and the images with what was said of them and why.
 
-report.html is the page with places to fill, and the script that shows the pictures; what to fill
+report.html is the page with places to fill, and the script that shows the images; what to fill
 them with is here. Shapes: `T` words, `h, w` the attention grid.
 """
 
@@ -30,13 +30,13 @@ from ..plots.svg_curves import curves
 from ..text.vocabulary import Vocabulary
 from .scoring import Evaluation
 
-MOST = 1000  # pictures in a page
+MOST = 1000  # images in a page
 _SIDE, _QUALITY = 180, 65  # of a thumbnail
 
 
 @dataclass(frozen=True)
 class Heading:
-    """What stands above the pictures: a title, lines of text, intervals by score, a log's rows."""
+    """What stands above the images: a title, lines of text, intervals by score, a log's rows."""
 
     title: str
     facts: Sequence[str]
@@ -52,27 +52,27 @@ def write_report(
     vocabulary: Vocabulary,
     offset: float,
 ) -> None:
-    """Write the page about captions that a model made of the examples; folders are made.
+    """Write the page about captions that a model made of the examples; directories are made.
 
-    Of more than `MOST` pictures a quarter of these are the best, a quarter the worst by CIDEr (or
+    Of more than `MOST` images a quarter of these are the best, a quarter the worst by CIDEr (or
     the last score there is), and the others drawn from the rest. offset: `Encoder.offset`. The
     file needs no other, and appears whole or not at all.
     """
-    scores = result.scores.pictures
+    scores = result.scores.per_image
     each = dict(zip(result.scores.ids, zip(*scores.values(), strict=True), strict=True))
     decisive = list(scores).index("CIDEr") if "CIDEr" in scores else -1
     order = sorted(examples, key=lambda example: each[example.id][decisive])
     lots = random.Random(0)
-    pictures = [
-        _picture(example, each[example.id], result, vocabulary) | {"lot": round(lots.random(), 6)}
-        for example in tqdm(_choose(order), desc="report", unit="picture", leave=False)
+    images = [
+        _image(example, each[example.id], result, vocabulary) | {"lot": round(lots.random(), 6)}
+        for example in tqdm(_choose(order), desc="report", unit="image", leave=False)
     ]
     data = {
         "scores": list(scores),
         "offset": offset,
         "gamma": GAMMA,
         "palette": np.rint(255 * palette()).astype(np.uint8).tobytes().hex(),
-        "pictures": pictures,
+        "images": images,
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,10 +91,10 @@ def _choose(order: Sequence[Example]) -> list[Example]:
     return [*order[:quarter], *drawn, *order[len(order) - quarter :]]
 
 
-def _picture(
+def _image(
     example: Example, scores: Sequence[float], result: Evaluation, vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    """What the page's script is told of a picture; maps are bytes, 255 the caption's strongest."""
+    """What the page's script is told of an image; maps are bytes, 255 the caption's strongest."""
     hypothesis = result.hypotheses[example.id]
     words = vocabulary.decode(hypothesis.tokens)
     small = thumbnail(load_image(example.path), _SIDE)

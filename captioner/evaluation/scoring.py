@@ -1,6 +1,6 @@
-"""Caption the pictures of a split and score the captions; train.py and evaluate.py share it.
+"""Caption the images of a split and score the captions; train.py and evaluate.py share it.
 
-Decodes freely, each picture once, never teacher-forced.
+Decodes freely, each image once, never teacher-forced.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .. import distributed
-from ..data.batches import Pictures
+from ..data.batches import Source
 from ..data.dataset import Example
 from ..data.demo.shapes import DrawnShape
 from ..decoding.decode import caption_batches
@@ -26,7 +26,7 @@ from ..text.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a split got: per picture id the best hypothesis and its text, and the scores.
+    """What a split got: per image id the best hypothesis and its text, and the scores.
 
     hypotheses: empty where the captions came from a file. pointing: how often the map's maximum
     for a shape word lies in that shape's box, where the data tells the boxes (the demo's do) and
@@ -46,8 +46,8 @@ class Evaluation:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Each picture's id and scores by name, as files hold them."""
-        each = self.scores.pictures
+        """Each image's id and scores by name, as files hold them."""
+        each = self.scores.per_image
         return [
             {"image_id": id, **{name: round(values[i], 4) for name, values in each.items()}}
             for i, id in enumerate(self.scores.ids)
@@ -56,7 +56,7 @@ class Evaluation:
     def describe(self, references: Iterable[Sized]) -> str:
         """Scores, statistics, how all was computed and, where there is one, pointing accuracy.
 
-        references: those of each picture, which the signature tells the number of.
+        references: those of each image, which the signature tells the number of.
         """
         corpus = self.scores.corpus
         scores = "  ".join(f"{name} {value:.2f}" for name, value in corpus.items())
@@ -75,7 +75,7 @@ def evaluate(
     model: CaptionModel,
     vocabulary: Vocabulary,
     examples: Sequence[Example],
-    pictures: Pictures,
+    images: Source,
     options: DecodingOptions,
     *,
     batch_size: int = 64,
@@ -87,14 +87,14 @@ def evaluate(
 ) -> Evaluation:
     """Caption every example and score against all its captions.
 
-    pictures: where index i is examples[i]. shapes: what the demo drew, by picture id. wanted: the
+    images: where index i is examples[i]. shapes: what the demo drew, by image id. wanted: the
     metrics, as `metrics.measure` takes them. training: the captions that the model learned from.
     Under torchrun each process captions its share, without padding, and all get the whole.
     """
     hypotheses = caption_all(
         model,
         examples,
-        pictures,
+        images,
         options,
         batch_size=batch_size,
         workers=workers,
@@ -145,7 +145,7 @@ def judge(
 def caption_all(
     model: CaptionModel,
     examples: Sequence[Example],
-    pictures: Pictures,
+    images: Source,
     options: DecodingOptions,
     *,
     batch_size: int = 64,
@@ -159,12 +159,12 @@ def caption_all(
     with tqdm(
         total=len(mine),
         desc="captions",
-        unit="picture",
+        unit="image",
         leave=False,
         disable=not distributed.is_first(),
     ) as bar:
         for batch, captions in caption_batches(
-            model, pictures, batches, options, workers=workers, precision=precision
+            model, images, batches, options, workers=workers, precision=precision
         ):
             for index, best in zip(batch, captions, strict=True):
                 found[examples[index].id] = best[0]

@@ -1,6 +1,6 @@
-"""`captioner caption`: many pictures captioned one after the other, as text, JSON or JSONL.
+"""`captioner caption`: many images captioned one after the other, as text, JSON or JSONL.
 
-Which pictures are meant is picture_lists.py's; the file that a run goes on with, answers.py's.
+Which images are meant is image_lists.py's; the file that a run goes on with, answers.py's.
 """
 
 import json
@@ -38,9 +38,9 @@ class CaptionOptions:
     format: str | None = option(None, "what is printed [text]", choices=("text", "json", "jsonl"))
     output: Path | None = option(None, "file for JSONL; the same again goes on with it")
     shard: str = option("1/1", "caption part i of n, as i/n")
-    heatmap: Path | None = option(None, "folder for a heatmap of each picture")
+    heatmap: Path | None = option(None, "directory for a heatmap of each image")
     heatmap_format: str = option("png", "figure (png, svg ...), gif, webp or npy", choices=ENDINGS)
-    batch_size: int = option(32, "pictures captioned at once")
+    batch_size: int = option(32, "images captioned at once")
     device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
     precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
     compile: bool = option(False, "fuse the steps of decoding with torch.compile")
@@ -57,12 +57,12 @@ def caption_images(
 ) -> None:
     """Caption what the sources name, and print it or write it to a file.
 
-    A picture that cannot be read does not stop the others; in the end InputError says how many
+    An image that cannot be read does not stop the others; in the end InputError says how many
     could not.
     """
-    pictures = find_images(sources, sys.stdin.buffer if "-" in sources else ())
-    names = unique_names(pictures) if options.heatmap else {}
-    mine = part_of(pictures, options.shard)
+    images = find_images(sources, sys.stdin.buffer if "-" in sources else ())
+    names = unique_names(images) if options.heatmap else {}
+    mine = part_of(images, options.shard)
     if options.output:
         failed = _to_file(options.output, mine, names, options, decoding)
         print(f"captions: {options.output}")
@@ -75,12 +75,12 @@ def caption_images(
     if options.heatmap and options.format in (None, "text"):
         print(f"heatmaps: {options.heatmap}")
     if failed:
-        raise InputError(f"{failed:,} of {len(mine):,} pictures could not be captioned")
+        raise InputError(f"{failed:,} of {len(mine):,} images could not be captioned")
 
 
-def record(picture: str, caption: "Caption") -> Record:
+def record(image: str, caption: "Caption") -> Record:
     """A caption as JSON holds it: log-probabilities in nats, each word's and the end's."""
-    found: dict[str, Any] = {"picture": picture, **_sentence(caption)}
+    found: dict[str, Any] = {"image": image, **_sentence(caption)}
     if caption.alternatives:
         found["alternatives"] = [_sentence(other) for other in caption.alternatives]
     return found
@@ -103,12 +103,12 @@ def _sentence(caption: "Caption") -> dict[str, Any]:
 
 def _to_file(
     path: Path,
-    pictures: Sequence[str],
+    images: Sequence[str],
     names: Mapping[str, str],
     options: CaptionOptions,
     decoding: DecodingOptions,
 ) -> int:
-    """Answer the pictures that the file does not; returns how many of all have an error there."""
+    """Answer the images that the file does not; returns how many of all have an error there."""
     made_by = {
         "checkpoint": " + ".join(
             checkpoint.identity(hub.local(path)) for path in options.checkpoint
@@ -119,10 +119,10 @@ def _to_file(
         "length_penalty": decoding.penalty,
     }
     with open_jsonl(path, made_by) as answers:
-        left = [picture for picture in pictures if picture not in answers.answered]
-        failed = sum(picture in answers.failed for picture in pictures)
-        if len(left) < len(pictures):
-            print(f"{len(pictures) - len(left):,} pictures are answered in {path}", file=sys.stderr)
+        left = [image for image in images if image not in answers.answered]
+        failed = sum(image in answers.failed for image in images)
+        if len(left) < len(images):
+            print(f"{len(images) - len(left):,} images are answered in {path}", file=sys.stderr)
         if left:
             records = _answer(left, names, options, decoding)
             failed += sum("error" in each for each in answers.append(records))
@@ -130,26 +130,26 @@ def _to_file(
 
 
 def _answer(
-    pictures: Sequence[str],
+    images: Sequence[str],
     names: Mapping[str, str],
     options: CaptionOptions,
     decoding: DecodingOptions,
 ) -> Iterator[Record]:
-    """A record for each picture, in order; its heatmap is written first."""
+    """A record for each image, in order; its heatmap is written first."""
     captioner = _load(options)
     stream = captioner.stream(
-        pictures, batch_size=options.batch_size, on_error="yield", **to_dict(decoding)
+        images, batch_size=options.batch_size, on_error="yield", **to_dict(decoding)
     )
     scrolls = options.output is None and sys.stdout.isatty()  # captions show how far it is
-    with tqdm(total=len(pictures), unit="picture", leave=False, disable=scrolls or None) as bar:
-        for picture, found in zip(pictures, stream, strict=True):
+    with tqdm(total=len(images), unit="image", leave=False, disable=scrolls or None) as bar:
+        for image, found in zip(images, stream, strict=True):
             if isinstance(found, InputError):
-                yield {"picture": picture, "error": str(found)}
+                yield {"image": image, "error": str(found)}
             else:
                 if options.heatmap and found.words:
-                    name = f"{names[picture]}.{options.heatmap_format}"
+                    name = f"{names[image]}.{options.heatmap_format}"
                     found.save_heatmap(options.heatmap / name)
-                yield record(picture, found)
+                yield record(image, found)
             bar.update()
 
 
@@ -172,9 +172,9 @@ def _as_text(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
             print(each["error"], file=sys.stderr, flush=True)
             yield "", each
             continue
-        picture = each["picture"].encode("utf-8", "replace").decode()  # odd names get a "?"
+        image = each["image"].encode("utf-8", "replace").decode()  # odd names get a "?"
         several = [each, *each.get("alternatives", ())]
-        yield "".join(f"{picture}\t{one['caption']}\n" for one in several), each
+        yield "".join(f"{image}\t{one['caption']}\n" for one in several), each
 
 
 def _as_json(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:

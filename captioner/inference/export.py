@@ -4,8 +4,8 @@
     start     features -> memory, rows (B, ...), and state, rows (B, 1, ...)
     step      tokens (B, K), state (B, K, ...), memory -> scores (B, K, V), state, attention
 
-There is no search here: whoever runs the programs chooses the words. Shapes: B pictures,
-K hypotheses per picture, S picture side, D feature channels, h, w grid, V vocabulary.
+There is no search here: whoever runs the programs chooses the words. Shapes: B images,
+K hypotheses per image, S image side, D feature channels, h, w grid, V vocabulary.
 """
 
 import copy
@@ -31,8 +31,8 @@ from ..vision.encoders import Encoder, fold_batch_norms
 DESCRIPTION = "captioner.json"
 FORMAT = 1  # of the description
 Axes = tuple[str, ...]
-PICTURES: Axes = ("pictures",)
-ROWS: Axes = ("pictures", "hypotheses")  # the first axes, of any length
+IMAGES: Axes = ("images",)
+ROWS: Axes = ("images", "hypotheses")  # the first axes, of any length
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,15 @@ def _export(captioner: Captioner, directory: Path, ending: str, write: Writer) -
     check_absent(directory)
     programs: dict[str, Any] = {}
     try:
-        with atomic_directory(directory) as folder, torch.no_grad():
+        with atomic_directory(directory) as part_directory, torch.no_grad():
             for name, part in _parts(captioner).items():
                 file = f"{name}.{ending}"
                 program = _program(part)
-                write(part, program, folder / file)
+                write(part, program, part_directory / file)
                 programs[name] = {"file": file, **_describe(part)}
             told = {**_needed(captioner), "programs": programs}
             text = json.dumps(told, ensure_ascii=False, indent=1)
-            (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+            (part_directory / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{directory} cannot be written: {error}") from error
 
@@ -99,7 +99,7 @@ def _export(captioner: Captioner, directory: Path, ending: str, write: Writer) -
 
 
 def _parts(captioner: Captioner) -> dict[str, Part]:
-    """Each program with two pictures of three hypotheses as its example: sizes that are 0 or 1, or
+    """Each program with two images of three hypotheses as its example: sizes that are 0 or 1, or
     equal by chance, would be taken to be so always."""
     model = copy.deepcopy(captioner.model).cpu().eval()
     encoder = _Encode(model)
@@ -112,16 +112,16 @@ def _parts(captioner: Captioner) -> dict[str, Part]:
         features, expected_steps=0
     )  # 0: what the words alone decide stays out
     rows = {name: value[:, None].repeat(1, 3, 1) for name, value in state.items()}
-    given = {name: (value, PICTURES) for name, value in memory.items()}
+    given = {name: (value, IMAGES) for name, value in memory.items()}
     after = {f"next_{name}": ROWS for name in state} | (
         {"attention": ROWS} if model.has_attention else {}
     )
     return {
-        "encoder": Part(encoder, {"pixels": (pixels, PICTURES)}, {"features": PICTURES}),
+        "encoder": Part(encoder, {"pixels": (pixels, IMAGES)}, {"features": IMAGES}),
         "start": Part(
             _Start(model),
-            {"features": (features, PICTURES)},
-            {name: PICTURES for name in (*memory, *state)},
+            {"features": (features, IMAGES)},
+            {name: IMAGES for name in (*memory, *state)},
         ),
         "step": Part(
             _Step(model, tuple(state), tuple(memory)),
@@ -229,14 +229,14 @@ def _describe(part: Part) -> dict[str, Any]:
 
 
 def _needed(captioner: Captioner) -> dict[str, Any]:
-    """What a program has to know to make pixels of a picture and words of scores."""
+    """What a program has to know to make pixels of an image and words of scores."""
     options = DecodingOptions()
     return {
         "format": FORMAT,
-        "picture": {
+        "image": {
             **asdict(captioner.transform),
             "mode": "RGB",
-            "resize": "bicubic, antialiased, the whole picture squashed to size x size",
+            "resize": "bicubic, antialiased, the whole image squashed to size x size",
             "values": "(v / 255 - mean) / std for each channel",
         },
         "words": [*SPECIALS, *captioner.vocabulary.words],

@@ -21,7 +21,7 @@ SYNC_SECONDS = 1.0  # what a loss of power may cost; a process that is killed lo
 
 @dataclass(frozen=True)
 class ResumableJsonl:
-    """The pictures that were answered before, those of them with an error, and the open file."""
+    """The images that were answered before, those of them with an error, and the open file."""
 
     answered: set[str]
     failed: set[str]
@@ -92,12 +92,12 @@ def _read(path: Path, file: IO[bytes]) -> ResumableJsonl:
             break
         try:
             record = json.loads(line)
-            picture = record["picture"]
-            answered.add(picture)
+            image = record["image"]
+            answered.add(image)
             if "error" in record:
-                failed.add(picture)
+                failed.add(image)
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}, line {number}: no answer about a picture") from error
+            raise InputError(f"{path}, line {number}: no answer about an image") from error
         end += len(line)
     file.truncate(end)
     return ResumableJsonl(answered, failed, file)

@@ -1,6 +1,6 @@
-"""How sure a corpus score is, by drawing other pictures from those there; nothing is scored anew.
+"""How sure a corpus score is, by drawing other images from those there; nothing is scored anew.
 
-N pictures, M samples.
+N images, M samples.
 """
 
 from dataclasses import dataclass
@@ -27,19 +27,19 @@ class Interval:
 
 
 def resample(scores: Scores, samples: int, seed: int = SEED) -> dict[str, np.ndarray]:
-    """By name the scores (M,) of samples of N pictures, drawn with replacement.
+    """By name the scores (M,) of samples of N images, drawn with replacement.
 
-    The same seed draws the same pictures. CIDEr keeps the weights that all the pictures gave its
+    The same seed draws the same images. CIDEr keeps the weights that all the images gave its
     words.
     """
     if samples < 1:
         raise InputError(f"bootstrap must draw at least 1 sample, got {samples}")
     tallies = scores.tallies.values()
-    draw, pictures = np.random.default_rng(seed), len(scores.ids)
+    draw, images = np.random.default_rng(seed), len(scores.ids)
     counts = np.concatenate([tally.counts for tally in tallies], axis=1)
     sums = np.stack(
         [
-            np.bincount(draw.integers(pictures, size=pictures), minlength=pictures) @ counts
+            np.bincount(draw.integers(images, size=images), minlength=images) @ counts
             for _ in range(samples)
         ]
     )
@@ -59,12 +59,12 @@ def intervals(scores: Scores, samples: int, seed: int = SEED) -> dict[str, Inter
 def differences(
     ours: Scores, theirs: Scores, samples: int, seed: int = SEED
 ) -> dict[str, Interval]:
-    """How much more each score of ours is than theirs, both of the same pictures in every sample.
+    """How much more each score of ours is than theirs, both of the same images in every sample.
 
-    Koehn 2004, section 4 (paired bootstrap). Raises InputError for scores of other pictures.
+    Koehn 2004, section 4 (paired bootstrap). Raises InputError for scores of other images.
     """
     if ours.ids != theirs.ids:
-        raise InputError("paired differences need two scores of the same pictures in one order")
+        raise InputError("paired differences need two scores of the same images in one order")
     left, right = (resample(scores, samples, seed) for scores in (ours, theirs))
     values = theirs.corpus
     return {

@@ -43,8 +43,8 @@ def bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> 
     close). An order without a match counts as 1e-15 of one, so that such a score is 0.02 at most,
     or 3.2 where no caption has n words.
 
-    hypotheses: one list of words per picture; it may be empty.
-    references: for each picture, at least one list of words.
+    hypotheses: one list of words per image; it may be empty.
+    references: for each image, at least one list of words.
     """
     _check(hypotheses, references)
     return _named(bleu_statistics(hypotheses, references))
@@ -61,21 +61,21 @@ def meteor(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -
 
 
 def rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """ROUGE-L of lists of words as coco-caption has it, 0-100, the mean over the pictures.
+    """ROUGE-L of lists of words as coco-caption has it, 0-100, the mean over the images.
 
     Lin 2004, equations 2 to 4: the F-measure, beta 1.2, of the longest common subsequence.
-    Precision and recall are each the best that a reference of the picture gives.
+    Precision and recall are each the best that a reference of the image gives.
     """
     _check(hypotheses, references)
     return _named(rouge_l_statistics(hypotheses, references))["ROUGE-L"]
 
 
 def cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """CIDEr of lists of words as coco-caption has it, times 100, the mean over the pictures.
+    """CIDEr of lists of words as coco-caption has it, times 100, the mean over the images.
 
-    The CIDEr-D of Vedantam et al. 2015: n-grams of 1 to 4 words count by how few of the pictures
-    given have them in their references. Hence it is 0 of a single picture, compares runs on the
-    same pictures only, and goes up to 1000; good captions of COCO get about 100.
+    The CIDEr-D of Vedantam et al. 2015: n-grams of 1 to 4 words count by how few of the images
+    given have them in their references. Hence it is 0 of a single image, compares runs on the
+    same images only, and goes up to 1000; good captions of COCO get about 100.
     """
     _check(hypotheses, references)
     return _named(cider_statistics(hypotheses, references))["CIDEr"]
@@ -87,7 +87,7 @@ def _named(tally: SufficientStatistics) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Scores:
-    """What captions got: the pictures' ids, and by metric asked for what it counted.
+    """What captions got: the images' ids, and by metric asked for what it counted.
 
     note: which metric was left out, and why; empty where none was.
     """
@@ -98,17 +98,17 @@ class Scores:
 
     @property
     def corpus(self) -> dict[str, float]:
-        """By name of the score, of all pictures together."""
+        """By name of the score, of all images together."""
         tallies = self.tallies.values()
         return {name: value for tally in tallies for name, value in _named(tally).items()}
 
     @property
-    def pictures(self) -> dict[str, list[float]]:
-        """By name of the score, of each picture alone; coco-caption's own values, BLEU's, too."""
+    def per_image(self) -> dict[str, list[float]]:
+        """By name of the score, of each image alone; coco-caption's own values, BLEU's, too."""
         return {
             name: values
             for tally in self.tallies.values()
-            for name, values in zip(tally.names, tally.pictures.T.tolist(), strict=True)
+            for name, values in zip(tally.names, tally.per_image.T.tolist(), strict=True)
         }
 
 
@@ -117,7 +117,7 @@ def measure(
     references: Mapping[Id, Sequence[str]],
     metrics: Sequence[str] | None = WITHOUT_JAVA,
 ) -> Scores:
-    """Score raw sentences, one for each id; both sides must name the same pictures.
+    """Score raw sentences, one for each id; both sides must name the same images.
 
     metrics: of METRICS, or None for all, METEOR only where Java gives it.
     """
@@ -159,19 +159,19 @@ def score(captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) ->
 
 
 def _check(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> None:
-    """Raise InputError for what is no corpus: a list of words and references for each picture."""
+    """Raise InputError for what is no corpus: a list of words and references for each image."""
     if not hypotheses:
         raise InputError("there are no captions to score")
     if len(hypotheses) != len(references):
         raise InputError(
             f"every caption needs its references, got {len(hypotheses)} captions "
-            f"and references of {len(references)} pictures"
+            f"and references of {len(references)} images"
         )
     for i, (hypothesis, several) in enumerate(zip(hypotheses, references, strict=True)):
         if not several:
-            raise InputError(f"picture {i} has no references")
+            raise InputError(f"image {i} has no references")
         if any(isinstance(words, str) for words in (hypothesis, *several)):
-            raise InputError(f"scores compare lists of words, picture {i} has a string; split it")
+            raise InputError(f"scores compare lists of words, image {i} has a string; split it")
 
 
 _words = lru_cache(2**16)(split_words)  # references are scored epoch after epoch
@@ -182,17 +182,17 @@ def split_both(
 ) -> tuple[list[list[str]], list[list[list[str]]]]:
     """The words of captions and of their references, in the order of the captions.
 
-    Raises InputError where they are not of the same pictures, at least one, each with references.
+    Raises InputError where they are not of the same images, at least one, each with references.
     """
     uncaptioned = [id for id in references if id not in captions]
     unreferenced = [id for id in captions if id not in references]
     for ids, trouble in ((uncaptioned, "have no caption"), (unreferenced, "have no references")):
         if ids:
             named = ", ".join(map(repr, ids[:10])) + (", ..." if len(ids) > 10 else "")
-            raise InputError(f"{len(ids)} of the pictures to score {trouble}: {named}")
+            raise InputError(f"{len(ids)} of the images to score {trouble}: {named}")
     for id, several in references.items():
         if isinstance(several, str):
-            raise InputError(f"the references of picture {id!r} must be a list, got a string")
+            raise InputError(f"the references of image {id!r} must be a list, got a string")
     hypotheses = [_words(captions[id]) for id in captions]
     theirs = [[_words(sentence) for sentence in references[id]] for id in captions]
     _check(hypotheses, theirs)
@@ -202,7 +202,7 @@ def split_both(
 def signature(references: Iterable[Sized], scores: Iterable[str] | None = None) -> str:
     """How the scores were made, to be printed with them.
 
-    references: the references of each picture, of which only the number counts. scores: their
+    references: the references of each image, of which only the number counts. scores: their
     names; those that need no Java unless given.
     """
     counts = {len(several) for several in references}

@@ -1,6 +1,6 @@
 """CIDEr-D of captions as tokens, fast enough to be a reward; `metrics` itself scores sentences.
 
-Shapes: B pictures, C captions of each to be scored, R references of each, T words of the longest,
+Shapes: B images, C captions of each to be scored, R references of each, T words of the longest,
 G n-grams known.
 """
 
@@ -26,7 +26,7 @@ class CiderD:
 
     An n-gram is one number, its tokens being the digits. base: of these numbers, the size of the
     vocabulary. ngrams (G,): those of the references, ascending. rarity (G,): the logarithm of
-    pictures over pictures that have the n-gram. unseen: the same for one that no picture has.
+    images over images that have the n-gram. unseen: the same for one that no image has.
     """
 
     base: int
@@ -36,7 +36,7 @@ class CiderD:
 
     @classmethod
     def of(cls, captions: Sequence[list[list[int]]], vocabulary_size: int) -> "CiderD":
-        """captions: each picture's references, from start to end token as `encode_captions` does.
+        """captions: each image's references, from start to end token as `encode_captions` does.
 
         Raises InputError where the vocabulary is too large for four tokens in one number.
         """
@@ -50,18 +50,18 @@ class CiderD:
             tokens = pad_captions(captions[first : first + 256])[..., 1:]
             each = [ngram_ids(tokens, n, vocabulary_size).flatten(1) for n in ORDERS]
             ascending = F.pad(torch.cat(each, 1), (1, 0)).sort(1).values
-            found.append(ascending[:, 1:][ascending.diff(dim=1) > 0])  # each once per picture
-        ngrams, pictures = torch.cat(found).unique(return_counts=True)
+            found.append(ascending[:, 1:][ascending.diff(dim=1) > 0])  # each once per image
+        ngrams, images = torch.cat(found).unique(return_counts=True)
         unseen = math.log(len(captions))
-        return cls(vocabulary_size, ngrams, unseen - pictures.log(), unseen)
+        return cls(vocabulary_size, ngrams, unseen - images.log(), unseen)
 
     def to(self, device: torch.device) -> "CiderD":
         return replace(self, ngrams=self.ngrams.to(device), rarity=self.rarity.to(device))
 
     def score(self, captions: Tensor, references: Tensor) -> Tensor:
-        """Score captions (B, C, T) against the references (B, R, T') of the same pictures: (B, C).
+        """Score captions (B, C, T) against the references (B, R, T') of the same images: (B, C).
 
-        Tokens without the start, padded with 0; a picture's score is the mean over its references
+        Tokens without the start, padded with 0; an image's score is the mean over its references
         that have words. The end token is a word like any other, so that a caption that stops in
         the midst scores less. An <unk> is like no word of the references. 1.0 is what is commonly
         reported as 100.

@@ -1,6 +1,6 @@
-"""METEOR: what Java counts for each picture, and the score of such counts; nothing else needs Java.
+"""METEOR: what Java counts for each image, and the score of such counts; nothing else needs Java.
 
-The program is the jar that pycocoevalcap brings, run once for a whole corpus. N pictures, K counts.
+The program is the jar that pycocoevalcap brings, run once for a whole corpus. N images, K counts.
 """
 
 import os
@@ -54,7 +54,7 @@ def count(
     if counts.shape != (len(hypotheses), COUNTS) or not np.isfinite(counts).all():
         shown = next(iter(answers), "")[:80]
         raise InputError(
-            f"METEOR failed: {java} gave {len(answers)} lines for {len(hypotheses)} pictures, "
+            f"METEOR failed: {java} gave {len(answers)} lines for {len(hypotheses)} images, "
             f"the first {shown!r}; leave METEOR out"
         )
     whole = (counts[:, 20] == 1) & (counts[:, 21:23] == counts[:, 0:2]).all(1)
@@ -62,12 +62,12 @@ def count(
     return counts
 
 
-def _ask(java: str, question: str, pictures: int) -> str:
+def _ask(java: str, question: str, images: int) -> str:
     """What the jar answers, in English whatever the user's language is."""
     package = find_spec("pycocoevalcap")
     assert package is not None and package.submodule_search_locations
     jar = Path(package.submodule_search_locations[0], "meteor", "meteor-1.5.jar")
-    limit = START_SECONDS + CAPTION_SECONDS * pictures
+    limit = START_SECONDS + CAPTION_SECONDS * images
     locale = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
     command = [java, "-Xmx2G", *locale, "-jar", str(jar), *"- - -stdio -l en -norm".split()]
     try:
@@ -103,7 +103,7 @@ def _run(command: Sequence[str], question: bytes, limit: float) -> tuple[int, by
 
 
 def rate(counts: np.ndarray) -> np.ndarray:
-    """METEOR 0-100 (..., 1) of counts of a picture, or of their sums over pictures (..., K).
+    """METEOR 0-100 (..., 1) of counts of an image, or of their sums over images (..., K).
 
     Denkowski and Lavie 2014, equations 1 to 4. Counts are, of caption and reference each: words;
     function words; matched content and function words by kind of match; then the chunks that the

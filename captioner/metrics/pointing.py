@@ -60,13 +60,13 @@ def pointing(
     words: Sequence[str],
     attention: np.ndarray,
     shapes: Sequence[DrawnShape],
-    picture_size: tuple[int, int] = (SIDE, SIDE),
+    image_size: tuple[int, int] = (SIDE, SIDE),
     offset: float = 0.0,
 ) -> Pointing:
     """Score where `attention` (T, h, w) is highest at each word that names a kind of shape.
 
     A hit is a cell that overlaps one of the named shapes: its middle lies in a box widened by half
-    a cell on every side. The map covers the whole picture, of `picture_size` (width, height), and
+    a cell on every side. The map covers the whole image, of `image_size` (width, height), and
     each cell lies `offset` cells below and to the right of its square, as `Encoder.offset` says.
     A mention of what is not there is a miss, by chance too. Raises ValueError when words and maps
     do not match.
@@ -77,7 +77,7 @@ def pointing(
             f"got shape {attention.shape}"
         )
     height, width = attention.shape[1:]
-    dx, dy = picture_size[0] / width, picture_size[1] / height
+    dx, dy = image_size[0] / width, image_size[1] / height
     x0, y0 = dx * (np.arange(width) + offset), dy * (np.arange(height)[:, None] + offset)
     total = Pointing()
     for t, boxes in mentions(words, shapes):

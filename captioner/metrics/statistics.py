@@ -1,7 +1,7 @@
-"""What a metric counts of each picture; the score is made of the counts' sums over pictures.
+"""What a metric counts of each image; the score is made of the counts' sums over images.
 
-So that the score of one picture, of all of them and of any sample of them are one formula. Works on
-lists of words; `metrics` itself takes sentences apart. N pictures, K counts, S scores.
+So that the score of one image, of all of them and of any sample of them are one formula. Works on
+lists of words; `metrics` itself takes sentences apart. N images, K counts, S scores.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ ORDERS = (1, 2, 3, 4)
 class SufficientStatistics:
     """What one metric counts.
 
-    names: the scores it gives, S. counts (N, K). rate: counts of a picture, or sums of them,
+    names: the scores it gives, S. counts (N, K). rate: counts of an image, or sums of them,
     (..., K) -> scores (..., S), 0-100, CIDEr times 100.
     """
 
@@ -29,12 +29,12 @@ class SufficientStatistics:
 
     @property
     def corpus(self) -> np.ndarray:
-        """The scores of all pictures together, (S,)."""
+        """The scores of all images together, (S,)."""
         return self.rate(self.counts.sum(0))
 
     @property
-    def pictures(self) -> np.ndarray:
-        """The scores of each picture, (N, S)."""
+    def per_image(self) -> np.ndarray:
+        """The scores of each image, (N, S)."""
         return self.rate(self.counts)
 
 
@@ -72,7 +72,7 @@ def _rate_bleu(counts: np.ndarray) -> np.ndarray:
 def rouge_l_statistics(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> SufficientStatistics:
-    """ROUGE-L of each picture by pycocoevalcap; that of several is their mean."""
+    """ROUGE-L of each image by pycocoevalcap; that of several is their mean."""
     from pycocoevalcap.rouge.rouge import Rouge
 
     _, each = Rouge().compute_score(*_as_coco(hypotheses, references))
@@ -82,7 +82,7 @@ def rouge_l_statistics(
 def cider_statistics(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> SufficientStatistics:
-    """CIDEr-D of each picture by pycocoevalcap, words rare among all of these references."""
+    """CIDEr-D of each image by pycocoevalcap, words rare among all of these references."""
     from pycocoevalcap.cider.cider import Cider
 
     if not any(words for several in references for words in several):
@@ -101,7 +101,7 @@ def meteor_statistics(
 
 
 def _tally_mean(name: str, scores: np.ndarray) -> SufficientStatistics:
-    """Of a score that is a mean over pictures: the score and one picture."""
+    """Of a score that is a mean over images: the score and one image."""
     return SufficientStatistics((name,), np.stack([scores, np.ones(len(scores))], 1), _rate_mean)
 
 
@@ -112,7 +112,7 @@ def _rate_mean(counts: np.ndarray) -> np.ndarray:
 def _as_coco(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """References and captions by picture, as the scorers of coco-caption take them."""
+    """References and captions by image, as the scorers of coco-caption take them."""
     return (
         {i: [" ".join(words) for words in several] for i, several in enumerate(references)},
         {i: [" ".join(words)] for i, words in enumerate(hypotheses)},

@@ -4,12 +4,12 @@
     start(features, reads) -> (memory, state)         features (B, D, h, w)
     step(tokens, state, memory) -> (scores, state, attention)
 
-`reads` says about how many words will be drawn from each picture, over all its hypotheses.
-`memory` holds what no word changes: what the picture alone decides, rows (B, ...), and under
+`reads` says about how many words will be drawn from each image, over all its hypotheses.
+`memory` holds what no word changes: what the image alone decides, rows (B, ...), and under
 "word_gates" what the words alone do, rows (V, ...), where more will be drawn than there are.
-`state` is a dict of tensors with rows (R, ...), reordered by index_select, one row per picture at
+`state` is a dict of tensors with rows (R, ...), reordered by index_select, one row per image at
 the start.
-`step` takes the previous words (R,), the K rows of one picture side by side, and returns raw
+`step` takes the previous words (R,), the K rows of one image side by side, and returns raw
 scores (R, V) and the attention (R, h, w), or None for a model without; `attends` tells which.
 """
 

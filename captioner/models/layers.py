@@ -36,7 +36,7 @@ class Standardize(nn.Module):
 
     Both are those of the maps given to `measure`; before that nothing is changed. Channels of a
     network trained for something else have means and scales of their own, and what is alike in all
-    pictures drowns what is not.
+    images drowns what is not.
     """
 
     mean: Tensor

@@ -1,4 +1,4 @@
-"""The heatmap that moves: a frame for each word, the picture with its map over the caption.
+"""The heatmap that moves: a frame for each word, the image with its map over the caption.
 
 Shapes: `T` words, `h, w` the attention grid.
 """
@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .overlays import DIM, GAMMA, INK, is_dimmed, overlay, palette
 
-_AREA = 320 * 320  # pixels of the picture; a square one has 320 on a side
-_LEAST, _MOST = 200, 640  # of a side, however narrow the picture
+_AREA = 320 * 320  # pixels of the image; a square one has 320 on a side
+_LEAST, _MOST = 200, 640  # of a side, however narrow the image
 _MARGIN, _GAP, _BAR, _BAR_TEXT = 16, 12, 14, 56  # pixels
 _FONT, _LINE, _SMALL = 20, 32, 13
 _SCALE = 64  # colours of the bar
@@ -25,7 +25,7 @@ _FIRST, _CONTENT, _FUNCTION, _LAST = 900, 900, 300, 1800  # milliseconds that ea
 def animation(
     ending: str, image: Image.Image, words: Sequence[str], attention: np.ndarray, offset: float
 ) -> bytes:
-    """A GIF or WebP, by `ending`, of the RGB picture as it is and then each word's `(T, h, w)`.
+    """A GIF or WebP, by `ending`, of the RGB image as it is and then each word's `(T, h, w)`.
 
     Below stands the caption, with a box around the word whose map is shown. Function words are
     dimmed, and stay a third as long as others. All frames share one colour scale and repeat for
@@ -53,7 +53,7 @@ def animation(
 def _frames(
     image: Image.Image, words: Sequence[str], attention: np.ndarray, offset: float
 ) -> list[Image.Image]:
-    """The picture alone over the caption, then one frame a word."""
+    """The image alone over the caption, then one frame a word."""
     small = _fit(image)
     room = max(small.width, _LEAST), max(small.height, _LEAST)  # where a stripe is in the middle
     width = 2 * _MARGIN + room[0] + _GAP + _BAR + _BAR_TEXT
@@ -98,7 +98,7 @@ def _few_colors(frame: Image.Image) -> Image.Image:
 
 
 def _fit(image: Image.Image) -> Image.Image:
-    """The picture with about `_AREA` pixels, and no side too long."""
+    """The image with about `_AREA` pixels, and no side too long."""
     scale = min((_AREA / (image.width * image.height)) ** 0.5, _MOST / max(image.size))
     size = max(1, round(scale * image.width)), max(1, round(scale * image.height))
     return image.resize(size, Image.Resampling.LANCZOS)
@@ -140,5 +140,5 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib brings along: it has the letters of most languages."""
     import matplotlib
 
-    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    return ImageFont.truetype(folder / "DejaVuSans.ttf", size)
+    directory = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    return ImageFont.truetype(directory / "DejaVuSans.ttf", size)

@@ -1,4 +1,4 @@
-"""The curves of a training as one picture to glance at, from the rows of its log; the report's
+"""The curves of a training as one image to glance at, from the rows of its log; the report's
 curves are report_curves.py's.
 
 E epochs.

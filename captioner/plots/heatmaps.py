@@ -30,7 +30,7 @@ FIGURES = ("png", "jpg", "jpeg", "tif", "tiff", "pdf", "svg")
 ANIMATIONS = ("gif", "webp")
 ENDINGS = (*FIGURES, *ANIMATIONS, "npy")
 _DPI = 150
-_PANEL = 200  # pixels on a side of a square picture's panel; others have the same area
+_PANEL = 200  # pixels on a side of a square image's panel; others have the same area
 _GAP, _WORD, _MARGIN, _BAR, _BAR_TEXT = 14, 32, 14, 14, 120  # pixels
 
 
@@ -45,11 +45,11 @@ def save_heatmap(
 ) -> None:
     """Writes where the attention `(T, h, w)` lay at each word, in the form that `path` ends in.
 
-    A figure (png, jpg, tiff, pdf, svg): the picture, then a panel for each word, all under one
+    A figure (png, jpg, tiff, pdf, svg): the image, then a panel for each word, all under one
     colour scale from 0 to the strongest cell of the sentence; only figures show the title. An
     animation (gif, webp): a frame for each. The bare maps (npy): float32, with the words and the
     offset in a .json beside them. offset: where a cell's value stands, as in `overlays.upsample`;
-    `Encoder.offset` is the right one. Missing folders are made, and each file appears whole or not
+    `Encoder.offset` is the right one. Missing directories are made, and each file appears whole or not
     at all. Raises InputError for an unknown ending, for maps that do not fit the words, and where
     the file cannot be written.
     """
@@ -160,7 +160,7 @@ def _figure(
 def _draw_panel(
     figure: "Figure", layout: _Layout, index: int, word: str, shown: Image.Image
 ) -> None:
-    """A picture with its word above it, grey where that is a function word."""
+    """An image with its word above it, grey where that is a function word."""
     corner = layout.corner(index)
     axes = figure.add_axes(layout.place(*corner, *layout.panel))
     axes.imshow(shown, interpolation="none")

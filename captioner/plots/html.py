@@ -1,4 +1,4 @@
-"""Pictures and captions as they stand inside a page, with nothing beside it and no script.
+"""Images and captions as they stand inside a page, with nothing beside it and no script.
 
 Shapes: `T` words, `h, w` the attention grid.
 """
@@ -14,7 +14,7 @@ from PIL import Image
 
 from .overlays import is_dimmed, overlay
 
-_SIDE, _QUALITY = 320, 75  # of a picture in a notebook
+_SIDE, _QUALITY = 320, 75  # of an image in a notebook
 _STYLE = """
 .captioner-look { position: relative; max-width: 40em; }
 .captioner-look img { position: absolute; top: 0; left: 0; max-width: none; margin: 0; }
@@ -27,14 +27,14 @@ _STYLE = """
 
 
 def thumbnail(image: Image.Image, side: int) -> Image.Image:
-    """The RGB picture with neither side above `side` pixels; a smaller one as it is."""
+    """The RGB image with neither side above `side` pixels; a smaller one as it is."""
     scale = min(1.0, side / max(image.size))
     size = max(1, round(scale * image.width)), max(1, round(scale * image.height))
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def jpeg(image: Image.Image, quality: int) -> str:
-    """The picture as a JPEG file in base64."""
+    """The image as a JPEG file in base64."""
     written = io.BytesIO()
     image.save(written, "JPEG", quality=quality, optimize=True)
     return base64.b64encode(written.getvalue()).decode("ascii")
@@ -47,15 +47,15 @@ def caption_html(
     attention: np.ndarray | None,
     offset: float,
 ) -> str:
-    """The RGB picture over its caption; pointing at a word shows its map `(T, h, w)` and odds.
+    """The RGB image over its caption; pointing at a word shows its map `(T, h, w)` and odds.
 
-    Works without a script: the maps are pictures that appear while the word is pointed at or has
+    Works without a script: the maps are images that appear while the word is pointed at or has
     the focus.
     """
     small = thumbnail(image, _SIDE)
 
-    def shown(picture: Image.Image, text: str) -> str:
-        source = f"data:image/jpeg;base64,{jpeg(picture, _QUALITY)}"
+    def shown(drawn: Image.Image, text: str) -> str:
+        source = f"data:image/jpeg;base64,{jpeg(drawn, _QUALITY)}"
         return f'<img src="{source}" alt="{escape(text)}" width="{small.width}">'
 
     vmax = 0.0 if attention is None else float(attention.max(initial=0))

@@ -1,6 +1,6 @@
-"""Attention as large as the picture, and over it: what every drawing of the maps starts from.
+"""Attention as large as the image, and over it: what every drawing of the maps starts from.
 
-Shapes: `h, w` the attention grid, `H, W` pixels of the picture.
+Shapes: `h, w` the attention grid, `H, W` pixels of the image.
 """
 
 import numpy as np
@@ -41,7 +41,7 @@ def upsample(attention: np.ndarray, size: tuple[int, int], offset: float = 0.0) 
 def overlay(
     image: Image.Image, attention: np.ndarray, *, vmax: float | None = None, offset: float = 0.0
 ) -> Image.Image:
-    """The picture in dimmed grey, coloured where the attention `(h, w)` lies; RGB, as large.
+    """The image in dimmed grey, coloured where the attention `(h, w)` lies; RGB, as large.
 
     Colour and opacity grow with the map from 0 to `vmax`, the map's own maximum where None.
     offset: where a cell's value stands, as in `upsample`; `Encoder.offset` is the right one.
@@ -101,7 +101,7 @@ def _blend(image: Image.Image, attention: np.ndarray, vmax: float, offset: float
     strength = strength.clip(0, 1)[..., None] ** GAMMA
     grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255  # (H, W, 1)
     color = palette()[np.rint(strength[..., 0] * 255).astype(np.uint8)]  # (H, W, 3)
-    color *= 0.8 + 0.35 * grey  # the picture stands out as relief
+    color *= 0.8 + 0.35 * grey  # the image stands out as relief
     opacity = 0.05 + 0.65 * strength
     blended = (1 - opacity) * 0.65 * grey + opacity * color
     return Image.fromarray(np.rint(blended.clip(0, 1) * 255).astype(np.uint8))

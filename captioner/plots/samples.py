@@ -1,5 +1,5 @@
-"""A few pictures, what a model says of each and where it looked, as one sheet to compare with the
-sheets of other epochs; which pictures, and what is said of them, is the caller's.
+"""A few images, what a model says of each and where it looked, as one sheet to compare with the
+sheets of other epochs; which images, and what is said of them, is the caller's.
 
 Shapes: `T` words, `h, w` the attention grid.
 """
@@ -18,13 +18,13 @@ from .animations import font
 from .overlays import DIM, INK, is_dimmed, overlay
 
 _WIDTH, _NARROW, _MARGIN, _GAP = 1200, 352, 16, 8  # pixels; widths at most
-_PANEL = 112  # on a side of a square picture's panel; others have the same area
+_PANEL = 112  # on a side of a square image's panel; others have the same area
 _TITLE, _TEXT, _WORD, _BETWEEN = 17, 12, 20, 20
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture, its caption in words and as text, one that a person wrote, the maps or None.
+    """An image, its caption in words and as text, one that a person wrote, the maps or None.
 
     attention: (T, h, w), a map for each of the words.
     """
@@ -39,9 +39,9 @@ class Sample:
 def save_samples(path: Path, samples: Sequence[Sample], offset: float = 0.0) -> Image.Image:
     """Write a PNG of the samples below each other, whole or not at all; returns it.
 
-    Each has its caption, a reference in grey, the picture, and a panel for each word whose colours
+    Each has its caption, a reference in grey, the image, and a panel for each word whose colours
     go from 0 to the strongest cell of the caption. offset: where a cell's value stands, as in
-    `overlays.upsample`. Missing folders are made.
+    `overlays.upsample`. Missing directories are made.
     """
     parts = [_part(sample, offset, _WIDTH) for sample in samples]
     height = sum(part.height for part in parts) + _BETWEEN * (len(parts) - 1) + 2 * _MARGIN
@@ -59,7 +59,7 @@ def save_samples(path: Path, samples: Sequence[Sample], offset: float = 0.0) -> 
 
 
 def draw_sample(sample: Sample, offset: float = 0.0) -> Image.Image:
-    """One sample as on the sheet, but narrow: as wide as TensorBoard shows a picture."""
+    """One sample as on the sheet, but narrow: as wide as TensorBoard shows an image."""
     return _part(sample, offset, _NARROW)
 
 
@@ -89,7 +89,7 @@ def _part(sample: Sample, offset: float, room: int) -> Image.Image:
 
 
 def _panels(sample: Sample, offset: float) -> list[Image.Image]:
-    """The picture, then the same under each word's map."""
+    """The image, then the same under each word's map."""
     shape = min(max(sample.image.width / sample.image.height, 1 / 3), 3)  # a stripe is squeezed
     size = round(_PANEL * shape**0.5), round(_PANEL / shape**0.5)
     small = sample.image.resize(size, Image.Resampling.LANCZOS)

@@ -45,8 +45,8 @@ SAFE = {
     "cache-control": "no-store",
 }
 REFUSED = {
-    413: "the picture has too many bytes",
-    422: "the picture cannot be read, or the options contradict each other",
+    413: "the image has too many bytes",
+    422: "the image cannot be read, or the options contradict each other",
     429: "too many requests at once",
     503: "the service is stopping",
     504: "the time is up",
@@ -65,8 +65,8 @@ def create_app(captioner: Captioner, limits: Limits | None = None) -> "FastAPI":
     limits = limits or Limits()
     telemetry = Telemetry()
 
-    def work(pictures: Sequence[ImageInput], options: DecodingOptions) -> list[Caption]:
-        return captioner.caption(list(pictures), batch_size=len(pictures), **to_dict(options))
+    def work(images: Sequence[ImageInput], options: DecodingOptions) -> list[Caption]:
+        return captioner.caption(list(images), batch_size=len(images), **to_dict(options))
 
     batcher = Batcher(
         work,
@@ -84,7 +84,7 @@ def create_app(captioner: Captioner, limits: Limits | None = None) -> "FastAPI":
     app = FastAPI(
         title="captioner",
         version="1",  # of the interface, not of the library
-        description="Writes a sentence about a picture and shows where it looked for every word.",
+        description="Writes a sentence about an image and shows where it looked for every word.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -104,7 +104,7 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
     readers = ThreadPoolExecutor(WORKERS, "reader")
     Options = query_model(limits)
     file = {"type": "string", "format": "binary"}
-    form = {"type": "object", "properties": {"picture": file}, "required": ["picture"]}
+    form = {"type": "object", "properties": {"image": file}, "required": ["image"]}
     body = {"multipart/form-data": {"schema": form}, "image/*": {"schema": file}}
 
     def read(content: bytes) -> ImageInput:
@@ -112,8 +112,8 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
 
     @app.post(
         CAPTION,
-        summary="Caption a picture",
-        description="The picture is the body, or the file called picture of a form: JPEG, PNG, "
+        summary="Caption an image",
+        description="The image is the body, or the file called image of a form: JPEG, PNG, "
         f"BMP, GIF, WebP or TIFF of at most {limits.max_bytes:,} bytes and "
         f"{limits.max_pixels:,} pixels.",
         responses={
@@ -127,14 +127,14 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
         with batcher.admit():
             async with asyncio.timeout(limits.timeout):
                 content = await receive_image(request, limits)
-                picture = await asyncio.get_running_loop().run_in_executor(readers, read, content)
+                image = await asyncio.get_running_loop().run_in_executor(readers, read, content)
                 try:
-                    found = await asyncio.wrap_future(batcher.submit(picture, decoding))
+                    found = await asyncio.wrap_future(batcher.submit(image, decoding))
                 except (Closed, TimeoutError, InputError):
                     raise
                 except Exception as error:
-                    log.exception("a picture could not be captioned")
-                    raise HTTPException(500, "the picture could not be captioned") from error
+                    log.exception("an image could not be captioned")
+                    raise HTTPException(500, "the image could not be captioned") from error
         return Response(json.dumps(answer(found)), media_type="application/json")
 
 
@@ -208,7 +208,7 @@ def _add_refusals(app: "FastAPI", limits: Limits) -> None:
             case TimeoutError():
                 return refuse(504, f"no caption within {limits.timeout:g} seconds; try again")
             case ClientDisconnect():  # nobody reads this
-                return refuse(400, "the connection ended before the picture was there")
+                return refuse(400, "the connection ended before the image was there")
         return refuse(422, str(error))
 
     for kind in (

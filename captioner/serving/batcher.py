@@ -28,7 +28,7 @@ class Closed(Exception):
 
 @dataclass
 class _Request:
-    picture: ImageInput
+    image: ImageInput
     options: DecodingOptions
     answer: Future[Caption] = field(default_factory=Future)
 
@@ -36,7 +36,7 @@ class _Request:
 class Batcher:
     """A bounded queue before one thread that captions batches.
 
-    work: pictures and options -> a caption of each, in their order. batch_size: most pictures of a
+    work: images and options -> a caption of each, in their order. batch_size: most images of a
     batch. places: requests in the house at most, counted by `admit`. watch: told the size of every
     batch.
     """
@@ -77,7 +77,7 @@ class Batcher:
 
     @contextmanager
     def admit(self) -> Iterator[None]:
-        """Room for one request, from before its picture is read until it is answered.
+        """Room for one request, from before its image is read until it is answered.
 
         Raises Full where there is none left and Closed after `close`.
         """
@@ -93,12 +93,12 @@ class Batcher:
             with self._changed:
                 self.taken -= 1
 
-    def submit(self, picture: ImageInput, options: DecodingOptions) -> Future[Caption]:
+    def submit(self, image: ImageInput, options: DecodingOptions) -> Future[Caption]:
         """The caption to come; one that is cancelled before its turn is never worked on.
 
         Raises Closed after `close`.
         """
-        request = _Request(picture, options)
+        request = _Request(image, options)
         with self._changed:
             if self.closing:
                 raise Closed
@@ -133,8 +133,8 @@ class Batcher:
     def _caption(self, batch: Sequence[_Request]) -> None:
         """Answer a batch; where it fails as a whole, each on its own, so that the guilty fails."""
         try:
-            pictures = [request.picture for request in batch]
-            pairs = list(zip(batch, self._work(pictures, batch[0].options), strict=True))
+            images = [request.image for request in batch]
+            pairs = list(zip(batch, self._work(images, batch[0].options), strict=True))
         except Exception as error:
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)

@@ -1,4 +1,4 @@
-"""What the service takes and gives: limits, options in a query, a picture in a body, a caption as
+"""What the service takes and gives: limits, options in a query, an image in a body, a caption as
 JSON. Nothing here captions.
 
 FastAPI is imported where it is used: nothing else of the library needs it.
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 MOST_ALTERNATIVES = 20  # largest word_alternatives that may be asked for
 MOST_SAMPLES = 50  # largest consensus
-FORM = 2**16  # bytes that a form may take beside its picture
+FORM = 2**16  # bytes that a form may take beside its image
 
 
 @dataclass(frozen=True)
 class Limits:
     """What one request, and all together, may cost."""
 
-    max_bytes: int = option(16 * 2**20, "bytes of a request's picture")
-    max_pixels: int = option(50_000_000, "pixels of a picture")
+    max_bytes: int = option(16 * 2**20, "bytes of a request's image")
+    max_pixels: int = option(50_000_000, "pixels of an image")
     max_beam_size: int = option(10, "largest beam_size and num_captions")
     max_words: int = option(50, "largest max_length")
     queue: int = option(128, "requests taken in at once; more get 429")
-    batch_size: int = option(32, "pictures captioned together at most")
+    batch_size: int = option(32, "images captioned together at most")
     timeout: float = option(30.0, "seconds until a request is given up")
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
 
 
 async def receive_image(request: "Request", limits: Limits) -> bytes:
-    """The bytes of the picture in a request: its body, or the one file of a form.
+    """The bytes of the image in a request: its body, or the one file of a form.
 
     Never holds more than the limit. Raises HTTPException.
     """
@@ -80,13 +80,13 @@ async def receive_image(request: "Request", limits: Limits) -> bytes:
     async for chunk in request.stream():
         content += chunk
         if len(content) > limits.max_bytes + FORM * is_form:
-            raise HTTPException(413, f"a picture has at most {limits.max_bytes:,} bytes")
-    picture = await _in_form(request, content) if is_form else bytes(content)
-    if not picture:
-        raise HTTPException(422, "there is no picture in the request")
-    if len(picture) > limits.max_bytes:
-        raise HTTPException(413, f"a picture has at most {limits.max_bytes:,} bytes")
-    return picture
+            raise HTTPException(413, f"an image has at most {limits.max_bytes:,} bytes")
+    image = await _in_form(request, content) if is_form else bytes(content)
+    if not image:
+        raise HTTPException(422, "there is no image in the request")
+    if len(image) > limits.max_bytes:
+        raise HTTPException(413, f"an image has at most {limits.max_bytes:,} bytes")
+    return image
 
 
 async def _in_form(request: "Request", content: bytes | bytearray) -> bytes:
@@ -97,14 +97,14 @@ async def _in_form(request: "Request", content: bytes | bytearray) -> bytes:
     async def stream() -> AsyncIterator[bytes]:
         yield bytes(content)
 
-    wanted = "a form holds one file, called picture; options belong in the query"
+    wanted = "a form holds one file, called image; options belong in the query"
     parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=0)  # type: ignore[arg-type]
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(422, wanted) from error
     try:
-        file = form.get("picture")
+        file = form.get("image")
         if not isinstance(file, UploadFile):
             raise HTTPException(422, wanted)
         return await file.read()

@@ -60,7 +60,7 @@ def serve(checkpoints: Sequence[Path], options: ServeOptions, limits: Limits) ->
     host = f"[{options.host}]" if ":" in options.host else options.host
     url = f"http://{host}:{listener.getsockname()[1]}"
     names = " + ".join(map(str, checkpoints))
-    print(f"{names} captions pictures at {url} (Ctrl-C stops it)", flush=True)
+    print(f"{names} captions images at {url} (Ctrl-C stops it)", flush=True)
     server.run([listener])
     print("stopped", file=sys.stderr)
 

@@ -46,7 +46,7 @@ class Telemetry:
             "captioner_request_seconds", "Time from a request to its caption.", SECONDS
         )
         self.batches = Histogram(
-            "captioner_batch_size", "Pictures that were captioned together.", SIZES
+            "captioner_batch_size", "Images that were captioned together.", SIZES
         )
 
     def text(self, *, waiting: int, taken: int) -> str:

@@ -15,7 +15,7 @@ from ..prefetch import WORKERS
 from ..vision.encoders import SMALL_CNN, EncoderOptions
 from .optimization import TrainingOptions
 
-# What suits an encoder that is learned from scratch on small pictures: a smaller decoder, too.
+# What suits an encoder that is learned from scratch on small images: a smaller decoder, too.
 SMALL_RECIPE = {
     "image_size": 128,
     "embedding_size": 128,
@@ -35,14 +35,14 @@ SMALL_RECIPE = {
 class DataOptions:
     """What to train on."""
 
-    data: Path | None = option(None, "data folder or file [the generated demo data]")
+    data: Path | None = option(None, "data directory or file [the generated demo data]")
     format: str | None = option(None, "force the layout of the data", choices=tuple(READERS))
     on_error: str = option(
         "stop", "rows that cannot be used: stop at them, or skip and list them", choices=ON_ERROR
     )
     min_count: int = option(5, "words that occur less often in training captions are <unk>")
     workers: int = option(WORKERS, "threads that load ahead")
-    cache: Path = option(CHECKPOINTS / ".cache", "folder of feature maps and demo pictures")
+    cache: Path = option(CHECKPOINTS / ".cache", "directory of feature maps and demo images")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "min_count")

@@ -1,4 +1,4 @@
-"""What to do after a training: commands that work for its run, in the folder it was started in."""
+"""What to do after a training: commands that work for its run, in the directory it was started in."""
 
 import shlex
 import sys
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def next_commands(
-    run: Path, split: str, picture: Path, beam_size: int, has_attention: bool
+    run: Path, split: str, image: Path, beam_size: int, has_attention: bool
 ) -> list[str]:
-    """Score the split; caption the picture, with heatmaps where the model attends; serve."""
+    """Score the split; caption the image, with heatmaps where the model attends; serve."""
     beam = ["--beam-size", str(beam_size)]
     maps = ["--heatmap", str(run / "maps")] if has_attention else []
     served = all(find_spec(name) for name in ("fastapi", "uvicorn", "python_multipart"))
-    caption = ["python", "-m", "captioner", "caption", str(picture), "--checkpoint", str(run)]
+    caption = ["python", "-m", "captioner", "caption", str(image), "--checkpoint", str(run)]
     return [
         shlex.join(
             ["python", script("evaluate.py"), "--checkpoint", str(run), "--split", split, *beam]

@@ -21,7 +21,7 @@ STEPS = 10  # from one to the next that TensorBoard gets
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """Where a training's numbers go: files in the run's folder, TensorBoard, lines for people."""
+    """Where a training's numbers go: files in the run's directory, TensorBoard, lines for people."""
 
     run: Path
     board: Board | None = None

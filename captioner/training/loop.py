@@ -221,7 +221,7 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
                 raise FloatingPointError(
                     f"the gradient was not finite {BAD_STEPS} times in a row, at step "
                     f"{progress.step} and learning rate {rate:.2g}, the last time for "
-                    f"pictures {list(batch.ids)[:5]}; lower the learning rate"
+                    f"images {list(batch.ids)[:5]}; lower the learning rate"
                 )
             progress.step += 1
             progress.batch += 1
@@ -285,7 +285,7 @@ def _short(value: float) -> float:
 
 
 def _is_better(score: float, best: float | None) -> bool:
-    """A score of nothing after nothing counts: BLEU-4 of few pictures stays there for epochs."""
+    """A score of nothing after nothing counts: BLEU-4 of few images stays there for epochs."""
     nothing = best is not None and max(score, best) <= NOTHING
     return math.isfinite(score) and (best is None or score > best or nothing)
 

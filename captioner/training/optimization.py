@@ -16,10 +16,10 @@ from ..options import check_at_least, check_share, option
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to train; the batch is counted in pictures, each with all its captions."""
+    """How to train; the batch is counted in images, each with all its captions."""
 
-    epochs: int = option(6, "times through the training pictures, at most")
-    batch_size: int = option(16, "pictures per step, over all processes")
+    epochs: int = option(6, "times through the training images, at most")
+    batch_size: int = option(16, "images per step, over all processes")
     learning_rate: float = option(1.5e-3, "highest learning rate")
     encoder_learning_rate: float = option(1e-4, "the same for the encoder, where it is trained")
     weight_decay: float = option(0.01, "AdamW's decay of weight matrices")

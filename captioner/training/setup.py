@@ -1,4 +1,4 @@
-"""What a training works with, made from its options: data, vocabulary, model, pictures, the run it
+"""What a training works with, made from its options: data, vocabulary, model, images, the run it
 goes on with; nothing here trains.
 """
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from .. import distributed
 from ..checkpoints import checkpoint, hub
 from ..checkpoints.restoring import restore
-from ..checkpoints.runs import open_run, open_source, run_folder
-from ..data.batches import Pictures
+from ..checkpoints.runs import open_run, open_source, run_directory
+from ..data.batches import Source
 from ..data.dataset import CaptionData, Example, fingerprint
 from ..data.image_check import drop_corrupt_images
 from ..data.images import Transform
@@ -35,7 +35,7 @@ from ..vision.encoders import EncoderOptions, build_encoder
 from ..vision.feature_cache import ImageSource, cached_features
 from .config import DataOptions
 
-CALIBRATION = 1000  # pictures
+CALIBRATION = 1000  # images
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class TrainingSetup:
     model: CaptioningModel
     training: list[Example]
     held_out: list[Example]
-    training_pictures: Pictures
-    held_out_pictures: Pictures
+    training_images: Source
+    held_out_images: Source
     resumed: checkpoint.Checkpoint | None
     teacher: CaptionModel | None
 
@@ -60,7 +60,7 @@ class TrainingSetup:
 def build_setup(options: dict[str, Any], device: torch.device) -> TrainingSetup:
     """Read the data, build vocabulary, encoder and model, and compute features if it is frozen."""
     name = options["run"].run
-    named = None if name is None else run_folder(name)
+    named = None if name is None else run_directory(name)
     watched_metrics(options["training"].watch)  # METEOR without Java fails here, before any work
     chosen: DataOptions = options["data"]
     data = load_data(chosen.data, chosen.format, chosen.cache, chosen.on_error)
@@ -70,14 +70,14 @@ def build_setup(options: dict[str, Any], device: torch.device) -> TrainingSetup:
     config["teachers"] = [
         {"path": str(path), "weights": checkpoint.identity(path)} for path in teachers
     ] or None
-    run = named or run_folder(f"{data.name}-{options['model'].name}")
+    run = named or run_directory(f"{data.name}-{options['model'].name}")
     start_from = options["run"].start_from
     resumed = open_run(run, options["run"].resume, config)
     source = resumed
     if start_from and not resumed:
         source = open_source(hub.local(start_from), config)
     used = ("train", "val")
-    for split in used:  # both are there, before any picture is opened
+    for split in used:  # both are there, before any image is opened
         data.split(split)
     data, ids = drop_corrupt_images(data, used, chosen.on_error, chosen.cache, chosen.workers)
     leave_out(config, ids, resumed)
@@ -89,13 +89,13 @@ def build_setup(options: dict[str, Any], device: torch.device) -> TrainingSetup:
     if teachers:  # told here, before any features are computed, if they cannot teach
         teacher = open_teachers(teachers, model, vocabulary, transform).to(device)
 
-    def pictures(examples: list[Example]) -> Pictures:
+    def images(examples: list[Example]) -> Source:
         files = ImageSource([example.path for example in examples], transform)
-        return open_pictures(model, files, options["data"], device)
+        return open_images(model, files, options["data"], device)
 
-    training_pictures = pictures(training)
+    training_images = images(training)
     if source is None:
-        model.calibrate(sample_maps(model, training_pictures, len(training)))
+        model.calibrate(sample_maps(model, training_images, len(training)))
     return TrainingSetup(
         options,
         device,
@@ -106,8 +106,8 @@ def build_setup(options: dict[str, Any], device: torch.device) -> TrainingSetup:
         model,
         training,
         held_out,
-        training_pictures,
-        pictures(held_out),
+        training_images,
+        images(held_out),
         resumed,
         teacher,
     )
@@ -137,7 +137,7 @@ def describe(options: dict[str, Any], data: CaptionData, transform: Transform) -
 def leave_out(
     config: dict[str, Any], ids: list[int | str], resumed: checkpoint.Checkpoint | None
 ) -> None:
-    """Note in the config which pictures are not trained on, since they cannot be decoded.
+    """Note in the config which images are not trained on, since they cannot be decoded.
 
     Raises InputError where the run that goes on was trained without others.
     """
@@ -145,7 +145,7 @@ def leave_out(
     before = ids if resumed is None else resumed.config["data"].get("left_out", [])
     if ids != before:
         raise InputError(
-            f"{resumed and resumed.path} cannot be continued: {len(before)} pictures could not be "
+            f"{resumed and resumed.path} cannot be continued: {len(before)} images could not be "
             f"decoded when it began, {before[:10]}, and {len(ids)} cannot now, {ids[:10]}"
         )
 
@@ -198,30 +198,30 @@ def load_checkpoint_weights(model: nn.Module, source: checkpoint.Checkpoint) -> 
         raise InputError(f"the weights of {source.path} do not fit: {'; '.join(problems[:5])}")
 
 
-def sample_maps(model: CaptioningModel, pictures: Pictures, count: int) -> Iterator[Tensor]:
-    """Feature maps of up to CALIBRATION of the `count` training pictures, by batches."""
+def sample_maps(model: CaptioningModel, images: Source, count: int) -> Iterator[Tensor]:
+    """Feature maps of up to CALIBRATION of the `count` training images, by batches."""
     device, chosen = device_of(model), range(0, count, -(-count // CALIBRATION))
     for first in range(0, len(chosen), 64):
-        values = pictures.load(chosen[first : first + 64]).to(device)
-        yield values if pictures.are_features else model.encoder(values)
+        values = images.load(chosen[first : first + 64]).to(device)
+        yield values if images.are_features else model.encoder(values)
 
 
-def open_pictures(
+def open_images(
     model: CaptioningModel,
     files: ImageSource,
     options: DataOptions,
     device: torch.device,
-) -> Pictures:
-    """Feature maps from the cache for a frozen encoder, else the pictures themselves."""
+) -> Source:
+    """Feature maps from the cache for a frozen encoder, else the images themselves."""
     if not model.encoder.frozen:
         tars, window = files.tars(), files.window()
-        return Pictures(files.load, are_features=False, tars=tars, window=window)
+        return Source(files.load, are_features=False, tars=tars, window=window)
 
-    def cache() -> Pictures:
+    def cache() -> Source:
         features = cached_features(
             options.cache, model.encoder, files, device=device, workers=options.workers
         )
-        return Pictures(features.load, are_features=True)
+        return Source(features.load, are_features=True)
 
     if distributed.is_first():
         cache()
@@ -239,7 +239,7 @@ def open_teachers(
 ) -> CaptionModel:
     """The models of the checkpoints, several as an ensemble, in eval mode, to teach the student.
 
-    transform: the student's. Raises InputError for one that knows other words, sees pictures
+    transform: the student's. Raises InputError for one that knows other words, sees images
     otherwise, or cannot read the maps of the student's frozen encoder.
     """
     read = [checkpoint.load(path) for path in paths]
@@ -250,7 +250,7 @@ def open_teachers(
     for candidate in candidates:
         if candidate.transform != transform:
             raise InputError(
-                f"{candidate.name} cannot teach: it takes pictures as {candidate.transform}, the new model "
+                f"{candidate.name} cannot teach: it takes images as {candidate.transform}, the new model "
                 f"as {transform}"
             )
     if student.encoder.frozen:

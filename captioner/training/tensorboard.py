@@ -1,4 +1,4 @@
-"""A training's numbers and pictures as TensorBoard reads them; which there are is watching.py's."""
+"""A training's numbers and images as TensorBoard reads them; which there are is watching.py's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -27,18 +27,20 @@ def check_tensorboard() -> None:
 
 
 class Board:
-    """Event files in a folder; everything stands at the step after which it was so.
+    """Event files in a directory; everything stands at the step after which it was so.
 
-    rows: of the epochs that there were before; written where the folder is new, so that a run
-    whose beginning was not watched is there as a whole. What the folder holds of later steps than
+    rows: of the epochs that there were before; written where the directory is new, so that a run
+    whose beginning was not watched is there as a whole. What the directory holds of later steps than
     `step`, which a run that was killed had not saved, is forgotten. To be closed.
     """
 
-    def __init__(self, folder: Path, step: int = 0, rows: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self, directory: Path, step: int = 0, rows: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        new = not folder.exists()
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1, flush_secs=30)
+        new = not directory.exists()
+        self._writer = SummaryWriter(str(directory), purge_step=step + 1, flush_secs=30)
         for row in rows if new else ():
             self.epoch(row)
 
@@ -54,8 +56,8 @@ class Board:
                 self._writer.add_scalar(f"{_group(name)}/{name}", value, row["step"])
         self._writer.flush()
 
-    def picture(self, name: str, image: Image.Image, step: int) -> None:
-        """Add an RGB picture."""
+    def image(self, name: str, image: Image.Image, step: int) -> None:
+        """Add an RGB image."""
         self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
 
     def close(self) -> None:

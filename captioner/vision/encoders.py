@@ -1,6 +1,6 @@
-"""Pictures to feature maps: any torchvision CNN cut before pooling, and the small one of our own.
+"""Images to feature maps: any torchvision CNN cut before pooling, and the small one of our own.
 
-Nothing here knows captions. Shapes: B pictures, S picture side, D channels, h, w grid.
+Nothing here knows captions. Shapes: B images, S image side, D channels, h, w grid.
 """
 
 import copy
@@ -30,7 +30,7 @@ class EncoderOptions:
     encoder: str = option(SMALL_CNN, "small_cnn or the name of a torchvision CNN")
     encoder_weights: str | None = option(None, "a torchvision weights name, .pth or .safetensors")
     fine_tune_encoder: int | None = option(None, "train the encoder from this stage (0-4) on")
-    image_size: int = option(224, "side in pixels to which pictures are squashed")
+    image_size: int = option(224, "side in pixels to which images are squashed")
 
     def __post_init__(self) -> None:
         check_at_least(self, 32, "image_size")

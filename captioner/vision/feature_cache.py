@@ -1,7 +1,7 @@
 """The cache on disk of a frozen encoder's feature maps; nothing about captions.
 
-Shapes: N pictures, D channels, h, w grid. On disk the maps lie as (N, h, w, D) half-precision
-floats, so that a picture is one contiguous read and a batch arrives in channels-last order.
+Shapes: N images, D channels, h, w grid. On disk the maps lie as (N, h, w, D) half-precision
+floats, so that an image is one contiguous read and a batch arrives in channels-last order.
 """
 
 import hashlib
@@ -27,21 +27,21 @@ from ..prefetch import load_ahead
 from .encoders import Encoder
 
 FORMAT = 1
-WINDOW = 2000  # pictures of tar files that are shuffled among each other, unless they are large
+WINDOW = 2000  # images of tar files that are shuffled among each other, unless they are large
 
 
 class ImageSource:
-    """Pictures by index, opened and transformed to (3, S, S)."""
+    """Images by index, opened and transformed to (3, S, S)."""
 
     def __init__(self, paths: Sequence[Path], transform: Transform) -> None:
         self.paths, self.transform = paths, transform
 
     def load(self, indices: Sequence[int]) -> Tensor:
-        """The pictures at `indices` as (B, 3, S, S)."""
+        """The images at `indices` as (B, 3, S, S)."""
         return self.transform.batch([load_image(self.paths[i]) for i in indices])
 
     def tars(self) -> list[Path]:
-        """What each lies in, a tar file or itself; none where no picture lies in a tar file."""
+        """What each lies in, a tar file or itself; none where no image lies in a tar file."""
         places = [shards.on_disk(path) for path in self.paths]
         return [] if places == list(self.paths) else places
 
@@ -56,30 +56,30 @@ class ImageSource:
 
 
 class FeatureCache:
-    """Feature maps of a list of pictures, read from disk as they are asked for.
+    """Feature maps of a list of images, read from disk as they are asked for.
 
     Memory stays as it is however many are read: the file is not mapped, whose pages would count as
     the program's own.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.file = (folder / "maps.npy").resolve()
+    def __init__(self, directory: Path) -> None:
+        self.file = (directory / "maps.npy").resolve()
         maps = np.load(self.file, mmap_mode="r")  # for its header
         self.shape, self.dtype, self.first = maps.shape, maps.dtype, maps.offset
 
     def load(self, indices: Sequence[int]) -> Tensor:
-        """Maps (B, D, h, w) of the pictures at `indices`, float16. Threads may call it at once."""
+        """Maps (B, D, h, w) of the images at `indices`, float16. Threads may call it at once."""
         maps = np.empty((len(indices), *self.shape[1:]), self.dtype)
         with self.file.open("rb", buffering=0) as file:
             for values, index in zip(maps, indices, strict=True):
                 place = self.first + index * values.nbytes
                 if os.preadv(file.fileno(), [values], place) != values.nbytes:
-                    raise InputError(f"{self.file} is cut short; delete its folder")
+                    raise InputError(f"{self.file} is cut short; delete its directory")
         return torch.from_numpy(maps).permute(0, 3, 1, 2)
 
 
 def cache_key(encoder: Encoder, files: ImageSource) -> str:
-    """Changes with the encoder, its weights, the transform, and the pictures' order or content."""
+    """Changes with the encoder, its weights, the transform, and the images' order or content."""
     digest = hashlib.sha256(f"{FORMAT} {encoder.fingerprint()}".encode())
     digest.update(json.dumps(asdict(files.transform), sort_keys=True).encode())
     for path in files.paths:
@@ -88,7 +88,7 @@ def cache_key(encoder: Encoder, files: ImageSource) -> str:
 
 
 def cached_features(
-    folder: Path,
+    directory: Path,
     encoder: Encoder,
     files: ImageSource,
     *,
@@ -96,23 +96,25 @@ def cached_features(
     workers: int = 0,
     batch_size: int = 64,
 ) -> FeatureCache:
-    """The cache of these pictures under `folder`, computed now unless it is there already.
+    """The cache of these images under `directory`, computed now unless it is there already.
 
     A cache appears under its key only when it is whole: it is written beside and renamed. Raises
-    InputError for a picture that cannot be read, and for a folder that cannot be written.
+    InputError for an image that cannot be read, and for a directory that cannot be written.
     """
-    target = folder / f"features-{cache_key(encoder, files)}"
+    target = directory / f"features-{cache_key(encoder, files)}"
     if target.is_dir():
         return FeatureCache(target)
-    part = folder / f"features-part-{uuid.uuid4().hex}"
+    part = directory / f"features-part-{uuid.uuid4().hex}"
     try:
         part.mkdir(parents=True)
-        _remove_abandoned(folder)
+        _remove_abandoned(directory)
         _compute(part / "maps.npy", encoder, files, device, workers, batch_size)
         part.rename(target)
     except OSError as error:
         if not target.is_dir():  # else another run was quicker
-            raise InputError(f"the feature cache in {folder} cannot be written: {error}") from error
+            raise InputError(
+                f"the feature cache in {directory} cannot be written: {error}"
+            ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return FeatureCache(target)
@@ -129,7 +131,7 @@ def _compute(
     count = len(files.paths)
     batches = [range(count)[i : i + batch_size] for i in range(0, count, batch_size)]
     encoder.eval()
-    bar = tqdm(total=count, desc="features", unit="picture")
+    bar = tqdm(total=count, desc="features", unit="image")
     with torch.inference_mode(), bar, file.open("wb") as maps:  # a full disk kills a writing mmap
         for images in load_ahead(files.load, batches, workers, pin=device.type == "cuda"):
             features = encoder(images.to(device, non_blocking=True)).permute(0, 2, 3, 1)
@@ -147,9 +149,9 @@ def _compute(
         os.fsync(maps.fileno())
 
 
-def _remove_abandoned(folder: Path) -> None:
+def _remove_abandoned(directory: Path) -> None:
     """Delete what killed runs left behind: what nobody has written to for an hour."""
-    for part in folder.glob("features-part-*"):
+    for part in directory.glob("features-part-*"):
         try:
             written = max(path.stat().st_mtime for path in (part, *part.iterdir()))
         except FileNotFoundError:  # its run has just finished

@@ -1,6 +1,6 @@
 """How a network lays pixels on cells: its stages, stride and offset, measured; no encoder is known.
 
-Shapes: B pictures, D channels, h, w grid.
+Shapes: B images, D channels, h, w grid.
 """
 
 from collections.abc import Iterator
@@ -38,14 +38,14 @@ def measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int, floa
             stages.append(max(0, halvings - 1))
     stride = 2**halvings
     offset = (sum(middles.values()) - (stride - 1) / 2) / stride
-    # A grid that ends before the picture does, as alexnet's, is stretched over it: 0 is as good.
+    # A grid that ends before the image does, as alexnet's, is stretched over it: 0 is as good.
     fills = probe.shape[-1] * stride == side
     return stages, probe.shape[1], stride, offset if fills else 0.0
 
 
 @contextmanager
 def _middles(layers: nn.Module, side: int) -> Iterator[dict[int, float]]:
-    """While a picture of this side goes through: by how many pixels each resolution's halving
+    """While an image of this side goes through: by how many pixels each resolution's halving
     moves the middle of what output 0 sees; layers that do not halve are taken to pad evenly.
 
     Output i of a layer with stride 2 sees the inputs about 2i + (kernel - 1) / 2 - padding.

@@ -1,9 +1,9 @@
-"""Caption millions of pictures with Ray Data.
+"""Caption millions of images with Ray Data.
 
-python ray_captions.py CHECKPOINT FOLDER OUT [ACTORS [BATCH_SIZE]]
+python ray_captions.py CHECKPOINT DIR OUT [ACTORS [BATCH_SIZE]]
 
-Writes JSON lines into the folder OUT: picture, caption, score; or picture and error, for one that
-cannot be read. Started again, it goes on with the pictures that have no line yet.
+Writes JSON lines into the directory OUT: image, caption, score; or image and error, for one that
+cannot be read. Started again, it goes on with the images that have no line yet.
 """
 
 import json
@@ -27,8 +27,8 @@ class Captions:
         self.captioner = Captioner.from_pretrained(checkpoint)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """A batch of paths; a bad picture ends its own line, not the job."""
-        paths, images, errors = [str(path) for path in batch["picture"]], {}, {}
+        """A batch of paths; a bad image ends its own line, not the job."""
+        paths, images, errors = [str(path) for path in batch["image"]], {}, {}
         for path in paths:
             try:
                 images[path] = self.captioner.transform.squash(load_image(path))
@@ -37,7 +37,7 @@ class Captions:
         found = self.captioner.caption(list(images.values()), batch_size=len(paths))
         captions = dict(zip(images, found, strict=True))
         return {
-            "picture": paths,
+            "image": paths,
             "caption": [captions[path].text if path in captions else None for path in paths],
             "score": [captions[path].score if path in captions else None for path in paths],
             "error": [errors.get(path) for path in paths],
@@ -45,16 +45,18 @@ class Captions:
 
 
 def done(out: Path) -> set[str]:
-    """The pictures that have a line; one that a crash cut short is none."""
+    """The images that have a line; one that a crash cut short is none."""
     lines = (line for file in out.glob("*.json") for line in file.open(encoding="utf-8"))
-    return {json.loads(line)["picture"] for line in lines if line.endswith("\n")}
+    return {json.loads(line)["image"] for line in lines if line.endswith("\n")}
 
 
-def main(checkpoint: str, folder: str, out: str, actors: str = "1", batch_size: str = "64") -> None:
-    pictures = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in ENDINGS)
+def main(
+    checkpoint: str, directory: str, out: str, actors: str = "1", batch_size: str = "64"
+) -> None:
+    images = sorted(str(p) for p in Path(directory).rglob("*") if p.suffix.lower() in ENDINGS)
     there = done(Path(out))
-    rows = [{"picture": path} for path in pictures if path not in there]
-    print(f"{len(pictures)} pictures, {len(pictures) - len(rows)} done before")
+    rows = [{"image": path} for path in images if path not in there]
+    print(f"{len(images)} images, {len(images) - len(rows)} done before")
     if rows:
         ray.data.from_items(rows).map_batches(
             Captions,

@@ -1,8 +1,8 @@
-"""Caption millions of pictures by torchrun on one machine or many: each process takes its share.
+"""Caption millions of images by torchrun on one machine or many: each process takes its share.
 
-torchrun [...] torchrun_captions.py CHECKPOINT FOLDER OUT
+torchrun [...] torchrun_captions.py CHECKPOINT DIR OUT
 
-Writes OUT/captions-RANK.jsonl: picture, caption, score; or picture and error, for one that cannot
+Writes OUT/captions-RANK.jsonl: image, caption, score; or image and error, for one that cannot
 be read. Started again with as many processes, each goes on where its file ends.
 """
 
@@ -23,11 +23,11 @@ BATCH = 64
 
 
 def caption(captioner: Captioner, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """A row for each path, a batch at a time; a bad picture has an error in its row."""
+    """A row for each path, a batch at a time; a bad image has an error in its row."""
     for first in range(0, len(paths), BATCH):
         images, rows = [], []
         for path in paths[first : first + BATCH]:
-            rows.append({"picture": path})
+            rows.append({"image": path})
             try:
                 images.append(captioner.transform.squash(load_image(path)))
             except InputError as error:
@@ -40,19 +40,19 @@ def caption(captioner: Captioner, paths: Sequence[str]) -> Iterator[dict[str, An
             yield row
 
 
-def main(checkpoint: str, folder: str, out: str) -> None:
+def main(checkpoint: str, directory: str, out: str) -> None:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local = int(os.environ["LOCAL_RANK"])
-    pictures = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in ENDINGS)
-    mine = pictures[rank::world]
+    images = sorted(str(p) for p in Path(directory).rglob("*") if p.suffix.lower() in ENDINGS)
+    mine = images[rank::world]
     Path(out).mkdir(parents=True, exist_ok=True)
     with (Path(out) / f"captions-{rank}.jsonl").open("a+b") as file:
         file.seek(0)
         lines = [line for line in file if line.endswith(b"\n")]
         file.truncate(sum(map(len, lines)))  # a line that a crash cut short
-        there = {json.loads(line)["picture"] for line in lines}
+        there = {json.loads(line)["image"] for line in lines}
         rest = [path for path in mine if path not in there]
-        print(f"rank {rank} of {world}: {len(mine)} pictures, {len(mine) - len(rest)} done before")
+        print(f"rank {rank} of {world}: {len(mine)} images, {len(mine) - len(rest)} done before")
         device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
         for row in caption(Captioner.from_pretrained(checkpoint, device), rest):
             file.write(json.dumps(row).encode() + b"\n")

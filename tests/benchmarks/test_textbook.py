@@ -38,10 +38,8 @@ def maps():
 def test_beam_search_is_the_textbooks(model, maps):
     decoder = textbook.with_weights_of(model)
     found = decode(model, maps, setting.forced(SIZES))
-    for (best, *_), picture in zip(found, maps.flatten(2).mT, strict=True):
-        tokens, score = textbook.beam_search(
-            decoder, picture, SIZES.beams, SIZES.steps, SIZES.steps
-        )
+    for (best, *_), image in zip(found, maps.flatten(2).mT, strict=True):
+        tokens, score = textbook.beam_search(decoder, image, SIZES.beams, SIZES.steps, SIZES.steps)
         assert list(best.tokens) == tokens
         assert best.score == pytest.approx(score, abs=1e-4)
 
@@ -80,7 +78,7 @@ def test_loss_and_gradients_are_the_textbooks(model, captions):
         pairs += [
             (ours.lstm.weight_ih_l0.grad, cell.weight_ih.grad),
             (ours.lstm.weight_hh_l0.grad, cell.weight_hh.grad),
-            (ours.picture.weight.grad, theirs.picture.weight.grad),
+            (ours.image.weight.grad, theirs.image.weight.grad),
         ]
     for one, other in pairs:
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
@@ -144,7 +142,7 @@ def test_operations_are_those_of_the_layers():
     state = decoder.init_hidden_state(features)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         decoder.step(features, words, state)
-    keys = 2 * SIZES.positions * SIZES.hidden**2  # the library's are the picture's
+    keys = 2 * SIZES.positions * SIZES.hidden**2  # the library's are the image's
     weighted_mean = 2 * SIZES.positions * SIZES.hidden  # no product for torch's counter
     expected = setting.word_operations(SIZES, attention=True) - weighted_mean + keys
     assert counter.get_total_flops() == expected

@@ -10,8 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from captioner import atomic_io as folders
-from captioner.checkpoints.checkpoint import find, load, save
+from captioner import atomic_io as directories
+from captioner.checkpoints.checkpoint import FORMAT, find, load, save
 from captioner.errors import InputError
 from captioner.text.vocabulary import Vocabulary
 from tests.support.signing import FILES, sign
@@ -61,7 +61,7 @@ def test_round_trip(tmp_path):
     save(directory, CONFIG, Vocabulary(["word0", "犬"]), weights(), state)
     read = load(directory)
     assert read.path == directory
-    assert read.config == {"format": 5, **CONFIG}
+    assert read.config == {"format": FORMAT, **CONFIG}
     assert read.vocabulary.words == ("word0", "犬")
     assert read.weights.keys() == weights().keys()
     for name, value in weights().items():
@@ -219,7 +219,7 @@ def test_killed_before_the_old_one_was_deleted(tmp_path):
 def test_the_old_one_is_kept_until_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
     """Every file is synced before the first rename."""
     directory, events = write(tmp_path / "best"), []
-    rename, sync = Path.rename, folders._sync
+    rename, sync = Path.rename, directories._sync
 
     def renamed(self, target):
         events.append("rename")
@@ -230,7 +230,7 @@ def test_the_old_one_is_kept_until_the_new_one_is_on_the_disk(tmp_path, monkeypa
         sync(path)
 
     monkeypatch.setattr(Path, "rename", renamed)
-    monkeypatch.setattr(folders, "_sync", synced)
+    monkeypatch.setattr(directories, "_sync", synced)
     write(directory, seed=1)
     assert set(events[:5]) == set(FILES)
     assert events[5:] == ["rename", "rename", tmp_path.name]
@@ -279,8 +279,8 @@ def test_a_flipped_bit(tmp_path, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 6}, "has format 6, this version of captioner reads 5; update captioner"),
-        ({"format": 1}, "has format 1, this version of captioner reads 5; train it anew"),
+        ({"format": 7}, "has format 7, this version of captioner reads 5 to 6; update captioner"),
+        ({"format": 1}, "has format 1, this version of captioner reads 5 to 6; train it again"),
         ({"format": "3"}, "has format 3, this"),
         ({"format": None}, "has format None, this"),
         ({"task": "retrieval"}, "is for 'retrieval', not for captioning"),

@@ -35,7 +35,7 @@ def either(tmp_path_factory, attention):
 
 
 @pytest.fixture
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     return sorted((tiny.data(tmp_path_factory) / "val").glob("*.png"))
 
 
@@ -54,33 +54,33 @@ def hub(monkeypatch, tmp_path):
         yield hub
 
 
-def say(captioner, pictures):
-    return [(each.text, each.log_probs) for each in captioner.caption(pictures)]
+def say(captioner, images):
+    return [(each.text, each.log_probs) for each in captioner.caption(images)]
 
 
-# ---- a folder -----------------------------------------------------------------------------------
+# ---- a directory -----------------------------------------------------------------------------------
 
 
-def test_a_saved_model_says_the_same(either, pictures, tmp_path):
-    folder = either.save_pretrained(tmp_path / "new" / "colours")
-    assert {path.name for path in folder.iterdir()} == SHARED | {"README.md"}
-    assert say(Captioner.from_pretrained(folder, "cpu"), pictures) == say(either, pictures)
-    again = Captioner.from_pretrained(folder, "cpu").save_pretrained(tmp_path / "again")
+def test_a_saved_model_says_the_same(either, images, tmp_path):
+    directory = either.save_pretrained(tmp_path / "new" / "colours")
+    assert {path.name for path in directory.iterdir()} == SHARED | {"README.md"}
+    assert say(Captioner.from_pretrained(directory, "cpu"), images) == say(either, images)
+    again = Captioner.from_pretrained(directory, "cpu").save_pretrained(tmp_path / "again")
     assert {path.name: path.read_bytes() for path in again.iterdir()} == {
         path.name: path.read_bytes()
         .replace(b"colours\n\nWrites", b"again\n\nWrites")
         .replace(b'("colours")', b'("again")')
         .replace(b"--checkpoint colours", b"--checkpoint again")
-        for path in folder.iterdir()
+        for path in directory.iterdir()
     }
 
 
 def test_it_tells_nothing_of_the_machine(captioner, run, tmp_path):
     assert Path(load(run).config["data"]["path"]).is_absolute()
-    folder = captioner.save_pretrained(tmp_path / "new")
+    directory = captioner.save_pretrained(tmp_path / "new")
     for name in ("config.json", "README.md"):
-        assert str(tmp_path.parents[2]) not in (folder / name).read_text()
-    assert load(folder).config["data"]["path"] == "colours"
+        assert str(tmp_path.parents[2]) not in (directory / name).read_text()
+    assert load(directory).config["data"]["path"] == "colours"
 
 
 def test_training_does_not_go_on_from_it(captioner, tmp_path):
@@ -90,7 +90,7 @@ def test_training_does_not_go_on_from_it(captioner, tmp_path):
 
 
 def test_what_cannot_be_saved(captioner, run, tmp_path):
-    with pytest.raises(InputError, match=f"{tmp_path} is there already; choose another folder"):
+    with pytest.raises(InputError, match=f"{tmp_path} is there already; choose another directory"):
         (tmp_path / "mine").write_text("dear")
         captioner.save_pretrained(tmp_path)
     both = Captioner.from_pretrained([run, run], "cpu")
@@ -103,8 +103,8 @@ def test_what_cannot_be_saved(captioner, run, tmp_path):
 
 def test_the_card(either, tmp_path, attention):
     config = either.config
-    folder = either.save_pretrained(tmp_path / "new", license="apache-2.0", name="me/colours")
-    card = (folder / "README.md").read_text()
+    directory = either.save_pretrained(tmp_path / "new", license="apache-2.0", name="me/colours")
+    card = (directory / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\nlibrary_name: captioner\n")
     assert 'Captioner.from_pretrained("me/colours")' in card
     assert ("where it looked" in card) == attention
@@ -120,7 +120,7 @@ def test_the_card(either, tmp_path, attention):
 # ---- the hub ------------------------------------------------------------------------------------
 
 
-def test_pushed_and_fetched(captioner, pictures, hub):
+def test_pushed_and_fetched(captioner, images, hub):
     url = captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN, license="mit")
     assert url == f"{hub.url}/me/colours"
     (created,) = hub.created
@@ -130,7 +130,7 @@ def test_pushed_and_fetched(captioner, pictures, hub):
     assert b'from_pretrained("me/colours")' in files["README.md"]
     files["evil.py"] = files["training_state.pt"] = b"never fetched"
     there = Captioner.from_pretrained("me/colours", "cpu")
-    assert say(there, pictures) == say(captioner, pictures)
+    assert say(there, images) == say(captioner, images)
     assert set(hub.fetched) == SHARED
 
 
@@ -139,7 +139,7 @@ def test_a_revision(captioner, hub):
     revisions = hub.repositories["me/colours"]
     revisions["v1"], revisions["main"] = revisions["main"], {}
     assert Captioner.from_pretrained("me/colours", "cpu", revision="v1").vocabulary.words
-    told = "neither a folder me/colours here nor a repository me/colours at v2 .*evision"
+    told = "neither a directory me/colours here nor a repository me/colours at v2 .*evision"
     with pytest.raises(InputError, match=told):
         Captioner.from_pretrained("me/colours", "cpu", revision="v2")
 
@@ -151,39 +151,43 @@ def test_what_was_changed_on_the_way_is_refused(captioner, hub):
         Captioner.from_pretrained("me/colours", "cpu")
 
 
-def test_commands_fetch_as_well(captioner, hub, pictures, capsys):
+def test_commands_fetch_as_well(captioner, hub, images, capsys):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
     options = caption_command.CaptionOptions(checkpoint=(Path("me/colours"),), device="cpu")
-    caption_command.caption_images([str(pictures[0])], options, DecodingOptions())
-    assert capsys.readouterr().out.endswith(f"{captioner.caption(pictures[0]).text}\n")
+    caption_command.caption_images([str(images[0])], options, DecodingOptions())
+    assert capsys.readouterr().out.endswith(f"{captioner.caption(images[0]).text}\n")
     into = replace(options, output=Path("captions.jsonl"))
-    caption_command.caption_images([str(pictures[0])], into, DecodingOptions())
+    caption_command.caption_images([str(images[0])], into, DecodingOptions())
     main(["info", "me/colours"])
     told = capsys.readouterr().out
     assert "  files     model.safetensors " in told and "training_state" not in told
 
 
 @pytest.mark.parametrize("command", [evaluate.main, lambda words: main(["report", *words[1:]])])
-def test_evaluating_fetches_as_well(command, captioner, hub, pictures, capsys):
+def test_evaluating_fetches_as_well(command, captioner, hub, images, capsys):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
-    words = ["--checkpoint", "me/colours", "--data", str(pictures[0].parents[1]), "--device", "cpu"]
-    with pytest.raises(InputError, match=r"a model of the hub has no folder here; .* by --output"):
+    words = ["--checkpoint", "me/colours", "--data", str(images[0].parents[1]), "--device", "cpu"]
+    with pytest.raises(
+        InputError, match=r"a model of the hub has no directory here; .* by --output"
+    ):
         command(words)
     command([*words, "--metrics", "bleu", "--output", "scores"])
     assert "captions and scores: scores\n" in capsys.readouterr().out
-    assert len(json.loads(Path("scores/captions.json").read_text())) == len(pictures)
+    assert len(json.loads(Path("scores/captions.json").read_text())) == len(images)
 
 
-def test_training_starts_from_it(captioner, hub, pictures):
+def test_training_starts_from_it(captioner, hub, images):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
     sizes = "--image-size 32 --hidden-size 64 --embedding-size 64 --epochs 1 --batch-size 8"
-    words = ["--attention", "--data", str(pictures[0].parents[1]), *tiny.PLAIN.split()]
+    words = ["--attention", "--data", str(images[0].parents[1]), *tiny.PLAIN.split()]
     train.main([*words, *sizes.split(), "--start-from", "me/colours", "--run", "further"])
     assert load(Path("checkpoints/further")).config["start_from"] == "me/colours"
 
 
 def test_neither_here_nor_there(hub):
-    told = "neither a folder me/nothing here nor a repository me/nothing that the Hugging Face hub"
+    told = (
+        "neither a directory me/nothing here nor a repository me/nothing that the Hugging Face hub"
+    )
     with pytest.raises(InputError, match=told):
         Captioner.from_pretrained("me/nothing")
 
@@ -205,7 +209,7 @@ def test_paths_are_never_looked_for_on_the_hub(hub, tmp_path):
 def test_without_the_extra(captioner, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    told = r"me/colours is no folder here, and .* needs huggingface_hub; .*'captioner\[hub\]'"
+    told = r"me/colours is no directory here, and .* needs huggingface_hub; .*'captioner\[hub\]'"
     with pytest.raises(InputError, match=told):
         Captioner.from_pretrained("me/colours")
     with pytest.raises(InputError, match="push_to_hub needs huggingface_hub"):

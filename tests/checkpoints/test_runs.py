@@ -1,4 +1,4 @@
-"""The folder of a run: its name, who may train in it, what it starts from; and idle flags."""
+"""The directory of a run: its name, who may train in it, what it starts from; and idle flags."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ import evaluate
 import train
 from captioner.checkpoints import checkpoint
 from captioner.checkpoints.checkpoint import Checkpoint
-from captioner.checkpoints.runs import CHECKPOINTS, SKIPPED, lock_run, run_folder
+from captioner.checkpoints.runs import CHECKPOINTS, SKIPPED, lock_run, run_directory
 from captioner.errors import InputError
 from captioner.text.vocabulary import Vocabulary
 from captioner.training import config as recipe
@@ -23,8 +23,8 @@ from tests.support import tiny
 @pytest.mark.parametrize("name", ["", ".", "..", ".cache", "../x", "a/b", "/abs"])
 def test_a_run_stays_in_its_place(name):
     with pytest.raises(InputError, match="a run's name must be a plain name without a path"):
-        run_folder(name)
-    assert run_folder("mine") == CHECKPOINTS / "mine"
+        run_directory(name)
+    assert run_directory("mine") == CHECKPOINTS / "mine"
 
 
 def test_one_training_at_a_time(tmp_path):
@@ -53,18 +53,18 @@ def test_rows_that_were_skipped_are_listed_in_the_run(tmp_path, monkeypatch, cap
     monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     train.main(["--data", str(root), "--on-error", "skip", "--run", "mine", *tiny.OPTIONS])
     said = capsys.readouterr().out
-    counts = "train 15 pictures, 30 captions; val 6 pictures, 12 captions; test 3 pictures, 6 capt"
+    counts = "train 15 images, 30 captions; val 6 images, 12 captions; test 3 images, 6 capt"
     assert counts in said and "; 2 problems skipped" in said
     listed = CHECKPOINTS / "mine" / "skipped.jsonl"
     assert f"skipped: {listed}\n" in said
     rows = [json.loads(line) for line in listed.read_text().splitlines()]
     place = str(root / "annotations" / "captions_train.json")
-    what = f"the picture {root / 'train' / '5.png'} is missing"
+    what = f"the image {root / 'train' / '5.png'} is missing"
     advice = "add the file, or remove what names it"
     assert rows[0] == {"file": place, "image": 6, "what": what, "advice": advice}
     assert len(rows) == 2
     evaluate.main(["--checkpoint", str(CHECKPOINTS / "mine"), "--workers", "0"])
-    assert "val split, 6 pictures" in capsys.readouterr().out
+    assert "val split, 6 images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -38,13 +38,13 @@ import captioner.captioner, evaluate
 
 def interrupt_first_batch():
     from captioner.data import batches
-    load = batches.Pictures.batch
+    load = batches.Source.batch
 
     def loaded(self, *args):
         os.kill(os.getpid(), signal.SIGTERM)
         return load(self, *args)
 
-    batches.Pictures.batch = loaded
+    batches.Source.batch = loaded
 
 for number, setup in enumerate(jobs):
     child = os.fork()
@@ -90,33 +90,33 @@ ON_COLOURS = "train.py --data {colours} {options}"
 
 WRONG = {
     # data
-    "missing data": Wrong("train.py --data gone", "data folder gone does not exist"),
+    "missing data": Wrong("train.py --data gone", "data directory gone does not exist"),
     "unknown layout": Wrong("train.py --data {here}/empty", "holds no captions in a known layout"),
     "other layout": Wrong(
         "train.py --data {colours} --format kaggle",
         r"holds no captions in a known layout \(kaggle: captions.txt beside Images/\)",
     ),
-    "missing pictures": Wrong(
-        "train.py --data {here}/missing", r"image 6: the picture \S*/5.png is missing; add the file"
+    "missing images": Wrong(
+        "train.py --data {here}/missing", r"image 6: the image \S*/5.png is missing; add the file"
     ),
     "empty split": Wrong(
-        "train.py --data {here}/no-val", "no pictures in split 'val'; it has test, train"
+        "train.py --data {here}/no-val", "no images in split 'val'; it has test, train"
     ),
-    "corrupt picture, trained encoder": Wrong(
+    "corrupt image, trained encoder": Wrong(
         "train.py --data {here}/corrupt {options}",
-        r"has 1 problem, .* \S*/5.png: not a picture in any of",
+        r"has 1 problem, .* \S*/5.png: not an image in any of",
     ),
-    "corrupt picture, loaded by a worker": Wrong(
+    "corrupt image, loaded by a worker": Wrong(
         "train.py --data {here}/corrupt {options} --workers 1",
-        r"has 1 problem, .* \S*/5.png: not a picture in any of",
+        r"has 1 problem, .* \S*/5.png: not an image in any of",
     ),
-    "corrupt picture, frozen encoder": Wrong(
+    "corrupt image, frozen encoder": Wrong(
         "train.py --data {here}/corrupt {options} --encoder-weights {here}/small.pth",
-        r"has 1 problem, .* \S*/5.png: not a picture in any of",
+        r"has 1 problem, .* \S*/5.png: not an image in any of",
     ),
-    "corrupt picture, frozen encoder, worker": Wrong(
+    "corrupt image, frozen encoder, worker": Wrong(
         "train.py --data {here}/corrupt {options} --encoder-weights {here}/small.pth --workers 1",
-        r"has 1 problem, .* \S*/5.png: not a picture in any of",
+        r"has 1 problem, .* \S*/5.png: not an image in any of",
     ),
     "rare words": Wrong(f"{ON_COLOURS} --min-count 99", "no word occurs 99 times in the captions"),
     # encoder
@@ -145,7 +145,7 @@ WRONG = {
         f"{ON_COLOURS} --fine-tune-encoder -1", "--fine-tune-encoder must be a stage of small_cnn"
     ),
     # options
-    "tiny pictures": Wrong(f"{ON_COLOURS} --image-size 8", "image_size must be at least 32, got 8"),
+    "tiny images": Wrong(f"{ON_COLOURS} --image-size 8", "image_size must be at least 32, got 8"),
     "no batch": Wrong(f"{ON_COLOURS} --batch-size 0", "batch_size must be at least 1, got 0"),
     "no epochs": Wrong(f"{ON_COLOURS} --epochs 0", "epochs must be at least 1, got 0"),
     "no rate": Wrong(f"{ON_COLOURS} --learning-rate 0", "learning_rate must be above 0, got 0.0"),
@@ -181,7 +181,7 @@ WRONG = {
         "jobs.json, entry 1: expected one of image_id, file_name, ",
     ),
     "missing checkpoint": Wrong("evaluate.py --checkpoint gone", "checkpoint gone does not exist"),
-    "folder of something else": Wrong(
+    "directory of something else": Wrong(
         "evaluate.py --checkpoint {colours}", "holds no checkpoint: neither manifest.json nor"
     ),
     "checkpoint of another kind": Wrong(
@@ -193,45 +193,45 @@ WRONG = {
     "evaluation of several": Wrong(
         "evaluate.py --checkpoint {run} --num-captions 2", "leave --num-captions at 1"
     ),
-    "split without pictures": Wrong(
-        "evaluate.py --checkpoint {run} --data {here}/no-val", "no pictures in split 'val'"
+    "split without images": Wrong(
+        "evaluate.py --checkpoint {run} --data {here}/no-val", "no images in split 'val'"
     ),
-    "corrupt picture to score": Wrong(
+    "corrupt image to score": Wrong(
         "evaluate.py --checkpoint {run} --data {here}/corrupt --split train",
-        r"has 1 problem, .* \S*/5.png: not a picture in any of",
+        r"has 1 problem, .* \S*/5.png: not an image in any of",
     ),
     # python -m captioner
     "no command": Wrong("captioner", "the following arguments are required: COMMAND", 2),
-    "missing picture": Wrong(
-        "captioner caption gone.png --checkpoint {run}", "1 of 1 pictures could not be captioned"
+    "missing image": Wrong(
+        "captioner caption gone.png --checkpoint {run}", "1 of 1 images could not be captioned"
     ),
-    "one bad picture of two": Wrong(
-        "captioner caption {picture} {here}/corrupt/train/5.png --checkpoint {run}",
-        "1 of 2 pictures could not be captioned",
+    "one bad image of two": Wrong(
+        "captioner caption {image} {here}/corrupt/train/5.png --checkpoint {run}",
+        "1 of 2 images could not be captioned",
     ),
-    "no pictures": Wrong(
-        "captioner caption {here}/empty --checkpoint {run}", "no picture is found by '.*/empty'"
+    "no images": Wrong(
+        "captioner caption {here}/empty --checkpoint {run}", "no image is found by '.*/empty'"
     ),
     "part that is none": Wrong(
-        "captioner caption {picture} --checkpoint {run} --shard 3/2", "shard must be i/n with i"
+        "captioner caption {image} --checkpoint {run} --shard 3/2", "shard must be i/n with i"
     ),
     "maps without attention": Wrong(
-        "captioner caption {picture} --checkpoint {plain} --heatmap maps",
+        "captioner caption {image} --checkpoint {plain} --heatmap maps",
         "has no attention, so --heatmap has nothing to show",
     ),
     "contradiction": Wrong(
-        "captioner caption {picture} --checkpoint {run} --top-k 5",
+        "captioner caption {image} --checkpoint {run} --top-k 5",
         "temperature, top_k, top_p and seed need method 'sample', got method 'beam'",
     ),
     "many from greedy": Wrong(
-        "captioner caption {picture} --checkpoint {run} --method greedy --num-captions 2",
+        "captioner caption {image} --checkpoint {run} --method greedy --num-captions 2",
         "greedy gives one caption, got num_captions 2",
     ),
     "no batch to caption": Wrong(
-        "captioner caption {picture} --checkpoint {run} --batch-size 0", "batch_size must be at lea"
+        "captioner caption {image} --checkpoint {run} --batch-size 0", "batch_size must be at lea"
     ),
     "caption by another kind": Wrong(
-        "captioner caption {picture} --checkpoint {here}/retrieval", "is for 'retrieval', not for"
+        "captioner caption {image} --checkpoint {here}/retrieval", "is for 'retrieval', not for"
     ),
     "demo data over other data": Wrong(
         "captioner demo-data {colours}", "holds something other than this demo data set"
@@ -239,9 +239,9 @@ WRONG = {
 }
 
 RIGHT = {
-    "caption": "captioner caption {picture} {here}/b/0.png --checkpoint {here}/sent --heatmap maps",
-    "animations": "captioner caption {picture} --checkpoint {run} --heatmap m --heatmap-format gif",
-    "alternatives": "captioner caption {picture} --checkpoint {run} --num-captions 3 --beam-size 3",
+    "caption": "captioner caption {image} {here}/b/0.png --checkpoint {here}/sent --heatmap maps",
+    "animations": "captioner caption {image} --checkpoint {run} --heatmap m --heatmap-format gif",
+    "alternatives": "captioner caption {image} --checkpoint {run} --num-captions 3 --beam-size 3",
     "evaluate": "evaluate.py --checkpoint {run} --output scores --workers 0 --metrics bleu",
     "train help": "train.py --help",
     "evaluate help": "evaluate.py --help",
@@ -257,7 +257,7 @@ class Done:
     code: int
     out: str
     err: str
-    folder: Path
+    directory: Path
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +272,7 @@ def done(tmp_path_factory):
     missing = here / "missing" / "train" / "5.png"
     missing.rename(missing.with_name("6000.png"))
     (here / "no-val" / "annotations" / "captions_val.json").unlink()
-    (here / "corrupt" / "train" / "5.png").write_bytes(b"no picture")
+    (here / "corrupt" / "train" / "5.png").write_bytes(b"no image")
     (here / "corrupt" / "train" / "5.pth").write_bytes(b"no weights")
     torch.save(SmallCNN().state_dict(), here / "small.pth")
     for name in ("retrieval", "damaged", "sent"):
@@ -282,8 +282,8 @@ def done(tmp_path_factory):
     sign(here / "retrieval")
     weights = here / "damaged" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    picture = here / "a" / "0.png"
-    for path in (picture, here / "b" / "0.png"):
+    image = here / "a" / "0.png"
+    for path in (image, here / "b" / "0.png"):
         path.parent.mkdir()
         Image.new("RGB", (30, 20), tiny.COLOURS["red"]).save(path)
 
@@ -292,7 +292,7 @@ def done(tmp_path_factory):
         "colours": colours,
         "run": run,
         "plain": plain,
-        "picture": picture,
+        "image": image,
         "options": " ".join(tiny.OPTIONS),
     }
     lines = {name: wrong.command for name, wrong in WRONG.items()} | RIGHT
@@ -302,7 +302,7 @@ def done(tmp_path_factory):
             "at": str(here / f"job{number}"),
             "root": str(ROOT),
             "interrupt": name == "interrupted",
-            "ends by itself": name in ("missing data", "caption", "corrupt picture to score"),
+            "ends by itself": name in ("missing data", "caption", "corrupt image to score"),
         }
         for number, (name, line) in enumerate(lines.items())
     ]
@@ -325,9 +325,9 @@ def done(tmp_path_factory):
     }
 
 
-def files(folder):
+def files(directory):
     """All but what is cached."""
-    found = (str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    found = (str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
     return sorted(name for name in found if not name.startswith("checkpoints/.cache/"))
 
 
@@ -340,53 +340,53 @@ def test_mistakes_end_with_one_sentence_and_leave_nothing(done, name):
     assert found.code == wrong.code
     assert "Traceback" not in found.err + found.out
     assert found.err.count("error: ") == 1 and len(last) < 2500
-    assert files(found.folder) == []
-    assert not list(found.folder.glob("checkpoints/[!.]*"))  # nor an empty folder of a run
+    assert files(found.directory) == []
+    assert not list(found.directory.glob("checkpoints/[!.]*"))  # nor an empty directory of a run
 
 
 def test_caption(done, tmp_path_factory):
-    """From a checkpoint that was copied elsewhere; pictures of one name get maps of two."""
+    """From a checkpoint that was copied elsewhere; images of one name get maps of two."""
     found = done["caption"]
     assert (found.code, found.err) == (0, "")
     captions, note = found.out.splitlines()[:2], found.out.splitlines()[2]
     captioner = Captioner.from_pretrained(tiny.run(tmp_path_factory, attention=True), "cpu")
-    places = [found.folder.parent / folder / "0.png" for folder in "ab"]
+    places = [found.directory.parent / directory / "0.png" for directory in "ab"]
     text = captioner.caption(places[0]).text
     assert captions == [f"{place}\t{text}" for place in places]
     assert note == "heatmaps: maps"
-    assert files(found.folder) == ["maps/0-0.png", "maps/0-1.png"]
-    for name in files(found.folder):
-        Image.open(found.folder / name).verify()
+    assert files(found.directory) == ["maps/0-0.png", "maps/0-1.png"]
+    for name in files(found.directory):
+        Image.open(found.directory / name).verify()
 
 
 def test_animations(done):
     found = done["animations"]
-    assert (found.code, files(found.folder)) == (0, ["m/0.gif"])
-    with Image.open(found.folder / "m" / "0.gif") as moving:
+    assert (found.code, files(found.directory)) == (0, ["m/0.gif"])
+    with Image.open(found.directory / "m" / "0.gif") as moving:
         assert moving.n_frames > 2
 
 
 def test_alternatives(done, tmp_path_factory):
     found = done["alternatives"]
     captioner = Captioner.from_pretrained(tiny.run(tmp_path_factory, attention=True), "cpu")
-    picture = found.folder.parent / "a" / "0.png"
-    best = captioner.caption(picture, num_captions=3, beam_size=3)
+    image = found.directory.parent / "a" / "0.png"
+    best = captioner.caption(image, num_captions=3, beam_size=3)
     texts = [caption.text for caption in (best, *best.alternatives)]
-    assert found.out.splitlines() == [f"{picture}\t{text}" for text in texts]
-    assert files(found.folder) == []
+    assert found.out.splitlines() == [f"{image}\t{text}" for text in texts]
+    assert files(found.directory) == []
 
 
 def test_evaluate(done):
     found = done["evaluate"]
     assert found.code == 0 and "BLEU-4 " in found.out and "|tokens:ptb-coco|" in found.out
     assert found.out.splitlines()[-1] == "captions and scores: scores"
-    assert files(found.folder) == ["scores/captions.json", "scores/scores.json"]
+    assert files(found.directory) == ["scores/captions.json", "scores/scores.json"]
 
 
 @pytest.mark.parametrize("name", ["train help", "evaluate help", "caption help"])
 def test_help(done, name):
     found = done[name]
-    assert (found.code, found.err) == (0, "") and files(found.folder) == []
+    assert (found.code, found.err) == (0, "") and files(found.directory) == []
     flags = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", found.out, re.MULTILINE)
     assert len(flags) == len(set(flags)) <= 42
     for flag in flags:  # each is explained
@@ -403,7 +403,7 @@ def test_interrupted(done):
         == "stopped by SIGTERM; everything is saved, --resume goes on"
     )
     assert "Traceback" not in found.err
-    assert {name.split("/")[2] for name in files(found.folder)} == {"last"}
+    assert {name.split("/")[2] for name in files(found.directory)} == {"last"}
 
 
 # ---- the demo data ------------------------------------------------------------------------------

@@ -44,17 +44,17 @@ def needs(shell):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     """Where something can be named."""
     (tmp_path / "here" / "dogs").mkdir(parents=True)
     (tmp_path / "here" / "dog 1.png").touch()
     return tmp_path / "here"
 
 
-def run(command, folder, **environment):
+def run(command, directory, **environment):
     done = subprocess.run(
         command,
-        cwd=folder,
+        cwd=directory,
         env={**os.environ, "TERM": "dumb", **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -66,7 +66,7 @@ def run(command, folder, **environment):
 
 
 def sorted_names(offered):
-    """Without the sign of a folder, and in an order that all shells agree on."""
+    """Without the sign of a directory, and in an order that all shells agree on."""
     return {
         line: sorted(each.removesuffix("/") for each in names) for line, names in offered.items()
     }
@@ -85,7 +85,7 @@ def test_every_command_and_option_is_known(shell, capsys):
 
 
 @needs("bash")
-def test_bash(folder, capsys):
+def test_bash(directory, capsys):
     asked = [completion("bash", capsys), "complete -p captioner > /dev/null"]
     for line in OFFERED:
         words = [*shlex.split(line), *([""] if line.endswith(" ") else [])]
@@ -95,7 +95,7 @@ def test_bash(folder, capsys):
             '_shtab_captioner; [ ${#COMPREPLY[@]} = 0 ] && COMPREPLY=("-o bashdefault")',
             'printf "%s/" "${COMPREPLY[@]}"; echo',
         ]
-    told = run(["bash", "--noprofile", "--norc", "-c", "\n".join(asked)], folder).splitlines()
+    told = run(["bash", "--noprofile", "--norc", "-c", "\n".join(asked)], directory).splitlines()
     found = {line: names.split("/")[:-1] for line, names in zip(OFFERED, told, strict=True)}
     found = {k: DOGS if names == ["-o bashdefault"] else names for k, names in found.items()}
     assert sorted_names(found) == sorted_names(OFFERED)
@@ -124,14 +124,14 @@ zpty -d shell
 
 
 @needs("zsh")
-def test_zsh(folder, tmp_path, capsys):
+def test_zsh(directory, tmp_path, capsys):
     """In an interactive shell, into which each line and a tab are typed."""
     for name, content in (("_captioner", completion("zsh", capsys)), (".zshrc", ZSHRC)):
         (tmp_path / name).write_text(content)
     told = tmp_path / "told"
     typed = {**OFFERED, **WITH_SIGN}
     places = {"ZDOTDIR": str(tmp_path), "FUNCTIONS": str(tmp_path), "TOLD": str(told)}
-    run(["zsh", "-f", "-c", TYPIST, "typist", *typed], folder, **places)
+    run(["zsh", "-f", "-c", TYPIST, "typist", *typed], directory, **places)
     found = {}
     for line, after in zip(typed, told.read_text().splitlines(), strict=True):
         before = len(shlex.split(line)) - (not line.endswith(" "))
@@ -141,7 +141,7 @@ def test_zsh(folder, tmp_path, capsys):
 
 
 @needs("fish")
-def test_fish(folder, tmp_path, capsys):
+def test_fish(directory, tmp_path, capsys):
     place = tmp_path / "fish" / "completions" / "captioner.fish"
     place.parent.mkdir(parents=True)
     place.write_text(completion("fish", capsys))
@@ -150,7 +150,7 @@ def test_fish(folder, tmp_path, capsys):
     typed = {**OFFERED, **WITH_SIGN}
     told = run(
         ["fish", "-c", "for line in $argv; complete -C $line; echo NEXT; end", *typed],
-        folder,
+        directory,
         XDG_CONFIG_HOME=str(tmp_path),
         PATH=f"{tmp_path}:{os.environ['PATH']}",
     )

@@ -25,7 +25,7 @@ def test_help_fits_a_screen(whole, name, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     text = whole[name].format_help()
     lines = text.splitlines()
-    assert len(lines) <= 41 and lines[0].startswith(f"usage: captioner {name} ")
+    assert len(lines) <= 42 and lines[0].startswith(f"usage: captioner {name} ")
     assert max(len(line) for line in lines[: lines.index("examples:")]) <= 80
     assert commands.COMMANDS[name][1:] + ".\n" in text
     for action in whole[name]._actions:

@@ -46,8 +46,8 @@ def test_what_nobody_reads_ends_silently(start, unbuffered, tmp_path_factory):
 
 
 def test_captions_that_nobody_reads(start, tmp_path_factory):
-    run, pictures = tiny.run(tmp_path_factory, attention=True), tiny.data(tmp_path_factory) / "val"
-    words = ["caption", pictures, "--checkpoint", run, "--device", "cpu"]
+    run, images = tiny.run(tmp_path_factory, attention=True), tiny.data(tmp_path_factory) / "val"
+    words = ["caption", images, "--checkpoint", run, "--device", "cpu"]
     process = start("captioner", *words, output=subprocess.PIPE)
     assert unread(process) == (128 + signal.SIGPIPE, "")
 
@@ -60,7 +60,7 @@ def test_help_that_nobody_reads(start, program):
 
 def test_a_mistake_is_told_whoever_reads(start):
     process = start("captioner", "data", "gone", output=subprocess.PIPE)
-    assert unread(process) == (1, "error: data folder gone does not exist\n")
+    assert unread(process) == (1, "error: data directory gone does not exist\n")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

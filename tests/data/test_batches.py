@@ -1,4 +1,4 @@
-"""From captions to batches: every picture once, little padding, the same in every process."""
+"""From captions to batches: every image once, little padding, the same in every process."""
 
 import random
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from captioner.data.batches import MAX_WORDS, Batch, Pictures, encode_captions, epoch_order
+from captioner.data.batches import MAX_WORDS, Batch, Source, encode_captions, epoch_order
 from captioner.data.dataset import Example
 from captioner.errors import InputError
 from captioner.text.collate import pad_captions
@@ -17,13 +17,13 @@ def example(*captions):
 
 
 def of_length(*lengths):
-    """One picture's captions of these many words."""
+    """One image's captions of these many words."""
     return [[1, *[4] * length, 2] for length in lengths]
 
 
 @pytest.fixture
 def captions():
-    """Five captions of 3 to 30 words for each of 700 pictures."""
+    """Five captions of 3 to 30 words for each of 700 images."""
     rng = random.Random(0)
     lengths = [sorted((rng.randint(3, 30) for _ in range(5)), reverse=True) for _ in range(700)]
     return [of_length(*row) for row in lengths]
@@ -33,7 +33,7 @@ def captions():
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 32, 699, 700, 1000])
-def test_every_picture_comes_exactly_once(captions, batch_size):
+def test_every_image_comes_exactly_once(captions, batch_size):
     order = epoch_order(captions, batch_size, seed=1, epoch=0)
     assert sorted(index for batch in order for index in batch) == list(range(700))
     assert sum(len(batch) != batch_size for batch in order) <= 1
@@ -60,8 +60,8 @@ def padding(captions, order):
     return 1 - sum((t != 0).sum().item() for t in tokens) / sum(t.numel() for t in tokens)
 
 
-def test_pictures_of_like_length_are_together(captions):
-    captions = [picture[:1] for picture in captions]
+def test_images_of_like_length_are_together(captions):
+    captions = [image[:1] for image in captions]
     shuffled = random.Random(0).sample(range(700), 700)
     at_random = [shuffled[i : i + 32] for i in range(0, 700, 32)]
     order = epoch_order(captions, 32, seed=0, epoch=0)
@@ -72,22 +72,22 @@ def test_pictures_of_like_length_are_together(captions):
 
 @pytest.mark.parametrize("processes", [2, 3, 8])
 def test_no_batch_is_too_small_for_its_processes(captions, processes):
-    for pictures in (65, 66, 67, 72):
-        order = epoch_order(captions[:pictures], 64, seed=0, epoch=0, processes=processes)
+    for images in (65, 66, 67, 72):
+        order = epoch_order(captions[:images], 64, seed=0, epoch=0, processes=processes)
         assert min(map(len, order)) >= processes
-        assert sorted(index for batch in order for index in batch) == list(range(pictures))
+        assert sorted(index for batch in order for index in batch) == list(range(images))
         shares = [batch[rank::processes] for batch in order for rank in range(processes)]
         assert all(shares)
 
 
-def test_fewer_pictures_than_processes(captions):
-    with pytest.raises(InputError, match="3 pictures are too few for 4 processes"):
+def test_fewer_images_than_processes(captions):
+    with pytest.raises(InputError, match="3 images are too few for 4 processes"):
         epoch_order(captions[:3], 32, seed=0, epoch=0, processes=4)
     assert epoch_order(captions[:4], 32, seed=0, epoch=0, processes=4) != []
 
 
 def as_it_was(captions, batch_size, seed, epoch):
-    """The order of pictures that lie in no tar files, in the shortest words."""
+    """The order of images that lie in no tar files, in the shortest words."""
     generator = random.Random(f"{seed}/{epoch}")
     indices, batches = list(range(len(captions))), []
     generator.shuffle(indices)
@@ -104,7 +104,7 @@ def test_runs_outside_of_tar_files_go_on_as_they_began(captions):
 
 
 @pytest.mark.parametrize(("batch_size", "processes"), [(10, 1), (7, 2), (64, 3), (500, 1)])
-def test_pictures_in_tar_files_come_tar_by_tar(captions, batch_size, processes):
+def test_images_in_tar_files_come_tar_by_tar(captions, batch_size, processes):
     """Within windows of successive tar files; each of them is gone through once."""
     tars = [f"{i // 50}.tar" for i in range(700)]
     order = epoch_order(captions, batch_size, 0, 0, processes, tars, 140)
@@ -115,7 +115,7 @@ def test_pictures_in_tar_files_come_tar_by_tar(captions, batch_size, processes):
         {index for batch in order[first : first + window] for index in batch}
         for first in range(0, len(order), window)
     ]
-    last = {}  # of each tar file, the furthest picture of a window
+    last = {}  # of each tar file, the furthest image of a window
     for indices in seen:
         of_window = {tars[i] for i in indices}
         assert len(of_window) <= (window * batch_size + processes) // 50 + 2
@@ -128,8 +128,8 @@ def test_pictures_in_tar_files_come_tar_by_tar(captions, batch_size, processes):
 
 
 def test_windows_of_tar_files_are_shuffled(captions):
-    """Tar files, the pictures of a window, its batches: another order in another epoch."""
-    captions, tars = [picture[:1] for picture in captions], [i // 50 for i in range(700)]
+    """Tar files, the images of a window, its batches: another order in another epoch."""
+    captions, tars = [image[:1] for image in captions], [i // 50 for i in range(700)]
     order = epoch_order(captions, 32, 0, 0, 1, tars, 2000)
     assert epoch_order(captions, 32, 0, 0, 1, tars, 2000) == order
     later = epoch_order(captions, 32, 0, 1, 1, tars, 2000)
@@ -173,21 +173,21 @@ def test_padding_fills_up_words_and_captions():
 
 
 def test_columns_say_how_many_captions_reach_each_word(captions):
-    pictures = Pictures(lambda indices: torch.zeros(len(indices), 2, 1, 1), are_features=True)
+    images = Source(lambda indices: torch.zeros(len(indices), 2, 1, 1), are_features=True)
     for batch in epoch_order(captions, 9, seed=0, epoch=0)[:20]:
         texts = [captions[i] for i in batch]
-        columns = pictures.batch(batch, batch, pad_captions(texts)).columns
-        words = [[len(caption) - 1 for caption in picture] for picture in texts]
+        columns = images.batch(batch, batch, pad_captions(texts)).active_captions
+        words = [[len(caption) - 1 for caption in image] for image in texts]
         longest = max(max(row) for row in words)
         expected = [max(sum(n > t for n in row) for row in words) for t in range(longest)]
         assert list(columns) == expected
-    batch = pictures.batch([0, 1], [0, 1], pad_captions([of_length(3, 1), of_length(2, 2, 0)]))
-    assert batch.columns == (3, 2, 2, 1)
+    batch = images.batch([0, 1], [0, 1], pad_captions([of_length(3, 1), of_length(2, 2, 0)]))
+    assert batch.active_captions == (3, 2, 2, 1)
 
 
-def test_training_batches_hold_the_pictures_of_the_order_with_their_captions(captions):
+def test_training_batches_hold_the_images_of_the_order_with_their_captions(captions):
     values = torch.arange(700.0)
-    pictures = Pictures(
+    images = Source(
         lambda indices: values[list(indices)].view(-1, 1, 1, 1).expand(-1, 3, 2, 2),
         are_features=False,
     )
@@ -196,7 +196,7 @@ def test_training_batches_hold_the_pictures_of_the_order_with_their_captions(cap
     assert len(order) == 14
     for number in (0, 13):
         tokens = pad_captions([captions[i] for i in order[number]])
-        batch = pictures.batch(order[number], [ids[i] for i in order[number]], tokens)
+        batch = images.batch(order[number], [ids[i] for i in order[number]], tokens)
         assert batch.features is None and batch.images[:, 0, 0, 0].tolist() == order[number]
         assert batch.ids == tuple(f"p{i}" for i in order[number])
         for row, index in zip(batch.tokens.tolist(), order[number], strict=True):
@@ -207,10 +207,14 @@ def test_features_are_features_and_move_with_the_batch(make_batch):
     batch = make_batch([[[4, 5]], [[6]]])
     assert batch.images is None and batch.features.shape == (2, 10, 4, 3)
     moved = batch.to(torch.device("meta"))
-    assert isinstance(moved, Batch) and moved.ids == batch.ids and moved.columns == batch.columns
+    assert (
+        isinstance(moved, Batch)
+        and moved.ids == batch.ids
+        and moved.active_captions == batch.active_captions
+    )
     assert moved.tokens.is_meta and moved.features.is_meta and moved.images is None
     extra = {"weights": torch.ones(2, 1), "sampled": torch.zeros(2, 1, dtype=torch.bool)}
     moved = replace(batch, **extra, parts={"reward": torch.ones(())}).to(torch.device("meta"))
     assert moved.weights.is_meta and moved.sampled.is_meta and moved.parts["reward"].is_meta
-    pictures = make_batch([[[4, 5]]], images=True).to(torch.device("meta"))
-    assert pictures.images.is_meta and pictures.features is None
+    source = make_batch([[[4, 5]]], images=True).to(torch.device("meta"))
+    assert source.images.is_meta and source.features is None

@@ -1,4 +1,4 @@
-"""Captions by picture from files of every kind, and what is wrong with bad ones."""
+"""Captions by image from files of every kind, and what is wrong with bad ones."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_every_kind_of_file_gives_the_same(name: str, tmp_path: Path) -> None:
     assert read_caption_file(path) == TWO
 
 
-def test_pictures_that_coco_lists_without_captions(tmp_path: Path) -> None:
+def test_images_that_coco_lists_without_captions(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(COCO))
     assert read_caption_file(str(path)) == {**TWO, 3: []}
@@ -89,10 +89,10 @@ def test_a_quoted_caption_goes_over_lines(tmp_path: Path) -> None:
             b'[{"caption": "a"}]',
             r"entry 1: expected one of image_id, file_name, .*path, id, got {'c",
         ),
-        ("a.json", b'[{"id": null, "caption": ""}]', "entry 1: None is no picture's id"),
-        ("a.json", b'[{"id": true, "caption": ""}]', "entry 1: True is no picture's id"),
-        ("a.json", b'[{"id": 1.5, "caption": ""}]', r"entry 1: 1\.5 is no picture's id"),
-        ("a.json", b'[{"id": "", "caption": ""}]', "entry 1: '' is no picture's id"),
+        ("a.json", b'[{"id": null, "caption": ""}]', "entry 1: None is no image's id"),
+        ("a.json", b'[{"id": true, "caption": ""}]', "entry 1: True is no image's id"),
+        ("a.json", b'[{"id": 1.5, "caption": ""}]', r"entry 1: 1\.5 is no image's id"),
+        ("a.json", b'[{"id": "", "caption": ""}]', "entry 1: '' is no image's id"),
         ("a.json", b'[{"id": "\\ud800"}]', "entry 1: .* surrogates not allowed"),
         ("a.json", b'[{"id": 1}]', "entry 1: expected one of caption, text, .*, got {'id': 1}"),
         ("a.json", b'[{"id": 1, "caption": 2}]', "entry 1: the caption 2 is no text; correct it"),
@@ -105,8 +105,8 @@ def test_a_quoted_caption_goes_over_lines(tmp_path: Path) -> None:
         ("a.jsonl", b'{"id": 1, "caption": "a"}\n\n{"id"', r"a\.jsonl, line 3: .* no JSON object"),
         ("a.jsonl", b"\n3", r"a\.jsonl, line 2: the line is no JSON object; correct it"),
         ("a.jsonl", b'{"id": 1' + b"0" * 5000, r"a\.jsonl, line 1: the line is no JSON object"),
-        ("a.csv", b"picture,caption\n1,a\n", r"a\.csv has the columns picture, caption; it needs"),
-        ("a.csv", b"image,words\n1,a\n", r"it needs a column of pictures \(image_id, .*, id\) and"),
+        ("a.csv", b"photo,caption\n1,a\n", r"a\.csv has the columns photo, caption; it needs"),
+        ("a.csv", b"image,words\n1,a\n", r"it needs a column of images \(image_id, .*, id\) and"),
         ("a.csv", b"image,caption,Caption\n1,a,b", r"a\.csv has the column caption twice; remove"),
         ("a.tsv", b"id\tcaption\tid\n1\ta\t1", r"a\.tsv has the column id twice; remove one"),
         ("a.csv", b"image,caption\n1,\xff\n", r"a\.csv, line 2: the caption .* is not UTF-8"),
@@ -129,13 +129,13 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": [{"id": 1}, {"id": "b.jpg"}, {"id": "1"}]}, r"pictures .* twice: 1 id \(1\)"),
+        ({"images": [{"id": 1}, {"id": "b.jpg"}, {"id": "1"}]}, r"images .* twice: 1 id \(1\)"),
         ({"annotations": COCO["annotations"][:1] * 2}, r"captions listed twice: 1 id \(7\)"),
         (
             {"annotations": [{"image_id": 1, "id": [7], "caption": "a"}]},
-            r"a\.json, entry 1: \[7\] is no picture's id",
+            r"a\.json, entry 1: \[7\] is no image's id",
         ),
-        ({"images": [{"id": 5}]}, r"captions of 2 pictures \(1, 'b.jpg'\), which it does not list"),
+        ({"images": [{"id": 5}]}, r"captions of 2 images \(1, 'b.jpg'\), which it does not list"),
         ({"images": [{"file_name": "1.jpg"}]}, r"a\.json, image 1: expected one of id, got"),
     ],
 )
@@ -146,16 +146,16 @@ def test_annotations_that_are_wrong(change: dict, message: str, tmp_path: Path) 
         read_caption_file(path)
 
 
-def test_predictions_are_one_a_picture(tmp_path: Path) -> None:
+def test_predictions_are_one_a_image(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('[{"image_id": 2, "caption": "a dog"}, {"image_id": 1, "caption": ""}]')
     assert read_predictions(path) == {2: "a dog", 1: ""}
     path.write_text(json.dumps([{"id": i // 2, "caption": ""} for i in range(25)]))
-    message = r"a\.json: 12 pictures \(0, 1, .*, 9, \.\.\.\) must have one caption each, not none"
+    message = r"a\.json: 12 images \(0, 1, .*, 9, \.\.\.\) must have one caption each, not none"
     with pytest.raises(InputError, match=message):
         read_predictions(path)
     path.write_text('[{"image_id": 2, "captions": []}]')
-    with pytest.raises(InputError, match=r"1 picture \(2\) must have one caption each"):
+    with pytest.raises(InputError, match=r"1 image \(2\) must have one caption each"):
         read_predictions(path)
     path.write_text("[]")
     with pytest.raises(InputError, match=r"a\.json holds no captions"):
@@ -180,17 +180,17 @@ def test_sides_that_do_not() -> None:
     captions = {id: "a" for id in range(20)}
     references = {**{id: ["b"] for id in range(15, 32)}, 16: []}
     message = (
-        r"^references but no caption: 12 pictures \(20, 21, .*, 29, \.\.\.\); a caption but no "
-        r"place among the references: 15 pictures \(0, .*\); no references: 1 picture \(16\); "
+        r"^references but no caption: 12 images \(20, 21, .*, 29, \.\.\.\); a caption but no "
+        r"place among the references: 15 images \(0, .*\); no references: 1 image \(16\); "
         r"--allow-missing scores the rest$"
     )
     with pytest.raises(InputError, match=message):
         match(captions, references)
     left, right, note = match(captions, references, allow_missing=True)
     assert list(left) == list(right) == [15, 17, 18, 19]
-    assert note.startswith("note: 4 pictures are scored; references but no caption: 12 ")
+    assert note.startswith("note: 4 images are scored; references but no caption: 12 ")
     for empty in (False, True):
-        with pytest.raises(InputError, match=r"^no picture has both a caption and references: ref"):
+        with pytest.raises(InputError, match=r"^no image has both a caption and references: ref"):
             match({1: "a"}, {2: ["b"]}, allow_missing=empty)
 
 
@@ -198,10 +198,10 @@ def test_others_come_in_the_order_and_by_the_ids_asked_for(tmp_path: Path) -> No
     path = tmp_path / "a.csv"
     path.write_text("image,caption\n2,two\n1,one\n")
     assert list(read_others(path, ["1", 2]).items()) == [("1", "one"), (2, "two")]
-    with pytest.raises(InputError, match=r"a\.csv lacks 2 pictures \(3, '4.jpg'\)$"):
+    with pytest.raises(InputError, match=r"a\.csv lacks 2 images \(3, '4.jpg'\)$"):
         read_others(path, ["1", 2, 3, "4.jpg"], allow_more=True)
     with pytest.raises(
-        InputError, match=r"a\.csv has captions of pictures that are not scored: 1 picture \(2\)"
+        InputError, match=r"a\.csv has captions of images that are not scored: 1 image \(2\)"
     ):
         read_others(path, [1])
     assert read_others(path, [1], allow_more=True) == {1: "one"}

@@ -195,7 +195,7 @@ def test_training_sees_every_pair_of_kind_color_and_texture():
         assert len(pairs) == 108 // values and min(pairs.values()) == least
 
 
-# --- the pictures ---------------------------------------------------------------------------------
+# --- the images ---------------------------------------------------------------------------------
 
 
 def test_boxes_are_tight_apart_and_inside(root):
@@ -204,9 +204,9 @@ def test_boxes_are_tight_apart_and_inside(root):
             number = image_id % 1_000_000
             with Image.open(root / split / f"{number:06}.png") as image:
                 assert image.mode == "RGB" and image.size == (128, 128)
-                picture = np.asarray(image).astype(int)
+                drawn = np.asarray(image).astype(int)
             empty = np.asarray(draw_background(random.Random(f"0 {split} {number}")))
-            drawn = (picture != empty).any(axis=2)
+            drawn = (drawn != empty).any(axis=2)
             for shape in shapes:
                 x0, y0, x1, y1 = shape.box
                 assert 2 <= x0 < x1 <= 126 and 2 <= y0 < y1 <= 126

@@ -10,7 +10,7 @@ from captioner.data.readers import read_captions
 from captioner.data.storage import tar as shards
 from captioner.errors import InputError
 from tests.support.layouts import (
-    pictures,
+    numbered_images,
     touch,
     write,
     write_csv,
@@ -22,7 +22,7 @@ from tests.support.layouts import (
     write_tar,
 )
 
-TEN = pictures(10)
+TEN = numbered_images(10)
 
 
 def by_split(data):
@@ -33,7 +33,7 @@ def by_split(data):
 
 
 def problems(root, **options):
-    """All that is wrong, as lines without the folder."""
+    """All that is wrong, as lines without the directory."""
     data = read_captions(root, on_error="skip", **options)
     return [str(problem).replace(f"{root}/", "") for problem in data.problems]
 
@@ -50,14 +50,14 @@ COCO_2014 = [
 
 @pytest.mark.parametrize("moved", ["", "images", "json"])
 def test_karpathys_coco(tmp_path, moved):
-    """Beside the pictures' folders, with these in images/, or in a folder beside them."""
+    """Beside the images' directories, with these in images/, or in a directory beside them."""
     root = write_karpathy(tmp_path / "coco", COCO_2014)
-    pictures = root
+    images = root
     if moved == "images":
-        pictures = root / "images"
-        pictures.mkdir()
+        images = root / "images"
+        images.mkdir()
         for name in ("train2014", "val2014"):
-            (root / name).rename(pictures / name)
+            (root / name).rename(images / name)
     elif moved == "json":
         (root / moved).mkdir()
         (root / "dataset_coco.json").rename(root / moved / "dataset_coco.json")
@@ -68,20 +68,20 @@ def test_karpathys_coco(tmp_path, moved):
         assert by_split(data) == {"train": [1001, 1002], "val": [1003], "test": [1000]}
         name = COCO_2014[0][2]
         assert data.examples[0] == Example(
-            1000, pictures / "val2014" / name, ("A man on a moped ", "a man"), "test"
+            1000, images / "val2014" / name, ("A man on a moped ", "a man"), "test"
         )
     assert read_captions(root / "dataset_coco.json").name == "dataset_coco"
 
 
 @pytest.mark.parametrize("name", ["flickr8k", "flickr30k"])
 def test_karpathys_flickr(tmp_path, name):
-    """Without folders and COCO's ids."""
+    """Without directories and COCO's ids."""
     images = [(s, None, f"{s}.jpg", [f"a dog for {s}"]) for s in ("train", "val", "test")]
     write_karpathy(tmp_path, images, name)
     assert by_split(read_captions(tmp_path)) == {s: [f"{s}.jpg"] for s in ("train", "val", "test")}
 
 
-def test_karpathys_three_files_in_one_folder(tmp_path):
+def test_karpathys_three_files_in_one_directory(tmp_path):
     for name in ("coco", "flickr8k"):
         write_karpathy(tmp_path, [("train", "train2014", "a.jpg", ["a dog"])], name)
     with pytest.raises(
@@ -94,16 +94,16 @@ def test_karpathys_three_files_in_one_folder(tmp_path):
 @pytest.mark.parametrize(
     ("change", "wrong"),
     [
-        ({"split": "other"}, "picture 1004 is in a split 'other'; name train, val or test"),
-        ({"split": ["train"]}, "picture 1004 is in a split ['train']; name train"),
+        ({"split": "other"}, "image 1004 is in a split 'other'; name train, val or test"),
+        ({"split": ["train"]}, "image 1004 is in a split ['train']; name train"),
         ({"filename": None}, "None is no name of a file in "),
-        ({"sentences": []}, "picture 1004 has no caption with a word"),
-        ({"sentences": 3}, "picture 1004 has no caption with a word"),
+        ({"sentences": []}, "image 1004 has no caption with a word"),
+        ({"sentences": 3}, "image 1004 has no caption with a word"),
         ({"sentences": [{"tokens": ["a"]}]}, "the caption None is no text"),
-        ({"sentences": ["a"]}, "picture 1004 is listed"),
+        ({"sentences": ["a"]}, "image 1004 is listed"),
         (
             {"cocoid": 1001},
-            "picture 1001 is listed in train and in val, first at d",
+            "image 1001 is listed in train and in val, first at d",
         ),
         ({"cocoid": 1.5}, "the id 1.5 is neither a number nor a text"),
     ],
@@ -126,7 +126,7 @@ def test_karpathys_files_that_are_none(tmp_path, text):
         read_captions(tmp_path)
 
 
-def test_karpathys_file_without_pictures(tmp_path):
+def test_karpathys_file_without_images(tmp_path):
     write_karpathy(tmp_path, [("train", "train2014", "a.jpg", ["a dog"])])
     (tmp_path / "train2014").rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"dataset_coco.json are missing; looked for .*train2014"):
@@ -149,7 +149,7 @@ def test_flickr30k_line_without_a_tab(tmp_path):
     root = write_flickr30k(tmp_path, TEN)
     source = root / "results_20130124.token"
     source.write_text(source.read_text() + "00.jpg#7 no tab\n")
-    wrong = "results_20130124.token, line 21: no tab between picture and caption; put one there"
+    wrong = "results_20130124.token, line 21: no tab between image and caption; put one there"
     assert problems(root) == [wrong]
 
 
@@ -165,7 +165,7 @@ def test_two_rows_of_a_token_file_in_one_line(tmp_path):
 
 @pytest.mark.parametrize("inner", ["", "flickr30k_images"])
 def test_kaggles_flickr30k(tmp_path, inner):
-    """The archive has a folder in a folder of the same name."""
+    """The archive has a directory in a directory of the same name."""
     captions = {**TEN, "a.jpg": ['He says " no', "one | two", "", "a, b"]}
     write_kaggle30k(tmp_path / inner, captions)
     data = read_captions(tmp_path)
@@ -182,7 +182,7 @@ def test_kaggles_row_without_its_second_bar(tmp_path):
     assert read_captions(root).examples[0].captions == captions
     with (root / "results.csv").open("a") as file:
         file.write("2199200615.jpg, 5, commas\n\nno bars\n")
-    row = "the row is not picture | number | caption; correct it"
+    row = "the row is not image | number | caption; correct it"
     assert problems(root) == [f"results.csv, line {n}: {row}" for n in (5, 7)]
 
 
@@ -230,9 +230,9 @@ def test_jsonl_of_every_kind_of_row(tmp_path):
         ("[" * 100_000, "the line is no JSON object"),
         (
             {"caption": "a dog"},
-            "a picture or its caption is not there; name a column",
+            "an image or its caption is not there; name a column",
         ),
-        ({"image": "a.jpg"}, "a picture or its caption is not there; name a column"),
+        ({"image": "a.jpg"}, "an image or its caption is not there; name a column"),
         ({"image": 3, "caption": "x"}, "3 is no name of a file in "),
         ({"image": "a.jpg", "caption": None}, "the caption None is no text; write it as UTF-8"),
         ({"image": "a.jpg", "captions": ["b", 3]}, "the caption 3 is no text"),
@@ -242,13 +242,13 @@ def test_jsonl_of_every_kind_of_row(tmp_path):
         ({"image": "b.jpg", "caption": "x", "image_id": True}, "the id True is neither a number"),
         (
             {"image": "b.jpg", "caption": "x", "image_id": "a.jpg"},
-            "picture a.jpg is listed twi",
+            "image a.jpg is listed twi",
         ),
         (
             {"image": "a.jpg", "caption": "x", "image_id": 1},
-            "a.jpg is picture 1 here, and a.jpg",
+            "a.jpg is image 1 here, and a.jpg",
         ),
-        ({"image": "a.jpg", "caption": "x", "split": "val"}, "picture a.jpg is in no split; name"),
+        ({"image": "a.jpg", "caption": "x", "split": "val"}, "image a.jpg is in no split; name"),
         ({"image": "b.jpg", "caption": "x"}, None),
     ],
 )
@@ -264,11 +264,11 @@ def test_jsonl_rows_that_cannot_be_used(tmp_path, row, wrong):
         assert found[0].startswith(f"captions.jsonl, line {line}: {wrong}")
 
 
-def test_two_files_of_jsonl_and_a_picture_in_both(tmp_path):
+def test_two_files_of_jsonl_and_a_image_in_both(tmp_path):
     write_jsonl(tmp_path, {"a.jpg": ["a dog"], "b.jpg": ["a cat"]}, "train.jsonl")
     write_jsonl(tmp_path, {"b.jpg": ["the cat"], "c.jpg": ["a bird"]}, "validation.jsonl")
     wrong = (
-        "validation.jsonl, line 1: picture b.jpg is listed in train and in val, "
+        "validation.jsonl, line 1: image b.jpg is listed in train and in val, "
         "first at train.jsonl, line 2; remove one of them"
     )
     assert problems(tmp_path) == [wrong]
@@ -338,16 +338,16 @@ def test_csv_without_its_columns(tmp_path):
     with pytest.raises(InputError, match=message):
         read_captions(tmp_path)
     write(tmp_path / "captions.csv", "name,words\na.jpg,a dog\n")
-    message = r"captions.csv has the columns name, words; it needs a column of pictures \(file_name"
+    message = r"captions.csv has the columns name, words; it needs a column of images \(file_name"
     with pytest.raises(InputError, match=message):
         read_captions(tmp_path)
 
 
-# ---- Hugging Face's folders ---------------------------------------------------------------------
+# ---- Hugging Face's directories ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("base", ["", "data"])
-def test_huggingface_with_folders_of_splits(tmp_path, base):
+def test_huggingface_with_directories_of_splits(tmp_path, base):
     root = tmp_path / base
     write_jsonl(root, {"0001.png": ["a dog"]}, "train/metadata.jsonl", "file_name")
     write_csv(root, {"0001.png": ["a cat"]}, "validation/metadata.csv")
@@ -380,7 +380,7 @@ def test_huggingface_with_one_table(tmp_path):
     assert len(by_split(data)["val"]) == 1
 
 
-# ---- a text beside each picture -----------------------------------------------------------------
+# ---- a text beside each image -----------------------------------------------------------------
 
 
 def test_pairs(tmp_path):
@@ -393,14 +393,14 @@ def test_pairs(tmp_path):
     assert [len(ids) for ids in by_split(data).values()] == [8, 1, 1]
 
 
-def test_pairs_in_folders_of_splits(tmp_path):
+def test_pairs_in_directories_of_splits(tmp_path):
     for split in ("train", "dev", "test"):
         write_pairs(tmp_path / split, {"A.PNG": [f"a dog for {split}"]})
     found = by_split(read_captions(tmp_path))
     assert found == {"train": ["train/A.PNG"], "val": ["dev/A.PNG"], "test": ["test/A.PNG"]}
 
 
-def test_texts_about_pairs_need_no_picture(tmp_path):
+def test_texts_about_pairs_need_no_image(tmp_path):
     write_pairs(tmp_path, {"a.jpg": ["a dog"], "License.jpg": ["a car"]})
     for name in ("README.txt", "some/licence.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -415,21 +415,21 @@ def test_pairs_that_are_none(tmp_path):
     (tmp_path / "b.jpg").unlink()
     touch(tmp_path / "c.jpg")
     assert problems(tmp_path) == [
-        "b.txt: there is no picture of this name; add it, or remove this",
-        "c.jpg: picture c.jpg has no caption with a word; write one, or remove it",
+        "b.txt: there is no image of this name; add it, or remove this",
+        "c.jpg: image c.jpg has no caption with a word; write one, or remove it",
     ]
 
 
 # ---- tar shards ---------------------------------------------------------------------------------
 
 
-def sample(key, caption=None, extension="txt", content=b"a picture"):
+def sample(key, caption=None, extension="txt", content=b"an image"):
     text = [] if caption is None else [(f"{key}.{extension}", caption.encode())]
     return [(f"{key}.jpg", content), *text]
 
 
 def test_shards_as_img2dataset_writes_them(tmp_path):
-    """Numbered shards; of each picture jpg, txt, and json with its own copy of the caption."""
+    """Numbered shards; of each image jpg, txt, and json with its own copy of the caption."""
     for shard in range(2):
         members = []
         for i in range(5):
@@ -462,7 +462,7 @@ def test_shards_whose_names_tell_the_split(tmp_path, name):
 def test_captions_in_shards(tmp_path):
     many = json.dumps({"captions": ["one", "two"]})
     members = [
-        *sample("folder/a", "\ufefffirst\r\n\r\nsecond \n"),
+        *sample("directory/a", "\ufefffirst\r\n\r\nsecond \n"),
         *sample("b", many, "json"),
         *sample("c.seg", "not the caption's extension"),
         ("c.JPG", b"x"),
@@ -473,23 +473,23 @@ def test_captions_in_shards(tmp_path):
     write_tar(tmp_path / "x.tar", members)
     data = read_captions(tmp_path)
     assert {e.id: e.captions for e in data.examples} == {
-        "x/folder/a": ("first", "second"),
+        "x/directory/a": ("first", "second"),
         "x/b": ("one", "two"),
         "x/c": ("third",),
     }
     assert {e.path.name for e in data.examples} == {"a.jpg", "b.jpg", "c.JPG"}
 
 
-def test_shards_on_several_disks_are_a_folder_of_links(tmp_path):
+def test_shards_on_several_disks_are_a_directory_of_links(tmp_path):
     disks, data = [tmp_path / "disk0", tmp_path / "disk1", tmp_path / "disk2"], tmp_path / "data"
-    for folder in (*disks, data):
-        folder.mkdir()
-    write_tar(disks[0] / "a.tar", sample("a", "a dog", content=b"picture a"))
-    write_tar(disks[1] / "b.tar", sample("b", "a cat", content=b"picture b"))
-    write_tar(disks[2] / "c.tar", sample("c", "a cow", content=b"picture c"))
+    for directory in (*disks, data):
+        directory.mkdir()
+    write_tar(disks[0] / "a.tar", sample("a", "a dog", content=b"image a"))
+    write_tar(disks[1] / "b.tar", sample("b", "a cat", content=b"image b"))
+    write_tar(disks[2] / "c.tar", sample("c", "a cow", content=b"image c"))
     (data / "train-0.tar").symlink_to(disks[0] / "a.tar")  # a shard
     (data / "train").symlink_to(disks[1])  # a disk full of them
-    write_tar(data / "val-0.tar", sample("v", "a fox", content=b"picture v"))
+    write_tar(data / "val-0.tar", sample("v", "a fox", content=b"image v"))
     (data / "val").symlink_to("../disk2")
     examples = {each.id: each for each in read_captions(data).examples}
     assert {id: each.split for id, each in examples.items()} == {
@@ -497,7 +497,7 @@ def test_shards_on_several_disks_are_a_folder_of_links(tmp_path):
         **dict.fromkeys(("val-0/v", "val/c/c"), "val"),
     }
     for id, each in examples.items():
-        assert shards.read(each.path) == f"picture {id[-1]}".encode()
+        assert shards.read(each.path) == f"image {id[-1]}".encode()
     (disks[1] / "b.tar").unlink()
     disks[1].rmdir()  # unmounted
     (data / "train-1.tar").symlink_to(disks[1] / "b.tar")
@@ -515,7 +515,7 @@ def test_what_is_wrong_in_a_shard(tmp_path):
         *sample("../out", "a dog"),
         *sample("/etc/away", "a dog"),
         ("/etc/passwd", b""),
-        ("lone.txt", b"no picture"),
+        ("lone.txt", b"no image"),
         ("latin.txt", b"caf\xe9"),
         ("good.txt", b"again"),
     ]
@@ -529,15 +529,15 @@ def test_what_is_wrong_in_a_shard(tmp_path):
     ]
     assert problems(tmp_path) == [
         *outside[:2],
-        "x.tar/broken.jpg: picture x/broken " + silent,
+        "x.tar/broken.jpg: image x/broken " + silent,
         "x.tar/broken.json: the file is no JSON object; correct it",
-        "x.tar/empty.jpg: picture x/empty " + silent,
+        "x.tar/empty.jpg: image x/empty " + silent,
         *outside[2:],
         "x.tar/good.txt: x.tar holds this twice; the first is taken",
-        "x.tar/latin.jpg: picture x/latin " + silent,
+        "x.tar/latin.jpg: image x/latin " + silent,
         "x.tar/latin.txt, line 1: the caption 'caf\\udce9' is not UTF-8; write it as UTF-8 text",
-        "x.tar/lone.txt: lone has no picture; add it, or remove this",
-        "x.tar/none.jpg: picture x/none " + silent,
+        "x.tar/lone.txt: lone has no image; add it, or remove this",
+        "x.tar/none.jpg: image x/none " + silent,
     ]
 
 

@@ -1,4 +1,4 @@
-"""Pictures that cannot be decoded are told together, before any training, and each is read once."""
+"""Images that cannot be decoded are told together, before any training, and each is read once."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def colours(tmp_path):
 
 
 def spoil(root):
-    """Two pictures of train, one of val and one of test that cannot be decoded."""
+    """Two images of train, one of val and one of test that cannot be decoded."""
     cut = (root / "train" / "3.png").read_bytes()
     (root / "train" / "3.png").write_bytes(cut[: len(cut) // 2])
     (root / "train" / "9.png").write_bytes(b"")
@@ -49,7 +49,7 @@ def test_all_are_told_together(colours, tmp_path, workers):
     assert first == (
         f"{colours} (read as coco) has 3 problems, which --on-error skip would leave out:"
     )
-    reasons = ["cannot be decoded, broken or cut short", "the file is empty", "not a picture in an"]
+    reasons = ["cannot be decoded, broken or cut short", "the file is empty", "not an image in an"]
     for line, path, reason in zip(lines, broken, reasons, strict=True):
         assert line.startswith(f"  {path}: {reason}")
         assert line.endswith("; replace the file, or remove what names it")
@@ -128,7 +128,7 @@ def test_no_training_and_no_features_before_it(colours, tmp_path, monkeypatch, f
     assert not Path("checkpoints/mine").exists()
     train.main([*options, "--on-error", "skip"])
     said = capsys.readouterr().out
-    assert "train 14 pictures" in said and "val 6 pictures" in said and "3 problems skipped" in said
+    assert "train 14 images" in said and "val 6 images" in said and "3 problems skipped" in said
     listed = [
         json.loads(row) for row in Path("checkpoints/mine/skipped.jsonl").read_text().splitlines()
     ]
@@ -136,11 +136,11 @@ def test_no_training_and_no_features_before_it(colours, tmp_path, monkeypatch, f
     assert listed[1]["what"] == "the file is empty"
     evaluate.main(["--checkpoint", "checkpoints/mine", "--workers", "0"])
     said = capsys.readouterr().out
-    assert "val split, 6 pictures" in said and "% novel" in said
-    assert f"skipped: {broken[2]}: not a picture" in said
+    assert "val split, 6 images" in said and "% novel" in said
+    assert f"skipped: {broken[2]}: not an image" in said
     assert "have changed" not in said
-    train.main([*options, "--on-error", "skip", "--resume"])  # the same pictures
+    train.main([*options, "--on-error", "skip", "--resume"])  # the same images
     broken[1].write_bytes((colours / "train" / "4.png").read_bytes())
-    message = r"mine/last cannot be continued: 3 pictures could not .* \[3, 9, 102\], and 2 cannot"
+    message = r"mine/last cannot be continued: 3 images could not .* \[3, 9, 102\], and 2 cannot"
     with pytest.raises(InputError, match=message):
         train.main([*options, "--on-error", "skip", "--resume"])

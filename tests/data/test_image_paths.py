@@ -1,4 +1,4 @@
-"""Files, folders, globs and lists as paths, and the parts of a list."""
+"""Files, directories, globs and lists as paths, and the parts of a list."""
 
 import io
 import os
@@ -13,13 +13,13 @@ from captioner.errors import InputError
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A working directory with pictures, and other files, in folders."""
+    """A working directory with images, and other files, in directories."""
     monkeypatch.chdir(tmp_path)
     names = "b/2.png b/10.JPG b/a/z.webp b/notes.txt b/.hidden.png b/.cache/1.png a.jpg c/x[1].png"
     for name in names.split():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    (tmp_path / "b" / "folder.png").mkdir()
+    (tmp_path / "b" / "directory.png").mkdir()
     return tmp_path
 
 
@@ -50,13 +50,13 @@ def test_names_that_are_no_text(here):
     assert find_images(["-"], [b"b/\xff\xe4.png\n"]) == [name]
 
 
-@pytest.mark.parametrize("source", ["b/folder.png", "*.gif", "no/*"])
+@pytest.mark.parametrize("source", ["b/directory.png", "*.gif", "no/*"])
 def test_nothing_there(here, source):
-    with pytest.raises(InputError, match=r"no picture is found by .*; pictures end in .bmp .gif"):
+    with pytest.raises(InputError, match=r"no image is found by .*; images end in .bmp .gif"):
         find_images([source])
 
 
-def test_a_folder_that_cannot_be_looked_into(here, monkeypatch):
+def test_a_directory_that_cannot_be_looked_into(here, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -66,12 +66,12 @@ def test_a_folder_that_cannot_be_looked_into(here, monkeypatch):
 
 
 @given(st.lists(st.text(), unique=True), st.integers(1, 12))
-def test_parts_are_a_partition(pictures, n):
-    parts = [part_of(pictures, f"{i}/{n}") for i in range(1, n + 1)]
-    assert sorted(each for part in parts for each in part) == sorted(pictures)
+def test_parts_are_a_partition(images, n):
+    parts = [part_of(images, f"{i}/{n}") for i in range(1, n + 1)]
+    assert sorted(each for part in parts for each in part) == sorted(images)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     for part in parts:  # in the order of the list
-        assert list(part) == [each for each in pictures if each in part]
+        assert list(part) == [each for each in images if each in part]
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2", "1/2/3", "", "1.0/2"])
@@ -86,6 +86,6 @@ def test_names_of_their_own():
 
 
 @given(st.lists(st.text("ab0-1.", min_size=1).map("d/{}".format), unique=True))
-def test_names_never_collide(pictures):
-    names = unique_names(pictures)
-    assert list(names) == pictures and len(set(names.values())) == len(pictures)
+def test_names_never_collide(images):
+    names = unique_names(images)
+    assert list(names) == images and len(set(names.values())) == len(images)

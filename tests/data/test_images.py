@@ -1,4 +1,4 @@
-"""Every kind of picture that users have handed to such a library, sound and broken."""
+"""Every kind of image that users have handed to such a library, sound and broken."""
 
 import io
 import itertools
@@ -27,7 +27,7 @@ FAITHFUL = {  # how to save without visible loss
     "jpg": {"quality": 95, "subsampling": 0},
     "webp": {"lossless": True},
 }
-TURN = {  # what a camera that writes this tag has done to the upright picture
+TURN = {  # what a camera that writes this tag has done to the upright image
     2: [Image.Transpose.FLIP_LEFT_RIGHT],
     3: [Image.Transpose.ROTATE_180],
     4: [Image.Transpose.FLIP_TOP_BOTTOM],
@@ -39,7 +39,7 @@ TURN = {  # what a camera that writes this tag has done to the upright picture
 
 
 def draw(width: int = 48, height: int = 32) -> Image.Image:
-    """A picture without any symmetry."""
+    """An image without any symmetry."""
     image = Image.new("RGB", (width, height), (200, 180, 40))
     pen = ImageDraw.Draw(image)
     pen.rectangle((0, 0, width // 3, height // 4), fill=(250, 10, 20))
@@ -77,7 +77,7 @@ def test_formats_by_content_whatever_the_ending(tmp_path, ending):
         ending, ending
     )
     path = saved(
-        tmp_path / f"picture.{ending}",
+        tmp_path / f"image.{ending}",
         draw(),
         format=kind.upper(),
         **FAITHFUL.get(ending.lower() or "webp", {}),
@@ -111,21 +111,21 @@ def test_accepts_images_tensors_and_arrays_alike():
     image = draw()
     array = np.array(image)
     tensor = torch.from_numpy(array).permute(2, 0, 1)
-    for picture in (image, array, tensor, tensor / 255, (tensor / 255).double(), array[:, ::1]):
-        assert (pixels(load_image(picture)) == pixels(image)).all()
+    for given in (image, array, tensor, tensor / 255, (tensor / 255).double(), array[:, ::1]):
+        assert (pixels(load_image(given)) == pixels(image)).all()
     assert (pixels(load_image(array[:, ::-1])) == pixels(ImageOps.mirror(image))).all()
     assert (pixels(load_image((tensor / 255).requires_grad_())) == pixels(image)).all()
 
 
 def test_result_shares_nothing_with_what_was_given():
-    for picture in (draw(), np.array(draw())):
-        loaded = load_image(picture)
+    for image in (draw(), np.array(draw())):
+        loaded = load_image(image)
         loaded.paste("white", (0, 0, 48, 32))
-        assert (pixels(load_image(picture)) == pixels(draw())).all()
+        assert (pixels(load_image(image)) == pixels(draw())).all()
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         (None, "got NoneType"),
         (b"bytes", "got bytes"),
@@ -145,9 +145,9 @@ def test_result_shares_nothing_with_what_was_given():
         (Image.new("1", (10_000, 9_000)), "10000 x 9000 pixels, at most 89,000,000"),
     ],
 )
-def test_refuses_what_is_no_picture(picture, message):
+def test_refuses_what_is_no_image(image, message):
     with pytest.raises(InputError, match=message):
-        load_image(picture)
+        load_image(image)
 
 
 def test_broken_files_are_named_with_the_reason(tmp_path):
@@ -155,7 +155,7 @@ def test_broken_files_are_named_with_the_reason(tmp_path):
     png = saved(tmp_path / "a.png", Image.effect_noise((200, 200), 60)).read_bytes()
     cases = {
         b"": "file is empty",
-        jpeg[:20]: "not a picture in any of the formats JPEG",
+        jpeg[:20]: "not an image in any of the formats JPEG",
         jpeg[: len(jpeg) // 2]: "cut short",
         jpeg[:-148]: "cut short",
         png[: len(png) // 2]: "cut short",
@@ -198,7 +198,7 @@ def test_paths_that_are_no_files(tmp_path):
     cases = {
         "missing.jpg": "no such file",
         "dangling.jpg": "no such file",
-        ".": "is a folder",
+        ".": "is a directory",
         "zero.jpg": "not a regular file",
         "pipe.jpg": "not a regular file",
         "socket.jpg": "not a regular file",
@@ -246,7 +246,7 @@ def test_a_real_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
 def test_bytes_are_read_as_their_file_is(tmp_path):
     path = saved(tmp_path / "turned.jpg", draw(), exif=exif_of(6))
     assert (pixels(read_image(path.read_bytes())) == pixels(load_image(path))).all()
-    with pytest.raises(InputError, match="the file: not a picture in any of the formats JPEG"):
+    with pytest.raises(InputError, match="the file: not an image in any of the formats JPEG"):
         read_image(b"/etc/passwd")
     with pytest.raises(InputError, match="the file: cannot be decoded, broken or cut short"):
         read_image(path.read_bytes()[:-200])
@@ -254,7 +254,7 @@ def test_bytes_are_read_as_their_file_is(tmp_path):
         read_image(path.read_bytes(), 1535)
 
 
-def test_a_squashed_picture_is_transformed_as_the_whole(tmp_path):
+def test_a_squashed_image_is_transformed_as_the_whole(tmp_path):
     transform = Transform(20)
     assert transform.squash(draw()).size == (20, 20)
     assert (transform(transform.squash(draw())) == transform(draw())).all()
@@ -388,7 +388,7 @@ def test_broken_tiff_metadata_warns_nobody(tmp_path):
     body = bytearray(path.read_bytes())
     start = struct.unpack_from("<I", body, 4)[0]
     count = struct.unpack_from("<H", body, start)[0]
-    tag = struct.pack("<HHII", 0x8769, 4, 1, 2**31)  # a sub-folder far beyond the end
+    tag = struct.pack("<HHII", 0x8769, 4, 1, 2**31)  # a sub-directory far beyond the end
     body += (
         struct.pack("<H", count + 1) + body[start + 2 : start + 2 + 12 * count] + tag + b"\0" * 4
     )

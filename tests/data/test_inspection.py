@@ -12,9 +12,17 @@ from captioner.data.inspection import describe_data, percentile
 from captioner.data.inspection import write_jsonl as convert
 from captioner.data.readers import read_captions
 from captioner.errors import InputError
-from tests.support.layouts import SOUND, pictures, write_jsonl, write_kaggle, write_webdataset
+from tests.support.layouts import (
+    SOUND,
+    numbered_images,
+    write_jsonl,
+    write_kaggle,
+    write_webdataset,
+)
 
-CAPTIONS = pictures(30) | {"a.jpg": ['Two dogs, "running"', "ein Hund läuft\u2028schnell", ""]}
+CAPTIONS = numbered_images(30) | {
+    "a.jpg": ['Two dogs, "running"', "ein Hund läuft\u2028schnell", ""]
+}
 
 
 @pytest.mark.parametrize("layout", SOUND)
@@ -33,23 +41,23 @@ def test_every_format_as_jsonl_and_back(tmp_path, layout):
             assert one.path.resolve() == other.path.resolve()
 
 
-def test_pictures_stay_where_they_are(tmp_path):
+def test_images_stay_where_they_are(tmp_path):
     data = read_captions(write_webdataset(tmp_path / "data", CAPTIONS))
     convert(data, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "captions.jsonl",
-        "pictures",
+        "images",
     ]
-    assert (tmp_path / "out" / "pictures").readlink() == tmp_path / "data"
+    assert (tmp_path / "out" / "images").readlink() == tmp_path / "data"
     row = json.loads((tmp_path / "out" / "captions.jsonl").read_text().splitlines()[0])
-    assert row["image"] == "pictures/00000.tar/00.jpg"
+    assert row["image"] == "images/00000.tar/00.jpg"
 
 
-@pytest.mark.parametrize("there", ["captions.jsonl", "pictures"])
+@pytest.mark.parametrize("there", ["captions.jsonl", "images"])
 def test_nothing_is_written_over(tmp_path, there):
     data = read_captions(write_jsonl(tmp_path / "data", CAPTIONS))
     (tmp_path / there).symlink_to("nowhere")
-    with pytest.raises(InputError, match=f"{there} is there already; convert to another folder"):
+    with pytest.raises(InputError, match=f"{there} is there already; convert to another directory"):
         convert(data, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["data", there])
 
@@ -65,7 +73,7 @@ def test_what_is_told(tmp_path):
     (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert describe_data(read_captions(tmp_path, on_error="skip")).splitlines() == [
         f"{tmp_path}: jsonl (captions.jsonl, or train.jsonl, val.jsonl ...)",
-        "            pictures  captions",
+        "              images  captions",
         "train              2         4",
         "val                1         1",
         "words per caption: mean 4.0; 5 % 2, 50 % 3, 95 % 7; longest 7",
@@ -75,7 +83,7 @@ def test_what_is_told(tmp_path):
         "--min-count 5         1 words,  66.67 % of all there",
         "--min-count 10        0 words,   0.00 % of all there",
         "problems: 1",
-        f"  {tmp_path}/captions.jsonl, line 4: the picture {tmp_path}/gone.jpg is missing; "
+        f"  {tmp_path}/captions.jsonl, line 4: the image {tmp_path}/gone.jpg is missing; "
         "add the file, or remove what names it",
     ]
 
@@ -102,9 +110,7 @@ def test_the_command(tmp_path, capsys):
     (tmp_path / "data" / "Images" / "03.jpg").unlink()
     commands.main(["data", str(tmp_path / "data")])
     told = capsys.readouterr().out
-    assert re.search(
-        r"problems: 1\n  .*captions.txt, line 8: the picture .*03.jpg is missing", told
-    )
+    assert re.search(r"problems: 1\n  .*captions.txt, line 8: the image .*03.jpg is missing", told)
     out = tmp_path / "out"
     commands.main(
         ["data", str(tmp_path / "data"), "--format", "kaggle", "--convert", "jsonl", str(out)]

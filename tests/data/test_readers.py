@@ -18,7 +18,7 @@ from tests.support.layouts import (
     LISTS,
     SOUND,
     coco,
-    pictures,
+    numbered_images,
     touch,
     write,
     write_coco,
@@ -40,7 +40,7 @@ def ids(data, split):
     "there", [s for n in range(4) for s in itertools.combinations(LISTS, n)], ids="+".join
 )
 def test_flickr8k_with_any_of_its_lists_absent(tmp_path, there):
-    captions = pictures(20)
+    captions = numbered_images(20)
     names = list(captions)
     lists = {"train": names[8:2:-1], "val": names[9:12], "test": names[12:15]}
     data = read_captions(write_flickr8k(tmp_path, captions, {s: lists[s] for s in there}))
@@ -70,7 +70,7 @@ def test_flickr8k_with_any_of_its_lists_absent(tmp_path, there):
     [("Flickr8k_text", "Flickr8k_Dataset"), ("", "Flicker8k_Dataset"), ("", "Images")],
 )
 def test_flickr8k_unpacked_in_other_ways(tmp_path, text, images):
-    write_flickr8k(tmp_path, pictures(3), {"train": ["00.jpg"]}, text=text, images=images)
+    write_flickr8k(tmp_path, numbered_images(3), {"train": ["00.jpg"]}, text=text, images=images)
     data = read_captions(tmp_path)
     assert (data.format, ids(data, "train")) == ("flickr8k", ["00.jpg"])
 
@@ -85,7 +85,7 @@ def test_flickr8k_unpacked_in_other_ways(tmp_path, text, images):
         {},
     ],
 )
-def test_flickr8k_may_caption_a_picture_that_it_lacks_if_no_list_names_it(tmp_path, lists):
+def test_flickr8k_may_caption_a_image_that_it_lacks_if_no_list_names_it(tmp_path, lists):
     """The published files do."""
     lost = "2258277193_586949ec62.jpg.1"
     captions = {"00.jpg": ["a dog"], lost: ["a cat", "the cat"], "02.jpg": ["a bird"]}
@@ -97,17 +97,17 @@ def test_flickr8k_may_caption_a_picture_that_it_lacks_if_no_list_names_it(tmp_pa
 @pytest.mark.parametrize(
     "lists", [{"val": ["00.jpg", "01.jpg"]}, {"train": ["01.jpg"]}, {"test": ["00.jpg"]}, {}]
 )
-def test_flickr8k_must_have_its_pictures(tmp_path, lists):
+def test_flickr8k_must_have_its_images(tmp_path, lists):
     """Those that a list names; all others, too, where they are for training or no list is there."""
-    write_flickr8k(tmp_path, pictures(3), lists)
+    write_flickr8k(tmp_path, numbered_images(3), lists)
     (tmp_path / "Flicker8k_Dataset" / "01.jpg").unlink()
-    with pytest.raises(InputError, match=r"line \d: the picture .*/01\.jpg is missing; add"):
+    with pytest.raises(InputError, match=r"line \d: the image .*/01\.jpg is missing; add"):
         read_captions(tmp_path)
 
 
 @pytest.mark.parametrize("lists", [{}, {"train": ["00.jpg", "01.jpg"]}])
-def test_flickr8k_with_none_of_its_pictures(tmp_path, lists):
-    write_flickr8k(tmp_path, pictures(2), lists)
+def test_flickr8k_with_none_of_its_images(tmp_path, lists):
+    write_flickr8k(tmp_path, numbered_images(2), lists)
     for path in tmp_path.rglob("*.jpg"):
         path.unlink()
     with pytest.raises(
@@ -117,15 +117,15 @@ def test_flickr8k_with_none_of_its_pictures(tmp_path, lists):
 
 
 def test_flickr8k_takes_a_missing_val_from_train(tmp_path):
-    names = list(pictures(50))
+    names = list(numbered_images(50))
     lists = {"train": names[:39], "test": names[39:]}
-    data = read_captions(write_flickr8k(tmp_path, pictures(50), lists))
+    data = read_captions(write_flickr8k(tmp_path, numbered_images(50), lists))
     val = ids(data, "val")
     assert len(val) == 3 and set(val) < set(names[:39]) and val != names[:3]
     assert ids(data, "train") == [name for name in names[:39] if name not in val]
     assert ids(data, "test") == names[39:]
     assert ids(read_captions(tmp_path), "val") == val
-    write_flickr8k(tmp_path, dict(reversed(pictures(50).items())), {})
+    write_flickr8k(tmp_path, dict(reversed(numbered_images(50).items())), {})
     assert sorted(ids(read_captions(tmp_path), "val")) == sorted(val)
 
 
@@ -134,12 +134,14 @@ def test_flickr8k_line_without_a_tab(tmp_path):
     touch(tmp_path / "Images" / "a.jpg")
     source = tmp_path / "Flickr8k_text" / "Flickr8k.token.txt"
     source.write_text("a.jpg#0\ta dog\n\na.jpg#1 a dog\n")
-    with pytest.raises(InputError, match=r"token.txt, line 3: no tab between picture and caption"):
+    with pytest.raises(InputError, match=r"token.txt, line 3: no tab between image and caption"):
         read_captions(tmp_path)
 
 
-def test_flickr8k_picture_in_two_splits(tmp_path):
-    write_flickr8k(tmp_path, pictures(3), {"train": ["00.jpg", "01.jpg"], "test": ["01.jpg"]})
+def test_flickr8k_image_in_two_splits(tmp_path):
+    write_flickr8k(
+        tmp_path, numbered_images(3), {"train": ["00.jpg", "01.jpg"], "test": ["01.jpg"]}
+    )
     with pytest.raises(
         InputError,
         match=r"test.*, line 1: 01.jpg is listed in test, and in train at .*train.*, line 2; take",
@@ -147,8 +149,8 @@ def test_flickr8k_picture_in_two_splits(tmp_path):
         read_captions(tmp_path)
 
 
-def test_flickr8k_list_of_pictures_without_captions(tmp_path):
-    write_flickr8k(tmp_path, pictures(3), {"val": ["00.jpg", "x.jpg", "y.jpg"]})
+def test_flickr8k_list_of_images_without_captions(tmp_path):
+    write_flickr8k(tmp_path, numbered_images(3), {"val": ["00.jpg", "x.jpg", "y.jpg"]})
     with pytest.raises(
         InputError,
         match=r"dev.*, line 2: x.jpg has no captions in Flickr8k.token.txt(?s:.*)line 3: y.jpg has",
@@ -160,7 +162,7 @@ def test_flickr8k_list_of_pictures_without_captions(tmp_path):
 
 
 def test_kaggle(tmp_path):
-    captions = pictures(30)
+    captions = numbered_images(30)
     captions["00.jpg"] = ['A dog , a "cat" and a man', "plain", "one, two, three", '"quoted"']
     data = read_captions(write_kaggle(tmp_path, captions))
     assert data.format == "kaggle"
@@ -170,13 +172,13 @@ def test_kaggle(tmp_path):
 
 
 def test_kaggle_with_a_header_written_otherwise(tmp_path):
-    write_kaggle(tmp_path, pictures(1))
+    write_kaggle(tmp_path, numbered_images(1))
     write(tmp_path / "captions.txt", "Image, Caption\n00.jpg,a dog\n")
     assert read_captions(tmp_path).examples[0].captions == ("a dog",)
 
 
 def test_kaggle_without_a_header(tmp_path):
-    write_kaggle(tmp_path, pictures(1))
+    write_kaggle(tmp_path, numbered_images(1))
     write(tmp_path / "captions.txt", "00.jpg,a dog\n\n  \n00.jpg,a cat\n")
     assert read_captions(tmp_path).examples[0].captions == ("a dog", "a cat")
 
@@ -186,16 +188,16 @@ def test_kaggle_without_a_header(tmp_path):
     [
         (
             "00.jpg,a dog, running",
-            r"line 4: expected picture and caption, found 3 columns; a caption with",
+            r"line 4: expected image and caption, found 3 columns; a caption with",
         ),
-        ("00.jpg", "line 4: expected picture and caption, found 1 columns"),
+        ("00.jpg", "line 4: expected image and caption, found 1 columns"),
         ('00.jpg,"a dog', "line 4: unexpected end of data"),
         ('00.jpg,"a dog" runs', "line 4: ',' expected after '\"'"),
         ("00.jpg,a\rdog", "line 4: new-line character seen in unquoted field"),
     ],
 )
 def test_kaggle_rows_that_are_no_table(tmp_path, row, message):
-    write_kaggle(tmp_path, pictures(1))
+    write_kaggle(tmp_path, numbered_images(1))
     write(tmp_path / "captions.txt", f"image,caption\n00.jpg,a dog\n\n{row}\n")
     with pytest.raises(InputError, match=f"captions.txt, {message}"):
         read_captions(tmp_path)
@@ -216,7 +218,7 @@ def test_kaggle_takes_any_caption_that_a_table_can_hold(tmp_path_factory, captio
 
 
 def test_split_is_seeded_and_does_not_depend_on_the_order_of_rows(tmp_path):
-    names = list(pictures(59))
+    names = list(numbered_images(59))
     examples = [Example(name, tmp_path / name, ("a",), "train") for name in names]
     mixed = random.Random(1).sample(examples, 59)
     split = {example.id: example.split for example in seeded_split(examples)}
@@ -238,8 +240,8 @@ def test_split_is_seeded_and_does_not_depend_on_the_order_of_rows(tmp_path):
         (20, [16, 2, 2]),
     ],
 )
-def test_few_pictures_are_split_too(tmp_path, count, sizes):
-    examples = [Example(name, tmp_path / name, ("a",), "train") for name in pictures(count)]
+def test_few_images_are_split_too(tmp_path, count, sizes):
+    examples = [Example(name, tmp_path / name, ("a",), "train") for name in numbered_images(count)]
     found = [example.split for example in seeded_split(examples)]
     assert [found.count(split) for split in ("train", "val", "test")] == sizes
 
@@ -254,18 +256,18 @@ def test_coco_years(tmp_path, year):
     write(tmp_path / "annotations" / f"instances_train{year}.json", "{}")  # comes with them
     data = read_captions(tmp_path)
     assert data.format == "coco"
-    folder = tmp_path / f"train{year}"
+    directory = tmp_path / f"train{year}"
     assert data.split("train") == [
-        Example(1, folder / "1.jpg", ("a dog", "the dog"), "train"),
-        Example(2, folder / "2.jpg", ("a cat",), "train"),
+        Example(1, directory / "1.jpg", ("a dog", "the dog"), "train"),
+        Example(2, directory / "2.jpg", ("a cat",), "train"),
     ]
     assert ids(data, "val") == [3]
 
 
-@pytest.mark.parametrize("folder", ["images/train2017", "images", "train"])
-def test_coco_picture_folders(tmp_path, folder):
-    write_coco(tmp_path, "train2017", coco({1: ["a dog"]}), folder=folder)
-    assert read_captions(tmp_path).examples[0].path == tmp_path / folder / "1.jpg"
+@pytest.mark.parametrize("directory", ["images/train2017", "images", "train"])
+def test_coco_image_directories(tmp_path, directory):
+    write_coco(tmp_path, "train2017", coco({1: ["a dog"]}), directory=directory)
+    assert read_captions(tmp_path).examples[0].path == tmp_path / directory / "1.jpg"
 
 
 def test_coco_of_two_years_is_read_from_the_newer(tmp_path):
@@ -286,19 +288,19 @@ def test_coco_files_of_other_splits_are_let_be(tmp_path):
         read_captions(tmp_path)
 
 
-def test_coco_without_its_pictures(tmp_path):
-    write_coco(tmp_path, "train2017", coco({1: ["a dog"]}), folder="elsewhere")
-    message = r"train2017.json are missing; looked for the folder .*train2017"
+def test_coco_without_its_images(tmp_path):
+    write_coco(tmp_path, "train2017", coco({1: ["a dog"]}), directory="elsewhere")
+    message = r"train2017.json are missing; looked for the directory .*train2017"
     with pytest.raises(InputError, match=message):
         read_captions(tmp_path)
 
 
-def test_coco_picture_in_two_splits(tmp_path):
+def test_coco_image_in_two_splits(tmp_path):
     write_coco(tmp_path, "train2017", coco({1: ["a dog"], 2: ["a cat"]}))
     write_coco(tmp_path, "val2017", coco({2: ["a cat"]}))
     with pytest.raises(
         InputError,
-        match=r"val2017.json, image 1: picture 2 is listed in train and in val, first at .*image 2",
+        match=r"val2017.json, image 1: image 2 is listed in train and in val, first at .*image 2",
     ):
         read_captions(tmp_path)
 
@@ -308,15 +310,15 @@ def test_coco_picture_in_two_splits(tmp_path):
     [
         (
             lambda c: c["images"].append(c["images"][0]),
-            "image 3: picture 1 is listed twice, first at .*, image 1; remove one",
+            "image 3: image 1 is listed twice, first at .*, image 1; remove one",
         ),
         (
             lambda c: c["annotations"].append({"image_id": 7, "caption": "lost"}),
-            "annotation 3: the caption is of picture 7, which the file does not list",
+            "annotation 3: the caption is of image 7, which the file does not list",
         ),
         (
             lambda c: c["annotations"].append({"image_id": "1", "caption": "a text for a number"}),
-            "annotation 3: the caption is of picture '1', which the file does not list",
+            "annotation 3: the caption is of image '1', which the file does not list",
         ),
         (
             lambda c: c["annotations"].append({**c["annotations"][1], "caption": "the cat"}),
@@ -332,7 +334,7 @@ def test_coco_picture_in_two_splits(tmp_path):
         ),
         (
             lambda c: c["annotations"].append({"caption": "a dog"}),
-            "annotation 3: the caption is of picture None, which",
+            "annotation 3: the caption is of image None, which",
         ),
         (
             lambda c: c["images"].append({"id": [], "file_name": "1.jpg"}),
@@ -340,7 +342,7 @@ def test_coco_picture_in_two_splits(tmp_path):
         ),
         (
             lambda c: c["images"].append({"id": 9, "file_name": "1.jpg"}),
-            "image 3: 1.jpg is picture 9 here, and 1 at .*, image 1; remove one",
+            "image 3: 1.jpg is image 9 here, and 1 at .*, image 1; remove one",
         ),
         (lambda c: c["images"][0].update(file_name=5), "5 is no name of a file"),
         (lambda c: c["images"][0].update(file_name="../1.jpg"), "'../1.jpg' is no name of a file"),
@@ -420,7 +422,7 @@ EMPTY = {
 
 def test_no_captions_at_all(tmp_path, layout):
     if layout == "pairs":
-        pytest.skip("without captions it is no such folder")
+        pytest.skip("without captions it is no such directory")
     SOUND[layout](tmp_path, {"0.jpg": ["a dog"]})
     for path in tmp_path.rglob("Flickr_8k.*"):
         path.unlink()
@@ -450,9 +452,9 @@ def test_not_utf8(tmp_path, layout):
         read_captions(tmp_path)
 
 
-def test_missing_pictures_are_counted_and_twenty_are_named(tmp_path, layout):
+def test_missing_images_are_counted_and_twenty_are_named(tmp_path, layout):
     if layout == "pairs":
-        pytest.skip("it names no picture that is not there")
+        pytest.skip("it names no image that is not there")
     SOUND[layout](tmp_path, {f"{i}.jpg": ["a dog"] for i in range(25)})
     for path in tmp_path.rglob("*.jpg"):
         if path.name not in ("0.jpg", "1.jpg", "2.jpg"):
@@ -470,19 +472,19 @@ def test_missing_pictures_are_counted_and_twenty_are_named(tmp_path, layout):
 
 def test_what_is_wrong_is_told_where_nothing_can_be_used(tmp_path, layout):
     if layout == "pairs":
-        pytest.skip("it names no picture that is not there")
+        pytest.skip("it names no image that is not there")
     SOUND[layout](tmp_path, {"0.jpg": ["a dog"]})
     next(tmp_path.rglob("*.jpg")).unlink()
-    message = r"holds no captions that can be used\n  \S.*: the picture .*\.jpg is missing; add"
+    message = r"holds no captions that can be used\n  \S.*: the image .*\.jpg is missing; add"
     with pytest.raises(InputError, match=message):
         read_captions(tmp_path, on_error="skip")
 
 
 @pytest.mark.parametrize("silent", ["", "  ", "...", "- ; -"])
-def test_pictures_whose_captions_hold_no_word(tmp_path, layout, silent):
+def test_images_whose_captions_hold_no_word(tmp_path, layout, silent):
     SOUND[layout](tmp_path, {"0.jpg": ["a dog"], "1.jpg": [silent, silent]})
     with pytest.raises(
-        InputError, match=r"picture (train/)?1.* has no caption with a word; write one"
+        InputError, match=r"image (train/)?1.* has no caption with a word; write one"
     ):
         read_captions(tmp_path)
 
@@ -496,7 +498,7 @@ def test_one_empty_caption_beside_others_is_let_be(tmp_path, layout):
 @pytest.mark.parametrize(
     "name", ["../0.jpg", "/etc/hostname", "a/../../0.jpg", "..\\0.jpg", "a\0b"]
 )
-def test_names_that_lead_out_of_the_folder(tmp_path, layout, name):
+def test_names_that_lead_out_of_the_directory(tmp_path, layout, name):
     """Whether a file is there or not: it must not be looked for."""
     if layout == "pairs":
         pytest.skip("its names are those of the files")
@@ -525,12 +527,12 @@ def test_names_that_no_file_can_have(tmp_path, layout, name):
     assert [problem.what.endswith(f"{name} is missing") for problem in data.problems] == [True]
 
 
-def test_subfolders_and_dots_are_let_be():
+def test_subdirectories_and_dots_are_let_be():
     assert all(map(is_plain, ("a/b.jpg", "a..b.jpg", "..a.jpg", "ä.jpg")))
     assert not any(map(is_plain, ("", None, 3, "..", "a/../b")))
 
 
-def test_folders_may_be_named_through_their_parents(tmp_path, layout, monkeypatch):
+def test_directories_may_be_named_through_their_parents(tmp_path, layout, monkeypatch):
     SOUND[layout](tmp_path / "data", {"0.jpg": ["a dog"]})
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -539,7 +541,7 @@ def test_folders_may_be_named_through_their_parents(tmp_path, layout, monkeypatc
 
 
 def test_forced_format(tmp_path):
-    write_kaggle(tmp_path, pictures(10))
+    write_kaggle(tmp_path, numbered_images(10))
     write_coco(tmp_path, "train", coco({1: ["a dog"]}))
     assert read_captions(tmp_path).format == "coco"
     assert len(read_captions(tmp_path, "kaggle").examples) == 10
@@ -550,7 +552,7 @@ def test_forced_format(tmp_path):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(InputError, match=r"data folder .*gone does not exist"):
+    with pytest.raises(InputError, match=r"data directory .*gone does not exist"):
         read_captions(tmp_path / "gone")
     touch(tmp_path / "file")
     with pytest.raises(InputError, match=r"file is a file and holds no captions in a known layout"):
@@ -561,10 +563,10 @@ def test_nothing_there(tmp_path):
 
 
 def test_a_split_is_asked_for_by_name(tmp_path):
-    write_flickr8k(tmp_path, pictures(4), {"train": ["00.jpg", "01.jpg"], "val": ["02.jpg"]})
+    write_flickr8k(tmp_path, numbered_images(4), {"train": ["00.jpg", "01.jpg"], "val": ["02.jpg"]})
     data = read_captions(tmp_path)
     assert ids(data, "dev") == ids(data, "val") == ["02.jpg"]
-    with pytest.raises(InputError, match="no pictures in split 'test'; it has train, val"):
+    with pytest.raises(InputError, match="no images in split 'test'; it has train, val"):
         data.split("test")
     with pytest.raises(
         InputError, match=r"unknown split 'Val'; choose train, val \(or dev\) or tes"
@@ -574,22 +576,22 @@ def test_a_split_is_asked_for_by_name(tmp_path):
 
 def test_summary_and_name(tmp_path, monkeypatch):
     root = write_flickr8k(
-        tmp_path / "dogs", pictures(5), {"train": ["00.jpg", "01.jpg"], "val": ["02.jpg"]}
+        tmp_path / "dogs", numbered_images(5), {"train": ["00.jpg", "01.jpg"], "val": ["02.jpg"]}
     )
     data = read_captions(root)
     assert data.summary() == (
-        f"{root}: flickr8k; train 2 pictures, 4 captions; val 1 pictures, 2 captions"
+        f"{root}: flickr8k; train 2 images, 4 captions; val 1 images, 2 captions"
     )
     monkeypatch.chdir(root)
     assert read_captions(".").name == data.name == "dogs"
 
 
 @pytest.mark.parametrize(
-    ("folder", "expected"),
+    ("directory", "expected"),
     [("flickr8k", {"train": 6000, "val": 1000}), ("tiny_coco", {"train": 50, "val": 50})],
 )
-def test_published_data(folder, expected):
-    root = Path(__file__).parents[3] / "shared" / folder
+def test_published_data(directory, expected):
+    root = Path(__file__).parents[3] / "shared" / directory
     if not root.is_dir():
         pytest.skip(f"{root} is not here")
     data = read_captions(root)

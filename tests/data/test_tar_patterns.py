@@ -1,4 +1,4 @@
-"""Tar files named by braces, or line by line in a text file, against the folder that holds them."""
+"""Tar files named by braces, or line by line in a text file, against the directory that holds them."""
 
 import sys
 from pathlib import Path
@@ -29,21 +29,21 @@ SHARDS = ["train-00", "train-01", "val-00", "val-01"]
 @pytest.mark.parametrize(
     "pattern", ["{train,val}-{00..01}.tar", "{train-{00..01},val-00,val-01}.tar", "list.txt"]
 )
-def test_named_shards_are_read_as_those_of_the_folder(tmp_path, monkeypatch, pattern):
-    folder = write_shards(tmp_path / "data", SHARDS)
-    expected = read_captions(folder)
-    (folder / "list.txt").write_text("train-{00..01}.tar\r\n\n val-00.tar\nval-01.tar\n")
-    found = read_captions(folder / pattern)
+def test_named_shards_are_read_as_those_of_the_directory(tmp_path, monkeypatch, pattern):
+    directory = write_shards(tmp_path / "data", SHARDS)
+    expected = read_captions(directory)
+    (directory / "list.txt").write_text("train-{00..01}.tar\r\n\n val-00.tar\nval-01.tar\n")
+    found = read_captions(directory / pattern)
     assert found.format == "webdataset" and found.examples == expected.examples
     assert found.name == ("list" if pattern == "list.txt" else "data")
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(directory)
     found = read_captions(pattern)
     assert [e.id for e in found.examples] == [e.id for e in expected.examples]
     assert [e.path.resolve() for e in found.examples] == [e.path for e in expected.examples]
 
 
-def test_shards_of_several_folders(tmp_path):
-    """Their ids begin where their folders differ."""
+def test_shards_of_several_directories(tmp_path):
+    """Their ids begin where their directories differ."""
     write_shards(tmp_path, ["a/train/0", "b/val/0"], samples=1)
     data = read_captions(f"{{{tmp_path}/a/train/0.tar,{tmp_path}/b/val/{{0..0}}.tar}}")
     assert {e.id: e.split for e in data.examples} == {"a/train/0/0": "train", "b/val/0/0": "val"}
@@ -68,8 +68,8 @@ def test_a_shard_that_is_named_must_be_there(tmp_path):
     ("name", "message"),
     [
         ("{0..1.tar", r"\{0..1.tar cannot be expanded \(Unbalanced braces.*; close each brace"),
-        ("gone-{0..1}", r"data folder .*gone-\{0..1\} does not exist"),
-        ("pipe:cat 0.tar", "data folder .* does not exist"),
+        ("gone-{0..1}", r"data directory .*gone-\{0..1\} does not exist"),
+        ("pipe:cat 0.tar", "data directory .* does not exist"),
         ("pipe:cat {0..1}.tar", r"pipe:cat 0.tar, which .* names, is missing"),
         ("text.txt", "is a file and holds no captions in a known layout"),
     ],
@@ -99,7 +99,7 @@ def test_commands_on_a_pattern(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     evaluate.main(["--checkpoint", "checkpoints/shards-show-and-tell", "--workers", "0"])
     said = capsys.readouterr().out
-    assert "on shards, val split, 7 pictures" in said and "% novel" in said
+    assert "on shards, val split, 7 images" in said and "% novel" in said
     commands.main(["data", pattern, "--convert", "jsonl", "out"])
     assert f"{pattern}: webdataset (tar files)" in capsys.readouterr().out
     again = {e.id: e.captions for e in read_captions("out").examples}

@@ -30,7 +30,7 @@ class Blind(Toy):
 
 
 def replay(model, features, tokens, options):
-    """Per word of one picture's caption all log-probabilities (V,) and the map, by `step`."""
+    """Per word of one image's caption all log-probabilities (V,) and the map, by `step`."""
     memory, state = model.start(features[None], 1)
     rows, maps = [], []
     for t, word in enumerate([START, *tokens]):
@@ -93,8 +93,8 @@ def test_a_beam_wide_enough_finds_the_best_of_all_captions(seed, penalty):
     options = DecodingOptions(
         beam_size=120, num_captions=20, max_length=LONGEST, length_penalty=penalty
     )
-    for picture, hypotheses in zip(features, decode(model, features, options), strict=True):
-        ended, _ = all_captions(next_words(model, picture, options), LONGEST)
+    for image, hypotheses in zip(features, decode(model, features, options), strict=True):
+        ended, _ = all_captions(next_words(model, image, options), LONGEST)
         assert len(ended) == 3 + 9 + 27
         assert found(hypotheses) == ranked(ended, penalty)[:20]
 
@@ -194,8 +194,8 @@ def test_greedy_takes_the_likeliest_word_and_is_a_beam_of_one(seed):
     options = DecodingOptions("greedy", max_length=7)
     greedy = decode(model, features, options)
     beam = decode(model, features, DecodingOptions(beam_size=1, max_length=7))
-    for picture, (one,), (other,) in zip(features, greedy, beam, strict=True):
-        after, words = next_words(model, picture, options), ()
+    for image, (one,), (other,) in zip(features, greedy, beam, strict=True):
+        after, words = next_words(model, image, options), ()
         while len(words) < 7 and END not in words:
             words += (max(after(words), key=after(words).get),)
         assert one.tokens == other.tokens == words
@@ -248,8 +248,8 @@ def test_samples_of_a_seed_are_spread_evenly():
     features = toy_features(2)
     options = DecodingOptions("sample", num_captions=40, max_length=2, seed=3)
     seconds = Counter()
-    for picture, group in enumerate(decode(Toy(1), features, options)):
-        after = next_words(Toy(1), features[picture], options)
+    for image, group in enumerate(decode(Toy(1), features, options)):
+        after = next_words(Toy(1), features[image], options)
         firsts = Counter(hypothesis.tokens[0] for hypothesis in group)
         for word, log_prob in after(()).items():
             assert abs(firsts[word] - 40 * math.exp(log_prob)) < 2
@@ -304,14 +304,14 @@ def test_sampling_from_one_word_is_greedy():
 def test_a_seed_decides_the_sample_and_touches_no_global_generator():
     features = toy_features(3)
 
-    def sample(seed, pictures=3):
+    def sample(seed, images=3):
         options = DecodingOptions("sample", num_captions=4, max_length=6, seed=seed)
-        captions = decode(Toy(1), features[:pictures], options)
+        captions = decode(Toy(1), features[:images], options)
         return [[hypothesis.tokens for hypothesis in group] for group in captions]
 
     state = torch.get_rng_state()
     assert sample(7) == sample(7) != sample(8)
-    assert sample(7, pictures=2) == sample(7)[:2]
+    assert sample(7, images=2) == sample(7)[:2]
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(5)
     first = sample(None)
@@ -331,14 +331,14 @@ def options(request):
 def test_maps_and_log_probabilities_are_those_of_the_very_words(
     attention, options, tiny_model, features
 ):
-    model, pictures = tiny_model(attention).eval(), features(5)
+    model, images = tiny_model(attention).eval(), features(5)
     assert model.has_attention is attention
-    for picture, hypotheses in zip(pictures, decode(model, pictures, options), strict=True):
+    for image, hypotheses in zip(images, decode(model, images, options), strict=True):
         assert len(hypotheses) == options.num_captions
         for hypothesis in hypotheses:
             tokens = list(hypothesis.tokens)
             with torch.no_grad():
-                rows, maps = replay(model, picture, tokens[:-1], options)
+                rows, maps = replay(model, image, tokens[:-1], options)
             expected = [row[word] for row, word in zip(rows, tokens, strict=True)]
             assert hypothesis.log_probs == pytest.approx(expected, abs=1e-4)
             assert hypothesis.score == pytest.approx(sum(expected), abs=1e-4)
@@ -350,12 +350,12 @@ def test_maps_and_log_probabilities_are_those_of_the_very_words(
                 assert hypothesis.attention is None
 
 
-def test_a_batch_gives_what_each_picture_gives_alone(attention, options, tiny_model, features):
-    model, pictures = tiny_model(attention).eval(), features(6)
-    together = decode(model, pictures, options)
+def test_a_batch_gives_what_each_image_gives_alone(attention, options, tiny_model, features):
+    model, images = tiny_model(attention).eval(), features(6)
+    together = decode(model, images, options)
     assert len({hypotheses[0].score for hypotheses in together}) == 6
-    for picture, hypotheses in zip(pictures, together, strict=True):
-        (alone,) = decode(model, picture[None], options)
+    for image, hypotheses in zip(images, together, strict=True):
+        (alone,) = decode(model, image[None], options)
         assert [h.tokens for h in alone] == [h.tokens for h in hypotheses]
         for one, other in zip(alone, hypotheses, strict=True):
             assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
@@ -364,14 +364,14 @@ def test_a_batch_gives_what_each_picture_gives_alone(attention, options, tiny_mo
 
 
 def test_the_score_of_a_caption_is_its_score_in_decoding(attention, options, tiny_model, features):
-    model, pictures = tiny_model(attention).eval(), features(4)
-    captions = decode(model, pictures, options)
+    model, images = tiny_model(attention).eval(), features(4)
+    captions = decode(model, images, options)
     tokens = torch.zeros(4, options.num_captions, 2 + options.max_length, dtype=torch.long)
     for b, hypotheses in enumerate(captions):
         for k, hypothesis in enumerate(hypotheses):
             words = torch.tensor([START, *hypothesis.tokens])
             tokens[b, k, : len(words)] = words
-    log_probs = score_captions(model, pictures, tokens, options)
+    log_probs = score_captions(model, images, tokens, options)
     assert log_probs.shape == (4, options.num_captions, 1 + options.max_length)
     expected = torch.tensor([[h.score for h in hypotheses] for hypotheses in captions])
     torch.testing.assert_close(log_probs.sum(-1), expected, atol=1e-4, rtol=1e-5)
@@ -380,17 +380,17 @@ def test_the_score_of_a_caption_is_its_score_in_decoding(attention, options, tin
 def test_alternatives_are_the_likeliest_other_words_at_each_step(
     attention, options, tiny_model, features
 ):
-    model, pictures = tiny_model(attention).eval(), features(3)
-    plain = decode(model, pictures, options)
-    told = decode(model, pictures, replace(options, word_alternatives=3))
-    for picture, hypotheses, others in zip(pictures, plain, told, strict=True):
+    model, images = tiny_model(attention).eval(), features(3)
+    plain = decode(model, images, options)
+    told = decode(model, images, replace(options, word_alternatives=3))
+    for image, hypotheses, others in zip(images, plain, told, strict=True):
         assert all(each.alternatives == () for each in hypotheses)
         assert [replace(each, alternatives=()).tokens for each in others] == [
             each.tokens for each in hypotheses
         ]
         for hypothesis in others:
             with torch.no_grad():
-                rows, _ = replay(model, picture, list(hypothesis.tokens)[:-1], options)
+                rows, _ = replay(model, image, list(hypothesis.tokens)[:-1], options)
             for row, word, pairs in zip(
                 rows, hypothesis.tokens, hypothesis.alternatives, strict=True
             ):
@@ -416,9 +416,9 @@ def test_scores_of_forbidden_words_and_of_padding():
 
 
 def test_decoding_changes_nothing_in_the_model(attention, tiny_model, features):
-    model, pictures = tiny_model(attention).eval(), features(2)
+    model, images = tiny_model(attention).eval(), features(2)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    decode(model, pictures, DecodingOptions())
+    decode(model, images, DecodingOptions())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert not model.training and all(p.grad is None for p in model.parameters())
 

@@ -72,7 +72,7 @@ def test_what_stands_alone_comes_last_though_it_is_likelier():
     assert rerank([[hypothesis(8, 2, score=-9.0), alone]], samples[:, :1])[0][0] == alone
 
 
-def test_pictures_may_have_different_numbers_of_captions():
+def test_images_may_have_different_numbers_of_captions():
     one, two = hypothesis(4, 2, score=-1.0), hypothesis(5, 2, score=-2.0)
     samples = torch.tensor([[[5, 2]], [[5, 2]]])
     assert rerank([[one], [one, two]], samples) == [[one], [two, one]]
@@ -100,13 +100,13 @@ def test_decoding_chooses_of_the_beam_by_samples(captions, monkeypatch):
     )
     samples = decode(model, features, drawn)
 
-    def value(caption, picture):
-        agreement = [alike(caption.tokens, each.tokens) for each in samples[picture]]
+    def value(caption, image):
+        agreement = [alike(caption.tokens, each.tokens) for each in samples[image]]
         return sum(agreement) / len(agreement) + LOG_PROB_WEIGHT * caption.score
 
     wanted = [
-        sorted(group, key=lambda each: (each.tokens[-1] != 2, -value(each, picture)))[:captions]
-        for picture, group in enumerate(beam)
+        sorted(group, key=lambda each: (each.tokens[-1] != 2, -value(each, image)))[:captions]
+        for image, group in enumerate(beam)
     ]
     options = DecodingOptions(beam_size=6, num_captions=captions, consensus=12, **shared)
 
@@ -115,7 +115,7 @@ def test_decoding_chooses_of_the_beam_by_samples(captions, monkeypatch):
 
     assert tokens(decode(model, features, options)) == tokens(wanted)
     assert tokens(wanted) != tokens([group[:captions] for group in beam])
-    monkeypatch.setattr(decoding, "TOGETHER", 25)  # two pictures' samples at once
+    monkeypatch.setattr(decoding, "TOGETHER", 25)  # two images' samples at once
     assert tokens(decode(model, features, options)) == tokens(wanted)
 
 

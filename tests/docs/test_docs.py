@@ -1,6 +1,6 @@
 """Whatever README and docs/ tell people to type is run, and no flag is told of that there is not.
 
-A page is a story: its blocks run one after another in a folder of its own. What they name and none
+A page is a story: its blocks run one after another in a directory of its own. What they name and none
 before has made (`dog.jpg`, `checkpoints/RUN`) is put there first, as stand_ins.py has it. Trainings
 are shortened by SHORT. What cannot be run here is at least parsed, and ONLY_PARSED says why.
 """

@@ -57,7 +57,7 @@ def test_every_page_stands_in_the_index():
     assert there <= linked
 
 
-def test_every_picture_is_shown():
+def test_every_image_is_shown():
     shown = {
         (ROOT / page).parent / link
         for page in pages.PAGES

@@ -1,4 +1,4 @@
-"""The recipes in docs/recipes caption each picture once, as one process would, whoever helps."""
+"""The recipes in docs/recipes caption each image once, as one process would, whoever helps."""
 
 import importlib.util
 import json
@@ -19,30 +19,30 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def folder(tmp_path, tmp_path_factory):
-    """Sixteen pictures in two folders, one of which is broken."""
-    pictures = sorted((tiny.data(tmp_path_factory) / "train").glob("*.png"))
-    for number, picture in enumerate(pictures):
-        place = tmp_path / "pictures" / str(number % 2)
+def directory(tmp_path, tmp_path_factory):
+    """Sixteen images in two directories, one of which is broken."""
+    images = sorted((tiny.data(tmp_path_factory) / "train").glob("*.png"))
+    for number, image in enumerate(images):
+        place = tmp_path / "images" / str(number % 2)
         place.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, place)
-    (tmp_path / "pictures" / "1" / "broken.jpg").write_bytes(b"no picture")
-    return tmp_path / "pictures"
+        shutil.copy(image, place)
+    (tmp_path / "images" / "1" / "broken.jpg").write_bytes(b"no image")
+    return tmp_path / "images"
 
 
-def check(rows, model, folder):
-    """Every picture is there once, with a single process's caption, and the bad one's error."""
-    pictures = sorted(folder.rglob("*.png"))
-    captions = Captioner.from_pretrained(model, "cpu").caption(pictures)
+def check(rows, model, directory):
+    """Every image is there once, with a single process's caption, and the bad one's error."""
+    images = sorted(directory.rglob("*.png"))
+    captions = Captioner.from_pretrained(model, "cpu").caption(images)
     assert len({caption.text for caption in captions}) > 3
-    wanted = {str(path): each for path, each in zip(pictures, captions, strict=True)}
-    broken = str(folder / "1" / "broken.jpg")
-    assert sorted(row["picture"] for row in rows) == sorted([*wanted, broken])
+    wanted = {str(path): each for path, each in zip(images, captions, strict=True)}
+    broken = str(directory / "1" / "broken.jpg")
+    assert sorted(row["image"] for row in rows) == sorted([*wanted, broken])
     for row in rows:
-        if row["picture"] == broken:
-            assert "not a picture" in row["error"] and row.get("caption") is None
+        if row["image"] == broken:
+            assert "not an image" in row["error"] and row.get("caption") is None
         else:
-            best = wanted[row["picture"]]
+            best = wanted[row["image"]]
             assert row["caption"] == best.text and row.get("error") is None
             assert row["score"] == pytest.approx(best.score, abs=1e-4)
 
@@ -52,32 +52,32 @@ def read(out, ending):
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def test_two_nodes_by_torchrun(model, folder, tmp_path):
+def test_two_nodes_by_torchrun(model, directory, tmp_path):
     """Two launchers meet at a port of loopback, as on two machines, with a process each."""
     recipe, out = RECIPES / "torchrun_captions.py", tmp_path / "out"
-    command = [*two_nodes(), recipe, model, folder, out]
+    command = [*two_nodes(), recipe, model, directory, out]
     printed = finish(start(*command), start(*command))
-    assert "rank 0 of 2: 9 pictures" in printed and "rank 1 of 2: 8 pictures" in printed
-    check(read(out, "jsonl"), model, folder)
+    assert "rank 0 of 2: 9 images" in printed and "rank 1 of 2: 8 images" in printed
+    check(read(out, "jsonl"), model, directory)
     assert [len(file.read_text().splitlines()) for file in sorted(out.iterdir())] == [9, 8]
 
 
-def test_a_process_goes_on_where_its_file_ends(model, folder, tmp_path, monkeypatch, capsys):
+def test_a_process_goes_on_where_its_file_ends(model, directory, tmp_path, monkeypatch, capsys):
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     path = RECIPES / "torchrun_captions.py"
     spec = importlib.util.spec_from_file_location("torchrun_captions", path)
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
-    recipe.main(model, folder, tmp_path / "out")
+    recipe.main(model, directory, tmp_path / "out")
     file = tmp_path / "out" / "captions-0.jsonl"
     whole = file.read_bytes()
     lines = whole.splitlines(keepends=True)
     file.write_bytes(b"".join(lines[:5]) + lines[5][:20])
-    recipe.main(model, folder, tmp_path / "out")
-    assert "17 pictures, 5 done before" in capsys.readouterr().out
+    recipe.main(model, directory, tmp_path / "out")
+    assert "17 images, 5 done before" in capsys.readouterr().out
     assert file.read_bytes() == whole
-    check(read(tmp_path / "out", "jsonl"), model, folder)
+    check(read(tmp_path / "out", "jsonl"), model, directory)
 
 
 BY_RAY = """
@@ -90,7 +90,7 @@ runpy.run_path(sys.argv[1])["main"](*sys.argv[2:])
 """
 
 
-def test_two_actors_by_ray_data(model, folder, tmp_path, monkeypatch):
+def test_two_actors_by_ray_data(model, directory, tmp_path, monkeypatch):
     if not importlib.util.find_spec("ray"):
         pytest.skip("ray[data] is not installed")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -98,10 +98,10 @@ def test_two_actors_by_ray_data(model, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (tmp_path / "by_ray.py").write_text(BY_RAY)
     out = tmp_path / "out"
-    command = tmp_path / "by_ray.py", RECIPES / "ray_captions.py", model, folder, out, "2", "4"
+    command = tmp_path / "by_ray.py", RECIPES / "ray_captions.py", model, directory, out, "2", "4"
     printed = finish(start(*command))
-    assert "17 pictures, 0 done before" in printed
-    check(read(out, "json"), model, folder)
+    assert "17 images, 0 done before" in printed
+    check(read(out, "json"), model, directory)
     first = min(out.glob("*.json"))
     first.write_bytes(first.read_bytes()[:-2])  # as a crash leaves it
     count = "import runpy, sys; print(len(runpy.run_path(sys.argv[1])['done'](Path(sys.argv[2]))))"

@@ -16,7 +16,7 @@ import evaluate
 import train
 from captioner import Captioner
 from captioner.checkpoints import checkpoint
-from captioner.data.batches import Pictures
+from captioner.data.batches import Source
 from captioner.data.demo import scenes as demo
 from captioner.data.demo.shapes import KINDS, PLURALS, DrawnShape
 from captioner.data.readers import read_captions
@@ -57,7 +57,7 @@ def evaluate_split(captioner, examples, options=None, **more):
         captioner.model,
         captioner.vocabulary,
         examples,
-        Pictures(files.load, are_features=False),
+        Source(files.load, are_features=False),
         options or DecodingOptions(),
         **more,
     )
@@ -67,7 +67,7 @@ def evaluate_split(captioner, examples, options=None, **more):
 
 
 @pytest.mark.parametrize("more", [{}, {"batch_size": 3}, {"batch_size": 1, "workers": 1}])
-def test_every_picture_gets_the_caption_it_gets_alone(captioner, data, more):
+def test_every_image_gets_the_caption_it_gets_alone(captioner, data, more):
     examples = data.split("val")
     options = DecodingOptions(beam_size=4, length_penalty=0.7)
     result = evaluate_split(captioner, examples, options, **more)
@@ -76,11 +76,11 @@ def test_every_picture_gets_the_caption_it_gets_alone(captioner, data, more):
         alone = captioner.caption(example.path, beam_size=4, length_penalty=0.7)
         assert result.texts[example.id] == alone.text
         assert result.hypotheses[example.id].score == pytest.approx(alone.score, abs=1e-4)
-    assert len(set(result.texts.values())) > 3  # the model tells its pictures apart
+    assert len(set(result.texts.values())) > 3  # the model tells its images apart
     assert result.pointing is None
 
 
-def test_features_and_pictures_give_the_same(captioner, data):
+def test_features_and_images_give_the_same(captioner, data):
     examples = data.split("val")
     files = ImageSource([example.path for example in examples], captioner.transform)
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_features_and_pictures_give_the_same(captioner, data):
         captioner.model,
         captioner.vocabulary,
         examples,
-        Pictures(lambda indices: maps[list(indices)].half(), are_features=True),
+        Source(lambda indices: maps[list(indices)].half(), are_features=True),
         DecodingOptions(),
         batch_size=3,
     )
@@ -182,8 +182,10 @@ def call(*options, workers=0):
     evaluate.main([*WITHOUT_JAVA, *more])
 
 
-def results(folder):
-    return [json.loads(Path(folder, name).read_text()) for name in ("captions.json", "scores.json")]
+def results(directory):
+    return [
+        json.loads(Path(directory, name).read_text()) for name in ("captions.json", "scores.json")
+    ]
 
 
 def test_scores_and_files(work, data, capsys):
@@ -197,9 +199,9 @@ def test_scores_and_files(work, data, capsys):
     printed = capsys.readouterr().out.splitlines()
     captions, scores = results("checkpoints/attention/evaluation-val")
     examples = data.split("val")
-    assert printed[0] == ("checkpoints/attention/best on colours, val split, 7 pictures")
+    assert printed[0] == ("checkpoints/attention/best on colours, val split, 7 images")
     assert printed[1] == "  ".join(f"{name} {scores[name]:.2f}" for name in NAMES)
-    pictures = scores.pop("pictures")
+    images = scores.pop("images")
     likeness = {name: scores[name] for name in scores if name not in NAMES}
     assert printed[2] == str(Statistics(**likeness)) and "novelty" not in likeness
     assert printed[3] == metrics.signature([e.captions for e in examples])
@@ -221,8 +223,8 @@ def test_scores_and_files(work, data, capsys):
     for name, scorer in (("ROUGE-L", Rouge()), ("CIDEr", Cider())):
         whole, each = scorer.compute_score(numbered, lines)
         assert scores[name] == pytest.approx(100 * whole) and whole > 0.1
-        assert [row[name] for row in pictures] == pytest.approx(list(100 * each), abs=1e-4)
-    assert [row["image_id"] for row in pictures] == [example.id for example in examples]
+        assert [row[name] for row in images] == pytest.approx(list(100 * each), abs=1e-4)
+    assert [row["image_id"] for row in images] == [example.id for example in examples]
 
     # COCO's own tools take the file.
     coco = COCO(data.root / "annotations" / "captions_val.json")
@@ -236,7 +238,7 @@ def test_scores_and_files(work, data, capsys):
 def test_validation_in_training_says_the_same(run, work):
     call()
     scores = results("checkpoints/attention/evaluation-val")[1]
-    assert len(scores.pop("pictures")) == 7 and 0 <= scores.pop("novelty") <= 100
+    assert len(scores.pop("images")) == 7 and 0 <= scores.pop("novelty") <= 100
     assert scores == pytest.approx(checkpoint.load(run).config["scores"], abs=1e-4)
 
 
@@ -287,7 +289,7 @@ def test_another_data_set(work, capsys):
     rows = "".join(f'{c}.png,"{c} ÿ, red"\n' for c in "abcdefghij")
     Path("other/captions.txt").write_text("image,caption\n" + rows, encoding="utf-8")
     call("--data", "other", "--split", "test")
-    assert "on other, test split, 1 pictures" in capsys.readouterr().out
+    assert "on other, test split, 1 images" in capsys.readouterr().out
     captions, _ = results("checkpoints/attention/evaluation-test")
     assert captions[0]["image_id"].endswith(".png")
 
@@ -314,10 +316,10 @@ def test_training_data_that_is_gone(work):
     ("options", "message"),
     [
         (["--split", "validation"], "unknown split 'validation'; choose train, val"),
-        (["--num-captions", "2"], "evaluation scores one caption a picture; leave --num-captions"),
+        (["--num-captions", "2"], "evaluation scores one caption an image; leave --num-captions"),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["--temperature", "2"], "temperature, top_k, top_p and seed need method 'sample'"),
-        (["--data", "gone"], "data folder gone does not exist"),
+        (["--data", "gone"], "data directory gone does not exist"),
         (["--device", "tpu9"], "device must be cpu, cuda or cuda:N, got 'tpu9'"),
     ],
 )
@@ -366,5 +368,5 @@ def test_demo_data_tell_the_pointing(tmp_path, monkeypatch, capsys):
         ["--checkpoint", "checkpoints/demo-attention", "--min-length", "3", *WITHOUT_JAVA]
     )
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith("checkpoints/demo-attention/best on demo, val split, 3 pictures")
+    assert printed[0].startswith("checkpoints/demo-attention/best on demo, val split, 3 images")
     assert printed[4].startswith("pointing accuracy ") and "shape words (chance " in printed[4]

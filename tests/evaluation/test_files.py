@@ -50,17 +50,17 @@ def test_captions_from_a_file(work, capsys):
     call()
     printed = capsys.readouterr().out.splitlines()
     expected = metrics.score(CAPTIONS, REFERENCES)
-    assert printed[0] == "ours.json against references.json, 3 pictures"
+    assert printed[0] == "ours.json against references.json, 3 images"
     assert printed[1] == "  ".join(f"{name} {value:.2f}" for name, value in expected.items())
     assert printed[2].startswith("4.00 words a caption") and "novel" not in printed[2]
     assert printed[3].startswith("BLEU+ROUGE-L+CIDEr|tok") and "|references:2|" in printed[3]
     assert len(printed) == 4 and sorted(work.iterdir()) == before
-    call("--output", "new/folder")
-    stored = json.loads(Path("new/folder/scores.json").read_text())
+    call("--output", "new/directory")
+    stored = json.loads(Path("new/directory/scores.json").read_text())
     assert {name: stored[name] for name in expected} == expected
-    assert [row["image_id"] for row in stored["pictures"]] == [1, 2, 3]
-    assert capsys.readouterr().out.splitlines()[-1] == "scores: new/folder"
-    assert [path.name for path in Path("new/folder").iterdir()] == ["scores.json"]
+    assert [row["image_id"] for row in stored["images"]] == [1, 2, 3]
+    assert capsys.readouterr().out.splitlines()[-1] == "scores: new/directory"
+    assert [path.name for path in Path("new/directory").iterdir()] == ["scores.json"]
 
 
 def test_tables_and_lines_score_the_same(work, capsys):
@@ -75,19 +75,19 @@ def test_tables_and_lines_score_the_same(work, capsys):
     assert capsys.readouterr().out.splitlines()[1:] == expected
 
 
-def test_missing_pictures(work, capsys):
+def test_missing_images(work, capsys):
     write("ours.json", {1: "a dog runs", 2: "two men ride bikes", 7: "a cat"})
     message = (
-        r"^references but no caption: 1 picture \(3\); a caption but no place among the "
-        r"references: 1 picture \(7\); --allow-missing scores the rest$"
+        r"^references but no caption: 1 image \(3\); a caption but no place among the "
+        r"references: 1 image \(7\); --allow-missing scores the rest$"
     )
     with pytest.raises(InputError, match=message):
         call()
     assert capsys.readouterr().out == ""
     call("--allow-missing", "--compare", "theirs.json")
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].endswith(", 2 pictures")
-    assert printed[1].startswith("note: 2 pictures are scored; references but no caption: 1 pic")
+    assert printed[0].endswith(", 2 images")
+    assert printed[1].startswith("note: 2 images are scored; references but no caption: 1 image")
     two = {id: CAPTIONS[id] for id in (1, 2)}
     bleu = metrics.score(two, {id: REFERENCES[id] for id in two})["BLEU-1"]
     assert printed[2].startswith(f"BLEU-1 {bleu:.2f}")
@@ -98,7 +98,7 @@ def test_intervals_and_differences(work, capsys):
     printed = capsys.readouterr().out.splitlines()
     stored = json.loads(Path("out/scores.json").read_text())
     ours, theirs = (metrics.score(captions, REFERENCES) for captions in (CAPTIONS, OTHERS))
-    assert printed[4] == "95 % intervals by 50 samples of the pictures:"
+    assert printed[4] == "95 % intervals by 50 samples of the images:"
     assert printed[11] == "more than theirs.json, 95 % intervals by 50 paired samples:"
     for place, name in enumerate(ours):
         mine, gain = stored["intervals"][name], stored["differences"][name]
@@ -127,7 +127,7 @@ def test_novelty_against_a_file(work, capsys):
         (["--metrics", "bleu,spice"], "unknown metrics 'spice'; choose from bleu, meteor, rouge-l"),
         (["--bootstrap", "-1"], "bootstrap must be at least 0, got -1"),
         (["--compare", "gone.json"], "gone.json cannot be read"),
-        (["--output", "ours.json"], "--output ours.json cannot be made a folder: File exists"),
+        (["--output", "ours.json"], "--output ours.json cannot be made a directory: File exists"),
     ],
 )
 def test_mistakes(work, capsys, options, message):
@@ -149,19 +149,19 @@ def test_meteor_without_java(work, capsys, monkeypatch):
 def test_what_fails_in_scoring_costs_no_captions(tmp_path_factory, tmp_path, monkeypatch):
     """Nor are there scores then, be it of other captions."""
     shutil.copytree(tiny.run(tmp_path_factory, attention=False), tmp_path / "run")
-    folder = tmp_path / "run" / "evaluation-val"
-    folder.mkdir()
-    (folder / "scores.json").write_text("{}")
+    directory = tmp_path / "run" / "evaluation-val"
+    directory.mkdir()
+    (directory / "scores.json").write_text("{}")
     java = tmp_path / "bin" / "java"
     java.parent.mkdir()
     java.write_text("#!/bin/sh\nexit 3\n")
     java.chmod(0o755)
     monkeypatch.setenv("PATH", f"{java.parent}:/usr/bin:/bin")
-    message = rf"METEOR failed: .*; the captions are in {folder / 'captions.json'}$"
+    message = rf"METEOR failed: .*; the captions are in {directory / 'captions.json'}$"
     with pytest.raises(InputError, match=message):
         evaluate.main(["--checkpoint", str(tmp_path / "run"), "--metrics", "meteor"])
-    assert [path.name for path in folder.iterdir()] == ["captions.json"]
-    captions = json.loads((folder / "captions.json").read_text())
+    assert [path.name for path in directory.iterdir()] == ["captions.json"]
+    captions = json.loads((directory / "captions.json").read_text())
     assert [row["image_id"] for row in captions] == list(range(100, 107))
 
 
@@ -173,8 +173,8 @@ def test_a_checkpoints_captions_compared(tmp_path_factory, tmp_path, monkeypatch
     evaluate.main([*model, "--compare", "short/captions.json"])
     printed = capsys.readouterr().out.splitlines()
     long, short = (
-        json.loads(Path(folder, "scores.json").read_text())
-        for folder in ("run/evaluation-val", "short")
+        json.loads(Path(directory, "scores.json").read_text())
+        for directory in ("run/evaluation-val", "short")
     )
     gain = long["differences"]["BLEU-4"]
     assert gain["value"] == pytest.approx(long["BLEU-4"] - short["BLEU-4"]) and gain["low"] > 0
@@ -182,5 +182,5 @@ def test_a_checkpoints_captions_compared(tmp_path_factory, tmp_path, monkeypatch
     assert "more than short/captions.json, 95 % intervals by 1000 paired samples:" in printed
     with pytest.raises(InputError, match="--references needs --predictions"):
         evaluate.main([*model, "--references", "short/captions.json"])
-    with pytest.raises(InputError, match=r"captions.json lacks 3 pictures \(200, 201, 202\)"):
+    with pytest.raises(InputError, match=r"captions.json lacks 3 images \(200, 201, 202\)"):
         evaluate.main([*model, "--split", "test", "--compare", "short/captions.json"])

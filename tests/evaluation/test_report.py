@@ -34,18 +34,18 @@ OFFSET = -0.25
 CHROMIUM = shutil.which("chromium")
 
 
-def invent(folder, count, attention=True):
-    """So many pictures, and what a model said of them: "a red dog", to every other one more."""
+def invent(directory, count, attention=True):
+    """So many images, and what a model said of them: "a red dog", to every other one more."""
     draw, vocabulary = np.random.default_rng(0), Vocabulary(WORDS)
-    folder.mkdir(exist_ok=True)
+    directory.mkdir(exist_ok=True)
     examples, hypotheses, texts = [], {}, {}
     for i in range(count):
         pixels = draw.integers(0, 255, (3, 4, 3), dtype=np.uint8)
         image = Image.fromarray(pixels).resize((96, 72), Image.Resampling.BICUBIC)
-        image.save(folder / f"{i}.png")
+        image.save(directory / f"{i}.png")
         words = "a red dog".split() + "runs on the grass".split() * (i % 2)
         captions = ("a red dog runs", f"a {WORDS[i % 4]} dog on grass", HOSTILE)
-        examples.append(Example(f"{i}{HOSTILE}", folder / f"{i}.png", captions, "val"))
+        examples.append(Example(f"{i}{HOSTILE}", directory / f"{i}.png", captions, "val"))
         tokens = (*vocabulary.encode(words), vocabulary.END)
         maps = draw.dirichlet(np.full(12, 0.4), len(tokens)).reshape(-1, 3, 4)
         hypotheses[examples[-1].id] = Hypothesis(
@@ -78,32 +78,32 @@ def write(path, result, examples, vocabulary, log=()):
 
 
 def test_what_the_page_holds(tmp_path):
-    result, examples, vocabulary = invent(tmp_path / "pictures", 6)
-    path = tmp_path / "new" / "folder" / "report.html"
+    result, examples, vocabulary = invent(tmp_path / "images", 6)
+    path = tmp_path / "new" / "directory" / "report.html"
     page, data = write(path, result, examples, vocabulary, [{"epoch": 1, "loss": 2.5}])
     assert [each.name for each in path.parent.iterdir()] == ["report.html"]
     assert data["scores"] == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "CIDEr"]
-    told = {picture["name"]: picture for picture in data["pictures"]}
+    told = {image["name"]: image for image in data["images"]}
     assert told.keys() == set(result.texts)
     for i, example in enumerate(examples):
-        picture, hypothesis = told[example.id], result.hypotheses[example.id]
+        image, hypothesis = told[example.id], result.hypotheses[example.id]
         words = result.texts[example.id].split()
-        assert picture["function_words"] == [word in ("a", "on", "the") for word in words]
-        assert picture["words"] == words and picture["references"] == list(example.captions)
+        assert image["function_words"] == [word in ("a", "on", "the") for word in words]
+        assert image["words"] == words and image["references"] == list(example.captions)
         np.testing.assert_allclose(
-            picture["shares"], np.exp(hypothesis.log_probs[: len(words)]), atol=1e-3
+            image["shares"], np.exp(hypothesis.log_probs[: len(words)]), atol=1e-3
         )
-        cells = np.frombuffer(base64.b64decode(picture["maps"]), np.uint8)
+        cells = np.frombuffer(base64.b64decode(image["maps"]), np.uint8)
         maps = hypothesis.attention[: len(words)]
-        assert picture["grid"] == [3, 4] and cells.size == maps.size
+        assert image["grid"] == [3, 4] and cells.size == maps.size
         np.testing.assert_allclose(
             cells.reshape(maps.shape) / 255 * maps.max(), maps, atol=maps.max() / 500
         )
         np.testing.assert_allclose(
-            picture["scores"], [round(v[i], 2) for v in result.scores.pictures.values()]
+            image["scores"], [round(v[i], 2) for v in result.scores.per_image.values()]
         )
-        with Image.open(io.BytesIO(base64.b64decode(picture["jpeg"]))) as small:
-            assert small.format == "JPEG" and list(small.size) == picture["size"] == [96, 72]
+        with Image.open(io.BytesIO(base64.b64decode(image["jpeg"]))) as small:
+            assert small.format == "JPEG" and list(small.size) == image["size"] == [96, 72]
     for name, each in bootstrap.intervals(result.scores, 20).items():
         assert f'">{name}<td class="number">{each.value:.2f}' in page
         assert f"{each.low:.2f} to {each.high:.2f}" in page
@@ -111,7 +111,7 @@ def test_what_the_page_holds(tmp_path):
 
 
 def test_nothing_from_outside_and_nothing_of_the_data_is_markup(tmp_path):
-    result, examples, vocabulary = invent(tmp_path / "pictures", 2)
+    result, examples, vocabulary = invent(tmp_path / "images", 2)
     page, _ = write(tmp_path / "report.html", result, examples, vocabulary)
     assert not re.search(r"https?:|@import|url\(|<link|innerHTML", page)
     assert page.count("<script") == 2 and page.count("</script>") == 2
@@ -119,33 +119,33 @@ def test_nothing_from_outside_and_nothing_of_the_data_is_markup(tmp_path):
 
 
 def test_words_have_their_alternatives_where_these_were_kept(tmp_path):
-    result, examples, vocabulary = invent(tmp_path / "pictures", 2)
+    result, examples, vocabulary = invent(tmp_path / "images", 2)
     _, data = write(tmp_path / "report.html", result, examples, vocabulary)
-    assert all("instead" not in picture for picture in data["pictures"])
+    assert all("instead" not in image for image in data["images"])
     result = with_alternatives(result, vocabulary)
     _, data = write(tmp_path / "report.html", result, examples, vocabulary)
-    for picture in data["pictures"]:
-        assert picture["instead"] == [[["dog", 0.25], ["", 0.1]]] * len(picture["words"])
+    for image in data["images"]:
+        assert image["instead"] == [[["dog", 0.25], ["", 0.1]]] * len(image["words"])
 
 
 def test_without_attention(tmp_path):
-    result, examples, vocabulary = invent(tmp_path / "pictures", 2, attention=False)
+    result, examples, vocabulary = invent(tmp_path / "images", 2, attention=False)
     _, data = write(tmp_path / "report.html", result, examples, vocabulary)
-    assert all("maps" not in picture for picture in data["pictures"])
+    assert all("maps" not in image for image in data["images"])
 
 
 def test_of_too_many_the_best_the_worst_and_some(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "MOST", 8)
-    result, examples, vocabulary = invent(tmp_path / "pictures", 30)
+    result, examples, vocabulary = invent(tmp_path / "images", 30)
     _, data = write(tmp_path / "report.html", result, examples, vocabulary)
-    found = [picture["scores"][-1] for picture in data["pictures"]]
-    every = sorted(round(value, 2) for value in result.scores.pictures["CIDEr"])
-    assert len({picture["name"] for picture in data["pictures"]}) == 8
+    found = [image["scores"][-1] for image in data["images"]]
+    every = sorted(round(value, 2) for value in result.scores.per_image["CIDEr"])
+    assert len({image["name"] for image in data["images"]}) == 8
     assert found[:2] == every[:2] and found[-2:] == every[-2:]
 
 
 def test_a_place_that_cannot_hold_a_file(tmp_path):
-    result, examples, vocabulary = invent(tmp_path / "pictures", 2)
+    result, examples, vocabulary = invent(tmp_path / "images", 2)
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"file/report\.html': cannot be written"):
         write(tmp_path / "file" / "report.html", result, examples, vocabulary)
@@ -164,7 +164,7 @@ def test_by_evaluate(tmp_path_factory, tmp_path, monkeypatch, capsys):
     evaluate.main(["--checkpoint", str(run), *options])
     assert capsys.readouterr().out.splitlines()[-1] == "report: page/report.html"
     page = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
-    assert "colours, val split, 7 pictures" in page
+    assert "colours, val split, 7 images" in page
     assert "decoding: method beam, beam_size 2, num_captions 1, max_length 30" in page
     assert "min_length 1, length_penalty 0.5<" in page
     assert "cross_entropy by epoch" in page and "|tokens:ptb-coco|" in page
@@ -243,11 +243,11 @@ addEventListener("load", () => {
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """What a browser says of a page of 60 pictures, the page's data and the captions."""
+    """What a browser says of a page of 60 images, the page's data and the captions."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium on the path")
     here = tmp_path_factory.mktemp("browser")
-    result, examples, vocabulary = invent(here / "pictures", 60)
+    result, examples, vocabulary = invent(here / "images", 60)
     result = with_alternatives(result, vocabulary)
     page, data = write(here / "report.html", result, examples, vocabulary)
     tried = page.replace("</body>", f"<script>{TRY}</script></body>")
@@ -269,21 +269,21 @@ def test_no_text_becomes_markup(seen):
     assert found["name"].endswith(HOSTILE)
 
 
-def test_order_filters_and_pictures_that_come_when_needed(seen):
+def test_order_filters_and_images_that_come_when_needed(seen):
     found, data, _ = seen
-    scores = sorted(picture["scores"][4] for picture in data["pictures"])
-    assert found["start"] == ["60 of 60 pictures", 48] and found["after"] == 60
+    scores = sorted(image["scores"][4] for image in data["images"])
+    assert found["start"] == ["60 of 60 images", 48] and found["after"] == 60
     assert found["best"] == pytest.approx(scores[::-1][:48], abs=0.06)
     assert found["worst"] == pytest.approx(scores[:48], abs=0.06)
-    assert found["runs"] == ["30 of 60 pictures", 30]  # in every other caption, in all references
-    assert found["missed"] == ["30 of 60 pictures", 30]
-    assert found["low"] == ["0 of 60 pictures", 0]
+    assert found["runs"] == ["30 of 60 images", 30]  # in every other caption, in all references
+    assert found["missed"] == ["30 of 60 images", 30]
+    assert found["low"] == ["0 of 60 images", 0]
 
 
 def test_a_word_shows_its_map_as_the_overlay_does(seen):
     found, data, result = seen
     assert found["stops"][:3] == [0, -1, -1]
-    best = max(data["pictures"], key=lambda picture: picture["scores"][4])
+    best = max(data["images"], key=lambda image: image["scores"][4])
     assert found["dim"] == best["function_words"]
     assert found["focused"] == best["words"][1]
     assert found["said"].startswith(best["words"][1]) and " %" in found["said"]

@@ -1,4 +1,4 @@
-"""Many pictures by `captioner caption`: as text, JSON and JSONL, in parts, and after a kill."""
+"""Many images by `captioner caption`: as text, JSON and JSONL, in parts, and after a kill."""
 
 import io
 import json
@@ -27,13 +27,13 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     return sorted((tiny.data(tmp_path_factory) / "val").glob("*.png"))
 
 
 @pytest.fixture
-def many(tmp_path, pictures, monkeypatch):
-    """Makes a folder `many` of so many pictures in the working directory, some of them bad."""
+def many(tmp_path, images, monkeypatch):
+    """Makes a directory `many` of so many images in the working directory, some of them bad."""
     monkeypatch.chdir(tmp_path)
 
     def make(count, bad=()):
@@ -41,9 +41,9 @@ def many(tmp_path, pictures, monkeypatch):
         for i in range(count):
             path = Path("many", f"{i:04}.png")
             if i in bad:
-                path.write_bytes(b"no picture")
+                path.write_bytes(b"no image")
             else:
-                path.symlink_to(pictures[i % len(pictures)])
+                path.symlink_to(images[i % len(images)])
         return sorted(map(str, Path("many").iterdir()))
 
     return make
@@ -66,13 +66,11 @@ def test_the_formats_say_the_same(run, many, capsys):
     records = json.loads(found["json"])
     assert [json.loads(line) for line in found["jsonl"].splitlines()] == records
     assert [line.split("\t") for line in found["text"].splitlines()] == [
-        [each["picture"], one["caption"]]
-        for each in records
-        for one in (each, *each["alternatives"])
+        [each["image"], one["caption"]] for each in records for one in (each, *each["alternatives"])
     ]
     captions = Captioner.from_pretrained(run, "cpu").caption(paths, num_captions=2)
     for caption, each in zip(captions, records, strict=True):
-        assert each["picture"] == caption.picture
+        assert each["image"] == caption.image
         for wanted, one in zip(
             (caption, *caption.alternatives), (each, *each["alternatives"]), strict=True
         ):
@@ -81,7 +79,7 @@ def test_the_formats_say_the_same(run, many, capsys):
             assert one["score"] == pytest.approx(sum(one["log_probs"]), abs=1e-3)
     call(run, paths[0], "--format", "jsonl")
     one = json.loads(capsys.readouterr().out)
-    assert one.keys() == {"picture", "caption", "score", "words", "log_probs"}
+    assert one.keys() == {"image", "caption", "score", "words", "log_probs"}
 
 
 def test_alternatives_of_words(run, many, capsys):
@@ -96,49 +94,49 @@ def test_alternatives_of_words(run, many, capsys):
         assert [each["log_prob"] for each in found] == pytest.approx(log_probs, abs=1e-3)
 
 
-def test_no_pictures_are_an_empty_list(run, monkeypatch, capsys):
+def test_no_images_are_an_empty_list(run, monkeypatch, capsys):
     for form, wanted in (("json", "[]\n"), ("jsonl", ""), ("text", "")):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\n")))
         call(run, "-", "--format", form)
         assert capsys.readouterr().out == wanted
 
 
-def test_a_bad_picture_of_a_thousand(run, many, pictures, capsys):
+def test_a_bad_image_of_a_thousand(run, many, images, capsys):
     """Its error has its place; the others get what each alone gets, in their order."""
     paths = many(1000, bad=[517])
-    with pytest.raises(InputError, match=r"^1 of 1,000 pictures could not be captioned$"):
+    with pytest.raises(InputError, match=r"^1 of 1,000 images could not be captioned$"):
         call(run, "many", "--format", "jsonl")
     out, err = capsys.readouterr()
     records = [json.loads(line) for line in out.splitlines()]
-    assert err == "" and [each["picture"] for each in records] == paths
+    assert err == "" and [each["image"] for each in records] == paths
     bad = records.pop(517)
-    assert bad.keys() == {"picture", "error"} and "not a picture in any of" in bad["error"]
+    assert bad.keys() == {"image", "error"} and "not an image in any of" in bad["error"]
     captioner = Captioner.from_pretrained(run, "cpu")
-    alone = {path.resolve(): captioner.caption(path) for path in pictures}
+    alone = {path.resolve(): captioner.caption(path) for path in images}
     for each in records:
-        wanted = alone[Path(each["picture"]).resolve()]
+        wanted = alone[Path(each["image"]).resolve()]
         assert each["caption"] == wanted.text
         assert each["score"] == pytest.approx(wanted.score, abs=1e-3)
 
 
 def test_errors_in_the_other_formats(run, many, capsys):
     paths = many(3, bad=[0, 1])
-    with pytest.raises(InputError, match="2 of 3 pictures could not"):
+    with pytest.raises(InputError, match="2 of 3 images could not"):
         call(run, "many")
     out, err = capsys.readouterr()
     assert [line.split("\t")[0] for line in out.splitlines()] == paths[2:]
     assert [line.split(":")[0] for line in err.splitlines()] == [f"'{p}'" for p in paths[:2]]
-    with pytest.raises(InputError, match="2 of 3 pictures could not"):
+    with pytest.raises(InputError, match="2 of 3 images could not"):
         call(run, "many", "--format", "json")
     assert ["error" in each for each in json.loads(capsys.readouterr().out)] == [True, True, False]
 
 
-def test_names_that_are_no_text(run, pictures, tmp_path, monkeypatch, capsys):
+def test_names_that_are_no_text(run, images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     name = os.fsdecode(b"\xff\n.png")
-    os.symlink(pictures[0], name)
+    os.symlink(images[0], name)
     call(run, ".", "--format", "jsonl")
-    assert json.loads(capsys.readouterr().out)["picture"] == f"./{name}"
+    assert json.loads(capsys.readouterr().out)["image"] == f"./{name}"
     call(run, ".")
     assert capsys.readouterr().out.startswith("./?\n.png\t")
 
@@ -150,8 +148,8 @@ def test_parts_make_the_whole(run, many, capsys):
         call(run, "many", "--output", f"{i}.jsonl", "--shard", f"{i}/3")
     parts = [lines(f"{i}.jsonl") for i in (1, 2, 3)]
     assert [len(part) for part in parts] == [4, 3, 3]
-    whole = [each["picture"] for each in lines("whole.jsonl")]
-    assert sorted(each["picture"] for part in parts for each in part) == whole
+    whole = [each["image"] for each in lines("whole.jsonl")]
+    assert sorted(each["image"] for part in parts for each in part) == whole
     assert capsys.readouterr().out.splitlines()[0] == "captions: whole.jsonl"
 
 
@@ -172,23 +170,23 @@ def test_killed_and_run_again(run, many):
     assert killed.wait() == -9, "it ended before it was killed"
     before = Path("out.jsonl").read_bytes()
     with Path("out.jsonl").open("ab") as file:  # as if it had died in the middle of a line
-        file.write(b'{"picture": "many/')
-    with pytest.raises(InputError, match=r"^2 of 400 pictures could not be captioned$"):
+        file.write(b'{"image": "many/')
+    with pytest.raises(InputError, match=r"^2 of 400 images could not be captioned$"):
         call(run, "many", "--output", "out.jsonl")
     assert Path("out.jsonl").read_bytes().startswith(before[: before.rindex(b"\n") + 1])
     records = lines("out.jsonl")
-    assert [each["picture"] for each in records] == paths
+    assert [each["image"] for each in records] == paths
     assert [i for i, each in enumerate(records) if "error" in each] == [3, 399]
 
 
 def test_what_is_answered_is_not_asked_again(run, many, monkeypatch, capsys):
     many(4, bad=[1])
-    for _ in range(2):  # the second time says the same of the picture that was bad the first time
-        with pytest.raises(InputError, match="1 of 4 pictures could not"):
+    for _ in range(2):  # the second time says the same of the image that was bad the first time
+        with pytest.raises(InputError, match="1 of 4 images could not"):
             call(run, "many", "--output", "out.jsonl")
         monkeypatch.setattr(Captioner, "from_pretrained", None)  # nothing is left to be loaded for
     assert len(lines("out.jsonl")) == 4
-    assert capsys.readouterr().err == "4 pictures are answered in out.jsonl\n"
+    assert capsys.readouterr().err == "4 images are answered in out.jsonl\n"
 
 
 def test_other_models_and_options_do_not_mix(run, many, tmp_path_factory):
@@ -213,10 +211,10 @@ def test_a_list_and_a_glob(run, many, monkeypatch, capsys):
     assert printed == [paths[4], paths[1], paths[2]]
 
 
-def test_heatmaps_of_every_part_in_one_folder(run, many, pictures, capsys):
+def test_heatmaps_of_every_part_in_one_directory(run, many, images, capsys):
     many(2)
-    Path("0001-2.png").symlink_to(pictures[0])
-    Path("0001.png").symlink_to(pictures[0])
+    Path("0001-2.png").symlink_to(images[0])
+    Path("0001.png").symlink_to(images[0])
     for i in (1, 2):
         words = ["many", "0001.png", "0001-2.png", "--heatmap", "maps", "--heatmap-format", "npy"]
         call(run, *words, "--shard", f"{i}/2", "--format", "jsonl")

@@ -38,9 +38,9 @@ def captioner(factory, kind):
 class Exported:
     """A model, its programs on disk, and how to call them: arrays by name in and out."""
 
-    def __init__(self, captioner, folder):
+    def __init__(self, captioner, directory):
         self.captioner = captioner
-        self.onnx, self.torch = folder / "onnx", folder / "torch"
+        self.onnx, self.torch = directory / "onnx", directory / "torch"
         export.export_onnx(self.captioner, self.onnx)
         export.export_torch(self.captioner, self.torch)
         self.told = json.loads((self.onnx / "captioner.json").read_text(encoding="utf-8"))
@@ -66,8 +66,8 @@ class Exported:
 
 @pytest.fixture(scope="module", params=KINDS)
 def exported(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    return Exported(captioner(tmp_path_factory, request.param), folder)
+    directory = tmp_path_factory.mktemp(request.param)
+    return Exported(captioner(tmp_path_factory, request.param), directory)
 
 
 def close(found, wanted):
@@ -117,9 +117,9 @@ def test_the_description_holds(exported):
         1,
         3,
     ]
-    assert told["picture"]["size"] == captioner.transform.size
+    assert told["image"]["size"] == captioner.transform.size
     assert told["offset"] == captioner.model.encoder.offset
-    free = {"pictures": 3, "hypotheses": 2}
+    free = {"images": 3, "hypotheses": 2}
     for name, part in told["programs"].items():
         inputs = {
             each["name"]: np.ones([free.get(size, size) for size in each["shape"]], each["type"])
@@ -144,22 +144,22 @@ def test_programs_hold_no_weights_but_their_own(exported):
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_the_program_in_the_docs(exported, beam_size, tmp_path, tmp_path_factory):
     """Word for word the library's captions, in a process that has no torch and no captioner."""
-    pictures = sorted((tiny.data(tmp_path_factory) / "val").iterdir())[:3]
+    images = sorted((tiny.data(tmp_path_factory) / "val").iterdir())[:3]
     options = {"method": "greedy"} if beam_size == 1 else {"beam_size": beam_size}
-    captions = exported.captioner.caption(pictures, **options)
+    captions = exported.captioner.caption(images, **options)
     assert len({caption.text for caption in captions}) == 3
-    for picture, caption in zip(pictures, captions, strict=True):
-        assert by_docs(exported.onnx, picture, beam_size, tmp_path) == " ".join(caption.words)
+    for image, caption in zip(images, captions, strict=True):
+        assert by_docs(exported.onnx, image, beam_size, tmp_path) == " ".join(caption.words)
 
 
-def by_docs(folder, picture, beam_size, place):
-    """What the program in the docs says of a picture."""
+def by_docs(directory, image, beam_size, place):
+    """What the program in the docs says of an image."""
     text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     alone = "import sys\nsys.modules.update(torch=None, captioner=None)\n"
     (place / "onnx_caption.py").write_text(alone + program)
     done = subprocess.run(
-        [sys.executable, "-I", "onnx_caption.py", folder, picture, str(beam_size)],
+        [sys.executable, "-I", "onnx_caption.py", directory, image, str(beam_size)],
         cwd=place,
         capture_output=True,
         text=True,
@@ -184,24 +184,24 @@ def test_the_command_writes_an_ensemble(tmp_path, tmp_path_factory, capsys, monk
     capsys.readouterr()  # of a training
     commands.main(["export", *runs, "--onnx", "empty", "--torch", "new/programs"])
     assert capsys.readouterr().out == "written: empty\nwritten: new/programs\n"
-    for folder, ending in (("empty", "onnx"), ("new/programs", "pt2")):
-        names = sorted(path.name for path in Path(folder).iterdir())
+    for directory, ending in (("empty", "onnx"), ("new/programs", "pt2")):
+        names = sorted(path.name for path in Path(directory).iterdir())
         assert names == ["captioner.json", *(f"{n}.{ending}" for n in ("encoder", "start", "step"))]
-    picture = tiny.data(tmp_path_factory) / "val" / "101.png"
-    caption = Captioner.from_pretrained(runs, "cpu").caption(picture)
-    assert by_docs(tmp_path / "empty", picture, 3, tmp_path) == caption.text
+    image = tiny.data(tmp_path_factory) / "val" / "101.png"
+    caption = Captioner.from_pretrained(runs, "cpu").caption(image)
+    assert by_docs(tmp_path / "empty", image, 3, tmp_path) == caption.text
 
 
 def test_nothing_is_overwritten(run, tmp_path):
     (tmp_path / "mine").write_text("dear")
     for place in (tmp_path, tmp_path / "mine"):
-        with pytest.raises(InputError, match=f"{place} is there already; choose another folder"):
+        with pytest.raises(InputError, match=f"{place} is there already; choose another directory"):
             commands.main(["export", run, "--onnx", str(place)])
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_nothing_to_write(run):
-    with pytest.raises(InputError, match="name a folder by --onnx or --torch"):
+    with pytest.raises(InputError, match="name a directory by --onnx or --torch"):
         commands.main(["export", run])
 
 

@@ -10,8 +10,8 @@ from captioner.inference import jsonl_writer as answers
 from captioner.inference.jsonl_writer import open_jsonl
 
 OPTIONS = {"checkpoint": "abc", "beam_size": 3}
-RECORDS = [{"picture": f"{i}.png", "caption": "ein Hund läuft"} for i in range(6)]
-RECORDS[2] = {"picture": os.fsdecode(b"\xff.png"), "error": "broken"}
+RECORDS = [{"image": f"{i}.png", "caption": "ein Hund läuft"} for i in range(6)]
+RECORDS[2] = {"image": os.fsdecode(b"\xff.png"), "error": "broken"}
 
 
 def fill(path, records, options=OPTIONS):
@@ -25,7 +25,7 @@ def test_what_is_written_is_read_again(tmp_path):
     path = tmp_path / "new" / "a.jsonl"
     assert fill(path, RECORDS[:4]) == (set(), set())
     assert [json.loads(line) for line in path.read_text().splitlines()] == RECORDS[:4]
-    names = [record["picture"] for record in RECORDS]
+    names = [record["image"] for record in RECORDS]
     assert fill(path, RECORDS[4:]) == (set(names[:4]), {names[2]})
     assert fill(path, []) == (set(names), {names[2]})
     assert [json.loads(line) for line in path.read_text().splitlines()] == RECORDS
@@ -39,7 +39,7 @@ def test_a_line_cut_short_is_dropped(tmp_path, count):
     lines = path.read_bytes().splitlines(keepends=True)
     last = lines[-1][: max(1, len(lines[-1]) - count)]  # of all of it but the end to a byte
     path.write_bytes(b"".join(lines[:-1]) + last)
-    assert fill(path, RECORDS[-1:])[0] == {record["picture"] for record in RECORDS[:-1]}
+    assert fill(path, RECORDS[-1:])[0] == {record["image"] for record in RECORDS[:-1]}
     assert path.read_bytes() == b"".join(lines)
 
 
@@ -90,12 +90,12 @@ def test_an_empty_file_takes_any_options(tmp_path):
     assert fill(path, [], {"beam_size": 1})[0]
 
 
-@pytest.mark.parametrize("line", ["text", '{"image": 1}', "[1]", "7", '{"picture": []}'])
+@pytest.mark.parametrize("line", ["text", '{"caption": 1}', "[1]", "7", '{"image": []}'])
 def test_a_file_of_something_else(tmp_path, line):
     path = tmp_path / "a.jsonl"
     fill(path, RECORDS[:1])
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(InputError, match=r"a.jsonl, line 2: no answer about a picture"):
+    with pytest.raises(InputError, match=r"a.jsonl, line 2: no answer about an image"):
         fill(path, [])
 
 

@@ -26,7 +26,7 @@ REFERENCES = {
 }
 
 
-def test_a_sample_scores_what_its_pictures_score_together() -> None:
+def test_a_sample_scores_what_its_images_score_together() -> None:
     scores = measure(CAPTIONS, REFERENCES)
     drawn = resample(scores, 20, seed=3)
     assert list(drawn) == list(scores.corpus)
@@ -39,7 +39,7 @@ def test_a_sample_scores_what_its_pictures_score_together() -> None:
         anew = measure(captions, references, ["bleu", "rouge-l"]).corpus
         for name, value in anew.items():
             assert drawn[name][number] == pytest.approx(value, abs=1e-9)
-        each = dict(zip(ids, scores.pictures["CIDEr"], strict=True))  # words as rare as in all
+        each = dict(zip(ids, scores.per_image["CIDEr"], strict=True))  # words as rare as in all
         mean = sum(each[id] for id in chosen) / 5
         assert drawn["CIDEr"][number] == pytest.approx(mean, abs=1e-9)
 
@@ -61,7 +61,7 @@ def test_an_interval_of_means_is_as_wide_as_it_must_be() -> None:
     assert intervals(of_means(values), 100) != intervals(of_means(values), 100, seed=1)
 
 
-def test_a_difference_is_of_the_same_pictures_in_every_sample() -> None:
+def test_a_difference_is_of_the_same_images_in_every_sample() -> None:
     values = np.random.default_rng(0).normal(50, 10, 400)
     found = differences(of_means(values + 1), of_means(values), 200)["S"]
     assert (found.value, found.low, found.high) == pytest.approx((1, 1, 1))  # whatever is drawn
@@ -81,5 +81,5 @@ def test_what_cannot_be_drawn() -> None:
     with pytest.raises(InputError, match="bootstrap must draw at least 1 sample, got 0"):
         intervals(scores, 0)
     turned = {id: CAPTIONS[id] for id in reversed(CAPTIONS)}
-    with pytest.raises(InputError, match="two scores of the same pictures in one order"):
+    with pytest.raises(InputError, match="two scores of the same images in one order"):
         differences(scores, measure(turned, REFERENCES, ["rouge-l"]), 10)

@@ -44,7 +44,7 @@ def test_bleu_is_nltks_where_captions_have_four_words(corpus: Corpus) -> None:
 
 @settings(deadline=None, max_examples=100, database=None)
 @given(corpora(shortest=0))
-def test_bleu_is_pycocoevalcaps_of_each_picture_and_of_all(corpus: Corpus) -> None:
+def test_bleu_is_pycocoevalcaps_of_each_image_and_of_all(corpus: Corpus) -> None:
     """Of captions of fewer than four words and of none, too."""
     from pycocoevalcap.bleu.bleu import Bleu
 
@@ -56,7 +56,7 @@ def test_bleu_is_pycocoevalcaps_of_each_picture_and_of_all(corpus: Corpus) -> No
     found = measure(captions, references, ["bleu"])
     for order, values in enumerate(each, start=1):
         name = f"BLEU-{order}"
-        assert found.pictures[name] == pytest.approx([100 * s for s in values], abs=1e-9)
+        assert found.per_image[name] == pytest.approx([100 * s for s in values], abs=1e-9)
         assert found.corpus[name] == bleu(*corpus)[name]
 
 
@@ -103,11 +103,11 @@ def test_an_empty_caption_costs_only_itself() -> None:
     ("hypotheses", "references", "message"),
     [
         ([], [], "no captions to score"),
-        ([["a"]], [], "got 1 captions and references of 0 pictures"),
-        ([["a"], ["b"]], [[["a"]], []], "picture 1 has no references"),
-        (["a dog"], [[["a"]]], "picture 0 has a string"),
-        ([["a"]], [["a dog"]], "picture 0 has a string"),
-        ([["a"]], ["a dog"], "picture 0 has a string"),
+        ([["a"]], [], "got 1 captions and references of 0 images"),
+        ([["a"], ["b"]], [[["a"]], []], "image 1 has no references"),
+        (["a dog"], [[["a"]]], "image 0 has a string"),
+        ([["a"]], [["a dog"]], "image 0 has a string"),
+        ([["a"]], ["a dog"], "image 0 has a string"),
     ],
 )
 @pytest.mark.parametrize("metric", [bleu, meteor, rouge_l, cider])
@@ -148,7 +148,7 @@ def test_rouge_l_by_brute_force(corpus: Corpus) -> None:
 
 
 def test_rouge_l_by_hand() -> None:
-    # a dog runs: 3 of 5 words, 3 of 4; the other picture has nothing in common.
+    # a dog runs: 3 of 5 words, 3 of 4; the other image has nothing in common.
     scores = rouge_l(
         ["a dog quickly runs on".split(), ["cat"]], [["a dog runs away".split()], [["bird"]]]
     )
@@ -205,7 +205,7 @@ def test_cider_by_hand() -> None:
     # is; two pairs less, a factor of exp(-4 / 72).
     scores = cider([["a"], ["sits", "a"]], references)
     assert scores == pytest.approx(1000 / 2 / 4 / math.sqrt(2) * math.exp(-1 / 72))
-    assert cider(["a dog".split()], [["a dog".split()]]) == 0  # of one picture no word is rare
+    assert cider(["a dog".split()], [["a dog".split()]]) == 0  # of one image no word is rare
 
 
 # ---- all of them --------------------------------------------------------------------------------
@@ -242,20 +242,20 @@ def test_a_line_break_in_one_caption_leaves_the_others_alone() -> None:
     assert score(broken, references) == score(plain, references)
 
 
-def test_score_names_the_pictures_that_are_missing() -> None:
+def test_score_names_the_images_that_are_missing() -> None:
     ids = {i: ["a"] for i in range(12)}
     with pytest.raises(InputError, match=r"^12 .* have no caption: 0, 1, 2, .*8, 9, \.\.\.$"):
         score({}, ids)
-    with pytest.raises(InputError, match=r"^1 of the pictures to score have no references: 'b'$"):
+    with pytest.raises(InputError, match=r"^1 of the images to score have no references: 'b'$"):
         score({"a": "a dog", "b": "a dog"}, {"a": ["a dog"]})
     text_id: dict[int | str, str] = {"1": "a dog"}
     number_id: dict[int | str, list[str]] = {1: ["a dog"]}
-    with pytest.raises(InputError, match=r"^1 of the pictures to score have no caption: 1$"):
+    with pytest.raises(InputError, match=r"^1 of the images to score have no caption: 1$"):
         score(text_id, number_id)
 
 
 def test_score_refuses_one_string_for_references() -> None:
-    with pytest.raises(InputError, match="references of picture 'a' must be a list, got a string"):
+    with pytest.raises(InputError, match="references of image 'a' must be a list, got a string"):
         score({"a": "a dog"}, {"a": "a dog"})
     with pytest.raises(InputError, match="no captions to score"):
         score({}, {})
@@ -277,14 +277,14 @@ def test_signature_says_how_the_scores_were_made() -> None:
 # ---- some of them -------------------------------------------------------------------------------
 
 
-def test_the_metrics_asked_for_and_each_pictures_scores() -> None:
+def test_the_metrics_asked_for_and_each_images_scores() -> None:
     captions = {"b": "a dog runs", "a": "two men ride", "c": "grass"}
     references = {"a": ["men ride bikes", "two men"], "b": ["a dog runs"], "c": ["the sky"]}
     found = measure(captions, references, ["cider", "rouge-l"])
     assert found.ids == ("b", "a", "c") and found.note == ""
-    assert list(found.corpus) == list(found.pictures) == ["ROUGE-L", "CIDEr"]
-    assert found.pictures["ROUGE-L"][0] == pytest.approx(100) and found.pictures["CIDEr"][2] == 0
-    for name, values in found.pictures.items():
+    assert list(found.corpus) == list(found.per_image) == ["ROUGE-L", "CIDEr"]
+    assert found.per_image["ROUGE-L"][0] == pytest.approx(100) and found.per_image["CIDEr"][2] == 0
+    for name, values in found.per_image.items():
         assert found.corpus[name] == pytest.approx(sum(values) / 3)
     whole = score(captions, references)
     assert found.corpus == {name: whole[name] for name in found.corpus}

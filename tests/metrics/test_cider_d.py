@@ -19,10 +19,10 @@ def draw(rng, longest):
 
 @pytest.fixture(params=range(5))
 def corpus(request):
-    """Of 1 to 40 pictures the references, and four captions, some of them without an end."""
+    """Of 1 to 40 images the references, and four captions, some of them without an end."""
     rng = random.Random(request.param)
-    pictures = [1, 2, 12, 40, 40][request.param]
-    references = [[draw(rng, 12) for _ in range(rng.randint(1, 4))] for _ in range(pictures)]
+    images = [1, 2, 12, 40, 40][request.param]
+    references = [[draw(rng, 12) for _ in range(rng.randint(1, 4))] for _ in range(images)]
     captions = [
         [
             [*(draw(rng, 9) if rng.random() < 0.8 else rng.choice(several)[:9]), END],
@@ -42,7 +42,7 @@ def reward(captions, references):
 
 
 def by_pycocoevalcap(captions, references):
-    """Scores of one caption of each picture, document frequencies those of the references."""
+    """Scores of one caption of each image, document frequencies those of the references."""
     from pycocoevalcap.cider.cider_scorer import CiderScorer
 
     scorer = CiderScorer()
@@ -63,7 +63,7 @@ def test_same_as_pycocoevalcap(corpus):
         assert ours.max() > 1 and len(ours.unique()) > len(references)
 
 
-def test_pictures_of_a_batch_are_scored_as_alone(corpus):
+def test_images_of_a_batch_are_scored_as_alone(corpus):
     captions, references = corpus
     whole = [[[1, *words, END] for words in several] for several in references]
     cider = CiderD.of(whole, len(WORDS) + 4)

@@ -51,17 +51,17 @@ def test_the_formula_gives_what_the_program_gives() -> None:
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="there is no java on this machine")
 def test_same_as_pycocoevalcap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In Italian, too, where numbers have a comma; nothing is left in the package's folder."""
+    """In Italian, too, where numbers have a comma; nothing is left in the package's directory."""
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=it -Duser.country=IT")
     package = find_spec("pycocoevalcap")
     assert package is not None and package.submodule_search_locations
-    folder = Path(package.submodule_search_locations[0])
-    before = sorted(folder.rglob("*"))
+    directory = Path(package.submodule_search_locations[0])
+    before = sorted(directory.rglob("*"))
     said = {text: [several.split() for several in refs] for text, refs in OFFICIAL.items()}
     counts = meteor.count([text.split() for text in said], list(said.values()))
     assert meteor.rate(counts)[:, 0] == pytest.approx(100 * np.array(OFFICIAL_EACH), abs=1e-9)
     assert meteor.rate(counts.sum(0)) == pytest.approx(100 * OFFICIAL_ALL, abs=1e-9)
-    assert sorted(folder.rglob("*")) == before
+    assert sorted(directory.rglob("*")) == before
 
 
 # ---- Java that fails ----------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def test_a_caption_is_one_line_whatever_it_holds(java, tmp_path):
     breaks = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
     captions = {1: "a dog".join(breaks), 2: "two ||| men", 3: ""}
     found = measure(captions, {id: [breaks, "a\ndog"] for id in captions}, ["meteor"])
-    assert len(found.pictures["METEOR"]) == 3
+    assert len(found.per_image["METEOR"]) == 3
     assert (tmp_path / "read").read_bytes().splitlines() == [
         b"SCORE |||  ||| a dog ||| " + b" ".join([b"a dog"] * (len(breaks) - 1)),
         b"SCORE |||  ||| a dog ||| two | | | men",
@@ -125,11 +125,11 @@ def test_a_caption_is_one_line_whatever_it_holds(java, tmp_path):
         (["exit 4"], "ended with status 4: it said nothing; leave METEOR out"),
         (["kill -9 $$"], "ended with status -9"),
         (["echo Error occurred", "echo Too small heap"], r"gave 2 lines .* 'Error occurred'; le"),
-        ([f"echo {ONES}"], "gave 1 lines for 2 pictures, the first '1.0 1"),
-        ([], "gave 0 lines for 2 pictures, the first ''"),
+        ([f"echo {ONES}"], "gave 1 lines for 2 images, the first '1.0 1"),
+        ([], "gave 0 lines for 2 images, the first ''"),
         ([f"echo {ONES.replace('.', ',')}"] * 2, "the first '1,0 1,0"),
         ([f"echo {ONES.replace('1.0', 'NaN')}"] * 2, "the first 'NaN NaN"),
-        ([f"echo {ONES[4:]}"] * 2, "gave 2 lines for 2 pictures"),
+        ([f"echo {ONES[4:]}"] * 2, "gave 2 lines for 2 images"),
     ],
 )
 def test_java_that_fails(java, lines, message):

@@ -52,12 +52,12 @@ def test_pointing_on_constructed_maps():
     assert total.accuracy == 50 and total.chance_level == pytest.approx(100 * 3 / 32)
 
 
-def test_pointing_takes_any_of_the_boxes_and_any_picture_size():
+def test_pointing_takes_any_of_the_boxes_and_any_image_size():
     words = ["red", "circles"]  # one cell, and the four of 64..110 in both directions
     for cell, hits in (((0, 0), 1), ((2, 3), 1), ((1, 1), 0)):
         assert pointing(words, peaked([(0, 0), cell]), SHAPES) == Pointing(hits, 5 / 16, 1)
     shape = DrawnShape("star", "red", "small", "solid", (100, 0, 150, 25))
-    # A picture of 200 x 100 under a grid of 4 x 4: cells of 50 x 25 pixels.
+    # An image of 200 x 100 under a grid of 4 x 4: cells of 50 x 25 pixels.
     assert pointing(["star"], peaked([(0, 2)]), [shape], (200, 100)) == Pointing(1, 1 / 16, 1)
 
 

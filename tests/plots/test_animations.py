@@ -22,7 +22,7 @@ def frames(path):
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp"])
-def test_the_picture_and_then_each_words_overlay(tmp_path, ending):
+def test_the_image_and_then_each_words_overlay(tmp_path, ending):
     image, attention = draw(64, 64), maps(6)
     path = tmp_path / f"x.{ending}"
     save_heatmap(path, image, WORDS, attention, offset=-0.5)
@@ -94,7 +94,7 @@ def test_ink_and_dim_are_what_is_said_of_them():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000), (640, 360), (16, 400)])
-def test_any_picture_and_any_words(tmp_path, size):
+def test_any_image_and_any_words(tmp_path, size):
     words = [r"$\frac$", "", "<unk>", "pneumonoultramicroscopicsilicovolcanoconiosis", "Straße"]
     save_heatmap(tmp_path / "x.gif", Image.new("L", size, 90), words, np.zeros((5, 14, 14)))
     shown, _ = frames(tmp_path / "x.gif")

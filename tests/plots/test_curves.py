@@ -1,4 +1,4 @@
-"""The picture of a training's curves: which panels it has, and what is in them."""
+"""The image of a training's curves: which panels it has, and what is in them."""
 
 import io
 

@@ -122,7 +122,7 @@ def test_overlay_shows_the_hot_place(background):
     assert change[hot].mean() > 10 * change[:, 80:].mean() and change[hot].mean() > 60
     y, x = np.unravel_index(change.argmax(), change.shape)
     assert hot[y, x]
-    assert np.ptp(cold, axis=-1).max() < 8  # where nothing is looked at the picture is grey
+    assert np.ptp(cold, axis=-1).max() < 8  # where nothing is looked at the image is grey
 
 
 def test_overlay_scale():
@@ -169,7 +169,7 @@ def test_figure_grows_in_rows(tmp_path):
     assert sizes[20][1] - sizes[6][1] == pytest.approx(2 * row, abs=2)
 
 
-def test_figure_shows_the_picture_and_the_maps(tmp_path):
+def test_figure_shows_the_image_and_the_maps(tmp_path):
     attention = np.zeros((2, 7, 7))
     attention[0, 1, 1] = attention[1, 5, 5] = 1
     save_heatmap(tmp_path / "x.png", Image.new("RGB", (50, 50), "blue"), ["a", "b"], attention)
@@ -186,7 +186,7 @@ def test_figure_shows_the_picture_and_the_maps(tmp_path):
 
 @pytest.mark.parametrize("ending", heatmaps.ENDINGS)
 def test_every_ending_is_written(tmp_path, ending):
-    path = tmp_path / "new" / "folder" / f"x.{ending.upper()}"
+    path = tmp_path / "new" / "directory" / f"x.{ending.upper()}"
     save_heatmap(str(path), draw(), WORDS, maps(6), title="a red ball on the grass")
     head = path.read_bytes()[:1000]
     if ending == "npy":
@@ -211,7 +211,7 @@ def test_the_bare_maps(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000), (640, 360), (16, 400)])
-def test_any_picture_and_any_words(tmp_path, size):
+def test_any_image_and_any_words(tmp_path, size):
     words = [r"$\frac$", "", "<unk>", "pneumonoultramicroscopicsilicovolcanoconiosis", "%s {} \\n"]
     path = tmp_path / "x.png"
     save_heatmap(path, Image.new("L", size, 90), words, maps(5, 14, 14), title=r"$\frac$ " * 60)
@@ -278,11 +278,11 @@ def test_a_failed_drawing_keeps_the_old_file(tmp_path, monkeypatch):
 
 def test_a_place_that_cannot_hold_a_file(tmp_path):
     (tmp_path / "file").write_text("x")
-    (tmp_path / "folder.png").mkdir()
-    for path in (tmp_path / "file" / "x.png", tmp_path / "folder.png"):
+    (tmp_path / "directory.png").mkdir()
+    for path in (tmp_path / "file" / "x.png", tmp_path / "directory.png"):
         with pytest.raises(InputError, match="cannot be written"):
             save_heatmap(path, draw(), WORDS, maps(6))
-    assert sorted(os.listdir(tmp_path)) == ["file", "folder.png"]
+    assert sorted(os.listdir(tmp_path)) == ["directory.png", "file"]
 
 
 def test_files_get_the_usual_permissions(tmp_path):

@@ -13,20 +13,20 @@ from captioner.plots.overlays import overlay
 from tests.support.drawing import draw, maps
 
 
-def pictures(html):
+def images(html):
     coded = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', html)
     return [Image.open(io.BytesIO(base64.b64decode(each))) for each in coded]
 
 
-def test_the_picture_and_a_map_for_each_word():
+def test_the_image_and_a_map_for_each_word():
     image, attention = draw(640, 480), maps(3)
     html = caption_html(image, ["a", "<b>red", "ball"], np.log([0.5, 0.25, 1, 0.1]), attention, 0.5)
-    plain, *shown = pictures(html)
+    plain, *shown = images(html)
     small = image.resize((320, 240), Image.Resampling.LANCZOS)
     assert plain.size == (320, 240) and len(shown) == 3
-    for picture, each in zip(shown, attention, strict=True):
+    for drawn, each in zip(shown, attention, strict=True):
         wanted = overlay(small, each, vmax=float(attention.max()), offset=0.5)
-        assert abs(np.asarray(picture).astype(int) - np.asarray(wanted)).mean() < 4
+        assert abs(np.asarray(drawn).astype(int) - np.asarray(wanted)).mean() < 4
     assert re.findall(r'title="(\d+%)"', html) == ["50%", "25%", "100%"]
     assert html.count('class="dim"') == 1 and 'class="dim">a<' in html
     assert "&lt;b&gt;red" in html and "<b>red" not in html and "<script" not in html
@@ -34,11 +34,11 @@ def test_the_picture_and_a_map_for_each_word():
 
 def test_without_attention():
     html = caption_html(draw(), ["a", "ball"], [-1.0, -1.0, -1.0], None, 0.0)
-    assert len(pictures(html)) == 1 and html.count("<b tabindex") == 2
+    assert len(images(html)) == 1 and html.count("<b tabindex") == 2
 
 
 def test_no_words():
-    assert len(pictures(caption_html(draw(), [], [-1.0], maps(0), 0.0))) == 1
+    assert len(images(caption_html(draw(), [], [-1.0], maps(0), 0.0))) == 1
 
 
 @pytest.mark.parametrize(

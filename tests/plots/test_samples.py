@@ -1,4 +1,4 @@
-"""The sheet of samples: each panel is the picture under its word's map."""
+"""The sheet of samples: each panel is the image under its word's map."""
 
 import io
 
@@ -13,7 +13,7 @@ from captioner.plots.samples import Sample, draw_sample, save_samples
 WORDS = ["a", "red", "dog"]
 
 
-def picture(width=60, height=60, seed=0):
+def image(width=60, height=60, seed=0):
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(noise)
 
@@ -29,11 +29,11 @@ def panel(sheet, number, top, size=(112, 112)):
 
 def test_panels_are_overlays_under_one_scale(tmp_path):
     path, attention = tmp_path / "new" / "epoch-01.png", maps(3)
-    sample = Sample(picture(), WORDS, "a red dog", "the dog is red", attention)
+    sample = Sample(image(), WORDS, "a red dog", "the dog is red", attention)
     sheet = save_samples(path, [sample, sample], offset=0.25)
     assert np.array_equal(np.asarray(Image.open(path)), np.asarray(sheet))
     assert [each.name for each in path.parent.iterdir()] == ["epoch-01.png"]
-    small = picture().resize((112, 112), Image.Resampling.LANCZOS)
+    small = image().resize((112, 112), Image.Resampling.LANCZOS)
     top = samples._MARGIN + 48
     assert np.array_equal(panel(sheet, 0, top), np.asarray(small))
     for t in range(3):
@@ -44,8 +44,8 @@ def test_panels_are_overlays_under_one_scale(tmp_path):
     assert sheet.width == 2 * samples._MARGIN + 4 * (112 + samples._GAP)
 
 
-def test_without_maps_there_is_the_picture(tmp_path):
-    sample = Sample(picture(90, 40), WORDS, "a red dog", "the dog is red")
+def test_without_maps_there_is_the_image(tmp_path):
+    sample = Sample(image(90, 40), WORDS, "a red dog", "the dog is red")
     sheet = save_samples(tmp_path / "a.png", [sample])
     assert sheet.height == 2 * samples._MARGIN + 48 + round(112 * (40 / 90) ** 0.5) + 20
     assert np.asarray(sheet.convert("L"))[:64].min() < 100  # the texts
@@ -53,17 +53,17 @@ def test_without_maps_there_is_the_picture(tmp_path):
 
 def test_long_captions_go_on_below(tmp_path):
     words = ["word"] * 30
-    sample = Sample(picture(), words, " ".join(words), "x " * 400, maps(30))
+    sample = Sample(image(), words, " ".join(words), "x " * 400, maps(30))
     sheet = save_samples(tmp_path / "a.png", [sample])
     assert sheet.width <= samples._WIDTH + 2 * samples._MARGIN
-    lines = 4  # of ten panels: the picture and thirty words
+    lines = 4  # of ten panels: the image and thirty words
     assert sheet.height == 2 * samples._MARGIN + 24 * 3 + lines * (112 + samples._WORD)
 
 
 @pytest.mark.parametrize("size", [(400, 2), (2, 400), (1, 1)])
 def test_stripes_and_captions_without_words(tmp_path, size):
-    empty = Sample(picture(*size), [], "", "", np.zeros((0, 3, 4), np.float32))
-    blank = Sample(picture(*size), ["x" * 40], "x", "x", np.zeros((1, 3, 4), np.float32))
+    empty = Sample(image(*size), [], "", "", np.zeros((0, 3, 4), np.float32))
+    blank = Sample(image(*size), ["x" * 40], "x", "x", np.zeros((1, 3, 4), np.float32))
     sheet = save_samples(tmp_path / "a.png", [empty, blank])
     assert sheet.height < 700
     written = io.BytesIO()
@@ -75,14 +75,14 @@ def test_one_sample_is_narrow():
     """It has the sheet's panels, three a line."""
     attention = maps(5)
     sample = Sample(
-        picture(), "a red dog on grass".split(), "a red dog on grass", "x " * 400, attention
+        image(), "a red dog on grass".split(), "a red dog on grass", "x " * 400, attention
     )
     drawn = draw_sample(sample, 0.25)
     texts = 24 * (1 + 4)  # of 160 letters that are left of the reference
     assert drawn.size == (3 * (112 + samples._GAP), texts + 2 * (112 + samples._WORD))
     for t in range(5):
         shown = overlay(
-            picture().resize((112, 112), Image.Resampling.LANCZOS),
+            image().resize((112, 112), Image.Resampling.LANCZOS),
             attention[t],
             vmax=float(attention.max()),
             offset=0.25,

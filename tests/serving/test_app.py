@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Stub:
-    """Captions a picture by the colour of its first pixel and the options, when it may."""
+    """Captions an image by the colour of its first pixel and the options, when it may."""
 
     def __init__(self):
         self.transform = Transform(4)
@@ -40,21 +40,21 @@ class Stub:
         self.go.set()
         self.error = None
 
-    def caption(self, pictures, *, batch_size, **options):
-        assert batch_size == len(pictures)
+    def caption(self, images, *, batch_size, **options):
+        assert batch_size == len(images)
         self.busy.set()
         assert self.go.wait(10)
         if self.error:
             raise self.error
-        return [self.describe(each, DecodingOptions(**options)) for each in pictures]
+        return [self.describe(each, DecodingOptions(**options)) for each in images]
 
     @staticmethod
-    def describe(picture, options):
-        words = (*map(str, picture.getpixel((0, 0))), options.method)
+    def describe(image, options):
+        words = (*map(str, image.getpixel((0, 0))), options.method)
         maps = np.full((4, 2, 3), 1 / 6, np.float32)
         log_probs = (-0.5, -1.0, -0.25, -2.0, -0.125)
         others = ((("a", -1.0), ("", -2.0))[: options.word_alternatives],) * 4
-        best = Caption(" ".join(words), words, -3.875, log_probs, maps, (), picture, -0.25, others)
+        best = Caption(" ".join(words), words, -3.875, log_probs, maps, (), image, -0.25, others)
         return replace(best, alternatives=(best,) * (options.num_captions - 1))
 
 
@@ -103,28 +103,28 @@ def test_words_come_with_their_alternatives_where_asked_for(client):
 
 
 def test_a_form_is_as_good_as_a_body(client):
-    form = client.post("/api/caption?method=greedy", files={"picture": ("x.png", png((4, 5, 6)))})
+    form = client.post("/api/caption?method=greedy", files={"image": ("x.png", png((4, 5, 6)))})
     assert form.status_code == 200 and form.json()["text"] == "4 5 6 greedy"
 
 
 REFUSED = {
-    "nothing": (422, "", {"content": b""}, "there is no picture in the request"),
-    "no picture": (422, "", {"content": b"/etc/passwd"}, "the file: not a picture in any of the"),
-    "a path for a file": (422, "", {"content": b"file:///etc/passwd"}, "the file: not a picture"),
+    "nothing": (422, "", {"content": b""}, "there is no image in the request"),
+    "no image": (422, "", {"content": b"/etc/passwd"}, "the file: not an image in any of the"),
+    "a path for a file": (422, "", {"content": b"file:///etc/passwd"}, "the file: not an image"),
     "broken": (422, "", {"content": png()[:45]}, "the file: cannot be"),
-    "empty file": (422, "", {"files": {"picture": ("x", b"")}}, "there is no picture"),
-    "file of another name": (422, "", {"files": {"image": ("x", png())}}, "a form holds one file"),
-    "path in a form": (422, "", {"files": {"picture": (None, "/etc/passwd")}}, "a form holds one"),
+    "empty file": (422, "", {"files": {"image": ("x", b"")}}, "there is no image"),
+    "file of another name": (422, "", {"files": {"photo": ("x", png())}}, "a form holds one file"),
+    "path in a form": (422, "", {"files": {"image": (None, "/etc/passwd")}}, "a form holds one"),
     "options in a form": (
         422,
         "",
-        {"files": {"picture": ("x", png())}, "data": {"beam_size": "2"}},
-        "a form holds one file, called picture; options belong in the query",
+        {"files": {"image": ("x", png())}, "data": {"beam_size": "2"}},
+        "a form holds one file, called image; options belong in the query",
     ),
     "two files": (
         422,
         "",
-        {"files": [("picture", ("x", png())), ("picture", ("y", png()))]},
+        {"files": [("image", ("x", png())), ("image", ("y", png()))]},
         "a form holds one file",
     ),
     "form without boundary": (
@@ -133,8 +133,8 @@ REFUSED = {
         {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
         "a form holds one file",
     ),
-    "bytes": (413, "", {"content": b"x" * 5001}, "a picture has at most 5,000 bytes"),
-    "bytes in a form": (413, "", {"files": {"picture": ("x", b"x" * 5001)}}, "at most 5,000 bytes"),
+    "bytes": (413, "", {"content": b"x" * 5001}, "an image has at most 5,000 bytes"),
+    "bytes in a form": (413, "", {"files": {"image": ("x", b"x" * 5001)}}, "at most 5,000 bytes"),
     "bytes beside a form": (413, "", {"files": {"x": ("x", b"x" * 100_000)}}, "at most 5,000"),
     "pixels": (422, "", {"content": png(size=(101, 100))}, "101 x 100 pixels, at most 10,000 are"),
     "beam": (422, "beam_size=11", {"content": png()}, "beam_size: .* less than or equal to 10"),
@@ -144,7 +144,7 @@ REFUSED = {
     "no number": (422, "beam_size=two", {"content": png()}, "beam_size: .*integer.*, got 'two'"),
     "below": (422, "beam_size=0", {"content": png()}, "beam_size must be at least 1, got 0"),
     "unknown option": (422, "beams=2", {"content": png()}, "beams: Extra inputs are not permitted"),
-    "a path as option": (422, "picture=/etc/passwd", {"content": b""}, "picture: Extra inputs"),
+    "a path as option": (422, "image=/etc/passwd", {"content": b""}, "image: Extra inputs"),
     "unknown method": (422, "method=guess", {"content": png()}, "method: .*'greedy', 'sample'"),
     "contradiction": (
         422,
@@ -175,7 +175,7 @@ def test_a_failure_inside_is_told_without_its_insides(client, stub, caplog):
     found = client.post("/api/caption", content=png())
     assert (found.status_code, found.json()) == (
         500,
-        {"detail": "the picture could not be captioned"},
+        {"detail": "the image could not be captioned"},
     )
     assert "/secret/path" in caplog.text  # for the operator
     stub.error = InputError("the model says no")
@@ -273,16 +273,16 @@ def test_time_runs_out_for_the_device_and_for_the_sender(stub):
 
 
 def test_64_clients_get_each_its_own_answer(tmp_path_factory):
-    """With a real model, each answer is the one that the picture gets alone."""
+    """With a real model, each answer is the one that the image gets alone."""
     captioner = Captioner.from_pretrained(tiny.run(tmp_path_factory, attention=True), "cpu")
     noise = np.random.default_rng(1)
-    pictures, texts = [], []
+    images, texts = [], []
     for number in range(64):
         colour = list(tiny.COLOURS.values())[number % len(tiny.COLOURS)]
         pixels = (colour + noise.normal(0, 30, (24, 36, 3))).clip(0, 255).astype(np.uint8)
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
-        pictures.append(file.getvalue())
+        images.append(file.getvalue())
         options = {"method": "greedy"} if number % 3 == 0 else {"beam_size": 2, "num_captions": 2}
         options |= {"word_alternatives": number % 2}
         alone = answer(captioner.caption(Image.fromarray(pixels), **options))
@@ -293,7 +293,7 @@ def test_64_clients_get_each_its_own_answer(tmp_path_factory):
 
         def ask(number):
             options, alone = texts[number % 64]
-            found = client.post("/api/caption", params=options, content=pictures[number % 64])
+            found = client.post("/api/caption", params=options, content=images[number % 64])
             found = found.json()
             near = np.allclose(found["attention"], alone["attention"], atol=2e-4)
             return found["text"] == alone["text"] and near
@@ -331,7 +331,7 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path_factory):
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         line = process.stdout.readline()
-        url = re.search(r"captions pictures at (http://127\.0\.0\.1:\d+) ", line)[1]
+        url = re.search(r"captions images at (http://127\.0\.0\.1:\d+) ", line)[1]
         found = httpx.post(f"{url}/api/caption", content=png((220, 30, 30)), timeout=60)
         assert found.json()["words"]
         process.send_signal(signal.SIGTERM)

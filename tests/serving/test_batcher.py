@@ -12,21 +12,21 @@ BEAM, GREEDY = DecodingOptions(), DecodingOptions("greedy")
 
 
 class Device:
-    """Stands for the work: an answer names its picture; batches wait until they may go."""
+    """Stands for the work: an answer names its image; batches wait until they may go."""
 
     def __init__(self, go=True):
         self.batches = []
         self.started, self.go = threading.Semaphore(0), threading.Semaphore(0)
         self.free, self.answers_of = go, list
 
-    def __call__(self, pictures, options):
-        self.batches.append(list(pictures))
+    def __call__(self, images, options):
+        self.batches.append(list(images))
         self.started.release()
         if not self.free:
             assert self.go.acquire(timeout=10)
-        if "broken" in pictures:
+        if "broken" in images:
             raise RuntimeError("broken")
-        return self.answers_of([f"{picture} by {options.method}" for picture in pictures])
+        return self.answers_of([f"{image} by {options.method}" for image in images])
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_what_waits_goes_together_by_options_oldest_first(start):
     assert sizes == [1, 2, 4, 2] and batcher.waiting == 0
 
 
-def test_a_broken_picture_fails_alone(start):
+def test_a_broken_image_fails_alone(start):
     device = Device(go=False)
     batcher = start(device)
     first = batcher.submit("a", BEAM)

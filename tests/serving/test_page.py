@@ -1,4 +1,4 @@
-"""The page in a real Chromium: pictures in, captions and maps out, by mouse and by keyboard.
+"""The page in a real Chromium: images in, captions and maps out, by mouse and by keyboard.
 
 Skips where there is no Playwright or no Chromium; `captioner serve` itself needs neither.
 """
@@ -44,11 +44,11 @@ class Painter:
     def __init__(self):
         self.asked = []
 
-    def caption(self, pictures, *, batch_size, **options):
+    def caption(self, images, *, batch_size, **options):
         self.asked.append(options)
         maps = np.full((2, 4, 4), 0.01, np.float32)
         maps[0, 0, 3] = maps[1, 3, 0] = 0.85
-        colour = "red" if pictures[0].getpixel((0, 0))[0] > 128 else "green"
+        colour = "red" if images[0].getpixel((0, 0))[0] > 128 else "green"
         instead = ((("blue", -3.0), ("", -9.0)), (("sun", -1.0),))
         best = Caption(
             f"{colour} sky", (colour, "sky"), -0.5, (-0.1, -0.4), maps, (), None, 0.0, instead
@@ -114,7 +114,7 @@ def brightest(page):
     }""")
 
 
-def test_a_chosen_picture_gets_a_caption_and_maps(page, painter):
+def test_a_chosen_image_gets_a_caption_and_maps(page, painter):
     assert page.locator("#waiting").inner_text() == "The caption will stand here."
     choose(page, png((200, 0, 0), (60, 40)))
     assert words(page) == ["red", "sky"]
@@ -130,8 +130,8 @@ def test_a_chosen_picture_gets_a_caption_and_maps(page, painter):
     assert across < 0.25 and down > 0.75
     frame = page.locator("#frame")
     assert "mapped" in frame.get_attribute("class")
-    picture, canvas = page.locator("#picture").bounding_box(), page.locator("#map").bounding_box()
-    assert picture == canvas and picture["width"] / picture["height"] == pytest.approx(1.5, 0.02)
+    image, canvas = page.locator("#image").bounding_box(), page.locator("#map").bounding_box()
+    assert image == canvas and image["width"] / image["height"] == pytest.approx(1.5, 0.02)
     page.mouse.move(5, 5)
     assert "mapped" not in (frame.get_attribute("class") or "")
     assert page.locator("#most").inner_text() == "85 %"
@@ -211,7 +211,7 @@ def test_sliders_change_what_is_asked_for(page, painter):
     assert page.locator("#max_length").get_attribute("max") == "50"
 
 
-def test_dropped_and_pasted_pictures(page):
+def test_dropped_and_pasted_images(page):
     send = """([name, type, bytes]) => {
       const data = new DataTransfer();
       if (bytes) data.items.add(new File([new Uint8Array(bytes)], "a.png", { type: "image/png" }));
@@ -224,7 +224,7 @@ def test_dropped_and_pasted_pictures(page):
         page.evaluate(send, ["paste", "", list(png((0, 200, 0)))])
     assert words(page) == ["green", "sky"]
     page.evaluate(send, ["paste", "", None])
-    assert "There is no picture in that." in page.get_by_role("alert").inner_text()
+    assert "There is no image in that." in page.get_by_role("alert").inner_text()
 
 
 def test_a_photograph_is_taken(page):
@@ -243,9 +243,9 @@ def test_what_goes_wrong_is_said(page):
     choose(page, b"nothing")
     alert = page.get_by_role("alert")
     alert.wait_for()
-    assert alert.inner_text().startswith("No caption. The file: not a picture in any of the form")
+    assert alert.inner_text().startswith("No caption. The file: not an image in any of the form")
     choose(page, b"x" * 100_001)
-    page.get_by_text("This picture has 0.1 MB; at most 0.1 MB are taken.").wait_for()
+    page.get_by_text("This image has 0.1 MB; at most 0.1 MB are taken.").wait_for()
     page.route("**/api/caption*", lambda route: route.abort())
     choose(page, png())
     page.get_by_text("The service does not answer. Is it still running?").wait_for()
@@ -270,8 +270,8 @@ def test_everything_has_a_name_and_enough_contrast(page, scheme):
 def test_function_words_are_dimmed_and_readable(browser, scheme):
     painter = Painter()
     found = painter.caption
-    painter.caption = lambda pictures, **options: [
-        replace(each, words=("The", "sky"), alternatives=()) for each in found(pictures, **options)
+    painter.caption = lambda images, **options: [
+        replace(each, words=("The", "sky"), alternatives=()) for each in found(images, **options)
     ]
     with served(painter) as client:
         page = browser.new_page(color_scheme=scheme, reduced_motion="reduce")
@@ -304,8 +304,8 @@ def test_the_page_for_programs(page, address):
 def test_a_model_without_attention_says_so(browser):
     plain = Painter()
     found = plain.caption
-    plain.caption = lambda pictures, **options: [
-        replace(each, attention=None, alternatives=()) for each in found(pictures, **options)
+    plain.caption = lambda images, **options: [
+        replace(each, attention=None, alternatives=()) for each in found(images, **options)
     ]
     with served(plain) as client:
         opened = browser.new_page()

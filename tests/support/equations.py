@@ -22,7 +22,7 @@ def lstm_cell(gates, cell):
 
 
 def show_and_tell(model, features, caption):
-    """Vinyals et al. 2015, equations 4-12, from a state that the picture decides, too:
+    """Vinyals et al. 2015, equations 4-12, from a state that the image decides, too:
     log-probabilities (V,) of each word; no maps.
     """
     lstm = model.lstm
@@ -34,8 +34,8 @@ def show_and_tell(model, features, caption):
     mean = features.mean((1, 2))
     hidden = torch.tanh(model.initial_hidden.weight @ mean + model.initial_hidden.bias)
     cell = torch.tanh(model.initial_cell.weight @ mean + model.initial_cell.bias)
-    picture = model.picture.weight @ mean + model.picture.bias
-    hidden, cell = advance(picture, hidden, cell)
+    image = model.image.weight @ mean + model.image.bias
+    hidden, cell = advance(image, hidden, cell)
     rows = []
     for word in [1, *caption]:
         embedded = model.words.weight[word]

@@ -17,7 +17,7 @@ def assert_same_rows(left, right):
 
 def interrupt_at(step, signum, monkeypatch):
     """Send a signal while batch `step` (from 1, over all epochs) is loaded."""
-    load, count = batches.Pictures.batch, [0]
+    load, count = batches.Source.batch, [0]
 
     def loaded(self, *args):
         count[0] += 1
@@ -25,7 +25,7 @@ def interrupt_at(step, signum, monkeypatch):
             os.kill(os.getpid(), signum)
         return load(self, *args)
 
-    monkeypatch.setattr(batches.Pictures, "batch", loaded)
+    monkeypatch.setattr(batches.Source, "batch", loaded)
 
 
 def assert_same_run(left, right):

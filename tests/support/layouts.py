@@ -45,7 +45,7 @@ def write_kaggle(root, captions):
 
 
 def coco(captions):
-    """The JSON of pictures 1, 2, ... called 1.jpg, 2.jpg, ... with these captions."""
+    """The JSON of images 1, 2, ... called 1.jpg, 2.jpg, ... with these captions."""
     images = [{"id": i, "file_name": f"{i}.jpg"} for i in captions]
     annotations = [
         {"id": 10 * i + k, "image_id": i, "caption": c}
@@ -55,31 +55,31 @@ def coco(captions):
     return {"images": images, "annotations": annotations}
 
 
-def write_coco(root, name, content, *, folder=None):
+def write_coco(root, name, content, *, directory=None):
     write(root / "annotations" / f"captions_{name}.json", json.dumps(content, ensure_ascii=False))
     for image in content["images"]:
-        touch(root / (folder or name) / image["file_name"])
+        touch(root / (directory or name) / image["file_name"])
     return root
 
 
-def pictures(count):
+def numbered_images(count):
     return {f"{i:02}.jpg": [f"a dog number {i}", f"the dog {i}"] for i in range(count)}
 
 
 def write_karpathy(root, images, name="coco"):
-    """images: (split, folder or None, name, captions); ids as the file for COCO has them."""
+    """images: (split, directory or None, name, captions); ids as the file for COCO has them."""
     content = {"images": [], "dataset": name}
-    for number, (split, folder, file, captions) in enumerate(images):
+    for number, (split, directory, file, captions) in enumerate(images):
         sentences = [
             {"tokens": c.split(), "raw": c, "imgid": number, "sentid": 10 * number + k}
             for k, c in enumerate(captions)
         ]
         image = {"sentids": [s["sentid"] for s in sentences], "imgid": number, "split": split}
         image |= {"sentences": sentences, "filename": file}
-        if folder:
-            image |= {"filepath": folder, "cocoid": 1000 + number}
+        if directory:
+            image |= {"filepath": directory, "cocoid": 1000 + number}
         content["images"].append(image)
-        touch(root / (folder or "Flicker8k_Dataset") / file)
+        touch(root / (directory or "Flicker8k_Dataset") / file)
     write(root / f"dataset_{name}.json", json.dumps(content, ensure_ascii=False))
     return root
 
@@ -100,8 +100,8 @@ def write_kaggle30k(root, captions):
     return root
 
 
-def write_jsonl(root, captions, name="captions.jsonl", picture="image"):
-    rows = [{picture: name, "caption": c} for name, cs in captions.items() for c in cs]
+def write_jsonl(root, captions, name="captions.jsonl", image="image"):
+    rows = [{image: name, "caption": c} for name, cs in captions.items() for c in cs]
     write(root / name, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
     for each in captions:
         touch((root / name).parent / each)
@@ -147,7 +147,7 @@ def write_webdataset(root, captions, name="00000.tar"):
     return root
 
 
-SOUND = {  # from a folder and captions by name: these files
+SOUND = {  # from a directory and captions by name: these files
     "coco": lambda root, captions: write_coco(
         root, "train", coco({i: several for i, several in enumerate(captions.values())})
     ),

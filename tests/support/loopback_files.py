@@ -27,11 +27,11 @@ class Files(ThreadingHTTPServer):
     def url(self):
         return f"http{'s' if self.secured else ''}://127.0.0.1:{self.server_port}"
 
-    def serve(self, folder: Path):
-        """The files in a folder and below it, by their names from there on."""
-        for path in folder.rglob("*"):
+    def serve(self, directory: Path):
+        """The files in a directory and below it, by their names from there on."""
+        for path in directory.rglob("*"):
             if path.is_file():
-                self.files[path.relative_to(folder).as_posix()] = path.read_bytes()
+                self.files[path.relative_to(directory).as_posix()] = path.read_bytes()
         return self
 
     def opened(self, name):

@@ -1,6 +1,6 @@
 """What pages name and do not make themselves: a name, and what puts it there.
 
-`made` is a folder with the demo's first scenes in `demo` and a run on them in `checkpoints`.
+`made` is a directory with the demo's first scenes in `demo` and a run on them in `checkpoints`.
 """
 
 import json
@@ -21,9 +21,9 @@ def copy(target):
     return lambda made, path: shutil.copytree(made / target, path)
 
 
-def save_picture(made, path):
-    with Image.open(made / "demo/val/000001.png") as picture:
-        picture.save(path, "JPEG" if path.suffix == ".jpg" else "PNG")
+def save_image(made, path):
+    with Image.open(made / "demo/val/000001.png") as image:
+        image.save(path, "JPEG" if path.suffix == ".jpg" else "PNG")
 
 
 def save_mobilenet(made, path):
@@ -32,7 +32,7 @@ def save_mobilenet(made, path):
 
 def save_kaggle(made, path):
     shutil.copytree(made / "demo/train", path / "Images")
-    rows = [f"{picture.name},a shape\n" for picture in sorted((path / "Images").iterdir())]
+    rows = [f"{image.name},a shape\n" for image in sorted((path / "Images").iterdir())]
     (path / "captions.txt").write_text("".join(["image,caption\n", *rows]))
 
 
@@ -47,8 +47,8 @@ STAND_INS = {
     "DIR": copy("demo"),
     "PATH": copy("demo"),
     "kaggle": save_kaggle,
-    "PICTURE": save_picture,
-    "dog.jpg": save_picture,
+    "IMAGE": save_image,
+    "dog.jpg": save_image,
     "mobilenet_v2.pth": save_mobilenet,
     "captions_val2017.json": link("demo/annotations/captions_val.json"),
     "RESULTS.json": save_results,

@@ -1,6 +1,6 @@
 """A data set of plain colours and runs on it, small enough to be made by every test session.
 
-Sixteen pictures are for training, seven for validation, three for testing; a run learns in two
+Sixteen images are for training, seven for validation, three for testing; a run learns in two
 seconds to name their colours.
 """
 
@@ -36,7 +36,7 @@ LEARNING = (  # a rate at which each of five seeds learned
 
 
 def write_colours(root: Path) -> Path:
-    """A COCO folder; the same files each time."""
+    """A COCO directory; the same files each time."""
     noise = np.random.default_rng(0)
     (root / "annotations").mkdir(parents=True)
     for number, (split, count) in enumerate(COUNTS.items()):
@@ -48,7 +48,7 @@ def write_colours(root: Path) -> Path:
             image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
             image.save(root / split / f"{identity}.png")
             images.append({"id": identity, "file_name": f"{identity}.png"})
-            more = " at all" * (i % 3 == 0)  # pictures differ in how many words they have
+            more = " at all" * (i % 3 == 0)  # images differ in how many words they have
             for k, rest in enumerate(["is all one sees here", "and nothing else" + more]):
                 caption = {"id": 10 * identity + k, "image_id": identity}
                 annotations.append({**caption, "caption": f"{colour} {rest}"})
@@ -58,7 +58,7 @@ def write_colours(root: Path) -> Path:
 
 
 def write_shards(root: Path, colours: Path, each: int = 4) -> Path:
-    """The same pictures and captions in tar files: `each` of training's in one."""
+    """The same images and captions in tar files: `each` of training's in one."""
     for split in COUNTS:
         content = json.loads((colours / "annotations" / f"captions_{split}.json").read_text())
         captions: dict[int, list[str]] = {}
@@ -69,9 +69,9 @@ def write_shards(root: Path, colours: Path, each: int = 4) -> Path:
         for number, first in enumerate(range(0, len(samples), step)):
             members = []
             for identity, several in samples[first : first + step]:
-                picture = (colours / split / f"{identity}.png").read_bytes()
+                image = (colours / split / f"{identity}.png").read_bytes()
                 text = "".join(f"{caption}\n" for caption in several).encode()
-                members += [(f"{identity}.png", picture), (f"{identity}.txt", text)]
+                members += [(f"{identity}.png", image), (f"{identity}.txt", text)]
             write_tar(root / f"{split}-{number:02}.tar", members)
     return root
 
@@ -91,11 +91,11 @@ def data(factory: pytest.TempPathFactory) -> Path:
 def run(factory: pytest.TempPathFactory, *, attention: bool) -> Path:
     """A run that has learned the colours, trained once; tests must not write into it."""
     base, name = factory.getbasetemp(), "attention" if attention else "plain"
-    folder = base / "checkpoints" / name
-    if not folder.exists():
+    directory = base / "checkpoints" / name
+    if not directory.exists():
         kind = ["--attention"] if attention else []
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(base)
             patch.setattr(train, "draw_heatmaps", lambda setup, result: None)
             train.main(["--data", str(data(factory)), "--run", name, *LEARNING, *kind])
-    return folder
+    return directory

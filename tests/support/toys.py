@@ -9,7 +9,7 @@ START, END = 1, 2
 
 
 class Toy:
-    """A recurrent generator over 7 tokens: scores and map depend on picture and whole history."""
+    """A recurrent generator over 7 tokens: scores and map depend on image and whole history."""
 
     def __init__(self, seed, end=0.0):
         generator = torch.Generator().manual_seed(seed)
@@ -17,26 +17,26 @@ class Toy:
         def weights(*shape):
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-        self.words, self.recurrent, self.picture = weights(7, 5), weights(5, 5), weights(6, 5)
+        self.words, self.recurrent, self.image = weights(7, 5), weights(5, 5), weights(6, 5)
         self.output, self.map = weights(5, 7) * 1.5, weights(5, 6)
         self.bias = torch.tensor([0, 0, end, 0, 0, 0, 0], dtype=torch.float64)
         self.steps = 0
 
     def start(self, features, expected_steps):
-        pictures = features.flatten(1).double() @ self.picture
-        return {"pictures": pictures}, {"hidden": torch.zeros_like(pictures)}
+        images = features.flatten(1).double() @ self.image
+        return {"images": images}, {"hidden": torch.zeros_like(images)}
 
     def step(self, tokens, state, memory):
         self.steps += 1
-        rows = len(tokens) // len(memory["pictures"])
-        pictures = memory["pictures"].repeat_interleave(rows, 0)
-        hidden = torch.tanh(state["hidden"] @ self.recurrent + self.words[tokens] + pictures)
+        rows = len(tokens) // len(memory["images"])
+        images = memory["images"].repeat_interleave(rows, 0)
+        hidden = torch.tanh(state["hidden"] @ self.recurrent + self.words[tokens] + images)
         attention = (hidden @ self.map).softmax(-1).view(-1, 2, 3)
         return hidden @ self.output + self.bias, {"hidden": hidden}, attention
 
 
-def toy_features(pictures, seed=0):
-    return torch.randn(pictures, 1, 2, 3, generator=torch.Generator().manual_seed(seed))
+def toy_features(images, seed=0):
+    return torch.randn(images, 1, 2, 3, generator=torch.Generator().manual_seed(seed))
 
 
 def all_captions(after, max_length):

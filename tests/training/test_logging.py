@@ -65,11 +65,11 @@ def test_tensorboard_gets_every_tenth_step(tmp_path):
     TrainingLog(tmp_path).step(10, 1.0, 0.1)
 
 
-def events(folder):
-    """What TensorBoard reads: by tag, (step, value) or (step, picture)."""
+def events(directory):
+    """What TensorBoard reads: by tag, (step, value) or (step, image)."""
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
-    ).EventAccumulator(str(folder))
+    ).EventAccumulator(str(directory))
     accumulator.Reload()
     tags = accumulator.Tags()
     found = {t: [(e.step, e.value) for e in accumulator.Scalars(t)] for t in tags["scalars"]}
@@ -101,7 +101,7 @@ def work(tmp_path, tmp_path_factory, monkeypatch):
 
 
 def stop_at(step, patch):
-    load, count = batches.Pictures.batch, [0]
+    load, count = batches.Source.batch, [0]
 
     def loaded(self, *args):
         count[0] += 1
@@ -109,7 +109,7 @@ def stop_at(step, patch):
             os.kill(os.getpid(), signal.SIGTERM)
         return load(self, *args)
 
-    patch.setattr(batches.Pictures, "batch", loaded)
+    patch.setattr(batches.Source, "batch", loaded)
 
 
 def test_a_run_to_watch_stopped_and_resumed(work, monkeypatch, capsys):
@@ -187,7 +187,7 @@ def test_the_commands_at_the_end_work(work, monkeypatch, capsys, kind):
     scored, captioned, served, why, longer = (shlex.split(each) for each in said)
     assert scored[:2] == ["python", "evaluate.py"] and "--split test" in said[0]
     evaluate.main([*scored[2:], "--workers", "0"])
-    assert "test split, 3 pictures" in capsys.readouterr().out
+    assert "test split, 3 images" in capsys.readouterr().out
     for each in (captioned, served):
         assert each[:3] == ["python", "-m", "captioner"]
     __main__.main(captioned[3:])

@@ -86,9 +86,11 @@ def toy_batches(epoch, first):
 class Fit:
     """One call of `fit` on the toy, with what it saved and logged."""
 
-    def __init__(self, folder: Path, options=OPTIONS, *, scores=None, batches=toy_batches, **more):
+    def __init__(
+        self, directory: Path, options=OPTIONS, *, scores=None, batches=toy_batches, **more
+    ):
         self.model = more.pop("model", None) or Toy()
-        self.log = folder / "log.jsonl"
+        self.log = directory / "log.jsonl"
         self.saved: list[str] = []
         self.states: dict[str, dict] = {}
         self.weights: dict[str, dict] = {}
@@ -96,9 +98,9 @@ class Fit:
 
         def save(name, state, scores):
             self.saved.append(name)
-            folder.joinpath(name).write_text(json.dumps(scores))
-            torch.save(state, folder / f"{name}.pt")
-            self.states[name] = torch.load(folder / f"{name}.pt", weights_only=True)
+            directory.joinpath(name).write_text(json.dumps(scores))
+            torch.save(state, directory / f"{name}.pt")
+            self.states[name] = torch.load(directory / f"{name}.pt", weights_only=True)
             self.weights[name] = {k: v.clone() for k, v in self.model.state_dict().items()}
 
         def evaluate(epoch):
@@ -113,7 +115,7 @@ class Fit:
             evaluate=evaluate,
             watch="score",
             save=save,
-            log=TrainingLog(folder),
+            log=TrainingLog(directory),
             device=CPU,
             **more,
         )
@@ -284,7 +286,7 @@ def test_patience(tmp_path, scores, patience, epochs, best):
 
 
 def test_a_score_of_zero_says_nothing_yet(tmp_path):
-    """BLEU-4 of few pictures stays 0 for epochs, while the model learns."""
+    """BLEU-4 of few images stays 0 for epochs, while the model learns."""
     options = replace(OPTIONS, epochs=6, patience=2)
     progress = Fit(tmp_path, options, scores=[0, 0, 0, 0, 5, 6]).call()
     assert (progress.epoch, progress.best_epoch) == (6, 6)
@@ -338,7 +340,7 @@ def test_no_step_where_the_gradient_is_not_finite(tmp_path):
 def test_three_gradients_in_a_row_that_are_not_finite(tmp_path, first):
     run = Fit(tmp_path, batches=bad_at(first, first + 1, first + 2))
     message = rf"not finite 3 times in a row, at step {first + 2} and learning rate \S+, the last "
-    with pytest.raises(FloatingPointError, match=message + rf"time for pictures \[{first + 2}\]; "):
+    with pytest.raises(FloatingPointError, match=message + rf"time for images \[{first + 2}\]; "):
         run.call()
     epochs = (first + 2) // STEPS
     assert run.saved.count("best") == epochs
@@ -679,4 +681,4 @@ def test_drawn_demo(work, tmp_path, monkeypatch, capsys):
     train.main([*tiny.OPTIONS, "--attention"])
     assert drawn[0].is_relative_to("checkpoints/.cache") and drawn[0].name == "demo"
     assert checkpoint.load("checkpoints/demo-attention").config["data"]["path"] is None
-    assert "demo: coco; train 12 pictures" in capsys.readouterr().out
+    assert "demo: coco; train 12 images" in capsys.readouterr().out

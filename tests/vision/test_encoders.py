@@ -15,7 +15,7 @@ TINY = "shufflenet_v2_x0_5"  # the smallest of torchvision's, for tests about fi
 
 
 @pytest.fixture(scope="module")
-def picture():
+def image():
     return torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
 
 
@@ -47,7 +47,7 @@ def tiny_values():
         ("googlenet", "fc", 1024),
     ],
 )
-def test_trunk_and_pooling_and_classifier_are_the_torchvision_model(name, head, channels, picture):
+def test_trunk_and_pooling_and_classifier_are_the_torchvision_model(name, head, channels, image):
     settings = {"init_weights": False} if name == "googlenet" else {}
     torch.manual_seed(0)
     model = torchvision.models.get_model(name, weights=None, **settings).eval()
@@ -58,8 +58,8 @@ def test_trunk_and_pooling_and_classifier_are_the_torchvision_model(name, head, 
     torch.manual_seed(0)
     encoder = build_encoder(name).eval()
     with torch.no_grad():
-        expected = model(picture)
-        features = encoder(picture)
+        expected = model(image)
+        features = encoder(image)
         logits = classifier(features.mean((2, 3)).view_as(reached[0]))
     assert features.shape == (2, channels, 3, 3)
     assert (encoder.channels, encoder.stride) == (channels, 32)
@@ -148,7 +148,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
-def test_files_load_the_very_values(suffix, tiny_values, tmp_path, picture):
+def test_files_load_the_very_values(suffix, tiny_values, tmp_path, image):
     path = tmp_path / f"weights{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(tiny_values, path)
     encoder = build_encoder(TINY, str(path))
@@ -157,8 +157,8 @@ def test_files_load_the_very_values(suffix, tiny_values, tmp_path, picture):
     reached = []
     model.fc.register_forward_pre_hook(lambda module, inputs: reached.append(inputs[0]))
     with torch.no_grad():
-        model(picture)
-    torch.testing.assert_close(encoder(picture).mean((2, 3)), reached[0])
+        model(image)
+    torch.testing.assert_close(encoder(image).mean((2, 3)), reached[0])
     assert torch.equal(encoder.layers[0][0].weight, tiny_values["conv1.0.weight"])
     assert torch.equal(encoder.layers[0][1].running_var, tiny_values["conv1.1.running_var"])
 
@@ -373,7 +373,7 @@ def test_building_moves_no_statistics():
     assert counters and not any(counters)
 
 
-def test_pictures_must_have_32_pixels():
+def test_images_must_have_32_pixels():
     with pytest.raises(InputError, match="image_size must be at least 32, got 31"):
         EncoderOptions(image_size=31)
 
@@ -407,56 +407,56 @@ def unlike_at_birth(encoder):
         ("small_cnn", 5),  # those behind a pooling or what stands for one
     ],
 )
-def test_folding_changes_nothing(name, left, picture):
+def test_folding_changes_nothing(name, left, image):
     encoder = unlike_at_birth(build_encoder(name)).eval()
     with torch.no_grad():
-        expected, folded = encoder.layers(picture), encoder(picture)
+        expected, folded = encoder.layers(image), encoder(image)
     scale = expected.abs().max().item()
     torch.testing.assert_close(folded, expected, rtol=1e-3, atol=1e-4 * scale)
     norms = [m for m in encoder._folded().modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == left
 
 
-def test_the_folded_copy_follows_the_weights(tiny_encoder, picture):
+def test_the_folded_copy_follows_the_weights(tiny_encoder, image):
     encoder = tiny_encoder(0).eval()
     with torch.inference_mode():
-        first = encoder(picture)
+        first = encoder(image)
         assert encoder._folded() is encoder._folded()
     names = set(encoder.state_dict())
     with torch.no_grad():
         next(encoder.parameters()).mul_(2)
-        changed = encoder(picture)
+        changed = encoder(image)
         assert not torch.allclose(changed, first)
-        torch.testing.assert_close(changed, encoder.layers(picture))
-    encoder.train()(picture)  # moves the statistics
+        torch.testing.assert_close(changed, encoder.layers(image))
+    encoder.train()(image)  # moves the statistics
     with torch.no_grad():
-        torch.testing.assert_close(encoder.eval()(picture), encoder.layers(picture))
+        torch.testing.assert_close(encoder.eval()(image), encoder.layers(image))
     encoder.load_state_dict(tiny_encoder(0, seed=1).state_dict())
     with torch.no_grad():
-        torch.testing.assert_close(encoder(picture), encoder.layers(picture))
+        torch.testing.assert_close(encoder(image), encoder.layers(image))
     assert set(encoder.state_dict()) == names
 
 
-def test_gradients_flow_through_the_layers_themselves(tiny_encoder, picture):
+def test_gradients_flow_through_the_layers_themselves(tiny_encoder, image):
     encoder = tiny_encoder(0).eval()
     with torch.no_grad():
-        encoder(picture)
-    encoder(picture).sum().backward()
+        encoder(image)
+    encoder(image).sum().backward()
     assert all(parameter.grad is not None for parameter in encoder.parameters())
 
 
 def test_the_folded_copy_follows_an_optimizer_whose_writes_torch_does_not_count(
-    tiny_encoder, picture
+    tiny_encoder, image
 ):
     encoder = tiny_encoder(0, pretrained=True)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=0.1, fused=True)
     for _ in range(2):
         with torch.no_grad():
-            torch.testing.assert_close(encoder.eval()(picture), encoder.layers(picture))
-        encoder.train()(picture).sum().backward()
+            torch.testing.assert_close(encoder.eval()(image), encoder.layers(image))
+        encoder.train()(image).sum().backward()
         optimizer.step()
     with torch.no_grad():
-        torch.testing.assert_close(encoder.eval()(picture), encoder.layers(picture))
+        torch.testing.assert_close(encoder.eval()(image), encoder.layers(image))
 
 
 def middle_of_what_a_cell_sees(layers, side, light):

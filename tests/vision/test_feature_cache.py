@@ -44,9 +44,9 @@ def paths(tmp_path):
     return [draw(tmp_path / f"{i}.png", i) for i in range(7)]
 
 
-def compute(folder, paths, *, encoder=None, transform=TRANSFORM, **options):
+def compute(directory, paths, *, encoder=None, transform=TRANSFORM, **options):
     encoder, files = encoder or small_encoder(), ImageSource(paths, transform)
-    return cached_features(folder, encoder, files, device=CPU, batch_size=2, **options)
+    return cached_features(directory, encoder, files, device=CPU, batch_size=2, **options)
 
 
 def encode(paths, encoder=None, transform=TRANSFORM):
@@ -82,7 +82,7 @@ def test_the_cache_holds_half_precision_maps_and_reads_any_of_them(tmp_path, pat
     assert cache.load([]).shape == (0, 16, 2, 2)
     os.truncate(file, file.stat().st_size - 1)
     assert torch.equal(cache.load([5]), stored[[5]])
-    with pytest.raises(InputError, match=r"maps.npy is cut short; delete its folder"):
+    with pytest.raises(InputError, match=r"maps.npy is cut short; delete its directory"):
         cache.load([6])
 
 
@@ -119,24 +119,24 @@ def test_the_key_changes_with_whatever_the_features_depend_on(tmp_path, paths):
 
 
 def test_a_stale_cache_is_not_used(tmp_path, paths):
-    folder = tmp_path / "cache"
-    compute(folder, paths)
+    directory = tmp_path / "cache"
+    compute(directory, paths)
     draw(paths[2], 100)
-    assert_holds(compute(folder, paths), paths)
-    assert_holds(compute(folder, paths[1:]), paths[1:])
+    assert_holds(compute(directory, paths), paths)
+    assert_holds(compute(directory, paths[1:]), paths[1:])
     encoder = small_encoder(seed=1)
-    assert_holds(compute(folder, paths, encoder=encoder), paths, encoder=encoder)
+    assert_holds(compute(directory, paths, encoder=encoder), paths, encoder=encoder)
     transform = Transform(48)
-    assert_holds(compute(folder, paths, transform=transform), paths, transform=transform)
-    assert len(list(folder.iterdir())) == 5
+    assert_holds(compute(directory, paths, transform=transform), paths, transform=transform)
+    assert len(list(directory.iterdir())) == 5
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_picture_leaves_no_half_cache(tmp_path, paths, workers):
-    paths[5].write_bytes(b"no picture")
+def test_a_broken_image_leaves_no_half_cache(tmp_path, paths, workers):
+    paths[5].write_bytes(b"no image")
     with pytest.raises(InputError) as caught:
         compute(tmp_path / "cache", paths, workers=workers)
-    assert str(caught.value).startswith(f"'{paths[5]}': not a picture in any of the formats")
+    assert str(caught.value).startswith(f"'{paths[5]}': not an image in any of the formats")
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "cache").iterdir()) == []
     draw(paths[5], 5)
@@ -149,7 +149,7 @@ from pathlib import Path
 from tests.vision import test_feature_cache as test_features
 from captioner.vision import feature_cache as features
 
-load_image, folder, *paths = features.load_image, *map(Path, sys.argv[1:])
+load_image, directory, *paths = features.load_image, *map(Path, sys.argv[1:])
 
 def load(path):
     if path == paths[5]:
@@ -157,28 +157,28 @@ def load(path):
     return load_image(path)
 
 features.load_image = load
-test_features.compute(folder, paths)
+test_features.compute(directory, paths)
 """
 
 
 def test_a_killed_run_leaves_no_half_cache(tmp_path, paths):
-    folder = tmp_path / "cache"
+    directory = tmp_path / "cache"
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, folder, *paths],
+        [sys.executable, "-c", KILLED, directory, *paths],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         timeout=120,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    (left,) = folder.iterdir()  # it had begun
+    (left,) = directory.iterdir()  # it had begun
     assert left.name.startswith("features-part-") and (left / "maps.npy").is_file()
     whole = 7 * 2 * 2 * 16 * 2
     assert (left / "maps.npy").stat().st_size < whole  # mapping a sparse file, a full disk kills
-    assert_holds(compute(folder, paths), paths)
+    assert_holds(compute(directory, paths), paths)
     assert left.exists()  # it may be another run's, still at work
     for path in (left, left / "maps.npy"):
         os.utime(path, (0, 0))
-    compute(folder, paths[1:])
+    compute(directory, paths[1:])
     assert not left.exists()
 
 
@@ -188,10 +188,10 @@ from pathlib import Path
 from tests.vision import test_feature_cache as test_features
 from captioner.errors import InputError
 
-folder, *paths = map(Path, sys.argv[1:])
+directory, *paths = map(Path, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
 try:
-    test_features.compute(folder, paths)
+    test_features.compute(directory, paths)
 except InputError as error:
     print(error)
 """
@@ -249,13 +249,13 @@ def test_features_beyond_half_precision(tmp_path, paths):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, paths):
+def test_a_directory_that_cannot_be_written(tmp_path, paths):
     with pytest.raises(InputError, match=r"the feature cache in .*0\.png cannot be written"):
         compute(paths[0], paths)
 
 
 def test_a_cache_reads_again(tmp_path, paths):
     cache = compute(tmp_path / "cache", paths)
-    (folder,) = (tmp_path / "cache").iterdir()
-    assert folder.name == f"features-{cache_key(small_encoder(), ImageSource(paths, TRANSFORM))}"
-    assert torch.equal(FeatureCache(folder).load([1]), cache.load([1]))
+    (directory,) = (tmp_path / "cache").iterdir()
+    assert directory.name == f"features-{cache_key(small_encoder(), ImageSource(paths, TRANSFORM))}"
+    assert torch.equal(FeatureCache(directory).load([1]), cache.load([1]))

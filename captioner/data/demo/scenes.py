@@ -67,7 +67,7 @@ def _phrase(group: Sequence[DrawnShape], without: str = "") -> str:
 
 
 def _place(box: Box) -> str | None:
-    """Where in the picture the middle of a box is, None near the border between two places."""
+    """Where in the image the middle of a box is, None near the border between two places."""
     thirds = []
     for low, high in ((box[1], box[3]), (box[0], box[2])):
         middle = (low + high) / 2 / SIDE
@@ -132,7 +132,7 @@ def _apart(a: Box, b: Box) -> bool:
 
 
 def _put(rng: random.Random, look: Look, stamp: Image.Image) -> DrawnShape:
-    """A shape of this look and the stamp's size, anywhere in the picture."""
+    """A shape of this look and the stamp's size, anywhere in the image."""
     x, y = (rng.randint(MARGIN, SIDE - MARGIN - length) for length in stamp.size)
     return DrawnShape(*look, (x, y, x + stamp.width, y + stamp.height))
 
@@ -163,12 +163,12 @@ def _scene(rng: random.Random, split: str) -> tuple[list[DrawnShape], list[Image
 
 
 def _write_split(directory: Path, split: str, count: int, seed: int) -> None:
-    """One split's pictures and its two annotation files."""
+    """One split's images and its two annotation files."""
     (directory / split).mkdir()
     images, captions, instances = [], [], []
     for number in tqdm(range(1, count + 1), desc=f"drawing {split}", unit="scene"):
         rng = random.Random(f"{seed} {split} {number}")  # no scene depends on another
-        picture = draw_background(rng)
+        image = draw_background(rng)
         shapes, stamps, texts = _scene(rng, split)
         image_id = SPLITS.index(split) * 1_000_000 + number
         name = f"{number:06}.png"
@@ -177,7 +177,7 @@ def _write_split(directory: Path, split: str, count: int, seed: int) -> None:
             captions.append({"id": 10 * image_id + i, "image_id": image_id, "caption": text})
         for i, (shape, stamp) in enumerate(zip(shapes, stamps, strict=True)):
             x0, y0, x1, y1 = shape.box
-            picture.paste(stamp, (x0, y0), stamp)
+            image.paste(stamp, (x0, y0), stamp)
             instances.append(
                 {
                     "id": 10 * image_id + i,
@@ -189,7 +189,7 @@ def _write_split(directory: Path, split: str, count: int, seed: int) -> None:
                     "attributes": {k: getattr(shape, k) for k in ("color", "size", "texture")},
                 }
             )
-        picture.save(directory / split / name, compress_level=3)
+        image.save(directory / split / name, compress_level=3)
     head = {"info": {"description": "shapes", "version": VERSION}, "licenses": [], "images": images}
     categories = [{"id": i, "name": kind} for i, kind in enumerate(KINDS, 1)]
     for name, body in (
@@ -216,8 +216,8 @@ def write_demo(
     """Draw and caption the shapes data set into `directory`, whole or not at all.
 
     The same arguments give the same files, and no split depends on how many scenes another has.
-    `<split>/000001.png` ... are pictures of 128 x 128; `annotations/captions_<split>.json` and
-    `annotations/instances_<split>.json` are in COCO's format. Every picture of val and test shows
+    `<split>/000001.png` ... are images of 128 x 128; `annotations/captions_<split>.json` and
+    `annotations/instances_<split>.json` are in COCO's format. Every image of val and test shows
     a triple of kind, colour and texture that no other split has. Returns at once when all of it is
     there. Raises InputError when `directory` holds anything else.
     """
@@ -249,7 +249,7 @@ def write_demo(
 
 
 def read_shapes(root: Path, split: str) -> dict[int | str, list[DrawnShape]]:
-    """The shapes of each picture by image id; empty where `root` holds no demo data set."""
+    """The shapes of each image by image id; empty where `root` holds no demo data set."""
     shapes: dict[int | str, list[DrawnShape]] = {}
     try:
         text = (Path(root) / "annotations" / f"instances_{split}.json").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 from PIL import Image, ImageDraw
 
-SIDE = 128  # of a picture, in pixels
+SIDE = 128  # of an image, in pixels
 SIZES = {"small": (28, 32), "large": (48, 54)}  # the longer side of the box, in pixels
 TEXTURES = ("solid", "striped", "dotted")
 LIGHT, DARK = (250, 250, 250), (25, 25, 25)
@@ -66,12 +66,12 @@ def _outline(kind: str) -> list[tuple[float, float]]:
 
 
 def draw_shape(rng: random.Random, kind: str, color: str, size: str, texture: str) -> Image.Image:
-    """One shape as an RGBA picture with nothing but the shape in it, a little turned."""
+    """One shape as an RGBA image with nothing but the shape in it, a little turned."""
     angle, longest = rng.uniform(-0.2, 0.2), rng.uniform(*SIZES[size])
     cos, sin = math.cos(angle), math.sin(angle)
     turned = np.array(_outline(kind)) @ [[cos, sin], [-sin, cos]]
     low, high = turned.min(axis=0), turned.max(axis=0)
-    middle = math.ceil(longest)  # of a square of twice the picture's resolution
+    middle = math.ceil(longest)  # of a square of twice the image's resolution
     corners = middle + (turned - (low + high) / 2) * 2 * longest / max(high - low)
     points = [tuple(corner) for corner in corners.tolist()]
 

@@ -1,4 +1,4 @@
-"""COCO's caption files, of 2014, 2017 or no year, beside their folders of pictures."""
+"""COCO's caption files, of 2014, 2017 or no year, beside their directories of images."""
 
 import re
 from pathlib import Path
@@ -30,28 +30,28 @@ def read(root: Path) -> ReadResult:
 def _read_file(root: Path, path: Path, split: str, reading: ReadResult) -> None:
     content = read_json(path)
     images, annotations = (_dicts(content, key, path) for key in ("images", "annotations"))
-    folder = path.stem.removeprefix("captions_")
-    places = [root / folder, root / "images" / folder, root / "images", root / split]
-    pictures = image_directory(places, path) if images else root
+    directory = path.stem.removeprefix("captions_")
+    places = [root / directory, root / "images" / directory, root / "images", root / split]
+    base = image_directory(places, path) if images else root
     listed: dict[str, RawExample] = {}  # by the id as JSON has it: 1 is not "1"
     for number, image in enumerate(images, start=1):
         place = SourceLocation(path, number, "image")
-        entry = RawExample(image.get("id"), pictures, image.get("file_name"), split, place)
+        entry = RawExample(image.get("id"), base, image.get("file_name"), split, place)
         listed.setdefault(repr(entry.id), entry)
         reading.entries.append(entry)
     first: dict[str, SourceLocation] = {}  # where each id of a caption comes for the first time
     for number, annotation in enumerate(annotations, start=1):
         place = SourceLocation(path, number, "annotation")
-        picture = listed.get(repr(annotation.get("image_id")))
+        example = listed.get(repr(annotation.get("image_id")))
         before = first.setdefault(repr(annotation["id"]), place) if "id" in annotation else place
-        if picture is None:
-            what = f"the caption is of picture {annotation.get('image_id')!r}"
+        if example is None:
+            what = f"the caption is of image {annotation.get('image_id')!r}"
             reading.report(place, f"{what}, which the file does not list", "list it or remove this")
         elif before is not place:
             what = f"the caption {annotation['id']!r} is listed twice, first at {before}"
             reading.report(place, what, "remove one of them, or give it another id")
         else:
-            picture.captions.append((annotation.get("caption"), place))
+            example.captions.append((annotation.get("caption"), place))
 
 
 def _dicts(content: Any, key: str, path: Path) -> list[dict[str, Any]]:

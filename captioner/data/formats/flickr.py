@@ -17,30 +17,30 @@ from .reading import (
 
 LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: what Flickr8k calls its list
 TOKENS_30K = ("results_20130124.token", "flickr30k.token", "results.token")
-PICTURES_30K = ("flickr30k-images", "flickr30k_images", "images", "Images")
+IMAGES_30K = ("flickr30k-images", "flickr30k_images", "images", "Images")
 
 
 def recognise_8k(root: Path) -> tuple[Path, Path] | None:
-    """Flickr8k's text and picture folders, unpacked side by side or one in the other."""
+    """Flickr8k's text and image directories, unpacked side by side or one in the other."""
     texts = (root / "Flickr8k_text", root)
-    pictures = (root / "Flicker8k_Dataset", root / "Flickr8k_Dataset", root / "Images")
+    images = (root / "Flicker8k_Dataset", root / "Flickr8k_Dataset", root / "Images")
     text = next((t for t in texts if (t / "Flickr8k.token.txt").is_file()), None)
-    picture = next((p for p in pictures if p.is_dir()), None)
-    return (text, picture) if text and picture else None
+    image = next((p for p in images if p.is_dir()), None)
+    return (text, image) if text and image else None
 
 
 def read_8k(root: Path) -> ReadResult:
     """Without a train list, what no other list names is for training.
 
-    The published files caption a picture that does not exist, called as no picture is: such a name
+    The published files caption an image that does not exist, called as no image is: such a name
     that no list has and no file is dropped, and where there is a train list, what no list names.
     """
-    folders = recognise_8k(root)
-    assert folders is not None
-    text, pictures = folders
+    directories = recognise_8k(root)
+    assert directories is not None
+    text, images = directories
     source = text / "Flickr8k.token.txt"
     reading = ReadResult()
-    reading.add_rows(_token_rows(source, pictures, reading))
+    reading.add_rows(_token_rows(source, images, reading))
     listed = _read_lists(text, reading)
     captioned = {entry.id for entry in reading.entries}
     for name, (_, place) in listed.items():
@@ -65,12 +65,12 @@ def read_30k(root: Path) -> ReadResult:
     source = recognise_30k(root)
     assert source is not None
     reading = ReadResult()
-    pictures = image_directory([root / name for name in PICTURES_30K], source)
-    reading.add_rows(_token_rows(source, pictures, reading))
+    images = image_directory([root / name for name in IMAGES_30K], source)
+    reading.add_rows(_token_rows(source, images, reading))
     return reading
 
 
-def _token_rows(source: Path, pictures: Path, reading: ReadResult) -> Iterator[RawExample]:
+def _token_rows(source: Path, images: Path, reading: ReadResult) -> Iterator[RawExample]:
     """`NAME#0<tab>CAPTION`, a caption a line."""
     for number, line in enumerate(read_lines(source), start=1):
         place = SourceLocation(source, number)
@@ -79,13 +79,13 @@ def _token_rows(source: Path, pictures: Path, reading: ReadResult) -> Iterator[R
         if re.search(r"#\d+\t", caption):
             reading.report(place, "two rows are in this one line", "put each on a line of its own")
         elif tab:
-            yield RawExample(name, pictures, name, None, place, [(caption, place)])
+            yield RawExample(name, images, name, None, place, [(caption, place)])
         elif line.strip():
-            reading.report(place, "no tab between picture and caption", "put one there")
+            reading.report(place, "no tab between image and caption", "put one there")
 
 
 def _read_lists(text: Path, reading: ReadResult) -> dict[str, tuple[str, SourceLocation]]:
-    """The split of every picture that a list names, and where it does."""
+    """The split of every image that a list names, and where it does."""
     listed: dict[str, tuple[str, SourceLocation]] = {}
     for split, stem in LISTS.items():
         path = text / f"Flickr_8k.{stem}Images.txt"
@@ -103,4 +103,4 @@ def _read_lists(text: Path, reading: ReadResult) -> dict[str, tuple[str, SourceL
 def _is_stray(entry: RawExample) -> bool:
     """Whether this is the published 2258277193_586949ec62.jpg.1, or alike."""
     named = Path(entry.name).suffix.lower() in IMAGE_SUFFIXES or not is_plain(entry.name)
-    return not named and not shards.is_file(entry.folder / entry.name)
+    return not named and not shards.is_file(entry.directory / entry.name)

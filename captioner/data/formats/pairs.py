@@ -1,4 +1,4 @@
-"""A folder of pictures, each with a text file of its name beside it: a caption a line."""
+"""A directory of images, each with a text file of its name beside it: a caption a line."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +9,15 @@ ABOUT = {"readme", "license", "licence"}  # texts that people put beside the cap
 
 
 def recognise(root: Path) -> bool:
-    """Whether any picture, in any folder below, has its text."""
-    return any(path.with_suffix(".txt").is_file() for path in _pictures(root))
+    """Whether any image, in any directory below, has its text."""
+    return any(path.with_suffix(".txt").is_file() for path in _images(root))
 
 
 def read(root: Path) -> ReadResult:
-    """A folder called as a split is that split; texts about the folder are no captions."""
+    """A directory called as a split is that split; texts about the directory are no captions."""
     reading, texts = ReadResult(), {path for path in root.rglob("*.txt") if path.is_file()}
     captioned = set()
-    for path in sorted(_pictures(root)):
+    for path in sorted(_images(root)):
         name, text = path.relative_to(root).as_posix(), path.with_suffix(".txt")
         split = next(filter(None, map(split_of, Path(name).parts[:-1])), None)
         entry = RawExample(name, root, name, split, SourceLocation(path))
@@ -29,7 +29,7 @@ def read(root: Path) -> ReadResult:
         if text.stem.lower() in ABOUT:
             continue
         reading.report(
-            SourceLocation(text), "there is no picture of this name", "add it, or remove this"
+            SourceLocation(text), "there is no image of this name", "add it, or remove this"
         )
     return reading
 
@@ -41,6 +41,6 @@ def caption_lines(lines: list[str], source: Path) -> Iterator[tuple[str, SourceL
             yield line.strip(), SourceLocation(source, number)
 
 
-def _pictures(root: Path) -> Iterator[Path]:
+def _images(root: Path) -> Iterator[Path]:
     files = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     return (path for path in files if path.is_file())

@@ -30,7 +30,7 @@ class SourceLocation(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """A row or picture that cannot be used: where, what is wrong, and what to do about it."""
+    """A row or image that cannot be used: where, what is wrong, and what to do about it."""
 
     place: SourceLocation
     what: str
@@ -42,13 +42,13 @@ class Problem:
 
 @dataclass
 class RawExample:
-    """A picture as a reader found it: nothing of it has been checked yet.
+    """An image as a reader found it: nothing of it has been checked yet.
 
-    `name` is the file's name in `folder`; a split of None is one that the files do not tell.
+    `name` is the file's name in `directory`; a split of None is one that the files do not tell.
     """
 
     id: Any
-    folder: Path
+    directory: Path
     name: Any
     split: str | None
     place: SourceLocation
@@ -57,7 +57,7 @@ class RawExample:
 
 @dataclass
 class ReadResult:
-    """All that a reader found: pictures, and the rows that it could make nothing of."""
+    """All that a reader found: images, and the rows that it could make nothing of."""
 
     entries: list[RawExample] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -66,10 +66,10 @@ class ReadResult:
         self.problems.append(Problem(place, what, advice))
 
     def add_rows(self, rows: Iterable[RawExample]) -> None:
-        """Add entries of which several may be of one picture: rows with a caption each."""
+        """Add entries of which several may be of one image: rows with a caption each."""
         found: dict[str, RawExample] = {}
         for row in rows:
-            first = found.setdefault(repr((row.id, row.folder, row.name, row.split)), row)
+            first = found.setdefault(repr((row.id, row.directory, row.name, row.split)), row)
             if first is not row:
                 first.captions += row.captions
         self.entries += found.values()
@@ -79,7 +79,7 @@ class ReadResult:
 class Reader:
     """One layout: does it lie at this path, what does it hold, how it is described to people.
 
-    val_from_train: where no picture is for validation, a seeded tenth of training's is.
+    val_from_train: where no image is for validation, a seeded tenth of training's is.
     """
 
     recognise: Callable[[Path], object]
@@ -89,7 +89,7 @@ class Reader:
 
 
 def is_plain(name: object) -> bool:
-    """Whether this is the name of a file that cannot lie outside of the folder it is put in."""
+    """Whether this is the name of a file that cannot lie outside of the directory it is put in."""
     if not isinstance(name, str) or not name or "\\" in name or "\0" in name:
         return False
     return not name.startswith("/") and ".." not in name.split("/")
@@ -112,10 +112,12 @@ def split_of(name: object) -> str | None:
 
 
 def image_directory(places: Sequence[Path], source: Path) -> Path:
-    """The first of these folders that exists; raises InputError where none does."""
+    """The first of these directories that exists; raises InputError where none does."""
     found = next((place for place in places if place.is_dir()), None)
     if found is None:
-        raise InputError(f"the pictures of {source} are missing; looked for the folder {places[0]}")
+        raise InputError(
+            f"the images of {source} are missing; looked for the directory {places[0]}"
+        )
     return found
 
 

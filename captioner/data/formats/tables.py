@@ -1,4 +1,4 @@
-"""Tables with named columns, JSONL and CSV: a row names a picture and has a caption or several."""
+"""Tables with named columns, JSONL and CSV: a row names an image and has a caption or several."""
 
 import json
 import re
@@ -20,12 +20,12 @@ from .reading import (
     split_of,
 )
 
-PICTURES = ("file_name", "image", "filename", "filepath", "image_path", "image_name", "path")
+IMAGES = ("file_name", "image", "filename", "filepath", "image_path", "image_name", "path")
 CAPTIONS = ("caption", "text", "sentence", "comment", "description", "title", "prompt")
 
 
 def recognise_jsonl(path: Path) -> list[tuple[Path, str | None]]:
-    """The file itself; captions.jsonl in the folder; or train.jsonl, val.jsonl, test.jsonl."""
+    """The file itself; captions.jsonl in the directory; or train.jsonl, val.jsonl, test.jsonl."""
     return _files(path, (".jsonl",))
 
 
@@ -56,21 +56,23 @@ def _read(files: Sequence[tuple[Path, str | None]]) -> ReadResult:
     reading = ReadResult()
     for path, split in files:
         rows = list(table_entries(path, reading))
-        folder = _picture_folder(path, rows)
-        reading.add_rows(replace(row, folder=folder, split=row.split or split) for row in rows)
+        directory = _image_directory(path, rows)
+        reading.add_rows(
+            replace(row, directory=directory, split=row.split or split) for row in rows
+        )
     return reading
 
 
 def table_entries(path: Path, reading: ReadResult) -> Iterator[RawExample]:
-    """An entry for each row; names of pictures start at the table's folder."""
+    """An entry for each row; names of images start at the table's directory."""
     for place, row in table_rows(path, reading):
-        picture = next((name for name in PICTURES if name in row), None)
-        if picture is None or not caption_columns(row):
-            what = "a picture or its caption is not there"
-            reading.report(place, what, f"name {_needed(PICTURES)}")
+        image = next((name for name in IMAGES if name in row), None)
+        if image is None or not caption_columns(row):
+            what = "an image or its caption is not there"
+            reading.report(place, what, f"name {_needed(IMAGES)}")
             continue
         captions = [(caption, place) for caption in row_captions(row)]
-        name, identity, told = row[picture], row.get("image_id"), row.get("split")
+        name, identity, told = row[image], row.get("image_id"), row.get("split")
         split = (split_of(told) or told) or None
         yield RawExample(
             name if identity in (None, "") else identity, path.parent, name, split, place, captions
@@ -78,17 +80,17 @@ def table_entries(path: Path, reading: ReadResult) -> Iterator[RawExample]:
 
 
 def table_rows(
-    path: Path, reading: ReadResult, pictures: Collection[str] = PICTURES
+    path: Path, reading: ReadResult, images: Collection[str] = IMAGES
 ) -> Iterator[tuple[SourceLocation, dict[str, Any]]]:
     """The rows of JSONL or CSV by the names of their columns in lower case; others are reported.
 
-    pictures: the names of a column that tells the picture. Raises InputError for a CSV header that
+    images: the names of a column that tells the image. Raises InputError for a CSV header that
     has none of them, no captions, or one of these twice.
     """
     kind = path.suffix.lower()
     if kind in (".jsonl", ".ndjson"):
         return _json_rows(path, reading)
-    return _csv_rows(path, "\t" if kind == ".tsv" else ",", reading, pictures)
+    return _csv_rows(path, "\t" if kind == ".tsv" else ",", reading, images)
 
 
 def by_column(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,19 +129,17 @@ def _json_rows(path: Path, reading: ReadResult) -> Iterator[tuple[SourceLocation
 
 
 def _csv_rows(
-    path: Path, delimiter: str, reading: ReadResult, pictures: Collection[str]
+    path: Path, delimiter: str, reading: ReadResult, images: Collection[str]
 ) -> Iterator[tuple[SourceLocation, dict[str, Any]]]:
     table = read_table(path, delimiter, reading)
     _, header = next(table, (None, []))
     names = [name.strip().lower() for name in header]
-    used = [name for name in names if name in pictures] + caption_columns(names)
+    used = [name for name in names if name in images] + caption_columns(names)
     if twice := [name for name, times in Counter(used).items() if times > 1]:
-        advice = "remove one; captions of one picture may be caption_1, caption_2"
+        advice = "remove one; captions of one image may be caption_1, caption_2"
         raise InputError(f"{path} has the column {twice[0]} twice; {advice}")
-    if header and not (set(names) & set(pictures) and caption_columns(names)):
-        raise InputError(
-            f"{path} has the columns {', '.join(header)}; it needs {_needed(pictures)}"
-        )
+    if header and not (set(names) & set(images) and caption_columns(names)):
+        raise InputError(f"{path} has the columns {', '.join(header)}; it needs {_needed(images)}")
     for place, row in table:
         if len(row) == len(header):
             yield place, dict(zip(names, row, strict=True))
@@ -148,14 +148,12 @@ def _csv_rows(
             reading.report(place, what, "a caption with commas needs quotes")
 
 
-def _needed(pictures: Iterable[str]) -> str:
-    return (
-        f"a column of pictures ({', '.join(pictures)}) and one of captions ({', '.join(CAPTIONS)})"
-    )
+def _needed(images: Iterable[str]) -> str:
+    return f"a column of images ({', '.join(images)}) and one of captions ({', '.join(CAPTIONS)})"
 
 
-def _picture_folder(path: Path, rows: Sequence[RawExample]) -> Path:
-    """The table's folder, or the `images` in it where the first picture lies there."""
+def _image_directory(path: Path, rows: Sequence[RawExample]) -> Path:
+    """The table's directory, or the `images` in it where the first image lies there."""
     first = next((row.name for row in rows if is_plain(row.name)), None)
     places = (path.parent, path.parent / "images", path.parent / "Images")
     found = (place for place in places if first and shards.is_file(place / first))

@@ -1,4 +1,4 @@
-"""WebDataset's tar shards: files of one key are a picture and its captions; nothing is unpacked."""
+"""WebDataset's tar shards: files of one key are an image and its captions; nothing is unpacked."""
 
 import json
 import re
@@ -31,7 +31,7 @@ _MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<extension>[^/]*)", re.D
 
 def recognise(path: Path) -> list[Path]:
     """The tar files: this one, those that braces or the lines of a text file name, or those in the
-    folder or the folders in it, links among them.
+    directory or the directories in it, links among them.
     """
     if shards.is_pattern(path):
         return shards.expand(path)
@@ -41,7 +41,7 @@ def recognise(path: Path) -> list[Path]:
 
 
 def _listed(path: Path) -> list[Path]:
-    """What a text file names, from its own folder on, if each line is a tar file or a pattern."""
+    """What a text file names, from its own directory on, if each line is a tar file or a pattern."""
     lines = read_lines(path) if path.suffix == ".txt" else []
     names = [line.strip() for line in lines if line.strip()]
     if not all(".tar" in name for name in names):
@@ -68,9 +68,9 @@ def read(path: Path) -> ReadResult:
     return reading
 
 
-def _shared(folders: list[Path]) -> int:
-    """How many parts of their paths all folders share."""
-    levels = zip(*(folder.parts for folder in folders), strict=False)
+def _shared(directories: list[Path]) -> int:
+    """How many parts of their paths all directories share."""
+    levels = zip(*(directory.parts for directory in directories), strict=False)
     return len(list(takewhile(lambda parts: len(set(parts)) == 1, levels)))
 
 
@@ -96,14 +96,14 @@ def _read_shard(tar: Path, shard: str, reading: ReadResult) -> None:
     split = splits.pop() if len(splits) == 1 else None
     for key, files in samples.items():
         texts = [tar / files[extension] for extension in TEXTS if extension in files]
-        picture = next((name for e, name in files.items() if e in IMAGE_SUFFIXES), None)
-        if picture:
-            entry = RawExample(f"{shard}/{key}", tar, picture, split, SourceLocation(tar / picture))
+        image = next((name for e, name in files.items() if e in IMAGE_SUFFIXES), None)
+        if image:
+            entry = RawExample(f"{shard}/{key}", tar, image, split, SourceLocation(tar / image))
             entry.captions = _captions(texts, reading)
             reading.entries.append(entry)
         elif texts:
             reading.report(
-                SourceLocation(texts[0]), f"{key} has no picture", "add it, or remove this"
+                SourceLocation(texts[0]), f"{key} has no image", "add it, or remove this"
             )
 
 

@@ -24,7 +24,7 @@ Version: TypeAlias = tuple[int | None, str]
 
 
 class Unreachable(InputError):
-    """A server does not give what it should, which is no fault of a picture's."""
+    """A server does not give what it should, which is no fault of an image's."""
 
 
 class Url(PosixPath):

@@ -2,7 +2,7 @@
 
 Each is gone through once, by tarfile, for what it holds. Then its files are read forward: what is
 passed over on the way to one is kept for a while, and what lies behind and is not kept costs
-another way through. What is too large for a picture is never read.
+another way through. What is too large for an image is never read.
 """
 
 import os
@@ -20,7 +20,7 @@ from ...errors import InputError
 from .http import CHUNK, Download, Url, Version, changed
 
 KEPT = 512 * 2**20  # bytes of files that were passed over
-LARGEST = 64 * 2**20  # bytes of a file that is read: as many as a picture may have
+LARGEST = 64 * 2**20  # bytes of a file that is read: as many as an image may have
 OPEN = 64  # tar files that are read forward at the same time
 TEXTS = (".txt", ".json")  # kept while the tar file is gone through, since they are read at once
 
@@ -133,7 +133,7 @@ _lock, _going_through = threading.Lock(), threading.Lock()
 def contents(tar: Url) -> Contents:
     """Go through a tar file; raises InputError where it cannot be had, or is none that is whole.
 
-    Links, folders and the like are passed over. A tar file is taken to stay as it is while the
+    Links, directories and the like are passed over. A tar file is taken to stay as it is while the
     program runs: where it does not, reading from it is an error.
     """
     with _going_through:

@@ -16,16 +16,16 @@ from . import remote_tar as streams
 from .http import Url, as_url
 
 
-def place(path: Path | str, folder: Path | None = None) -> Path:
-    """The path, from the folder on if there is one; what begins with http:// or https:// is a Url.
+def place(path: Path | str, directory: Path | None = None) -> Path:
+    """The path, from the directory on if there is one; what begins with http:// or https:// is a Url.
 
-    For what people name themselves: what a caption file names stays in its folder.
+    For what people name themselves: what a caption file names stays in its directory.
     """
-    return as_url(path) or (folder or Path()) / path
+    return as_url(path) or (directory or Path()) / path
 
 
 def absolute(path: Path) -> Path:
-    """The path as it is called in every folder."""
+    """The path as it is called in every directory."""
     return as_url(path) or path.resolve()
 
 
@@ -122,7 +122,7 @@ def read(path: Path) -> bytes:
 def index(tar: Path) -> Index:
     """What a tar file holds; raises InputError where it is none, compressed or damaged.
 
-    Links, folders and sparse files are passed over. The answer is kept while the file is the same.
+    Links, directories and sparse files are passed over. The answer is kept while the file is the same.
     """
     if isinstance(tar, Url):
         return Index(*streams.contents(tar)[:2])

@@ -1,8 +1,8 @@
-"""The energies of additive attention, a few pictures at a time; nothing here knows models.
+"""The energies of additive attention, a few images at a time; nothing here knows models.
 
-Between queries and energies lie K*P*A numbers for every picture, by far the most of a step. They
+Between queries and energies lie K*P*A numbers for every image, by far the most of a step. They
 are never all there at once, and never kept for the backward pass, which works them out again.
-Shapes: B pictures, K queries per picture, P positions, A attention.
+Shapes: B images, K queries per image, P positions, A attention.
 """
 
 from collections.abc import Iterator
@@ -54,13 +54,13 @@ class _Energies(torch.autograd.Function):
 
 
 def _similarities(queries: Tensor, keys: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Pictures from where to where, and their sigmoid(key + query), (b, K, P, A)."""
-    pictures, count, size = queries.shape
+    """Images from where to where, and their sigmoid(key + query), (b, K, P, A)."""
+    images, count, size = queries.shape
     each = count * keys.shape[1] * size
-    most = max(1, min(pictures, CHUNK[queries.device.type] // max(1, each)))
+    most = max(1, min(images, CHUNK[queries.device.type] // max(1, each)))
     buffer = queries.new_empty(most, count, keys.shape[1], size)
-    for first in range(0, pictures, most):
-        part = slice(first, min(first + most, pictures))
+    for first in range(0, images, most):
+        part = slice(first, min(first + most, images))
         similar = buffer[: part.stop - first]
         torch.add(keys[part, None], queries[part, :, None], out=similar)
         yield part, similar.sigmoid_()

@@ -1,7 +1,7 @@
 """Distillation: what teachers, models trained before, would say in the place of each word.
 
-No loop and no optimizer: training.py takes such batches as any others. Shapes: B pictures,
-C captions per picture, T words, L likely words.
+No loop and no optimizer: training.py takes such batches as any others. Shapes: B images,
+C captions per image, T words, L likely words.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ... import distributed
-from ...data.batches import Batch, Pictures, epoch_order
+from ...data.batches import Batch, Source, epoch_order
 from ...decoding.options import DecodingOptions
 from ...decoding.teacher_forcing import teacher_forced_log_probs
 from ...devices import products_in
@@ -22,14 +22,14 @@ from ...prefetch import load_ahead
 from ...text.collate import pad_captions
 from ..base import CaptionModel
 
-TOGETHER = 32  # pictures
+TOGETHER = 32  # images
 DISTILL_WEIGHT = 0.9  # of what is learned, the rest the captions' own words
 LIKELY = 20  # words a place: of a trained model they have nearly all of the probability
 FREELY = DecodingOptions(min_length=0, allow_unknown=True)
 
 
 class SoftTargets(NamedTuple):
-    """What a teacher holds likely in the place of each word of one picture's captions.
+    """What a teacher holds likely in the place of each word of one image's captions.
 
     words, shares (C, T, L): the likeliest words, best first, and their probabilities, which sum
     to 1, in half precision.
@@ -41,22 +41,22 @@ class SoftTargets(NamedTuple):
 
 def compute_soft_targets(
     teacher: CaptionModel,
-    pictures: Pictures,
+    images: Source,
     captions: Sequence[list[list[int]]],
     precision: str = "float32",
     workers: int = 0,
 ) -> list[SoftTargets]:
-    """A lesson for each picture, of captions as `encode_captions` gives them.
+    """A lesson for each image, of captions as `encode_captions` gives them.
 
-    Pictures are told in the same groups whenever this is called, so that the same comes to the
+    Images are told in the same groups whenever this is called, so that the same comes to the
     last digit. Takes 120 bytes a word. workers: threads that load ahead.
     """
     device = next(teacher.parameters()).device
-    groups = epoch_order(captions, TOGETHER, 0, 0, tars=pictures.tars, window=pictures.window)
+    groups = epoch_order(captions, TOGETHER, 0, 0, tars=images.tars, window=images.window)
 
     def load(group: Sequence[int]) -> Batch:
         tokens = pad_captions([captions[i] for i in group])
-        return pictures.batch(group, [str(i) for i in group], tokens)
+        return images.batch(group, [str(i) for i in group], tokens)
 
     batches = tqdm(
         zip(groups, load_ahead(load, groups, workers), strict=True),
@@ -93,7 +93,7 @@ def _likely(teacher: CaptionModel, batch: Batch, precision: str) -> tuple[Tensor
 def add_soft_targets(
     batch: Batch, lessons: Sequence[SoftTargets], distill_weight: float = DISTILL_WEIGHT
 ) -> Batch:
-    """The batch with its pictures' lessons, to be `teaching`, in 0..1, of what is learned.
+    """The batch with its images' lessons, to be `teaching`, in 0..1, of what is learned.
 
     Hinton et al. 2015, with the LIKELY likeliest words for all.
     """

@@ -1,6 +1,6 @@
 """Words in and out of a model: embeddings that are also the output layer; nothing else of models.
 
-Shapes: B pictures, C captions per picture, V vocabulary, E embedding, R rows, N real words of a
+Shapes: B images, C captions per image, V vocabulary, E embedding, R rows, N real words of a
 batch.
 """
 

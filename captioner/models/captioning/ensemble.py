@@ -1,6 +1,6 @@
 """Several models that write one caption between them, by averaging what each makes of every word.
 
-No search and no files. Shapes: B pictures, S picture side, D feature channels, h, w grid,
+No search and no files. Shapes: B images, S image side, D feature channels, h, w grid,
 R rows, V vocabulary.
 """
 

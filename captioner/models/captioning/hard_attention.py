@@ -1,6 +1,6 @@
 """Hard attention: where a word looks is drawn from the attention, and how drawing well is learned.
 
-Xu et al. 2015, section 4.1. Nothing here knows models. Shapes: B pictures, C captions per picture,
+Xu et al. 2015, section 4.1. Nothing here knows models. Shapes: B images, C captions per image,
 K captions at work, T words, P positions, N real words of a batch.
 """
 

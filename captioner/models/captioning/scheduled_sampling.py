@@ -1,6 +1,6 @@
 """Scheduled sampling: training captions in which some words are the model's own.
 
-Bengio et al. 2015. Nothing here knows models or trains. Shapes: B pictures, C captions per picture,
+Bengio et al. 2015. Nothing here knows models or trains. Shapes: B images, C captions per image,
 T words, D channels, h, w grid, V vocabulary, R = B*C rows.
 """
 

@@ -1,6 +1,6 @@
 """Self-critical training: to a batch come captions that the model samples, weighted by reward.
 
-No loop and no optimizer: training.py takes such batches as any others. Shapes: B pictures,
+No loop and no optimizer: training.py takes such batches as any others. Shapes: B images,
 C references of each, S sampled captions of each, T words.
 """
 
@@ -36,12 +36,12 @@ def add_rollouts(
     samples: int = SAMPLES,
     max_length: int = LONGEST,
 ) -> Batch:
-    """The batch, on the model's device, with S captions more a picture that the model samples now.
+    """The batch, on the model's device, with S captions more an image that the model samples now.
 
-    Rennie et al. 2017: a sample's reward is its score, CIDEr-D say, against the picture's references. Taken
+    Rennie et al. 2017: a sample's reward is its score, CIDEr-D say, against the image's references. Taken
     off is what could be expected: not that of the greedy caption, as there, which is far above that
-    of samples, but the mean of the picture's other samples (Luo 2020). A sample weighs
-    (1 - share) * C / S times the difference, a reference `share`, so that a picture counts as its C
+    of samples, but the mean of the image's other samples (Luo 2020). A sample weighs
+    (1 - share) * C / S times the difference, a reference `share`, so that an image counts as its C
     references do in any batch, and of each the loss sums up
 
         C * (share * mean over references of -log p
@@ -77,7 +77,7 @@ def add_rollouts(
 def draw(
     batch: Batch, model: CaptioningModel, precision: str, samples: int, max_length: int
 ) -> Tensor:
-    """Words of S captions of each picture that the model samples: (B, S, T)."""
+    """Words of S captions of each image that the model samples: (B, S, T)."""
     freely = DecodingOptions(
         "sample",
         num_captions=samples,
@@ -94,6 +94,6 @@ def draw(
 
 
 def _beside(left: Tensor, right: Tensor) -> Tensor:
-    """Tokens (B, n, T) and (B, m, T') of the same pictures as one (B, n + m, longer of both)."""
+    """Tokens (B, n, T) and (B, m, T') of the same images as one (B, n + m, longer of both)."""
     longest = max(left.shape[-1], right.shape[-1])
     return torch.cat([F.pad(words, (0, longest - words.shape[-1])) for words in (left, right)], 1)

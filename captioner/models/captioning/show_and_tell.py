@@ -1,6 +1,6 @@
-"""Show and Tell: the picture is the first word. The contract is captioning.py's.
+"""Show and Tell: the image is the first word. The contract is captioning.py's.
 
-Nothing here searches, trains or reads files. Shapes: B pictures, C captions per picture, T words,
+Nothing here searches, trains or reads files. Shapes: B images, C captions per image, T words,
 V vocabulary, D feature channels, h, w grid, E embedding, H hidden, R rows, N real words of a batch.
 """
 
@@ -21,9 +21,9 @@ from .scheduled_sampling import previous_words
 
 
 class ShowAndTell(nn.Module):
-    """Vinyals et al. 2015: the picture's embedding is the LSTM's first input, then the words.
+    """Vinyals et al. 2015: the image's embedding is the LSTM's first input, then the words.
 
-    The picture also decides the state before that, which is zero in the paper: heard once only, it
+    The image also decides the state before that, which is zero in the paper: heard once only, it
     is soon forgotten.
     """
 
@@ -35,7 +35,7 @@ class ShowAndTell(nn.Module):
         self.encoder = encoder
         self.standardize = Standardize(encoder.channels)
         self.words = TiedEmbedding(vocabulary_size, options.embedding_size)
-        self.picture = nn.Linear(encoder.channels, options.embedding_size)
+        self.image_embedding = nn.Linear(encoder.channels, options.embedding_size)
         self.initial_hidden = nn.Linear(encoder.channels, options.hidden_size)
         self.initial_cell = nn.Linear(encoder.channels, options.hidden_size)
         self.lstm = nn.LSTM(options.embedding_size, options.hidden_size, batch_first=True)
@@ -53,8 +53,8 @@ class ShowAndTell(nn.Module):
                 self.standardize.measure(maps)
 
     def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]:
-        picture, hidden, cell = self._see(features)
-        hidden, cell = self._advance(self._input_gates(picture), hidden, cell.float())
+        image, hidden, cell = self._see(features)
+        hidden, cell = self._advance(self._input_gates(image), hidden, cell.float())
         memory = {}
         if expected_steps * features.shape[0] > len(self.words.weight):
             words = scale_words(self.words.weight)
@@ -71,10 +71,10 @@ class ShowAndTell(nn.Module):
         return scores, {"hidden": hidden, "cell": cell}, None
 
     def _see(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The picture as a word (B, E), and hidden state and cell (B, H) before it."""
+        """The image as a word (B, E), and hidden state and cell (B, H) before it."""
         mean = self.standardize(features).mean((2, 3))
         hidden, cell = self.initial_hidden(mean), self.initial_cell(mean)
-        return self.picture(mean), torch.tanh(hidden), torch.tanh(cell)
+        return self.image_embedding(mean), torch.tanh(hidden), torch.tanh(cell)
 
     def _input_gates(self, inputs: Tensor) -> Tensor:
         weight, _, bias, _ = self.lstm.all_weights[0]
@@ -89,13 +89,13 @@ class ShowAndTell(nn.Module):
         return self.dropout(torch.tanh(self.project(self.dropout(hidden))))
 
     def loss(self, batch: Batch) -> Loss:
-        """One fused LSTM call over picture and caption, one vocabulary product on real words."""
+        """One fused LSTM call over image and caption, one vocabulary product on real words."""
         features = batch.features_by(self.encoder)
-        picture, *initial = self._see(features)
+        image, *initial = self._see(features)
         inputs, targets = previous_words(self, features, batch), batch.tokens[..., 1:]
         real = targets != 0
         words = scale_words(self.words(inputs))  # (B, C, T, E)
-        first = picture[:, None, None].expand(*words.shape[:2], 1, -1)
+        first = image[:, None, None].expand(*words.shape[:2], 1, -1)
         sequence = self.dropout(torch.cat([first, words], dim=2))
         state = tuple(rows.repeat_interleave(inputs.shape[1], 0)[None] for rows in initial)
         hidden, _ = self.lstm(sequence.flatten(0, 1), state)  # (B*C, 1 + T, H)

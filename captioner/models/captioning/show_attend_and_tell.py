@@ -1,8 +1,8 @@
 """Show, Attend and Tell: every word looks at the map anew. The contract is captioning.py's.
 
-Nothing here searches, trains or reads files. Shapes: B pictures, C captions per picture, T words,
+Nothing here searches, trains or reads files. Shapes: B images, C captions per image, T words,
 V vocabulary, D feature channels, h, w grid, P = h*w positions, E embedding, H hidden, A attention,
-K hypotheses or captions per picture, R = B*K rows, N real words of a batch, S words of all steps.
+K hypotheses or captions per image, R = B*K rows, N real words of a batch, S words of all steps.
 """
 
 from collections.abc import Iterable
@@ -93,14 +93,14 @@ class ShowAttendAndTell(nn.Module):
         return {"keys": keys, "values": values.to(state["hidden"].dtype)}, state
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
-        pictures, h, w, _ = memory["keys"].shape
+        images, h, w, _ = memory["keys"].shape
         words = self.words(tokens)
         if "word_gates" in memory:
             gates = memory["word_gates"][tokens]
         else:
             gates = self.word_gates(scale_words(words))
         gates, hidden, cell = (
-            rows.unflatten(0, (pictures, -1)) for rows in (gates, state["hidden"], state["cell"])
+            rows.unflatten(0, (images, -1)) for rows in (gates, state["hidden"], state["cell"])
         )
         shared = self._shared(memory)
         hidden, cell, context, attention = self._advance(gates, hidden, cell, *shared)
@@ -183,9 +183,9 @@ class ShowAttendAndTell(nn.Module):
 
         What the words alone decide is computed before the loop, the vocabulary product after it.
         """
-        pictures, captions, _ = batch.tokens.shape
+        images, captions, _ = batch.tokens.shape
         gates = self.word_gates(scale_words(words)).split(
-            [pictures * c for c in batch.active_captions]
+            [images * c for c in batch.active_captions]
         )
         hidden, cell = (
             rows[:, None].expand(-1, captions, -1) for rows in (state["hidden"], state["cell"])
@@ -194,7 +194,7 @@ class ShowAttendAndTell(nn.Module):
         received = cell.new_zeros(())
         for t, running in enumerate(batch.active_captions):
             hidden, cell, context, attention = self._advance(
-                gates[t].view(pictures, running, self.of_hidden[-1]),
+                gates[t].view(images, running, self.of_hidden[-1]),
                 hidden[:, :running],
                 cell[:, :running],
                 *shared,

@@ -67,7 +67,7 @@ def server():
 
 
 @pytest.fixture
-def folder(tmp_path, tmp_path_factory):
+def directory(tmp_path, tmp_path_factory):
     return tiny.write_shards(tmp_path / "set", tiny.data(tmp_path_factory))
 
 
@@ -98,7 +98,7 @@ def test_what_is_found_is_what_is_found_in_place(tmp_path, server):
         *[("./sub/a.PNG", b"y"), ("sub/a.json", b'{"captions": ["one", "two"]}')],
         *[("__meta__/b.jpg", b"z"), ("__meta__/b.txt", b"kept"), ("__about__", b"")],
         *[("none.jpg", b""), ("broken.jpg", b"x"), ("broken.json", b"[1]")],
-        *[("lone.txt", b"no picture"), ("latin.jpg", b"x"), ("latin.txt", b"caf\xe9")],
+        *[("lone.txt", b"no image"), ("latin.jpg", b"x"), ("latin.txt", b"caf\xe9")],
         *[("../out.jpg", b"x"), ("../out.txt", b"a dog"), ("good.txt", b"again")],
         *[("/etc/away.jpg", b"x"), ("/etc/away.txt", b"a dog"), ("/etc/hostname", b"")],
     ]
@@ -123,17 +123,17 @@ def test_what_is_found_is_what_is_found_in_place(tmp_path, server):
     assert not shards.is_file(shards.place(f"{server.url}/set/val-0.tar/gone.jpg"))
 
 
-def test_servers_and_disks_in_one_list(tmp_path, server, folder):
-    server.serve(folder)
-    names = [f"{server.url}/train-{{00..03}}.tar", "set/val-00.tar", f"{folder}/test-00.tar"]
+def test_servers_and_disks_in_one_list(tmp_path, server, directory):
+    server.serve(directory)
+    names = [f"{server.url}/train-{{00..03}}.tar", "set/val-00.tar", f"{directory}/test-00.tar"]
     (tmp_path / "list.txt").write_text("\n".join(names))
     found = read_captions(tmp_path / "list.txt").examples
-    expected = {e.path.parts[-2:]: (e.captions, e.split) for e in read_captions(folder).examples}
+    expected = {e.path.parts[-2:]: (e.captions, e.split) for e in read_captions(directory).examples}
     assert {e.path.parts[-2:]: (e.captions, e.split) for e in found} == expected
 
 
 def test_a_caption_file_names_no_server(tmp_path, server, monkeypatch):
-    """Also where its folder is the present one, and the name's path begins as a URL does."""
+    """Also where its directory is the present one, and the name's path begins as a URL does."""
     serve(server, "x.tar", [("a.jpg", b"content")])
     monkeypatch.chdir(tmp_path)
     row = {"image": f"{server.url}/x.tar/a.jpg", "caption": "a dog"}
@@ -159,7 +159,7 @@ def test_an_address_comes_back_as_it_was_written():
         assert pickle.loads(pickle.dumps(shards.place(text))) == shards.place(text)
         assert str(shards.place(text)) == str(shards.place(Path(text))) == text
         assert str(shards.absolute(Path(text))) == text
-    assert str(shards.place("http.tar", Path("folder"))) == "folder/http.tar"
+    assert str(shards.place("http.tar", Path("directory"))) == "directory/http.tar"
 
 
 # ---- reading forward ----------------------------------------------------------------------------
@@ -437,9 +437,9 @@ def test_without_the_package(server, members, monkeypatch):
 
 
 @pytest.fixture
-def start(tmp_path, server, folder, monkeypatch):
-    """Trains in a folder of its own, on the shards in place or on the server, in windows of 8."""
-    server.serve(folder)
+def start(tmp_path, server, directory, monkeypatch):
+    """Trains in a directory of its own, on the shards in place or on the server, in windows of 8."""
+    server.serve(directory)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     monkeypatch.setattr(features, "WINDOW", 8)
@@ -469,10 +469,10 @@ def test_training_is_what_it_is_in_place(start, server, options):
     assert changed == {"name", "path"}
 
 
-def test_an_epoch_opens_each_tar_file_once(start, server, folder, monkeypatch):
+def test_an_epoch_opens_each_tar_file_once(start, server, directory, monkeypatch):
     """At most: with room for a window and not for the set; looked into, and checked, before."""
-    pictures = [e.path for e in read_captions(folder).examples]
-    monkeypatch.setattr(streams, "KEPT", 16 * max(map(shards.size, pictures)))
+    images = [e.path for e in read_captions(directory).examples]
+    monkeypatch.setattr(streams, "KEPT", 16 * max(map(shards.size, images)))
     start("run", f"{server.url}/{PATTERN}", "--epochs", "4", "--patience", "9")
     assert all(2 < server.opened(name) <= 2 + 4 for name in SHARDS[:4])
     assert server.opened("val-00.tar") <= 2 + 4 + 1 and server.opened("test-00.tar") == 1
@@ -481,7 +481,7 @@ def test_an_epoch_opens_each_tar_file_once(start, server, folder, monkeypatch):
     assert {server.opened(name) for name in SHARDS[:4]} == {1}  # checked before, and trained
 
 
-def test_large_pictures_are_shuffled_in_smaller_windows(members, tmp_path, monkeypatch):
+def test_large_images_are_shuffled_in_smaller_windows(members, tmp_path, monkeypatch):
     paths = [path for path, _ in members]
     for kept, expected in [(2**30, 2000), (20_000, 10), (10, 0)]:
         monkeypatch.setattr(streams, "KEPT", kept)
@@ -503,7 +503,7 @@ def test_frozen_features_are_computed_once_for_a_state_of_the_tar_files(start, s
 
 
 def test_a_streamed_training_that_was_stopped_goes_on_exactly(start, server, monkeypatch):
-    url, load, loaded = f"{server.url}/{PATTERN}", batches.Pictures.batch, []
+    url, load, loaded = f"{server.url}/{PATTERN}", batches.Source.batch, []
 
     def stopping(self, *arguments):
         loaded.append(1)
@@ -513,7 +513,7 @@ def test_a_streamed_training_that_was_stopped_goes_on_exactly(start, server, mon
 
     straight, log = start("straight", url, "--batch-size", "4", "--dropout", "0.5")
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(batches.Pictures, "batch", stopping)
+        patch.setattr(batches.Source, "batch", stopping)
         start("stopped", url, "--batch-size", "4", "--dropout", "0.5")
     server.fail["train-02.tar"] = [None, 2000, 100]
     again, log_again = start("stopped", url, "--batch-size", "4", "--dropout", "0.5", "--resume")
@@ -521,49 +521,49 @@ def test_a_streamed_training_that_was_stopped_goes_on_exactly(start, server, mon
     assert all(torch.equal(value, again.weights[key]) for key, value in straight.weights.items())
 
 
-def test_a_server_that_fails_is_no_picture_that_cannot_be_decoded(start, server):
+def test_a_server_that_fails_is_no_image_that_cannot_be_decoded(start, server):
     server.fail["train-01.tar"] = [None, *[0] * 6]
     with pytest.raises(Unreachable, match=r"train-01.tar cannot be read beyond byte 0"):
         start("run", f"{server.url}/{PATTERN}", "--on-error", "skip")
     assert not Path("checkpoints/run").exists()
 
 
-def test_pictures_that_cannot_be_decoded_are_told_by_address(start, server):
-    broken = [("a.png", b"no picture"), ("a.txt", b"a dog"), ("b.png", b""), ("b.txt", b"a dog")]
+def test_images_that_cannot_be_decoded_are_told_by_address(start, server):
+    broken = [("a.png", b"no image"), ("a.txt", b"a dog"), ("b.png", b""), ("b.txt", b"a dog")]
     serve(server, "train-03.tar", broken)
     with pytest.raises(InputError) as caught:
         start("run", f"{server.url}/{PATTERN}")
     _, first, second = str(caught.value).split("\n")
-    assert first.startswith(f"  {server.url}/train-03.tar/a.png: not a picture in any")
+    assert first.startswith(f"  {server.url}/train-03.tar/a.png: not an image in any")
     assert second.startswith(f"  {server.url}/train-03.tar/b.png: the file is empty; replace")
 
 
-def test_commands_on_what_a_server_has(start, server, folder, capsys, monkeypatch):
+def test_commands_on_what_a_server_has(start, server, directory, capsys, monkeypatch):
     url = f"{server.url}/{PATTERN}"
     start("run", url)
     said = capsys.readouterr().out
-    picture = f"{server.url}/val-00.tar/100.png"
-    assert f"captioner caption {picture} --checkpoint checkpoints/run" in said
+    image = f"{server.url}/val-00.tar/100.png"
+    assert f"captioner caption {image} --checkpoint checkpoints/run" in said
     evaluate.main(["--checkpoint", "checkpoints/run", "--workers", "2"])
     said = capsys.readouterr().out
-    assert "val split, 7 pictures" in said and "% novel" in said
-    commands.main(["caption", picture, "--checkpoint", "checkpoints/run"])
-    assert capsys.readouterr().out.startswith(f"{picture}\t")
+    assert "val split, 7 images" in said and "% novel" in said
+    commands.main(["caption", image, "--checkpoint", "checkpoints/run"])
+    assert capsys.readouterr().out.startswith(f"{image}\t")
     commands.main(["data", url])
     assert f"{url}: webdataset (tar files)\n" in capsys.readouterr().out
-    here = load_image(folder / "val-00.tar" / "100.png")
-    assert load_image(picture).tobytes() == here.tobytes()
+    here = load_image(directory / "val-00.tar" / "100.png")
+    assert load_image(image).tobytes() == here.tobytes()
 
 
-def test_converting_copies_the_pictures_of_a_server(tmp_path, server, folder, monkeypatch):
-    server.serve(folder)
+def test_converting_copies_the_images_of_a_server(tmp_path, server, directory, monkeypatch):
+    server.serve(directory)
     url = f"{server.url}/{PATTERN}"
     commands.main(["data", url, "--convert", "jsonl", str(tmp_path / "out")])
     server.files.clear()
-    found, expected = read_captions(tmp_path / "out"), read_captions(folder)
+    found, expected = read_captions(tmp_path / "out"), read_captions(directory)
     assert {(e.id, e.captions, e.split) for e in found.examples} == {
         (e.id, e.captions, e.split) for e in expected.examples
     }
-    pictures = {e.id: shards.read(e.path) for e in expected.examples}
-    assert {e.id: e.path.read_bytes() for e in found.examples} == pictures
-    assert load_image(tmp_path / "out" / "pictures" / "val-00.tar" / "100.png").size == (36, 24)
+    images = {e.id: shards.read(e.path) for e in expected.examples}
+    assert {e.id: e.path.read_bytes() for e in found.examples} == images
+    assert load_image(tmp_path / "out" / "images" / "val-00.tar" / "100.png").size == (36, 24)

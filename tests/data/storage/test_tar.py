@@ -16,7 +16,7 @@ from tests.support.layouts import write_tar
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_every_member_is_what_tarfile_reads(tmp_path, format):
-    names = ["a.jpg", "./b.jpg", "folder/c.txt", "d.tar/e.jpg", f"{'long/' * 15}{'n' * 90}.jpg"]
+    names = ["a.jpg", "./b.jpg", "directory/c.txt", "d.tar/e.jpg", f"{'long/' * 15}{'n' * 90}.jpg"]
     if format != tarfile.USTAR_FORMAT:
         names.append("ä" * 120)
     members = [(name, name.encode() * 300 * i) for i, name in enumerate(names)]
@@ -25,7 +25,7 @@ def test_every_member_is_what_tarfile_reads(tmp_path, format):
         path = tar / name
         assert shards.is_file(path) and shards.on_disk(path) == tar
         assert (shards.read(path), shards.size(path)) == (content, len(content))
-    assert not shards.is_file(tar / "gone.jpg") and not shards.is_file(tar / "folder")
+    assert not shards.is_file(tar / "gone.jpg") and not shards.is_file(tar / "directory")
     assert list(shards.index(tar).members) == [str(Path(name)) for name in names]
 
 
@@ -41,11 +41,11 @@ def test_what_is_no_file_or_comes_twice(tmp_path):
 
 
 def test_files_on_disk_are_themselves(tmp_path):
-    folder = tmp_path / "folder.tar"  # may be called so
-    folder.mkdir()
-    (folder / "a.jpg").write_bytes(b"a")
-    assert shards.on_disk(folder / "a.jpg") == folder / "a.jpg"
-    assert shards.is_file(folder / "a.jpg") and not shards.is_file(folder / "b.jpg")
+    directory = tmp_path / "directory.tar"  # may be called so
+    directory.mkdir()
+    (directory / "a.jpg").write_bytes(b"a")
+    assert shards.on_disk(directory / "a.jpg") == directory / "a.jpg"
+    assert shards.is_file(directory / "a.jpg") and not shards.is_file(directory / "b.jpg")
 
 
 def test_a_changed_file_is_gone_through_again(tmp_path):
@@ -105,7 +105,7 @@ def test_a_member_cut_short_after_it_was_found(tmp_path, monkeypatch):
         shards.read(tar / "a")
 
 
-def test_pictures_in_tar_files_load_as_they_do_alone(tmp_path):
+def test_images_in_tar_files_load_as_they_do_alone(tmp_path):
     Image.linear_gradient("L").resize((30, 20)).convert("RGB").save(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
     members = [("sub/a.jpg", content), ("b.jpg", b""), ("c.jpg", b"none"), ("d.jpg", content[:300])]
@@ -114,7 +114,7 @@ def test_pictures_in_tar_files_load_as_they_do_alone(tmp_path):
     for name, message in [
         ("gone.jpg", "x.tar/gone.jpg': no such file"),
         ("b.jpg", "x.tar/b.jpg': the file is empty"),
-        ("c.jpg", "x.tar/c.jpg': not a picture in any of the formats"),
+        ("c.jpg", "x.tar/c.jpg': not an image in any of the formats"),
         ("d.jpg", "x.tar/d.jpg': "),
     ]:
         with pytest.raises(InputError, match=message):

@@ -18,7 +18,7 @@ def by_the_paper(queries, keys, weight):
 
 @pytest.fixture(params=[1, 2**7, 2**30])
 def chunk(request, monkeypatch):
-    """One picture at a time, two, or all at once."""
+    """One image at a time, two, or all at once."""
     monkeypatch.setitem(attention.CHUNK, "cpu", request.param)
 
 

@@ -12,7 +12,7 @@ import torch
 
 import train
 from captioner.checkpoints import checkpoint
-from captioner.data.batches import Pictures
+from captioner.data.batches import Source
 from captioner.data.images import Transform
 from captioner.errors import InputError, Interrupted
 from captioner.models.captioning import distillation
@@ -43,17 +43,17 @@ def said(model, features, caption, forbidden=()):
 
 
 def lessons_of(teacher, batch):
-    """As `hear` gives them, of a batch's pictures."""
+    """As `hear` gives them, of a batch's images."""
     values = batch.images if batch.features is None else batch.features
-    pictures = Pictures(lambda indices: values[list(indices)], batch.images is None)
+    images = Source(lambda indices: values[list(indices)], batch.images is None)
     captions = [
         [[t for t in row if t] for row in texts if any(row)] for texts in batch.tokens.tolist()
     ]
-    return compute_soft_targets(teacher, pictures, captions)
+    return compute_soft_targets(teacher, images, captions)
 
 
 def each_caption(batch):
-    """Picture, caption and its words, start and end among them, one after the other."""
+    """Image, caption and its words, start and end among them, one after the other."""
     for b, c in torch.cartesian_prod(*map(torch.arange, batch.tokens.shape[:2])).tolist():
         if words := [token for token in batch.tokens[b, c].tolist() if token]:
             yield b, c, words
@@ -185,7 +185,7 @@ def test_teachers_who_cannot_teach_are_refused(work, tiny_model):
     with pytest.raises(InputError, match="cannot teach: it was trained on other words"):
         open_teachers([Path(base)], student, Vocabulary(["dog"]), seen)
     learner = tiny_model(attention=True, trained_from=0)
-    with pytest.raises(InputError, match=r"cannot teach: it takes pictures as Transform\(size=32"):
+    with pytest.raises(InputError, match=r"cannot teach: it takes images as Transform\(size=32"):
         open_teachers([Path(base)], learner, words, replace(seen, size=64))
     with pytest.raises(InputError, match="checkpoint nobody does not exist"):
         call("wrong", "--teachers", "nobody")

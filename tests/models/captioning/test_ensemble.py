@@ -40,14 +40,14 @@ def members(request, tiny_model):
 
 @pytest.fixture
 def maps(members, features):
-    """What each member's encoder might see in four pictures, side by side."""
+    """What each member's encoder might see in four images, side by side."""
     return torch.cat([features(4, seed) for seed in range(len(members))], dim=1)
 
 
-def ask(members, picture, words):
+def ask(members, image, words):
     """The mean of the members' log-probabilities (V,) after `words`, and their last maps."""
     rows, maps = [], []
-    for member, own in zip(members, picture[None].split(10, dim=1), strict=True):
+    for member, own in zip(members, image[None].split(10, dim=1), strict=True):
         with torch.no_grad():
             memory, state = member.start(own, 1)
             for token in (START, *words):
@@ -57,13 +57,13 @@ def ask(members, picture, words):
     return torch.stack(rows).mean(0), [m[0] for m in maps if m is not None]
 
 
-def next_words(members, picture):
+def next_words(members, image):
     """A function from words to {next word: log-probability}, each asked once."""
     known = {}
 
     def after(words):
         if words not in known:
-            row, _ = ask(members, picture, words)
+            row, _ = ask(members, image, words)
             row[[PAD, START, UNKNOWN] if words else [PAD, START, END, UNKNOWN]] = -math.inf
             row = row.log_softmax(0).tolist()
             known[words] = {word: p for word, p in enumerate(row) if p > -math.inf}
@@ -82,10 +82,10 @@ def together(models):
 
 @pytest.mark.parametrize("options", METHODS, ids=lambda o: f"{o.method}-{o.num_captions}")
 def test_a_model_with_itself_is_the_model(attention, options, tiny_model, features):
-    model, pictures = tiny_model(attention).eval(), features(4)
+    model, images = tiny_model(attention).eval(), features(4)
     ensemble = together([model, copy.deepcopy(model)])
     assert ensemble.has_attention is attention
-    expected, captions = (decode(m, pictures, options) for m in (model, ensemble))
+    expected, captions = (decode(m, images, options) for m in (model, ensemble))
     for several, others in zip(captions, expected, strict=True):
         assert [h.tokens for h in several] == [h.tokens for h in others]
         for one, other in zip(several, others, strict=True):
@@ -95,7 +95,7 @@ def test_a_model_with_itself_is_the_model(attention, options, tiny_model, featur
             else:
                 assert one.attention is None
     tokens = torch.tensor([[[START, 5, 9, END, PAD], [START, 4, 4, 6, END]]] * 4)
-    scores = [score_captions(m, pictures, tokens, DecodingOptions()) for m in (ensemble, model)]
+    scores = [score_captions(m, images, tokens, DecodingOptions()) for m in (ensemble, model)]
     torch.testing.assert_close(*scores)
 
 
@@ -112,18 +112,18 @@ def test_greedy_and_scores_and_maps_are_those_of_the_members_one_by_one(members,
     ensemble = together(members).eval()
     captions = decode(ensemble, maps, DecodingOptions("greedy", max_length=6))
     heard = set()
-    for picture, (hypothesis,) in zip(maps, captions, strict=True):
-        after, words, log_probs = next_words(members, picture), (), []
+    for image, (hypothesis,) in zip(maps, captions, strict=True):
+        after, words, log_probs = next_words(members, image), (), []
         while len(words) < 6 and END not in words:
             word = max(after(words), key=after(words).get)
             words, log_probs = (*words, word), [*log_probs, after(words)[word]]
         assert hypothesis.tokens == words
         assert hypothesis.log_probs == pytest.approx(log_probs, abs=1e-4)
         tokens = torch.tensor([[[START, *words]]])
-        scores = score_captions(ensemble, picture[None], tokens, DecodingOptions())
+        scores = score_captions(ensemble, image[None], tokens, DecodingOptions())
         assert scores[0, 0].tolist() == pytest.approx(log_probs, abs=1e-4)
         for t in range(len(words)):
-            _, looked = ask(members, picture, words[:t])
+            _, looked = ask(members, image, words[:t])
             assert ensemble.has_attention is (len(looked) > 0)
             if looked:
                 mean = sum(looked) / len(looked)
@@ -131,7 +131,7 @@ def test_greedy_and_scores_and_maps_are_those_of_the_members_one_by_one(members,
             else:
                 assert hypothesis.attention is None
         heard.add(round(sum(log_probs), 3))
-    assert len(heard) == len(maps)  # each picture makes a difference
+    assert len(heard) == len(maps)  # each image makes a difference
 
 
 @pytest.mark.parametrize(("seeds", "runs"), [((0, 0), 1), ((0, 1), 2), ((0, 1, 0), 2)], ids=str)
@@ -192,7 +192,7 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     return sorted((tiny.data(tmp_path_factory) / "val").glob("*.png"))
 
 
@@ -206,32 +206,32 @@ def other_words(runs, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_captioner_of_several(runs, pictures, precision):
+def test_a_captioner_of_several(runs, images, precision):
     several = Captioner.from_pretrained(runs, "cpu", precision)
-    captions = several.caption(pictures)
+    captions = several.caption(images)
     assert several.device == torch.device("cpu") and several.model.has_attention
     assert len({caption.text for caption in captions}) >= 4
-    scores = several.score(pictures, [caption.text for caption in captions])
+    scores = several.score(images, [caption.text for caption in captions])
     rounding = 1e-4 if precision == "float32" else 0.05
     assert scores == pytest.approx([c.score for c in captions], abs=rounding)
     for caption in captions:
         assert caption.attention.sum((1, 2)) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_list_of_one_is_the_model_and_twice_the_same_is_like_it(runs, pictures):
+def test_a_list_of_one_is_the_model_and_twice_the_same_is_like_it(runs, images):
     for run in runs:
         alone = Captioner.from_pretrained(run, "cpu")
         one, two = (Captioner.from_pretrained(paths, "cpu") for paths in ([run], (run, str(run))))
         assert type(one.model) is type(alone.model) and isinstance(two.model, Ensemble)
         for options in ({}, {"method": "greedy"}, {"method": "sample", "seed": 3}):
-            expected = alone.caption(pictures, **options)
+            expected = alone.caption(images, **options)
             for captioner in (one, two):
-                captions = captioner.caption(pictures, **options)
+                captions = captioner.caption(images, **options)
                 assert [c.text for c in captions] == [c.text for c in expected]
                 scores = [c.score for c in expected]
                 assert [c.score for c in captions] == pytest.approx(scores, abs=1e-4)
-                assert captioner.score(pictures, [c.text for c in captions]) == pytest.approx(
-                    alone.score(pictures, [c.text for c in expected]), abs=1e-4
+                assert captioner.score(images, [c.text for c in captions]) == pytest.approx(
+                    alone.score(images, [c.text for c in expected]), abs=1e-4
                 )
 
 
@@ -251,28 +251,28 @@ def test_compile_reaches_every_member(runs):
 # ---- the commands -------------------------------------------------------------------------------
 
 
-def test_evaluate_with_several(runs, pictures, tmp_path, monkeypatch, capsys):
+def test_evaluate_with_several(runs, images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     asked = ["--checkpoint", *map(str, runs), *"--workers 0 --device cpu --metrics bleu".split()]
-    message = "several checkpoints share no folder; name one for the files by --output"
+    message = "several checkpoints share no directory; name one for the files by --output"
     with pytest.raises(InputError, match=message):
         evaluate.main(asked)
     evaluate.main([*asked, "--output", "out"])
-    said = f"{runs[0]}/best + {runs[1]}/best on colours, val split, 7 pictures"
+    said = f"{runs[0]}/best + {runs[1]}/best on colours, val split, 7 images"
     assert capsys.readouterr().out.splitlines()[0] == said
     captions = json.loads(Path("out/captions.json").read_text())
-    expected = Captioner.from_pretrained(runs, "cpu").caption(pictures)
+    expected = Captioner.from_pretrained(runs, "cpu").caption(images)
     found = {entry["image_id"]: entry["caption"] for entry in captions}
-    assert found == {int(c.picture.stem): c.text for c in expected}
+    assert found == {int(c.image.stem): c.text for c in expected}
     assert Path("out/scores.json").is_file()
 
 
-def test_caption_with_several(runs, pictures, tmp_path, capsys):
+def test_caption_with_several(runs, images, tmp_path, capsys):
     words = ["caption", "--checkpoint", str(runs[0]), "--checkpoint", str(runs[1]), "--device=cpu"]
-    commands.main([*words, *map(str, pictures)])
-    expected = Captioner.from_pretrained(runs, "cpu").caption(pictures)
-    assert capsys.readouterr().out.splitlines() == [f"{c.picture}\t{c.text}" for c in expected]
-    to_file = [str(pictures[0]), "--output", str(tmp_path / "out.jsonl")]
+    commands.main([*words, *map(str, images)])
+    expected = Captioner.from_pretrained(runs, "cpu").caption(images)
+    assert capsys.readouterr().out.splitlines() == [f"{c.image}\t{c.text}" for c in expected]
+    to_file = [str(images[0]), "--output", str(tmp_path / "out.jsonl")]
     commands.main([*words, *to_file])
     with pytest.raises(
         InputError, match=r"other options: checkpoint was '\w+ \+ \w+' and is '\w+'"

@@ -52,7 +52,7 @@ def loss_by_hand(model, batch, draws, baseline):
     coverage, smoothing = model.options.coverage_weight, model.options.label_smoothing
     value = reward = torch.zeros(())
     count = 0
-    for b, (picture, texts) in enumerate(zip(batch.features, CAPTIONS, strict=True)):
+    for b, (image, texts) in enumerate(zip(batch.features, CAPTIONS, strict=True)):
         for c, caption in enumerate(texts):
             counts = 1.0 if batch.weights is None else batch.weights[b, c]
             given = batch.sampled is None or not batch.sampled[b, c]
@@ -61,7 +61,7 @@ def loss_by_hand(model, batch, draws, baseline):
             def look(t, attention, places=places, drawn=draws.drawn[b, c]):
                 return F.one_hot(torch.tensor(places[t]), 12).float() if drawn else attention
 
-            rows, maps = show_attend_and_tell(model, picture, caption, look)
+            rows, maps = show_attend_and_tell(model, image, caption, look)
             words = [row[target] for row, target in zip(rows, [*caption, 2], strict=True)]
             uniform = sum(row.mean() for row in rows)
             value = value - counts * ((1 - smoothing) * sum(words) + smoothing * uniform)
@@ -138,12 +138,12 @@ def test_places_are_drawn_as_often_as_the_attention_says():
         Batch((0, 1), torch.ones(2, 20000, 3, dtype=torch.long), (20000, 20000))
     )
     seen = draws(attention[:, None].expand(-1, 20000, -1))
-    for picture, weights in enumerate(attention):
-        assert draws.drawn[picture].float().mean().item() == pytest.approx(0.5, abs=0.02)
-        looks = seen[picture][draws.drawn[picture]]
+    for image, weights in enumerate(attention):
+        assert draws.drawn[image].float().mean().item() == pytest.approx(0.5, abs=0.02)
+        looks = seen[image][draws.drawn[image]]
         assert set(looks.flatten().tolist()) == {0.0, 1.0} and (looks.sum(-1) == 1).all()
         torch.testing.assert_close(looks.mean(0), weights, rtol=0, atol=0.02)
-        expected = seen[picture][~draws.drawn[picture]]
+        expected = seen[image][~draws.drawn[image]]
         assert torch.equal(expected, weights.expand_as(expected))
 
 
@@ -186,7 +186,7 @@ def test_a_broken_batch_leaves_the_baseline(hard_model, make_batch, monkeypatch)
 # ---- what it does -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reads", [1, 1000])
+@pytest.mark.parametrize("expected_steps", [1, 1000])
 def test_a_step_sees_what_it_may_expect_and_tells_the_weights(expected_steps, hard_model, features):
     model, maps, caption = hard_model().eval(), features(2), [4, 5, 6]
     memory, state = model.start(maps, expected_steps)
@@ -205,9 +205,9 @@ def test_a_step_sees_what_it_may_expect_and_tells_the_weights(expected_steps, ha
 def test_not_in_training_the_loss_is_that_of_the_steps(hard_model, make_batch, drawn):
     model, batch = hard_model().eval(), make_batch(CAPTIONS)
     log_prob = 0.0
-    for picture, texts in zip(batch.features, CAPTIONS, strict=True):
+    for image, texts in zip(batch.features, CAPTIONS, strict=True):
         for caption in texts:
-            rows, _ = show_attend_and_tell(model, picture, caption)
+            rows, _ = show_attend_and_tell(model, image, caption)
             log_prob += sum(r[w].item() for r, w in zip(rows, [*caption, 2], strict=True))
     before = model.baseline.clone()
     assert model.loss(batch).value.item() == pytest.approx(-log_prob / WORDS, rel=1e-4)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from captioner.data.batches import Batch, Pictures, encode_captions
+from captioner.data.batches import Batch, Source, encode_captions
 from captioner.data.dataset import Example
 from captioner.data.images import Transform
 from captioner.decoding.decode import decode
@@ -31,9 +31,9 @@ def loss_by_hand(model, features, smoothing, coverage_weight):
     """The whole batch's loss per word, by the equations; and its two parts per word."""
     equations = show_attend_and_tell if model.options.attention else show_and_tell
     cross_entropy = uniform = coverage = torch.zeros(())
-    for picture, texts in zip(features, CAPTIONS, strict=True):
+    for image, texts in zip(features, CAPTIONS, strict=True):
         for caption in texts:
-            rows, maps = equations(model, picture, caption)
+            rows, maps = equations(model, image, caption)
             for log_probs, target in zip(rows, [*caption, 2], strict=True):
                 cross_entropy = cross_entropy - log_probs[target]
                 uniform = uniform - log_probs.mean()
@@ -83,7 +83,7 @@ def test_the_maps_of_steps_are_the_equations(tiny_model, features):
 
 
 def teacher_forced(model, features, caption):
-    """Log-probability of every word of a caption of one picture, by `start` and `step`."""
+    """Log-probability of every word of a caption of one image, by `start` and `step`."""
     memory, state = model.start(features[None], 1)
     log_probs = []
     for word, target in zip([1, *caption], [*caption, 2], strict=True):
@@ -97,9 +97,9 @@ def test_the_loss_is_the_mean_of_what_the_steps_say(attention, tiny_model, make_
     batch = make_batch(CAPTIONS)
     log_probs = [
         log_prob
-        for picture, texts in zip(batch.features, CAPTIONS, strict=True)
+        for image, texts in zip(batch.features, CAPTIONS, strict=True)
         for caption in texts
-        for log_prob in teacher_forced(model, picture, caption)
+        for log_prob in teacher_forced(model, image, caption)
     ]
     assert model.loss(batch).value.item() == pytest.approx(-sum(log_probs) / WORDS, rel=1e-5)
 
@@ -217,7 +217,7 @@ def test_show_and_tell_is_one_fused_call(tiny_model, make_batch, vocabulary_prod
     products = vocabulary_products(model)
     model.loss(batch)
     assert type(model.lstm) is torch.nn.LSTM
-    assert lstm == [(9, 1 + 8, 9)]  # 3 x 3 captions, the picture and 8 words, embedding 9
+    assert lstm == [(9, 1 + 8, 9)]  # 3 x 3 captions, the image and 8 words, embedding 9
     assert products == [WORDS]
     assert encoder == [(3, 3, 32, 32)]
 
@@ -238,14 +238,14 @@ def test_attention_hoists_all_that_the_loop_does_not_change(
     word_gates, encoder = count_calls(model.word_gates), count_calls(model.encoder)
     products = vocabulary_products(model)
     model.loss(batch)
-    assert keys == [(3, 4, 4, 10)]  # once per picture, not per caption or word
+    assert keys == [(3, 4, 4, 10)]  # once per image, not per caption or word
     assert advances == [3, 3, 2, 2, 1, 1, 1, 1]  # captions still running
     assert len(word_gates) == 1
     assert products == [WORDS]
     assert encoder == [(3, 3, 32, 32)]
 
 
-def test_captions_of_a_picture_share_its_memory(attention, tiny_model, features):
+def test_captions_of_a_image_share_its_memory(attention, tiny_model, features):
     model = tiny_model(attention).eval()
     maps = features(2)
     memory, state = model.start(maps, 1)
@@ -266,7 +266,7 @@ def test_captions_of_a_picture_share_its_memory(attention, tiny_model, features)
             assert seen is None and seen_alone is None
 
 
-@pytest.mark.parametrize("reads", [1, 7, 8, 1000])
+@pytest.mark.parametrize("expected_steps", [1, 7, 8, 1000])
 def test_what_is_worked_out_beforehand_changes_nothing(expected_steps, tiny_model, features):
     model = tiny_model(True).eval()
     maps, words = features(2), torch.tensor([4, 5])
@@ -346,8 +346,8 @@ def test_model_options_out_of_range(options, message):
 # ---- learning -----------------------------------------------------------------------------------
 
 
-def four_pictures(transform):
-    """Four drawn pictures of 32 x 32 and one caption each, of 2 to 7 words."""
+def four_images(transform):
+    """Four drawn images of 32 x 32 and one caption each, of 2 to 7 words."""
     shapes = [
         ("red square", "rectangle", "red", (4, 4, 27, 27)),
         ("a blue circle on the left", "ellipse", "blue", (1, 10, 13, 22)),
@@ -363,12 +363,12 @@ def four_pictures(transform):
     return torch.stack(images), examples
 
 
-def test_four_drawn_pictures_are_learned_by_heart(attention, tiny_encoder):
-    images, examples = four_pictures(Transform(32))
+def test_four_drawn_images_are_learned_by_heart(attention, tiny_encoder):
+    images, examples = four_images(Transform(32))
     captions = [example.captions[0] for example in examples]
     vocabulary = Vocabulary.build([caption.split() for caption in captions])
     tokens = pad_captions(encode_captions(examples, vocabulary))
-    batch = Pictures(lambda indices: images, are_features=False).batch(range(4), range(4), tokens)
+    batch = Source(lambda indices: images, are_features=False).batch(range(4), range(4), tokens)
     sizes = {"embedding_size": 32, "hidden_size": 48, "attention_size": 24, "dropout": 0.0}
     options = ModelOptions(attention=attention, **sizes)
     model = build_model(tiny_encoder(trained_from=0), len(vocabulary), options)

@@ -64,14 +64,14 @@ def test_the_loss_after_own_words_is_that_of_the_equations(
     batch = replace(make_batch(CAPTIONS), sampling_prob=1.0)
     equations = show_attend_and_tell if attention else show_and_tell
     expected, changed = torch.zeros(()), 0
-    for picture, texts in zip(batch.features, CAPTIONS, strict=True):
+    for image, texts in zip(batch.features, CAPTIONS, strict=True):
         for caption in texts:
             own = []
             for _ in caption:
-                rows, _ = equations(model, picture, own)
+                rows, _ = equations(model, image, own)
                 own.append(3 + rows[-1][3:].argmax().item())
             changed += own != caption
-            rows, _ = equations(model, picture, own)
+            rows, _ = equations(model, image, own)
             for row, target in zip(rows, [*caption, 2], strict=True):
                 expected = expected - row[target] / WORDS
     assert changed > 3

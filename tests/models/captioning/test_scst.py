@@ -33,7 +33,7 @@ def cider_of(captions, vocabulary_size=15):
 
 
 def rows(tokens):
-    """Captions of one picture as lists of words, without start and padding."""
+    """Captions of one image as lists of words, without start and padding."""
     return [[token for token in row if token][1:] for row in tokens.tolist()]
 
 
@@ -90,7 +90,7 @@ def test_sampling_leaves_the_model_as_it_is(attention, tiny_model, make_batch):
 
 
 def log_probability(model, features, caption):
-    """Of the words of one picture's caption, by `start` and `step`."""
+    """Of the words of one image's caption, by `start` and `step`."""
     memory, state = model.start(features[None], 1)
     total = torch.zeros(())
     for word, target in zip([START, *caption], caption, strict=False):

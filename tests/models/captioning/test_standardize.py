@@ -1,19 +1,19 @@
-"""Feature maps are standardised by what the training pictures' are like."""
+"""Feature maps are standardised by what the training images' are like."""
 
 import numpy as np
 import pytest
 import torch
 
-from captioner.data.batches import Pictures
+from captioner.data.batches import Source
 from captioner.models.layers import Standardize
 from captioner.training.setup import CALIBRATION, sample_maps
 
 
-def draw_maps(pictures, seed=0):
+def draw_maps(images, seed=0):
     """Maps (B, 10, 4, 3) with a mean and a scale for each channel."""
     generator = torch.Generator().manual_seed(seed)
     scale = torch.logspace(-0.4, 0.4, 10)[:, None, None]
-    return 3 * scale.flip(0) + scale * torch.randn(pictures, 10, 4, 3, generator=generator)
+    return 3 * scale.flip(0) + scale * torch.randn(images, 10, 4, 3, generator=generator)
 
 
 @pytest.mark.parametrize("parts", [(30,), (1, 17, 12)])
@@ -42,7 +42,7 @@ def test_channels_that_hardly_vary_are_not_blown_up():
     assert torch.equal(standardize(maps), maps - 7)
 
 
-def test_a_sample_of_the_training_pictures_tells(tiny_model):
+def test_a_sample_of_the_training_images_tells(tiny_model):
     model, count = tiny_model(False), 2 * CALIBRATION + 5
     maps, read = draw_maps(count), []
 
@@ -50,19 +50,19 @@ def test_a_sample_of_the_training_pictures_tells(tiny_model):
         read.extend(indices)
         return maps[list(indices)].half()
 
-    pictures = Pictures(load, are_features=True)
-    model.calibrate(sample_maps(model, pictures, count))
+    images = Source(load, are_features=True)
+    model.calibrate(sample_maps(model, images, count))
     assert read == list(range(0, count, 3))
     expected = maps[::3].mean((0, 2, 3))
     torch.testing.assert_close(model.standardize.mean, expected, atol=1e-3, rtol=0)
 
 
-def test_pictures_go_through_the_encoder_unless_it_is_learned_from_scratch(tiny_model):
+def test_images_go_through_the_encoder_unless_it_is_learned_from_scratch(tiny_model):
     images = torch.rand(70, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    pictures = Pictures(lambda indices: images[list(indices)], are_features=False)
+    source = Source(lambda indices: images[list(indices)], are_features=False)
     frozen, scratch = tiny_model(False), tiny_model(False, trained_from=0)
     for model in (frozen, scratch):
-        model.calibrate(sample_maps(model, pictures, len(images)))
+        model.calibrate(sample_maps(model, source, len(images)))
     with torch.no_grad():
         expected = frozen.encoder(images).mean((0, 2, 3))
     torch.testing.assert_close(frozen.standardize.mean, expected, atol=1e-5, rtol=0)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 
-def draw_pictures(folder: Path, count: int, width: int = 640, height: int = 480) -> list[Path]:
+def draw_images(directory: Path, count: int, width: int = 640, height: int = 480) -> list[Path]:
     """Smooth colours with fine noise, about as many bytes as a photograph of that size."""
     noise = np.random.default_rng(0)
     paths = []
@@ -15,6 +15,6 @@ def draw_pictures(folder: Path, count: int, width: int = 640, height: int = 480)
         smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32)
         grain = noise.normal(0, 8, (height, width, 1))
         pixels = (smooth + grain).clip(0, 255).astype(np.uint8)
-        paths.append(folder / f"{number:05}.jpg")
+        paths.append(directory / f"{number:05}.jpg")
         Image.fromarray(pixels).save(paths[-1], quality=90)
     return paths

@@ -1,0 +1,77 @@
+"""Checkpoints of older formats load, caption and are continued as what they were."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import train
+from captioner import Captioner
+from captioner.checkpoints import checkpoint
+from tests.support import tiny
+from tests.support.signing import sign
+
+RENAMED_SINCE = {5: {"image_embedding": "picture"}}  # present name of a layer: name in the format
+
+
+def downgrade(directory, version):
+    """Rewrite a checkpoint of the present format as one of an older format."""
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "format": version}))
+
+    def old(tensors):
+        names = {}
+        for name in tensors:
+            layer, dot, rest = name.partition(".")
+            names[name] = RENAMED_SINCE[version].get(layer, layer) + dot + rest
+        return {names[name]: value for name, value in tensors.items()}
+
+    weights = old(load_file(directory / "model.safetensors"))
+    save_file(weights, directory / "model.safetensors")
+    state = torch.load(directory / "training_state.pt", weights_only=True)
+    state["average"]["values"] = old(state["average"]["values"])
+    torch.save(state, directory / "training_state.pt")
+    sign(directory)
+    return set(weights)
+
+
+@pytest.fixture
+def run(tmp_path, tmp_path_factory, monkeypatch):
+    """A copy of a run of Show and Tell, in the directory that checkpoints are looked up in."""
+    monkeypatch.chdir(tmp_path)
+    target = tmp_path / "checkpoints" / "plain"
+    return shutil.copytree(tiny.run(tmp_path_factory, attention=False), target)
+
+
+@pytest.mark.parametrize("version", RENAMED_SINCE)
+def test_an_older_format_captions_as_before(version, run, tmp_path_factory):
+    images = sorted((tiny.data(tmp_path_factory) / "val").iterdir())
+    expected = Captioner.from_pretrained(run, "cpu").caption(images)
+    assert "picture.weight" in downgrade(run / "best", version)
+    found = Captioner.from_pretrained(run, "cpu")
+    assert [c.text for c in found.caption(images)] == [c.text for c in expected]
+    assert [c.score for c in found.caption(images)] == [c.score for c in expected]
+    saved = found.save_pretrained("again")
+    assert json.loads((saved / "config.json").read_text())["format"] == checkpoint.FORMAT
+
+
+@pytest.mark.parametrize("version", RENAMED_SINCE)
+def test_a_run_of_an_older_format_goes_on_exactly(version, tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--data", str(tiny.data(tmp_path_factory)), *tiny.OPTIONS, "--patience", "9"]
+    weights = []
+    for old in (False, True):
+        name = f"run-{old}"
+        train.main([*options, "--run", name])
+        last = tmp_path / "checkpoints" / name / "last"
+        state = torch.load(last / "training_state.pt", weights_only=True)
+        assert state["progress"]["epoch"] == 2
+        if old:
+            downgrade(last, version)
+        before = checkpoint.load(last)
+        weights.append((before.weights, before.training_state()["average"]["values"]))
+    for one, other in zip(*weights, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
