@@ -14,7 +14,7 @@ from captioner.checkpoints import checkpoint
 from captioner.checkpoints.runs import lock_run, write_skipped
 from captioner.data.batches import Batch, encode_captions, epoch_order
 from captioner.data.dataset import Example
-from captioner.data.demo import scenes as demo
+from captioner.data.demo import dataset as demo
 from captioner.data.images import load_image
 from captioner.decoding.options import DecodingOptions
 from captioner.devices import pick_device

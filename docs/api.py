@@ -33,7 +33,7 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
     "Data": {
         "data.readers": ("read_captions",),
         "data.dataset": ("CaptionData", "Example"),
-        "data.demo.scenes": ("write_demo",),
+        "data.demo.dataset": ("write_demo",),
     },
     "Text": {
         "text.tokenizer": ("split_words", "join_words"),

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..data.demo import scenes as demo
+from ..data.demo import dataset as demo
 
 EXAMPLE = "captioner demo-data demo"
 

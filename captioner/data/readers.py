@@ -12,7 +12,7 @@ from reprlib import repr as shortened
 from ..errors import InputError
 from ..text.tokenizer import split_words
 from .dataset import SPLITS, CaptionData, Example, refuse, some
-from .demo import scenes as demo
+from .demo import dataset as demo
 from .formats import coco, flickr, huggingface, kaggle, karpathy, pairs, tables, webdataset
 from .formats.reading import Problem, RawExample, Reader, ReadResult, is_plain, text_problem
 from .storage import tar as shards

@@ -17,7 +17,7 @@ from ..checkpoints.runs import evaluation_directory, read_log, run_of
 from ..data.batches import Source
 from ..data.caption_files import read_others
 from ..data.dataset import CaptionData, Example, fingerprint, some, split_name
-from ..data.demo import scenes as demo
+from ..data.demo import dataset as demo
 from ..data.image_check import drop_corrupt_images
 from ..data.readers import load_data
 from ..data.storage import tar as shards

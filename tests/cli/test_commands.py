@@ -21,7 +21,7 @@ from PIL import Image
 import train
 from captioner import Captioner
 from captioner import __main__ as commands
-from captioner.data.demo import scenes as demo
+from captioner.data.demo import dataset as demo
 from captioner.errors import InputError, Interrupted, run_command
 from captioner.vision.encoders import SmallCNN
 from tests.support import tiny

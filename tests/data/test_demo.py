@@ -1,4 +1,4 @@
-"""The generated data set: its captions are read back and held against the boxes and the pixels."""
+"""The demo data set: its captions are parsed and compared with the boxes and the pixels."""
 
 import json
 import random
@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from captioner.data.demo import scenes as demo
-from captioner.data.demo.scenes import read_shapes, write_demo
+from captioner.data.demo.dataset import read_shapes, write_demo
+from captioner.data.demo.scenes import HELD_OUT, SEEN, sample_scene
 from captioner.data.demo.shapes import COLORS, KINDS, TEXTURES, draw_background, draw_shape
 from captioner.errors import InputError
 from captioner.metrics.pointing import mentions
@@ -48,7 +48,7 @@ def files(root):
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
-# --- the captions, read back by a grammar of our own ----------------------------------------------
+# --- the captions, parsed by an independent grammar -----------------------------------------------
 
 NOUN = r"(?:circle|square|triangle|star|heart)s?|cross(?:es)?"
 PHRASE = re.compile(
@@ -63,8 +63,8 @@ CAPTION = re.compile(
 )
 
 
-def meant(text, shapes):
-    """The shapes of a noun phrase, which must be exactly as many as it says."""
+def referents(text, shapes):
+    """The shapes that a noun phrase describes, which must be exactly as many as it says."""
     phrase = PHRASE.fullmatch(text)
     assert phrase, text
     number = {"a": 1, "an": 1, "two": 2, "three": 3}[phrase["count"]]
@@ -79,7 +79,7 @@ def meant(text, shapes):
         and phrase["size"] in (None, shape.size)
         and phrase["texture"] in (None, shape.texture)
     ]
-    assert len(found) == number, f"{text!r} is said of {shapes}"
+    assert len(found) == number, f"{text!r} does not describe {shapes}"
     return found
 
 
@@ -91,7 +91,7 @@ def above(a, b):
     return all(x.box[3] < y.box[1] for x in a for y in b)
 
 
-TRUE = {
+HOLDS = {  # whether a relation is true of two groups
     "to the left of": left,
     "to the right of": lambda a, b: left(b, a),
     "above": above,
@@ -101,40 +101,43 @@ TRUE = {
 
 
 def check(caption, shapes):
-    """Fail unless the caption is true, unambiguous, and leaves nothing out."""
+    """Fail unless the caption is true and unambiguous and mentions all shapes."""
     parts = CAPTION.fullmatch(caption)
     relation = re.split(r" (to the left of|to the right of|above|below|and) ", parts["body"])
     if len(relation) == 1:
-        groups = [meant(relation[0], shapes)]
+        groups = [referents(relation[0], shapes)]
     else:
-        groups = [meant(text, shapes) for text in (*relation[0].split(", "), relation[2])]
-        assert all(TRUE[relation[1]](a, b) for a, b in pairwise(groups)), caption
-    said = [shape for group in groups for shape in group]
-    assert sorted(said, key=repr) == sorted(shapes, key=repr), caption
+        groups = [referents(text, shapes) for text in (*relation[0].split(", "), relation[2])]
+        assert all(HOLDS[relation[1]](a, b) for a, b in pairwise(groups)), caption
+    mentioned = [shape for group in groups for shape in group]
+    assert sorted(mentioned, key=repr) == sorted(shapes, key=repr), caption
     if parts["opening"] == "there is ":
         assert len(shapes) == 1
     elif parts["opening"] == "there are ":
         assert len(shapes) > 1
     if parts["order"]:
         before = {" from left to right": left, " from top to bottom": above}[parts["order"]]
-        assert len(groups) == 3 and all(before(a, b) for a, b in pairwise(groups)), caption
+        assert len(groups) == 3, caption
+        assert all(before(a, b) for a, b in pairwise(groups)), caption
     if parts["place"]:
         (shape,) = shapes
         x0, y0, x1, y1 = shape.box
         column, row = (x0 + x1) / 2 * 3 / 128, (y0 + y1) / 2 * 3 / 128
         words = set(parts["place"].split())
-        assert ("left" in words) == (column < 1) and ("right" in words) == (column > 2), caption
-        assert ("top" in words) == (row < 1) and ("bottom" in words) == (row > 2), caption
+        assert ("left" in words) == (column < 1), caption
+        assert ("right" in words) == (column > 2), caption
+        assert ("top" in words) == (row < 1), caption
+        assert ("bottom" in words) == (row > 2), caption
 
 
-def test_captions_are_true_and_leave_nothing_out(root):
+def test_captions_are_true_and_mention_all_shapes(root):
     for _, captions, shapes in scenes(root):
         for caption in captions:
             check(caption, shapes)
 
 
-def test_the_checker_sees_lies(root):
-    lies = Counter()
+def test_the_check_rejects_false_captions(root):
+    rejected = Counter()
     swaps = [
         ("the left", "the right"),
         ("above", "below"),
@@ -147,11 +150,11 @@ def test_the_checker_sees_lies(root):
             if re.search(rf"\b{old}\b", caption):
                 with pytest.raises(AssertionError):
                     check(caption.replace(old, new), shapes)
-                lies[old] += 1
-    assert set(lies) == {old for old, _ in swaps}
+                rejected[old] += 1
+    assert set(rejected) == {old for old, _ in swaps}
 
 
-def test_five_different_captions_of_a_small_vocabulary(root):
+def test_five_different_captions_from_a_small_vocabulary(root):
     words = Counter()
     for _, captions, shapes in scenes(root):
         assert len(captions) == len(set(captions)) == 5
@@ -162,13 +165,14 @@ def test_five_different_captions_of_a_small_vocabulary(root):
         for caption in captions:
             assert re.fullmatch(r"[a-z]+(,? [a-z]+)*", caption)
             words.update(caption.replace(",", "").split())
-    assert len(words) <= 50 and "solid" not in words
+    assert len(words) <= 50
+    assert "solid" not in words
 
 
-def test_all_types_of_scene_come_up():
+def test_frequencies_of_the_types_of_scenes():
     types = Counter()
     for number in range(200):
-        shapes, _, captions = demo._scene(random.Random(number), "train")
+        shapes, _, captions = sample_scene(random.Random(number), "train")
         types[len(shapes), len({(shape.color, shape.kind) for shape in shapes})] += 1
         assert captions
     shares = {(1, 1): 9, (2, 2): 5, (2, 1): 2, (3, 1): 2, (3, 2): 1, (3, 3): 1}
@@ -179,23 +183,25 @@ def test_all_types_of_scene_come_up():
 # --- the splits -----------------------------------------------------------------------------------
 
 
-def test_held_out_combinations_are_in_every_scene_of_their_split_and_nowhere_else(root):
-    val, test = (set(demo.HELD_OUT[split]) for split in ("val", "test"))
-    own = {"train": set(), "val": val, "test": test}
+def test_every_scene_of_val_and_test_has_a_combination_that_no_other_split_has(root):
+    val, test = (set(HELD_OUT[split]) for split in ("val", "test"))
+    allowed = {"train": set(), "val": val, "test": test}
     for split, _, shapes in scenes(root):
         looks = {(shape.kind, shape.color, shape.texture) for shape in shapes}
-        assert not looks & (val | test) - own[split]
-        assert split == "train" or looks & own[split]
+        assert not looks & (val | test) - allowed[split]
+        assert split == "train" or looks & allowed[split]
 
 
 def test_training_sees_every_pair_of_kind_color_and_texture():
-    assert len(demo.SEEN) == 90 and all(len(demo.HELD_OUT[split]) == 9 for split in ("val", "test"))
-    for left_out, (values, least) in enumerate(((6, 5), (6, 5), (3, 2))):
-        pairs = Counter(tuple(np.delete(look, left_out)) for look in demo.SEEN)
-        assert len(pairs) == 108 // values and min(pairs.values()) == least
+    assert len(SEEN) == 90
+    assert all(len(HELD_OUT[split]) == 9 for split in ("val", "test"))
+    for omitted, (values, minimum) in enumerate(((6, 5), (6, 5), (3, 2))):
+        pairs = Counter(tuple(np.delete(look, omitted)) for look in SEEN)
+        assert len(pairs) == 108 // values
+        assert min(pairs.values()) == minimum
 
 
-# --- the images ---------------------------------------------------------------------------------
+# --- the images -----------------------------------------------------------------------------------
 
 
 def test_boxes_are_tight_apart_and_inside(root):
@@ -203,13 +209,15 @@ def test_boxes_are_tight_apart_and_inside(root):
         for image_id, shapes in read_shapes(root, split).items():
             number = image_id % 1_000_000
             with Image.open(root / split / f"{number:06}.png") as image:
-                assert image.mode == "RGB" and image.size == (128, 128)
+                assert image.mode == "RGB"
+                assert image.size == (128, 128)
                 drawn = np.asarray(image).astype(int)
             empty = np.asarray(draw_background(random.Random(f"0 {split} {number}")))
             drawn = (drawn != empty).any(axis=2)
             for shape in shapes:
                 x0, y0, x1, y1 = shape.box
-                assert 2 <= x0 < x1 <= 126 and 2 <= y0 < y1 <= 126
+                assert 2 <= x0 < x1 <= 126
+                assert 2 <= y0 < y1 <= 126
                 low, high = {"small": (28, 33), "large": (48, 55)}[shape.size]
                 assert low <= max(x1 - x0, y1 - y0) <= high
                 ys, xs = np.nonzero(drawn[y0 - 2 : y1 + 2, x0 - 2 : x1 + 2])
@@ -252,15 +260,16 @@ def test_same_arguments_give_the_same_bytes_and_splits_are_independent(tmp_path)
     write_demo(tmp_path / "c", train=3, val=2, test=0, seed=3)
     write_demo(tmp_path / "d", train=6, val=2, test=2, seed=4)
     a, b, c, d = (files(tmp_path / name) for name in "abcd")
-    assert a == b and len(a) == 10 + 6 + 1
+    assert a == b
+    assert len(a) == 10 + 6 + 1
     kept = [name for name in a if "val" in name or (name.startswith("train/00000") and name in c)]
     assert len(kept) == 2 + 2 + 3
     assert all(a[name] == c[name] for name in kept)
     assert a["train/000001.png"] != d["train/000001.png"] != d["train/000002.png"]
 
 
-def test_coco_reads_the_files(root):
-    identities = []
+def test_pycocotools_reads_the_files(root):
+    image_ids = []
     for split in COUNTS:
         captions = COCO(root / "annotations" / f"captions_{split}.json")
         instances = COCO(root / "annotations" / f"instances_{split}.json")
@@ -271,54 +280,58 @@ def test_coco_reads_the_files(root):
             assert len(captions.getAnnIds(image["id"])) == 5
         for item in instances.loadAnns(instances.getAnnIds()):
             assert 0.2 < item["area"] / (item["bbox"][2] * item["bbox"][3]) <= 1
-        identities += captions.getImgIds()
-    assert len(identities) == len(set(identities)) == sum(COUNTS.values())
+        image_ids += captions.getImgIds()
+    assert len(image_ids) == len(set(image_ids)) == sum(COUNTS.values())
 
 
-def test_a_whole_data_set_is_left_alone(root, monkeypatch):
-    monkeypatch.setattr(demo, "_write_split", None)
+def test_a_complete_data_set_is_not_written_again(root, capsys):
     (root / "train" / ".hidden").touch()
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     write_demo(root, **COUNTS)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    assert "drawing" not in capsys.readouterr().err
 
 
 def test_progress_goes_to_stderr(tmp_path, capsys):
     write_demo(tmp_path / "demo", train=1, val=1, test=1)
     out, err = capsys.readouterr()
-    assert not out and "drawing train" in err
+    assert not out
+    assert "drawing train" in err
 
 
-def test_an_empty_directory_and_missing_parents_are_fine(tmp_path):
+def test_the_directory_may_be_empty_or_lack_its_parents(tmp_path):
     (tmp_path / "empty").mkdir()
     for directory in (tmp_path / "empty", tmp_path / "new" / "demo"):
         write_demo(directory, train=1, val=1, test=1)
         assert len(read_shapes(directory, "val")) == 1
 
 
-def test_a_failure_half_way_leaves_nothing(tmp_path, monkeypatch):
-    scene, calls = demo._scene, []
+def test_a_failure_leaves_no_files(tmp_path, monkeypatch):
+    save, calls = Image.Image.save, []
 
-    def breaks(rng, split):
-        calls.append(split)
+    def fail_at_fifth(image, path, **options):
+        calls.append(path)
         if len(calls) == 5:
             raise OSError("disk full")
-        return scene(rng, split)
+        save(image, path, **options)
 
-    monkeypatch.setattr(demo, "_scene", breaks)
+    monkeypatch.setattr(Image.Image, "save", fail_at_fifth)
     with pytest.raises(OSError, match="disk full"):
         write_demo(tmp_path / "demo", train=3, val=3, test=3)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_two_processes_may_write_at_once(tmp_path, monkeypatch, same):
-    write_split, target = demo._write_split, tmp_path / "demo"
+def test_a_second_writer_may_finish_first(tmp_path, monkeypatch, same):
+    """The first one then succeeds only if the arguments were the same."""
+    save, target = Image.Image.save, tmp_path / "demo"
 
-    def late(*arguments):
-        monkeypatch.setattr(demo, "_write_split", write_split)
+    def save_late(image, path, **options):
+        monkeypatch.setattr(Image.Image, "save", save)
         write_demo(target, train=2, val=1, test=1, seed=0 if same else 1)
-        write_split(*arguments)
+        save(image, path, **options)
 
-    monkeypatch.setattr(demo, "_write_split", late)
+    monkeypatch.setattr(Image.Image, "save", save_late)
     if same:
         write_demo(target, train=2, val=1, test=1)
     else:
@@ -327,7 +340,7 @@ def test_two_processes_may_write_at_once(tmp_path, monkeypatch, same):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_refuses_what_is_not_this_data_set(tmp_path):
+def test_a_directory_with_anything_else_is_an_error(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "dog.jpg").write_bytes(b"mine")
     (tmp_path / "file").write_bytes(b"mine")
@@ -344,13 +357,13 @@ def test_refuses_what_is_not_this_data_set(tmp_path):
 
 
 @pytest.mark.parametrize("count", [-1, 1_000_000])
-def test_refuses_impossible_counts(tmp_path, count):
+def test_invalid_counts(tmp_path, count):
     with pytest.raises(InputError, match=f"val must be from 0 to 999999 scenes, got {count}"):
         write_demo(tmp_path / "demo", val=count)
     assert not list(tmp_path.iterdir())
 
 
-def test_read_shapes_knows_only_the_demo(tmp_path):
+def test_read_shapes_of_other_data_sets_is_empty(tmp_path):
     item = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1.5, 2, 3, 4], "area": 9}
     content = {"categories": [{"id": 3, "name": "dog"}], "annotations": [item]}
     path = tmp_path / "annotations" / "instances_val.json"
@@ -366,7 +379,7 @@ def test_read_shapes_knows_only_the_demo(tmp_path):
         assert read_shapes(tmp_path, "val") == {}
 
 
-def test_every_phrase_of_the_references_points_at_all_shapes(root):
+def test_pointing_finds_all_shapes_in_every_caption(root):
     for _, captions, shapes in scenes(root):
         for caption in captions:
             boxes = [

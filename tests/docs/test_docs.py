@@ -24,7 +24,7 @@ import evaluate
 import train
 from captioner import Captioner, captioner
 from captioner import __main__ as command
-from captioner.data.demo import scenes as demo
+from captioner.data.demo import dataset as demo
 from captioner.evaluation import options as evaluation_options
 from captioner.training import config as recipe
 from tests.support import pages

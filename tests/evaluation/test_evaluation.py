@@ -17,7 +17,7 @@ import train
 from captioner import Captioner
 from captioner.checkpoints import checkpoint
 from captioner.data.batches import Source
-from captioner.data.demo import scenes as demo
+from captioner.data.demo import dataset as demo
 from captioner.data.demo.shapes import KINDS, PLURALS, DrawnShape
 from captioner.data.readers import read_captions
 from captioner.decoding import decode as decoding

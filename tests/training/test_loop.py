@@ -17,7 +17,7 @@ from torch import nn
 import train
 from captioner.captioner import restore
 from captioner.checkpoints import checkpoint
-from captioner.data.demo import scenes as demo
+from captioner.data.demo import dataset as demo
 from captioner.errors import InputError, Interrupted
 from captioner.metrics import captions as metrics
 from captioner.metrics.statistics import SufficientStatistics

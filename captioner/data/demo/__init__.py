@@ -1,1 +1,1 @@
-"""The generated data set that comes with the library."""
+"""The generated demo data set: coloured shapes, their captions and boxes."""

@@ -1,7 +1,6 @@
-"""The demo's shapes, one by one: what they may look like, and the drawing of them.
+"""Drawing of the demo's single shapes and backgrounds, and their possible looks.
 
-Boxes are (x0, y0, x1, y1) in pixels, x right, y down, and x1 and y1 are
-the first column and row outside.
+Boxes are (x0, y0, x1, y1) in pixels; x points right, y points down; x1 and y1 are exclusive.
 """
 
 import math
@@ -13,10 +12,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SIDE = 128  # of an image, in pixels
-SIZES = {"small": (28, 32), "large": (48, 54)}  # the longer side of the box, in pixels
+GAP = 8  # minimum distance between two shapes, in pixels
+SIZES = {"small": (28, 32), "large": (48, 54)}  # range of the box's longer side, in pixels
 TEXTURES = ("solid", "striped", "dotted")
 LIGHT, DARK = (250, 250, 250), (25, 25, 25)
-COLORS = {  # the colour, and the ink of its stripes and dots
+COLORS = {  # the colour, and that of its stripes and dots
     "red": ((220, 35, 40), LIGHT),
     "green": ((25, 150, 60), LIGHT),
     "blue": ((35, 85, 225), LIGHT),
@@ -28,12 +28,12 @@ KINDS = ("circle", "square", "triangle", "star", "cross", "heart")
 PLURALS = {kind: "crosses" if kind == "cross" else kind + "s" for kind in KINDS}
 
 Box = tuple[int, int, int, int]
-Ink = tuple[int, int, int]
+Rgb = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class DrawnShape:
-    """One drawn shape; `box` is tight around its pixels."""
+    """A shape in an image; `box` is the smallest box around its pixels."""
 
     kind: str
     color: str
@@ -43,7 +43,7 @@ class DrawnShape:
 
 
 def _outline(kind: str) -> list[tuple[float, float]]:
-    """The corners of a shape, y down, about the origin, at any scale."""
+    """Return the corners of a shape around the origin, y down, at an arbitrary scale."""
     turn = [2 * math.pi * i / 60 for i in range(60)]
     if kind == "circle":
         return [(math.cos(a), math.sin(a)) for a in turn]
@@ -60,25 +60,26 @@ def _outline(kind: str) -> list[tuple[float, float]]:
         for _ in range(3):
             turned.append([(-y, x) for x, y in turned[-1]])
         return [point for corner in turned for point in corner]
-    # The heart curve: x = 16 sin^3 a, y = 13 cos a - 5 cos 2a - 2 cos 3a - cos 4a.
+    # Heart curve: x = 16 sin^3 a, y = 13 cos a - 5 cos 2a - 2 cos 3a - cos 4a.
     bumps = ((13, 1), (-5, 2), (-2, 3), (-1, 4))
     return [(16 * math.sin(a) ** 3, -sum(c * math.cos(n * a) for c, n in bumps)) for a in turn]
 
 
 def draw_shape(rng: random.Random, kind: str, color: str, size: str, texture: str) -> Image.Image:
-    """One shape as an RGBA image with nothing but the shape in it, a little turned."""
+    """Draw one slightly rotated shape as an RGBA image, cropped to its pixels."""
     angle, longest = rng.uniform(-0.2, 0.2), rng.uniform(*SIZES[size])
     cos, sin = math.cos(angle), math.sin(angle)
-    turned = np.array(_outline(kind)) @ [[cos, sin], [-sin, cos]]
-    low, high = turned.min(axis=0), turned.max(axis=0)
-    middle = math.ceil(longest)  # of a square of twice the image's resolution
-    corners = middle + (turned - (low + high) / 2) * 2 * longest / max(high - low)
+    rotated = np.array(_outline(kind)) @ [[cos, sin], [-sin, cos]]
+    low, high = rotated.min(axis=0), rotated.max(axis=0)
+    middle = math.ceil(longest)  # of a square that is drawn at twice the resolution
+    corners = middle + (rotated - (low + high) / 2) * 2 * longest / max(high - low)
     points = [tuple(corner) for corner in corners.tolist()]
 
     paint = tuple(channel + rng.randint(-8, 5) for channel in COLORS[color][0])
     stamp = Image.new("RGB", (2 * middle, 2 * middle), paint)
     draw = ImageDraw.Draw(stamp)
-    _pattern(rng, draw, texture, COLORS[color][1], middle, step=12 if size == "small" else 17)
+    step = 12 if size == "small" else 17
+    _draw_texture(rng, draw, texture, COLORS[color][1], middle, step)
     draw.line([*points, *points[:2]], fill=paint, width=4, joint="curve")  # a rim of one pixel
     mask = Image.new("L", stamp.size)
     ImageDraw.Draw(mask).polygon(points, fill=255)
@@ -87,26 +88,29 @@ def draw_shape(rng: random.Random, kind: str, color: str, size: str, texture: st
     return stamp.crop(stamp.getchannel("A").getbbox())
 
 
-def _pattern(
-    rng: random.Random, draw: ImageDraw.ImageDraw, texture: str, ink: Ink, middle: int, step: int
+def _draw_texture(
+    rng: random.Random, draw: ImageDraw.ImageDraw, texture: str, ink: Rgb, middle: int, step: int
 ) -> None:
-    """Stripes from corner to corner, or dots in a honeycomb with one in the very middle."""
+    """Draw diagonal stripes, or dots in a honeycomb with one in the centre, or nothing if solid.
+
+    step: the distance between two stripes or dots, in pixels.
+    """
     reach = range(-2 * middle // step, 2 * middle // step + 1)
     if texture == "striped":
         far, slope = 2 * middle, rng.choice((-1, 1))
-        for i in reach:  # math.sqrt(2): the stripes are a step apart at right angles to them
+        for i in reach:  # sqrt(2) along x makes the perpendicular distance one step
             x = middle + i * step * math.sqrt(2)
             ends = (x - far, middle - slope * far, x + far, middle + slope * far)
             draw.line(ends, fill=ink, width=step // 2)
     elif texture == "dotted":
         for i, j in product(reach, reach):
-            px, py = middle + (i + j % 2 / 2) * step, middle + 0.87 * j * step
+            px, py = middle + (i + j % 2 / 2) * step, middle + 0.87 * j * step  # 0.87: sqrt(3) / 2
             r = 0.27 * step
             draw.ellipse((px - r, py - r, px + r, py + r), fill=ink)
 
 
 def draw_background(rng: random.Random) -> Image.Image:
-    """A flat tone, a gradient or soft noise; light, middling or dark, and nearly grey."""
+    """Draw a flat tone, a gradient or soft noise: light, medium or dark, and nearly grey."""
     tone = rng.choice(((205, 235), (120, 160), (25, 60)))
     level, tint = rng.uniform(*tone), [rng.uniform(-7, 7) for _ in range(3)]
     nodes, swing = rng.choice(((2, 0), (2, 20), (9, 16)))

@@ -1,0 +1,133 @@
+"""The demo data set on disk: images, captions and boxes in COCO's format."""
+
+import json
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import ImageStat
+from tqdm import tqdm
+
+from ...errors import InputError
+from ..dataset import SPLITS
+from .scenes import Scene, sample_scene
+from .shapes import KINDS, SIDE, DrawnShape, draw_background
+
+VERSION = 6  # of the generator; raise it whenever the same arguments give other files
+
+
+def write_demo(
+    directory: Path, *, train: int = 4000, val: int = 300, test: int = 300, seed: int = 0
+) -> None:
+    """Draw and caption the data set of shapes into `directory`, completely or not at all.
+
+    train, val, test: the number of scenes. The same arguments give the same files, and no split
+    depends on the sizes of the others. `<split>/000001.png` ... are images of 128 x 128 pixels;
+    `annotations/captions_<split>.json` and `annotations/instances_<split>.json` are in COCO's
+    format. Every image of val and test contains a combination of kind, colour and texture that no
+    other split has. Returns at once if `directory` already contains this data set; raises
+    InputError if it contains anything else.
+    """
+    directory = Path(directory).resolve()
+    counts = {"train": train, "val": val, "test": test}
+    for split, count in counts.items():
+        if not 0 <= count < 1_000_000:
+            raise InputError(f"{split} must be from 0 to 999999 scenes, got {count}")
+    arguments = {**counts, "seed": seed, "version": VERSION}
+    if _is_complete(directory, arguments):
+        return
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(
+            f"{directory} holds something other than this demo data set ({arguments}); "
+            "remove it, or choose an empty directory"
+        )
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as beside:
+        draft = Path(beside) / "demo"
+        (draft / "annotations").mkdir(parents=True)
+        for split, count in counts.items():
+            _write_split(draft, split, count, seed)
+        (draft / "demo.json").write_text(json.dumps(arguments), encoding="utf-8")
+        try:
+            draft.replace(directory)
+        except OSError:  # another process may have finished first
+            if not _is_complete(directory, arguments):
+                raise
+
+
+def read_shapes(root: Path, split: str) -> dict[int | str, list[DrawnShape]]:
+    """Return the shapes of each image by image id; {} if `root` is not a demo data set."""
+    shapes: dict[int | str, list[DrawnShape]] = {}
+    try:
+        text = (Path(root) / "annotations" / f"instances_{split}.json").read_text(encoding="utf-8")
+        content = json.loads(text)
+        kinds = {category["id"]: category["name"] for category in content["categories"]}
+        for item in content["annotations"]:
+            x, y, width, height = item["bbox"]
+            box = (x, y, x + width, y + height)
+            shape = DrawnShape(kinds[item["category_id"]], box=box, **item["attributes"])
+            shapes.setdefault(item["image_id"], []).append(shape)
+    except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError):
+        return {}  # there are no instances, or they are not the demo's
+    return shapes
+
+
+def _is_complete(directory: Path, arguments: dict[str, int]) -> bool:
+    """Whether `directory` contains the demo data set of these arguments, with all its images."""
+    try:
+        found = json.loads((directory / "demo.json").read_text(encoding="utf-8"))
+        drawn = {split: len(list((directory / split).glob("*.png"))) for split in SPLITS}
+    except (OSError, ValueError):
+        return False
+    return found == arguments and all(drawn[split] == arguments[split] for split in SPLITS)
+
+
+def _write_split(directory: Path, split: str, count: int, seed: int) -> None:
+    """Write the images of one split and its two annotation files."""
+    (directory / split).mkdir()
+    images: list[dict[str, Any]] = []
+    captions: list[dict[str, Any]] = []
+    instances: list[dict[str, Any]] = []
+    for number in tqdm(range(1, count + 1), desc=f"drawing {split}", unit="scene"):
+        rng = random.Random(f"{seed} {split} {number}")  # scenes do not depend on each other
+        image = draw_background(rng)
+        scene = sample_scene(rng, split)
+        for shape, stamp in zip(scene.shapes, scene.stamps, strict=True):
+            image.paste(stamp, shape.box[:2], stamp)
+        image_id = SPLITS.index(split) * 1_000_000 + number
+        name = f"{number:06}.png"
+        image.save(directory / split / name, compress_level=3)
+        images.append({"id": image_id, "file_name": name, "width": SIDE, "height": SIDE})
+        captions += [
+            {"id": 10 * image_id + i, "image_id": image_id, "caption": caption}
+            for i, caption in enumerate(scene.captions)
+        ]
+        instances += _instances(image_id, scene)
+    head = {"info": {"description": "shapes", "version": VERSION}, "licenses": [], "images": images}
+    categories = [{"id": i, "name": kind} for i, kind in enumerate(KINDS, 1)]
+    for name, body in (
+        ("captions", head | {"annotations": captions}),
+        ("instances", head | {"annotations": instances, "categories": categories}),
+    ):
+        path = directory / "annotations" / f"{name}_{split}.json"
+        path.write_text(json.dumps(body), encoding="utf-8")
+
+
+def _instances(image_id: int, scene: Scene) -> list[dict[str, Any]]:
+    """Return the COCO instances of a scene's shapes."""
+    instances = []
+    for i, (shape, stamp) in enumerate(zip(scene.shapes, scene.stamps, strict=True)):
+        x0, y0, x1, y1 = shape.box
+        instances.append(
+            {
+                "id": 10 * image_id + i,
+                "image_id": image_id,
+                "category_id": KINDS.index(shape.kind) + 1,
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": ImageStat.Stat(stamp.getchannel("A")).sum[0] / 255,
+                "iscrowd": 0,
+                "attributes": {k: getattr(shape, k) for k in ("color", "size", "texture")},
+            }
+        )
+    return instances
