@@ -99,9 +99,9 @@ def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
     """Write what was left out of the data into the run's directory: where, what, what to do."""
     rows = [
         {
-            "file": str(problem.place.file),
-            problem.place.part: problem.place.number or None,
-            "what": problem.what,
+            "file": str(problem.location.file),
+            problem.location.part: problem.location.number or None,
+            "what": problem.message,
             "advice": problem.advice,
         }
         for problem in problems

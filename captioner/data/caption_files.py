@@ -1,7 +1,8 @@
-"""Captions by image from one file of any common kind; no images, no splits.
+"""Captions by image id, read from a file in any common format.
 
-Read are COCO's results (a list of objects) and annotations (.json), objects a line (.jsonl) and
-tables with a header (.csv, .tsv), whose columns are called as those of data sets are.
+The formats are COCO results (a list of objects) and COCO annotations (.json), JSON lines (.jsonl)
+and tables with a header (.csv, .tsv), with the column names of data sets. Images and splits are
+not read.
 """
 
 from collections import Counter
@@ -11,71 +12,93 @@ from typing import Any
 
 from ..errors import InputError
 from .formats.reading import ReadResult, SourceLocation, read_json, text_problem
-from .formats.tables import CAPTIONS, IMAGES, by_column, caption_columns, row_captions, table_rows
+from .formats.tables import (
+    CAPTIONS,
+    IMAGES,
+    caption_columns,
+    normalise_columns,
+    row_captions,
+    table_rows,
+)
 
 Id = int | str
-Rows = Iterable[tuple[SourceLocation, Any]]
-IDS = ("image_id", *IMAGES, "id")  # the first of these that a row has names its image
+LocatedRow = tuple[SourceLocation, dict[str, Any]]
+IDS = ("image_id", *IMAGES, "id")  # the first of these keys that a row has identifies its image
+MAX_DIGITS = 18  # of a quoted id that is read as a number, so that it fits 64 bits
 
 
 def read_caption_file(path: Path | str) -> dict[Id, list[str]]:
-    """The captions of each image that the file names; none where it names the image only.
+    """Return the captions of each image in the file; the list is empty if there are none.
 
-    A row has `image_id`, `file_name`, `image` or `id`, and a `caption` or `text`, or a list of
-    them. An id written as a whole number is that number, quoted or not. Raises InputError, naming
-    file and row, for anything else, and listing them for images or captions whose id comes twice
-    and captions of images that COCO annotations do not list.
+    A row has `image_id`, `file_name`, `image` or `id`, and a `caption`, a `text` or a list of
+    them. A quoted id that is a whole number of at most 18 digits without leading zeros is read as
+    that number. Raises InputError, with file and row, for any other row, for ids of images or
+    captions that COCO annotations list twice, and for captions of images that they do not list.
     """
     path = Path(path)
     try:
         if path.suffix.lower() in (".jsonl", ".ndjson", ".csv", ".tsv"):
-            return _group(_table(path))
+            return _group_by_image(_read_rows(path))
         content = read_json(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if isinstance(content, list):
-        return _group(_numbered(path, content))
+        return _group_by_image(_located_objects(path, content))
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        return _coco(path, content)
+        return _read_annotations(path, content)
     raise InputError(
-        f"{path} holds no captions: neither a list of objects nor COCO's annotations; other "
-        "files are read by their endings .jsonl, .csv and .tsv"
+        f"{path} has no captions: expected a list of objects or COCO annotations; "
+        "files in other formats must end in .jsonl, .csv or .tsv"
     )
 
 
 def read_predictions(path: Path | str) -> dict[Id, str]:
-    """One caption for each image; raises InputError, listing them, for images with others."""
+    """Return the one caption of each image; InputError if images have none or several."""
     captions = read_caption_file(path)
     if not captions:
-        raise InputError(f"{path} holds no captions")
-    wrong = [id for id, several in captions.items() if len(several) != 1]
+        raise InputError(f"{path} has no captions")
+    wrong = [image_id for image_id, texts in captions.items() if len(texts) != 1]
     if wrong:
-        raise InputError(f"{path}: {_some(wrong)} must have one caption each, not none or several")
-    return {id: several[0] for id, several in captions.items()}
+        raise InputError(
+            f"{path}: {_list_ids(wrong)} must have one caption each, not none or several"
+        )
+    return {image_id: texts[0] for image_id, texts in captions.items()}
 
 
-def read_others(path: Path | str, ids: Iterable[Id], allow_more: bool = False) -> dict[Id, str]:
-    """One caption for each of these images, by the ids as given and in their order.
+def read_comparison_captions(
+    path: Path | str, ids: Iterable[Id], allow_more: bool = False
+) -> dict[Id, str]:
+    """Return one caption for each of the images, with the ids as given and in their order.
 
-    allow_more: where the file has captions of other images, they do not matter. Raises
-    InputError, listing them, for images that the file lacks.
+    allow_more: whether the file may have captions of other images, which are ignored. Raises
+    InputError, with a list of ids, for images without a caption and for other images.
     """
-    found, known = read_predictions(path), {identity(id): id for id in ids}
-    lacking = [id for id in known if id not in found]
-    strangers = [id for id in found if id not in known and not allow_more]
-    if lacking or strangers:
-        trouble = "lacks" if lacking else "has captions of images that are not scored:"
-        raise InputError(f"{path} {trouble} {_some(lacking or strangers)}")
-    return {id: found[each] for each, id in known.items()}
+    captions, given_ids = read_predictions(path), {normalise_id(id): id for id in ids}
+    lacking = [id for id in given_ids if id not in captions]
+    if lacking:
+        raise InputError(f"{path} lacks {_list_ids(lacking)}")
+    other = [id for id in captions if id not in given_ids]
+    if other and not allow_more:
+        raise InputError(f"{path} has captions of images that are not scored: {_list_ids(other)}")
+    return {given: captions[id] for id, given in given_ids.items()}
 
 
-def identity(value: Any) -> Id:
-    """An image's id as all files agree on it; raises ValueError for what is none."""
+def normalise_id(value: Any) -> Id:
+    """Return an image's id in the form that all files share; raise ValueError if it is not an id.
+
+    "7" and 7 are the same id; "07", "7.jpg" and numbers of 19 digits or more in quotes are text.
+    """
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise ValueError(f"{value!r} is no image's id")
-    str(value).encode()  # half a sign, which JSON may hold, is a ValueError, too
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 19:
-        return int(value) if str(int(value)) == value else value
+        raise ValueError(f"{value!r} is not an id; use a number or text")
+    str(value).encode()  # raises UnicodeEncodeError, a ValueError, for JSON's lone surrogates
+    if (
+        isinstance(value, str)
+        and value.isascii()
+        and value.isdecimal()
+        and len(value) <= MAX_DIGITS
+        and str(int(value)) == value
+    ):
+        return int(value)
     return value
 
 
@@ -84,102 +107,105 @@ def match(
     references: Mapping[Id, Sequence[str]],
     allow_missing: bool = False,
 ) -> tuple[dict[Id, str], dict[Id, Sequence[str]], str]:
-    """Captions and references of the images that have both, and a note where not all have.
+    """Return captions and references of the images that have both, and a note on the others.
 
-    Raises InputError, listing the images, unless that is allowed, and where none is left.
+    The note is "" if there are no others. Raises InputError, with a list of ids, if there are
+    others and `allow_missing` is false, and if no image has both.
     """
     both = [id for id in references if id in captions and references[id]]
-    troubles = {
+    unmatched = {
         "references but no caption": [id for id in references if id not in captions],
-        "a caption but no place among the references": [
-            id for id in captions if id not in references
-        ],
+        "a caption but not among the references": [id for id in captions if id not in references],
         "no references": [id for id in references if id in captions and not references[id]],
     }
-    said = "; ".join(f"{trouble}: {_some(ids)}" for trouble, ids in troubles.items() if ids)
+    listing = "; ".join(f"{reason}: {_list_ids(ids)}" for reason, ids in unmatched.items() if ids)
     if not both:
-        raise InputError(f"no image has both a caption and references: {said or 'no images'}")
-    if said and not allow_missing:
-        raise InputError(f"{said}; --allow-missing scores the rest")
-    note = f"note: {len(both)} images are scored; {said}" if said else ""
+        raise InputError(f"no image has both a caption and references: {listing or 'no images'}")
+    if listing and not allow_missing:
+        raise InputError(f"{listing}; --allow-missing scores the rest")
+    note = f"note: {len(both)} images are scored; {listing}" if listing else ""
     return {id: captions[id] for id in both}, {id: references[id] for id in both}, note
 
 
-def _table(path: Path) -> Iterator[tuple[SourceLocation, Any]]:
-    reading = ReadResult()
-    for row in table_rows(path, reading, IDS):
-        _refuse_problems(reading)
+def _read_rows(path: Path) -> Iterator[LocatedRow]:
+    """Yield the rows of JSON lines or a table; the first problem raises InputError."""
+    result = ReadResult()
+    for row in table_rows(path, result, IDS):
+        _raise_first(result)
         yield row
-    _refuse_problems(reading)
+    _raise_first(result)
 
 
-def _refuse_problems(reading: ReadResult) -> None:
-    if reading.problems:
-        raise InputError(str(reading.problems[0]))
+def _raise_first(result: ReadResult) -> None:
+    if result.problems:
+        raise InputError(str(result.problems[0]))
 
 
-def _numbered(
-    path: Path, rows: Iterable[Any], part: str = "entry"
-) -> Iterator[tuple[SourceLocation, Any]]:
-    for number, row in enumerate(rows, start=1):
-        place = SourceLocation(path, number, part)
+def _located_objects(
+    path: Path, objects: Iterable[Any], part: str = "entry"
+) -> Iterator[LocatedRow]:
+    for number, row in enumerate(objects, start=1):
+        location = SourceLocation(path, number, part)
         if not isinstance(row, dict):
-            raise InputError(f"{place}: expected an object, got {str(row)[:80]}")
-        yield place, by_column(row)
+            raise InputError(f"{location}: expected an object, got {str(row)[:80]}")
+        yield location, normalise_columns(row)
 
 
-def _group(rows: Rows) -> dict[Id, list[str]]:
+def _group_by_image(rows: Iterable[LocatedRow]) -> dict[Id, list[str]]:
     captions: dict[Id, list[str]] = {}
-    for place, row in rows:
-        captions.setdefault(_id_of(place, row), []).extend(_captions_of(place, row))
+    for location, row in rows:
+        captions.setdefault(_row_id(location, row), []).extend(_valid_captions(location, row))
     return captions
 
 
-def _id_of(place: SourceLocation, row: Mapping[str, Any], names: Sequence[str] = IDS) -> Id:
-    name = next((name for name in names if name in row), None)
-    if name is None:
-        raise _lacking(place, row, names)
+def _row_id(location: SourceLocation, row: Mapping[str, Any], keys: Sequence[str] = IDS) -> Id:
+    key = next((key for key in keys if key in row), None)
+    if key is None:
+        raise _missing_key(location, row, keys)
     try:
-        return identity(row[name])
+        return normalise_id(row[key])
     except ValueError as error:
-        raise InputError(f"{place}: {error}") from error
+        raise InputError(f"{location}: {error}") from error
 
 
-def _captions_of(place: SourceLocation, row: Mapping[str, Any]) -> list[str]:
+def _valid_captions(location: SourceLocation, row: Mapping[str, Any]) -> list[str]:
     if not caption_columns(row):
-        raise _lacking(place, row, CAPTIONS)
+        raise _missing_key(location, row, CAPTIONS)
     captions = row_captions(row)
     for caption in captions:
-        if trouble := text_problem(caption):
-            raise InputError(f"{place}: the caption {caption!r:.80} {trouble}; correct it")
+        if reason := text_problem(caption):
+            raise InputError(f"{location}: the caption {caption!r:.80} {reason}; correct it")
     return captions
 
 
-def _lacking(place: SourceLocation, row: Mapping[str, Any], names: Sequence[str]) -> InputError:
-    return InputError(f"{place}: expected one of {', '.join(names)}, got {str(row)[:80]}")
+def _missing_key(
+    location: SourceLocation, row: Mapping[str, Any], keys: Sequence[str]
+) -> InputError:
+    return InputError(f"{location}: expected one of {', '.join(keys)}, got {str(row)[:80]}")
 
 
-def _coco(path: Path, content: dict[str, Any]) -> dict[Id, list[str]]:
-    rows = list(_numbered(path, content["annotations"]))
-    captions = _group(rows)
-    numbers = [_id_of(place, row, ("id",)) for place, row in rows if "id" in row]
+def _read_annotations(path: Path, content: dict[str, Any]) -> dict[Id, list[str]]:
+    """Return the captions of COCO annotations, in the order of their list of images."""
+    rows = list(_located_objects(path, content["annotations"]))
+    captions = _group_by_image(rows)
+    caption_ids = [_row_id(location, row, ("id",)) for location, row in rows if "id" in row]
     images = content.get("images")
     if not isinstance(images, list):
-        raise InputError(f"{path}: no list of images beside the annotations")
-    listed = [_id_of(*each, names=("id",)) for each in _numbered(path, images, "image")]
-    for what, ids in (("images", listed), ("captions", numbers)):
-        twice = [id for id, times in Counter(ids).items() if times > 1]
-        if twice:
-            raise InputError(f"{path}: {what} listed twice: {_some(twice, 'id')}")
-    strangers = captions.keys() - set(listed)
-    if strangers:
-        raise InputError(
-            f"{path}: captions of {_some(sorted(strangers, key=str))}, which it does not list"
-        )
-    return {id: captions.get(id, []) for id in listed}
+        raise InputError(f"{path} has annotations but no list of images")
+    image_rows = _located_objects(path, images, "image")
+    image_ids = [_row_id(location, row, ("id",)) for location, row in image_rows]
+    for noun, ids in (("images", image_ids), ("captions", caption_ids)):
+        repeated = [id for id, count in Counter(ids).items() if count > 1]
+        if repeated:
+            raise InputError(f"{path}: {noun} listed twice: {_list_ids(repeated, 'id')}")
+    unlisted = captions.keys() - set(image_ids)
+    if unlisted:
+        ids = sorted(unlisted, key=str)
+        raise InputError(f"{path}: captions of {_list_ids(ids)}, which it does not list")
+    return {id: captions.get(id, []) for id in image_ids}
 
 
-def _some(ids: Sequence[Any], noun: str = "image") -> str:
-    """How many, and the first ten."""
+def _list_ids(ids: Sequence[Any], noun: str = "image") -> str:
+    """Return the number of ids and the first ten of them."""
     shown = ", ".join(map(repr, ids[:10])) + (", ..." if len(ids) > 10 else "")
     return f"{len(ids)} {noun}{'s' * (len(ids) > 1)} ({shown})"

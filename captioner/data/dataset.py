@@ -1,5 +1,6 @@
-"""A data set of captioned images in memory: examples, splits, problems; how files are read is
-readers.py's.
+"""A data set of captioned images in memory: examples, splits and problems.
+
+Files are read in `readers`.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from ..errors import InputError
 from .formats.reading import Problem
 
 SPLITS = ("train", "val", "test")
-SHOWN = 20  # problems listed in full
+MAX_LISTED = 20  # problems that a message lists
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class Example:
 
 @dataclass(frozen=True)
 class CaptionData:
-    """A data set as read: its name, the format that was recognised, and all examples.
+    """A data set as read: its name, its format, and all examples that can be used.
 
-    `problems` are of what was left out; `note` tells where splits were drawn, and is else empty.
+    problems: the rows and images that were left out. note: how splits were drawn, or "" if the
+    files give them.
     """
 
     name: str
@@ -40,18 +42,18 @@ class CaptionData:
     note: str = ""
 
     def split(self, name: str) -> list[Example]:
-        """The examples of train, val (alias dev) or test; an empty split is an InputError."""
+        """Return the examples of train, val (or dev) or test; InputError if there are none."""
         name = split_name(name)
         chosen = [example for example in self.examples if example.split == name]
         if not chosen:
-            there = sorted({example.split for example in self.examples})
+            present = sorted({example.split for example in self.examples})
             raise InputError(
-                f"{self.root} has no images in split {name!r}; it has {', '.join(there)}"
+                f"{self.root} has no images in split {name!r}; it has {', '.join(present)}"
             )
         return chosen
 
     def summary(self) -> str:
-        """One line for people: format, images and captions per split, what was left out."""
+        """Return one line: format, images and captions per split, number of problems."""
         parts = [self.format]
         for split in SPLITS:
             chosen = [example for example in self.examples if example.split == split]
@@ -64,7 +66,7 @@ class CaptionData:
 
 
 def split_name(name: str) -> str:
-    """`dev` means `val`; anything but train, val and test is an InputError."""
+    """Return train, val or test; `dev` is an alias of `val`. Raises InputError for other names."""
     name = {"dev": "val"}.get(name, name)
     if name not in SPLITS:
         raise InputError(f"unknown split {name!r}; choose train, val (or dev) or test")
@@ -72,16 +74,16 @@ def split_name(name: str) -> str:
 
 
 def fingerprint(data: CaptionData) -> str:
-    """SHA-256 of images' ids, splits and captions: changes with what is learned and scored."""
+    """Return the SHA-256 of all ids, splits and captions; the images' pixels do not count."""
     digest = hashlib.sha256()
     for example in data.examples:
         digest.update(json.dumps([example.id, example.split, *example.captions]).encode())
     return digest.hexdigest()
 
 
-def refuse(root: Path, format: str, problems: Sequence[Problem]) -> InputError:
-    """What is raised where a data set has problems and --on-error is stop."""
-    lines = some(problems)
+def problems_error(root: Path, format: str, problems: Sequence[Problem]) -> InputError:
+    """Return the error to raise for a data set with problems if --on-error is stop."""
+    lines = problem_lines(problems)
     return InputError(
         f"{root} (read as {format}) has {len(problems)} problem{'s' * (len(problems) > 1)}, "
         f"which --on-error skip would leave out:"
@@ -89,7 +91,7 @@ def refuse(root: Path, format: str, problems: Sequence[Problem]) -> InputError:
     )
 
 
-def some(problems: Sequence[Problem]) -> list[str]:
-    """The first 20 of some problems, a line each, and how many more there are."""
-    more = len(problems) - SHOWN
-    return [*map(str, problems[:SHOWN]), *([f"and {more} more"] if more > 0 else [])]
+def problem_lines(problems: Sequence[Problem]) -> list[str]:
+    """Return a line for each of the first 20 problems and, if there are more, their number."""
+    more = len(problems) - MAX_LISTED
+    return [*map(str, problems[:MAX_LISTED]), *([f"and {more} more"] if more > 0 else [])]

@@ -13,7 +13,7 @@ from .. import distributed
 from ..atomic_io import atomic_write
 from ..errors import InputError
 from ..prefetch import load_ahead
-from .dataset import CaptionData, refuse
+from .dataset import CaptionData, problems_error
 from .formats.reading import Problem, SourceLocation
 from .images import load_image
 from .storage import tar as shards
@@ -42,7 +42,7 @@ def drop_corrupt_images(
         for path, what in reasons.items()
     ]
     if problems and on_error == "stop":
-        raise refuse(data.root, data.format, problems)
+        raise problems_error(data.root, data.format, problems)
     left_out = [example.id for example in data.examples if example.path in reasons]
     kept = tuple(example for example in data.examples if example.path not in reasons)
     return replace(data, examples=kept, problems=(*data.problems, *problems)), left_out

@@ -1,6 +1,6 @@
-"""Which images are meant: files, directories, globs and lists become a list of paths, and its parts.
+"""Expanding files, directories, globs and lists to image paths; taking a shard of them.
 
-No image is opened here.
+Images are not opened here.
 """
 
 import glob
@@ -15,41 +15,42 @@ from .formats.reading import IMAGE_SUFFIXES
 
 
 def find_images(sources: Iterable[str], listed: Iterable[bytes] = ()) -> list[str]:
-    """The paths that the sources name, in their order, each once.
+    """Return the image paths that the sources name, in their order and without duplicates.
 
-    A source is a directory, for the files in it and below it that end as images do, sorted; a glob,
-    for such files again; "-", for the paths in `listed`, one a line; or a file, whatever its name,
-    which need not be there. Hidden files are passed over where they are not named. Raises
-    InputError for a directory or a glob without images, and OSError for what cannot be looked into.
+    A source is one of: a directory, for all files below it with an image suffix, sorted; a glob,
+    for its matches with an image suffix, sorted; "-", for the paths in `listed`, one per line; or
+    a file of any name, which need not exist. Hidden files are ignored unless they are named. Raises
+    InputError for a directory or a glob without images, and OSError for a directory that cannot be
+    read.
     """
-    return list(dict.fromkeys(path for each in sources for path in _expand(each, listed)))
+    return list(dict.fromkeys(path for source in sources for path in _expand(source, listed)))
 
 
 def part_of(images: Sequence[str], shard: str) -> Sequence[str]:
-    """Part i of n, "i/n", of the images: from the i-th on every n-th.
+    """Return part i of n of the images, for a shard "i/n": every n-th from the i-th on.
 
-    The n parts share no image, hold them all, and differ by one image in length at most.
+    The n parts are disjoint, contain all images, and differ in length by at most one.
     """
     first, _, step = shard.partition("/")
     if not (first.isdecimal() and step.isdecimal() and 1 <= int(first) <= int(step)):
-        raise InputError(f"shard must be i/n with i from 1 to n, like 2/8, got {shard!r}")
+        raise InputError(f"shard must be i/n with i from 1 to n, e.g. 2/8, got {shard!r}")
     return images[int(first) - 1 :: int(step)]
 
 
 def unique_names(images: Sequence[str]) -> dict[str, str]:
-    """For each path a name without directory and ending that no other path has.
+    """Return a unique name for each path, without directory and suffix.
 
-    It is the file's own, and where several have that, it is followed by the image's number.
+    It is the file's stem; if several paths have the same stem, the image's number is appended.
     """
     stems = [PurePath(image).stem for image in images]
-    often = Counter(stems)
-    taken = {stem for stem in stems if often[stem] == 1}
+    counts = Counter(stems)
+    taken = {stem for stem in stems if counts[stem] == 1}
     names = {}
     for number, (image, stem) in enumerate(zip(images, stems, strict=True)):
         name = stem
-        if often[stem] > 1:
+        if counts[stem] > 1:
             name += f"-{number}"
-            while name in taken:  # another image has that for its own
+            while name in taken:  # another image has this stem
                 name += "-"
             taken.add(name)
         names[image] = name
@@ -57,37 +58,38 @@ def unique_names(images: Sequence[str]) -> dict[str, str]:
 
 
 def _expand(source: str, listed: Iterable[bytes]) -> Iterator[str]:
+    """Yield the paths that one source names."""
     if source == "-":
         lines = (os.fsdecode(line).rstrip("\r\n") for line in listed)
         yield from (line for line in lines if line)
         return
-    found: Iterable[str]
+    candidates: Iterable[str]
     if os.path.isdir(source):
-        found = _walk(source)
+        candidates = _walk(source)
     elif glob.has_magic(source) and not os.path.lexists(source):
-        found = sorted(glob.glob(source, recursive=True))
+        candidates = sorted(glob.glob(source, recursive=True))
     else:
         yield source
         return
     count = 0
-    for path in found:
+    for path in candidates:
         if _is_image(path):
             count += 1
             yield path
     if not count:
-        endings = " ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"no image is found by {source!r}; images end in {endings}")
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(f"no image found for {source!r}; image files end in {suffixes}")
 
 
 def _walk(directory: str) -> Iterator[str]:
-    """All files below a directory: its own, then those of its directories, each sorted."""
+    """Yield the files in a directory, then those in its subdirectories, each sorted."""
 
     def stop(error: OSError) -> NoReturn:
         raise error
 
-    for place, directories, files in os.walk(directory, onerror=stop):
+    for parent, directories, files in os.walk(directory, onerror=stop):
         directories[:] = sorted(name for name in directories if not name.startswith("."))
-        yield from (os.path.join(place, name) for name in sorted(files) if name[0] != ".")
+        yield from (os.path.join(parent, name) for name in sorted(files) if name[0] != ".")
 
 
 def _is_image(path: str) -> bool:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..atomic_io import atomic_write
 from ..errors import InputError
 from ..text.tokenizer import split_words
-from .dataset import SPLITS, CaptionData, Example, some
+from .dataset import SPLITS, CaptionData, Example, problem_lines
 from .readers import READERS
 from .storage import tar as shards
 from .storage.http import as_url
@@ -37,7 +37,7 @@ def describe_data(data: CaptionData) -> str:
             *([f"split: {data.note}"] if data.note else []),
             *_words(training),
             f"problems: {len(data.problems) or 'none'}",
-            *(f"  {line}" for line in some(data.problems)),
+            *(f"  {line}" for line in problem_lines(data.problems)),
         ]
     )
 

@@ -1,6 +1,6 @@
-"""Reading data sets: the formats by name, which of their rows are used, the splits.
+"""Recognising a data set's format, reading it, validating it, assigning splits.
 
-How each layout of files is read is in formats/; images are not opened here.
+The layouts of files are in `formats`; images are not opened here.
 """
 
 import random
@@ -11,16 +11,18 @@ from reprlib import repr as shortened
 
 from ..errors import InputError
 from ..text.tokenizer import split_words
-from .dataset import SPLITS, CaptionData, Example, refuse, some
+from .dataset import SPLITS, CaptionData, Example, problem_lines, problems_error
 from .demo import dataset as demo
 from .formats import coco, flickr, huggingface, kaggle, karpathy, pairs, tables, webdataset
-from .formats.reading import Problem, RawExample, Reader, ReadResult, is_plain, text_problem
+from .formats.reading import Problem, RawExample, Reader, ReadResult, is_safe_name, text_problem
 from .storage import tar as shards
 
 ON_ERROR = ("stop", "skip")
-TO_UTF8 = "write it as UTF-8 text"
+WRITE_UTF8 = "write it as UTF-8 text"
 
-READERS = {  # of several that recognise a path the first reads it
+Fault = tuple[str, str]  # why an image cannot be used, and what to do about it
+
+READERS = {  # if several recognise a path, the first one reads it
     "coco": Reader(
         coco.recognise,
         coco.read,
@@ -43,7 +45,7 @@ READERS = {  # of several that recognise a path the first reads it
     "huggingface": Reader(
         huggingface.recognise,
         huggingface.read,
-        "metadata.jsonl or .csv, in directories of splits or not",
+        "metadata.jsonl or .csv, one or one per split directory",
     ),
     "jsonl": Reader(
         tables.recognise_jsonl,
@@ -58,38 +60,41 @@ READERS = {  # of several that recognise a path the first reads it
         val_from_train=False,
     ),
     "webdataset": Reader(webdataset.recognise, webdataset.read, "tar files"),
-    "pairs": Reader(pairs.recognise, pairs.read, "images with a .txt beside each"),
+    "pairs": Reader(pairs.recognise, pairs.read, "images, each with a .txt file of the same name"),
 }
 
 
 def read_captions(
     path: Path | str, format: str | None = None, on_error: str = "stop"
 ) -> CaptionData:
-    """Read the data set at `path` in the format that is recognised there, or in the one named.
+    """Read the data set at `path`, in the given format or the one that is recognised.
 
-    on_error: "stop" raises InputError where rows or images cannot be used, and lists them;
-    "skip" leaves them out and in `problems`. Where nothing is recognised, a file as a whole cannot
-    be read, or no image is left, InputError is raised in either case.
+    on_error: "stop" raises InputError if rows or images cannot be used, and lists them; "skip"
+    leaves them out and lists them in `problems`. In either case InputError is raised if no format
+    is recognised, if a whole file cannot be read, or if no image is left.
     """
     root = shards.place(path)
-    found = recognise(root, format)
-    reader = READERS[found]
+    format_name = recognise_format(root, format)
+    reader = READERS[format_name]
     examples, problems = validate(reader.read(root))
     if problems and on_error == "stop":
-        raise refuse(root, found, problems)
+        raise problems_error(root, format_name, problems)
     if not examples:
-        wrong = "".join(f"\n  {line}" for line in some(problems))
-        raise InputError(f"{root} (read as {found}) holds no captions that can be used{wrong}")
-    examples, note = _with_splits(examples, reader)
-    return CaptionData(_name(root), found, root, tuple(examples), tuple(problems), note)
+        lines = "".join(f"\n  {line}" for line in problem_lines(problems))
+        raise InputError(f"{root} (read as {format_name}) has no usable captions{lines}")
+    examples, note = _complete_splits(examples, reader)
+    return CaptionData(_data_name(root), format_name, root, tuple(examples), tuple(problems), note)
 
 
 def load_data(
     path: Path | None, format: str | None, cache: Path, on_error: str = "stop"
 ) -> CaptionData:
-    """The data set at `path`, or the demo's, which is drawn into the cache if it is not there."""
+    """Read the data set at `path`; None means the demo, which is drawn into `cache` if missing.
+
+    Under torchrun the first process draws it and the others wait.
+    """
     if path is None:
-        from .. import distributed
+        from .. import distributed  # imports torch, which readers do not need
 
         path = cache / f"demo-v{demo.VERSION}" / "demo"
         if distributed.is_first():
@@ -98,123 +103,143 @@ def load_data(
     return read_captions(path, format, on_error)
 
 
-def _name(root: Path) -> str:
-    """What a directory or file is called, or the directory in which the first brace stands."""
+def _data_name(root: Path) -> str:
+    """Return the name of the file or directory; of a pattern, the directory before its brace."""
     if shards.is_pattern(root):
         return Path(f"{str(root).partition('{')[0]}...").resolve().parent.name
-    place = root.resolve()
-    return place.stem if place.is_file() else place.name
+    path = root.resolve()
+    return path.stem if path.is_file() else path.name
 
 
-def recognise(root: Path, format: str | None = None) -> str:
-    """The name of the format of what lies at `root`; raises InputError where there is none."""
+def recognise_format(root: Path, format: str | None = None) -> str:
+    """Return the name of the format of `root`; raise InputError if none, or not `format`, fits."""
     if format is not None and format not in READERS:
         raise InputError(f"unknown format {format!r}; choose one of {', '.join(READERS)}")
-    wanted = READERS if format is None else {format: READERS[format]}
-    found = next((name for name, reader in wanted.items() if reader.recognise(root)), None)
+    allowed = READERS if format is None else {format: READERS[format]}
+    found = next((name for name, reader in allowed.items() if reader.recognise(root)), None)
     if found is None and not root.exists():
         raise InputError(f"data directory {root} does not exist")
     if found is None:
-        layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in wanted.items())
-        kind = "is a file and" if root.is_file() else "is a directory and"
-        raise InputError(f"{root} {kind} holds no captions in a known layout ({layouts})")
+        layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in allowed.items())
+        kind = "file" if root.is_file() else "directory"
+        raise InputError(f"{root} is a {kind} that holds no captions in a known layout ({layouts})")
     return found
 
 
-def validate(reading: ReadResult) -> tuple[list[Example], list[Problem]]:
-    """Which of the images read can be used, and all that is wrong with the rest, by place.
+def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
+    """Return the examples that can be used, and all problems in order of location.
 
-    The one policy for all formats. Of an image that comes twice the first stands. An empty
-    caption beside others is let be. A split that is not told is "" here.
+    This is the one policy for all formats. If an image is listed twice, the first one is kept.
+    Captions without a word are kept if the image has another one. A split that the files do not
+    give is "" here.
     """
-    problems = list(reading.problems)
+    examples: list[Example] = []
+    problems = list(result.problems)
     by_id: dict[int | str, RawExample] = {}
-    by_file: dict[Path, RawExample] = {}
-    examples = []
-    told = any(entry.split is not None for entry in reading.entries)
-    for entry in reading.entries:
-        trouble = _wrong_in_itself(entry, told)
-        path = entry.directory if trouble else entry.directory / entry.name
-        trouble = trouble or _there_already(entry, by_id, by_file.get(path)) or _missing(path)
-        captions = [caption for caption, _ in entry.captions if not text_problem(caption)]
-        for caption, place in entry.captions:
-            if no_text := text_problem(caption):
-                problems.append(
-                    Problem(place, f"the caption {shortened(caption)} {no_text}", TO_UTF8)
-                )
-        if not trouble and not any(split_words(caption) for caption in captions):
-            trouble = f"image {entry.id} has no caption with a word", "write one, or remove it"
-        if trouble:
-            problems.append(Problem(entry.place, *trouble))
+    by_path: dict[Path, RawExample] = {}
+    split_given = any(raw.split is not None for raw in result.examples)
+    for raw in result.examples:
+        captions = [caption for caption, _ in raw.captions if not text_problem(caption)]
+        problems += _caption_problems(raw)
+        if not (fault := _check_fields(raw, split_given)):
+            path = raw.directory / raw.name
+            fault = (
+                _check_unique(raw, by_id.get(raw.id), by_path.get(path))
+                or _check_exists(path)
+                or _check_words(raw.id, captions)
+            )
+        if fault:
+            problems.append(Problem(raw.location, *fault))
             continue
-        by_id[entry.id] = by_file[path] = entry
-        examples.append(Example(entry.id, path, tuple(captions), entry.split or ""))
-    return examples, sorted(problems, key=lambda problem: problem.place)
+        by_id[raw.id] = by_path[path] = raw
+        examples.append(Example(raw.id, path, tuple(captions), raw.split or ""))
+    return examples, sorted(problems, key=lambda problem: problem.location)
 
 
-def _wrong_in_itself(entry: RawExample, told: bool) -> tuple[str, str] | None:
-    """What is wrong with an image's name, id or split, and what to do about it."""
-    if not is_plain(entry.name):
-        what = f"{shortened(entry.name)} is no name of a file in {entry.directory}"
-        return what, "name it from there, without .. and backslashes"
-    if no_text := text_problem(entry.name):
-        return f"the name {shortened(entry.name)} {no_text}", TO_UTF8
-    if type(entry.id) is not int and text_problem(entry.id):
-        return f"the id {shortened(entry.id)} is neither a number nor a text", "give it one"
-    if told and entry.split not in SPLITS:
-        there = "is in no split" if entry.split is None else f"is in a split {entry.split!r}"
-        return f"image {entry.id} {there}", "name train, val or test"
+def _caption_problems(raw: RawExample) -> list[Problem]:
+    """Return the problems of those captions that are not valid text."""
+    return [
+        Problem(location, f"the caption {shortened(caption)} {reason}", WRITE_UTF8)
+        for caption, location in raw.captions
+        if (reason := text_problem(caption))
+    ]
+
+
+def _check_fields(raw: RawExample, split_given: bool) -> Fault | None:
+    """Check an image's name, id and split, each by itself.
+
+    split_given: whether any image of the data set has a split; then all must have one.
+    """
+    if not is_safe_name(raw.name):
+        message = f"{shortened(raw.name)} is not the name of a file in {raw.directory}"
+        return message, "make it relative to that, without .. or backslashes"
+    if reason := text_problem(raw.name):
+        return f"the name {shortened(raw.name)} {reason}", WRITE_UTF8
+    if type(raw.id) is not int and text_problem(raw.id):
+        return f"the id {shortened(raw.id)} is neither a number nor text", "correct it"
+    if split_given and raw.split not in SPLITS:
+        split = "no split" if raw.split is None else f"the unknown split {raw.split!r}"
+        return f"image {raw.id} has {split}", "choose train, val or test"
     return None
 
 
-def _there_already(
-    entry: RawExample, by_id: dict[int | str, RawExample], same_file: RawExample | None
-) -> tuple[str, str] | None:
-    if first := by_id.get(entry.id):
-        twice = "twice" if first.split == entry.split else f"in {first.split} and in {entry.split}"
-        what = f"image {entry.id} is listed {twice}, first at {first.place}"
-        return what, "remove one of them"
-    if same_file:
-        what = f"{entry.name} is image {entry.id} here, and {same_file.id} at {same_file.place}"
-        return what, "remove one of them"
-    return None
+def _check_unique(
+    raw: RawExample, same_id: RawExample | None, same_file: RawExample | None
+) -> Fault | None:
+    """Check that no image before has the same id or the same file."""
+    if same_id:
+        twice = "twice" if same_id.split == raw.split else f"in {same_id.split} and in {raw.split}"
+        message = f"image {raw.id} is listed {twice}, first at {same_id.location}"
+    elif same_file:
+        first = f"image {same_file.id} at {same_file.location}"
+        message = f"{raw.name} is image {raw.id} here, and {first}"
+    else:
+        return None
+    return message, "remove one of them"
 
 
-def _missing(path: Path) -> tuple[str, str] | None:
+def _check_exists(path: Path) -> Fault | None:
     if shards.is_file(path):
         return None
-    return f"the image {path} is missing", "add the file, or remove what names it"
+    return f"the image {path} is missing", "add the file, or remove the row that names it"
 
 
-def _with_splits(examples: list[Example], reader: Reader) -> tuple[list[Example], str]:
-    """The examples, all in splits, and what was drawn for it."""
+def _check_words(image_id: int | str, captions: Sequence[str]) -> Fault | None:
+    if any(split_words(caption) for caption in captions):
+        return None
+    return f"image {image_id} has no caption with a word", "write one, or remove the image"
+
+
+def _complete_splits(examples: list[Example], reader: Reader) -> tuple[list[Example], str]:
+    """Return the examples, all with a split, and a note on the splits that were drawn."""
     if not any(example.split for example in examples):
-        return seeded_split(examples), "no splits there: 80/10/10 by seed 0"
+        return assign_splits(examples), "no splits given: 80/10/10 drawn with seed 0"
     training = [example.split for example in examples].count("train")
     if not reader.val_from_train or training < 2 or any(e.split == "val" for e in examples):
         return examples, ""
-    return _with_val(examples), "no val there: a tenth of train by seed 0"
+    return _val_from_train(examples), "no val given: a tenth of train drawn with seed 0"
 
 
-def seeded_split(examples: Sequence[Example], seed: int = 0) -> list[Example]:
-    """80 % train, 10 % val, 10 % test, the same for the same images on every machine.
+def assign_splits(examples: Sequence[Example], seed: int = 0) -> list[Example]:
+    """Return the examples with random splits: 80 % train, 10 % val, 10 % test.
 
-    Of two images one is for val, of three or more at least one each for val and test.
+    The splits depend only on the ids and the seed, not on order or machine. Of two images, one is
+    in val; of three or more, at least one is in val and one in test.
     """
-    order, tenth = _shuffled(examples, seed), max(1, len(examples) // 10)
+    order, tenth = _shuffled_ids(examples, seed), max(1, len(examples) // 10)
     val = order[:tenth] if len(order) >= 2 else []
     test = order[tenth : 2 * tenth] if len(order) >= 3 else []
-    split = dict.fromkeys(val, "val") | dict.fromkeys(test, "test")
-    return [replace(e, split=split.get(e.id, "train")) for e in examples]
+    splits = dict.fromkeys(val, "val") | dict.fromkeys(test, "test")
+    return [replace(e, split=splits.get(e.id, "train")) for e in examples]
 
 
-def _with_val(examples: list[Example]) -> list[Example]:
-    order = _shuffled([example for example in examples if example.split == "train"], seed=0)
+def _val_from_train(examples: list[Example]) -> list[Example]:
+    order = _shuffled_ids([example for example in examples if example.split == "train"], seed=0)
     val = set(order[: max(1, len(order) // 10)])
     return [replace(e, split="val") if e.id in val else e for e in examples]
 
 
-def _shuffled(examples: Sequence[Example], seed: int) -> list[int | str]:
-    order = sorted((example.id for example in examples), key=str)
-    random.Random(seed).shuffle(order)
-    return order
+def _shuffled_ids(examples: Sequence[Example], seed: int) -> list[int | str]:
+    ids = sorted((example.id for example in examples), key=str)
+    random.Random(seed).shuffle(ids)
+    return ids

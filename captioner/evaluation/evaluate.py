@@ -15,8 +15,8 @@ from ..checkpoints import checkpoint, hub
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.runs import evaluation_directory, read_log, run_of
 from ..data.batches import Source
-from ..data.caption_files import read_others
-from ..data.dataset import CaptionData, Example, fingerprint, some, split_name
+from ..data.caption_files import read_comparison_captions
+from ..data.dataset import CaptionData, Example, fingerprint, problem_lines, split_name
 from ..data.demo import dataset as demo
 from ..data.image_check import drop_corrupt_images
 from ..data.readers import load_data
@@ -141,7 +141,7 @@ def others_of(scoring: ScoringOptions, references: References) -> dict[int | str
     """The captions to compare with, of the same images, where some are named."""
     if scoring.compare is None:
         return None
-    return read_others(scoring.compare, references, scoring.allow_missing)
+    return read_comparison_captions(scoring.compare, references, scoring.allow_missing)
 
 
 def make_directory(directory: Path) -> Path:
@@ -172,7 +172,7 @@ def _read_data(
     on_error = config["data"].get("on_error", "stop")
     whole = load_data(*source, options.cache, on_error)
     data, _ = drop_corrupt_images(whole, (split,), on_error, None, options.workers)
-    for line in some(data.problems[len(whole.problems) :]):
+    for line in problem_lines(data.problems[len(whole.problems) :]):
         print(f"skipped: {line}")
     if fingerprint(whole) == config["data"]["fingerprint"]:
         without = config["data"].get("left_out", ())

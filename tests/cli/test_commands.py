@@ -210,7 +210,7 @@ WRONG = {
         "1 of 2 images could not be captioned",
     ),
     "no images": Wrong(
-        "captioner caption {here}/empty --checkpoint {run}", "no image is found by '.*/empty'"
+        "captioner caption {here}/empty --checkpoint {run}", "no image found for '.*/empty'"
     ),
     "part that is none": Wrong(
         "captioner caption {image} --checkpoint {run} --shard 3/2", "shard must be i/n with i"

@@ -1,4 +1,4 @@
-"""Captions by image from files of every kind, and what is wrong with bad ones."""
+"""Captions by image id from every kind of file, and the errors for malformed files."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from captioner.data.caption_files import (
-    identity,
     match,
+    normalise_id,
     read_caption_file,
-    read_others,
+    read_comparison_captions,
     read_predictions,
 )
 from captioner.errors import InputError
@@ -51,19 +51,19 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_kind_of_file_gives_the_same(name: str, tmp_path: Path) -> None:
+def test_every_kind_of_file_gives_the_same_captions(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(FILES[name].encode())
     assert read_caption_file(path) == TWO
 
 
-def test_images_that_coco_lists_without_captions(tmp_path: Path) -> None:
+def test_coco_images_without_captions_have_an_empty_list(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(COCO))
     assert read_caption_file(str(path)) == {**TWO, 3: []}
 
 
-def test_a_quoted_caption_goes_over_lines(tmp_path: Path) -> None:
+def test_a_quoted_caption_may_span_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('image,caption\n1,"a\ndog"\n2\n')
     with pytest.raises(InputError, match=r"a\.csv, line 4: expected 2 columns, found 1"):
@@ -75,53 +75,65 @@ def test_a_quoted_caption_goes_over_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", b"", r"a\.json is no valid JSON"),
-        ("a.json", b"[" * 100_000, r"a\.json is no valid JSON"),
-        ("a.json", b"[1" + b"0" * 5000 + b"]", r"a\.json is no valid JSON"),
-        ("a.json", b'[{"image_id": 1}', r"a\.json is no valid JSON"),
-        ("a.json", b"\xff\xfe", r"a\.json is not UTF-8: byte 0; convert it first"),
-        ("a.json", b"7", r"a\.json holds no captions: neither a list of objects nor COCO's"),
-        ("a.json", b"{}", r"a\.json holds no captions: neither"),
-        ("a.json", b'{"annotations": []}', r"a\.json: no list of images beside the annotations"),
+        ("a.json", b"", r"a\.json is not valid JSON"),
+        ("a.json", b"[" * 100_000, r"a\.json is not valid JSON"),
+        ("a.json", b"[1" + b"0" * 5000 + b"]", r"a\.json is not valid JSON"),
+        ("a.json", b'[{"image_id": 1}', r"a\.json is not valid JSON"),
+        ("a.json", b"\xff\xfe", r"a\.json is not UTF-8 \(byte 0\); convert it first"),
+        (
+            "a.json",
+            b"7",
+            r"a\.json has no captions: expected a list of objects or COCO annotations; files in",
+        ),
+        ("a.json", b"{}", r"a\.json has no captions: expected"),
+        ("a.json", b'{"annotations": []}', r"a\.json has annotations but no list of images"),
         ("a.json", b"[1]", r"a\.json, entry 1: expected an object, got 1"),
         (
             "a.json",
             b'[{"caption": "a"}]',
             r"entry 1: expected one of image_id, file_name, .*path, id, got {'c",
         ),
-        ("a.json", b'[{"id": null, "caption": ""}]', "entry 1: None is no image's id"),
-        ("a.json", b'[{"id": true, "caption": ""}]', "entry 1: True is no image's id"),
-        ("a.json", b'[{"id": 1.5, "caption": ""}]', r"entry 1: 1\.5 is no image's id"),
-        ("a.json", b'[{"id": "", "caption": ""}]', "entry 1: '' is no image's id"),
+        (
+            "a.json",
+            b'[{"id": null, "caption": ""}]',
+            "entry 1: None is not an id; use a number or text",
+        ),
+        ("a.json", b'[{"id": true, "caption": ""}]', "entry 1: True is not an id"),
+        ("a.json", b'[{"id": 1.5, "caption": ""}]', r"entry 1: 1\.5 is not an id"),
+        ("a.json", b'[{"id": "", "caption": ""}]', "entry 1: '' is not an id"),
         ("a.json", b'[{"id": "\\ud800"}]', "entry 1: .* surrogates not allowed"),
         ("a.json", b'[{"id": 1}]', "entry 1: expected one of caption, text, .*, got {'id': 1}"),
-        ("a.json", b'[{"id": 1, "caption": 2}]', "entry 1: the caption 2 is no text; correct it"),
-        ("a.json", b'[{"id": 1, "captions": ["a", 2]}]', "entry 1: the caption 2 is no text"),
+        ("a.json", b'[{"id": 1, "caption": 2}]', "entry 1: the caption 2 is not text; correct it"),
+        ("a.json", b'[{"id": 1, "captions": ["a", 2]}]', "entry 1: the caption 2 is not text"),
         (
             "a.json",
             b'[{"id": 1, "caption": "a \\ud83d"}]',
             r"entry 1: the caption 'a \\ud83d' is not UTF-8; correct it",
         ),
-        ("a.jsonl", b'{"id": 1, "caption": "a"}\n\n{"id"', r"a\.jsonl, line 3: .* no JSON object"),
-        ("a.jsonl", b"\n3", r"a\.jsonl, line 2: the line is no JSON object; correct it"),
-        ("a.jsonl", b'{"id": 1' + b"0" * 5000, r"a\.jsonl, line 1: the line is no JSON object"),
+        (
+            "a.jsonl",
+            b'{"id": 1, "caption": "a"}\n\n{"id"',
+            r"a\.jsonl, line 3: .* is not a JSON object",
+        ),
+        ("a.jsonl", b"\n3", r"a\.jsonl, line 2: the line is not a JSON object; correct it"),
+        ("a.jsonl", b'{"id": 1' + b"0" * 5000, r"a\.jsonl, line 1: the line is not a JSON object"),
         ("a.csv", b"photo,caption\n1,a\n", r"a\.csv has the columns photo, caption; it needs"),
         ("a.csv", b"image,words\n1,a\n", r"it needs a column of images \(image_id, .*, id\) and"),
         ("a.csv", b"image,caption,Caption\n1,a,b", r"a\.csv has the column caption twice; remove"),
         ("a.tsv", b"id\tcaption\tid\n1\ta\t1", r"a\.tsv has the column id twice; remove one"),
         ("a.csv", b"image,caption\n1,\xff\n", r"a\.csv, line 2: the caption .* is not UTF-8"),
-        ("a.csv", b"image,caption\n1,a, b\n", r"a\.csv, line 2: expected 2 columns, .*needs quo"),
+        ("a.csv", b"image,caption\n1,a, b\n", r"a\.csv, line 2: expected 2 columns, .* in quotes"),
         ("a.csv", b'image,caption\n1,"a\n', r"a\.csv, line 2: unexpected end of data"),
     ],
 )
-def test_files_that_are_wrong(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+def test_malformed_files(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_caption_file(path)
 
 
-def test_a_file_that_is_gone(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.csv cannot be read: No such file or directory"):
         read_caption_file(tmp_path / "gone.csv")
 
@@ -133,20 +145,20 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
         ({"annotations": COCO["annotations"][:1] * 2}, r"captions listed twice: 1 id \(7\)"),
         (
             {"annotations": [{"image_id": 1, "id": [7], "caption": "a"}]},
-            r"a\.json, entry 1: \[7\] is no image's id",
+            r"a\.json, entry 1: \[7\] is not an id",
         ),
         ({"images": [{"id": 5}]}, r"captions of 2 images \(1, 'b.jpg'\), which it does not list"),
         ({"images": [{"file_name": "1.jpg"}]}, r"a\.json, image 1: expected one of id, got"),
     ],
 )
-def test_annotations_that_are_wrong(change: dict, message: str, tmp_path: Path) -> None:
+def test_inconsistent_annotations(change: dict, message: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(COCO | change))
     with pytest.raises(InputError, match=message):
         read_caption_file(path)
 
 
-def test_predictions_are_one_a_image(tmp_path: Path) -> None:
+def test_predictions_have_one_caption_per_image(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('[{"image_id": 2, "caption": "a dog"}, {"image_id": 1, "caption": ""}]')
     assert read_predictions(path) == {2: "a dog", 1: ""}
@@ -158,30 +170,45 @@ def test_predictions_are_one_a_image(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1 image \(2\) must have one caption each"):
         read_predictions(path)
     path.write_text("[]")
-    with pytest.raises(InputError, match=r"a\.json holds no captions"):
+    with pytest.raises(InputError, match=r"a\.json has no captions"):
         read_predictions(path)
 
 
-def test_ids_that_mean_the_same() -> None:
-    assert [identity(id) for id in (7, "7", "07", "-7", "7.jpg", "٣", "9" * 30)] == [
+def test_quoted_whole_numbers_are_numbers() -> None:
+    assert [normalise_id(id) for id in (7, "7", "07", "-7", "7.jpg", "٣", "9" * 30)] == [
         *(7, 7, "07", "-7", "7.jpg", "٣", "9" * 30)
     ]
 
 
-# ---- two sides ----------------------------------------------------------------------------------
+def test_quoted_numbers_of_at_most_18_digits_are_numbers(tmp_path: Path) -> None:
+    """A quoted id of 18 digits is the same as the number in JSON; one of 19 digits is not."""
+    assert normalise_id("123456789012345678") == 123456789012345678
+    assert normalise_id("1234567890123456789") == "1234567890123456789"
+    assert normalise_id(1234567890123456789) == 1234567890123456789
+    path = tmp_path / "a.jsonl"
+    ids = [123456789012345678, "123456789012345678", 1234567890123456789, "1234567890123456789"]
+    path.write_text("".join(json.dumps({"id": id, "caption": "a dog"}) + "\n" for id in ids))
+    assert read_caption_file(path) == {
+        123456789012345678: ["a dog", "a dog"],
+        1234567890123456789: ["a dog"],
+        "1234567890123456789": ["a dog"],
+    }
 
 
-def test_sides_that_match() -> None:
+# ---- captions and references ---------------------------------------------------------------------
+
+
+def test_match_of_the_same_images() -> None:
     references = {"b": ["x", "y"], 1: ["z"]}
     assert match({1: "one", "b": "two"}, references) == ({"b": "two", 1: "one"}, references, "")
 
 
-def test_sides_that_do_not() -> None:
-    captions = {id: "a" for id in range(20)}
+def test_match_lists_images_without_counterpart() -> None:
+    captions = dict.fromkeys(range(20), "a")
     references = {**{id: ["b"] for id in range(15, 32)}, 16: []}
     message = (
-        r"^references but no caption: 12 images \(20, 21, .*, 29, \.\.\.\); a caption but no "
-        r"place among the references: 15 images \(0, .*\); no references: 1 image \(16\); "
+        r"^references but no caption: 12 images \(20, 21, .*, 29, \.\.\.\); a caption but not "
+        r"among the references: 15 images \(0, .*\); no references: 1 image \(16\); "
         r"--allow-missing scores the rest$"
     )
     with pytest.raises(InputError, match=message):
@@ -194,14 +221,14 @@ def test_sides_that_do_not() -> None:
             match({1: "a"}, {2: ["b"]}, allow_missing=empty)
 
 
-def test_others_come_in_the_order_and_by_the_ids_asked_for(tmp_path: Path) -> None:
+def test_comparison_captions_have_the_ids_and_the_order_of_the_request(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("image,caption\n2,two\n1,one\n")
-    assert list(read_others(path, ["1", 2]).items()) == [("1", "one"), (2, "two")]
+    assert list(read_comparison_captions(path, ["1", 2]).items()) == [("1", "one"), (2, "two")]
     with pytest.raises(InputError, match=r"a\.csv lacks 2 images \(3, '4.jpg'\)$"):
-        read_others(path, ["1", 2, 3, "4.jpg"], allow_more=True)
+        read_comparison_captions(path, ["1", 2, 3, "4.jpg"], allow_more=True)
     with pytest.raises(
         InputError, match=r"a\.csv has captions of images that are not scored: 1 image \(2\)"
     ):
-        read_others(path, [1])
-    assert read_others(path, [1], allow_more=True) == {1: "one"}
+        read_comparison_captions(path, [1])
+    assert read_comparison_captions(path, [1], allow_more=True) == {1: "one"}

@@ -1,4 +1,4 @@
-"""Layouts of caption files as their publishers describe them, and what is wrong in each."""
+"""Reading data sets: all other layouts as published, and their malformed variants."""
 
 import json
 from pathlib import Path
@@ -33,12 +33,12 @@ def by_split(data):
 
 
 def problems(root, **options):
-    """All that is wrong, as lines without the directory."""
+    """All problems as lines, without the directory."""
     data = read_captions(root, on_error="skip", **options)
     return [str(problem).replace(f"{root}/", "") for problem in data.problems]
 
 
-# ---- Karpathy's splits --------------------------------------------------------------------------
+# ---- Karpathy's splits ---------------------------------------------------------------------------
 
 COCO_2014 = [
     ("test", "val2014", "COCO_val2014_000000391895.jpg", ["A man on a moped ", "a man"]),
@@ -49,8 +49,8 @@ COCO_2014 = [
 
 
 @pytest.mark.parametrize("moved", ["", "images", "json"])
-def test_karpathys_coco(tmp_path, moved):
-    """Beside the images' directories, with these in images/, or in a directory beside them."""
+def test_karpathy_coco(tmp_path, moved):
+    """The file is beside the image directories, above images/, or in a sibling directory."""
     root = write_karpathy(tmp_path / "coco", COCO_2014)
     images = root
     if moved == "images":
@@ -74,18 +74,19 @@ def test_karpathys_coco(tmp_path, moved):
 
 
 @pytest.mark.parametrize("name", ["flickr8k", "flickr30k"])
-def test_karpathys_flickr(tmp_path, name):
-    """Without directories and COCO's ids."""
+def test_karpathy_flickr(tmp_path, name):
+    """These files have neither subdirectories nor COCO ids."""
     images = [(s, None, f"{s}.jpg", [f"a dog for {s}"]) for s in ("train", "val", "test")]
     write_karpathy(tmp_path, images, name)
     assert by_split(read_captions(tmp_path)) == {s: [f"{s}.jpg"] for s in ("train", "val", "test")}
 
 
-def test_karpathys_three_files_in_one_directory(tmp_path):
+def test_karpathy_several_files_in_one_directory(tmp_path):
     for name in ("coco", "flickr8k"):
         write_karpathy(tmp_path, [("train", "train2014", "a.jpg", ["a dog"])], name)
     with pytest.raises(
-        InputError, match=r"holds dataset_coco.json, dataset_flickr8k.json; name one of the files"
+        InputError,
+        match=r"contains dataset_coco.json, dataset_flickr8k.json; pass one of the files",
     ):
         read_captions(tmp_path)
     assert len(read_captions(tmp_path / "dataset_coco.json").examples) == 1
@@ -94,21 +95,21 @@ def test_karpathys_three_files_in_one_directory(tmp_path):
 @pytest.mark.parametrize(
     ("change", "wrong"),
     [
-        ({"split": "other"}, "image 1004 is in a split 'other'; name train, val or test"),
-        ({"split": ["train"]}, "image 1004 is in a split ['train']; name train"),
-        ({"filename": None}, "None is no name of a file in "),
+        ({"split": "other"}, "image 1004 has the unknown split 'other'; choose train, val or test"),
+        ({"split": ["train"]}, "image 1004 has the unknown split ['train']; choose train"),
+        ({"filename": None}, "None is not the name of a file in "),
         ({"sentences": []}, "image 1004 has no caption with a word"),
         ({"sentences": 3}, "image 1004 has no caption with a word"),
-        ({"sentences": [{"tokens": ["a"]}]}, "the caption None is no text"),
+        ({"sentences": [{"tokens": ["a"]}]}, "the caption None is not text"),
         ({"sentences": ["a"]}, "image 1004 is listed"),
         (
             {"cocoid": 1001},
             "image 1001 is listed in train and in val, first at d",
         ),
-        ({"cocoid": 1.5}, "the id 1.5 is neither a number nor a text"),
+        ({"cocoid": 1.5}, "the id 1.5 is neither a number nor text"),
     ],
 )
-def test_karpathys_rows(tmp_path, change, wrong):
+def test_karpathy_malformed_images(tmp_path, change, wrong):
     root = write_karpathy(tmp_path, [*COCO_2014, ("val", "val2014", "more.jpg", ["more"])])
     content = json.loads((root / "dataset_coco.json").read_text())
     if "listed" in wrong:
@@ -116,31 +117,34 @@ def test_karpathys_rows(tmp_path, change, wrong):
     content["images"][4].update(change)
     write(root / "dataset_coco.json", json.dumps(content))
     found = problems(root)
-    assert wrong in found[0] and found[0].startswith("dataset_coco.json, image "), found
+    assert wrong in found[0], found
+    assert found[0].startswith("dataset_coco.json, image "), found
 
 
 @pytest.mark.parametrize("text", ["[]", '{"images": 3}', '{"images": [3]}', '{"dataset": "coco"}'])
-def test_karpathys_files_that_are_none(tmp_path, text):
+def test_files_that_are_not_karpathys(tmp_path, text):
     write(tmp_path / "dataset_coco.json", text)
-    with pytest.raises(InputError, match=r"dataset_coco.json is no split of Karpathy's: it has no"):
+    with pytest.raises(InputError, match=r"dataset_coco.json is not a Karpathy split: it has no"):
         read_captions(tmp_path)
 
 
-def test_karpathys_file_without_images(tmp_path):
+def test_karpathy_without_its_images(tmp_path):
     write_karpathy(tmp_path, [("train", "train2014", "a.jpg", ["a dog"])])
     (tmp_path / "train2014").rename(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=r"dataset_coco.json are missing; looked for .*train2014"):
+    with pytest.raises(
+        InputError, match=r"dataset_coco.json are missing: .*/train2014 does not exist"
+    ):
         read_captions(tmp_path)
 
 
-# ---- Flickr30k ----------------------------------------------------------------------------------
+# ---- Flickr30k -----------------------------------------------------------------------------------
 
 
 def test_flickr30k_has_no_splits(tmp_path):
     data = read_captions(write_flickr30k(tmp_path, TEN))
     assert data.format == "flickr30k"
     assert [len(ids) for ids in by_split(data).values()] == [8, 1, 1]
-    assert data.summary().endswith("; no splits there: 80/10/10 by seed 0")
+    assert data.summary().endswith("; no splits given: 80/10/10 drawn with seed 0")
     assert {e.id: list(e.captions) for e in data.examples} == TEN
     assert data.examples[0].path == tmp_path / "flickr30k-images" / data.examples[0].id
 
@@ -149,23 +153,23 @@ def test_flickr30k_line_without_a_tab(tmp_path):
     root = write_flickr30k(tmp_path, TEN)
     source = root / "results_20130124.token"
     source.write_text(source.read_text() + "00.jpg#7 no tab\n")
-    wrong = "results_20130124.token, line 21: no tab between image and caption; put one there"
+    wrong = "results_20130124.token, line 21: there is no tab between image and caption; insert one"
     assert problems(root) == [wrong]
 
 
 def test_two_rows_of_a_token_file_in_one_line(tmp_path):
-    """A public copy of Flickr8k's has one. A tab alone is part of the caption."""
+    """A public copy of Flickr8k has such a line. A tab alone is part of the caption."""
     root = write_flickr30k(
         tmp_path, {"0.jpg": ["a\tdog", "a cat .1.jpg#0\ta bird"], "1.jpg": ["x"]}
     )
     assert read_captions(root, on_error="skip").examples[0].captions == ("a\tdog",)
-    wrong = "two rows are in this one line; put each on a line of its own"
+    wrong = "the line contains two rows; put each on its own line"
     assert problems(root) == [f"results_20130124.token, line 2: {wrong}"]
 
 
 @pytest.mark.parametrize("inner", ["", "flickr30k_images"])
-def test_kaggles_flickr30k(tmp_path, inner):
-    """The archive has a directory in a directory of the same name."""
+def test_kaggle_flickr30k(tmp_path, inner):
+    """The archive has a directory within a directory of the same name."""
     captions = {**TEN, "a.jpg": ['He says " no', "one | two", "", "a, b"]}
     write_kaggle30k(tmp_path / inner, captions)
     data = read_captions(tmp_path)
@@ -173,8 +177,8 @@ def test_kaggles_flickr30k(tmp_path, inner):
     assert {e.id: list(e.captions) for e in data.examples} == captions
 
 
-def test_kaggles_row_without_its_second_bar(tmp_path):
-    """It is in the published file."""
+def test_kaggle_row_without_its_second_bar(tmp_path):
+    """The published file contains one."""
     root = write_kaggle30k(tmp_path, {"2199200615.jpg": ["a dog", "a cat"]})
     with (root / "results.csv").open("a") as file:
         file.write("2199200615.jpg| 4   A dog runs across the grass .\n")
@@ -186,21 +190,21 @@ def test_kaggles_row_without_its_second_bar(tmp_path):
     assert problems(root) == [f"results.csv, line {n}: {row}" for n in (5, 7)]
 
 
-def test_results_csv_of_something_else(tmp_path):
+def test_results_csv_of_another_program(tmp_path):
     write_kaggle30k(tmp_path, TEN)
     write(tmp_path / "results.csv", "epoch,loss\n1,2\n")
     with pytest.raises(InputError, match="holds no captions in a known layout"):
         read_captions(tmp_path)
 
 
-# ---- JSONL and CSV with named columns -----------------------------------------------------------
+# ---- JSONL and CSV with named columns ------------------------------------------------------------
 
 
 def rows_to_jsonl(path, rows):
     write(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_jsonl_of_every_kind_of_row(tmp_path):
+def test_jsonl_with_all_kinds_of_rows(tmp_path):
     for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg"):
         touch(tmp_path / "images" / name)
     rows = [
@@ -225,17 +229,17 @@ def test_jsonl_of_every_kind_of_row(tmp_path):
 @pytest.mark.parametrize(
     ("row", "wrong"),
     [
-        ("[1]", "the line is no JSON object; correct it"),
-        ("{", "the line is no JSON object"),
-        ("[" * 100_000, "the line is no JSON object"),
+        ("[1]", "the line is not a JSON object; correct it"),
+        ("{", "the line is not a JSON object"),
+        ("[" * 100_000, "the line is not a JSON object"),
         (
             {"caption": "a dog"},
-            "an image or its caption is not there; name a column",
+            "the image or the caption is missing; name a column",
         ),
-        ({"image": "a.jpg"}, "an image or its caption is not there; name a column"),
-        ({"image": 3, "caption": "x"}, "3 is no name of a file in "),
-        ({"image": "a.jpg", "caption": None}, "the caption None is no text; write it as UTF-8"),
-        ({"image": "a.jpg", "captions": ["b", 3]}, "the caption 3 is no text"),
+        ({"image": "a.jpg"}, "the image or the caption is missing; name a column"),
+        ({"image": 3, "caption": "x"}, "3 is not the name of a file in "),
+        ({"image": "a.jpg", "caption": None}, "the caption None is not text; write it as UTF-8"),
+        ({"image": "a.jpg", "captions": ["b", 3]}, "the caption 3 is not text"),
         ({"image": "a.jpg", "caption": "half \ud83d"}, "the caption 'half \\ud83d' is not UTF-8"),
         ({"image": "\ud83d.jpg", "caption": "x"}, "the name '\\ud83d.jpg' is not UTF-8"),
         ({"image": "b.jpg", "caption": "x", "image_id": []}, "the id [] is neither a number nor"),
@@ -246,13 +250,13 @@ def test_jsonl_of_every_kind_of_row(tmp_path):
         ),
         (
             {"image": "a.jpg", "caption": "x", "image_id": 1},
-            "a.jpg is image 1 here, and a.jpg",
+            "a.jpg is image 1 here, and image a.jpg at",
         ),
-        ({"image": "a.jpg", "caption": "x", "split": "val"}, "image a.jpg is in no split; name"),
+        ({"image": "a.jpg", "caption": "x", "split": "val"}, "image a.jpg has no split; choose"),
         ({"image": "b.jpg", "caption": "x"}, None),
     ],
 )
-def test_jsonl_rows_that_cannot_be_used(tmp_path, row, wrong):
+def test_jsonl_malformed_rows(tmp_path, row, wrong):
     write_jsonl(tmp_path, {"a.jpg": ["a dog"]})
     touch(tmp_path / "b.jpg")
     with (tmp_path / "captions.jsonl").open("a") as file:
@@ -260,11 +264,11 @@ def test_jsonl_rows_that_cannot_be_used(tmp_path, row, wrong):
     found = problems(tmp_path)
     assert len(found) == (wrong is not None)
     if wrong:
-        line = 1 if "no split" in wrong else 2
+        line = 1 if "no split" in wrong else 2  # the first row is the one without a split
         assert found[0].startswith(f"captions.jsonl, line {line}: {wrong}")
 
 
-def test_two_files_of_jsonl_and_a_image_in_both(tmp_path):
+def test_an_image_in_two_jsonl_files(tmp_path):
     write_jsonl(tmp_path, {"a.jpg": ["a dog"], "b.jpg": ["a cat"]}, "train.jsonl")
     write_jsonl(tmp_path, {"b.jpg": ["the cat"], "c.jpg": ["a bird"]}, "validation.jsonl")
     wrong = (
@@ -277,11 +281,11 @@ def test_two_files_of_jsonl_and_a_image_in_both(tmp_path):
     assert data.examples[1].captions == ("a cat",)
 
 
-def test_tables_with_splits_are_taken_as_they_are(tmp_path):
-    """No val is drawn from train."""
+def test_tables_with_splits_get_no_val_from_train(tmp_path):
     for write_table, name in ((write_jsonl, "train.jsonl"), (write_csv, "train.csv")):
         data = read_captions(write_table(tmp_path / name, TEN, name))
-        assert by_split(data) == {"train": list(TEN), "val": [], "test": []} and not data.note
+        assert by_split(data) == {"train": list(TEN), "val": [], "test": []}
+        assert not data.note
 
 
 def test_csv_with_quotes_commas_and_line_breaks(tmp_path):
@@ -298,11 +302,11 @@ def test_tsv(tmp_path):
     assert read_captions(tmp_path).examples[0].captions == ("one, two",)
 
 
-def test_csv_rows_that_cannot_be_used(tmp_path):
+def test_csv_malformed_rows(tmp_path):
     touch(tmp_path / "a.jpg")
     table = 'image,caption\na.jpg,a dog\na.jpg,one, two\na.jpg\n\na.jpg,"one" two\na.jpg,"open\n'
     write(tmp_path / "captions.csv", table)
-    advice = "a caption with commas needs quotes"
+    advice = "put captions with commas in quotes"
     quotes = "quote the text, and double the quotes in it"
     assert problems(tmp_path) == [
         f"captions.csv, line 3: expected 2 columns, found 3; {advice}",
@@ -312,7 +316,7 @@ def test_csv_rows_that_cannot_be_used(tmp_path):
     ]
 
 
-def test_csv_tells_how_many_lines_a_quote_has_taken(tmp_path):
+def test_csv_reports_the_lines_that_a_stray_quote_makes_unreadable(tmp_path):
     touch(tmp_path / "a.jpg")
     rows = [
         "image,caption",
@@ -327,14 +331,16 @@ def test_csv_tells_how_many_lines_a_quote_has_taken(tmp_path):
     assert read_captions(tmp_path, on_error="skip").examples[0].captions == ("three",)
     quotes = "quote the text, and double the quotes in it"
     assert problems(tmp_path) == [
-        f"captions.csv, line 2: ',' expected after '\"', lines 2 to 4 are lost; {quotes}",
-        f"captions.csv, line 6: unexpected end of data, lines 6 to 8 are lost; {quotes}",
+        f"captions.csv, line 2: ',' expected after '\"', lines 2 to 4 are skipped; {quotes}",
+        f"captions.csv, line 6: unexpected end of data, lines 6 to 8 are skipped; {quotes}",
     ]
 
 
-def test_csv_without_its_columns(tmp_path):
+def test_csv_header_with_repeated_or_missing_columns(tmp_path):
     write(tmp_path / "captions.csv", "image,Caption,caption\na.jpg,a dog,a cat\n")
-    message = r"captions.csv has the column caption twice; remove one; captions of one .* caption_1"
+    message = (
+        r"captions.csv has the column caption twice; remove one, or number columns .* caption_1"
+    )
     with pytest.raises(InputError, match=message):
         read_captions(tmp_path)
     write(tmp_path / "captions.csv", "name,words\na.jpg,a dog\n")
@@ -343,11 +349,11 @@ def test_csv_without_its_columns(tmp_path):
         read_captions(tmp_path)
 
 
-# ---- Hugging Face's directories ---------------------------------------------------------------------
+# ---- Hugging Face image folders ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("base", ["", "data"])
-def test_huggingface_with_directories_of_splits(tmp_path, base):
+def test_huggingface_with_split_directories(tmp_path, base):
     root = tmp_path / base
     write_jsonl(root, {"0001.png": ["a dog"]}, "train/metadata.jsonl", "file_name")
     write_csv(root, {"0001.png": ["a cat"]}, "validation/metadata.csv")
@@ -368,7 +374,7 @@ def test_huggingface_with_directories_of_splits(tmp_path, base):
     assert data.split("val")[0].captions == ("a cat, asleep",)
 
 
-def test_huggingface_with_one_table(tmp_path):
+def test_huggingface_with_one_metadata_file(tmp_path):
     write_jsonl(tmp_path, TEN, "metadata.jsonl", "file_name")
     data = read_captions(tmp_path)
     assert [len(ids) for ids in by_split(data).values()] == [8, 1, 1]
@@ -376,11 +382,11 @@ def test_huggingface_with_one_table(tmp_path):
     write_jsonl(tmp_path, named, "metadata.jsonl", "file_name")
     data = read_captions(tmp_path)
     assert by_split(data)["test"] == [name for name in named if name.startswith("test")]
-    assert data.note == "no val there: a tenth of train by seed 0"
+    assert data.note == "no val given: a tenth of train drawn with seed 0"
     assert len(by_split(data)["val"]) == 1
 
 
-# ---- a text beside each image -----------------------------------------------------------------
+# ---- a text file beside each image ---------------------------------------------------------------
 
 
 def test_pairs(tmp_path):
@@ -393,14 +399,14 @@ def test_pairs(tmp_path):
     assert [len(ids) for ids in by_split(data).values()] == [8, 1, 1]
 
 
-def test_pairs_in_directories_of_splits(tmp_path):
+def test_pairs_in_split_directories(tmp_path):
     for split in ("train", "dev", "test"):
         write_pairs(tmp_path / split, {"A.PNG": [f"a dog for {split}"]})
     found = by_split(read_captions(tmp_path))
     assert found == {"train": ["train/A.PNG"], "val": ["dev/A.PNG"], "test": ["test/A.PNG"]}
 
 
-def test_texts_about_pairs_need_no_image(tmp_path):
+def test_readme_and_licence_beside_pairs_are_ignored(tmp_path):
     write_pairs(tmp_path, {"a.jpg": ["a dog"], "License.jpg": ["a car"]})
     for name in ("README.txt", "some/licence.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -410,17 +416,17 @@ def test_texts_about_pairs_need_no_image(tmp_path):
     assert found == {"a.jpg": ("a dog",), "License.jpg": ("a car",)}
 
 
-def test_pairs_that_are_none(tmp_path):
+def test_pairs_without_image_or_text(tmp_path):
     write_pairs(tmp_path, {"a.jpg": ["a dog"], "b.jpg": ["a cat"]})
     (tmp_path / "b.jpg").unlink()
     touch(tmp_path / "c.jpg")
     assert problems(tmp_path) == [
-        "b.txt: there is no image of this name; add it, or remove this",
-        "c.jpg: image c.jpg has no caption with a word; write one, or remove it",
+        "b.txt: no image has this name; add the image, or remove the text",
+        "c.jpg: image c.jpg has no caption with a word; write one, or remove the image",
     ]
 
 
-# ---- tar shards ---------------------------------------------------------------------------------
+# ---- tar shards ----------------------------------------------------------------------------------
 
 
 def sample(key, caption=None, extension="txt", content=b"an image"):
@@ -429,14 +435,14 @@ def sample(key, caption=None, extension="txt", content=b"an image"):
 
 
 def test_shards_as_img2dataset_writes_them(tmp_path):
-    """Numbered shards; of each image jpg, txt, and json with its own copy of the caption."""
+    """Numbered shards with jpg, txt and json for each image; json repeats the caption."""
     for shard in range(2):
         members = []
         for i in range(5):
             key = f"{shard:05}{i:04}"
-            about = {"caption": f"a dog {i}", "key": key, "status": "success", "url": "x"}
+            metadata = {"caption": f"a dog {i}", "key": key, "status": "success", "url": "x"}
             members += sample(key, f"a dog {i}")
-            members.append((f"{key}.json", json.dumps(about).encode()))
+            members.append((f"{key}.json", json.dumps(metadata).encode()))
         write_tar(tmp_path / f"{shard:05}.tar", members)
         touch(tmp_path / f"{shard:05}.parquet")
     data = read_captions(tmp_path)
@@ -452,7 +458,7 @@ def test_shards_as_img2dataset_writes_them(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["{}-0001.tar", "{}/0001.tar", "coco-{}.tar"])
-def test_shards_whose_names_tell_the_split(tmp_path, name):
+def test_shards_named_after_splits(tmp_path, name):
     for split in ("train", "val", "test"):
         write_tar(tmp_path / name.format(split), sample("a", f"for {split}"))
     found = by_split(read_captions(tmp_path))
@@ -464,10 +470,10 @@ def test_captions_in_shards(tmp_path):
     members = [
         *sample("directory/a", "\ufefffirst\r\n\r\nsecond \n"),
         *sample("b", many, "json"),
-        *sample("c.seg", "not the caption's extension"),
+        *sample("c.seg", "its extension is seg.txt, not txt"),
         ("c.JPG", b"x"),
         ("c.txt", b"third"),
-        ("._c.txt", b"of a Macintosh"),
+        ("._c.txt", b"a resource fork of macOS"),
         ("__meta__", b""),
     ]
     write_tar(tmp_path / "x.tar", members)
@@ -480,7 +486,7 @@ def test_captions_in_shards(tmp_path):
     assert {e.path.name for e in data.examples} == {"a.jpg", "b.jpg", "c.JPG"}
 
 
-def test_shards_on_several_disks_are_a_directory_of_links(tmp_path):
+def test_a_directory_of_links_to_shards_on_several_disks(tmp_path):
     disks, data = [tmp_path / "disk0", tmp_path / "disk1", tmp_path / "disk2"], tmp_path / "data"
     for directory in (*disks, data):
         directory.mkdir()
@@ -491,21 +497,21 @@ def test_shards_on_several_disks_are_a_directory_of_links(tmp_path):
     (data / "train").symlink_to(disks[1])  # a disk full of them
     write_tar(data / "val-0.tar", sample("v", "a fox", content=b"image v"))
     (data / "val").symlink_to("../disk2")
-    examples = {each.id: each for each in read_captions(data).examples}
-    assert {id: each.split for id, each in examples.items()} == {
+    examples = {example.id: example for example in read_captions(data).examples}
+    assert {id: example.split for id, example in examples.items()} == {
         **dict.fromkeys(("train-0/a", "train/b/b"), "train"),
         **dict.fromkeys(("val-0/v", "val/c/c"), "val"),
     }
-    for id, each in examples.items():
-        assert shards.read(each.path) == f"image {id[-1]}".encode()
+    for id, example in examples.items():
+        assert shards.read(example.path) == f"image {id[-1]}".encode()
     (disks[1] / "b.tar").unlink()
     disks[1].rmdir()  # unmounted
     (data / "train-1.tar").symlink_to(disks[1] / "b.tar")
-    nowhere = "the link leads nowhere; mount its disk, or remove it"
-    assert problems(data) == [f"train: {nowhere}", f"train-1.tar: {nowhere}"]
+    broken = "the link is broken; mount its disk, or remove the link"
+    assert problems(data) == [f"train: {broken}", f"train-1.tar: {broken}"]
 
 
-def test_what_is_wrong_in_a_shard(tmp_path):
+def test_problems_in_a_shard(tmp_path):
     members = [
         *sample("good", "a dog"),
         *sample("none"),
@@ -521,23 +527,23 @@ def test_what_is_wrong_in_a_shard(tmp_path):
     ]
     members.remove(("latin.txt", b""))
     write_tar(tmp_path / "x.tar", members)
-    silent = "has no caption with a word; write one, or remove it"
+    no_caption = "has no caption with a word; write one, or remove the image"
     outside = [
-        f"x.tar/{name.lstrip('/')}: {name!r} is no name of a file in x.tar; "
-        "name it from there, without .. and backslashes"
+        f"x.tar/{name.lstrip('/')}: {name!r} is not the name of a file in x.tar; "
+        "make it relative to that, without .. or backslashes"
         for name in ("../out.jpg", "../out.txt", "/etc/away.jpg", "/etc/away.txt")
     ]
     assert problems(tmp_path) == [
         *outside[:2],
-        "x.tar/broken.jpg: image x/broken " + silent,
-        "x.tar/broken.json: the file is no JSON object; correct it",
-        "x.tar/empty.jpg: image x/empty " + silent,
+        "x.tar/broken.jpg: image x/broken " + no_caption,
+        "x.tar/broken.json: the file is not a JSON object; correct it",
+        "x.tar/empty.jpg: image x/empty " + no_caption,
         *outside[2:],
-        "x.tar/good.txt: x.tar holds this twice; the first is taken",
-        "x.tar/latin.jpg: image x/latin " + silent,
+        "x.tar/good.txt: x.tar contains this name twice; the first one is used",
+        "x.tar/latin.jpg: image x/latin " + no_caption,
         "x.tar/latin.txt, line 1: the caption 'caf\\udce9' is not UTF-8; write it as UTF-8 text",
-        "x.tar/lone.txt: lone has no image; add it, or remove this",
-        "x.tar/none.jpg: image x/none " + silent,
+        "x.tar/lone.txt: lone has no image; add the image, or remove the text",
+        "x.tar/none.jpg: image x/none " + no_caption,
     ]
 
 
@@ -546,15 +552,15 @@ def test_shards_as_the_webdataset_package_writes_and_reads_them(tmp_path):
     tar = tmp_path / "train-0.tar"
     with tar.open("wb") as file, webdataset.TarWriter(file) as writer:
         for i in range(4):
-            about = {"jpg": bytes([i] * 700), "txt": f"a dog {i}"}
-            writer.write({"__key__": f"sub.x/{i}", **about})
+            members = {"jpg": bytes([i] * 700), "txt": f"a dog {i}"}
+            writer.write({"__key__": f"sub.x/{i}", **members})
     with tar.open("rb") as file:
         source = [{"url": tar.name, "stream": file}]
-        theirs = list(
+        expected = list(
             webdataset.tariterators.group_by_keys(webdataset.tariterators.tar_file_expander(source))
         )
     examples = read_captions(tmp_path).examples
-    for sample, example in zip(theirs, examples, strict=True):
+    for sample, example in zip(expected, examples, strict=True):
         assert example.id == f"train-0/{sample['__key__']}"
         assert shards.read(example.path) == sample["jpg"]
         assert example.captions == (sample["txt"].decode(),)

@@ -59,7 +59,7 @@ def test_skipped_ones_become_problems(colours, tmp_path):
     broken = spoil(colours)
     data = read_captions(colours)
     left, ids = drop_corrupt_images(data, USED, "skip", tmp_path / "cache")
-    assert ids == [3, 9, 102] and [p.place.file for p in left.problems] == broken
+    assert ids == [3, 9, 102] and [p.location.file for p in left.problems] == broken
     assert left.examples == tuple(e for e in data.examples if e.path not in broken)
     assert len(left.split("test")) == 3  # not looked at
     left, ids = drop_corrupt_images(data, ("test",), "skip", tmp_path / "cache")

@@ -13,7 +13,7 @@ from captioner.data.inspection import write_jsonl as convert
 from captioner.data.readers import read_captions
 from captioner.errors import InputError
 from tests.support.layouts import (
-    SOUND,
+    WRITERS,
     numbered_images,
     write_jsonl,
     write_kaggle,
@@ -25,9 +25,9 @@ CAPTIONS = numbered_images(30) | {
 }
 
 
-@pytest.mark.parametrize("layout", SOUND)
+@pytest.mark.parametrize("layout", WRITERS)
 def test_every_format_as_jsonl_and_back(tmp_path, layout):
-    SOUND[layout](tmp_path / "data", CAPTIONS)
+    WRITERS[layout](tmp_path / "data", CAPTIONS)
     data = read_captions(tmp_path / "data")
     assert data.format == layout
     target = convert(data, tmp_path / "new" / "out")
@@ -84,7 +84,7 @@ def test_what_is_told(tmp_path):
         "--min-count 10        0 words,   0.00 % of all there",
         "problems: 1",
         f"  {tmp_path}/captions.jsonl, line 4: the image {tmp_path}/gone.jpg is missing; "
-        "add the file, or remove what names it",
+        "add the file, or remove the row that names it",
     ]
 
 
@@ -96,7 +96,7 @@ def test_what_is_told_of_data_without_training(tmp_path):
 
 def test_drawn_splits_are_told(tmp_path):
     told = describe_data(read_captions(write_kaggle(tmp_path, CAPTIONS)))
-    assert "\nsplit: no splits there: 80/10/10 by seed 0\n" in told
+    assert "\nsplit: no splits given: 80/10/10 drawn with seed 0\n" in told
 
 
 @given(st.lists(st.integers(1, 50), min_size=1), st.integers(1, 100))

@@ -1,4 +1,4 @@
-"""Caption files in the layouts people have, sound and broken."""
+"""Reading data sets: Flickr8k, Kaggle and COCO layouts, and what all layouts share."""
 
 import itertools
 import json
@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioner.data.dataset import Example
-from captioner.data.formats.reading import is_plain
-from captioner.data.readers import READERS, read_captions, seeded_split
+from captioner.data.formats.reading import is_safe_name
+from captioner.data.readers import READERS, assign_splits, read_captions
 from captioner.errors import InputError
 from tests.support.layouts import (
     LISTS,
-    SOUND,
+    WRITERS,
     coco,
     numbered_images,
     touch,
@@ -26,40 +26,47 @@ from tests.support.layouts import (
     write_kaggle,
 )
 
-STRANGE = ["a\u2028b", "a\x0bb", "a\x85b", "a\x0cb", "a\x1cb", "a\u2029b"]  # str.splitlines splits
+SEPARATORS = [
+    "a\u2028b",
+    "a\x0bb",
+    "a\x85b",
+    "a\x0cb",
+    "a\x1cb",
+    "a\u2029b",
+]  # where str.splitlines splits
 
 
 def ids(data, split):
     return [example.id for example in data.split(split)]
 
 
-# ---- Flickr8k as it was published ---------------------------------------------------------------
+# ---- Flickr8k as published -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "there", [s for n in range(4) for s in itertools.combinations(LISTS, n)], ids="+".join
+    "present", [s for n in range(4) for s in itertools.combinations(LISTS, n)], ids="+".join
 )
-def test_flickr8k_with_any_of_its_lists_absent(tmp_path, there):
+def test_flickr8k_with_any_of_its_lists_missing(tmp_path, present):
     captions = numbered_images(20)
     names = list(captions)
     lists = {"train": names[8:2:-1], "val": names[9:12], "test": names[12:15]}
-    data = read_captions(write_flickr8k(tmp_path, captions, {s: lists[s] for s in there}))
+    data = read_captions(write_flickr8k(tmp_path, captions, {s: lists[s] for s in present}))
     assert data.format == "flickr8k"
     found = {split: [e.id for e in data.examples if e.split == split] for split in LISTS}
-    if not there:
+    if not present:
         assert [len(found[split]) for split in LISTS] == [16, 2, 2]
     else:
-        listed = {name for split in there for name in lists[split]}
+        listed = {name for split in present for name in lists[split]}
         rest = [name for name in names if name not in listed]
-        training = lists["train"] if "train" in there else rest
-        if "val" in there:
+        training = lists["train"] if "train" in present else rest
+        if "val" in present:
             assert sorted(found["val"]) == sorted(lists["val"])
-        else:  # a tenth of those for training
+        else:  # a tenth of the training images
             assert len(found["val"]) == 1
         assert sorted(found["train"] + found["val"]) == sorted(
-            [*training, *(lists["val"] if "val" in there else [])]
+            [*training, *(lists["val"] if "val" in present else [])]
         )
-        assert sorted(found["test"]) == (sorted(lists["test"]) if "test" in there else [])
+        assert sorted(found["test"]) == (sorted(lists["test"]) if "test" in present else [])
     for example in data.examples:
         assert example.captions == tuple(captions[example.id])
         assert example.path == tmp_path / "Flicker8k_Dataset" / example.id
@@ -69,7 +76,7 @@ def test_flickr8k_with_any_of_its_lists_absent(tmp_path, there):
     ("text", "images"),
     [("Flickr8k_text", "Flickr8k_Dataset"), ("", "Flicker8k_Dataset"), ("", "Images")],
 )
-def test_flickr8k_unpacked_in_other_ways(tmp_path, text, images):
+def test_flickr8k_unpacked_into_other_directories(tmp_path, text, images):
     write_flickr8k(tmp_path, numbered_images(3), {"train": ["00.jpg"]}, text=text, images=images)
     data = read_captions(tmp_path)
     assert (data.format, ids(data, "train")) == ("flickr8k", ["00.jpg"])
@@ -85,8 +92,8 @@ def test_flickr8k_unpacked_in_other_ways(tmp_path, text, images):
         {},
     ],
 )
-def test_flickr8k_may_caption_a_image_that_it_lacks_if_no_list_names_it(tmp_path, lists):
-    """The published files do."""
+def test_flickr8k_captions_of_an_unlisted_missing_image_are_ignored(tmp_path, lists):
+    """The published token file has such captions."""
     lost = "2258277193_586949ec62.jpg.1"
     captions = {"00.jpg": ["a dog"], lost: ["a cat", "the cat"], "02.jpg": ["a bird"]}
     write_flickr8k(tmp_path, captions, lists)
@@ -97,16 +104,18 @@ def test_flickr8k_may_caption_a_image_that_it_lacks_if_no_list_names_it(tmp_path
 @pytest.mark.parametrize(
     "lists", [{"val": ["00.jpg", "01.jpg"]}, {"train": ["01.jpg"]}, {"test": ["00.jpg"]}, {}]
 )
-def test_flickr8k_must_have_its_images(tmp_path, lists):
-    """Those that a list names; all others, too, where they are for training or no list is there."""
+def test_flickr8k_missing_images_are_problems(tmp_path, lists):
+    """Listed images must exist, and unlisted ones if they are training images."""
     write_flickr8k(tmp_path, numbered_images(3), lists)
     (tmp_path / "Flicker8k_Dataset" / "01.jpg").unlink()
-    with pytest.raises(InputError, match=r"line \d: the image .*/01\.jpg is missing; add"):
+    with pytest.raises(
+        InputError, match=r"line \d: the image .*/01\.jpg is missing; add the file, or"
+    ):
         read_captions(tmp_path)
 
 
 @pytest.mark.parametrize("lists", [{}, {"train": ["00.jpg", "01.jpg"]}])
-def test_flickr8k_with_none_of_its_images(tmp_path, lists):
+def test_flickr8k_without_any_images(tmp_path, lists):
     write_flickr8k(tmp_path, numbered_images(2), lists)
     for path in tmp_path.rglob("*.jpg"):
         path.unlink()
@@ -116,12 +125,14 @@ def test_flickr8k_with_none_of_its_images(tmp_path, lists):
         read_captions(tmp_path)
 
 
-def test_flickr8k_takes_a_missing_val_from_train(tmp_path):
+def test_flickr8k_without_a_val_list_takes_val_from_train(tmp_path):
     names = list(numbered_images(50))
     lists = {"train": names[:39], "test": names[39:]}
     data = read_captions(write_flickr8k(tmp_path, numbered_images(50), lists))
     val = ids(data, "val")
-    assert len(val) == 3 and set(val) < set(names[:39]) and val != names[:3]
+    assert len(val) == 3
+    assert set(val) < set(names[:39])
+    assert val != names[:3]
     assert ids(data, "train") == [name for name in names[:39] if name not in val]
     assert ids(data, "test") == names[39:]
     assert ids(read_captions(tmp_path), "val") == val
@@ -134,7 +145,10 @@ def test_flickr8k_line_without_a_tab(tmp_path):
     touch(tmp_path / "Images" / "a.jpg")
     source = tmp_path / "Flickr8k_text" / "Flickr8k.token.txt"
     source.write_text("a.jpg#0\ta dog\n\na.jpg#1 a dog\n")
-    with pytest.raises(InputError, match=r"token.txt, line 3: no tab between image and caption"):
+    with pytest.raises(
+        InputError,
+        match=r"token.txt, line 3: there is no tab between image and caption; insert one",
+    ):
         read_captions(tmp_path)
 
 
@@ -144,12 +158,12 @@ def test_flickr8k_image_in_two_splits(tmp_path):
     )
     with pytest.raises(
         InputError,
-        match=r"test.*, line 1: 01.jpg is listed in test, and in train at .*train.*, line 2; take",
+        match=r"test.*, line 1: 01.jpg is listed in test, and in train at .*train.*, line 2; remo",
     ):
         read_captions(tmp_path)
 
 
-def test_flickr8k_list_of_images_without_captions(tmp_path):
+def test_flickr8k_listed_images_without_captions_are_problems(tmp_path):
     write_flickr8k(tmp_path, numbered_images(3), {"val": ["00.jpg", "x.jpg", "y.jpg"]})
     with pytest.raises(
         InputError,
@@ -158,7 +172,7 @@ def test_flickr8k_list_of_images_without_captions(tmp_path):
         read_captions(tmp_path)
 
 
-# ---- Kaggle's Flickr8k --------------------------------------------------------------------------
+# ---- Kaggle's Flickr8k ---------------------------------------------------------------------------
 
 
 def test_kaggle(tmp_path):
@@ -171,7 +185,7 @@ def test_kaggle(tmp_path):
     assert [len(data.split(split)) for split in ("train", "val", "test")] == [24, 3, 3]
 
 
-def test_kaggle_with_a_header_written_otherwise(tmp_path):
+def test_kaggle_header_in_other_letter_case(tmp_path):
     write_kaggle(tmp_path, numbered_images(1))
     write(tmp_path / "captions.txt", "Image, Caption\n00.jpg,a dog\n")
     assert read_captions(tmp_path).examples[0].captions == ("a dog",)
@@ -188,7 +202,7 @@ def test_kaggle_without_a_header(tmp_path):
     [
         (
             "00.jpg,a dog, running",
-            r"line 4: expected image and caption, found 3 columns; a caption with",
+            r"line 4: expected image and caption, found 3 columns; put captions with commas in",
         ),
         ("00.jpg", "line 4: expected image and caption, found 1 columns"),
         ('00.jpg,"a dog', "line 4: unexpected end of data"),
@@ -196,14 +210,14 @@ def test_kaggle_without_a_header(tmp_path):
         ("00.jpg,a\rdog", "line 4: new-line character seen in unquoted field"),
     ],
 )
-def test_kaggle_rows_that_are_no_table(tmp_path, row, message):
+def test_kaggle_malformed_rows(tmp_path, row, message):
     write_kaggle(tmp_path, numbered_images(1))
     write(tmp_path / "captions.txt", f"image,caption\n00.jpg,a dog\n\n{row}\n")
     with pytest.raises(InputError, match=f"captions.txt, {message}"):
         read_captions(tmp_path)
 
 
-@settings(deadline=None)  # files are written
+@settings(deadline=None)  # it writes files
 @given(
     st.lists(
         st.text(st.characters(exclude_characters="\r", codec="utf-8")).filter(
@@ -212,18 +226,18 @@ def test_kaggle_rows_that_are_no_table(tmp_path, row, message):
         min_size=1,
     )
 )
-def test_kaggle_takes_any_caption_that_a_table_can_hold(tmp_path_factory, captions):
+def test_kaggle_reads_any_caption_that_csv_can_represent(tmp_path_factory, captions):
     root = write_kaggle(tmp_path_factory.mktemp("kaggle"), {"a.jpg": captions})
     assert list(read_captions(root).examples[0].captions) == captions
 
 
-def test_split_is_seeded_and_does_not_depend_on_the_order_of_rows(tmp_path):
+def test_splits_depend_on_ids_and_seed_but_not_on_the_order_of_rows(tmp_path):
     names = list(numbered_images(59))
     examples = [Example(name, tmp_path / name, ("a",), "train") for name in names]
-    mixed = random.Random(1).sample(examples, 59)
-    split = {example.id: example.split for example in seeded_split(examples)}
-    assert split == {example.id: example.split for example in seeded_split(mixed)}
-    assert split != {example.id: example.split for example in seeded_split(examples, seed=1)}
+    shuffled = random.Random(1).sample(examples, 59)
+    split = {example.id: example.split for example in assign_splits(examples)}
+    assert split == {example.id: example.split for example in assign_splits(shuffled)}
+    assert split != {example.id: example.split for example in assign_splits(examples, seed=1)}
     assert [name for name in names if split[name] == "val"] != names[:5]
     assert [list(split.values()).count(s) for s in ("train", "val", "test")] == [49, 5, 5]
 
@@ -240,20 +254,20 @@ def test_split_is_seeded_and_does_not_depend_on_the_order_of_rows(tmp_path):
         (20, [16, 2, 2]),
     ],
 )
-def test_few_images_are_split_too(tmp_path, count, sizes):
+def test_splits_of_few_images(tmp_path, count, sizes):
     examples = [Example(name, tmp_path / name, ("a",), "train") for name in numbered_images(count)]
-    found = [example.split for example in seeded_split(examples)]
+    found = [example.split for example in assign_splits(examples)]
     assert [found.count(split) for split in ("train", "val", "test")] == sizes
 
 
-# ---- COCO ---------------------------------------------------------------------------------------
+# ---- COCO ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("year", ["2014", "2017", ""])
 def test_coco_years(tmp_path, year):
     write_coco(tmp_path, f"train{year}", coco({1: ["a dog", "the dog"], 2: ["a cat"]}))
     write_coco(tmp_path, f"val{year}", coco({3: ["a bird"]}))
-    write(tmp_path / "annotations" / f"instances_train{year}.json", "{}")  # comes with them
+    write(tmp_path / "annotations" / f"instances_train{year}.json", "{}")  # published together
     data = read_captions(tmp_path)
     assert data.format == "coco"
     directory = tmp_path / f"train{year}"
@@ -270,14 +284,14 @@ def test_coco_image_directories(tmp_path, directory):
     assert read_captions(tmp_path).examples[0].path == tmp_path / directory / "1.jpg"
 
 
-def test_coco_of_two_years_is_read_from_the_newer(tmp_path):
+def test_coco_prefers_the_later_of_two_years(tmp_path):
     write_coco(tmp_path, "train2014", coco({1: ["old"]}))
     write_coco(tmp_path, "train2017", coco({1: ["new"]}))
     assert read_captions(tmp_path).examples[0].captions == ("new",)
 
 
-def test_coco_files_of_other_splits_are_let_be(tmp_path):
-    """`trainval` sorts behind `train` and begins like it."""
+def test_coco_ignores_files_of_other_splits(tmp_path):
+    """`trainval` sorts after `train` and has it as a prefix."""
     write_coco(tmp_path, "train2017", coco({1: ["a dog"]}))
     for other in ("trainval2017", "train2017-old", "train_2018", "validation"):
         write_coco(tmp_path, other, coco({1: ["a dog"], 2: ["a cat"]}))
@@ -290,7 +304,7 @@ def test_coco_files_of_other_splits_are_let_be(tmp_path):
 
 def test_coco_without_its_images(tmp_path):
     write_coco(tmp_path, "train2017", coco({1: ["a dog"]}), directory="elsewhere")
-    message = r"train2017.json are missing; looked for the directory .*train2017"
+    message = r"train2017.json are missing: .*/train2017 does not exist; unpack them there"
     with pytest.raises(InputError, match=message):
         read_captions(tmp_path)
 
@@ -314,7 +328,7 @@ def test_coco_image_in_two_splits(tmp_path):
         ),
         (
             lambda c: c["annotations"].append({"image_id": 7, "caption": "lost"}),
-            "annotation 3: the caption is of image 7, which the file does not list",
+            "annotation 3: the caption is of image 7, which the file does not list; list the image",
         ),
         (
             lambda c: c["annotations"].append({"image_id": "1", "caption": "a text for a number"}),
@@ -326,11 +340,11 @@ def test_coco_image_in_two_splits(tmp_path):
         ),
         (
             lambda c: c.pop("annotations"),
-            "is no COCO caption file: it has no list of objects 'annotations'",
+            "is not a COCO caption file: it has no list of objects 'annotations'",
         ),
         (
             lambda c: c["annotations"].append({"image_id": 1}),
-            "annotation 3: the caption None is no text",
+            "annotation 3: the caption None is not text",
         ),
         (
             lambda c: c["annotations"].append({"caption": "a dog"}),
@@ -338,17 +352,20 @@ def test_coco_image_in_two_splits(tmp_path):
         ),
         (
             lambda c: c["images"].append({"id": [], "file_name": "1.jpg"}),
-            r"image 3: the id \[\] is neither a number nor a text",
+            r"image 3: the id \[\] is neither a number nor text",
         ),
         (
             lambda c: c["images"].append({"id": 9, "file_name": "1.jpg"}),
-            "image 3: 1.jpg is image 9 here, and 1 at .*, image 1; remove one",
+            "image 3: 1.jpg is image 9 here, and image 1 at .*, image 1; remove one",
         ),
-        (lambda c: c["images"][0].update(file_name=5), "5 is no name of a file"),
-        (lambda c: c["images"][0].update(file_name="../1.jpg"), "'../1.jpg' is no name of a file"),
+        (lambda c: c["images"][0].update(file_name=5), "5 is not the name of a file"),
+        (
+            lambda c: c["images"][0].update(file_name="../1.jpg"),
+            "'../1.jpg' is not the name of a file",
+        ),
     ],
 )
-def test_coco_files_that_do_not_hold_together(tmp_path, change, message):
+def test_coco_inconsistent_files(tmp_path, change, message):
     content = coco({1: ["a dog"], 2: ["a cat"]})
     write_coco(tmp_path, "train2017", content)
     change(content)
@@ -360,46 +377,46 @@ def test_coco_files_that_do_not_hold_together(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no valid JSON"),
-        ("", "is no valid JSON"),
-        ("[" * 100_000, "is no valid JSON"),
-        ("[]", "is no COCO caption file"),
-        ("7", "is no COCO caption file"),
-        ('{"images": {}, "annotations": 3}', "is no COCO caption file"),
+        ("{", "is not valid JSON"),
+        ("", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
+        ("[]", "is not a COCO caption file"),
+        ("7", "is not a COCO caption file"),
+        ('{"images": {}, "annotations": 3}', "is not a COCO caption file"),
     ],
 )
-def test_coco_files_that_are_none(tmp_path, text, message):
+def test_files_that_are_not_coco(tmp_path, text, message):
     write_coco(tmp_path, "val2014", coco({1: ["a dog"]}))
     write(tmp_path / "annotations" / "captions_val2014.json", text)
     with pytest.raises(InputError, match=f"captions_val2014.json {message}"):
         read_captions(tmp_path)
 
 
-# ---- all layouts --------------------------------------------------------------------------------
+# ---- all layouts ---------------------------------------------------------------------------------
 
-WHOLE = {"coco", "karpathy"}  # whose files are read whole or not at all
+JSON_LAYOUTS = {"coco", "karpathy"}  # a file is read completely or not at all
 
 
-@pytest.fixture(params=[name for name in SOUND if name != "webdataset"])
+@pytest.fixture(params=[name for name in WRITERS if name != "webdataset"])
 def layout(request):
-    """Any layout of which the files can be edited; webdataset has tests of its own."""
+    """Any layout except webdataset, whose tar files these tests cannot edit."""
     return request.param
 
 
-def holding(root, needle):
-    """The file below `root` that holds these bytes."""
+def find_file(root, needle):
+    """The file below `root` that contains these bytes."""
     return next(p for p in root.rglob("*") if p.is_file() and needle in p.read_bytes())
 
 
-def test_every_reader_is_tested():
-    assert SOUND.keys() == READERS.keys()
+def test_every_reader_has_a_writer():
+    assert WRITERS.keys() == READERS.keys()
 
 
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
-def test_what_windows_adds_and_signs_that_look_like_line_ends(tmp_path, layout, bom, line_end):
-    captions = {f"{i}.jpg": [strange, f"plain {i}"] for i, strange in enumerate(STRANGE)}
-    SOUND[layout](tmp_path, captions)
+def test_bom_crlf_and_unicode_line_separators(tmp_path, layout, bom, line_end):
+    captions = {f"{i}.jpg": [caption, f"plain {i}"] for i, caption in enumerate(SEPARATORS)}
+    WRITERS[layout](tmp_path, captions)
     for path in (p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".jpg"):
         path.write_bytes(bom + path.read_bytes().replace(b"\n", line_end))
     found = read_captions(tmp_path).examples
@@ -409,7 +426,7 @@ def test_what_windows_adds_and_signs_that_look_like_line_ends(tmp_path, layout, 
 
 def test_captions_in_any_script(tmp_path, layout):
     captions = {"0.jpg": ["ein Hund läuft", "собака бежит", "犬が走る", "a dog 🐕 runs"]}
-    SOUND[layout](tmp_path, captions)
+    WRITERS[layout](tmp_path, captions)
     assert list(read_captions(tmp_path).examples[0].captions) == captions["0.jpg"]
 
 
@@ -420,124 +437,128 @@ EMPTY = {
 }
 
 
-def test_no_captions_at_all(tmp_path, layout):
+def test_file_without_captions(tmp_path, layout):
     if layout == "pairs":
-        pytest.skip("without captions it is no such directory")
-    SOUND[layout](tmp_path, {"0.jpg": ["a dog"]})
+        pytest.skip("without captions the directory is not recognised")
+    WRITERS[layout](tmp_path, {"0.jpg": ["a dog"]})
     for path in tmp_path.rglob("Flickr_8k.*"):
         path.unlink()
-    holding(tmp_path, b"a dog").write_text(EMPTY.get(layout, ""))
-    message = rf"{tmp_path} \(read as {layout}\) holds no captions that can be used$"
+    find_file(tmp_path, b"a dog").write_text(EMPTY.get(layout, ""))
+    message = rf"{tmp_path} \(read as {layout}\) has no usable captions$"
     with pytest.raises(InputError, match=message):
         read_captions(tmp_path)
 
 
-def test_kaggle_with_nothing_but_a_header(tmp_path):
+def test_kaggle_with_only_a_header(tmp_path):
     write_kaggle(tmp_path, {})
     (tmp_path / "Images").mkdir()
-    with pytest.raises(InputError, match=r"holds no captions that can be used$"):
+    with pytest.raises(InputError, match=r"has no usable captions$"):
         read_captions(tmp_path)
 
 
-def test_not_utf8(tmp_path, layout):
-    SOUND[layout](tmp_path, {"0.jpg": ["a dog"], "1.jpg": ["a caf\xe9"]})
-    source = holding(tmp_path, "\xe9".encode())
+def test_captions_that_are_not_utf8(tmp_path, layout):
+    WRITERS[layout](tmp_path, {"0.jpg": ["a dog"], "1.jpg": ["a caf\xe9"]})
+    source = find_file(tmp_path, "\xe9".encode())
     start = source.read_bytes().index("\xe9".encode())
     source.write_bytes(source.read_bytes().replace("\xe9".encode(), b"\xe9"))
     line = source.read_bytes()[:start].count(b"\n") + 1
     wrong = ", line {line}: the caption 'a caf\\udce9' is not UTF-8; write it as UTF-8"
-    if layout in WHOLE:  # nothing of the file can be read
-        wrong = f" is not UTF-8: byte {start}; convert it first"
+    if layout in JSON_LAYOUTS:
+        wrong = f" is not UTF-8 (byte {start}); convert it first"
     with pytest.raises(InputError, match=re.escape(source.name + wrong.format(line=line))):
         read_captions(tmp_path)
 
 
-def test_missing_images_are_counted_and_twenty_are_named(tmp_path, layout):
+def test_missing_images_are_counted_and_twenty_are_listed(tmp_path, layout):
     if layout == "pairs":
-        pytest.skip("it names no image that is not there")
-    SOUND[layout](tmp_path, {f"{i}.jpg": ["a dog"] for i in range(25)})
+        pytest.skip("it finds images by listing the directory")
+    WRITERS[layout](tmp_path, {f"{i}.jpg": ["a dog"] for i in range(25)})
     for path in tmp_path.rglob("*.jpg"):
         if path.name not in ("0.jpg", "1.jpg", "2.jpg"):
             path.unlink()
     with pytest.raises(InputError, match="has 22 problems, which --on-error skip would") as caught:
         read_captions(tmp_path)
     lines = str(caught.value).splitlines()[1:]
-    wrong = ".jpg is missing; add the file, or remove what names it"
+    wrong = ".jpg is missing; add the file, or remove the row that names it"
     assert all(line.endswith(wrong) for line in lines[:-1])
-    assert len(lines) == 21 and lines[-1] == "  and 2 more"
+    assert len(lines) == 21
+    assert lines[-1] == "  and 2 more"
     data = read_captions(tmp_path, on_error="skip")
     assert sorted(e.path.name for e in data.examples) == ["0.jpg", "1.jpg", "2.jpg"]
-    assert len(data.problems) == 22 and data.summary().endswith("; 22 problems skipped")
+    assert len(data.problems) == 22
+    assert data.summary().endswith("; 22 problems skipped")
 
 
-def test_what_is_wrong_is_told_where_nothing_can_be_used(tmp_path, layout):
+def test_problems_are_listed_if_no_image_is_left(tmp_path, layout):
     if layout == "pairs":
-        pytest.skip("it names no image that is not there")
-    SOUND[layout](tmp_path, {"0.jpg": ["a dog"]})
+        pytest.skip("it finds images by listing the directory")
+    WRITERS[layout](tmp_path, {"0.jpg": ["a dog"]})
     next(tmp_path.rglob("*.jpg")).unlink()
-    message = r"holds no captions that can be used\n  \S.*: the image .*\.jpg is missing; add"
+    message = r"has no usable captions\n  \S.*: the image .*\.jpg is missing; add"
     with pytest.raises(InputError, match=message):
         read_captions(tmp_path, on_error="skip")
 
 
-@pytest.mark.parametrize("silent", ["", "  ", "...", "- ; -"])
-def test_images_whose_captions_hold_no_word(tmp_path, layout, silent):
-    SOUND[layout](tmp_path, {"0.jpg": ["a dog"], "1.jpg": [silent, silent]})
+@pytest.mark.parametrize("wordless", ["", "  ", "...", "- ; -"])
+def test_images_whose_captions_have_no_word(tmp_path, layout, wordless):
+    WRITERS[layout](tmp_path, {"0.jpg": ["a dog"], "1.jpg": [wordless, wordless]})
     with pytest.raises(
         InputError, match=r"image (train/)?1.* has no caption with a word; write one"
     ):
         read_captions(tmp_path)
 
 
-def test_one_empty_caption_beside_others_is_let_be(tmp_path, layout):
-    SOUND[layout](tmp_path, {"0.jpg": ["", "a dog"]})
-    there = ("a dog",) if layout == "pairs" else ("", "a dog")  # a blank line is no caption
-    assert read_captions(tmp_path).examples[0].captions == there
+def test_an_empty_caption_is_kept_beside_others(tmp_path, layout):
+    WRITERS[layout](tmp_path, {"0.jpg": ["", "a dog"]})
+    # In `pairs` a blank line is not a caption.
+    expected = ("a dog",) if layout == "pairs" else ("", "a dog")
+    assert read_captions(tmp_path).examples[0].captions == expected
 
 
 @pytest.mark.parametrize(
     "name", ["../0.jpg", "/etc/hostname", "a/../../0.jpg", "..\\0.jpg", "a\0b"]
 )
 def test_names_that_lead_out_of_the_directory(tmp_path, layout, name):
-    """Whether a file is there or not: it must not be looked for."""
+    """They are rejected without a look at the disk, so /etc/hostname is as bad as ../0.jpg."""
     if layout == "pairs":
-        pytest.skip("its names are those of the files")
-    SOUND[layout](tmp_path, {"0.jpg": ["a dog"]})
-    source = holding(tmp_path, b"a dog")
+        pytest.skip("it takes names from the directory")
+    WRITERS[layout](tmp_path, {"0.jpg": ["a dog"]})
+    source = find_file(tmp_path, b"a dog")
     written = json.dumps(name)[1:-1] if source.suffix.startswith(".json") else name
     source.write_text(source.read_text().replace("0.jpg", written))
     for path in tmp_path.rglob("Flickr_8k.*"):
         path.unlink()
-    with pytest.raises(InputError, match=r"is no name of a file in "):
+    with pytest.raises(InputError, match=r"is not the name of a file in "):
         read_captions(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["n" * 300 + ".jpg", "a/" * 3000 + "b.jpg", "n" * 300 + ".tar/b"])
-def test_names_that_no_file_can_have(tmp_path, layout, name):
-    """Which the system does not look for, but complains of."""
+def test_names_that_are_too_long_for_the_file_system(tmp_path, layout, name):
+    """The system raises OSError for them; they count as missing."""
     if layout == "pairs":
-        pytest.skip("its names are those of the files")
-    SOUND[layout](tmp_path, {"0.jpg": ["a dog"], "1.jpg": ["a cat"]})
-    source = holding(tmp_path, b"a dog")
+        pytest.skip("it takes names from the directory")
+    WRITERS[layout](tmp_path, {"0.jpg": ["a dog"], "1.jpg": ["a cat"]})
+    source = find_file(tmp_path, b"a dog")
     source.write_text(source.read_text().replace("0.jpg", name))
     for path in tmp_path.rglob("Flickr_8k.*"):
         path.write_text(path.read_text().replace("0.jpg", name))
     data = read_captions(tmp_path, on_error="skip")
     assert [example.path.name for example in data.examples] == ["1.jpg"]
-    assert [problem.what.endswith(f"{name} is missing") for problem in data.problems] == [True]
+    assert [problem.message.endswith(f"{name} is missing") for problem in data.problems] == [True]
 
 
-def test_subdirectories_and_dots_are_let_be():
-    assert all(map(is_plain, ("a/b.jpg", "a..b.jpg", "..a.jpg", "ä.jpg")))
-    assert not any(map(is_plain, ("", None, 3, "..", "a/../b")))
+def test_safe_names():
+    assert all(map(is_safe_name, ("a/b.jpg", "a..b.jpg", "..a.jpg", "ä.jpg")))
+    assert not any(map(is_safe_name, ("", None, 3, "..", "a/../b")))
 
 
-def test_directories_may_be_named_through_their_parents(tmp_path, layout, monkeypatch):
-    SOUND[layout](tmp_path / "data", {"0.jpg": ["a dog"]})
+def test_the_data_path_may_contain_parent_directories(tmp_path, layout, monkeypatch):
+    WRITERS[layout](tmp_path / "data", {"0.jpg": ["a dog"]})
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     path = read_captions("../data").examples[0].path
-    assert path.parts[0] == ".." and path.is_file()
+    assert path.parts[0] == ".."
+    assert path.is_file()
 
 
 def test_forced_format(tmp_path):
@@ -551,18 +572,20 @@ def test_forced_format(tmp_path):
         read_captions(tmp_path, "flickr8k")
 
 
-def test_nothing_there(tmp_path):
+def test_paths_without_a_known_layout(tmp_path):
     with pytest.raises(InputError, match=r"data directory .*gone does not exist"):
         read_captions(tmp_path / "gone")
     touch(tmp_path / "file")
-    with pytest.raises(InputError, match=r"file is a file and holds no captions in a known layout"):
+    with pytest.raises(
+        InputError, match=r"file is a file that holds no captions in a known layout"
+    ):
         read_captions(tmp_path / "file")
     with pytest.raises(InputError, match=r"holds no captions in a known layout") as caught:
         read_captions(tmp_path)
     assert all(f"{name}: {reader.layout}" in str(caught.value) for name, reader in READERS.items())
 
 
-def test_a_split_is_asked_for_by_name(tmp_path):
+def test_splits_by_name(tmp_path):
     write_flickr8k(tmp_path, numbered_images(4), {"train": ["00.jpg", "01.jpg"], "val": ["02.jpg"]})
     data = read_captions(tmp_path)
     assert ids(data, "dev") == ids(data, "val") == ["02.jpg"]
@@ -593,7 +616,7 @@ def test_summary_and_name(tmp_path, monkeypatch):
 def test_published_data(directory, expected):
     root = Path(__file__).parents[3] / "shared" / directory
     if not root.is_dir():
-        pytest.skip(f"{root} is not here")
+        pytest.skip(f"{root} does not exist")
     data = read_captions(root)
     assert {split: len(data.split(split)) for split in expected} == expected
     assert sum(expected.values()) == len(data.examples)

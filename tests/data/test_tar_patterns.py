@@ -1,4 +1,4 @@
-"""Tar files named by braces, or line by line in a text file, against the directory that holds them."""
+"""Tar files named by braces or in a text file, compared with reading their directory."""
 
 import sys
 from pathlib import Path
@@ -29,12 +29,13 @@ SHARDS = ["train-00", "train-01", "val-00", "val-01"]
 @pytest.mark.parametrize(
     "pattern", ["{train,val}-{00..01}.tar", "{train-{00..01},val-00,val-01}.tar", "list.txt"]
 )
-def test_named_shards_are_read_as_those_of_the_directory(tmp_path, monkeypatch, pattern):
+def test_named_shards_are_read_like_those_of_the_directory(tmp_path, monkeypatch, pattern):
     directory = write_shards(tmp_path / "data", SHARDS)
     expected = read_captions(directory)
     (directory / "list.txt").write_text("train-{00..01}.tar\r\n\n val-00.tar\nval-01.tar\n")
     found = read_captions(directory / pattern)
-    assert found.format == "webdataset" and found.examples == expected.examples
+    assert found.format == "webdataset"
+    assert found.examples == expected.examples
     assert found.name == ("list" if pattern == "list.txt" else "data")
     monkeypatch.chdir(directory)
     found = read_captions(pattern)
@@ -43,19 +44,19 @@ def test_named_shards_are_read_as_those_of_the_directory(tmp_path, monkeypatch, 
 
 
 def test_shards_of_several_directories(tmp_path):
-    """Their ids begin where their directories differ."""
+    """Their ids begin after the part of the path that all directories share."""
     write_shards(tmp_path, ["a/train/0", "b/val/0"], samples=1)
     data = read_captions(f"{{{tmp_path}/a/train/0.tar,{tmp_path}/b/val/{{0..0}}.tar}}")
     assert {e.id: e.split for e in data.examples} == {"a/train/0/0": "train", "b/val/0/0": "val"}
 
 
-def test_what_is_called_like_a_pattern_is_itself(tmp_path):
+def test_a_file_whose_name_looks_like_a_pattern(tmp_path):
     write_shards(tmp_path, ["train-{0..3}", "val"])
     assert len(read_captions(tmp_path / "train-{0..3}.tar").examples) == 3
     assert len(read_captions(tmp_path).examples) == 6
 
 
-def test_a_shard_that_is_named_must_be_there(tmp_path):
+def test_a_named_shard_that_is_missing_is_an_error(tmp_path):
     write_shards(tmp_path, ["0", "1"])
     (tmp_path / "2.tar").symlink_to("nowhere")
     for missing, pattern in [("3", "{0..3}.tar"), ("2", "{0..2}.tar")]:
@@ -71,10 +72,10 @@ def test_a_shard_that_is_named_must_be_there(tmp_path):
         ("gone-{0..1}", r"data directory .*gone-\{0..1\} does not exist"),
         ("pipe:cat 0.tar", "data directory .* does not exist"),
         ("pipe:cat {0..1}.tar", r"pipe:cat 0.tar, which .* names, is missing"),
-        ("text.txt", "is a file and holds no captions in a known layout"),
+        ("text.txt", "is a file that holds no captions in a known layout"),
     ],
 )
-def test_what_names_no_shards(tmp_path, monkeypatch, name, message):
+def test_patterns_and_lists_without_shards(tmp_path, monkeypatch, name, message):
     write_shards(tmp_path, ["0", "1"])
     (tmp_path / "text.txt").write_text("0.tar\nand more\n")
     monkeypatch.chdir(tmp_path)
@@ -82,25 +83,27 @@ def test_what_names_no_shards(tmp_path, monkeypatch, name, message):
         read_captions(name)
 
 
-def test_without_the_package(monkeypatch):
+def test_without_braceexpand(monkeypatch):
     monkeypatch.setitem(sys.modules, "braceexpand", None)
     with pytest.raises(InputError, match=r"pip install 'captioner\[webdataset\]'"):
         shards.expand(Path("{0..1}.tar"))
 
 
+@pytest.mark.slow
 def test_commands_on_a_pattern(tmp_path, monkeypatch, capsys):
-    """Train, evaluate where it was trained, tell, convert."""
+    """Train, evaluate on the data of the training, inspect and convert."""
     root = tiny.write_shards(tmp_path / "shards", tiny.write_colours(tmp_path / "colours"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     pattern = "shards/{train-{00..03},val-00,test-00}.tar"
     train.main(["--data", pattern, *tiny.OPTIONS])
     assert Path("checkpoints/shards-show-and-tell/best").is_dir()
     capsys.readouterr()
     evaluate.main(["--checkpoint", "checkpoints/shards-show-and-tell", "--workers", "0"])
-    said = capsys.readouterr().out
-    assert "on shards, val split, 7 images" in said and "% novel" in said
+    output = capsys.readouterr().out
+    assert "on shards, val split, 7 images" in output
+    assert "% novel" in output
     commands.main(["data", pattern, "--convert", "jsonl", "out"])
     assert f"{pattern}: webdataset (tar files)" in capsys.readouterr().out
-    again = {e.id: e.captions for e in read_captions("out").examples}
-    assert again == {e.id: e.captions for e in read_captions(root).examples}
+    converted = {e.id: e.captions for e in read_captions("out").examples}
+    assert converted == {e.id: e.captions for e in read_captions(root).examples}

@@ -78,7 +78,7 @@ def test_tables_and_lines_score_the_same(work, capsys):
 def test_missing_images(work, capsys):
     write("ours.json", {1: "a dog runs", 2: "two men ride bikes", 7: "a cat"})
     message = (
-        r"^references but no caption: 1 image \(3\); a caption but no place among the "
+        r"^references but no caption: 1 image \(3\); a caption but not among the "
         r"references: 1 image \(7\); --allow-missing scores the rest$"
     )
     with pytest.raises(InputError, match=message):

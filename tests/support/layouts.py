@@ -1,4 +1,4 @@
-"""Writers of caption files in every layout, as their publishers describe them."""
+"""Writers of small data sets in every layout."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ import json
 import tarfile
 from pathlib import Path
 
-LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: what Flickr8k calls its list
+LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: its name in Flickr8k's lists
 
 
 def touch(path: Path) -> None:
@@ -21,9 +21,7 @@ def write(path: Path, text: str) -> None:
 
 def write_flickr8k(root, captions, lists, *, text="Flickr8k_text", images="Flicker8k_Dataset"):
     """captions: name -> captions; lists: split -> names."""
-    rows = [
-        f"{name}#{i}\t{c}\n" for name, several in captions.items() for i, c in enumerate(several)
-    ]
+    rows = [f"{name}#{i}\t{c}\n" for name, texts in captions.items() for i, c in enumerate(texts)]
     write(root / text / "Flickr8k.token.txt", "".join(rows))
     for split, names in lists.items():
         path = root / text / f"Flickr_8k.{LISTS[split]}Images.txt"
@@ -37,7 +35,7 @@ def write_kaggle(root, captions):
     content = io.StringIO()
     table = csv.writer(content, lineterminator="\n")
     table.writerow(["image", "caption"])
-    table.writerows((name, c) for name, several in captions.items() for c in several)
+    table.writerows((name, c) for name, texts in captions.items() for c in texts)
     write(root / "captions.txt", content.getvalue())
     for name in captions:
         touch(root / "Images" / name)
@@ -45,12 +43,12 @@ def write_kaggle(root, captions):
 
 
 def coco(captions):
-    """The JSON of images 1, 2, ... called 1.jpg, 2.jpg, ... with these captions."""
+    """The JSON of images with these captions by id; image 1 is 1.jpg."""
     images = [{"id": i, "file_name": f"{i}.jpg"} for i in captions]
     annotations = [
         {"id": 10 * i + k, "image_id": i, "caption": c}
-        for i, several in captions.items()
-        for k, c in enumerate(several)
+        for i, texts in captions.items()
+        for k, c in enumerate(texts)
     ]
     return {"images": images, "annotations": annotations}
 
@@ -67,7 +65,7 @@ def numbered_images(count):
 
 
 def write_karpathy(root, images, name="coco"):
-    """images: (split, directory or None, name, captions); ids as the file for COCO has them."""
+    """images: (split, directory or None, name, captions); with a directory, COCO ids are added."""
     content = {"images": [], "dataset": name}
     for number, (split, directory, file, captions) in enumerate(images):
         sentences = [
@@ -100,11 +98,11 @@ def write_kaggle30k(root, captions):
     return root
 
 
-def write_jsonl(root, captions, name="captions.jsonl", image="image"):
-    rows = [{image: name, "caption": c} for name, cs in captions.items() for c in cs]
+def write_jsonl(root, captions, name="captions.jsonl", column="image"):
+    rows = [{column: image, "caption": c} for image, cs in captions.items() for c in cs]
     write(root / name, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
-    for each in captions:
-        touch((root / name).parent / each)
+    for image_name in captions:
+        touch((root / name).parent / image_name)
     return root
 
 
@@ -112,23 +110,23 @@ def write_csv(root, captions, name="captions.csv"):
     content = io.StringIO()
     table = csv.writer(content, lineterminator="\n")
     table.writerow(["id", "filename", "caption"])
-    rows = [(each, c) for each, cs in captions.items() for c in cs]
+    rows = [(image_name, c) for image_name, cs in captions.items() for c in cs]
     table.writerows((number, *row) for number, row in enumerate(rows))
     write(root / name, content.getvalue())
-    for each in captions:
-        touch((root / name).parent / each)
+    for image_name in captions:
+        touch((root / name).parent / image_name)
     return root
 
 
 def write_pairs(root, captions):
-    for name, several in captions.items():
+    for name, texts in captions.items():
         touch(root / name)
-        write((root / name).with_suffix(".txt"), "".join(f"{c}\n" for c in several))
+        write((root / name).with_suffix(".txt"), "".join(f"{c}\n" for c in texts))
     return root
 
 
 def write_tar(path, members, format=tarfile.GNU_FORMAT, mode="w"):
-    """members: pairs of a name and its bytes."""
+    """members: pairs of a name and the content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, mode, format=format) as archive:
         for name, content in members:
@@ -140,20 +138,20 @@ def write_tar(path, members, format=tarfile.GNU_FORMAT, mode="w"):
 
 def write_webdataset(root, captions, name="00000.tar"):
     members = []
-    for each, several in captions.items():
-        text = "".join(f"{c}\n" for c in several)
-        members += [(each, b"never opened"), (f"{Path(each).stem}.txt", text.encode())]
+    for image_name, texts in captions.items():
+        text = "".join(f"{c}\n" for c in texts).encode()
+        members += [(image_name, b"never opened"), (f"{Path(image_name).stem}.txt", text)]
     write_tar(root / name, members)
     return root
 
 
-SOUND = {  # from a directory and captions by name: these files
+WRITERS = {  # functions of a directory and captions by image name
     "coco": lambda root, captions: write_coco(
-        root, "train", coco({i: several for i, several in enumerate(captions.values())})
+        root, "train", coco(dict(enumerate(captions.values())))
     ),
     "flickr8k": lambda root, captions: write_flickr8k(root, captions, {"train": list(captions)}),
     "karpathy": lambda root, captions: write_karpathy(
-        root, [("train", "train2014", name, several) for name, several in captions.items()]
+        root, [("train", "train2014", name, texts) for name, texts in captions.items()]
     ),
     "flickr30k": write_flickr30k,
     "kaggle": write_kaggle,

@@ -1,1 +1,4 @@
-"""One module per layout of caption files, each with `recognise` and `read`; nothing is validated here."""
+"""Readers of caption files: one module per layout, with `recognise` and `read`.
+
+Readers do not validate what they read; `readers.validate` does it for all of them.
+"""

@@ -1,17 +1,16 @@
-"""COCO's caption files, of 2014, 2017 or no year, beside their directories of images."""
+"""COCO caption annotations of 2014, 2017 or no year, with image directories."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from .reading import RawExample, ReadResult, SourceLocation, image_directory, read_json
-
-SPLITS = ("train", "val", "test")
+from ..dataset import SPLITS
+from .reading import RawExample, ReadResult, SourceLocation, find_image_directory, read_json
 
 
 def recognise(root: Path) -> dict[str, Path]:
-    """COCO caption files by split; of several years the newest."""
+    """Return the caption files by split; of several years, the latest."""
     files = sorted((root / "annotations").glob("captions_*.json"))
     found = {
         split: [file for file in files if re.fullmatch(f"captions_{split}[0-9]*", file.stem)]
@@ -21,41 +20,54 @@ def recognise(root: Path) -> dict[str, Path]:
 
 
 def read(root: Path) -> ReadResult:
-    reading = ReadResult()
+    """Read the caption files of all splits."""
+    result = ReadResult()
     for split, path in recognise(root).items():
-        _read_file(root, path, split, reading)
-    return reading
+        _read_file(root, path, split, result)
+    return result
 
 
-def _read_file(root: Path, path: Path, split: str, reading: ReadResult) -> None:
+def _read_file(root: Path, path: Path, split: str, result: ReadResult) -> None:
     content = read_json(path)
-    images, annotations = (_dicts(content, key, path) for key in ("images", "annotations"))
-    directory = path.stem.removeprefix("captions_")
-    places = [root / directory, root / "images" / directory, root / "images", root / split]
-    base = image_directory(places, path) if images else root
-    listed: dict[str, RawExample] = {}  # by the id as JSON has it: 1 is not "1"
+    images, annotations = (_objects(content, key, path) for key in ("images", "annotations"))
+    name = path.stem.removeprefix("captions_")
+    candidates = [root / name, root / "images" / name, root / "images", root / split]
+    directory = find_image_directory(candidates, path) if images else root
+    examples: dict[str, RawExample] = {}  # by the id as in JSON: 1 is not "1"
     for number, image in enumerate(images, start=1):
-        place = SourceLocation(path, number, "image")
-        entry = RawExample(image.get("id"), base, image.get("file_name"), split, place)
-        listed.setdefault(repr(entry.id), entry)
-        reading.entries.append(entry)
-    first: dict[str, SourceLocation] = {}  # where each id of a caption comes for the first time
+        location = SourceLocation(path, number, "image")
+        example = RawExample(image.get("id"), directory, image.get("file_name"), split, location)
+        examples.setdefault(repr(example.id), example)
+        result.examples.append(example)
+    _add_captions(path, annotations, examples, result)
+
+
+def _add_captions(
+    path: Path,
+    annotations: list[dict[str, Any]],
+    examples: dict[str, RawExample],
+    result: ReadResult,
+) -> None:
+    """Add each annotation's caption to its image; those of unknown images are problems."""
+    first_locations: dict[str, SourceLocation] = {}  # by caption id
     for number, annotation in enumerate(annotations, start=1):
-        place = SourceLocation(path, number, "annotation")
-        example = listed.get(repr(annotation.get("image_id")))
-        before = first.setdefault(repr(annotation["id"]), place) if "id" in annotation else place
+        location = first = SourceLocation(path, number, "annotation")
+        if "id" in annotation:
+            first = first_locations.setdefault(repr(annotation["id"]), location)
+        example = examples.get(repr(annotation.get("image_id")))
         if example is None:
-            what = f"the caption is of image {annotation.get('image_id')!r}"
-            reading.report(place, f"{what}, which the file does not list", "list it or remove this")
-        elif before is not place:
-            what = f"the caption {annotation['id']!r} is listed twice, first at {before}"
-            reading.report(place, what, "remove one of them, or give it another id")
+            image_id = annotation.get("image_id")
+            message = f"the caption is of image {image_id!r}, which the file does not list"
+            result.add_problem(location, message, "list the image, or remove the caption")
+        elif first is not location:
+            message = f"the caption {annotation['id']!r} is listed twice, first at {first}"
+            result.add_problem(location, message, "remove one of them, or give it another id")
         else:
-            example.captions.append((annotation.get("caption"), place))
+            example.captions.append((annotation.get("caption"), location))
 
 
-def _dicts(content: Any, key: str, path: Path) -> list[dict[str, Any]]:
+def _objects(content: Any, key: str, path: Path) -> list[dict[str, Any]]:
     found = content.get(key) if isinstance(content, dict) else None
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise InputError(f"{path} is no COCO caption file: it has no list of objects {key!r}")
+        raise InputError(f"{path} is not a COCO caption file: it has no list of objects {key!r}")
     return found

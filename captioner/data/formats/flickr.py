@@ -1,4 +1,4 @@
-"""Flickr8k and Flickr30k as they were published: token files, and Flickr8k's lists of splits."""
+"""Flickr8k and Flickr30k as published: token files, and Flickr8k's split lists."""
 
 import re
 from collections.abc import Iterator
@@ -10,97 +10,101 @@ from .reading import (
     RawExample,
     ReadResult,
     SourceLocation,
-    image_directory,
-    is_plain,
+    find_image_directory,
+    is_safe_name,
     read_lines,
 )
 
-LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: what Flickr8k calls its list
+LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: its name in Flickr8k's lists
 TOKENS_30K = ("results_20130124.token", "flickr30k.token", "results.token")
 IMAGES_30K = ("flickr30k-images", "flickr30k_images", "images", "Images")
 
 
 def recognise_8k(root: Path) -> tuple[Path, Path] | None:
-    """Flickr8k's text and image directories, unpacked side by side or one in the other."""
+    """Return the directories of texts and images, unpacked side by side or one in the other."""
     texts = (root / "Flickr8k_text", root)
     images = (root / "Flicker8k_Dataset", root / "Flickr8k_Dataset", root / "Images")
-    text = next((t for t in texts if (t / "Flickr8k.token.txt").is_file()), None)
-    image = next((p for p in images if p.is_dir()), None)
+    text = next((path for path in texts if (path / "Flickr8k.token.txt").is_file()), None)
+    image = next((path for path in images if path.is_dir()), None)
     return (text, image) if text and image else None
 
 
 def read_8k(root: Path) -> ReadResult:
-    """Without a train list, what no other list names is for training.
+    """Read the token file and the split lists.
 
-    The published files caption an image that does not exist, called as no image is: such a name
-    that no list has and no file is dropped, and where there is a train list, what no list names.
+    Images that no list names are ignored if there is a training list; if there are only other
+    lists, they are the training images. The published token file has captions of an image that
+    does not exist, whose name lacks an image suffix; such a name is ignored unless it is listed.
     """
     directories = recognise_8k(root)
     assert directories is not None
     text, images = directories
     source = text / "Flickr8k.token.txt"
-    reading = ReadResult()
-    reading.add_rows(_token_rows(source, images, reading))
-    listed = _read_lists(text, reading)
-    captioned = {entry.id for entry in reading.entries}
-    for name, (_, place) in listed.items():
+    result = ReadResult()
+    result.add_rows(_token_rows(source, images, result))
+    listed = _read_lists(text, result)
+    captioned = {example.id for example in result.examples}
+    for name, (_, location) in listed.items():
         if name not in captioned:
-            what = f"{name} has no captions in {source.name}"
-            reading.report(place, what, "add some, or take it off the list")
-    reading.entries = [e for e in reading.entries if e.id in listed or not _is_stray(e)]
+            message = f"{name} has no captions in {source.name}"
+            result.add_problem(location, message, "add captions, or remove the name from the list")
+    result.examples = [e for e in result.examples if e.id in listed or not _is_stray(e)]
     if listed:
-        rest = None if (text / "Flickr_8k.trainImages.txt").is_file() else "train"
-        for entry in reading.entries:
-            entry.split = listed[entry.id][0] if entry.id in listed else rest
-        reading.entries = [entry for entry in reading.entries if entry.split]
-    return reading
+        unlisted = None if (text / "Flickr_8k.trainImages.txt").is_file() else "train"
+        for example in result.examples:
+            example.split = listed[example.id][0] if example.id in listed else unlisted
+        result.examples = [example for example in result.examples if example.split]
+    return result
 
 
 def recognise_30k(root: Path) -> Path | None:
-    """Flickr30k's token file."""
+    """Return Flickr30k's token file."""
     return next((root / name for name in TOKENS_30K if (root / name).is_file()), None)
 
 
 def read_30k(root: Path) -> ReadResult:
+    """Read the token file; the data set has no splits."""
     source = recognise_30k(root)
     assert source is not None
-    reading = ReadResult()
-    images = image_directory([root / name for name in IMAGES_30K], source)
-    reading.add_rows(_token_rows(source, images, reading))
-    return reading
+    result = ReadResult()
+    images = find_image_directory([root / name for name in IMAGES_30K], source)
+    result.add_rows(_token_rows(source, images, result))
+    return result
 
 
-def _token_rows(source: Path, images: Path, reading: ReadResult) -> Iterator[RawExample]:
-    """`NAME#0<tab>CAPTION`, a caption a line."""
+def _token_rows(source: Path, images: Path, result: ReadResult) -> Iterator[RawExample]:
+    """Yield the rows `NAME#0<tab>CAPTION`."""
     for number, line in enumerate(read_lines(source), start=1):
-        place = SourceLocation(source, number)
+        location = SourceLocation(source, number)
         name, tab, caption = line.partition("\t")
         name = name.rpartition("#")[0] or name
         if re.search(r"#\d+\t", caption):
-            reading.report(place, "two rows are in this one line", "put each on a line of its own")
+            result.add_problem(location, "the line contains two rows", "put each on its own line")
         elif tab:
-            yield RawExample(name, images, name, None, place, [(caption, place)])
+            yield RawExample(name, images, name, None, location, [(caption, location)])
         elif line.strip():
-            reading.report(place, "no tab between image and caption", "put one there")
+            message = "there is no tab between image and caption"
+            result.add_problem(location, message, "insert one")
 
 
-def _read_lists(text: Path, reading: ReadResult) -> dict[str, tuple[str, SourceLocation]]:
-    """The split of every image that a list names, and where it does."""
+def _read_lists(text: Path, result: ReadResult) -> dict[str, tuple[str, SourceLocation]]:
+    """Return the split of each listed image and the line that lists it."""
     listed: dict[str, tuple[str, SourceLocation]] = {}
     for split, stem in LISTS.items():
         path = text / f"Flickr_8k.{stem}Images.txt"
         for number, line in enumerate(read_lines(path) if path.is_file() else [], start=1):
             if not (name := line.strip()):
                 continue
-            place = SourceLocation(path, number)
-            first, where = listed.setdefault(name, (split, place))
-            if first != split:
-                what = f"{name} is listed in {split}, and in {first} at {where}"
-                reading.report(place, what, "take it off one of the lists")
+            location = SourceLocation(path, number)
+            first_split, first = listed.setdefault(name, (split, location))
+            if first_split != split:
+                message = f"{name} is listed in {split}, and in {first_split} at {first}"
+                result.add_problem(location, message, "remove it from one of the lists")
     return listed
 
 
-def _is_stray(entry: RawExample) -> bool:
-    """Whether this is the published 2258277193_586949ec62.jpg.1, or alike."""
-    named = Path(entry.name).suffix.lower() in IMAGE_SUFFIXES or not is_plain(entry.name)
-    return not named and not shards.is_file(entry.directory / entry.name)
+def _is_stray(example: RawExample) -> bool:
+    """Whether this is the published 2258277193_586949ec62.jpg.1, or an image like it."""
+    if not is_safe_name(example.name) or Path(example.name).suffix.lower() in IMAGE_SUFFIXES:
+        return False
+    return not shards.is_file(example.directory / example.name)

@@ -1,43 +1,48 @@
-"""Hugging Face's directory of images with metadata.jsonl or metadata.csv, whole or a split each."""
+"""Hugging Face image folders: metadata.jsonl or metadata.csv, one or one per split."""
 
 from dataclasses import replace
 from pathlib import Path
 
-from .reading import RawExample, ReadResult, split_of
-from .tables import table_entries
+from .reading import RawExample, ReadResult, parse_split
+from .tables import table_examples
 
 
 def recognise(root: Path) -> list[Path]:
-    """The metadata of the directory itself, or of the directories of its splits; JSONL before CSV."""
+    """Return the metadata files of the directory and its split directories; JSONL before CSV."""
     for base in (root, root / "data"):
-        places = [base, *sorted(place for place in base.glob("*") if split_of(place.name))]
-        tables = [[place / name for name in ("metadata.jsonl", "metadata.csv")] for place in places]
-        if found := [t for pair in tables if (t := next(filter(Path.is_file, pair), None))]:
+        directories = [base, *sorted(path for path in base.glob("*") if parse_split(path.name))]
+        tables = []
+        for directory in directories:
+            candidates = (directory / "metadata.jsonl", directory / "metadata.csv")
+            tables += [next((path for path in candidates if path.is_file()), None)]
+        if found := [table for table in tables if table]:
             return found
     return []
 
 
 def read(root: Path) -> ReadResult:
-    reading = ReadResult()
+    """Read the metadata files; the split is a column's value or a directory's name."""
+    result = ReadResult()
     for path in recognise(root):
-        directory = split_of(path.parent.name) if path.parent != root else None
-        rows = list(table_entries(path, reading))
-        reading.add_rows(
+        directory_split = parse_split(path.parent.name) if path.parent != root else None
+        result.add_rows(
             replace(
-                row, split=row.split or directory or _split_of_name(row), id=_identity(row, root)
+                row,
+                split=row.split or directory_split or _split_of_name(row),
+                id=_unique_id(row, root),
             )
-            for row in rows
+            for row in table_examples(path, result)
         )
-    return reading
+    return result
 
 
 def _split_of_name(row: RawExample) -> str | None:
-    """The split that the image's own directory is called after."""
-    return split_of(Path(row.name).parts[0]) if isinstance(row.name, str) and row.name else None
+    """Return the split after which the image's own directory is named, if any."""
+    return parse_split(Path(row.name).parts[0]) if isinstance(row.name, str) and row.name else None
 
 
-def _identity(row: RawExample, root: Path) -> object:
-    """Names may be the same in all splits: their directory tells them apart."""
-    inside = row.directory.relative_to(root).as_posix()
-    plain = row.id is row.name and isinstance(row.name, str) and inside != "."
-    return f"{inside}/{row.name}" if plain else row.id
+def _unique_id(row: RawExample, root: Path) -> object:
+    """Prefix an id that is a file name with its directory: splits may reuse file names."""
+    directory = row.directory.relative_to(root).as_posix()
+    id_is_name = row.id is row.name and isinstance(row.name, str) and directory != "."
+    return f"{directory}/{row.name}" if id_is_name else row.id

@@ -1,63 +1,72 @@
-"""Flickr8k and Flickr30k as Kaggle has them: `captions.txt`, and `results.csv` with its `|`."""
+"""Flickr8k and Flickr30k as Kaggle publishes them: `captions.txt`, `results.csv`."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .reading import RawExample, ReadResult, SourceLocation, image_directory, read_lines, read_table
+from .reading import (
+    RawExample,
+    ReadResult,
+    SourceLocation,
+    find_image_directory,
+    read_lines,
+    read_table,
+)
 
 HEADER_30K = "image_name|comment_number|comment"
-# One row of the published file lacks its second `|` and has spaces there.
+# One row of the published file has spaces instead of its second `|`.
 _ROW_30K = re.compile(r"(?P<name>[^|]*)\| *\d+(?: *\| ?|  +)(?P<caption>.*)", re.DOTALL)
 
 
 def recognise_8k(root: Path) -> bool:
-    """`captions.txt` beside `Images/`."""
+    """Whether there are `captions.txt` and `Images/`."""
     return (root / "captions.txt").is_file() and (root / "Images").is_dir()
 
 
 def read_8k(root: Path) -> ReadResult:
-    reading = ReadResult()
-    reading.add_rows(_rows_8k(root, reading))
-    return reading
+    """Read `captions.txt`; the data set has no splits."""
+    result = ReadResult()
+    result.add_rows(_rows_8k(root, result))
+    return result
 
 
-def _rows_8k(root: Path, reading: ReadResult) -> Iterator[RawExample]:
-    """A table of two columns, with the header image,caption or without."""
+def _rows_8k(root: Path, result: ReadResult) -> Iterator[RawExample]:
+    """Yield the rows of a CSV of two columns, with or without the header image,caption."""
     images = root / "Images"
-    for number, (place, row) in enumerate(read_table(root / "captions.txt", ",", reading)):
+    for number, (location, row) in enumerate(read_table(root / "captions.txt", ",", result)):
         if len(row) != 2:
-            what = f"expected image and caption, found {len(row)} columns"
-            reading.report(place, what, "a caption with commas needs quotes")
+            message = f"expected image and caption, found {len(row)} columns"
+            result.add_problem(location, message, "put captions with commas in quotes")
         elif number or [name.strip().lower() for name in row] != ["image", "caption"]:
-            yield RawExample(row[0], images, row[0], None, place, [(row[1], place)])
+            yield RawExample(row[0], images, row[0], None, location, [(row[1], location)])
 
 
 def recognise_30k(root: Path) -> Path | None:
-    """`results.csv`, in the directory or in the one that the archive unpacks to."""
-    places = (root / "results.csv", root / "flickr30k_images" / "results.csv")
-    return next((path for path in places if path.is_file() and _has_header(path)), None)
+    """Return `results.csv` in the directory, or in the one that the archive unpacks to."""
+    candidates = (root / "results.csv", root / "flickr30k_images" / "results.csv")
+    return next((path for path in candidates if path.is_file() and _has_header(path)), None)
 
 
 def read_30k(root: Path) -> ReadResult:
+    """Read `results.csv`; the data set has no splits."""
     source = recognise_30k(root)
     assert source is not None
-    here, reading = source.parent, ReadResult()
     names = ("flickr30k_images", "flickr30k-images", "images", "Images")
-    images = image_directory([here / name for name in names], source)
-    reading.add_rows(_rows_30k(source, images, reading))
-    return reading
+    images = find_image_directory([source.parent / name for name in names], source)
+    result = ReadResult()
+    result.add_rows(_rows_30k(source, images, result))
+    return result
 
 
-def _rows_30k(source: Path, images: Path, reading: ReadResult) -> Iterator[RawExample]:
-    """`NAME| 0| CAPTION`, a caption a line; quotes mean nothing."""
+def _rows_30k(source: Path, images: Path, result: ReadResult) -> Iterator[RawExample]:
+    """Yield the rows `NAME| 0| CAPTION`; quotes have no meaning."""
     for number, line in enumerate(read_lines(source)[1:], start=2):
-        place = SourceLocation(source, number)
+        location = SourceLocation(source, number)
         if match := _ROW_30K.fullmatch(line):
             name, caption = match["name"].strip(), match["caption"]
-            yield RawExample(name, images, name, None, place, [(caption, place)])
+            yield RawExample(name, images, name, None, location, [(caption, location)])
         elif line.strip():
-            reading.report(place, "the row is not image | number | caption", "correct it")
+            result.add_problem(location, "the row is not image | number | caption", "correct it")
 
 
 def _has_header(path: Path) -> bool:

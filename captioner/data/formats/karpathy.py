@@ -1,4 +1,4 @@
-"""Karpathy's splits: dataset_coco.json, dataset_flickr8k.json, dataset_flickr30k.json."""
+"""Karpathy's splits: dataset_coco.json, dataset_flickr8k.json and the like."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,10 @@ from .reading import (
     RawExample,
     ReadResult,
     SourceLocation,
-    image_directory,
-    is_plain,
+    find_image_directory,
+    is_safe_name,
+    parse_split,
     read_json,
-    split_of,
 )
 
 DIRECTORIES = (
@@ -21,48 +21,50 @@ DIRECTORIES = (
 
 
 def recognise(path: Path) -> list[Path]:
-    """The file itself, or those in the directory."""
-    named = path.name.startswith("dataset_") and path.suffix == ".json"
-    return [path] if named and path.is_file() else sorted(path.glob("dataset_*.json"))
+    """Return the file itself, or all such files in the directory."""
+    matches = path.name.startswith("dataset_") and path.suffix == ".json"
+    return [path] if matches and path.is_file() else sorted(path.glob("dataset_*.json"))
 
 
 def read(path: Path) -> ReadResult:
+    """Read the one file; raise InputError if the directory contains several."""
     files = recognise(path)
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
-        raise InputError(f"{path} holds {names}; name one of the files instead of the directory")
-    source, reading = files[0], ReadResult()
+        raise InputError(f"{path} contains {names}; pass one of the files, not the directory")
+    source, result = files[0], ReadResult()
     content = read_json(source)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
-        raise InputError(f"{source} is no split of Karpathy's: it has no list of objects 'images'")
+        raise InputError(f"{source} is not a Karpathy split: it has no list of objects 'images'")
     directory = _image_directory(source, images)
     for number, image in enumerate(images, start=1):
-        reading.entries.append(_entry(image, directory, SourceLocation(source, number, "image")))
-    return reading
+        location = SourceLocation(source, number, "image")
+        result.examples.append(_parse_image(image, directory, location))
+    return result
 
 
-def _entry(image: dict[str, Any], directory: Path, place: SourceLocation) -> RawExample:
-    """`restval`, COCO's validation images that are in neither val nor test, is for training."""
-    name, inner = image.get("filename"), image.get("filepath")
-    if is_plain(name) and isinstance(inner, str):
-        name = f"{inner}/{name}"
+def _parse_image(image: dict[str, Any], directory: Path, location: SourceLocation) -> RawExample:
+    """Convert one entry; `restval`, COCO validation images in neither val nor test, is train."""
+    name, subdirectory = image.get("filename"), image.get("filepath")
+    if is_safe_name(name) and isinstance(subdirectory, str):
+        name = f"{subdirectory}/{name}"
     sentences = image.get("sentences")
     captions = [
-        (sentence.get("raw") if isinstance(sentence, dict) else sentence, place)
+        (sentence.get("raw") if isinstance(sentence, dict) else sentence, location)
         for sentence in (sentences if isinstance(sentences, list) else [])
     ]
-    split = split_of(image.get("split")) or image.get("split") or ""
-    return RawExample(image.get("cocoid", name), directory, name, split, place, captions)
+    split = parse_split(image.get("split")) or image.get("split") or ""
+    return RawExample(image.get("cocoid", name), directory, name, split, location, captions)
 
 
 def _image_directory(source: Path, images: list[dict[str, Any]]) -> Path:
-    """Where the names of images start: beside the file, or one directory up."""
+    """Return the directory to which file names are relative: beside the file, or one level up."""
     parents = (source.parent, source.parent.parent)
-    inner = images[0].get("filepath") if images else None
-    if isinstance(inner, str):  # COCO's: train2014 or val2014
-        places = [place for parent in parents for place in (parent, parent / "images")]
-        found = next((place for place in places if (place / inner).is_dir()), None)
-        return found or image_directory([parents[0] / inner], source)
-    places = [parent / name for parent in parents for name in DIRECTORIES]
-    return image_directory(places, source) if images else source.parent
+    subdirectory = images[0].get("filepath") if images else None
+    if isinstance(subdirectory, str):  # COCO's train2014 or val2014
+        bases = [base for parent in parents for base in (parent, parent / "images")]
+        found = next((base for base in bases if (base / subdirectory).is_dir()), None)
+        return found or find_image_directory([parents[0] / subdirectory], source)
+    candidates = [parent / name for parent in parents for name in DIRECTORIES]
+    return find_image_directory(candidates, source) if images else source.parent

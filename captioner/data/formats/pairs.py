@@ -1,46 +1,51 @@
-"""A directory of images, each with a text file of its name beside it: a caption a line."""
+"""A directory of images with a text file of the same name beside each."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from .reading import IMAGE_SUFFIXES, RawExample, ReadResult, SourceLocation, read_lines, split_of
+from .reading import (
+    IMAGE_SUFFIXES,
+    RawExample,
+    ReadResult,
+    SourceLocation,
+    parse_split,
+    read_lines,
+)
 
-ABOUT = {"readme", "license", "licence"}  # texts that people put beside the captions
+NOT_CAPTIONS = {"readme", "license", "licence"}  # text files about the data set
 
 
 def recognise(root: Path) -> bool:
-    """Whether any image, in any directory below, has its text."""
-    return any(path.with_suffix(".txt").is_file() for path in _images(root))
+    """Whether at least one image below `root` has a text file."""
+    return any(path.with_suffix(".txt").is_file() for path in _find_images(root))
 
 
 def read(root: Path) -> ReadResult:
-    """A directory called as a split is that split; texts about the directory are no captions."""
-    reading, texts = ReadResult(), {path for path in root.rglob("*.txt") if path.is_file()}
+    """Read one caption per line; a directory named after a split gives the split."""
+    result, texts = ReadResult(), {path for path in root.rglob("*.txt") if path.is_file()}
     captioned = set()
-    for path in sorted(_images(root)):
+    for path in sorted(_find_images(root)):
         name, text = path.relative_to(root).as_posix(), path.with_suffix(".txt")
-        split = next(filter(None, map(split_of, Path(name).parts[:-1])), None)
-        entry = RawExample(name, root, name, split, SourceLocation(path))
+        split = next(filter(None, map(parse_split, Path(name).parts[:-1])), None)
+        example = RawExample(name, root, name, split, SourceLocation(path))
         if text in texts:
             captioned.add(text)
-            entry.captions = list(caption_lines(read_lines(text), text))
-        reading.entries.append(entry)
+            example.captions = list(caption_lines(read_lines(text), text))
+        result.examples.append(example)
     for text in sorted(texts - captioned):
-        if text.stem.lower() in ABOUT:
-            continue
-        reading.report(
-            SourceLocation(text), "there is no image of this name", "add it, or remove this"
-        )
-    return reading
+        if text.stem.lower() not in NOT_CAPTIONS:
+            advice = "add the image, or remove the text"
+            result.add_problem(SourceLocation(text), "no image has this name", advice)
+    return result
 
 
 def caption_lines(lines: list[str], source: Path) -> Iterator[tuple[str, SourceLocation]]:
-    """A caption for every line that is not blank."""
+    """Yield a caption for each line that is not blank."""
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield line.strip(), SourceLocation(source, number)
 
 
-def _images(root: Path) -> Iterator[Path]:
+def _find_images(root: Path) -> Iterator[Path]:
     files = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     return (path for path in files if path.is_file())

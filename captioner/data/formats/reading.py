@@ -1,4 +1,7 @@
-"""What a reader hands over, and how text, tables and JSON are read; no layout is known here."""
+"""The types that readers return, and the parsing of text, CSV and JSON files.
+
+The layouts are described in the other modules of this package.
+"""
 
 import csv
 import json
@@ -9,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ...errors import InputError
 
-SPLIT_NAMES = {  # what people call the splits
+SPLIT_NAMES = {  # common names of the splits
     **dict.fromkeys(("train", "training", "restval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -18,7 +21,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".ti
 
 
 class SourceLocation(NamedTuple):
-    """Where something was read: the `number`th line, or other part, of a file; 0 for all of it."""
+    """A line, or another numbered `part`, of a file; the whole file if `number` is 0."""
 
     file: Path
     number: int = 0
@@ -30,56 +33,59 @@ class SourceLocation(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """A row or image that cannot be used: where, what is wrong, and what to do about it."""
+    """A row or an image that cannot be used: where it is, why, and what to do about it."""
 
-    place: SourceLocation
-    what: str
+    location: SourceLocation
+    message: str
     advice: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.what}; {self.advice}"
+        return f"{self.location}: {self.message}; {self.advice}"
 
 
 @dataclass
 class RawExample:
-    """An image as a reader found it: nothing of it has been checked yet.
+    """An image as a reader found it; none of the values has been checked.
 
-    `name` is the file's name in `directory`; a split of None is one that the files do not tell.
+    name: the file name, relative to `directory`. split: None if the files do not give one.
+    captions: each with its location.
     """
 
     id: Any
     directory: Path
     name: Any
     split: str | None
-    place: SourceLocation
+    location: SourceLocation
     captions: list[tuple[Any, SourceLocation]] = field(default_factory=list)
 
 
 @dataclass
 class ReadResult:
-    """All that a reader found: images, and the rows that it could make nothing of."""
+    """Everything a reader found: images, and problems with rows that it cannot interpret."""
 
-    entries: list[RawExample] = field(default_factory=list)
+    examples: list[RawExample] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
-    def report(self, place: SourceLocation, what: str, advice: str) -> None:
-        self.problems.append(Problem(place, what, advice))
+    def add_problem(self, location: SourceLocation, message: str, advice: str) -> None:
+        self.problems.append(Problem(location, message, advice))
 
     def add_rows(self, rows: Iterable[RawExample]) -> None:
-        """Add entries of which several may be of one image: rows with a caption each."""
-        found: dict[str, RawExample] = {}
+        """Add rows with one caption or more each, merging the rows of one image."""
+        merged: dict[str, RawExample] = {}
         for row in rows:
-            first = found.setdefault(repr((row.id, row.directory, row.name, row.split)), row)
+            # By repr, as nothing has been checked: values may be unhashable, and 1 is not "1".
+            first = merged.setdefault(repr((row.id, row.directory, row.name, row.split)), row)
             if first is not row:
                 first.captions += row.captions
-        self.entries += found.values()
+        self.examples += merged.values()
 
 
 @dataclass(frozen=True)
 class Reader:
-    """One layout: does it lie at this path, what does it hold, how it is described to people.
+    """The functions that recognise and read one layout, and its description for messages.
 
-    val_from_train: where no image is for validation, a seeded tenth of training's is.
+    recognise: returns a true value if the path has this layout. val_from_train: whether a seeded
+    tenth of the training images becomes the validation split if the data set has none.
     """
 
     recognise: Callable[[Path], object]
@@ -88,17 +94,17 @@ class Reader:
     val_from_train: bool = True
 
 
-def is_plain(name: object) -> bool:
-    """Whether this is the name of a file that cannot lie outside of the directory it is put in."""
+def is_safe_name(name: object) -> bool:
+    """Whether `name` is a relative file name that cannot lead out of its directory."""
     if not isinstance(name, str) or not name or "\\" in name or "\0" in name:
         return False
     return not name.startswith("/") and ".." not in name.split("/")
 
 
 def text_problem(value: object) -> str | None:
-    """What keeps a value from being text: it is something else, or was not UTF-8."""
+    """Return why a value is not valid text ("is not text", "is not UTF-8"), or None if it is."""
     if not isinstance(value, str):
-        return "is no text"
+        return "is not text"
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -106,66 +112,72 @@ def text_problem(value: object) -> str | None:
     return None
 
 
-def split_of(name: object) -> str | None:
-    """train, val or test for what people call them; None for anything else."""
+def parse_split(name: object) -> str | None:
+    """Return train, val or test for any of their common names, None for anything else."""
     return SPLIT_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
 
 
-def image_directory(places: Sequence[Path], source: Path) -> Path:
-    """The first of these directories that exists; raises InputError where none does."""
-    found = next((place for place in places if place.is_dir()), None)
+def find_image_directory(candidates: Sequence[Path], source: Path) -> Path:
+    """Return the first of the candidates that exists; raise InputError if none does.
+
+    source: the caption file, for the message.
+    """
+    found = next((path for path in candidates if path.is_dir()), None)
     if found is None:
         raise InputError(
-            f"the images of {source} are missing; looked for the directory {places[0]}"
+            f"the images of {source} are missing: {candidates[0]} does not exist; unpack them there"
         )
     return found
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file; bytes that are not UTF-8 become signs that no text may hold.
+    """Return the lines of a text file; bytes that are not UTF-8 become lone surrogates.
 
-    Only line feeds end a line, with or without a carriage return: captions may hold stranger signs.
+    `text_problem` reports such surrogates. Only LF and CRLF end a line: captions may contain
+    other separators, at which `str.splitlines` would split.
     """
     return split_lines(path.read_bytes())
 
 
 def split_lines(content: bytes) -> list[str]:
-    """As `read_lines`, of a file's content."""
+    """Split a file's content as `read_lines` does."""
     text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     return text.replace("\r\n", "\n").split("\n")
 
 
 def read_table(
-    path: Path, delimiter: str, reading: ReadResult
+    path: Path, delimiter: str, result: ReadResult
 ) -> Iterator[tuple[SourceLocation, list[str]]]:
-    """The rows of a CSV file that are not blank, each at its first line; quotes are as Excel's.
+    """Yield the rows of a CSV file that are not blank, located at their first lines.
 
-    A broken row is reported, and what it took with it of the lines that follow.
+    Quotes are as in Excel's dialect. A malformed row is added to the problems of `result`,
+    together with the number of the last line that it makes unreadable.
     """
     lines = read_lines(path)
     end = len(lines) - (lines[-1] == "")
     reader = csv.reader((line + "\n" for line in lines), strict=True, delimiter=delimiter)
     while True:
-        place = SourceLocation(path, reader.line_num + 1)
+        location = SourceLocation(path, reader.line_num + 1)
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             last = min(reader.line_num, end)
-            what = str(error).split(" - ")[0]  # the rest is advice for programmers
-            what += f", lines {place.number} to {last} are lost" * (last > place.number)
-            reading.report(place, what, "quote the text, and double the quotes in it")
+            message = str(error).split(" - ")[0]  # the rest is advice for programmers
+            if last > location.number:
+                message += f", lines {location.number} to {last} are skipped"
+            result.add_problem(location, message, "quote the text, and double the quotes in it")
             continue
         if "".join(row).strip():
-            yield place, row
+            yield location, row
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; raises InputError where it is none, or not UTF-8."""
+    """Return the content of a JSON file; raise InputError if it is not valid JSON in UTF-8."""
     try:
         return json.loads(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: byte {error.start}; convert it first") from error
+        raise InputError(f"{path} is not UTF-8 (byte {error.start}); convert it first") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no valid JSON: {error}") from error
+        raise InputError(f"{path} is not valid JSON: {error}") from error

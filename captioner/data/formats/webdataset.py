@@ -1,7 +1,11 @@
-"""WebDataset's tar shards: files of one key are an image and its captions; nothing is unpacked."""
+"""WebDataset tar shards: members with the same key are an image and its captions.
+
+Nothing is unpacked.
+"""
 
 import json
 import re
+from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,31 +21,36 @@ from .reading import (
     RawExample,
     ReadResult,
     SourceLocation,
-    is_plain,
+    is_safe_name,
+    parse_split,
     read_lines,
     split_lines,
-    split_of,
 )
 from .tables import caption_columns
 
-TEXTS = (".txt", ".json")  # where captions are, the first before the other
-# A key is the name up to the first dot after the last slash; hidden files have none.
+TEXT_SUFFIXES = (".txt", ".json")  # of captions, in order of preference
+# The key is the name up to the first dot after the last slash; hidden files have no key.
 _MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<extension>[^/]*)", re.DOTALL)
 
 
 def recognise(path: Path) -> list[Path]:
-    """The tar files: this one, those that braces or the lines of a text file name, or those in the
-    directory or the directories in it, links among them.
+    """Return the tar files that `path` means.
+
+    These are the tar file itself; the files that braces or the lines of a text file name; or those
+    in the directory and in its subdirectories, symbolic links included.
     """
     if shards.is_pattern(path):
         return shards.expand(path)
     if path.is_file():
-        return [path] if path.suffix == ".tar" else _listed(path)
+        return [path] if path.suffix == ".tar" else _read_list(path)
     return sorted(tar for pattern in ("*.tar", "*/*.tar") for tar in path.glob(pattern))
 
 
-def _listed(path: Path) -> list[Path]:
-    """What a text file names, from its own directory on, if each line is a tar file or a pattern."""
+def _read_list(path: Path) -> list[Path]:
+    """Return the tar files that the lines of a text file name, relative to its directory.
+
+    The list is empty unless each line names a tar file or is a pattern of tar files.
+    """
     lines = read_lines(path) if path.suffix == ".txt" else []
     names = [line.strip() for line in lines if line.strip()]
     if not all(".tar" in name for name in names):
@@ -50,82 +59,95 @@ def _listed(path: Path) -> list[Path]:
 
 
 def read(path: Path) -> ReadResult:
-    """Raises InputError where a shard that was named, and not just found, is not there."""
-    reading, tars = ReadResult(), recognise(path)
-    shared = len(path.parts) if path.is_dir() else _shared([tar.parent for tar in tars])
+    """Read all shards; raise InputError if one that the user named does not exist."""
+    result, tars = ReadResult(), recognise(path)
+    prefix = len(path.parts) if path.is_dir() else _shared_parts([tar.parent for tar in tars])
     for link in sorted(path.iterdir() if path.is_dir() else []):
-        if link.is_symlink() and not link.exists():  # a disk that is not there hides its shards
-            reading.report(
-                SourceLocation(link), "the link leads nowhere", "mount its disk, or remove it"
-            )
-    far = any(map(as_url, tars))
-    for tar in tqdm(tars, desc="tar files", unit="file", leave=False, disable=not far):
+        if link.is_symlink() and not link.exists():  # an unmounted disk would hide its shards
+            advice = "mount its disk, or remove the link"
+            result.add_problem(SourceLocation(link), "the link is broken", advice)
+    remote = any(map(as_url, tars))
+    for tar in tqdm(tars, desc="tar files", unit="file", leave=False, disable=not remote):
         if shards.is_there(tar):
-            name = PurePosixPath(*tar.parts[shared:]).with_suffix("").as_posix()
-            _read_shard(tar, name, reading)
+            name = PurePosixPath(*tar.parts[prefix:]).with_suffix("").as_posix()
+            _read_shard(tar, name, result)
         elif not path.is_dir():
-            raise InputError(f"{tar}, which {path} names, is missing; add it, or name others")
-    return reading
+            raise InputError(f"{tar}, which {path} names, is missing; add it, or name other files")
+    return result
 
 
-def _shared(directories: list[Path]) -> int:
-    """How many parts of their paths all directories share."""
+def _shared_parts(directories: list[Path]) -> int:
+    """Return the number of leading path components that all directories share."""
     levels = zip(*(directory.parts for directory in directories), strict=False)
     return len(list(takewhile(lambda parts: len(set(parts)) == 1, levels)))
 
 
-def _read_shard(tar: Path, shard: str, reading: ReadResult) -> None:
-    """shard: its name, which begins the ids and may tell the split, as in train-000001."""
+def _read_shard(tar: Path, shard: str, result: ReadResult) -> None:
+    """Add a tar file's samples.
+
+    shard: the tar file's name, which is a prefix of the ids and may contain the name of a split,
+    as in train-000001.
+    """
     index = shards.index(tar)
     for name in index.twice:
-        reading.report(
-            SourceLocation(_inside(tar, name)), f"{tar.name} holds this twice", "the first is taken"
-        )
-    samples: dict[str, dict[str, str]] = {}
-    for name in index.members:
-        match = _MEMBER.fullmatch(name)
-        extension = f".{match['extension'].lower()}" if match else ""
-        if extension in IMAGE_SUFFIXES.union(TEXTS) and not is_plain(name):
-            what = f"{name!r} is no name of a file in {tar}"
-            advice = "name it from there, without .. and backslashes"
-            reading.report(SourceLocation(_inside(tar, name)), what, advice)
-        elif match:
-            samples.setdefault(match["key"], {}).setdefault(extension, name)
-    words = re.split(r"[^a-z]+", "/".join(shard.lower().split("/")[-2:]))
-    splits = set(filter(None, map(split_of, words)))
-    split = splits.pop() if len(splits) == 1 else None
-    for key, files in samples.items():
-        texts = [tar / files[extension] for extension in TEXTS if extension in files]
-        image = next((name for e, name in files.items() if e in IMAGE_SUFFIXES), None)
+        message = f"{tar.name} contains this name twice"
+        result.add_problem(_member_location(tar, name), message, "the first one is used")
+    split = _split_of_shard(shard)
+    for key, files in _group_members(tar, index.members, result).items():
+        texts = [tar / files[suffix] for suffix in TEXT_SUFFIXES if suffix in files]
+        image = next((name for suffix, name in files.items() if suffix in IMAGE_SUFFIXES), None)
         if image:
-            entry = RawExample(f"{shard}/{key}", tar, image, split, SourceLocation(tar / image))
-            entry.captions = _captions(texts, reading)
-            reading.entries.append(entry)
+            example = RawExample(f"{shard}/{key}", tar, image, split, SourceLocation(tar / image))
+            example.captions = _read_captions(texts, result)
+            result.examples.append(example)
         elif texts:
-            reading.report(
-                SourceLocation(texts[0]), f"{key} has no image", "add it, or remove this"
-            )
+            advice = "add the image, or remove the text"
+            result.add_problem(SourceLocation(texts[0]), f"{key} has no image", advice)
 
 
-def _inside(tar: Path, name: str) -> Path:
-    """As people find the member, which may be called /etc/x.txt: only to be told, never read."""
-    return tar / name.lstrip("/")
+def _group_members(
+    tar: Path, names: Iterable[str], result: ReadResult
+) -> dict[str, dict[str, str]]:
+    """Return the members' names by key and suffix; unsafe names are problems."""
+    samples: dict[str, dict[str, str]] = {}
+    for name in names:
+        match = _MEMBER.fullmatch(name)
+        suffix = f".{match['extension'].lower()}" if match else ""
+        if suffix in IMAGE_SUFFIXES.union(TEXT_SUFFIXES) and not is_safe_name(name):
+            message = f"{name!r} is not the name of a file in {tar}"
+            advice = "make it relative to that, without .. or backslashes"
+            result.add_problem(_member_location(tar, name), message, advice)
+        elif match:
+            samples.setdefault(match["key"], {}).setdefault(suffix, name)
+    return samples
 
 
-def _captions(texts: list[Path], reading: ReadResult) -> list[tuple[Any, SourceLocation]]:
-    """The lines of the text file, else the captions that the JSON file names as a table would."""
+def _split_of_shard(shard: str) -> str | None:
+    """Return the split that the names of the shard and its directory contain, if only one."""
+    words = re.split(r"[^a-z]+", "/".join(shard.lower().split("/")[-2:]))
+    splits = set(filter(None, map(parse_split, words)))
+    return splits.pop() if len(splits) == 1 else None
+
+
+def _member_location(tar: Path, name: str) -> SourceLocation:
+    """Return a member's location for messages; the name may be unsafe, e.g. /etc/x.txt."""
+    return SourceLocation(tar / name.lstrip("/"))
+
+
+def _read_captions(texts: list[Path], result: ReadResult) -> list[tuple[Any, SourceLocation]]:
+    """Return the lines of the text file, or the caption columns of the JSON file."""
     if not texts:
         return []
     content = shards.read(texts[0])
     if texts[0].suffix == ".txt":
         return list(caption_lines(split_lines(content), texts[0]))
-    place = SourceLocation(texts[0])
+    location = SourceLocation(texts[0])
     try:
         row = json.loads(content.decode("utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         row = None
     if not isinstance(row, dict):
-        reading.report(place, "the file is no JSON object", "correct it")
+        result.add_problem(location, "the file is not a JSON object", "correct it")
         return []
     values = [row[name] for name in caption_columns(row)]
-    return [(c, place) for v in values for c in (v if isinstance(v, list) else [v])]
+    return [(c, location) for v in values for c in (v if isinstance(v, list) else [v])]
