@@ -26,14 +26,8 @@ from tests.support.layouts import (
     write_kaggle,
 )
 
-SEPARATORS = [
-    "a\u2028b",
-    "a\x0bb",
-    "a\x85b",
-    "a\x0cb",
-    "a\x1cb",
-    "a\u2029b",
-]  # where str.splitlines splits
+# Separators at which str.splitlines would split.
+SEPARATORS = ["a\u2028b", "a\x0bb", "a\x85b", "a\x0cb", "a\x1cb", "a\u2029b"]
 
 
 def ids(data, split):
