@@ -518,6 +518,7 @@ def test_problems_in_a_shard(tmp_path):
         *sample("latin", ""),
         *sample("broken", "[1]", "json"),
         *sample("empty", "{}", "json"),
+        *sample("long", '{"caption": 1' + "0" * 5000 + "}", "json"),
         *sample("../out", "a dog"),
         *sample("/etc/away", "a dog"),
         ("/etc/passwd", b""),
@@ -543,6 +544,8 @@ def test_problems_in_a_shard(tmp_path):
         "x.tar/latin.jpg: image x/latin " + no_caption,
         "x.tar/latin.txt, line 1: the caption 'caf\\udce9' is not UTF-8; write it as UTF-8 text",
         "x.tar/lone.txt: lone has no image; add the image, or remove the text",
+        "x.tar/long.jpg: image x/long " + no_caption,
+        "x.tar/long.json: the file is not a JSON object; correct it",
         "x.tar/none.jpg: image x/none " + no_caption,
     ]
 
