@@ -1,4 +1,4 @@
-"""Expanding files, directories, globs and lists to image paths; taking a shard of them.
+"""Image paths from files, directories, globs and lists, and shards of them.
 
 Images are not opened here.
 """

@@ -1,4 +1,4 @@
-"""Recognising a data set's format, reading it, validating it, assigning splits.
+"""Reading of data sets: recognising formats, validation, splits.
 
 The layouts of files are in `formats`; images are not opened here.
 """

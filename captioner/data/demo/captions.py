@@ -1,4 +1,4 @@
-"""The grammar of the demo's captions: five true sentences about the shapes of a scene."""
+"""Grammar of the demo's captions: five true sentences about each scene."""
 
 from collections.abc import Sequence
 from itertools import pairwise

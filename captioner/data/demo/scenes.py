@@ -1,4 +1,4 @@
-"""Sampling of the demo's scenes: which shapes, where, and which only one split has."""
+"""Sampling of the demo's scenes, and the combinations that one split has."""
 
 import random
 from itertools import chain, combinations, product

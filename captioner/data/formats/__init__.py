@@ -1,4 +1,4 @@
-"""Readers of caption files: one module per layout, with `recognise` and `read`.
+"""Readers of caption files, one module per layout.
 
-Readers do not validate what they read; `readers.validate` does it for all of them.
+Each has `recognise` and `read`; neither validates, `readers.validate` does it for all of them.
 """

@@ -1,4 +1,4 @@
-"""Flickr8k and Flickr30k as published: token files, and Flickr8k's split lists."""
+"""Flickr8k and Flickr30k as published: token files and lists of splits."""
 
 import re
 from collections.abc import Iterator

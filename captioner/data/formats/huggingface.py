@@ -1,4 +1,4 @@
-"""Hugging Face image folders: metadata.jsonl or metadata.csv, one or one per split."""
+"""Hugging Face image folders: one metadata file, or one per split."""
 
 from dataclasses import replace
 from pathlib import Path

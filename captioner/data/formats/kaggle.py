@@ -1,4 +1,4 @@
-"""Flickr8k and Flickr30k as Kaggle publishes them: `captions.txt`, `results.csv`."""
+"""Flickr8k and Flickr30k from Kaggle: `captions.txt` and `results.csv`."""
 
 import re
 from collections.abc import Iterator

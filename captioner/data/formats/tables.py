@@ -1,4 +1,4 @@
-"""Tables with named columns, JSONL and CSV: each row has an image and its captions."""
+"""JSONL and CSV tables with a column of images and columns of captions."""
 
 import json
 import re

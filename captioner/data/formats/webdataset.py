@@ -1,4 +1,4 @@
-"""WebDataset tar shards: members with the same key are an image and its captions.
+"""WebDataset tar shards: members with one key are an image and its captions.
 
 Nothing is unpacked.
 """
