@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .formats.reading import Problem
+from .storage.location import Location
 
 SPLITS = ("train", "val", "test")
 SHOWN = 20  # problems listed in full
@@ -20,7 +21,7 @@ class Example:
     """An image file and its captions as written; `id` is unique within the data set."""
 
     id: int | str
-    path: Path
+    path: Path | Location
     captions: tuple[str, ...]
     split: str
 
@@ -34,7 +35,7 @@ class CaptionData:
 
     name: str
     format: str
-    root: Path
+    root: Path | Location
     examples: tuple[Example, ...]
     problems: tuple[Problem, ...] = ()
     note: str = ""
@@ -79,7 +80,7 @@ def fingerprint(data: CaptionData) -> str:
     return digest.hexdigest()
 
 
-def refuse(root: Path, format: str, problems: Sequence[Problem]) -> InputError:
+def refuse(root: Path | Location, format: str, problems: Sequence[Problem]) -> InputError:
     """What is raised where a data set has problems and --on-error is stop."""
     lines = some(problems)
     return InputError(

@@ -15,7 +15,8 @@ from .dataset import SPLITS, CaptionData, Example, refuse, some
 from .demo import scenes as demo
 from .formats import coco, flickr, huggingface, kaggle, karpathy, pairs, tables, webdataset
 from .formats.reading import Problem, RawExample, Reader, ReadResult, is_plain, text_problem
-from .storage import tar as shards
+from .storage import files as storage
+from .storage.location import Location
 
 ON_ERROR = ("stop", "skip")
 TO_UTF8 = "write it as UTF-8 text"
@@ -57,13 +58,13 @@ READERS = {  # of several that recognise a path the first reads it
         "captions.csv or .tsv, or train.csv, val.csv ...",
         val_from_train=False,
     ),
-    "webdataset": Reader(webdataset.recognise, webdataset.read, "tar files"),
+    "webdataset": Reader(webdataset.recognise, webdataset.read, "tar files", remote=True),
     "pairs": Reader(pairs.recognise, pairs.read, "images with a .txt beside each"),
 }
 
 
 def read_captions(
-    path: Path | str, format: str | None = None, on_error: str = "stop"
+    path: Path | Location | str, format: str | None = None, on_error: str = "stop"
 ) -> CaptionData:
     """Read the data set at `path` in the format that is recognised there, or in the one named.
 
@@ -71,7 +72,7 @@ def read_captions(
     "skip" leaves them out and in `problems`. Where nothing is recognised, a file as a whole cannot
     be read, or no image is left, InputError is raised in either case.
     """
-    root = shards.place(path)
+    root = storage.parse_location(path)
     found = recognise(root, format)
     reader = READERS[found]
     examples, problems = validate(reader.read(root))
@@ -85,7 +86,7 @@ def read_captions(
 
 
 def load_data(
-    path: Path | None, format: str | None, cache: Path, on_error: str = "stop"
+    path: Path | Location | None, format: str | None, cache: Path, on_error: str = "stop"
 ) -> CaptionData:
     """The data set at `path`, or the demo's, which is drawn into the cache if it is not there."""
     if path is None:
@@ -98,27 +99,27 @@ def load_data(
     return read_captions(path, format, on_error)
 
 
-def _name(root: Path) -> str:
+def _name(root: Path | Location) -> str:
     """What a directory or file is called, or the directory in which the first brace stands."""
-    if shards.is_pattern(root):
+    if isinstance(root, Location) or storage.is_pattern(root):
         return Path(f"{str(root).partition('{')[0]}...").resolve().parent.name
     place = root.resolve()
     return place.stem if place.is_file() else place.name
 
 
-def recognise(root: Path, format: str | None = None) -> str:
+def recognise(root: Path | Location, format: str | None = None) -> str:
     """The name of the format of what lies at `root`; raises InputError where there is none."""
     if format is not None and format not in READERS:
         raise InputError(f"unknown format {format!r}; choose one of {', '.join(READERS)}")
     wanted = READERS if format is None else {format: READERS[format]}
-    found = next((name for name, reader in wanted.items() if reader.recognise(root)), None)
-    if found is None and not root.exists():
+    for name, reader in wanted.items():
+        if (reader.remote or not isinstance(root, Location)) and reader.recognise(root):
+            return name
+    if isinstance(root, Location) or not root.exists():
         raise InputError(f"data directory {root} does not exist")
-    if found is None:
-        layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in wanted.items())
-        kind = "is a file and" if root.is_file() else "is a directory and"
-        raise InputError(f"{root} {kind} holds no captions in a known layout ({layouts})")
-    return found
+    layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in wanted.items())
+    kind = "is a file and" if root.is_file() else "is a directory and"
+    raise InputError(f"{root} {kind} holds no captions in a known layout ({layouts})")
 
 
 def validate(reading: ReadResult) -> tuple[list[Example], list[Problem]]:
@@ -129,7 +130,7 @@ def validate(reading: ReadResult) -> tuple[list[Example], list[Problem]]:
     """
     problems = list(reading.problems)
     by_id: dict[int | str, RawExample] = {}
-    by_file: dict[Path, RawExample] = {}
+    by_file: dict[Path | Location, RawExample] = {}
     examples = []
     told = any(entry.split is not None for entry in reading.entries)
     for entry in reading.entries:
@@ -180,8 +181,8 @@ def _there_already(
     return None
 
 
-def _missing(path: Path) -> tuple[str, str] | None:
-    if shards.is_file(path):
+def _missing(path: Path | Location) -> tuple[str, str] | None:
+    if storage.is_file(path):
         return None
     return f"the image {path} is missing", "add the file, or remove what names it"
 

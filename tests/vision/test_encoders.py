@@ -92,21 +92,24 @@ def test_networks_are_built_without_memory(name, channels):
     assert (encoder.channels, encoder.stride) == (channels, 32)
     side = 5 if name == "inception_v3" else 7  # it does not pad
     assert features.shape == (1, channels, side, side)
-    assert encoder.frozen and not any(p.requires_grad for p in encoder.parameters())
+    assert encoder.frozen
+    assert not any(p.requires_grad for p in encoder.parameters())
 
 
 @pytest.mark.parametrize("size", [32, 96, 224])
 def test_the_small_cnn(size):
     encoder = build_encoder("small_cnn")
     assert (encoder.channels, encoder.stride) == (128, 16)
-    assert encoder.stages[:4] == [0, 1, 2, 3] and max(encoder.stages) == 3
+    assert encoder.stages[:4] == [0, 1, 2, 3]
+    assert max(encoder.stages) == 3
     assert encoder(torch.zeros(2, 3, size, size)).shape == (2, 128, size // 16, size // 16)
 
 
 def test_coordinates_say_where_each_cell_is():
     features = torch.rand(2, 4, 3, 5)
     seen = Coordinates()(features)
-    assert seen.shape == (2, 6, 3, 5) and torch.equal(seen[:, :4], features)
+    assert seen.shape == (2, 6, 3, 5)
+    assert torch.equal(seen[:, :4], features)
     x, y = seen[1, 4], seen[0, 5]
     assert (x / x.max())[[0, 2]].tolist() == [[-1, -0.5, 0, 0.5, 1]] * 2
     assert (y / y.max())[:, [0, 4]].tolist() == [[-1, -1], [0, 0], [1, 1]]
@@ -200,7 +203,8 @@ def test_small_cnn_files(tmp_path):
     save_file(trained.layers.state_dict(), path)
     loaded = build_encoder("small_cnn", str(path))
     assert loaded.fingerprint() == trained.fingerprint()
-    assert loaded.frozen and not trained.frozen
+    assert loaded.frozen
+    assert not trained.frozen
 
 
 def without_conv1(values):
@@ -268,7 +272,8 @@ def test_weights_by_torchvision_name(tiny_values, monkeypatch):
     for name in ("IMAGENET1K_V1", "DEFAULT"):
         encoder = build_encoder(TINY, name)
         assert torch.equal(encoder.layers[0][0].weight, tiny_values["conv1.0.weight"])
-    assert len(asked) == 2 and all("shufflenetv2_x0.5" in url for url in asked)
+    assert len(asked) == 2
+    assert all("shufflenetv2_x0.5" in url for url in asked)
 
     def offline(url, **settings):
         raise urllib.error.URLError("no route")
@@ -349,7 +354,8 @@ def test_batch_norm_learns_only_in_trained_stages_without_weights_of_their_own(t
 def test_fine_tuning_a_resnet_trains_its_last_layer():
     encoder = build_encoder("resnet18", fine_tune_from=4)
     trained = {name for name, p in encoder.named_parameters() if p.requires_grad}
-    assert trained and trained == {n for n, _ in encoder.named_parameters() if "layers.7." in n}
+    assert trained
+    assert trained == {n for n, _ in encoder.named_parameters() if "layers.7." in n}
 
 
 def test_stages_that_do_not_exist(tiny_encoder):
@@ -364,13 +370,15 @@ def test_a_small_cnn_without_weights_is_trained():
     assert build_encoder("small_cnn", fine_tune_from=2).trained_from == 2
     assert build_encoder(TINY).trained_from is None
     coming = build_encoder("small_cnn", pretrained=True)
-    assert coming.frozen and coming.pretrained
+    assert coming.frozen
+    assert coming.pretrained
 
 
 def test_building_moves_no_statistics():
     values = build_encoder("small_cnn").state_dict()
     counters = [value for name, value in values.items() if name.endswith("num_batches_tracked")]
-    assert counters and not any(counters)
+    assert counters
+    assert not any(counters)
 
 
 def test_images_must_have_32_pixels():

@@ -67,7 +67,8 @@ def test_the_cache_holds_what_the_encoder_gives(tmp_path, paths, workers):
     encoder = small_encoder().train()
     cache = compute(tmp_path / "cache", paths, encoder=encoder, workers=workers)
     loaded = cache.load([5, 0, 5])
-    assert loaded.shape == (3, 16, 2, 2) and loaded.dtype == torch.float16
+    assert loaded.shape == (3, 16, 2, 2)
+    assert loaded.dtype == torch.float16
     torch.testing.assert_close(loaded.float(), encode(paths)[[5, 0, 5]], rtol=1e-3, atol=1e-4)
     assert loaded.is_contiguous(memory_format=torch.channels_last)
     assert_holds(cache, paths)
@@ -75,7 +76,8 @@ def test_the_cache_holds_what_the_encoder_gives(tmp_path, paths, workers):
 
 def test_the_cache_holds_half_precision_maps_and_reads_any_of_them(tmp_path, paths):
     cache = compute(tmp_path / "cache", paths)
-    assert cache.shape == (7, 2, 2, 16) and cache.dtype == np.float16
+    assert cache.shape == (7, 2, 2, 16)
+    assert cache.dtype == np.float16
     (file,) = (tmp_path / "cache").rglob("maps.npy")
     stored = torch.from_numpy(np.load(file)).permute(0, 3, 1, 2)
     assert torch.equal(cache.load([6, 0, 3, 3]), stored[[6, 0, 3, 3]])
@@ -171,7 +173,8 @@ def test_a_killed_run_leaves_no_half_cache(tmp_path, paths):
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     (left,) = directory.iterdir()  # it had begun
-    assert left.name.startswith("features-part-") and (left / "maps.npy").is_file()
+    assert left.name.startswith("features-part-")
+    assert (left / "maps.npy").is_file()
     whole = 7 * 2 * 2 * 16 * 2
     assert (left / "maps.npy").stat().st_size < whole  # mapping a sparse file, a full disk kills
     assert_holds(compute(directory, paths), paths)
@@ -208,7 +211,8 @@ def test_a_full_disk(tmp_path, paths):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"the feature cache in {tmp_path / 'cache'} cannot be written: ")
-    assert "File too large" in done.stdout and done.stdout.count("\n") == 1
+    assert "File too large" in done.stdout
+    assert done.stdout.count("\n") == 1
     assert list((tmp_path / "cache").iterdir()) == []
 
 

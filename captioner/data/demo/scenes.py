@@ -15,6 +15,7 @@ from PIL import Image, ImageStat
 from tqdm import tqdm
 
 from ...errors import InputError
+from ..storage.location import Location
 from .shapes import (
     COLORS,
     KINDS,
@@ -248,11 +249,13 @@ def write_demo(
                 raise
 
 
-def read_shapes(root: Path, split: str) -> dict[int | str, list[DrawnShape]]:
+def read_shapes(root: Path | Location, split: str) -> dict[int | str, list[DrawnShape]]:
     """The shapes of each image by image id; empty where `root` holds no demo data set."""
     shapes: dict[int | str, list[DrawnShape]] = {}
     try:
-        text = (Path(root) / "annotations" / f"instances_{split}.json").read_text(encoding="utf-8")
+        text = (Path(str(root)) / "annotations" / f"instances_{split}.json").read_text(
+            encoding="utf-8"
+        )
         content = json.loads(text)
         kinds = {category["id"]: category["name"] for category in content["categories"]}
         for item in content["annotations"]:

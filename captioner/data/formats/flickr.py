@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..storage import tar as shards
+from ..storage import files as storage
 from .reading import (
     IMAGE_SUFFIXES,
     RawExample,
@@ -103,4 +103,4 @@ def _read_lists(text: Path, reading: ReadResult) -> dict[str, tuple[str, SourceL
 def _is_stray(entry: RawExample) -> bool:
     """Whether this is the published 2258277193_586949ec62.jpg.1, or alike."""
     named = Path(entry.name).suffix.lower() in IMAGE_SUFFIXES or not is_plain(entry.name)
-    return not named and not shards.is_file(entry.directory / entry.name)
+    return not named and not storage.is_file(entry.directory / entry.name)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..storage.location import Location
 from .reading import IMAGE_SUFFIXES, RawExample, ReadResult, SourceLocation, read_lines, split_of
 
 ABOUT = {"readme", "license", "licence"}  # texts that people put beside the captions
@@ -34,7 +35,9 @@ def read(root: Path) -> ReadResult:
     return reading
 
 
-def caption_lines(lines: list[str], source: Path) -> Iterator[tuple[str, SourceLocation]]:
+def caption_lines(
+    lines: list[str], source: Path | Location
+) -> Iterator[tuple[str, SourceLocation]]:
     """A caption for every line that is not blank."""
     for number, line in enumerate(lines, start=1):
         if line.strip():

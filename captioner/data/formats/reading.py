@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import InputError
+from ..storage.location import Location
 
 SPLIT_NAMES = {  # what people call the splits
     **dict.fromkeys(("train", "training", "restval"), "train"),
@@ -20,7 +21,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".ti
 class SourceLocation(NamedTuple):
     """Where something was read: the `number`th line, or other part, of a file; 0 for all of it."""
 
-    file: Path
+    file: Path | Location
     number: int = 0
     part: str = "line"
 
@@ -48,7 +49,7 @@ class RawExample:
     """
 
     id: Any
-    directory: Path
+    directory: Path | Location
     name: Any
     split: str | None
     place: SourceLocation
@@ -80,12 +81,14 @@ class Reader:
     """One layout: does it lie at this path, what does it hold, how it is described to people.
 
     val_from_train: where no image is for validation, a seeded tenth of training's is.
+    remote: whether `recognise` and `read` take a Location as well as a Path.
     """
 
-    recognise: Callable[[Path], object]
-    read: Callable[[Path], ReadResult]
+    recognise: Callable[[Any], object]
+    read: Callable[[Any], ReadResult]
     layout: str
     val_from_train: bool = True
+    remote: bool = False
 
 
 def is_plain(name: object) -> bool:

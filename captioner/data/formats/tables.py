@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ..storage import tar as shards
+from ..storage import files as storage
 from .reading import (
     RawExample,
     ReadResult,
@@ -156,5 +156,5 @@ def _image_directory(path: Path, rows: Sequence[RawExample]) -> Path:
     """The table's directory, or the `images` in it where the first image lies there."""
     first = next((row.name for row in rows if is_plain(row.name)), None)
     places = (path.parent, path.parent / "images", path.parent / "Images")
-    found = (place for place in places if first and shards.is_file(place / first))
+    found = (place for place in places if first and storage.is_file(place / first))
     return next(found, path.parent)

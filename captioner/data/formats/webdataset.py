@@ -9,8 +9,8 @@ from typing import Any
 from tqdm import tqdm
 
 from ...errors import InputError
-from ..storage import tar as shards
-from ..storage.http import as_url
+from ..storage import files as storage
+from ..storage.location import Location
 from .pairs import caption_lines
 from .reading import (
     IMAGE_SUFFIXES,
@@ -29,55 +29,58 @@ TEXTS = (".txt", ".json")  # where captions are, the first before the other
 _MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<extension>[^/]*)", re.DOTALL)
 
 
-def recognise(path: Path) -> list[Path]:
+def recognise(path: Path | Location) -> list[Path | Location]:
     """The tar files: this one, those that braces or the lines of a text file name, or those in the
     directory or the directories in it, links among them.
     """
-    if shards.is_pattern(path):
-        return shards.expand(path)
+    if isinstance(path, Location) or storage.is_pattern(path):
+        return storage.expand(path)
     if path.is_file():
         return [path] if path.suffix == ".tar" else _listed(path)
     return sorted(tar for pattern in ("*.tar", "*/*.tar") for tar in path.glob(pattern))
 
 
-def _listed(path: Path) -> list[Path]:
+def _listed(path: Path) -> list[Path | Location]:
     """What a text file names, from its own directory on, if each line is a tar file or a pattern."""
     lines = read_lines(path) if path.suffix == ".txt" else []
     names = [line.strip() for line in lines if line.strip()]
     if not all(".tar" in name for name in names):
         return []
-    return [tar for name in names for tar in shards.expand(shards.place(name, path.parent))]
+    return [
+        tar for name in names for tar in storage.expand(storage.parse_location(name, path.parent))
+    ]
 
 
-def read(path: Path) -> ReadResult:
+def read(path: Path | Location) -> ReadResult:
     """Raises InputError where a shard that was named, and not just found, is not there."""
     reading, tars = ReadResult(), recognise(path)
-    shared = len(path.parts) if path.is_dir() else _shared([tar.parent for tar in tars])
-    for link in sorted(path.iterdir() if path.is_dir() else []):
+    root = path if isinstance(path, Path) and path.is_dir() else None
+    shared = len(root.parts) if root else _shared([tar.parent for tar in tars])
+    for link in sorted(root.iterdir() if root else []):
         if link.is_symlink() and not link.exists():  # a disk that is not there hides its shards
             reading.report(
                 SourceLocation(link), "the link leads nowhere", "mount its disk, or remove it"
             )
-    far = any(map(as_url, tars))
+    far = any(isinstance(tar, Location) for tar in tars)
     for tar in tqdm(tars, desc="tar files", unit="file", leave=False, disable=not far):
-        if shards.is_there(tar):
+        if storage.exists(tar):
             name = PurePosixPath(*tar.parts[shared:]).with_suffix("").as_posix()
             _read_shard(tar, name, reading)
-        elif not path.is_dir():
+        elif root is None:
             raise InputError(f"{tar}, which {path} names, is missing; add it, or name others")
     return reading
 
 
-def _shared(directories: list[Path]) -> int:
+def _shared(directories: list[Path | Location]) -> int:
     """How many parts of their paths all directories share."""
     levels = zip(*(directory.parts for directory in directories), strict=False)
     return len(list(takewhile(lambda parts: len(set(parts)) == 1, levels)))
 
 
-def _read_shard(tar: Path, shard: str, reading: ReadResult) -> None:
+def _read_shard(tar: Path | Location, shard: str, reading: ReadResult) -> None:
     """shard: its name, which begins the ids and may tell the split, as in train-000001."""
-    index = shards.index(tar)
-    for name in index.twice:
+    index = storage.index(tar)
+    for name in index.duplicates:
         reading.report(
             SourceLocation(_inside(tar, name)), f"{tar.name} holds this twice", "the first is taken"
         )
@@ -107,16 +110,18 @@ def _read_shard(tar: Path, shard: str, reading: ReadResult) -> None:
             )
 
 
-def _inside(tar: Path, name: str) -> Path:
+def _inside(tar: Path | Location, name: str) -> Path | Location:
     """As people find the member, which may be called /etc/x.txt: only to be told, never read."""
     return tar / name.lstrip("/")
 
 
-def _captions(texts: list[Path], reading: ReadResult) -> list[tuple[Any, SourceLocation]]:
+def _captions(
+    texts: list[Path | Location], reading: ReadResult
+) -> list[tuple[Any, SourceLocation]]:
     """The lines of the text file, else the captions that the JSON file names as a table would."""
     if not texts:
         return []
-    content = shards.read(texts[0])
+    content = storage.read(texts[0])
     if texts[0].suffix == ".txt":
         return list(caption_lines(split_lines(content), texts[0]))
     place = SourceLocation(texts[0])
