@@ -1,4 +1,4 @@
-"""Loading of published weights into an encoder, from a file or by torchvision's name."""
+"""Published encoder weights, from a file or by torchvision's name."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Files on disk, members of tar files and files on servers through one interface.
+"""One interface to files on disk, in tar files and on servers.
 
 `shard.tar/name` is the path of a member of a tar file, `https://host/shard.tar/name` the location
 of one on a server. All other rooms use the functions of this module. Nothing is unpacked.

@@ -1,4 +1,4 @@
-"""Members of tar files on servers, streamed forward through the webdataset package.
+"""Members of tar files on servers, streamed through webdataset.
 
 Each tar file is read once to index its members. After that, members are read forward: those that
 are passed on the way to another are kept in memory for a while; one that was passed and is no

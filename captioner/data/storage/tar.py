@@ -1,4 +1,4 @@
-"""Members of local tar files, read in place once the headers have been indexed."""
+"""Members of local tar files, indexed once and read in place."""
 
 import os
 import tarfile
