@@ -22,7 +22,7 @@ from captioner.prefetch import load_ahead
 from captioner.training.loop import step
 from captioner.training.optimization import TrainingOptions, parameter_groups
 from captioner.vision.encoders import Encoder, build_encoder
-from captioner.vision.feature_cache import FeatureCache, ImageSource
+from captioner.vision.feature_cache import FeatureSource, ImageSource
 
 ENCODERS = ("mobilenet_v2", "resnet50")
 BATCH = 32
@@ -135,7 +135,7 @@ def cache_of_coco_size(count: int, need: float) -> None:
         captions = [[[1] * (8 + (i * 7 + c) % 9) for c in range(5, 0, -1)] for i in range(count)]
         before, own = measure.resident(), measure.resident("RssAnon")
         started = time.perf_counter()
-        cache = FeatureCache(Path(directory))
+        cache = FeatureSource(Path(directory))
         opened = time.perf_counter() - started
         started = time.perf_counter()
         order = epoch_order(captions, BATCH, seed=0, epoch=0)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .formats.reading import Problem
+from .storage.location import Location
 
 SPLITS = ("train", "val", "test")
 MAX_LISTED = 20  # problems that a message lists
@@ -21,7 +22,7 @@ class Example:
     """An image file and its captions as written; `id` is unique within the data set."""
 
     id: int | str
-    path: Path
+    path: Path | Location
     captions: tuple[str, ...]
     split: str
 
@@ -36,7 +37,7 @@ class CaptionData:
 
     name: str
     format: str
-    root: Path
+    root: Path | Location
     examples: tuple[Example, ...]
     problems: tuple[Problem, ...] = ()
     note: str = ""
@@ -81,7 +82,7 @@ def fingerprint(data: CaptionData) -> str:
     return digest.hexdigest()
 
 
-def problems_error(root: Path, format: str, problems: Sequence[Problem]) -> InputError:
+def problems_error(root: Path | Location, format: str, problems: Sequence[Problem]) -> InputError:
     """Return the error to raise for a data set with problems if --on-error is stop."""
     lines = problem_lines(problems)
     return InputError(

@@ -16,8 +16,8 @@ from ..prefetch import load_ahead
 from .dataset import CaptionData, problems_error
 from .formats.reading import Problem, SourceLocation
 from .images import load_image
-from .storage import tar as shards
-from .storage.http import Unreachable
+from .storage import files as storage
+from .storage.location import Location, UnreachableError
 
 KNOWN = "decoded-v1.txt"  # in the cache: stamps of files that were decoded once
 CHUNK = 32
@@ -48,14 +48,16 @@ def drop_corrupt_images(
     return replace(data, examples=kept, problems=(*data.problems, *problems)), left_out
 
 
-def _undecodable(paths: Sequence[Path], memo: Path | None, workers: int) -> dict[Path, str]:
+def _undecodable(
+    paths: Sequence[Path | Location], memo: Path | None, workers: int
+) -> dict[Path | Location, str]:
     """What keeps each of the images that cannot be decoded from it."""
     read = memo.read_text("utf-8", "replace") if memo and memo.is_file() else ""
     known = set(read.split())
-    stamps = {path: hashlib.sha256(shards.stamp(path)).hexdigest()[:20] for path in paths}
+    stamps = {path: hashlib.sha256(storage.stamp(path)).hexdigest()[:20] for path in paths}
     new = [path for path in paths if stamps[path] not in known]
     chunks = [new[i : i + CHUNK] for i in range(0, len(new), CHUNK)]
-    reasons: dict[Path, str] = {}
+    reasons: dict[Path | Location, str] = {}
     decoded = set()
     bar = tqdm(total=len(new), desc="images", unit="image", leave=False, disable=not new)
     try:
@@ -74,10 +76,10 @@ def _undecodable(paths: Sequence[Path], memo: Path | None, workers: int) -> dict
     return reasons
 
 
-def _trouble(path: Path) -> str | None:
+def _trouble(path: Path | Location) -> str | None:
     try:
         load_image(path)
-    except Unreachable:
+    except UnreachableError:
         raise
     except InputError as error:
         return str(error).removeprefix(f"{str(path)!r}: ")

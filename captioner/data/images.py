@@ -19,9 +19,10 @@ import torch
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from ..errors import InputError
-from .storage import tar as shards
+from .storage import files as storage
+from .storage.location import Location
 
-ImageInput: TypeAlias = str | Path | Image.Image | torch.Tensor | np.ndarray
+ImageInput: TypeAlias = str | Path | Location | Image.Image | torch.Tensor | np.ndarray
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_BYTES = 64 * 2**20
@@ -51,8 +52,8 @@ def load_image(image: ImageInput) -> Image.Image:
 
     Raises InputError, which names the file and the reason, for everything else.
     """
-    if isinstance(image, str | Path):
-        return _from_file(shards.place(image) if isinstance(image, str) else image)
+    if isinstance(image, str | Path | Location):
+        return _from_file(storage.parse_location(image) if isinstance(image, str) else image)
     if isinstance(image, Image.Image):
         return _decode(image, "the PIL image")
     if isinstance(image, torch.Tensor):
@@ -123,7 +124,7 @@ class Transform:
         return torch.from_numpy(np.stack([self(image).numpy() for image in images]))
 
 
-def _from_file(path: Path) -> Image.Image:
+def _from_file(path: Path | Location) -> Image.Image:
     where = repr(str(path))
     return _read(lambda: _open(path, where), where, MAX_PIXELS)
 
@@ -147,11 +148,11 @@ def _read(open_file: Callable[[], IO[bytes]], where: str, max_pixels: int) -> Im
         ) from error
 
 
-def _open(path: Path, where: str) -> IO[bytes]:
+def _open(path: Path | Location, where: str) -> IO[bytes]:
     """An image's file, or its bytes from the tar file that the path leads into."""
-    if shards.on_disk(path) != path:
-        _check_size(shards.size(path), where)
-        return io.BytesIO(shards.read(path))
+    if isinstance(path, Location) or storage.container(path) != path:
+        _check_size(storage.size(path), where)
+        return io.BytesIO(storage.read(path))
     try:
         status = path.stat()  # before open, which waits for ever on a pipe
     except FileNotFoundError:

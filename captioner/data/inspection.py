@@ -17,8 +17,8 @@ from ..errors import InputError
 from ..text.tokenizer import split_words
 from .dataset import SPLITS, CaptionData, Example, problem_lines
 from .readers import READERS
-from .storage import tar as shards
-from .storage.http import as_url
+from .storage import files as storage
+from .storage.location import Location
 
 MIN_COUNTS = (1, 2, 5, 10)
 IMAGES = "images"  # the link to the images beside the JSONL
@@ -84,11 +84,11 @@ def write_jsonl(data: CaptionData, directory: Path) -> Path:
     for path in (target, link):
         if path.exists() or path.is_symlink():
             raise InputError(f"{path} is there already; convert to another directory")
-    directories = [shards.on_disk(example.path).parent for example in data.examples]
-    places = [Path("/") / shards.absolute(directory) for directory in directories]
+    directories = [storage.container(example.path).parent for example in data.examples]
+    places = [Path("/") / str(storage.absolute(directory)) for directory in directories]
     base = Path(os.path.commonpath(places))
     names = [
-        place.relative_to(base) / example.path.relative_to(directory)
+        place.relative_to(base).joinpath(*example.path.parts[len(directory.parts) :])
         for example, directory, place in zip(data.examples, directories, places, strict=True)
     ]
     lines = []
@@ -101,7 +101,7 @@ def write_jsonl(data: CaptionData, directory: Path) -> Path:
         }
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     directory.mkdir(parents=True, exist_ok=True)
-    if any(map(as_url, directories)):
+    if any(isinstance(directory, Location) for directory in directories):
         _copy(data.examples, [link / name for name in names])
     else:
         link.symlink_to(base, target_is_directory=True)
@@ -114,4 +114,4 @@ def _copy(examples: Sequence[Example], targets: Sequence[Path]) -> None:
     images = zip(examples, targets, strict=True)
     for example, target in tqdm(images, total=len(targets), unit="image", leave=False):
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(shards.read(example.path))
+        target.write_bytes(storage.read(example.path))

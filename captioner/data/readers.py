@@ -15,7 +15,8 @@ from .dataset import SPLITS, CaptionData, Example, problem_lines, problems_error
 from .demo import dataset as demo
 from .formats import coco, flickr, huggingface, kaggle, karpathy, pairs, tables, webdataset
 from .formats.reading import Problem, RawExample, Reader, ReadResult, is_safe_name, text_problem
-from .storage import tar as shards
+from .storage import files as storage
+from .storage.location import Location
 
 ON_ERROR = ("stop", "skip")
 WRITE_UTF8 = "write it as UTF-8 text"
@@ -59,13 +60,13 @@ READERS = {  # if several recognise a path, the first one reads it
         "captions.csv or .tsv, or train.csv, val.csv ...",
         val_from_train=False,
     ),
-    "webdataset": Reader(webdataset.recognise, webdataset.read, "tar files"),
+    "webdataset": Reader(webdataset.recognise, webdataset.read, "tar files", remote=True),
     "pairs": Reader(pairs.recognise, pairs.read, "images, each with a .txt file of the same name"),
 }
 
 
 def read_captions(
-    path: Path | str, format: str | None = None, on_error: str = "stop"
+    path: Path | Location | str, format: str | None = None, on_error: str = "stop"
 ) -> CaptionData:
     """Read the data set at `path`, in the given format or the one that is recognised.
 
@@ -73,7 +74,7 @@ def read_captions(
     leaves them out and lists them in `problems`. In either case InputError is raised if no format
     is recognised, if a whole file cannot be read, or if no image is left.
     """
-    root = shards.place(path)
+    root = storage.parse_location(path)
     format_name = recognise_format(root, format)
     reader = READERS[format_name]
     examples, problems = validate(reader.read(root))
@@ -87,7 +88,7 @@ def read_captions(
 
 
 def load_data(
-    path: Path | None, format: str | None, cache: Path, on_error: str = "stop"
+    path: Path | Location | None, format: str | None, cache: Path, on_error: str = "stop"
 ) -> CaptionData:
     """Read the data set at `path`; None means the demo, which is drawn into `cache` if missing.
 
@@ -103,27 +104,27 @@ def load_data(
     return read_captions(path, format, on_error)
 
 
-def _data_name(root: Path) -> str:
+def _data_name(root: Path | Location) -> str:
     """Return the name of the file or directory; of a pattern, the directory before its brace."""
-    if shards.is_pattern(root):
+    if isinstance(root, Location) or storage.is_pattern(root):
         return Path(f"{str(root).partition('{')[0]}...").resolve().parent.name
     path = root.resolve()
     return path.stem if path.is_file() else path.name
 
 
-def recognise_format(root: Path, format: str | None = None) -> str:
+def recognise_format(root: Path | Location, format: str | None = None) -> str:
     """Return the name of the format of `root`; raise InputError if none, or not `format`, fits."""
     if format is not None and format not in READERS:
         raise InputError(f"unknown format {format!r}; choose one of {', '.join(READERS)}")
     allowed = READERS if format is None else {format: READERS[format]}
-    found = next((name for name, reader in allowed.items() if reader.recognise(root)), None)
-    if found is None and not root.exists():
+    for name, reader in allowed.items():
+        if (reader.remote or not isinstance(root, Location)) and reader.recognise(root):
+            return name
+    if isinstance(root, Location) or not root.exists():
         raise InputError(f"data directory {root} does not exist")
-    if found is None:
-        layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in allowed.items())
-        kind = "file" if root.is_file() else "directory"
-        raise InputError(f"{root} is a {kind} that holds no captions in a known layout ({layouts})")
-    return found
+    layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in allowed.items())
+    kind = "file" if root.is_file() else "directory"
+    raise InputError(f"{root} is a {kind} that holds no captions in a known layout ({layouts})")
 
 
 def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
@@ -136,7 +137,7 @@ def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
     examples: list[Example] = []
     problems = list(result.problems)
     by_id: dict[int | str, RawExample] = {}
-    by_path: dict[Path, RawExample] = {}
+    by_path: dict[Path | Location, RawExample] = {}
     split_given = any(raw.split is not None for raw in result.examples)
     for raw in result.examples:
         captions = [caption for caption, _ in raw.captions if not text_problem(caption)]
@@ -198,8 +199,8 @@ def _check_unique(
     return message, "remove one of them"
 
 
-def _check_exists(path: Path) -> Fault | None:
-    if shards.is_file(path):
+def _check_exists(path: Path | Location) -> Fault | None:
+    if storage.is_file(path):
         return None
     return f"the image {path} is missing", "add the file, or remove the row that names it"
 

@@ -20,7 +20,8 @@ from ..data.dataset import CaptionData, Example, fingerprint, problem_lines, spl
 from ..data.demo import dataset as demo
 from ..data.image_check import drop_corrupt_images
 from ..data.readers import load_data
-from ..data.storage import tar as shards
+from ..data.storage import files as storage
+from ..data.storage.location import Location
 from ..decoding.hypothesis import Hypothesis
 from ..decoding.options import DecodingOptions
 from ..errors import InputError
@@ -185,7 +186,7 @@ def _read_data(
 
 def data_source(
     config: dict[str, Any], data: Path | None, format: str | None
-) -> tuple[Path | None, str | None]:
+) -> tuple[Path | Location | None, str | None]:
     """Where the data is: as asked, or where the checkpoint was trained (None: the demo)."""
     if data is not None:
         return data, format
@@ -194,8 +195,8 @@ def data_source(
     trained_on = config["data"]
     if trained_on["path"] is None:
         return None, None
-    place = shards.place(trained_on["path"])
-    if not place.exists() and not shards.is_pattern(place):
+    place = storage.parse_location(trained_on["path"])
+    if not storage.exists(place) and not storage.is_pattern(place):
         raise InputError(f"{place}, where the model was trained, is gone; use --data")
     return place, trained_on["format"]
 

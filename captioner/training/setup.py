@@ -20,7 +20,7 @@ from ..data.dataset import CaptionData, Example, fingerprint
 from ..data.image_check import drop_corrupt_images
 from ..data.images import Transform
 from ..data.readers import load_data
-from ..data.storage import tar as shards
+from ..data.storage import files as storage
 from ..devices import device_of
 from ..distributed import say
 from ..errors import InputError
@@ -126,7 +126,7 @@ def describe(options: dict[str, Any], data: CaptionData, transform: Transform) -
         "data": {
             "name": data.name,
             "format": data.format,
-            "path": None if options["data"].data is None else str(shards.absolute(data.root)),
+            "path": None if options["data"].data is None else str(storage.absolute(data.root)),
             "on_error": options["data"].on_error,
             "min_count": options["data"].min_count,
             "fingerprint": fingerprint(data),

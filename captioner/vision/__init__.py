@@ -1,1 +1,1 @@
-"""Image encoders: networks, their weights and geometry, stored feature maps."""
+"""Image encoders, their weights and receptive fields, cached feature maps."""

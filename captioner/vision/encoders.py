@@ -1,11 +1,12 @@
-"""Images to feature maps: any torchvision CNN cut before pooling, and the small one of our own.
+"""Image encoders: torchvision CNNs cut before global pooling, and a small CNN.
 
-Nothing here knows captions. Shapes: B images, S image side, D channels, h, w grid.
+Shapes: B images, S image side, D channels, h, w grid.
 """
 
 import copy
 import hashlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import InputError
 from ..options import check_at_least, option
-from .receptive_field import measure
+from .receptive_field import measure_receptive_field
 from .weights import load_weights
 
 SMALL_CNN = "small_cnn"
@@ -25,29 +26,34 @@ INCEPTIONS = ("googlenet", "inception_v3")
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """Which CNN, where its weights come from, and what of it is trained."""
+    """The CNN, where its weights come from, and which of its stages are trained."""
 
-    encoder: str = option(SMALL_CNN, "small_cnn or the name of a torchvision CNN")
-    encoder_weights: str | None = option(None, "a torchvision weights name, .pth or .safetensors")
-    fine_tune_encoder: int | None = option(None, "train the encoder from this stage (0-4) on")
-    image_size: int = option(224, "side in pixels to which images are squashed")
+    encoder: str = option(SMALL_CNN, "small_cnn, or the name of a torchvision CNN")
+    encoder_weights: str | None = option(
+        None, "torchvision weights name, or a .pth or .safetensors file"
+    )
+    fine_tune_encoder: int | None = option(
+        None, "first stage of the encoder that is trained, 0 to 4 [none]"
+    )
+    image_size: int = option(224, "side in pixels to which images are resized")
 
     def __post_init__(self) -> None:
         check_at_least(self, 32, "image_size")
 
     @property
     def trains(self) -> bool:
-        """Whether any of the encoder is trained: when asked for, and a small_cnn from scratch."""
+        """Whether any stage is trained: if one is named, and always in a small_cnn from scratch."""
         from_scratch = self.encoder == SMALL_CNN and self.encoder_weights is None
         return self.fine_tune_encoder is not None or from_scratch
 
 
 class SmallCNN(nn.Sequential):
-    """Five convolutions and a stride of 16 by max pooling, to be learned from scratch on a CPU.
+    """Five convolutions with max pooling to stride 16, small enough to train on a CPU.
 
-    Pooling, unlike strided convolutions, keeps each cell's view centred on the square of pixels
-    that the cell stands for, and learns shapes in a fraction of the steps. The last layer is told
-    where each cell is, since a net this shallow cannot find out from its borders, as deep ones do.
+    Unlike strided convolutions, pooling keeps each cell's receptive field centred on the square of
+    pixels that the cell covers, and it learns shapes in a fraction of the steps. The last layer
+    also receives the coordinates of each cell: a network this shallow cannot infer them from the
+    padding at the borders, as deep ones do.
     """
 
     def __init__(self, channels: int = 128) -> None:
@@ -58,13 +64,13 @@ class SmallCNN(nn.Sequential):
 
 
 def _block(inputs: int, outputs: int, pool: nn.Module) -> nn.Sequential:
-    """Pooling comes before the normalisation, which then has a quarter of the work."""
+    """Convolution, pooling, batch norm, ReLU; pooling first quarters the work of the batch norm."""
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     return nn.Sequential(convolution, pool, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class Coordinates(nn.Module):
-    """Append two channels with each cell's x and y in [-2, 2]: (B, D, h, w) -> (B, D+2, h, w)."""
+    """Append each cell's x and y, both in [-2, 2]: (B, D, h, w) -> (B, D + 2, h, w)."""
 
     def forward(self, features: Tensor) -> Tensor:
         h, w = features.shape[-2:]
@@ -75,7 +81,7 @@ class Coordinates(nn.Module):
 
 
 class Recentre(nn.Module):
-    """From ImageNet's mean and deviation to 0.5 and 0.5, which the Inception networks expect."""
+    """Convert from ImageNet's mean and deviation to 0.5 and 0.5, as Inception networks expect."""
 
     def forward(self, images: Tensor) -> Tensor:
         mean = images.new_tensor([0.485, 0.456, 0.406])[:, None, None]
@@ -86,17 +92,17 @@ class Recentre(nn.Module):
 class Encoder(nn.Module):
     """Pixels (B, 3, S, S) -> feature map (B, D, h, w), where h = w = S / stride.
 
-    Where that is no whole number the network's padding decides; one that pads little (alexnet,
-    inception_v3) has a cell or two less.
+    If S / stride is not a whole number, the network's padding decides; networks that pad little
+    (alexnet, inception_v3) have a cell or two fewer.
 
-    channels: D. stride: pixels per cell. offset: how far the middle of what a cell sees lies from
-    the middle of its square of pixels, in cells, to the right and down: 0 where the network halves
-    by pooling, about -0.5 where it does by convolutions whose padding is the same on both sides, as
-    ResNets do. stages: the parts of the network by resolution; stage s
-    works at one cell per 2^(s+1) pixels, so that stage 4 is the last of a stride-32 network.
-    Stages below `trained_from` are frozen: no gradients, and batch norm keeps its statistics even
-    inside train(). `trained_from` None freezes all. Where the network came with weights of its
-    own (`pretrained`), batch norm keeps its statistics in the trained stages too.
+    channels: D. stride: pixels per cell. offset: distance from the centre of the square of pixels
+    that a cell covers to the centre of its receptive field, in cells, to the right and down: 0 for
+    networks that halve by pooling, about -0.5 for those that halve by convolutions with symmetric
+    padding, as ResNets do. stages: the stage of each layer; stage s works at one cell per 2^(s+1)
+    pixels, so that stage 4 is the last of a network of stride 32.
+    trained_from: the first trained stage; None freezes all. Frozen stages have no gradients, and
+    their batch norms keep their statistics even after train(). pretrained: the weights come from
+    elsewhere; then batch norms keep their statistics in the trained stages too.
     """
 
     def __init__(
@@ -113,7 +119,7 @@ class Encoder(nn.Module):
         self._fold: tuple[list[tuple[int, int]], nn.Sequential] | None = None
         self.trained_from = trained_from
         self.pretrained = pretrained
-        self.stages, self.channels, self.stride, self.offset = measure(name, layers)
+        self.stages, self.channels, self.stride, self.offset = measure_receptive_field(name, layers)
         if trained_from is not None and not 0 <= trained_from <= max(self.stages):
             raise InputError(
                 f"--fine-tune-encoder must be a stage of {name}, from 0 to {max(self.stages)}, "
@@ -125,6 +131,7 @@ class Encoder(nn.Module):
 
     @property
     def frozen(self) -> bool:
+        """Whether no stage is trained."""
         return self.trained_from is None
 
     def _is_trained(self, stage: int) -> bool:
@@ -145,12 +152,15 @@ class Encoder(nn.Module):
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             if torch.is_grad_enabled() or any(layer.training for layer in self.layers):
-                self._fold = None  # the weights may change now, and not all writes are counted
-                return self.layers(images)
-            return self._folded()(images)
+                # The weights may change, and fused optimisers do not count that in _version.
+                self._fold = None
+                features: Tensor = self.layers(images)
+            else:
+                features = self._folded()(images)
+        return features
 
     def _folded(self) -> nn.Sequential:
-        """A copy of the layers without their batch norms, made anew when any weight has changed."""
+        """A copy of the layers with folded batch norms, made again if any weight has changed."""
         values = [*self.layers.parameters(), *self.layers.buffers()]
         version = [(v.data_ptr(), 0 if v.is_inference() else v._version) for v in values]
         if self._fold is None or self._fold[0] != version:
@@ -167,12 +177,13 @@ class Encoder(nn.Module):
 
 
 def fold_batch_norms(layers: nn.Sequential) -> nn.Sequential:
-    """A copy, for eval mode, in which every convolution does its batch norm's work as well.
+    """A copy, for eval mode, in which every batch norm is folded into its convolution.
 
-    It computes the same but for rounding. A batch norm belongs to the convolution defined right
-    before it, as in all of torchvision's networks; others stay.
+    The results differ only by rounding. A batch norm belongs to the convolution that is defined
+    right before it, as in all of torchvision's networks; other batch norms stay.
     """
-    with torch.inference_mode(False), torch.no_grad():  # an ordinary copy, whoever asks first
+    # Inference tensors would make the copy useless outside inference mode.
+    with torch.inference_mode(False), torch.no_grad():
         folded = copy.deepcopy(layers)
         for parent in list(folded.modules()):
             for (before, convolution), (name, norm) in pairwise(list(parent.named_children())):
@@ -189,13 +200,13 @@ def build_encoder(
     fine_tune_from: int | None = None,
     pretrained: bool = False,
 ) -> Encoder:
-    """The encoder called `name`: a classifier torchvision knows, or "small_cnn".
+    """Build the encoder `name`: one of torchvision's CNN classifiers, or "small_cnn".
 
-    weights: None for random ones, a torchvision weights name ("IMAGENET1K_V1", "DEFAULT": this
-    downloads) or a local .pth / .safetensors file with torchvision's names for the values.
-    fine_tune_from: the first stage that is trained; None freezes all, except that a small_cnn
-    without weights is always trained whole, since random features of it describe little.
-    pretrained: the caller has weights for it, which make it one with weights.
+    weights: None for random weights; a torchvision weights name ("IMAGENET1K_V1", "DEFAULT"),
+    which is downloaded; or a local .pth or .safetensors file with torchvision's names.
+    fine_tune_from: the first trained stage. None freezes all stages, but all of a small_cnn without
+    weights, whose random features describe little, are trained.
+    pretrained: the caller will load weights, so the encoder is built as one that has them.
     Raises InputError for an unknown name, a network that is not a CNN, or weights that do not fit.
     """
     pretrained = pretrained or weights is not None
@@ -219,20 +230,20 @@ def _torchvision_model(name: str) -> nn.Module:
             f"unknown encoder {name!r}; choose {SMALL_CNN} or one of {', '.join(known)}"
         )
     options = {"init_weights": False} if name in INCEPTIONS else {}
-    if name.startswith("regnet"):  # reckons its widths with tensors, which "meta" cannot
-        device = torch.get_default_device()
-        with torch.device("cpu"):
-            return torchvision.models.get_model(name, weights=None).to(device)
-    return torchvision.models.get_model(name, weights=None, **options)
+    device = torch.get_default_device()
+    # RegNets compute their widths with tensors, which have no values on the device "meta".
+    with torch.device("cpu") if name.startswith("regnet") else nullcontext():
+        model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    return model.to(device) if name.startswith("regnet") else model
 
 
 def _cut_before_pooling(name: str, model: nn.Module) -> nn.Sequential:
-    """The convolutional trunk of a torchvision classifier as a list of layers."""
+    """The layers of a torchvision classifier up to its global pooling."""
     features = getattr(model, "features", None)
     if isinstance(features, nn.Sequential):
         layers = list(features)
         if name.startswith("densenet"):
-            layers.append(nn.ReLU(inplace=True))  # its forward() does this after `features`
+            layers.append(nn.ReLU(inplace=True))  # its forward() applies it after `features`
         return nn.Sequential(*layers)
     layers = list(_layers_before_pooling(model))
     if name in INCEPTIONS:
@@ -241,11 +252,14 @@ def _cut_before_pooling(name: str, model: nn.Module) -> nn.Sequential:
 
 
 def _layers_before_pooling(model: nn.Module) -> Iterator[nn.Module]:
-    """Children in order, up to the global pooling; those that only training uses are left out."""
+    """Children in order up to the global pooling, without the auxiliary classifiers."""
     for label, child in model.named_children():
         if label in ("avgpool", "classifier", "fc", "head", "heads"):
             return
-        if label in ("layers", "trunk_output"):  # all of a MNASNet, nearly all of a RegNet
+        if label in (
+            "layers",
+            "trunk_output",
+        ):  # of MNASNet and RegNet: else one layer, all of one stage
             yield from child.children()
         elif not label.lower().startswith("aux"):
             yield child

@@ -1,7 +1,7 @@
-"""The cache on disk of a frozen encoder's feature maps; nothing about captions.
+"""Cache on disk of a frozen encoder's feature maps.
 
-Shapes: N images, D channels, h, w grid. On disk the maps lie as (N, h, w, D) half-precision
-floats, so that an image is one contiguous read and a batch arrives in channels-last order.
+Shapes: N images, B images of a batch, D channels, h, w grid. The file holds (N, h, w, D) floats
+of half precision, so that an image is one contiguous read and a batch is in channels-last order.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,29 +20,30 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data.images import Transform, load_image
-from ..data.storage import remote_tar as streams
-from ..data.storage import tar as shards
+from ..data.storage import files as storage
+from ..data.storage.location import Location
 from ..errors import InputError
 from ..prefetch import load_ahead
 from .encoders import Encoder
 
-FORMAT = 1
+FORMAT = 1  # part of the key
+ABANDONED_AFTER = 3600  # seconds
 WINDOW = 2000  # images of tar files that are shuffled among each other, unless they are large
 
 
 class ImageSource:
     """Images by index, opened and transformed to (3, S, S)."""
 
-    def __init__(self, paths: Sequence[Path], transform: Transform) -> None:
+    def __init__(self, paths: Sequence[Path | Location], transform: Transform) -> None:
         self.paths, self.transform = paths, transform
 
     def load(self, indices: Sequence[int]) -> Tensor:
         """The images at `indices` as (B, 3, S, S)."""
         return self.transform.batch([load_image(self.paths[i]) for i in indices])
 
-    def tars(self) -> list[Path]:
+    def tars(self) -> list[Path | Location]:
         """What each lies in, a tar file or itself; none where no image lies in a tar file."""
-        places = [shards.on_disk(path) for path in self.paths]
+        places = [storage.container(path) for path in self.paths]
         return [] if places == list(self.paths) else places
 
     def window(self) -> int:
@@ -50,94 +51,107 @@ class ImageSource:
 
         By the sizes of a thousand of them at most: half of what is kept of those on servers.
         """
-        some = [p for p in self.paths[:: 1 + len(self.paths) // 1000] if shards.on_disk(p) != p]
-        mean = sum(map(shards.size, some)) / max(1, len(some))
-        return int(min(WINDOW, streams.KEPT / 2 / max(1, mean)))
+        return min(WINDOW, storage.shuffle_window(self.paths))
 
 
-class FeatureCache:
-    """Feature maps of a list of images, read from disk as they are asked for.
+class FeatureSource:
+    """Feature maps of a list of images, read from disk when they are loaded.
 
-    Memory stays as it is however many are read: the file is not mapped, whose pages would count as
-    the program's own.
+    Files are read rather than mapped: mapped pages would count as the process's own memory.
     """
+
+    are_features = True
+    groups: Sequence[Hashable] = ()  # any order of the images is equally fast
+    window = 0
 
     def __init__(self, directory: Path) -> None:
         self.file = (directory / "maps.npy").resolve()
-        maps = np.load(self.file, mmap_mode="r")  # for its header
-        self.shape, self.dtype, self.first = maps.shape, maps.dtype, maps.offset
+        maps = np.load(self.file, mmap_mode="r")  # reads the header only
+        self.shape, self.dtype, self.offset = maps.shape, maps.dtype, maps.offset
 
     def load(self, indices: Sequence[int]) -> Tensor:
-        """Maps (B, D, h, w) of the images at `indices`, float16. Threads may call it at once."""
+        """Maps (B, D, h, w) of the images at `indices`, float16; several threads may call it.
+
+        Raises InputError if the file is cut short.
+        """
         maps = np.empty((len(indices), *self.shape[1:]), self.dtype)
         with self.file.open("rb", buffering=0) as file:
             for values, index in zip(maps, indices, strict=True):
-                place = self.first + index * values.nbytes
-                if os.preadv(file.fileno(), [values], place) != values.nbytes:
+                offset = self.offset + index * values.nbytes
+                if os.preadv(file.fileno(), [values], offset) != values.nbytes:
                     raise InputError(f"{self.file} is cut short; delete its directory")
         return torch.from_numpy(maps).permute(0, 3, 1, 2)
 
 
-def cache_key(encoder: Encoder, files: ImageSource) -> str:
-    """Changes with the encoder, its weights, the transform, and the images' order or content."""
+def cache_key(encoder: Encoder, images: ImageSource) -> str:
+    """20 hexadecimal digits that change with whatever the feature maps depend on.
+
+    That is the encoder and its weights, the transform, and the order and stamps of the images.
+    """
     digest = hashlib.sha256(f"{FORMAT} {encoder.fingerprint()}".encode())
-    digest.update(json.dumps(asdict(files.transform), sort_keys=True).encode())
-    for path in files.paths:
-        digest.update(shards.stamp(path))
+    digest.update(json.dumps(asdict(images.transform), sort_keys=True).encode())
+    for path in images.paths:
+        digest.update(storage.stamp(path))
     return digest.hexdigest()[:20]
 
 
 def cached_features(
     directory: Path,
     encoder: Encoder,
-    files: ImageSource,
+    images: ImageSource,
     *,
     device: torch.device,
     workers: int = 0,
     batch_size: int = 64,
-) -> FeatureCache:
-    """The cache of these images under `directory`, computed now unless it is there already.
+) -> FeatureSource:
+    """The feature maps of these images from the cache in `directory`, computed if it lacks them.
 
-    A cache appears under its key only when it is whole: it is written beside and renamed. Raises
-    InputError for an image that cannot be read, and for a directory that cannot be written.
+    The maps are written to a directory with a unique name, which is renamed once it is complete;
+    several processes may do so at once. Raises InputError for an image that cannot be read and for
+    a directory that cannot be written.
     """
-    target = directory / f"features-{cache_key(encoder, files)}"
+    target = directory / f"features-{cache_key(encoder, images)}"
     if target.is_dir():
-        return FeatureCache(target)
+        return FeatureSource(target)
     part = directory / f"features-part-{uuid.uuid4().hex}"
     try:
         part.mkdir(parents=True)
         _remove_abandoned(directory)
-        _compute(part / "maps.npy", encoder, files, device, workers, batch_size)
+        _compute(part / "maps.npy", encoder, images, device, workers, batch_size)
         part.rename(target)
     except OSError as error:
-        if not target.is_dir():  # else another run was quicker
+        if not target.is_dir():  # else another process was faster
             raise InputError(
                 f"the feature cache in {directory} cannot be written: {error}"
             ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return FeatureCache(target)
+    return FeatureSource(target)
 
 
 def _compute(
     file: Path,
     encoder: Encoder,
-    files: ImageSource,
+    images: ImageSource,
     device: torch.device,
     workers: int,
     batch_size: int,
 ) -> None:
-    count = len(files.paths)
+    """Write the feature maps of all images to `file`, in NumPy's format."""
+    count = len(images.paths)
     batches = [range(count)[i : i + batch_size] for i in range(0, count, batch_size)]
     encoder.eval()
     bar = tqdm(total=count, desc="features", unit="image")
-    with torch.inference_mode(), bar, file.open("wb") as maps:  # a full disk kills a writing mmap
-        for images in load_ahead(files.load, batches, workers, pin=device.type == "cuda"):
-            features = encoder(images.to(device, non_blocking=True)).permute(0, 2, 3, 1)
+    # Not through a writable memory map: a full disk kills the process there, without an error.
+    with torch.inference_mode(), bar, file.open("wb") as maps:
+        for pixels in load_ahead(images.load, batches, workers, pin=device.type == "cuda"):
+            features = encoder(pixels.to(device, non_blocking=True)).permute(0, 2, 3, 1)
             values = features.half().cpu().numpy()
             if not np.isfinite(values).all():
-                raise InputError(f"{encoder.name} gives features that half precision cannot hold")
+                raise InputError(
+                    f"features of {encoder.name} exceed half precision, so they cannot be cached; "
+                    "choose other encoder weights"
+                )
             if maps.tell() == 0:
                 shape = (count, *values.shape[1:])
                 descr = np.lib.format.dtype_to_descr(values.dtype)
@@ -150,11 +164,11 @@ def _compute(
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Delete what killed runs left behind: what nobody has written to for an hour."""
+    """Delete what killed processes left: parts that were not written to for an hour."""
     for part in directory.glob("features-part-*"):
         try:
             written = max(path.stat().st_mtime for path in (part, *part.iterdir()))
-        except FileNotFoundError:  # its run has just finished
+        except FileNotFoundError:  # its process has just renamed it
             continue
-        if time.time() - written > 3600:
+        if time.time() - written > ABANDONED_AFTER:
             shutil.rmtree(part, ignore_errors=True)

@@ -1,32 +1,42 @@
-"""How a network lays pixels on cells: its stages, stride and offset, measured; no encoder is known.
+"""Stride, offset and stages of an encoder, measured on a probe image.
 
 Shapes: B images, D channels, h, w grid.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
 
+SIDE = 192  # pixels of the probe image: a multiple of every stride up to 64
 
-def measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int, float]:
-    """Stage of each layer, channels, stride and offset, as `Encoder` has them.
 
-    Leaves the layers in eval mode. Raises InputError where no square map comes out.
+class ReceptiveField(NamedTuple):
+    """How the cells of a feature map relate to pixels; `Encoder` defines the fields."""
+
+    stages: list[int]  # of each layer
+    channels: int
+    stride: int
+    offset: float
+
+
+def measure_receptive_field(name: str, layers: nn.Sequential) -> ReceptiveField:
+    """Stages, channels, stride and offset of the network `name`; leaves it in eval mode.
+
+    Raises InputError if the layers do not give a square feature map.
     """
-    side = 192
-    probe = torch.zeros(1, 3, side, side)
+    probe = torch.zeros(1, 3, SIDE, SIDE)
     not_a_cnn = InputError(
         f"encoder {name!r} gives no feature map (B, D, h, w); choose a CNN, "
         "for example resnet50 or mobilenet_v2"
     )
     stages: list[int] = []
     layers.eval()
-    with torch.no_grad(), _middles(layers, side) as middles:
+    with torch.no_grad(), _record_shifts(layers) as shifts:
         for layer in layers:
             try:
                 probe = layer(probe)
@@ -34,37 +44,38 @@ def measure(name: str, layers: nn.Sequential) -> tuple[list[int], int, int, floa
                 raise not_a_cnn from error
             if probe.ndim != 4 or probe.shape[-1] != probe.shape[-2]:
                 raise not_a_cnn
-            halvings = (side // probe.shape[-1]).bit_length() - 1
+            halvings = (SIDE // probe.shape[-1]).bit_length() - 1
             stages.append(max(0, halvings - 1))
     stride = 2**halvings
-    offset = (sum(middles.values()) - (stride - 1) / 2) / stride
-    # A grid that ends before the image does, as alexnet's, is stretched over it: 0 is as good.
-    fills = probe.shape[-1] * stride == side
-    return stages, probe.shape[1], stride, offset if fills else 0.0
+    offset = (sum(shifts.values()) - (stride - 1) / 2) / stride
+    # A grid that ends before the image does, as alexnet's, is drawn stretched over the image, for
+    # which no offset is right.
+    covers_image = probe.shape[-1] * stride == SIDE
+    return ReceptiveField(stages, probe.shape[1], stride, offset if covers_image else 0.0)
 
 
 @contextmanager
-def _middles(layers: nn.Module, side: int) -> Iterator[dict[int, float]]:
-    """While an image of this side goes through: by how many pixels each resolution's halving
-    moves the middle of what output 0 sees; layers that do not halve are taken to pad evenly.
+def _record_shifts(layers: nn.Module) -> Iterator[dict[int, float]]:
+    """Collect, during a forward pass, how far each halving moves the centre of output 0.
 
-    Output i of a layer with stride 2 sees the inputs about 2i + (kernel - 1) / 2 - padding.
+    Pixels, by the resolution at which a layer halves. Output i of a layer with stride 2 is centred
+    on input 2i + (kernel - 1) / 2 - padding. Layers that do not halve are assumed to pad evenly.
     """
-    middles: dict[int, float] = {}
+    shifts: dict[int, float] = {}
 
-    def note(layer: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        size, pad, step = (
+    def record(layer: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG001  (a hook)
+        kernel, padding, stride = (
             value if isinstance(value, int) else value[0]
             for value in (layer.kernel_size, layer.padding, layer.stride)
         )
-        pixels = side / inputs[0].shape[-1]  # of one input
-        if step > 1:
-            middles[round(pixels)] = pixels * ((size - 1) / 2 - pad)
+        pixels = SIDE / inputs[0].shape[-1]  # per input cell
+        if stride > 1:
+            shifts[round(pixels)] = pixels * ((kernel - 1) / 2 - padding)
 
     kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-    hooks = [m.register_forward_hook(note) for m in layers.modules() if isinstance(m, kinds)]
+    hooks = [m.register_forward_hook(record) for m in layers.modules() if isinstance(m, kinds)]
     try:
-        yield middles
+        yield shifts
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,6 +1,7 @@
-"""Weights from elsewhere into an encoder's layers: files, or torchvision's by name."""
+"""Published encoder weights, from a file or by torchvision's name."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,46 +10,57 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
+SHOWN = 5  # problems listed in an error
+
 
 def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: str) -> None:
-    """Fill the layers, a trunk of the `whole` classifier, from a file or torchvision's by name.
+    """Load weights into the encoder `name`, whose `layers` are a part of the `whole` classifier.
 
-    Values have torchvision's names for the whole; the classifier's own are not needed.
-
-    Older files, some of torchvision's own among them, lack batch norm's counter, which nothing
-    here reads, and have a dot more in DenseNet's names; both load.
+    weights: a .pth, .pt or .safetensors file, or a torchvision weights name, which is downloaded.
+    The values have torchvision's names for the whole; those of the classifier are not needed.
+    Files without batch norm's counters, which nothing here reads, and with DenseNet's old names
+    load too. Raises InputError if a value is missing, has another shape or is not finite.
     """
     values = _read_weights(name, weights)
-    dot = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
-    values = {dot.sub(r"\1\2", key): value for key, value in values.items()}
-    trunk = {id(tensor) for tensor in (*layers.parameters(), *layers.buffers())}
-    own = {k: v for k, v in whole.state_dict(keep_vars=True).items() if id(v) in trunk}
-    own = {k: v for k, v in own.items() if k in values or not k.endswith(".num_batches_tracked")}
-    problems = [f"{key} is missing" for key in own if key not in values]
+    old_name = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
+    values = {old_name.sub(r"\1\2", key): value for key, value in values.items()}
+    kept = {id(tensor) for tensor in (*layers.parameters(), *layers.buffers())}
+    wanted = {k: v for k, v in whole.state_dict(keep_vars=True).items() if id(v) in kept}
+    counter = ".num_batches_tracked"
+    wanted = {k: v for k, v in wanted.items() if k in values or not k.endswith(counter)}
+    if problems := _problems(wanted, values):
+        more = len(problems) - SHOWN
+        raise InputError(
+            f"encoder weights {weights} do not fit {name}: {'; '.join(problems[:SHOWN])}"
+            + (f"; and {more} more" if more > 0 else "")
+            + f"; choose weights that were trained as {name}"
+        )
+    with torch.no_grad():
+        for key, tensor in wanted.items():
+            tensor.copy_(values[key])
+
+
+def _problems(wanted: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> list[str]:
+    """What keeps the values from being loaded into the wanted tensors."""
+    shared = [key for key in wanted if key in values]
+    problems = [f"{key} is missing" for key in wanted if key not in values]
     problems += [
-        f"{key} is {tuple(values[key].shape)}, not {tuple(tensor.shape)}"
-        for key, tensor in own.items()
-        if key in values and values[key].shape != tensor.shape
+        f"{key} has shape {tuple(values[key].shape)}, expected {tuple(wanted[key].shape)}"
+        for key in shared
+        if values[key].shape != wanted[key].shape
     ]
     problems += [
         f"{key} is not finite"
-        for key in own
-        if key in values and values[key].is_floating_point() and not values[key].isfinite().all()
+        for key in shared
+        if values[key].is_floating_point() and not values[key].isfinite().all()
     ]
-    if problems:
-        raise InputError(
-            f"the weights do not fit {name}: {'; '.join(problems[:5])}"
-            + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        )
-    with torch.no_grad():
-        for key, tensor in own.items():
-            tensor.copy_(values[key])
+    return problems
 
 
 def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
     path = Path(weights)
     if path.suffix not in (".pth", ".pt", ".safetensors"):
-        return _named_weights(name, weights)
+        return _download_weights(name, weights)
     if not path.is_file():
         raise InputError(f"encoder weights {path} do not exist")
     try:
@@ -58,24 +70,32 @@ def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
             values = load_file(path)
         else:
             values = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader has its own exceptions for a damaged file
-        reason = str(error).partition(". ")[0] or "the file is empty"  # the rest is bad advice
+    except Exception as error:  # each reader raises its own exceptions for a damaged file
+        # What torch.load adds after the first sentence is advice to unpickle unsafely.
+        reason = str(error).partition(". ")[0] or "the file is empty"
         raise InputError(f"encoder weights {path} cannot be read: {reason}") from error
     if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
-        raise InputError(f"encoder weights {path} hold no plain state dict of tensors")
+        raise InputError(
+            f"encoder weights {path} are not a plain state dict; save a dict of tensors by name"
+        )
     return values
 
 
-def _named_weights(name: str, weights: str) -> dict[str, Tensor]:
+def _download_weights(name: str, weights: str) -> dict[str, Tensor]:
     if name not in torchvision.models.list_models(module=torchvision.models):
-        raise InputError(f"{name} has no published weights; --encoder-weights takes a file")
-    known = torchvision.models.get_model_weights(name)
-    if weights != "DEFAULT" and weights not in known.__members__:
         raise InputError(
-            f"{name} has no weights {weights!r}; torchvision has "
-            f"{', '.join(known.__members__)}, or name a .pth or .safetensors file"
+            f"{name} has no published weights, got {weights!r}; --encoder-weights must be a file"
+        )
+    published = torchvision.models.get_model_weights(name)
+    if weights != "DEFAULT" and weights not in published.__members__:
+        raise InputError(
+            f"{name} has no weights {weights!r}; choose {', '.join(published.__members__)}, or a "
+            ".pth or .safetensors file"
         )
     try:
-        return known[weights].get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # the latter for a download with a wrong hash
-        raise InputError(f"weights {weights} of {name} could not be downloaded: {error}") from error
+        values: dict[str, Tensor] = published[weights].get_state_dict(
+            progress=True, check_hash=True
+        )
+    except (OSError, RuntimeError) as error:  # the latter for a wrong hash
+        raise InputError(f"weights {weights} of {name}: download failed: {error}") from error
+    return values

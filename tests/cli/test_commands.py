@@ -128,7 +128,7 @@ WRONG = {
     ),
     "weights of another encoder": Wrong(
         f"{ON_COLOURS} --encoder squeezenet1_1 --encoder-weights {{here}}/small.pth",
-        r"the weights do not fit squeezenet1_1: features.0.weight is missing; .* more",
+        r"encoder weights .* do not fit squeezenet1_1: features.0.weight is missing; .* more",
     ),
     "missing weights": Wrong(
         f"{ON_COLOURS} --encoder-weights gone.pth", "encoder weights gone.pth do not exist"

@@ -7,7 +7,7 @@ import pytest
 
 from captioner.data.dataset import Example
 from captioner.data.readers import read_captions
-from captioner.data.storage import tar as shards
+from captioner.data.storage import files as storage
 from captioner.errors import InputError
 from tests.support.layouts import (
     numbered_images,
@@ -503,7 +503,7 @@ def test_a_directory_of_links_to_shards_on_several_disks(tmp_path):
         **dict.fromkeys(("val-0/v", "val/c/c"), "val"),
     }
     for id, example in examples.items():
-        assert shards.read(example.path) == f"image {id[-1]}".encode()
+        assert storage.read(example.path) == f"image {id[-1]}".encode()
     (disks[1] / "b.tar").unlink()
     disks[1].rmdir()  # unmounted
     (data / "train-1.tar").symlink_to(disks[1] / "b.tar")
@@ -565,5 +565,5 @@ def test_shards_as_the_webdataset_package_writes_and_reads_them(tmp_path):
     examples = read_captions(tmp_path).examples
     for sample, example in zip(expected, examples, strict=True):
         assert example.id == f"train-0/{sample['__key__']}"
-        assert shards.read(example.path) == sample["jpg"]
+        assert storage.read(example.path) == sample["jpg"]
         assert example.captions == (sample["txt"].decode(),)

@@ -9,7 +9,7 @@ import evaluate
 import train
 from captioner import __main__ as commands
 from captioner.data.readers import read_captions
-from captioner.data.storage import tar as shards
+from captioner.data.storage import files as storage
 from captioner.errors import InputError
 from tests.support import tiny
 from tests.support.layouts import write_tar
@@ -68,7 +68,7 @@ def test_a_named_shard_that_is_missing_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("{0..1.tar", r"\{0..1.tar cannot be expanded \(Unbalanced braces.*; close each brace"),
+        ("{0..1.tar", r"\{0..1.tar cannot be expanded: Unbalanced braces.*; close each brace"),
         ("gone-{0..1}", r"data directory .*gone-\{0..1\} does not exist"),
         ("pipe:cat 0.tar", "data directory .* does not exist"),
         ("pipe:cat {0..1}.tar", r"pipe:cat 0.tar, which .* names, is missing"),
@@ -86,7 +86,7 @@ def test_patterns_and_lists_without_shards(tmp_path, monkeypatch, name, message)
 def test_without_braceexpand(monkeypatch):
     monkeypatch.setitem(sys.modules, "braceexpand", None)
     with pytest.raises(InputError, match=r"pip install 'captioner\[webdataset\]'"):
-        shards.expand(Path("{0..1}.tar"))
+        storage.expand(Path("{0..1}.tar"))
 
 
 @pytest.mark.slow

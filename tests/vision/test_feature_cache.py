@@ -1,4 +1,4 @@
-"""The feature cache: what it holds, when it is made anew, and what a run that dies leaves."""
+"""The feature cache: its contents, its key, and what killed and concurrent processes leave."""
 
 import os
 import signal
@@ -15,9 +15,8 @@ from torch import nn
 
 from captioner.data.images import Transform
 from captioner.errors import InputError
-from captioner.vision import feature_cache as features
 from captioner.vision.encoders import Encoder, SmallCNN
-from captioner.vision.feature_cache import FeatureCache, ImageSource, cache_key, cached_features
+from captioner.vision.feature_cache import FeatureSource, ImageSource, cache_key, cached_features
 
 TRANSFORM = Transform(32)
 CPU = torch.device("cpu")
@@ -44,9 +43,27 @@ def paths(tmp_path):
     return [draw(tmp_path / f"{i}.png", i) for i in range(7)]
 
 
+class InterruptedSource(ImageSource):
+    """Images, with a call of `interrupt` before the batch that holds image 5."""
+
+    def __init__(self, paths, interrupt):
+        super().__init__(paths, TRANSFORM)
+        self.interrupt = interrupt
+
+    def load(self, indices):
+        if 5 in indices:
+            self.interrupt()
+        return super().load(indices)
+
+
 def compute(directory, paths, *, encoder=None, transform=TRANSFORM, **options):
-    encoder, files = encoder or small_encoder(), ImageSource(paths, transform)
-    return cached_features(directory, encoder, files, device=CPU, batch_size=2, **options)
+    return compute_from(directory, ImageSource(paths, transform), encoder=encoder, **options)
+
+
+def compute_from(directory, images, *, encoder=None, **options):
+    """The cached features of the images, in batches of 2 if they have to be computed."""
+    encoder = encoder or small_encoder()
+    return cached_features(directory, encoder, images, device=CPU, batch_size=2, **options)
 
 
 def encode(paths, encoder=None, transform=TRANSFORM):
@@ -63,19 +80,21 @@ def assert_holds(cache, paths, **what):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_cache_holds_what_the_encoder_gives(tmp_path, paths, workers):
+def test_the_cache_holds_the_encoders_features(tmp_path, paths, workers):
     encoder = small_encoder().train()
     cache = compute(tmp_path / "cache", paths, encoder=encoder, workers=workers)
     loaded = cache.load([5, 0, 5])
-    assert loaded.shape == (3, 16, 2, 2) and loaded.dtype == torch.float16
+    assert loaded.shape == (3, 16, 2, 2)
+    assert loaded.dtype == torch.float16
     torch.testing.assert_close(loaded.float(), encode(paths)[[5, 0, 5]], rtol=1e-3, atol=1e-4)
     assert loaded.is_contiguous(memory_format=torch.channels_last)
     assert_holds(cache, paths)
 
 
-def test_the_cache_holds_half_precision_maps_and_reads_any_of_them(tmp_path, paths):
+def test_maps_are_half_precision_and_load_in_any_order(tmp_path, paths):
     cache = compute(tmp_path / "cache", paths)
-    assert cache.shape == (7, 2, 2, 16) and cache.dtype == np.float16
+    assert cache.shape == (7, 2, 2, 16)
+    assert cache.dtype == np.float16
     (file,) = (tmp_path / "cache").rglob("maps.npy")
     stored = torch.from_numpy(np.load(file)).permute(0, 3, 1, 2)
     assert torch.equal(cache.load([6, 0, 3, 3]), stored[[6, 0, 3, 3]])
@@ -86,10 +105,12 @@ def test_the_cache_holds_half_precision_maps_and_reads_any_of_them(tmp_path, pat
         cache.load([6])
 
 
-def test_the_cache_is_computed_once(tmp_path, paths, monkeypatch):
-    first = compute(tmp_path / "cache", paths)
-    monkeypatch.setattr(features, "load_image", None)  # a second time would fail
-    second = compute(tmp_path / "cache", paths)
+def test_the_cache_is_computed_once(tmp_path, paths):
+    loads = []
+    images = InterruptedSource(paths, lambda: loads.append(1))
+    first = compute_from(tmp_path / "cache", images)
+    second = compute_from(tmp_path / "cache", images)
+    assert loads == [1]
     assert torch.equal(first.load(range(7)), second.load(range(7)))
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
@@ -113,9 +134,9 @@ def test_the_key_changes_with_whatever_the_features_depend_on(tmp_path, paths):
     ]
     assert len({key(), *other}) == len(other) + 1
     assert key() == key(small_encoder().train())
-    was = key()
+    before = key()
     os.utime(paths[3], ns=(0, 5))
-    assert key() != was
+    assert key() != before
 
 
 def test_a_stale_cache_is_not_used(tmp_path, paths):
@@ -132,8 +153,8 @@ def test_a_stale_cache_is_not_used(tmp_path, paths):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_leaves_no_half_cache(tmp_path, paths, workers):
-    paths[5].write_bytes(b"no image")
+def test_a_corrupt_image_leaves_no_partial_cache(tmp_path, paths, workers):
+    paths[5].write_bytes(b"not an image")
     with pytest.raises(InputError) as caught:
         compute(tmp_path / "cache", paths, workers=workers)
     assert str(caught.value).startswith(f"'{paths[5]}': not an image in any of the formats")
@@ -146,22 +167,16 @@ def test_a_broken_image_leaves_no_half_cache(tmp_path, paths, workers):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.vision import test_feature_cache as test_features
-from captioner.vision import feature_cache as features
+from tests.vision.test_feature_cache import InterruptedSource, compute_from
 
-load_image, directory, *paths = features.load_image, *map(Path, sys.argv[1:])
-
-def load(path):
-    if path == paths[5]:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return load_image(path)
-
-features.load_image = load
-test_features.compute(directory, paths)
+directory, *paths = map(Path, sys.argv[1:])
+images = InterruptedSource(paths, lambda: os.kill(os.getpid(), signal.SIGKILL))
+compute_from(directory, images)
 """
 
 
-def test_a_killed_run_leaves_no_half_cache(tmp_path, paths):
+@pytest.mark.slow
+def test_a_killed_process_leaves_no_partial_cache(tmp_path, paths):
     directory = tmp_path / "cache"
     done = subprocess.run(
         [sys.executable, "-c", KILLED, directory, *paths],
@@ -170,12 +185,13 @@ def test_a_killed_run_leaves_no_half_cache(tmp_path, paths):
         timeout=120,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    (left,) = directory.iterdir()  # it had begun
-    assert left.name.startswith("features-part-") and (left / "maps.npy").is_file()
+    (left,) = directory.iterdir()
+    assert left.name.startswith("features-part-")
+    assert (left / "maps.npy").is_file()
     whole = 7 * 2 * 2 * 16 * 2
-    assert (left / "maps.npy").stat().st_size < whole  # mapping a sparse file, a full disk kills
+    assert (left / "maps.npy").stat().st_size < whole  # not a sparse file
     assert_holds(compute(directory, paths), paths)
-    assert left.exists()  # it may be another run's, still at work
+    assert left.exists()  # it may belong to a process that still writes
     for path in (left, left / "maps.npy"):
         os.utime(path, (0, 0))
     compute(directory, paths[1:])
@@ -185,20 +201,21 @@ def test_a_killed_run_leaves_no_half_cache(tmp_path, paths):
 FULL = """
 import resource, sys
 from pathlib import Path
-from tests.vision import test_feature_cache as test_features
 from captioner.errors import InputError
+from tests.vision.test_feature_cache import compute
 
 directory, *paths = map(Path, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
 try:
-    test_features.compute(directory, paths)
+    compute(directory, paths)
 except InputError as error:
     print(error)
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path, paths):
-    """A limit on the length of files stands in for it: the second batch is above."""
+    """A limit on the size of files stands in for a full disk; the second batch exceeds it."""
     done = subprocess.run(
         [sys.executable, "-c", FULL, tmp_path / "cache", *paths],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
@@ -208,54 +225,54 @@ def test_a_full_disk(tmp_path, paths):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"the feature cache in {tmp_path / 'cache'} cannot be written: ")
-    assert "File too large" in done.stdout and done.stdout.count("\n") == 1
+    assert "File too large" in done.stdout
+    assert done.stdout.count("\n") == 1
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_part_that_is_gone_at_a_second_look(tmp_path, paths):
-    """Another run renames its part between our listing and our asking how old it is."""
+def test_a_part_may_be_renamed_while_its_age_is_checked(tmp_path, paths):
+    """A dangling link is listed, and then missing, as another process's part is."""
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "features-part-of-another").symlink_to("renamed")
     assert_holds(compute(tmp_path / "cache", paths), paths)
 
 
-def test_what_another_run_still_writes_is_let_be(tmp_path, paths):
+def test_a_part_that_is_still_written_is_kept(tmp_path, paths):
     part = tmp_path / "cache" / "features-part-of-another"
     part.mkdir(parents=True)
     (part / "maps.npy").write_bytes(b"")
-    os.utime(part, (0, 0))  # made long ago, but written to just now
+    os.utime(part, (0, 0))  # an old directory with a new file
     compute(tmp_path / "cache", paths)
     assert part.exists()
 
 
-def test_another_run_may_be_quicker(tmp_path, paths, monkeypatch):
-    compute_maps = features._compute
-
-    def overtaken(*args):
-        compute_maps(*args)
-        monkeypatch.setattr(features, "_compute", compute_maps)
-        compute(tmp_path / "cache", paths)
-
-    monkeypatch.setattr(features, "_compute", overtaken)
-    assert_holds(compute(tmp_path / "cache", paths), paths)
+def test_another_process_may_be_faster(tmp_path, paths):
+    images = InterruptedSource(paths, lambda: compute(tmp_path / "cache", paths))
+    assert_holds(compute_from(tmp_path / "cache", images), paths)
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_features_beyond_half_precision(tmp_path, paths):
+def test_features_that_exceed_half_precision_are_an_error(tmp_path, paths):
     encoder = small_encoder()
     norms(encoder)[-1].weight.data *= 1e6
-    with pytest.raises(InputError, match="small_cnn gives features that half precision cannot hol"):
+    with pytest.raises(InputError, match="features of small_cnn exceed half precision"):
         compute(tmp_path / "cache", paths, encoder=encoder)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_directory_that_cannot_be_written(tmp_path, paths):
+def test_a_directory_that_cannot_be_written_is_an_error(paths):
     with pytest.raises(InputError, match=r"the feature cache in .*0\.png cannot be written"):
         compute(paths[0], paths)
 
 
-def test_a_cache_reads_again(tmp_path, paths):
+def test_a_directory_is_named_by_its_key(tmp_path, paths):
     cache = compute(tmp_path / "cache", paths)
     (directory,) = (tmp_path / "cache").iterdir()
     assert directory.name == f"features-{cache_key(small_encoder(), ImageSource(paths, TRANSFORM))}"
-    assert torch.equal(FeatureCache(directory).load([1]), cache.load([1]))
+    assert torch.equal(FeatureSource(directory).load([1]), cache.load([1]))
+
+
+def test_features_need_no_grouping(tmp_path, paths):
+    source = compute(tmp_path / "cache", paths)
+    assert source.are_features
+    assert (source.groups, source.window) == ((), 0)

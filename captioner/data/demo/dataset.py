@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ..dataset import SPLITS
+from ..storage.location import Location
 from .scenes import Scene, sample_scene
 from .shapes import KINDS, SIDE, DrawnShape, draw_background
 
@@ -56,11 +57,13 @@ def write_demo(
                 raise
 
 
-def read_shapes(root: Path, split: str) -> dict[int | str, list[DrawnShape]]:
+def read_shapes(root: Path | Location, split: str) -> dict[int | str, list[DrawnShape]]:
     """Return the shapes of each image by image id; {} if `root` is not a demo data set."""
     shapes: dict[int | str, list[DrawnShape]] = {}
     try:
-        text = (Path(root) / "annotations" / f"instances_{split}.json").read_text(encoding="utf-8")
+        text = (Path(str(root)) / "annotations" / f"instances_{split}.json").read_text(
+            encoding="utf-8"
+        )
         content = json.loads(text)
         kinds = {category["id"]: category["name"] for category in content["categories"]}
         for item in content["annotations"]:

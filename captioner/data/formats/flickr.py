@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..storage import tar as shards
+from ..storage import files as storage
 from .reading import (
     IMAGE_SUFFIXES,
     RawExample,
@@ -107,4 +107,4 @@ def _is_stray(example: RawExample) -> bool:
     """Whether this is the published 2258277193_586949ec62.jpg.1, or an image like it."""
     if not is_safe_name(example.name) or Path(example.name).suffix.lower() in IMAGE_SUFFIXES:
         return False
-    return not shards.is_file(example.directory / example.name)
+    return not storage.is_file(example.directory / example.name)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..storage.location import Location
 from .reading import (
     IMAGE_SUFFIXES,
     RawExample,
@@ -39,7 +40,9 @@ def read(root: Path) -> ReadResult:
     return result
 
 
-def caption_lines(lines: list[str], source: Path) -> Iterator[tuple[str, SourceLocation]]:
+def caption_lines(
+    lines: list[str], source: Path | Location
+) -> Iterator[tuple[str, SourceLocation]]:
     """Yield a caption for each line that is not blank."""
     for number, line in enumerate(lines, start=1):
         if line.strip():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import InputError
+from ..storage.location import Location
 
 SPLIT_NAMES = {  # common names of the splits
     **dict.fromkeys(("train", "training", "restval"), "train"),
@@ -23,7 +24,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".ti
 class SourceLocation(NamedTuple):
     """A line, or another numbered `part`, of a file; the whole file if `number` is 0."""
 
-    file: Path
+    file: Path | Location
     number: int = 0
     part: str = "line"
 
@@ -52,7 +53,7 @@ class RawExample:
     """
 
     id: Any
-    directory: Path
+    directory: Path | Location
     name: Any
     split: str | None
     location: SourceLocation
@@ -85,13 +86,15 @@ class Reader:
     """The functions that recognise and read one layout, and its description for messages.
 
     recognise: returns a true value if the path has this layout. val_from_train: whether a seeded
-    tenth of the training images becomes the validation split if the data set has none.
+    tenth of the training images becomes the validation split if the data set has none. remote:
+    whether `recognise` and `read` take a Location as well as a Path.
     """
 
-    recognise: Callable[[Path], object]
-    read: Callable[[Path], ReadResult]
+    recognise: Callable[[Any], object]
+    read: Callable[[Any], ReadResult]
     layout: str
     val_from_train: bool = True
+    remote: bool = False
 
 
 def is_safe_name(name: object) -> bool:

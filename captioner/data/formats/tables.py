@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ..storage import tar as shards
+from ..storage import files as storage
 from .reading import (
     RawExample,
     ReadResult,
@@ -163,5 +163,5 @@ def _image_directory(path: Path, rows: Sequence[RawExample]) -> Path:
     """Return the table's directory, or its subdirectory `images` if the first image is there."""
     first = next((row.name for row in rows if is_safe_name(row.name)), None)
     candidates = (path.parent, path.parent / "images", path.parent / "Images")
-    found = (base for base in candidates if first and shards.is_file(base / first))
+    found = (base for base in candidates if first and storage.is_file(base / first))
     return next(found, path.parent)

@@ -13,8 +13,8 @@ from typing import Any
 from tqdm import tqdm
 
 from ...errors import InputError
-from ..storage import tar as shards
-from ..storage.http import as_url
+from ..storage import files as storage
+from ..storage.location import Location
 from .pairs import caption_lines
 from .reading import (
     IMAGE_SUFFIXES,
@@ -33,20 +33,20 @@ TEXT_SUFFIXES = (".txt", ".json")  # of captions, in order of preference
 _MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<extension>[^/]*)", re.DOTALL)
 
 
-def recognise(path: Path) -> list[Path]:
+def recognise(path: Path | Location) -> list[Path | Location]:
     """Return the tar files that `path` means.
 
     These are the tar file itself; the files that braces or the lines of a text file name; or those
     in the directory and in its subdirectories, symbolic links included.
     """
-    if shards.is_pattern(path):
-        return shards.expand(path)
+    if isinstance(path, Location) or storage.is_pattern(path):
+        return storage.expand(path)
     if path.is_file():
         return [path] if path.suffix == ".tar" else _read_list(path)
     return sorted(tar for pattern in ("*.tar", "*/*.tar") for tar in path.glob(pattern))
 
 
-def _read_list(path: Path) -> list[Path]:
+def _read_list(path: Path) -> list[Path | Location]:
     """Return the tar files that the lines of a text file name, relative to its directory.
 
     The list is empty unless each line names a tar file or is a pattern of tar files.
@@ -55,41 +55,44 @@ def _read_list(path: Path) -> list[Path]:
     names = [line.strip() for line in lines if line.strip()]
     if not all(".tar" in name for name in names):
         return []
-    return [tar for name in names for tar in shards.expand(shards.place(name, path.parent))]
+    return [
+        tar for name in names for tar in storage.expand(storage.parse_location(name, path.parent))
+    ]
 
 
-def read(path: Path) -> ReadResult:
+def read(path: Path | Location) -> ReadResult:
     """Read all shards; raise InputError if one that the user named does not exist."""
     result, tars = ReadResult(), recognise(path)
-    prefix = len(path.parts) if path.is_dir() else _shared_parts([tar.parent for tar in tars])
-    for link in sorted(path.iterdir() if path.is_dir() else []):
+    root = path if isinstance(path, Path) and path.is_dir() else None
+    prefix = len(root.parts) if root else _shared_parts([tar.parent for tar in tars])
+    for link in sorted(root.iterdir() if root else []):
         if link.is_symlink() and not link.exists():  # an unmounted disk would hide its shards
             advice = "mount its disk, or remove the link"
             result.add_problem(SourceLocation(link), "the link is broken", advice)
-    remote = any(map(as_url, tars))
+    remote = any(isinstance(tar, Location) for tar in tars)
     for tar in tqdm(tars, desc="tar files", unit="file", leave=False, disable=not remote):
-        if shards.is_there(tar):
+        if storage.exists(tar):
             name = PurePosixPath(*tar.parts[prefix:]).with_suffix("").as_posix()
             _read_shard(tar, name, result)
-        elif not path.is_dir():
+        elif root is None:
             raise InputError(f"{tar}, which {path} names, is missing; add it, or name other files")
     return result
 
 
-def _shared_parts(directories: list[Path]) -> int:
+def _shared_parts(directories: list[Path | Location]) -> int:
     """Return the number of leading path components that all directories share."""
     levels = zip(*(directory.parts for directory in directories), strict=False)
     return len(list(takewhile(lambda parts: len(set(parts)) == 1, levels)))
 
 
-def _read_shard(tar: Path, shard: str, result: ReadResult) -> None:
+def _read_shard(tar: Path | Location, shard: str, result: ReadResult) -> None:
     """Add a tar file's samples.
 
     shard: the tar file's name, which is a prefix of the ids and may contain the name of a split,
     as in train-000001.
     """
-    index = shards.index(tar)
-    for name in index.twice:
+    index = storage.index(tar)
+    for name in index.duplicates:
         message = f"{tar.name} contains this name twice"
         result.add_problem(_member_location(tar, name), message, "the first one is used")
     split = _split_of_shard(shard)
@@ -106,7 +109,7 @@ def _read_shard(tar: Path, shard: str, result: ReadResult) -> None:
 
 
 def _group_members(
-    tar: Path, names: Iterable[str], result: ReadResult
+    tar: Path | Location, names: Iterable[str], result: ReadResult
 ) -> dict[str, dict[str, str]]:
     """Return the members' names by key and suffix; unsafe names are problems."""
     samples: dict[str, dict[str, str]] = {}
@@ -129,16 +132,18 @@ def _split_of_shard(shard: str) -> str | None:
     return splits.pop() if len(splits) == 1 else None
 
 
-def _member_location(tar: Path, name: str) -> SourceLocation:
+def _member_location(tar: Path | Location, name: str) -> SourceLocation:
     """Return a member's location for messages; the name may be unsafe, e.g. /etc/x.txt."""
     return SourceLocation(tar / name.lstrip("/"))
 
 
-def _read_captions(texts: list[Path], result: ReadResult) -> list[tuple[Any, SourceLocation]]:
+def _read_captions(
+    texts: list[Path | Location], result: ReadResult
+) -> list[tuple[Any, SourceLocation]]:
     """Return the lines of the text file, or the caption columns of the JSON file."""
     if not texts:
         return []
-    content = shards.read(texts[0])
+    content = storage.read(texts[0])
     if texts[0].suffix == ".txt":
         return list(caption_lines(split_lines(content), texts[0]))
     location = SourceLocation(texts[0])

@@ -1,1 +1,1 @@
-"""Files on disk, inside tar files and on servers, by one way to name them."""
+"""Files on disk, in tar files and on servers."""

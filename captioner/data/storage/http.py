@@ -1,142 +1,129 @@
-"""Files on http servers, read from their beginning on; what they hold is not known here.
+"""Downloads over HTTP that resume where a connection was lost.
 
-Nothing but http and https is opened, also where a server sends on to another place.
+Only http and https addresses are opened, also after a redirect.
 """
 
-import re
 import ssl
 import time
 import urllib.request
-from http.client import HTTPException, HTTPResponse
-from pathlib import Path, PosixPath
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from typing import TypeAlias
 from urllib.error import HTTPError, URLError
 
-from ...errors import InputError
+from .location import Location, UnreachableError
 
 TIMEOUT = 30  # seconds without a byte
-PAUSES = (0.5, 1, 2, 4, 8)  # seconds before each further try
-CHUNK = 2**20
-TROUBLE = (OSError, HTTPException, ValueError)
+PAUSES = (0.5, 1, 2, 4, 8)  # seconds before each further attempt
+CHUNK = 2**20  # bytes that are read at once from a response
+RETRIED = (OSError, HTTPException, ValueError)  # errors that a further attempt may get past
 
-# Bytes, and what the server calls this state of the file; either may be unknown.
+# Length in bytes, None if unknown; ETag or Last-Modified, "" if unknown.
 Version: TypeAlias = tuple[int | None, str]
 
 
-class Unreachable(InputError):
-    """A server does not give what it should, which is no fault of an image's."""
-
-
-class Url(PosixPath):
-    """A path that leads to a server, written as a URL: for pathlib two slashes are one."""
-
-    def __str__(self) -> str:
-        path = super().__str__()
-        several = path.startswith("{")  # else what is called so further on is a name
-        return re.sub(r"(https?):/+", r"\1://", path, count=0 if several else 1)
-
-
-def as_url(path: Path | str) -> Url | None:
-    """The path as a Url if it, or what its braces hold, begins with http:// or https://."""
-    return Url(path) if re.match(r"\{*https?:/", str(path)) else None
-
-
 class Download:
-    """The content of a file on a server, to be read once, as from a pipe.
+    """The content of a file on a server, read once from its beginning to its end.
 
-    A connection that is lost is opened again where it was, or, if the server cannot do that, gone
-    through again up to there. version: which state of the file is wanted, None for any.
+    A lost connection is opened again at the same byte, or, if the server has no range requests,
+    from the beginning, and the bytes that were read before are skipped. version: the version of
+    the file to read, None for the one that the server has.
     """
 
-    def __init__(self, url: Url, version: Version | None = None) -> None:
-        self.url, self.version, self.position = url, version, 0
+    def __init__(self, location: Location, version: Version | None = None) -> None:
+        self.location, self.version, self.position = location, version, 0
         self._response: HTTPResponse | None = None
 
     def __str__(self) -> str:
-        return str(self.url)
+        return str(self.location)
 
     def read(self, count: int) -> bytes:
-        """Up to so many bytes more, b"" at the end.
+        """At most `count` more bytes, b"" at the end.
 
-        Raises Unreachable where further tries do not help, or the file is no longer the same.
+        Raises UnreachableError if further attempts are pointless or the file has changed.
         """
         if self.version and self.position == self.version[0]:
             return b""
-        reason = "it ends too early"
+        reason = "the connection closed early"
         for pause in (0, *PAUSES):
-            if pause:  # sleeping for no time lets others go first
+            if pause:  # sleep(0) would yield to other threads
                 time.sleep(pause)
             try:
                 content = (self._response or self._connect()).read(count)
-            except InputError:
+            except UnreachableError:
                 raise
-            except TROUBLE as error:
+            except RETRIED as error:
                 reason = _reason(error)
             else:
                 self.position += len(content)
                 if content or self.version is None or self.version[0] in (None, self.position):
                     return content
             self.close()
-        tried = f"tried {len(PAUSES) + 1} times: {reason}"
-        if self.version is None:
-            raise Unreachable(f"{self} cannot be opened, {tried}; check the address")
-        raise Unreachable(
-            f"{self} cannot be read beyond byte {self.position:,}, {tried}; look at the server, or "
-            "copy the file there again"
-        )
+        raise self._failed(f"{reason}, after {len(PAUSES) + 1} attempts")
 
     def close(self) -> None:
-        """Let go of the connection; reading on opens another."""
+        """Close the connection; the next read opens another."""
         if self._response:
             self._response.close()
         self._response = None
+
+    def _failed(self, reason: str) -> UnreachableError:
+        if self.version is None:
+            return UnreachableError(f"{self} cannot be opened: {reason}; check the address")
+        return UnreachableError(
+            f"{self} cannot be read beyond byte {self.position:,}: {reason}; check the server, or "
+            "copy the file there again"
+        )
 
     def _connect(self) -> HTTPResponse:
         headers = {"Range": f"bytes={self.position}-"} if self.position else {}
         request = urllib.request.Request(str(self), headers=headers)
         try:
-            response = self._response = _opener().open(request, timeout=TIMEOUT)
+            response: HTTPResponse = _opener().open(request, timeout=TIMEOUT)
         except HTTPError as error:
             error.close()
-            if error.code in (408, 429) or error.code >= 500:  # it may pass
+            if error.code in (408, 429) or error.code >= 500:  # often temporary
                 raise
-            raise Unreachable(
-                f"{self} cannot be had: the server says {error.code} {error.reason}; "
-                "check the address"
+            raise UnreachableError(
+                f"{self}: download failed: HTTP {error.code} {error.reason}; check the address"
             ) from error
         except URLError as error:
             if not isinstance(error.reason, ssl.SSLCertVerificationError):
                 raise
-            raise Unreachable(
-                f"{self} cannot be had: the server's certificate is not trusted "
-                f"({error.reason.verify_message}); SSL_CERT_FILE may name a file of "
-                "the authorities to trust"
+            raise UnreachableError(
+                f"{self}: download failed: the server's certificate is not trusted "
+                f"({error.reason.verify_message}); set SSL_CERT_FILE to a file of the authorities "
+                "to trust"
             ) from error
-        version = _version(response)
+        self._response = response
+        version = _version(response.status, response.headers)
         if self.version not in (None, version):
             self.close()
-            raise changed(self.url)
+            raise changed(self.location)
         self.version = version
-        left = self.position if response.status != 206 else 0
-        while left:
-            left -= (passed := len(response.read(min(left, CHUNK))))
-            if not passed:
-                raise ConnectionError("it ends too early")
+        if response.status != 206:
+            self._skip(response)
         return response
 
+    def _skip(self, response: HTTPResponse) -> None:
+        """Read a response that begins at byte 0 up to the present position."""
+        left = self.position
+        while left:
+            left -= (skipped := len(response.read(min(left, CHUNK))))
+            if not skipped:
+                raise ConnectionError("the connection closed early")
 
-def changed(url: Url) -> Unreachable:
-    """What is raised where a file is not what it was."""
-    return Unreachable(f"{url} has changed since it was gone through; start again")
+
+def changed(location: Location) -> UnreachableError:
+    """The error for a file that is no longer the one that was indexed."""
+    return UnreachableError(f"{location} has changed since it was indexed; start again")
 
 
-def _version(response: HTTPResponse) -> Version:
-    told = response.headers
-    whole = told.get("Content-Length", "")
-    if response.status == 206:
-        whole = told.get("Content-Range", "").rpartition("/")[2]
-    state = told.get("ETag") or told.get("Last-Modified") or ""
-    return int(whole) if whole.isdecimal() else None, state
+def _version(status: int, headers: HTTPMessage) -> Version:
+    length = headers.get("Content-Length", "")
+    if status == 206:
+        length = headers.get("Content-Range", "").rpartition("/")[2]
+    state = headers.get("ETag") or headers.get("Last-Modified") or ""
+    return int(length) if length.isdecimal() else None, state
 
 
 def _reason(error: Exception) -> str:
@@ -144,7 +131,7 @@ def _reason(error: Exception) -> str:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """As urllib's own, which opens files and ftp as well."""
+    """urllib's default opener without its handlers of local files, FTP and data addresses."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,

@@ -1,8 +1,9 @@
-"""Tar files on http servers, read through the webdataset package; paths are shards.py's.
+"""Members of tar files on servers, streamed through webdataset.
 
-Each is gone through once, by tarfile, for what it holds. Then its files are read forward: what is
-passed over on the way to one is kept for a while, and what lies behind and is not kept costs
-another way through. What is too large for an image is never read.
+Each tar file is read once to index its members. After that, members are read forward: those that
+are passed on the way to another are kept in memory for a while; one that was passed and is no
+longer kept costs another download from the beginning. Members that are too large for an image are
+never read.
 """
 
 import os
@@ -12,34 +13,63 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...errors import InputError
-from .http import CHUNK, Download, Url, Version, changed
+from . import location
+from .http import CHUNK, Download, Version, changed
+from .location import Location
+from .tar import Index, check_end, unreadable
 
-KEPT = 512 * 2**20  # bytes of files that were passed over
-LARGEST = 64 * 2**20  # bytes of a file that is read: as many as an image may have
-OPEN = 64  # tar files that are read forward at the same time
-TEXTS = (".txt", ".json")  # kept while the tar file is gone through, since they are read at once
+LARGEST = 64 * 2**20  # bytes of the largest member that is read: as many as an image may have
+OPEN = 64  # tar files with an open connection
+TEXTS = (".txt", ".json")  # members that are kept while indexing, since captions are read next
 
-# What tarfile, as the package calls it, would decompress; zstandard from Python 3.14 on.
+# Compressed formats that tarfile would open in the mode that webdataset uses: gzip, bzip2, the two
+# of xz and, from Python 3.14 on, zstandard.
 _COMPRESSED = re.compile(rb"\x1f\x8b\x08|BZh.1AY&SY|]\0\0\x80|\xfd7zXZ|\x28\xb5\x2f\xfd", re.DOTALL)
 
 
-class Contents(NamedTuple):
-    """Number, in the tar file's order, and size of each of its files; names that come again."""
+@dataclass(frozen=True)
+class RemoteTar:
+    """A tar file on a server. It must stay the same while the program runs: a change is an error.
 
-    members: dict[str, tuple[int, int]]
-    twice: tuple[str, ...]
-    version: Version
+    Several threads may use it; each tar file is read by one of them at a time.
+    """
+
+    location: Location
+
+    def index(self) -> Index:
+        """Its members, by number and size; raises InputError if it is unreachable or damaged.
+
+        Links, directories, sparse files and webdataset's metadata are left out.
+        """
+        return _contents(self.location).index
+
+    def read(self, name: str) -> bytes:
+        """The content of a member; raises InputError if it is missing or above LARGEST."""
+        _, size = self.index().find(name, self.location)
+        if size > LARGEST:
+            raise InputError(
+                f"{self.location / name}: {size:,} bytes, at most {LARGEST:,} are read; shrink it"
+            )
+        reader = _reader(self.location)
+        with reader.lock:
+            content = kept_members.take((self.location, name))
+            return reader.read(name) if content is None else content
+
+    def version(self) -> Version:
+        """Its length, and its ETag or Last-Modified."""
+        return _contents(self.location).version
 
 
-class Kept:
-    """Contents by key, of so many bytes together: first go those that were taken, then the oldest.
+class MemberCache:
+    """Contents by key, of at most KEPT_BYTES together; several threads may use it.
 
-    Threads may use it at once.
+    Contents that were taken are dropped first, then the oldest.
     """
 
     def __init__(self) -> None:
@@ -48,29 +78,34 @@ class Kept:
         self._lock = threading.Lock()
 
     def put(self, key: Hashable, content: bytes) -> None:
-        """Keep this, and let go of others; what is larger than all that may be kept is not."""
+        """Keep the content and drop others, or the content itself if it is too large."""
         with self._lock:
             self.size += len(content) - len(self._contents.get(key, b""))
             self._contents[key] = content
-            self._contents.move_to_end(key)  # it may be wanted again
-            while self.size > KEPT:
+            self._contents.move_to_end(key)
+            while self.size > location.KEPT_BYTES:
                 self.size -= len(self._contents.popitem(last=False)[1])
 
     def take(self, key: Hashable) -> bytes | None:
-        """What is kept by this key, None if there is nothing."""
+        """The content under this key, None if it is not kept."""
         with self._lock:
             if key in self._contents:
                 self._contents.move_to_end(key, last=False)
             return self._contents.get(key)
 
+    def clear(self) -> None:
+        with self._lock:
+            self.size = 0
+            self._contents.clear()
+
 
 class Stream(Download):
-    """An uncompressed tar file, to be read forward; last: what was read last."""
+    """The bytes of an uncompressed tar file as tarfile reads them; last: those of the last read."""
 
     last = b""
 
     def read(self, count: int) -> bytes:
-        """So many bytes more, fewer at the end only."""
+        """The next `count` bytes, fewer only at the end."""
         first, content = self.position == 0, b""
         while len(content) < count and (more := super().read(count - len(content))):
             content += more
@@ -83,166 +118,170 @@ class Stream(Download):
         return self.position
 
     def seek(self, position: int) -> None:
-        """Read on to there, or to the end."""
+        """Read on to `position`, or to the end."""
         if position < self.position:
-            raise tarfile.ReadError("a size below 0")
+            raise tarfile.ReadError("a member has a negative size")
         while self.position < position and self.read(min(CHUNK, position - self.position)):
             pass
 
 
-class Shard:
-    """A tar file on its way through; whoever reads holds the lock."""
+class Reader:
+    """Reads the members of one tar file forward; the caller holds `lock`."""
 
-    def __init__(self, tar: Url) -> None:
+    def __init__(self, tar: Location) -> None:
         self.tar, self.lock = tar, threading.Lock()
-        self.download = Stream(tar)
-        self.begin()
+        self.stream = Stream(tar)
+        self.restart()
 
-    def begin(self) -> None:
-        """Stand before its first file, without a connection."""
-        self.download.close()
-        self.passed = 0
-        known = contents(self.tar)
-        self.download = Stream(self.tar, known.version)
-        self._members = _members(self.download, known)
+    def restart(self) -> None:
+        """Go back to the first member; the connection opens with the next read."""
+        self.stream.close()
+        self.next = 0  # number of the next member
+        contents = _contents(self.tar)
+        self.stream = Stream(self.tar, contents.version)
+        self._members = _members(self.stream, contents.index)
 
     def read(self, wanted: str) -> bytes:
-        """The file of this name; those before it are kept, if they are the first of their names."""
-        known = contents(self.tar).members
-        number, _ = known[wanted]
-        if number < self.passed:
-            self.begin()
+        """The member of this name; those before it are kept, the first of each name."""
+        members = _contents(self.tar).index.members
+        wanted_number, _ = members[wanted]
+        if wanted_number < self.next:
+            self.restart()
         try:
-            for at, name, content in self._members:
-                self.passed = at + 1
-                if at == known.get(name, (None,))[0]:
-                    _kept.put((self.tar, name), content)
-                if at == number and name == wanted:
+            for number, name, content in self._members:
+                self.next = number + 1
+                if number == members.get(name, (None,))[0]:
+                    kept_members.put((self.tar, name), content)
+                if number == wanted_number and name == wanted:
                     return content
             raise changed(self.tar)
         except InputError:
-            self.begin()
+            self.restart()
             raise
 
 
-_kept = Kept()
-_shards: OrderedDict[Url, Shard] = OrderedDict()
-_lock, _going_through = threading.Lock(), threading.Lock()
+@dataclass(frozen=True)
+class Contents:
+    """What a tar file held when it was indexed."""
+
+    index: Index
+    version: Version
 
 
-def contents(tar: Url) -> Contents:
-    """Go through a tar file; raises InputError where it cannot be had, or is none that is whole.
+kept_members = MemberCache()
+_readers: OrderedDict[Location, Reader] = OrderedDict()
+_readers_lock, _index_lock = threading.Lock(), threading.Lock()
 
-    Links, directories and the like are passed over. A tar file is taken to stay as it is while the
-    program runs: where it does not, reading from it is an error.
-    """
-    with _going_through:
-        return _contents(tar)
+
+def disconnect() -> None:
+    """Close all connections; the next read of a tar file opens another where it was."""
+    with _readers_lock:
+        for reader in _readers.values():
+            with reader.lock:
+                reader.stream.close()
+
+
+def forget() -> None:
+    """Close all connections and drop all members and indices, as in a new process."""
+    disconnect()
+    with _readers_lock:
+        _readers.clear()
+    kept_members.clear()
+    _cached_contents.cache_clear()
+
+
+def _contents(tar: Location) -> Contents:
+    """The index and version of a tar file; one is indexed at a time, and only once."""
+    with _index_lock:
+        return _cached_contents(tar)
 
 
 @cache
-def _contents(tar: Url) -> Contents:
+def _cached_contents(tar: Location) -> Contents:
     members: dict[str, tuple[int, int]] = {}
-    twice = []
-    _tariterators()  # it is missed before anything is fetched
+    duplicates = []
+    _tariterators()  # raises before anything is fetched if the package is missing
     with closing(Stream(tar)) as stream:
         for number, member in enumerate(_headers(stream)):
             name = str(PurePosixPath(member.name))
             if member.issparse():  # a few bytes may stand for any number of zeros
                 continue
             if name in members:
-                twice.append(name)
+                duplicates.append(name)
                 continue
             members[name] = number, member.size
             if name.lower().endswith(TEXTS) and member.size <= LARGEST:
-                _kept.put((tar, name), stream.read(member.size))
+                kept_members.put((tar, name), stream.read(member.size))
         assert stream.version is not None
-        return Contents(members, tuple(twice), stream.version)
+        return Contents(Index(members, tuple(duplicates)), stream.version)
 
 
-def read(tar: Url, name: str) -> bytes:
-    """A file that the tar file holds. Threads may call it at once; of a tar file one reads.
-
-    Raises InputError where it is larger than LARGEST.
-    """
-    if (size := contents(tar).members[name][1]) > LARGEST:
-        raise InputError(f"{tar / name}: {size:,} bytes, at most {LARGEST:,} are read; shrink it")
-    shard = _shard(tar)
-    with shard.lock:
-        content = _kept.take((tar, name))
-        return shard.read(name) if content is None else content
-
-
-def _shard(tar: Url) -> Shard:
-    """The tar file as it is being read; of too many the one that was not for longest is let go."""
-    with _lock:
-        shard = _shards.get(tar) or _shards.setdefault(tar, Shard(tar))
-        _shards.move_to_end(tar)
-        oldest = _shards.popitem(last=False)[1] if len(_shards) > OPEN else None
+def _reader(tar: Location) -> Reader:
+    """The reader of a tar file; above OPEN of them, the least recently used one is closed."""
+    with _readers_lock:
+        reader = _readers.get(tar) or _readers.setdefault(tar, Reader(tar))
+        _readers.move_to_end(tar)
+        oldest = _readers.popitem(last=False)[1] if len(_readers) > OPEN else None
     if oldest:
         with oldest.lock:
-            oldest.download.close()
-    return shard
+            oldest.stream.close()
+    return reader
 
 
 def _headers(stream: Stream) -> Iterator[tarfile.TarInfo]:
-    """The files in a tar file that the package would give, before any of their bytes is read."""
-    with _damage_told(stream):
+    """Headers of the members that webdataset would yield, each before its content is read."""
+    with _tar_errors(stream):
         with tarfile.open(fileobj=stream, mode="r:") as archive:  # type: ignore[call-overload]
             for member in archive:
-                archive.members = []  # else it keeps all
+                archive.members = []  # else it keeps all of them
                 name = member.name
-                meta = "/" not in name and name.startswith("__") and name.endswith("__")
-                if member.isreg() and not meta:
+                is_metadata = "/" not in name and name.startswith("__") and name.endswith("__")
+                if member.isreg() and not is_metadata:
                     yield member
-        if stream.last != bytes(tarfile.BLOCKSIZE):
-            what = "header" if stream.last else "end"
-            raise tarfile.ReadError(f"no {what} at byte {archive.offset}")
+        check_end(stream.last, archive.offset)
         while rest := stream.read(CHUNK):
             if rest.strip(b"\0"):
-                raise tarfile.ReadError("no header where one should be")
+                raise tarfile.ReadError("a header is missing or damaged")
 
 
-def _members(stream: Stream, known: Contents) -> Iterator[tuple[int, str, bytes]]:
-    """Numbers, names and contents of the files that may be wanted, in the tar file's order."""
-    wanted = {number for number, size in known.members.values() if size <= LARGEST}
+def _members(stream: Stream, index: Index) -> Iterator[tuple[int, str, bytes]]:
+    """Number, name and content of each member that is not too large, in the tar file's order."""
+    wanted = {number for number, size in index.members.values() if size <= LARGEST}
     number = -1
 
-    def select(name: str) -> bool:  # the package asks for each file in turn, and reads it then
+    def select(name: str) -> bool:  # noqa: ARG001  (called once for each member, before its content)
         nonlocal number
         number += 1
         return number in wanted
 
     files = _tariterators().tar_file_iterator(stream, skip_meta=None, select_files=select)
-    with _damage_told(stream):
+    with _tar_errors(stream):
         for file in files:
             yield number, str(PurePosixPath(file["fname"])), file["data"]
 
 
 @contextmanager
-def _damage_told(stream: Stream) -> Iterator[None]:
+def _tar_errors(stream: Stream) -> Iterator[None]:
+    """Errors of tarfile as InputErrors, and messages as they were before webdataset's additions."""
     try:
         yield
     except InputError as error:
-        raise type(error)(_plain(error)) from error
+        raise type(error)(_message(error)) from error
     except tarfile.TarError as error:
-        raise InputError(
-            f"{stream} is no tar file that can be read ({_plain(error)}); decompress it, or copy "
-            "it there again"
-        ) from error
+        raise unreadable(stream, _message(error)) from error
 
 
-def _plain(error: Exception) -> str:
-    """What the error said, before the package added what it was reading."""
+def _message(error: Exception) -> str:
+    """The error's message without the object that webdataset appends after an @."""
     return str(error).split(" @ ")[0]
 
 
 def _tariterators() -> Any:
-    os.environ["WDS_SECURE"] = "1"  # the package then refuses to run commands that names hold
+    os.environ["WDS_SECURE"] = "1"  # webdataset then refuses "pipe:" names, which run commands
     try:
         from webdataset import tariterators
     except ImportError as error:
         raise InputError(
-            "tar files of a server need the webdataset package: pip install 'captioner[webdataset]'"
+            "tar files on servers need the webdataset package: pip install 'captioner[webdataset]'"
         ) from error
     return tariterators

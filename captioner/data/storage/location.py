@@ -1,0 +1,64 @@
+"""Addresses of files on servers, as values; nothing is fetched here."""
+
+from dataclasses import dataclass
+from functools import total_ordering
+from pathlib import Path, PurePath, PurePosixPath
+
+from ...errors import InputError
+
+# Bytes of members that are kept in memory while a tar file on a server is read forward. It also
+# limits the windows in which members of local tar files are shuffled, so that training draws the
+# same batches from a server as from a disk.
+KEPT_BYTES = 512 * 2**20
+
+
+class UnreachableError(InputError):
+    """A server failed or its file changed; the image that was asked for may well be sound."""
+
+
+@total_ordering
+@dataclass(frozen=True)
+class Location:
+    """An http or https address: of a tar file, of a member of one, or a pattern in braces.
+
+    It has the few operations of pathlib that data sets need, but is not a path: the operating
+    system cannot open it. Locations and paths can be sorted together, by their parts.
+    """
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __truediv__(self, name: str) -> "Location":
+        return Location(f"{self.text}/{name}")
+
+    def __lt__(self, other: object) -> bool:
+        if not isinstance(other, Location | PurePath):
+            return NotImplemented
+        return self.parts < other.parts
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The scheme with its colon, the host and port, then each name of the path."""
+        return PurePosixPath(self.text).parts
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.text).name
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.text).stem
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.text).suffix
+
+    @property
+    def parent(self) -> "Location":
+        return Location(self.text.rpartition("/")[0])
+
+    def relative_to(self, directory: "Path | Location") -> PurePosixPath:
+        """The rest of the address after `directory`; raises ValueError if it is elsewhere."""
+        return PurePosixPath(self.text).relative_to(str(directory))
