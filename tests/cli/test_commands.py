@@ -158,7 +158,7 @@ WRONG = {
         f"{ON_COLOURS} --watch spice", "argument --watch: invalid choice: 'spice'", 2
     ),
     "unknown device": Wrong(
-        f"{ON_COLOURS} --device abacus", "device must be cpu, cuda or cuda:N, got 'abacus'"
+        f"{ON_COLOURS} --device abacus", "device must be cpu, cuda, cuda:N or mps, got 'abacus'"
     ),
     "absent device": Wrong(f"{ON_COLOURS} --device cuda:99", "device 'cuda:99' cannot be used: "),
     "nothing to resume": Wrong(

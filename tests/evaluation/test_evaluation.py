@@ -320,7 +320,7 @@ def test_training_data_that_is_gone(work):
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["--temperature", "2"], "temperature, top_k, top_p and seed need method 'sample'"),
         (["--data", "gone"], "data directory gone does not exist"),
-        (["--device", "tpu9"], "device must be cpu, cuda or cuda:N, got 'tpu9'"),
+        (["--device", "tpu9"], "device must be cpu, cuda, cuda:N or mps, got 'tpu9'"),
     ],
 )
 def test_mistakes(work, options, message):

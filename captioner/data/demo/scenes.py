@@ -6,7 +6,6 @@ COCO's format, which it takes anyway.
 
 import json
 import random
-import tempfile
 from collections.abc import Sequence
 from itertools import chain, combinations, pairwise, product
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageStat
 from tqdm import tqdm
 
+from ...atomic_io import atomic_directory
 from ...errors import InputError
 from .shapes import (
     COLORS,
@@ -234,18 +234,15 @@ def write_demo(
             f"{directory} holds something other than this demo data set ({arguments}); "
             "remove it or name an empty directory"
         )
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as beside:
-        draft = Path(beside) / "demo"
-        (draft / "annotations").mkdir(parents=True)
-        for split, count in counts.items():
-            _write_split(draft, split, count, seed)
-        (draft / "demo.json").write_text(json.dumps(arguments), encoding="utf-8")
-        try:
-            draft.replace(directory)
-        except OSError:  # another process may have been quicker
-            if not _holds(directory, arguments):
-                raise
+    try:
+        with atomic_directory(directory, replace=False) as draft:
+            (draft / "annotations").mkdir()
+            for split, count in counts.items():
+                _write_split(draft, split, count, seed)
+            (draft / "demo.json").write_text(json.dumps(arguments), encoding="utf-8")
+    except OSError:  # another process may have been quicker
+        if not _holds(directory, arguments):
+            raise
 
 
 def read_shapes(root: Path, split: str) -> dict[int | str, list[DrawnShape]]:
