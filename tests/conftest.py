@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import train
-from captioner.data.batches import Source
+from captioner.data import batches
+from captioner.data.sources import FunctionSource
 from captioner.models.captioning.build import build_model
 from captioner.models.captioning.options import ModelOptions
 from captioner.text.collate import pad_captions
@@ -104,8 +105,8 @@ def make_batch(features):
             values = torch.rand(len(captions), 3, 32, 32, generator=generator)
         else:
             values = features(len(captions), seed)
-        source = Source(lambda indices: values[list(indices)], are_features=not images)
+        source = FunctionSource(lambda indices: values[list(indices)], are_features=not images)
         numbers = range(len(captions))
-        return source.batch(numbers, numbers, pad_captions(whole))
+        return batches.make_batch(source, numbers, numbers, pad_captions(whole))
 
     return build

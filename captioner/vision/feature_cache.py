@@ -19,40 +19,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data.images import Transform, load_image
-from ..data.storage import remote_tar as streams
+from ..data.sources import ImageSource
 from ..data.storage import tar as shards
 from ..errors import InputError
 from ..prefetch import load_ahead
 from .encoders import Encoder
 
 FORMAT = 1
-WINDOW = 2000  # images of tar files that are shuffled among each other, unless they are large
-
-
-class ImageSource:
-    """Images by index, opened and transformed to (3, S, S)."""
-
-    def __init__(self, paths: Sequence[Path], transform: Transform) -> None:
-        self.paths, self.transform = paths, transform
-
-    def load(self, indices: Sequence[int]) -> Tensor:
-        """The images at `indices` as (B, 3, S, S)."""
-        return self.transform.batch([load_image(self.paths[i]) for i in indices])
-
-    def tars(self) -> list[Path]:
-        """What each lies in, a tar file or itself; none where no image lies in a tar file."""
-        places = [shards.on_disk(path) for path in self.paths]
-        return [] if places == list(self.paths) else places
-
-    def window(self) -> int:
-        """How many that lie in tar files can be read in any order while these are gone through.
-
-        By the sizes of a thousand of them at most: half of what is kept of those on servers.
-        """
-        some = [p for p in self.paths[:: 1 + len(self.paths) // 1000] if shards.on_disk(p) != p]
-        mean = sum(map(shards.size, some)) / max(1, len(some))
-        return int(min(WINDOW, streams.KEPT / 2 / max(1, mean)))
 
 
 class FeatureCache:

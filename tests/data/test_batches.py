@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from captioner.data.batches import MAX_WORDS, Batch, Source, encode_captions, epoch_order
+from captioner.data import batches
+from captioner.data.batches import MAX_WORDS, Batch, encode_captions, epoch_order
 from captioner.data.dataset import Example
+from captioner.data.sources import FunctionSource
 from captioner.errors import InputError
 from captioner.text.collate import pad_captions
 
@@ -173,21 +175,23 @@ def test_padding_fills_up_words_and_captions():
 
 
 def test_columns_say_how_many_captions_reach_each_word(captions):
-    images = Source(lambda indices: torch.zeros(len(indices), 2, 1, 1), are_features=True)
+    images = FunctionSource(lambda indices: torch.zeros(len(indices), 2, 1, 1), are_features=True)
     for batch in epoch_order(captions, 9, seed=0, epoch=0)[:20]:
         texts = [captions[i] for i in batch]
-        columns = images.batch(batch, batch, pad_captions(texts)).active_captions
+        columns = batches.make_batch(images, batch, batch, pad_captions(texts)).active_captions
         words = [[len(caption) - 1 for caption in image] for image in texts]
         longest = max(max(row) for row in words)
         expected = [max(sum(n > t for n in row) for row in words) for t in range(longest)]
         assert list(columns) == expected
-    batch = images.batch([0, 1], [0, 1], pad_captions([of_length(3, 1), of_length(2, 2, 0)]))
+    batch = batches.make_batch(
+        images, [0, 1], [0, 1], pad_captions([of_length(3, 1), of_length(2, 2, 0)])
+    )
     assert batch.active_captions == (3, 2, 2, 1)
 
 
 def test_training_batches_hold_the_images_of_the_order_with_their_captions(captions):
     values = torch.arange(700.0)
-    images = Source(
+    images = FunctionSource(
         lambda indices: values[list(indices)].view(-1, 1, 1, 1).expand(-1, 3, 2, 2),
         are_features=False,
     )
@@ -196,7 +200,7 @@ def test_training_batches_hold_the_images_of_the_order_with_their_captions(capti
     assert len(order) == 14
     for number in (0, 13):
         tokens = pad_captions([captions[i] for i in order[number]])
-        batch = images.batch(order[number], [ids[i] for i in order[number]], tokens)
+        batch = batches.make_batch(images, order[number], [ids[i] for i in order[number]], tokens)
         assert batch.features is None and batch.images[:, 0, 0, 0].tolist() == order[number]
         assert batch.ids == tuple(f"p{i}" for i in order[number])
         for row, index in zip(batch.tokens.tolist(), order[number], strict=True):

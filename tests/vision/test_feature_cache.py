@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 from torch import nn
 
+from captioner.data import sources
 from captioner.data.images import Transform
+from captioner.data.sources import ImageSource
 from captioner.errors import InputError
 from captioner.vision import feature_cache as features
 from captioner.vision.encoders import Encoder, SmallCNN
-from captioner.vision.feature_cache import FeatureCache, ImageSource, cache_key, cached_features
+from captioner.vision.feature_cache import FeatureCache, cache_key, cached_features
 
 TRANSFORM = Transform(32)
 CPU = torch.device("cpu")
@@ -88,7 +90,7 @@ def test_the_cache_holds_half_precision_maps_and_reads_any_of_them(tmp_path, pat
 
 def test_the_cache_is_computed_once(tmp_path, paths, monkeypatch):
     first = compute(tmp_path / "cache", paths)
-    monkeypatch.setattr(features, "load_image", None)  # a second time would fail
+    monkeypatch.setattr(sources, "load_image", None)  # a second time would fail
     second = compute(tmp_path / "cache", paths)
     assert torch.equal(first.load(range(7)), second.load(range(7)))
     assert len(list((tmp_path / "cache").iterdir())) == 1
@@ -147,16 +149,16 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.vision import test_feature_cache as test_features
-from captioner.vision import feature_cache as features
+from captioner.data import sources
 
-load_image, directory, *paths = features.load_image, *map(Path, sys.argv[1:])
+load_image, directory, *paths = sources.load_image, *map(Path, sys.argv[1:])
 
 def load(path):
     if path == paths[5]:
         os.kill(os.getpid(), signal.SIGKILL)
     return load_image(path)
 
-features.load_image = load
+sources.load_image = load
 test_features.compute(directory, paths)
 """
 

@@ -23,17 +23,16 @@ import evaluate
 import train
 from captioner import __main__ as commands
 from captioner.checkpoints import checkpoint
-from captioner.data import batches, images
+from captioner.data import images, sources
 from captioner.data.images import Transform, load_image
 from captioner.data.readers import read_captions
+from captioner.data.sources import ImageSource
 from captioner.data.storage import http as downloads
 from captioner.data.storage import remote_tar as streams
 from captioner.data.storage import tar as shards
 from captioner.data.storage.http import Unreachable
 from captioner.errors import InputError, Interrupted
-from captioner.vision import feature_cache as features
 from captioner.vision.encoders import SmallCNN
-from captioner.vision.feature_cache import ImageSource
 from tests.support import loopback_files, tiny
 from tests.support.layouts import write_tar
 
@@ -442,7 +441,7 @@ def start(tmp_path, server, directory, monkeypatch):
     server.serve(directory)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
-    monkeypatch.setattr(features, "WINDOW", 8)
+    monkeypatch.setattr(sources, "WINDOW", 8)
     torch.manual_seed(3)
     torch.save(SmallCNN().state_dict(), "encoder.pth")
 
@@ -485,8 +484,8 @@ def test_large_images_are_shuffled_in_smaller_windows(members, tmp_path, monkeyp
     paths = [path for path, _ in members]
     for kept, expected in [(2**30, 2000), (20_000, 10), (10, 0)]:
         monkeypatch.setattr(streams, "KEPT", kept)
-        assert ImageSource(paths, Transform(32)).window() == expected
-    assert ImageSource([tmp_path / "a.jpg"], Transform(32)).window() == 10 // 2  # never used
+        assert ImageSource(paths, Transform(32)).window == expected
+    assert ImageSource([tmp_path / "a.jpg"], Transform(32)).window == 10 // 2  # never used
 
 
 def test_frozen_features_are_computed_once_for_a_state_of_the_tar_files(start, server):
@@ -503,17 +502,17 @@ def test_frozen_features_are_computed_once_for_a_state_of_the_tar_files(start, s
 
 
 def test_a_streamed_training_that_was_stopped_goes_on_exactly(start, server, monkeypatch):
-    url, load, loaded = f"{server.url}/{PATTERN}", batches.Source.batch, []
+    url, load, loaded = f"{server.url}/{PATTERN}", train.make_batch, []
 
-    def stopping(self, *arguments):
+    def stopping(*arguments):
         loaded.append(1)
         if len(loaded) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return load(self, *arguments)
+        return load(*arguments)
 
     straight, log = start("straight", url, "--batch-size", "4", "--dropout", "0.5")
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(batches.Source, "batch", stopping)
+        patch.setattr(train, "make_batch", stopping)
         start("stopped", url, "--batch-size", "4", "--dropout", "0.5")
     server.fail["train-02.tar"] = [None, 2000, 100]
     again, log_again = start("stopped", url, "--batch-size", "4", "--dropout", "0.5", "--resume")
