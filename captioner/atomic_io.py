@@ -40,9 +40,9 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 def atomic_directory(directory: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a new directory to write files into, which becomes `directory` when the block ends.
 
-    The files directly in it are synced before it is renamed. replace: whether it may take the place of an
-    older directory; if False, OSError is raised at the end if `directory` exists and is not empty.
-    What killed writers of the same directory left behind is removed after an hour.
+    The files directly in it are synced before it is renamed. replace: whether an older directory is
+    replaced; if False, OSError is raised at the end if `directory` exists and is not empty. What
+    killed writers of the same directory left behind is removed after an hour.
     """
     part = _temporary_sibling(directory)
     try:

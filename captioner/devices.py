@@ -36,7 +36,7 @@ def pick_device(device: "str | torch.device | None") -> "torch.device":
     if str(device).partition(":")[0] not in ("cpu", "cuda", "mps"):
         raise InputError(f"device must be cpu, cuda, cuda:N or mps, got {str(device)!r}")
     try:
-        chosen = torch.device(device)
+        chosen: torch.device = torch.device(device)
         if chosen.type == "mps":
             _check_mps(chosen)
         else:
@@ -48,7 +48,7 @@ def pick_device(device: "str | torch.device | None") -> "torch.device":
 
 
 def _check_mps(device: "torch.device") -> None:
-    """Raise RuntimeError if there is no such Apple GPU; torch's own message can be an abort."""
+    """Raise RuntimeError if there is no such Apple GPU; torch's own message fills a page."""
     import torch
 
     if not torch.backends.mps.is_available():
@@ -59,7 +59,8 @@ def _check_mps(device: "torch.device") -> None:
 
 def device_of(model: Any) -> "torch.device":
     """The device of the first parameter of a torch module."""
-    return next(model.parameters()).device
+    device: torch.device = next(model.parameters()).device
+    return device
 
 
 def pick_precision(name: str, device: "torch.device") -> "torch.dtype":

@@ -91,7 +91,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch, error):
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(type(error)):
         atomic_write(tmp_path / "file", "new")
-    assert names(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "old"
+    assert names(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
@@ -132,10 +133,11 @@ def test_a_directory_appears_when_its_block_ends(tmp_path):
 def test_a_block_that_raises_leaves_the_old_directory(tmp_path):
     with atomic_directory(tmp_path / "directory") as part:
         (part / "file").touch()
-    with pytest.raises(KeyError), atomic_directory(tmp_path / "directory") as part:
+    with pytest.raises(KeyError), atomic_directory(tmp_path / "directory") as part:  # noqa: PT012
         (part / "half").touch()
         raise KeyError
-    assert names(tmp_path) == ["directory"] and names(tmp_path / "directory") == ["file"]
+    assert names(tmp_path) == ["directory"]
+    assert names(tmp_path / "directory") == ["file"]
 
 
 def test_an_older_directory_is_kept_on_request(tmp_path):
@@ -145,7 +147,8 @@ def test_an_older_directory_is_kept_on_request(tmp_path):
         (part / "first").touch()
     with pytest.raises(OSError), atomic_directory(directory, replace=False) as part:  # noqa: PT011
         (part / "second").touch()
-    assert names(tmp_path) == ["directory"] and names(directory) == ["first"]
+    assert names(tmp_path) == ["directory"]
+    assert names(directory) == ["first"]
 
 
 def test_two_writers_of_one_directory_do_not_share_a_part(tmp_path):
@@ -188,7 +191,8 @@ def test_the_old_directory_is_restored_after_a_kill_between_the_renames(tmp_path
     (aside / "file").touch()
     with atomic_directory(directory) as part:
         (part / "new").touch()
-    assert names(tmp_path) == ["directory"] and names(directory) == ["new"]
+    assert names(tmp_path) == ["directory"]
+    assert names(directory) == ["new"]
 
 
 def test_check_absent(tmp_path):
@@ -238,8 +242,10 @@ def test_locks_on_windows(tmp_path, monkeypatch):
     with (tmp_path / "lock").open("w+b") as file:
         file.write(b"content")
         file.seek(3)
-        assert lock_file(file) and not lock_file(file)
-        assert file.read() == b"tent" and min(locked) > 2**20
+        assert lock_file(file)
+        assert not lock_file(file)
+        assert file.read() == b"tent"
+        assert min(locked) > 2**20
 
 
 WITHOUT = """

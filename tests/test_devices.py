@@ -79,7 +79,7 @@ def test_precision_on_an_apple_gpu(macos, monkeypatch):
     for name in ("bfloat16", "float32"):
         with products_in(name, MPS):
             assert torch.is_autocast_enabled("mps") == (pick_precision(name, MPS) != torch.float32)
-    monkeypatch.setattr(torch.amp, "is_autocast_available", lambda device: False)
+    monkeypatch.setattr(torch.amp, "is_autocast_available", lambda _: False)
     assert pick_precision("bfloat16", MPS) is torch.float32
 
 

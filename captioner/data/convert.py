@@ -17,7 +17,7 @@ IMAGES = "images"  # the link to the images, in the directory of the JSONL file
 
 
 def write_jsonl(data: CaptionData, directory: Path) -> Path:
-    """Write a data set as `directory`/captions.jsonl, one image per line, with a link to its images.
+    """Write a data set as `directory`/captions.jsonl, one image per line, and link to its images.
 
     The link `images` leads to the common parent directory of all images; nothing is copied, except
     from servers: then `images` is a directory of copies. Returns the path of the JSONL file. Raises

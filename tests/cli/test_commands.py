@@ -400,7 +400,7 @@ def test_interrupted(done):
     assert found.code == 128 + signal.SIGTERM
     assert (
         found.err.strip().splitlines()[-1]
-        == "stopped by SIGTERM; everything is saved, --resume goes on"
+        == "stopped by SIGTERM; everything is saved, --resume continues"
     )
     assert "Traceback" not in found.err
     assert {name.split("/")[2] for name in files(found.directory)} == {"last"}
@@ -442,7 +442,7 @@ def test_demo_data_written_by_hand_train_the_same(tmp_path, monkeypatch, capsys)
         (
             Interrupted(signal.SIGINT),
             130,
-            "stopped by SIGINT; everything is saved, --resume goes on\n",
+            "stopped by SIGINT; everything is saved, --resume continues\n",
         ),
         (KeyboardInterrupt(), 130, ""),
     ],

@@ -22,7 +22,9 @@ def test_every_format_to_jsonl_and_back(tmp_path, layout):
     target = convert(data, tmp_path / "new" / "out")
     for path in (target, target.parent):
         again = read_captions(path)
-        assert again.format == "jsonl" and not again.problems and not again.note
+        assert again.format == "jsonl"
+        assert not again.problems
+        assert not again.note
         assert [(e.id, e.captions, e.split) for e in again.examples] == [
             (e.id, e.captions, e.split) for e in data.examples
         ]

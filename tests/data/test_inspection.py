@@ -57,12 +57,14 @@ def test_the_description_agrees_with_counting_by_hand(tmp_path):
 def test_the_description_of_data_without_a_training_split(tmp_path):
     write_jsonl(tmp_path, {"a.jpg": ["a dog"]}, "val.jsonl")
     text = describe_data(read_captions(tmp_path))
-    assert "words per caption: mean 2.0;" in text and text.endswith("problems: none")
+    assert "words per caption: mean 2.0;" in text
+    assert text.endswith("problems: none")
 
 
 def test_the_description_mentions_drawn_splits(tmp_path):
     data = read_captions(write_kaggle(tmp_path, CAPTIONS))
-    assert data.note and f"\nsplit: {data.note}\n" in describe_data(data)
+    assert data.note
+    assert f"\nsplit: {data.note}\n" in describe_data(data)
 
 
 @given(st.lists(st.integers(1, 50), min_size=1), st.integers(1, 100))
@@ -131,7 +133,8 @@ def test_corrupt_images_that_are_skipped_become_problems(colours, tmp_path):
     broken = corrupt(colours)
     data = read_captions(colours)
     kept, ids = drop_corrupt_images(data, USED, "skip", tmp_path / "cache")
-    assert ids == [3, 9, 102] and [p.place.file for p in kept.problems] == broken
+    assert ids == [3, 9, 102]
+    assert [p.place.file for p in kept.problems] == broken
     assert kept.examples == tuple(e for e in data.examples if e.path not in broken)
     assert len(kept.split("test")) == 3  # another split, which was not checked
     _, ids = drop_corrupt_images(data, ("test",), "skip", tmp_path / "cache")
@@ -150,7 +153,8 @@ def test_an_image_is_decoded_again_only_if_it_changed_or_is_corrupt(colours, tmp
     broken[0].write_bytes((colours / "train" / "4.png").read_bytes())
     (colours / "val" / "100.png").write_bytes((colours / "train" / "4.png").read_bytes() + b" ")
     _, ids = drop_corrupt_images(data, USED, "skip", cache)
-    assert set(decoded) == {*broken, colours / "val" / "100.png"} and ids == [9, 102]
+    assert set(decoded) == {*broken, colours / "val" / "100.png"}
+    assert ids == [9, 102]
 
 
 def test_without_a_cache_every_image_is_decoded(colours, decoded):
@@ -158,7 +162,8 @@ def test_without_a_cache_every_image_is_decoded(colours, decoded):
     for _ in range(2):
         decoded.clear()
         _, ids = drop_corrupt_images(read_captions(colours), USED, "skip", None)
-        assert len(ids) == 3 and len(decoded) == 23
+        assert len(ids) == 3
+        assert len(decoded) == 23
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe not a stamp", b"0123456789"])
@@ -204,7 +209,8 @@ def test_images_decoded_before_a_signal_are_remembered(colours, tmp_path, decode
             drop_corrupt_images(data, USED, "stop", tmp_path / "cache")
     decoded.clear()
     drop_corrupt_images(data, USED, "stop", tmp_path / "cache")
-    assert [path.name for path in decoded[:2]] == ["12.png", "13.png"] and len(decoded) == 23 - 12
+    assert [path.name for path in decoded[:2]] == ["12.png", "13.png"]
+    assert len(decoded) == 23 - 12
 
 
 def test_a_cache_that_cannot_be_written(colours):
@@ -220,7 +226,7 @@ def test_training_and_evaluation_leave_out_corrupt_images(
     """Checked before any feature is computed; a resumed run must leave out the same images."""
     broken = corrupt(colours)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     options = ["--data", "colours", "--run", "mine", *tiny.OPTIONS]
     if frozen:
         torch.manual_seed(3)
@@ -243,7 +249,8 @@ def test_training_and_evaluation_leave_out_corrupt_images(
     assert listed[1]["what"] == "the file is empty"
     evaluate.main(["--checkpoint", "checkpoints/mine", "--workers", "0"])
     printed = capsys.readouterr().out
-    assert "val split, 6 images" in printed and "% novel" in printed
+    assert "val split, 6 images" in printed
+    assert "% novel" in printed
     assert f"skipped: {broken[2]}: not an image" in printed
     assert "have changed" not in printed
     train.main([*options, "--on-error", "skip", "--resume"])  # the same images

@@ -20,7 +20,8 @@ def test_images_are_transformed_and_stacked(tmp_path):
     paths = [draw(tmp_path / f"{colour}.png", colour) for colour in colours]
     source = ImageSource(paths, Transform(4, mean=(0, 0, 0), std=(1, 1, 1)))
     loaded = source.load([2, 0, 2])
-    assert not source.are_features and loaded.shape == (3, 3, 4, 4)
+    assert not source.are_features
+    assert loaded.shape == (3, 3, 4, 4)
     assert torch.equal(loaded[:, :, 0, 0], torch.eye(3)[[2, 0, 2]])
 
 
