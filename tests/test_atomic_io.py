@@ -260,6 +260,7 @@ print(peak_memory(__import__("torch").device("cpu")))
 """
 
 
+@pytest.mark.slow
 def test_the_library_is_imported_without_the_modules_of_unix():
     out, errors = run_python(WITHOUT).communicate(timeout=120)
     assert (out, errors) == ("{'memory_mb': nan}\n", "")

@@ -305,7 +305,7 @@ def test_checkpoints_of_another_kind(tmp_path, change, message):
         ("config.json", b"{", "cannot be read"),
         ("config.json", b"[" * 100_000, "cannot be read"),
         ("config.json", b"\xff", "cannot be read"),
-        ("vocabulary.json", b"{}", "not a vocabulary"),
+        ("vocabulary.json", b"{}", "is not a vocabulary"),
         ("model.safetensors", b"\x08\0\0\0\0\0\0\0{}      junk", "cannot be read"),
         ("model.safetensors", b"\xff" * 16, "cannot be read"),
     ],

@@ -37,14 +37,14 @@ import matplotlib.figure, nltk, safetensors.torch
 import captioner.captioner, evaluate
 
 def interrupt_first_batch():
-    import train
-    load = train.make_batch
+    from captioner.data import batches
+    load = batches.make_batch
 
     def loaded(*args):
         os.kill(os.getpid(), signal.SIGTERM)
         return load(*args)
 
-    train.make_batch = loaded
+    batches.make_batch = loaded
 
 for number, setup in enumerate(jobs):
     child = os.fork()
