@@ -1,4 +1,4 @@
-"""Loading images as upright 8-bit RGB, and their transform to normalised tensors.
+"""Loading images as upright 8-bit RGB, and their transform to tensors.
 
 Files may come from anyone: their size is limited and broken ones raise InputError.
 Shapes: H, W pixels of the image, S side of the square that the encoder takes.

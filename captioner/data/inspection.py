@@ -1,4 +1,4 @@
-"""Inspection of a data set: a description in words, and images that cannot be decoded.
+"""Inspection of a data set: its description and its undecodable images.
 
 The description does without torch, which takes seconds to import; the check of images imports it.
 """

@@ -1,4 +1,4 @@
-"""Splitting sentences into words as the COCO caption scores do, and joining words."""
+"""Splitting sentences into words, as COCO caption scores do, and joining them."""
 
 import re
 import unicodedata
