@@ -12,7 +12,7 @@ from typing import Any
 from captioner import distributed
 from captioner.checkpoints import checkpoint
 from captioner.checkpoints.runs import lock_run, write_skipped
-from captioner.data.batches import Batch, encode_captions, epoch_order
+from captioner.data.batches import Batch, encode_captions, epoch_order, make_batch
 from captioner.data.dataset import Example
 from captioner.data.demo import dataset as demo
 from captioner.data.images import load_image
@@ -105,9 +105,9 @@ def batches_of(setup: TrainingSetup) -> tuple[Callable[[int, int], Iterable[Batc
     rank, world = distributed.rank(), distributed.world_size()
 
     def order(epoch: int) -> list[list[int]]:
-        tars, window = setup.training_images.tars, setup.training_images.window
+        groups, window = setup.training_images.groups, setup.training_images.window
         seed = options.seed
-        return epoch_order(captions, options.batch_size, seed, epoch, world, tars, window)
+        return epoch_order(captions, options.batch_size, seed, epoch, world, groups, window)
 
     steps = len(order(0))
 
@@ -135,7 +135,7 @@ def batches_of(setup: TrainingSetup) -> tuple[Callable[[int, int], Iterable[Batc
 
     def load(indices: Sequence[int]) -> Batch:
         tokens = pad_captions([captions[i] for i in indices])
-        batch = setup.training_images.batch(indices, [ids[i] for i in indices], tokens)
+        batch = make_batch(setup.training_images, indices, [ids[i] for i in indices], tokens)
         return add_soft_targets(batch, [lessons[i] for i in indices]) if lessons else batch
 
     return batches, steps

@@ -17,12 +17,13 @@ from benchmarks.setting import SIZES, build, draw_batch
 from benchmarks.synthetic_images import draw_images
 from captioner.data.batches import epoch_order
 from captioner.data.images import Transform
+from captioner.data.sources import ImageSource
 from captioner.devices import products_in
 from captioner.prefetch import load_ahead
 from captioner.training.loop import step
 from captioner.training.optimization import TrainingOptions, parameter_groups
 from captioner.vision.encoders import Encoder, build_encoder
-from captioner.vision.feature_cache import FeatureSource, ImageSource
+from captioner.vision.feature_cache import FeatureSource
 
 ENCODERS = ("mobilenet_v2", "resnet50")
 BATCH = 32

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from captioner.data.batches import Batch, Source
+from captioner.data.batches import Batch, make_batch
+from captioner.data.sources import FunctionSource
 from captioner.decoding.options import DecodingOptions
 from captioner.models.captioning.build import CaptioningModel, build_model
 from captioner.models.captioning.options import ModelOptions
@@ -87,8 +88,8 @@ def draw_batch(sizes: Sizes, images: int, shortest: int, longest: int) -> Batch:
     """Images with captions of random words, as the feature cache and the loader give them."""
     captions = draw_captions(sizes, images, shortest, longest)
     maps = draw_features(sizes, images, torch.device("cpu")).half()
-    source = Source(lambda indices: maps, are_features=True)
-    return source.batch(range(images), range(images), pad_captions(captions))
+    source = FunctionSource(lambda indices: maps, are_features=True)
+    return make_batch(source, range(images), range(images), pad_captions(captions))
 
 
 def word_operations(sizes: Sizes, attention: bool) -> int:

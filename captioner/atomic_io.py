@@ -1,60 +1,130 @@
-"""Files and directories that are written whole or not at all; what is in them is others' business."""
+"""Atomic writing of files and directories, and exclusive file locks.
+
+A temporary sibling with a unique name is written first and then renamed, so that readers see the
+old content or the new one, and two writers never share a temporary file. If writing fails, the old
+content stays and the temporary sibling is removed.
+"""
 
 import os
+import re
 import shutil
+import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from .errors import InputError
 
+ABANDONED_SECONDS = 3600  # a temporary directory without a write for so long has lost its writer
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write a file, a str as UTF-8, replacing an older one; parent directories are created.
+
+    The file gets the permissions of any new file (the umask applies).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _temporary_sibling(path)
+    try:
+        with part.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
 
 @contextmanager
-def atomic_directory(directory: Path) -> Iterator[Path]:
-    """A new directory to write files into, which takes the place of `directory` when all is well.
+def atomic_directory(directory: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Yield a new directory to write files into, which becomes `directory` when the block ends.
 
-    Until then it lies beside it, so that a reader sees the old directory or the new one. Where the
-    block raises, the old one stays.
+    The files directly in it are synced before it is renamed. replace: whether an older directory is
+    replaced; if False, OSError is raised at the end if `directory` exists and is not empty. What
+    killed writers of the same directory left behind is removed after an hour.
     """
-    part = beside(directory, "part")
-    shutil.rmtree(part, ignore_errors=True)  # of a program that was killed
+    part = _temporary_sibling(directory)
     try:
         part.mkdir(parents=True)
+        _remove_abandoned(directory, now=part.stat().st_mtime)
         yield part
         for file in part.iterdir():
             _sync(file)
-        _replace(part, directory)
+        if replace:
+            _replace(part, directory)
+        else:
+            part.replace(directory)
         _sync(directory.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def atomic_write(path: Path, content: str | bytes) -> None:
-    """Write a file, text as UTF-8, beside its place and put it there: it is never half-written."""
-    part = beside(path, "part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(part, path)
+def sibling_path(path: Path, suffix: str) -> Path:
+    """The hidden path `.NAME.SUFFIX` beside `path`.
 
-
-def beside(directory: Path, what: str) -> Path:
-    """Where the part of `directory` that is being written is, or the old one while it is replaced.
-
-    what: "part" or "old".
+    `sibling_path(directory, "old")` holds the old content while `atomic_directory` replaces it; if
+    the process is killed between the two renames, it is the only complete one.
     """
-    return directory.parent / f".{directory.name}.{what}"
+    return path.parent / f".{path.name}.{suffix}"
 
 
 def check_absent(directory: Path) -> None:
-    """Raise InputError where there is something at `directory` that writing would replace."""
+    """Raise InputError if `directory` exists, unless it is an empty directory."""
     if directory.is_dir() and not any(directory.iterdir()):
         return
     if directory.exists() or directory.is_symlink():
-        raise InputError(f"{directory} is there already; choose another directory")
+        raise InputError(f"{directory} already exists; choose another directory")
+
+
+def lock_file(file: IO[Any]) -> bool:
+    """Lock an open file exclusively until it is closed; False if another process has locked it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            position = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+            # Windows keeps others from reading locked bytes, so lock one far behind the content.
+            os.lseek(file.fileno(), 2**30, os.SEEK_SET)
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            finally:
+                os.lseek(file.fileno(), position, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # msvcrt raises the second
+        return False
+    return True
+
+
+def _temporary_sibling(path: Path) -> Path:
+    """A unique hidden path beside `path`; long names are cut, since systems limit their length."""
+    return path.parent / f".{path.name[:40]}.{uuid.uuid4().hex}.part"
+
+
+def _remove_abandoned(directory: Path, now: float) -> None:
+    """Remove the temporary directories that killed writers of `directory` left behind.
+
+    now: by the clock of the file system, which need not be that of this machine.
+    """
+    # Older versions named it .NAME.part.
+    pattern = re.compile(rf"\.{re.escape(directory.name[:40])}(\.[0-9a-f]{{32}})?\.part")
+    for part in directory.parent.iterdir():
+        if not pattern.fullmatch(part.name):
+            continue
+        try:
+            written = max(path.stat().st_mtime for path in (part, *part.rglob("*")))
+        except OSError:  # its writer has just finished, or belongs to another user
+            continue
+        if now - written > ABANDONED_SECONDS:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _replace(new: Path, directory: Path) -> None:
-    """Directories cannot be exchanged in one call: the old one steps aside in between."""
-    aside = beside(directory, "old")
+    """Rename `new` to `directory`; the old one steps aside first, as directories cannot swap."""
+    aside = sibling_path(directory, "old")
     if aside.exists():
         if directory.exists():
             shutil.rmtree(aside)
@@ -67,6 +137,9 @@ def _replace(new: Path, directory: Path) -> None:
 
 
 def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, have reached the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open directories
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -15,8 +15,8 @@ from .checkpoints import hub
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.model_card import model_card
 from .checkpoints.restoring import restore
-from .data.batches import Source
 from .data.images import ImageInput, Transform, load_image
+from .data.sources import FunctionSource
 from .decoding.decode import caption_batches
 from .decoding.options import DecodingOptions
 from .decoding.teacher_forcing import score_captions
@@ -219,7 +219,7 @@ class Captioner:
                 bad[index] = error
                 return Image.new("RGB", (self.transform.size,) * 2)  # holds its place in the batch
 
-        source = Source(
+        source = FunctionSource(
             lambda indices: self.transform.batch([load(i) for i in indices]), are_features=False
         )
         for batch, found in caption_batches(

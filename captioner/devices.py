@@ -1,6 +1,6 @@
-"""Which device computes, in which number format, and how much memory that took."""
+"""The device to compute on, its number format, and the memory used."""
 
-import resource
+import math
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,50 +25,76 @@ class RuntimeOptions:
 
 
 def pick_device(device: "str | torch.device | None") -> "torch.device":
-    """The device named, or CUDA where there is one, or the CPU."""
+    """The device of that name; None: CUDA if available, else the CPU.
+
+    Raises InputError for other kinds of devices and for one that is not available.
+    """
     import torch
 
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if str(device).partition(":")[0] not in ("cpu", "cuda"):
-        raise InputError(f"device must be cpu, cuda or cuda:N, got {str(device)!r}")
+    if str(device).partition(":")[0] not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device must be cpu, cuda, cuda:N or mps, got {str(device)!r}")
     try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        chosen: torch.device = torch.device(device)
+        if chosen.type == "mps":
+            _check_mps(chosen)
+        else:
+            torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device {str(device)!r} cannot be used: {reason}") from error
     return chosen
 
 
+def _check_mps(device: "torch.device") -> None:
+    """Raise RuntimeError if there is no such Apple GPU; torch's own message fills a page."""
+    import torch
+
+    if not torch.backends.mps.is_available():
+        raise RuntimeError("no Apple GPU is available to this build of torch")
+    if device.index not in (None, 0):
+        raise RuntimeError("there is only one Apple GPU, mps")
+
+
 def device_of(model: Any) -> "torch.device":
     """The device of the first parameter of a torch module."""
-    return next(model.parameters()).device
+    device: torch.device = next(model.parameters()).device
+    return device
 
 
 def pick_precision(name: str, device: "torch.device") -> "torch.dtype":
-    """bfloat16 or float32; "auto" takes bfloat16 where the device multiplies it faster.
+    """bfloat16 or float32, by the name of a precision.
 
-    Those are GPUs that have it, and CPUs with AMX or AVX512-BF16.
+    "auto" is bfloat16 on devices that multiply it faster: GPUs with hardware support, and CPUs with
+    AMX or AVX512-BF16. An Apple GPU on which autocast does not support bfloat16 gets float32.
     """
     import torch
 
     if name not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
-    if name == "auto":
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                fast = torch.cuda.is_bf16_supported(including_emulation=False)
-            name = "bfloat16" if fast else "float32"
-        else:
-            able = torch.cpu.get_capabilities()
-            fast = able.get("amx_bf16", False) or able.get("avx512_bf16", False)
-            name = "bfloat16" if fast else "float32"
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
+    if device.type == "mps":
+        half = name == "bfloat16" and _mps_has_bfloat16()
+    elif name != "auto":
+        half = name == "bfloat16"
+    elif device.type == "cuda":
+        with torch.cuda.device(device):
+            half = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        features = torch.cpu.get_capabilities()
+        half = bool(features.get("amx_bf16", False) or features.get("avx512_bf16", False))
+    return torch.bfloat16 if half else torch.float32
+
+
+def _mps_has_bfloat16() -> bool:
+    """Whether autocast can use bfloat16 on an Apple GPU: from torch 2.6 and macOS 14 on."""
+    import torch
+
+    return torch.amp.is_autocast_available("mps") and torch.backends.mps.is_macos_or_newer(14, 0)
 
 
 def products_in(name: str, device: "torch.device") -> AbstractContextManager[object]:
-    """Inside, matrix products and convolutions work in the precision called `name`."""
+    """A context in which matrix products and convolutions use the precision called `name`."""
     import torch
 
     precision = pick_precision(name, device)
@@ -76,11 +102,22 @@ def products_in(name: str, device: "torch.device") -> AbstractContextManager[obj
 
 
 def peak_memory(device: "torch.device") -> dict[str, float]:
-    """The most that this process has held so far, in MB: `memory_mb`, on CUDA `gpu_memory_mb`."""
-    unit = 1 if sys.platform == "darwin" else 1024  # what getrusage counts in
-    peaks = {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6}
+    """Peak memory of this process in MB: `memory_mb`, and on CUDA `gpu_memory_mb`.
+
+    `memory_mb` is NaN on systems without getrusage (Windows).
+    """
+    peaks = {"memory_mb": _peak_bytes() / 1e6}
     if device.type == "cuda":
         import torch
 
         peaks["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
     return peaks
+
+
+def _peak_bytes() -> float:
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, else KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

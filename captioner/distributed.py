@@ -1,4 +1,7 @@
-"""The few lines that make torchrun work; without torchrun each of them does nothing."""
+"""Training and evaluation in several processes started by torchrun.
+
+In a process that torchrun did not start, every function here does nothing or returns its input.
+"""
 
 import os
 from collections.abc import Iterator
@@ -15,16 +18,20 @@ from .errors import InputError
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the processes that torchrun started, if it did, and leave them in the end."""
+    """Join the process group of torchrun, if there is one, and leave it at the end.
+
+    With the device "cuda", each process takes the GPU of its local rank. Raises InputError if
+    there are more processes on this machine than GPUs.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield
         return
-    if device.type == "cuda" and device.index is None:  # each process takes a GPU of its own
-        local, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-        if local >= there:
-            raise InputError(f"there are {there} GPUs; start at most {there} processes here")
-        torch.cuda.set_device(local)
-    # Long, since the other processes wait while the first one computes the features of a data set.
+    if device.type == "cuda" and device.index is None:
+        local_rank, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if local_rank >= count:
+            raise InputError(f"there are {count} GPUs; start at most {count} processes here")
+        torch.cuda.set_device(local_rank)
+    # Others wait at a barrier while the first process computes the features of a data set.
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(hours=12))
     try:
@@ -34,31 +41,34 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def rank() -> int:
+    """The number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_first() -> bool:
-    """Whether this process writes files and talks to people."""
+    """Whether this is the process that writes files and prints."""
     return rank() == 0
 
 
 def say(text: str) -> None:
-    """Print for people; one process of several does."""
+    """Print in the first process only."""
     if is_first():
         print(text, flush=True)
 
 
 def barrier() -> None:
+    """Wait until all processes are here."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def share_buffers(module: nn.Module) -> None:
-    """Give all processes the first one's buffers: batch norm's statistics differ between them."""
+    """Copy the first process's buffers to all: batch norm's running statistics differ."""
     if dist.is_initialized():
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
@@ -73,7 +83,7 @@ def total(values: Tensor) -> Tensor:
 
 
 def gather(item: Any) -> list[Any]:
-    """Each process's item, in order of rank, in every process."""
+    """The items of all processes in order of rank, in every process."""
     if not dist.is_initialized():
         return [item]
     items: list[Any] = [None] * world_size()

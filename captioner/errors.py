@@ -1,6 +1,7 @@
-"""What may end a command without a traceback: a user's mistake, the machine's trouble, a signal.
+"""Errors and signals that end a command without a traceback.
 
-Everything else is a bug and is shown as it is.
+These are a user's mistake, a failure of the machine and a signal. Any other exception is a bug and
+shows its traceback.
 """
 
 import os
@@ -10,12 +11,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+SIGPIPE = 13  # Windows has no such signal
+
 
 class InputError(ValueError):
-    """Says in one sentence what is wrong, where, and what to do about it."""
+    """A user's mistake; the message says what failed, why, and what to do."""
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 -- not an error: the work was saved
     """A signal ended the work after everything was saved."""
 
     def __init__(self, signum: int) -> None:
@@ -25,46 +28,53 @@ class Interrupted(Exception):
 
 @contextmanager
 def collect_signals(received: list[int]) -> Iterator[None]:
-    """SIGINT and SIGTERM are noted; the second one ends the program as if this were not here."""
+    """Append SIGINT or SIGTERM to `received` instead of ending the program.
+
+    Only the first one: then the earlier handlers are back, so that a second signal ends the program
+    as usual. Outside the main thread, where Python cannot handle signals, nothing changes.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
 
-    def note(signum: int, frame: object) -> None:
-        received.append(signum)
-        for signum, handler in before.items():
+    def restore() -> None:
+        for signum, handler in handlers.items():
             signal.signal(signum, handler)
 
-    for signum in before:
-        signal.signal(signum, note)
+    def collect(signum: int, _frame: object) -> None:
+        received.append(signum)
+        restore()
+
+    for signum in handlers:
+        signal.signal(signum, collect)
     try:
         yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        restore()
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command and exit as a shell expects: 0, 1 for an error, 128 + n for signal n.
+    """Run a command and exit with the status that a shell expects: 0, 1 for an error, 128 + signal.
 
-    argparse exits with 2 by itself for a wrong command line. Where what reads the output has gone,
-    as `head` does, the command ends silently, as if SIGPIPE had ended it.
+    argparse itself exits with 2 for a wrong command line. If the reader of the output has closed
+    the pipe, as `head` does, the command ends silently, as if SIGPIPE had ended it.
     """
-    ended: str | int | None = None
+    status: str | int | None = None
     try:
-        ended = _end_of(main)
-        print(end="", flush=True)  # at exit it would be too late to be silent
+        status = _exit_status(main)
+        print(end="", flush=True)  # an error of the interpreter's own flush could not be caught
     except OSError as error:
         closed = isinstance(error, BrokenPipeError)
-        ended = ended or (128 + signal.SIGPIPE if closed else f"error: {error}")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left
-    if ended is not None:
-        sys.exit(ended)
+        status = status or (128 + SIGPIPE if closed else f"error: {error}")
+        # The interpreter flushes what is left in the buffer; it must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if status is not None:
+        sys.exit(status)
 
 
-def _end_of(main: Callable[[], None]) -> str | int | None:
-    """What the command is to exit with; raises BrokenPipeError where its output is not read."""
+def _exit_status(main: Callable[[], None]) -> str | int | None:
+    """The argument of sys.exit after running `main`; raises BrokenPipeError for a closed pipe."""
     try:
         main()
     except SystemExit as ended:
@@ -76,6 +86,6 @@ def _end_of(main: Callable[[], None]) -> str | int | None:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Interrupted as error:
-        print(f"stopped by {error}; everything is saved, --resume goes on", file=sys.stderr)
+        print(f"stopped by {error}; everything is saved, --resume continues", file=sys.stderr)
         return 128 + error.signum
     return None

@@ -1,7 +1,7 @@
-"""Frozen dataclasses <-> command line <-> plain dict; nothing else.
+"""Options as frozen dataclasses, read from the command line and from dicts.
 
-Each module declares the options it uses as a frozen dataclass of `option(...)` fields; the field's
-name is the flag, its annotation the type, its default the default.
+Each module declares its options as a frozen dataclass of `option(...)` fields: the name of a field
+is its flag, its annotation the type, its default the default.
 """
 
 import argparse
@@ -16,16 +16,16 @@ from typing import Any, TypeVar
 from .errors import InputError
 
 T = TypeVar("T")
-FEW = 4  # choices, that the help can list before it says what they are for
+LISTED_CHOICES = 4  # longer lists would push the description out of sight
 
 
 def option(default: Any, help: str, *, choices: Sequence[str] | None = None) -> Any:
-    """A dataclass field that knows its help text and, for words, the ones allowed."""
+    """A dataclass field with a help text and, for strings, the values allowed."""
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
 
 
 def _value_type(annotation: Any) -> Any:
-    """`int | None` or `tuple[int, ...]` -> int: what one value on the command line is read as."""
+    """The type of one value on the command line: int for `int | None` and `tuple[int, ...]`."""
     if isinstance(annotation, types.UnionType):
         return next(part for part in typing.get_args(annotation) if part is not type(None))
     return typing.get_args(annotation)[0] if _is_tuple(annotation) else annotation
@@ -40,38 +40,43 @@ def add_options(
 ) -> None:
     """Add one flag per field of the dataclass `cls`, in a help group called `title`.
 
-    without: names of fields that get no flag and keep their defaults. A tuple's flag may come
-    again, and takes several values at once where it cannot swallow positional arguments by that.
+    without: names of fields that get no flag and keep their defaults. The flag of a tuple may be
+    repeated; it takes several values at once only in a parser without positional arguments, which
+    it would swallow.
     """
-    at_once = "+" if all(action.option_strings for action in parser._actions) else 1
+    nargs = "+" if all(action.option_strings for action in parser._actions) else 1
     group = parser.add_argument_group(f"{title} [default]")
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        if "help" not in field.metadata or field.name in without:
-            continue
-        flag = "--" + field.name.replace("_", "-")
-        text = field.metadata["help"]
-        kind, choices = _value_type(hints[field.name]), field.metadata["choices"] or ()
-        if kind is bool:
-            action = argparse.BooleanOptionalAction if field.default else "store_true"
-            group.add_argument(flag, action=action, default=field.default, help=text)
-            continue
-        several, default = _is_tuple(hints[field.name]), typing.cast(Any, field.default)
-        if default is not None:
-            shown = " ".join(map(str, default)) if several else default
-            text += f" [{shown}]".replace("%", "%%")
-        taken: dict[str, Any] = {"default": default}
-        if several:  # what is given takes the place of a default, to which "extend" would add it
-            absent = None if default is None else argparse.SUPPRESS
-            taken = {"default": absent, "action": "extend", "nargs": at_once}
-        group.add_argument(
-            flag,
-            type=str.lower if choices else kind,  # words to choose from are read in any case
-            **taken,
-            choices=choices or None,
-            metavar=None if 0 < len(choices) <= FEW else kind.__name__.upper(),
-            help=text,
-        )
+        if "help" in field.metadata and field.name not in without:
+            _add_flag(group, field, hints[field.name], nargs)
+
+
+def _add_flag(
+    group: argparse._ArgumentGroup, field: "dataclasses.Field[Any]", hint: Any, nargs: str | int
+) -> None:
+    flag = "--" + field.name.replace("_", "-")
+    text, choices = field.metadata["help"], field.metadata["choices"] or ()
+    kind, default = _value_type(hint), typing.cast(Any, field.default)
+    if kind is bool:
+        action = argparse.BooleanOptionalAction if default else "store_true"
+        group.add_argument(flag, action=action, default=default, help=text)
+        return
+    if default is not None:
+        shown = " ".join(map(str, default)) if _is_tuple(hint) else default
+        text += f" [{shown}]".replace("%", "%%")
+    arguments: dict[str, Any] = {"default": default}
+    if _is_tuple(hint):  # "extend" would add given values to a default instead of replacing it
+        absent = None if default is None else argparse.SUPPRESS
+        arguments = {"default": absent, "action": "extend", "nargs": nargs}
+    group.add_argument(
+        flag,
+        type=str.lower if choices else kind,  # choices are accepted in any case
+        **arguments,
+        choices=choices or None,
+        metavar=None if 0 < len(choices) <= LISTED_CHOICES else kind.__name__.upper(),
+        help=text,
+    )
 
 
 def from_arguments(cls: type[T], arguments: argparse.Namespace) -> T:
@@ -82,13 +87,16 @@ def from_arguments(cls: type[T], arguments: argparse.Namespace) -> T:
 
 
 def given_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> set[str]:
-    """Names of the options that are on the command line, whatever their value."""
+    """Names of the options on the command line, even those given with their default value.
+
+    Sets all defaults of the parser to None.
+    """
     parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), None))
     return {name for name, value in vars(parser.parse_args(argv)).items() if value is not None}
 
 
 def to_dict(options: Any) -> dict[str, Any]:
-    """A dict that JSON can hold; paths become strings."""
+    """A dict for JSON; paths become strings."""
     return {
         key: str(value) if isinstance(value, Path) else value
         for key, value in dataclasses.asdict(options).items()
@@ -96,7 +104,7 @@ def to_dict(options: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-    """The dataclass `cls` from a plain dict; unknown names and types raise InputError."""
+    """The dataclass `cls` from a plain dict; unknown names and wrong types raise InputError."""
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - known)
     if unknown:
@@ -105,23 +113,23 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
             f"it has {', '.join(sorted(known))}"
         )
     for name, annotation in typing.get_type_hints(cls).items():
-        if name in values and not _is_of(annotation, values[name]):
-            wanted = getattr(annotation, "__name__", annotation)
-            raise InputError(f"{name} must be {wanted}, got {values[name]!r}")
+        if name in values and not _accepts(annotation, values[name]):
+            expected = getattr(annotation, "__name__", annotation)
+            raise InputError(f"{name} must be {expected}, got {values[name]!r}")
     return cls(**values)
 
 
-def _is_of(annotation: Any, value: Any) -> bool:
-    """Whether a value may stand for an annotation: a whole number for a float, a str for a Path."""
+def _accepts(annotation: Any, value: Any) -> bool:
+    """Whether a value fits an annotation; an int fits float, a str fits Path, a bool only bool."""
     if isinstance(annotation, types.UnionType):
-        return any(_is_of(part, value) for part in typing.get_args(annotation))
+        return any(_accepts(part, value) for part in typing.get_args(annotation))
     if isinstance(value, bool):
         return annotation is bool
     return isinstance(value, {float: (int, float), Path: (str, Path)}.get(annotation, annotation))
 
 
 def check_at_least(options: Any, minimum: float, *names: str) -> None:
-    """Raise InputError for the first named field below `minimum` or infinite; None passes."""
+    """Raise InputError for the first named field below `minimum`, infinite or NaN; None passes."""
     for name in names:
         value = getattr(options, name)
         if value is not None and not minimum <= value < math.inf:

@@ -1,7 +1,7 @@
-"""Loading ahead: the next batches are read by threads while the present one is computed.
+"""Loading ahead: threads load the next items while the present one is used.
 
-Threads suffice, since Pillow and numpy let go of Python's lock while they work; nothing that is
-loaded here may use torch's own threads, which belong to the computation.
+Threads suffice, since Pillow and numpy release Python's global lock while they work. What they load
+must not use torch's own threads, which belong to the computation.
 """
 
 import os
@@ -12,30 +12,33 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 
-def _workers() -> int:
-    """Threads that help: one of the cores of each process is busy with the computation."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
+def _default_workers() -> int:
+    """Cores per process on this machine minus one for the computation, from 1 to 8."""
+    affinity = getattr(os, "sched_getaffinity", None)  # only on Linux
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))
 
 
-WORKERS = _workers()
+WORKERS = _default_workers()
 
 Item = TypeVar("Item")
-Loaded = TypeVar("Loaded", bound=Any)  # with pin_memory(), where that is asked for
+Loaded = TypeVar("Loaded", bound=Any)  # has pin_memory() if load_ahead is called with pin
 
 
 def load_ahead(
     load: Callable[[Item], Loaded], items: Iterable[Item], workers: int, *, pin: bool = False
 ) -> Iterator[Loaded]:
-    """load(item) of each item, in their order, `workers` of them loaded ahead of what is asked for.
+    """Yield load(item) for each item, in order, while threads load the next `workers` items.
 
-    workers 0 loads each when it is asked for. What `load` raises is raised in its item's place.
-    pin: what is loaded goes to pinned memory, from which a GPU copies while it computes.
+    workers: 0 loads each item when it is asked for. pin: copy to pinned memory, from which a GPU
+    copies while it computes. An exception of `load` is raised when its item's turn comes.
     """
 
     def get(item: Item) -> Loaded:
-        return load(item).pin_memory() if pin else load(item)
+        loaded = load(item)
+        if pin:
+            loaded = loaded.pin_memory()
+        return loaded
 
     if workers == 0:
         yield from map(get, items)
@@ -54,7 +57,7 @@ def load_ahead(
 
 
 def timed(items: Iterable[Item]) -> Iterator[tuple[Item, float]]:
-    """Each item, and the seconds that it took to come."""
+    """Yield each item with the seconds that were spent waiting for it."""
     started = time.perf_counter()
     for item in items:
         yield item, time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""What several test modules share: one thread, a tiny encoder, tiny models, batches."""
+"""Fixtures of many test modules: one thread, a tiny encoder, tiny models, batches."""
 
 from itertools import pairwise
 
@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 import train
-from captioner.data.batches import Source
+from captioner.data import batches
+from captioner.data.sources import FunctionSource
 from captioner.models.captioning.build import build_model
 from captioner.models.captioning.options import ModelOptions
 from captioner.text.collate import pad_captions
 from captioner.text.vocabulary import Vocabulary
-from captioner.training import logging as watching
+from captioner.training import logging as training_log
 from captioner.vision.encoders import Encoder
 from tests.support.words import WORDS
 
@@ -24,10 +25,10 @@ def one_thread():
 
 @pytest.fixture(scope="session", autouse=True)
 def no_drawing():
-    """It takes longer than an epoch does here; test_watching.py has it done."""
+    """Leave out curves and samples, which take longer than an epoch; test_logging.py draws them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watching, "draw_curves", lambda *arguments: None)
-        patch.setattr(train, "show_samples", lambda *arguments: None)
+        patch.setattr(training_log, "draw_curves", lambda *_: None)
+        patch.setattr(train, "show_samples", lambda *_: None)
         yield
 
 
@@ -38,7 +39,7 @@ def vocabulary():
 
 @pytest.fixture(params=[False, True], ids=["show-and-tell", "attention"])
 def attention(request):
-    """Tests that use this run once for each of the two models."""
+    """Runs a test once for each of the two models."""
     return request.param
 
 
@@ -61,7 +62,7 @@ def tiny_encoder():
 
 @pytest.fixture
 def tiny_model(tiny_encoder):
-    """A small model over WORDS that has opinions: its weights are larger than at a real start."""
+    """A small model over WORDS whose weights are larger than at initialisation."""
 
     def build(attention, *, trained_from=None, seed=0, **options):
         sizes = {"embedding_size": 9, "hidden_size": 11, "attention_size": 7, "dropout": 0.0}
@@ -80,7 +81,7 @@ def tiny_model(tiny_encoder):
 
 @pytest.fixture
 def features():
-    """Feature maps (B, 10, 4, 3) of any number of images, each unlike the others."""
+    """Distinct feature maps (B, 10, 4, 3) of any number of images."""
 
     def draw(images, seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -92,7 +93,7 @@ def features():
 
 @pytest.fixture
 def make_batch(features):
-    """A Batch of captions given as lists of words' tokens, over random source or maps."""
+    """A Batch with captions given as lists of tokens, over random images or feature maps."""
 
     def build(captions, images=False, seed=0):
         whole = [
@@ -104,8 +105,8 @@ def make_batch(features):
             values = torch.rand(len(captions), 3, 32, 32, generator=generator)
         else:
             values = features(len(captions), seed)
-        source = Source(lambda indices: values[list(indices)], are_features=not images)
+        source = FunctionSource(lambda indices: values[list(indices)], are_features=not images)
         numbers = range(len(captions))
-        return source.batch(numbers, numbers, pad_captions(whole))
+        return batches.make_batch(source, numbers, numbers, pad_captions(whole))
 
     return build

@@ -1,9 +1,9 @@
-"""Dataclass <-> command line <-> dict, and the checks that options share."""
+"""Options from flags, to and from dicts, and the checks that they share."""
 
 import argparse
 import dataclasses
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -28,15 +28,15 @@ ALL = [ModelOptions, EncoderOptions, DecodingOptions, TrainingOptions]
 
 @dataclass(frozen=True)
 class Sample:
-    count: int = option(3, "how many things")
+    count: int = option(3, "number of things")
     share: float = option(0.5, "a share of 100 %% of them")
-    directory: Path | None = option(None, "where they lie")
-    limit: int | None = option(None, "at most so many")
-    kind: str = option("red", "which ones", choices=("red", "blue"))
-    quick: bool = option(False, "do it quickly")
-    careful: bool = option(True, "do it with care")
-    sources: tuple[Path, ...] = option((Path("a"), Path("5%")), "where they come from")
-    hidden: int = field(default=7)  # has no help, so it is no flag
+    directory: Path | None = option(None, "directory of the things")
+    limit: int | None = option(None, "maximum number")
+    kind: str = option("red", "colour", choices=("red", "blue"))
+    quick: bool = option(False, "save time")
+    careful: bool = option(True, "check everything")
+    sources: tuple[Path, ...] = option((Path("a"), Path("5%")), "places of origin")
+    hidden: int = dataclasses.field(default=7)  # has no help text, so it gets no flag
 
 
 def parse(*arguments, cls=Sample):
@@ -45,14 +45,15 @@ def parse(*arguments, cls=Sample):
     return from_arguments(cls, parser.parse_args(arguments))
 
 
-def test_fields_without_a_flag():
+def test_excluded_fields_get_no_flag():
     parser = argparse.ArgumentParser()
     add_options(parser, Sample, "things", without=("share", "limit"))
-    assert "--share" not in parser.format_help() and "--limit" not in parser.format_help()
+    assert "--share" not in parser.format_help()
+    assert "--limit" not in parser.format_help()
     assert from_arguments(Sample, parser.parse_args(["--count", "5"])) == Sample(5)
 
 
-def test_no_flags_are_the_defaults():
+def test_without_flags_the_defaults_hold():
     assert parse() == Sample()
 
 
@@ -66,7 +67,7 @@ def test_flags_have_the_types_of_the_fields():
     assert parse("--kind", "Blue") == Sample(kind="blue")
 
 
-def test_a_flag_of_several_values_leaves_positional_arguments_alone():
+def test_a_repeatable_flag_does_not_swallow_positional_arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("things", nargs="+")
     add_options(parser, Sample, "things")
@@ -78,13 +79,11 @@ def test_a_flag_of_several_values_leaves_positional_arguments_alone():
 
 
 @pytest.mark.parametrize("cls", ALL)
-def test_words_to_choose_from_are_read_in_any_case(cls):
-    for each in dataclasses.fields(cls):
-        for word in each.metadata.get("choices") or ():
-            assert (
-                getattr(parse("--" + each.name.replace("_", "-"), word.upper(), cls=cls), each.name)
-                == word
-            )
+def test_choices_are_accepted_in_any_case(cls):
+    for field in dataclasses.fields(cls):
+        for word in field.metadata.get("choices") or ():
+            flag = "--" + field.name.replace("_", "-")
+            assert getattr(parse(flag, word.upper(), cls=cls), field.name) == word
 
 
 @pytest.mark.parametrize(
@@ -102,20 +101,22 @@ def test_wrong_flags_end_the_program_with_2(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_help_tells_every_flag_its_type_and_its_default():
+def test_help_shows_the_type_and_the_default_of_every_flag():
     parser = argparse.ArgumentParser()
     add_options(parser, Sample, "things")
     text = " ".join(parser.format_help().split())
-    assert "things [default]: " in text and "hidden" not in text
-    assert "--count INT how many things [3]" in text
+    assert "things [default]: " in text
+    assert "hidden" not in text
+    assert "--count INT number of things [3]" in text
     assert "--share FLOAT a share of 100 % of them [0.5]" in text
-    assert "--directory PATH where they lie --limit INT at most so many --kind {red,blue}" in text
-    assert "--careful, --no-careful do it with care" in text
-    assert "--sources PATH [PATH ...] where they come from [a 5%]" in text
+    assert "--directory PATH directory of the things --limit INT maximum number" in text
+    assert "--kind {red,blue}" in text
+    assert "--careful, --no-careful check everything" in text
+    assert "--sources PATH [PATH ...] places of origin [a 5%]" in text
 
 
 @pytest.mark.parametrize("cls", ALL)
-def test_every_option_of_the_library_has_help_and_comes_back(cls):
+def test_every_option_of_the_library_has_help_and_survives_a_dict(cls):
     assert all(f.metadata["help"] for f in dataclasses.fields(cls))
     parser = argparse.ArgumentParser()
     add_options(parser, cls, "options")
@@ -129,13 +130,13 @@ def test_dicts_hold_paths_as_strings():
     assert from_dict(Sample, {"count": 4}) == Sample(4)
 
 
-def test_unknown_names_in_a_dict():
+def test_unknown_names_in_a_dict_are_refused():
     message = r"unknown option 'beams', 'size' for DecodingOptions; it has allow_unknown, beam_size"
     with pytest.raises(InputError, match=message):
         from_dict(DecodingOptions, {"size": 3, "beam_size": 2, "beams": 1})
 
 
-def test_checks_name_the_first_field_that_is_wrong():
+def test_checks_name_the_first_wrong_field():
     check_at_least(Sample(), 3, "count", "limit")
     with pytest.raises(InputError, match="count must be at least 4, got 3"):
         check_at_least(Sample(), 4, "limit", "count", "hidden")
@@ -145,7 +146,7 @@ def test_checks_name_the_first_field_that_is_wrong():
             check_share(Sample(share=share), "share")
 
 
-def test_values_of_other_types_are_refused():
+def test_values_of_wrong_types_are_refused():
     for values, message in (
         ({"beam_size": "5"}, "beam_size must be int | None, got '5'"),
         ({"beam_size": 2.5}, "beam_size must be int | None, got 2.5"),

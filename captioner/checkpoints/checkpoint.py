@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic_io import atomic_directory, beside
+from ..atomic_io import atomic_directory, sibling_path
 from ..errors import InputError
 from ..text.vocabulary import Vocabulary
 
@@ -160,7 +160,7 @@ def find(path: Path) -> Path:
     Where a replacement was cut short between its two renames, the old one stands in.
     """
     for candidate in (path, path / "best", path / "last"):
-        for directory in (candidate, beside(candidate, "old")):
+        for directory in (candidate, sibling_path(candidate, "old")):
             if (directory / MANIFEST).is_file():
                 return directory
     if not path.exists():

@@ -3,7 +3,6 @@
 Nothing here trains; what a checkpoint's files look like is checkpoint.py's.
 """
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic_io import atomic_write
+from ..atomic_io import atomic_write, lock_file
 from ..data.formats.reading import Problem
 from ..errors import InputError
 from . import checkpoint
@@ -81,12 +80,10 @@ def lock_run(run: Path) -> Iterator[None]:
         return
     run.mkdir(parents=True, exist_ok=True)
     with (run / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not lock_file(lock):
             raise InputError(
                 f"{run} is being trained by another process; --run NAME starts another run"
-            ) from error
+            )
         try:
             yield
         finally:

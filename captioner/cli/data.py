@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from ..data.inspection import describe_data, write_jsonl
+from ..data.convert import write_jsonl
+from ..data.inspection import describe_data
 from ..data.readers import READERS, read_captions
 from ..errors import InputError
 

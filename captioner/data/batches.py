@@ -1,13 +1,12 @@
-"""From Examples to batches: captions as tokens, the order of an epoch, collation.
+"""Batches for training: captions as tokens, the order of an epoch, collation.
 
-No file formats and no models. Shapes: B images, C captions per image, T words, D channels,
-h, w grid, S image side, L words that a teacher holds likely.
+Shapes: B images, C captions per image, T words, D channels, h, w grid, S image side, L likely
+tokens of a teacher.
 """
 
 import random
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,24 +16,32 @@ from ..errors import InputError
 from ..text.tokenizer import split_words
 from ..text.vocabulary import Vocabulary
 from .dataset import Example
+from .sources import Source
 
 MAX_WORDS = 50  # longer captions are cut: one caption of 10,000 words must not fill the memory
+CHUNK = 50  # batches that are sorted by length together
 
 
 @dataclass(frozen=True)
 class Batch:
     """Images with all their captions.
 
-    ids: one per image. images (B, 3, S, S) or features (B, D, h, w): one of the two.
-    tokens (B, C, 1 + T): start, words, end, then padding (0); each image's captions longest
-    first, missing ones all padding. columns: for each of the T predicted words, how many
-    captions of some image reach that far. weights (B, C): of each caption's log-likelihood,
-    None for all 1; then sampled (B, C) says which captions are the model's own, not references.
-    taught_words, taught_shares (B, C, T, L): the words that a teacher holds likeliest in the place
-    of each, and how likely, which sums to 1; teaching: how much of the target that is.
-    own_words: share of the words that a model takes from itself instead, as what came before the
-    next. parts: named scalars to be told beside the loss. waited: the seconds for which nothing
-    was computed, since the batch was not loaded yet.
+    ids: one per image.
+    tokens (B, C, 1 + T): start, words, end, then padding (0); the captions of an image longest
+        first, missing ones all padding.
+    active_captions: for each of the T predicted tokens, the largest number of captions of an image
+        that are that long.
+    images (B, 3, S, S), features (B, D, h, w): one of the two, the other is None.
+    weights (B, C): factor of each caption's log-likelihood; None for all 1.
+    sampled (B, C): whether a caption is a sample of the model instead of a reference; given
+        together with weights.
+    teacher_tokens, teacher_probs (B, C, T, L): a teacher's likeliest tokens at each position and
+        their probabilities, which sum to 1.
+    distill_weight: weight of the teacher in the target, in [0, 1].
+    sampling_prob: probability with which an input word is taken from the model's own prediction
+        (scheduled sampling).
+    waited: seconds that the computation waited for this batch to be loaded.
+    parts: named scalars to report with the loss.
     """
 
     ids: tuple[int | str, ...]
@@ -52,19 +59,19 @@ class Batch:
     parts: Mapping[str, Tensor] = field(default_factory=dict)
 
     def features_by(self, encoder: Callable[[Tensor], Tensor]) -> Tensor:
-        """The feature maps (B, D, h, w), by the encoder where the batch holds images."""
+        """The feature maps (B, D, h, w) in float32; `encoder` computes them if there are none."""
         if self.features is not None:
             return self.features.float()
         assert self.images is not None
         return encoder(self.images)
 
     def to(self, device: torch.device) -> "Batch":
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        return self._each(Tensor.pin_memory)
+        return self._map(Tensor.pin_memory)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         parts = {name: change(value) for name, value in self.parts.items()}
         tensors: dict[str, Any] = {
             name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
@@ -72,33 +79,25 @@ class Batch:
         return replace(self, parts=parts, **tensors)
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where the pixels or features of a list of examples come from.
+def make_batch(
+    source: Source, indices: Sequence[int], ids: Sequence[int | str], tokens: Tensor
+) -> Batch:
+    """Load the images or features at `indices` and put them into a Batch with these captions.
 
-    load: indices -> (B, 3, S, S) images, or (B, D, h, w) features where `are_features`.
-    tars, window: the tar file that each is read from, none for other files, and how many are
-    shuffled among each other, as `epoch_order` takes them.
+    ids: one per index. tokens (B, C, 1 + T): as in Batch.
     """
-
-    load: Callable[[Sequence[int]], Tensor]
-    are_features: bool
-    tars: Sequence[Path] = ()
-    window: int = 0
-
-    def batch(self, indices: Sequence[int], ids: Sequence[int | str], tokens: Tensor) -> Batch:
-        values = self.load(indices)
-        return Batch(
-            tuple(ids),
-            tokens,
-            count_active_captions(tokens),
-            images=None if self.are_features else values,
-            features=values if self.are_features else None,
-        )
+    values = source.load(indices)
+    return Batch(
+        tuple(ids),
+        tokens,
+        count_active_captions(tokens),
+        images=None if source.are_features else values,
+        features=values if source.are_features else None,
+    )
 
 
 def count_active_captions(tokens: Tensor) -> tuple[int, ...]:
-    """The `columns` of a Batch of these tokens (B, C, 1 + T), each image's longest first."""
+    """The `active_captions` of a Batch with these tokens (B, C, 1 + T)."""
     lengths = (tokens[:, :, 1:] != Vocabulary.PAD).sum(-1)  # (B, C)
     steps = torch.arange(tokens.shape[-1] - 1, device=tokens.device)
     active_captions = (lengths[..., None] > steps).sum(1).amax(0) if len(steps) else steps
@@ -106,7 +105,10 @@ def count_active_captions(tokens: Tensor) -> tuple[int, ...]:
 
 
 def encode_captions(examples: Sequence[Example], vocabulary: Vocabulary) -> list[list[list[int]]]:
-    """Per image its captions as tokens from start to end, longest first."""
+    """The captions of each image as tokens from start to end, longest first.
+
+    Captions without words are left out, those of more than MAX_WORDS words are cut.
+    """
     return [
         sorted(
             (
@@ -127,53 +129,58 @@ def epoch_order(
     seed: int,
     epoch: int,
     processes: int = 1,
-    tars: Sequence[Hashable] = (),
+    groups: Sequence[Hashable] = (),
     window: int = 0,
 ) -> list[list[int]]:
-    """Random batches of image indices, images of like caption length together.
+    """Random batches of image indices, with captions of similar length in one batch.
 
-    Within chunks of 50 batches, images are sorted by their longest caption; then the batches
-    are shuffled. No batch has fewer than `processes` images, so that each has its share.
-    tars: the tar file of each image, to be read from its beginning to its end and once: then
-    these are shuffled, and images and batches only within chunks of about `window` images.
-    Depends on nothing but its arguments.
+    Within chunks of CHUNK batches, images are sorted by their longest caption; then the batches are
+    shuffled. Every batch has at least `processes` images, so that each process gets one.
+    groups: the tar file of each image, to be read once from beginning to end. Then the groups are
+    shuffled, and images and batches only within chunks of about `window` images.
+    The order depends on nothing but the arguments. Raises InputError if there are fewer images than
+    processes.
     """
     generator = random.Random(f"{seed}/{epoch}")
-    groups: dict[Hashable, list[int]] = {}
-    for index, tar in enumerate(tars or range(len(captions))):
-        groups.setdefault(tar, []).append(index)
-    shuffled = list(groups.values())
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups or range(len(captions))):
+        members.setdefault(group, []).append(index)
+    shuffled = list(members.values())
     generator.shuffle(shuffled)
     indices = [index for group in shuffled for index in group]
-    each = max(1, window // batch_size) if tars else 50  # batches of a chunk
+    chunk = max(1, window // batch_size) if groups else CHUNK  # in batches
     batches = []
-    for first in range(0, len(indices), each * batch_size):
-        part = indices[first : first + each * batch_size]
-        if tars:
+    for first in range(0, len(indices), chunk * batch_size):
+        part = indices[first : first + chunk * batch_size]
+        if groups:
             generator.shuffle(part)
         part.sort(key=lambda i: len(captions[i][0]))
         batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-    batches = _none_small(batches, processes)
-    return _shuffled_within(batches, each if tars else len(batches), generator)
+    batches = _merge_small(batches, processes)
+    return _shuffle_within(batches, chunk if groups else len(batches), generator)
 
 
-def _none_small(batches: list[list[int]], least: int) -> list[list[int]]:
-    """The batches, those of fewer images than `least` joined to the last that is left."""
-    small = [batch for batch in batches if len(batch) < least]
-    batches = [batch for batch in batches if len(batch) >= least]
+def _merge_small(batches: list[list[int]], minimum: int) -> list[list[int]]:
+    """Append batches of fewer than `minimum` images to the last of the others."""
+    small = [batch for batch in batches if len(batch) < minimum]
+    batches = [batch for batch in batches if len(batch) >= minimum]
     if not batches:
-        raise InputError(f"{sum(map(len, small))} images are too few for {least} processes")
+        count = sum(map(len, small))
+        raise InputError(
+            f"{count} images are too few for {minimum} processes; start at most {count}"
+        )
     for batch in small:
         batches[-1] = batches[-1] + batch
     return batches
 
 
-def _shuffled_within(
+def _shuffle_within(
     batches: list[list[int]], chunk: int, generator: random.Random
 ) -> list[list[int]]:
-    whole = []
+    """Shuffle each run of `chunk` batches."""
+    order = []
     for first in range(0, len(batches), chunk):
         part = batches[first : first + chunk]
         generator.shuffle(part)
-        whole += part
-    return whole
+        order += part
+    return order

@@ -1,7 +1,7 @@
-"""Any image a user may hand in becomes upright 8-bit RGB, safely, and then a normalised square
-tensor; encoders, caption files and heatmaps live elsewhere.
+"""Loading images as upright 8-bit RGB, and their transform to tensors.
 
-Shapes: `H, W` pixels of the image, `S` side of the square the encoder sees.
+Files may come from anyone: their size is limited and broken ones raise InputError.
+Shapes: H, W pixels of the image, S side of the square that the encoder takes.
 """
 
 import io
@@ -28,7 +28,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 89_000_000
 
-# What undoes each EXIF orientation; 1, and any value the standard lacks, is upright.
+# The operation that undoes each EXIF orientation; 1 and values outside the standard are upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -42,15 +42,15 @@ _filters_lock = threading.Lock()
 
 
 def load_image(image: ImageInput) -> Image.Image:
-    """The image as a new, upright, 8-bit RGB image that carries no metadata.
+    """The image as a new, upright, 8-bit RGB image without metadata.
 
-    A file must be a regular one, or lie in a tar file (`x.tar/a.jpg`; where the path is a string,
-    also in one on a server), of at most 64 MB and 89 million pixels, in JPEG, PNG, BMP, GIF, WebP
-    or TIFF; of an animation the first frame counts. EXIF orientation is applied, and ignored where
-    the EXIF block is broken. 16-bit grey is scaled by 1/257, transparency is laid on white. Tensors
-    are `(3, H, W)`, uint8 in [0, 255] or float in [0, 1]; arrays are `(H, W, 3)` uint8.
+    A path names a regular file or one in a tar file (`x.tar/a.jpg`; as a string, also on a server),
+    of at most 64 MB and 89 million pixels, in JPEG, PNG, BMP, GIF, WebP or TIFF. Only the first
+    frame of an animation is used. EXIF orientation is applied; a broken EXIF block is ignored.
+    16-bit grey is scaled by 1/257, transparency is composited over white. Tensors are `(3, H, W)`,
+    uint8 in [0, 255] or float in [0, 1]; arrays are `(H, W, 3)`, uint8.
 
-    Raises InputError, which names the file and the reason, for everything else.
+    Raises InputError, which names the file and the reason, for anything else.
     """
     if isinstance(image, str | Path | Location):
         return _from_file(storage.parse_location(image) if isinstance(image, str) else image)
@@ -67,21 +67,21 @@ def load_image(image: ImageInput) -> Image.Image:
 
 
 def read_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The image in the bytes of a file, as `load_image` gives it, under the same rules.
+    """The image in the bytes of a file, under the rules of `load_image`.
 
-    max_pixels: how many are decoded at most. Raises InputError for everything else.
+    max_pixels: maximum number of pixels to decode. Raises InputError for anything else.
     """
     return _read(lambda: io.BytesIO(content), "the file", max_pixels)
 
 
 @dataclass(frozen=True)
 class Transform:
-    """Turns an RGB image into the `(3, S, S)` float32 tensor that an encoder expects.
+    """Transforms an RGB image to the `(3, S, S)` float32 tensor that an encoder expects.
 
-    The whole image is squashed to S x S (bicubic, antialiased): nothing is cropped, flipped or
-    padded, so the feature grid covers the whole image and attention can be drawn back on it.
-    Values are scaled to [0, 1] and normalised by `mean` and `std` per channel, ImageNet's unless
-    given. `Transform(**json.loads(json.dumps(asdict(transform))))` equals `transform`.
+    The whole image is squashed to S x S (bicubic, antialiased). Nothing is cropped, flipped or
+    padded, so that the feature grid covers the whole image and attention can be drawn over it.
+    Values are scaled to [0, 1] and normalised by `mean` and `std` per channel, by default those of
+    ImageNet. `Transform(**json.loads(json.dumps(asdict(transform))))` equals `transform`.
     """
 
     size: int
@@ -114,7 +114,7 @@ class Transform:
         return torch.from_numpy(pixels)
 
     def squash(self, image: Image.Image) -> Image.Image:
-        """The image at S x S, which the transform takes as it would take the image."""
+        """The image resized to S x S; its transform equals that of the image itself."""
         if image.size == (self.size, self.size):
             return image
         return image.resize((self.size, self.size), Image.Resampling.BICUBIC)
@@ -137,12 +137,12 @@ def _read(open_file: Callable[[], IO[bytes]], where: str, max_pixels: int) -> Im
             return _decode(image, where, max_pixels)
     except InputError:
         raise
-    except Image.DecompressionBombError as error:  # Pillow's own limit, lower or far above ours
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which differs from ours
         raise InputError(f"{where}: too many pixels: {error}") from error
     except UnidentifiedImageError as error:
         wanted = ", ".join(FORMATS)
         raise InputError(f"{where}: not an image in any of the formats {wanted}") from error
-    except Exception as error:  # broken files make the decoders raise nearly anything
+    except Exception as error:  # on broken files the decoders raise nearly anything
         raise InputError(
             f"{where}: cannot be read: {str(error) or type(error).__name__}"
         ) from error
@@ -154,7 +154,7 @@ def _open(path: Path | Location, where: str) -> IO[bytes]:
         _check_size(storage.size(path), where)
         return io.BytesIO(storage.read(path))
     try:
-        status = path.stat()  # before open, which waits for ever on a pipe
+        status = path.stat()  # before open, which would block on a pipe
     except FileNotFoundError:
         raise InputError(f"{where}: no such file") from None
     if stat.S_ISDIR(status.st_mode):
@@ -182,7 +182,7 @@ def _decode(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> Ima
         raise InputError(f"{where}: has no pixels ({width} x {height})")
     try:
         if image.format == "TIFF":
-            with _quiet():  # the one decoder that parses metadata, and warns of it, while it loads
+            with _quiet():  # the one decoder that parses metadata, with warnings, while it loads
                 image.load()
         image.load()
     except Exception as error:
@@ -201,7 +201,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         with _quiet():
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a broken block says nothing about the pixels
+    except Exception:  # a broken block does not affect the pixels
         return 1
 
 
@@ -210,7 +210,7 @@ def _to_rgb(image: Image.Image, where: str) -> Image.Image:
         raise InputError(
             f"{where}: holds floating point values of unknown range; save it with 8 bits"
         )
-    if image.mode.startswith("I"):  # "I;16" and its kin, or "I" where Pillow widens 16 to 32 bits
+    if image.mode.startswith("I"):  # "I;16" and variants, or "I" where Pillow widens 16 to 32 bits
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise InputError(
@@ -221,7 +221,7 @@ def _to_rgb(image: Image.Image, where: str) -> Image.Image:
         colours = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
     rgb = image.convert("RGB")
-    rgb.info = {}  # else the orientation tag would turn the image again at the next load
+    rgb.info = {}  # else the orientation tag would be applied again at the next load
     return rgb
 
 
@@ -231,9 +231,9 @@ def _from_tensor(tensor: torch.Tensor) -> Image.Image:
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():
         low, high = tensor.min().item(), tensor.max().item()
-        if not (low >= 0 and high <= 1):  # true for NaN too
+        if not (low >= 0 and high <= 1):  # also true for NaN
             raise InputError(
-                f"a float image tensor lies in [0, 1] and is not normalised, got {low} to {high}"
+                f"a float image tensor has values in [0, 1], not normalised, got {low} to {high}"
             )
         tensor = tensor.float().mul(255).round().to(torch.uint8)
     if tensor.dtype != torch.uint8:
@@ -251,9 +251,9 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ignores what Pillow warns of, for the short calls that read headers and metadata.
+    """Ignore warnings of Pillow in the short calls that read headers and metadata.
 
-    Filters belong to the process, so threads take turns here; pixels are decoded outside.
+    Warning filters belong to the process, so threads take turns; pixels are decoded outside.
     """
     with _filters_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")

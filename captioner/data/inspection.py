@@ -1,33 +1,38 @@
-"""What a data set holds, counted for people: images, lengths, vocabulary; and written as JSONL.
+"""Inspection of a data set: its description and its undecodable images.
 
-How it is read, and what is wrong in it, is data.py's.
+The description does without torch, which takes seconds to import; the check of images imports it.
 """
 
-import json
-import os
+import hashlib
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ..atomic_io import atomic_write
 from ..errors import InputError
+from ..prefetch import load_ahead
 from ..text.tokenizer import split_words
-from .dataset import SPLITS, CaptionData, Example, problem_lines
+from .dataset import SPLITS, CaptionData, Example, problem_lines, problems_error
+from .formats.reading import Problem, SourceLocation
 from .readers import READERS
 from .storage import files as storage
-from .storage.location import Location
+from .storage.location import Location, UnreachableError
 
 MIN_COUNTS = (1, 2, 5, 10)
-IMAGES = "images"  # the link to the images beside the JSONL
+DECODED = "decoded-v1.txt"  # in the cache directory: stamps of files that were decoded once
+CHUNK = 32  # images that one thread decodes at a time
+
+
+# ---- description --------------------------------------------------------------------------------
 
 
 def describe_data(data: CaptionData) -> str:
-    """What was recognised, splits, words per caption, vocabulary growth, problems: lines of text.
+    """Format, splits, words per caption, vocabulary sizes and problems, as lines of text.
 
-    Words are those of the captions for training, or of all where none are.
+    Words are counted in the training captions, or in all captions if there is no training split.
     """
     training = [e for e in data.examples if e.split == "train"] or list(data.examples)
     return "\n".join(
@@ -52,7 +57,7 @@ def _splits(data: CaptionData) -> list[str]:
 
 
 def _words(examples: Iterable[Example]) -> list[str]:
-    """How long captions are, and how many words occur how often."""
+    """Lengths of captions, and the vocabulary's size and coverage by minimum count."""
     captions = [split_words(caption) for example in examples for caption in example.captions]
     lengths = sorted(len(words) for words in captions if words)
     marks = ", ".join(f"{share} % {percentile(lengths, share)}" for share in (5, 50, 95))
@@ -70,48 +75,89 @@ def _words(examples: Iterable[Example]) -> list[str]:
 
 
 def percentile(values: list[int], share: int) -> int:
-    """The least of the sorted values that `share` % of them do not exceed (nearest rank)."""
+    """The smallest of the sorted values that `share` % of them do not exceed (nearest rank)."""
     return values[max(0, -(-share * len(values) // 100) - 1)]
 
 
-def write_jsonl(data: CaptionData, directory: Path) -> Path:
-    """Write a data set as `directory`/captions.jsonl, an image a line, and link to its images.
+# ---- images that cannot be decoded --------------------------------------------------------------
 
-    The link, `images`, leads to the directory that all of them lie in; nothing is copied, but from
-    servers, when `images` is a directory. Raises InputError where either is there already.
+
+def drop_corrupt_images(
+    data: CaptionData, splits: Sequence[str], on_error: str, cache: Path | None, workers: int = 0
+) -> tuple[CaptionData, list[int | str]]:
+    """The data without the images of these splits that cannot be decoded, and the ids of those.
+
+    on_error: "stop" raises InputError if there are any, and lists them; "skip" adds them to the
+    problems of the data. cache: a directory that remembers which files could be decoded, so that
+    each is decoded once, in this run or an earlier one; None to check all. workers: threads that
+    decode. Under torchrun the first process checks for all.
     """
-    target, link = directory / "captions.jsonl", directory / IMAGES
-    for path in (target, link):
-        if path.exists() or path.is_symlink():
-            raise InputError(f"{path} is there already; convert to another directory")
-    directories = [storage.container(example.path).parent for example in data.examples]
-    places = [Path("/") / str(storage.absolute(directory)) for directory in directories]
-    base = Path(os.path.commonpath(places))
-    names = [
-        place.relative_to(base).joinpath(*example.path.parts[len(directory.parts) :])
-        for example, directory, place in zip(data.examples, directories, places, strict=True)
+    from .. import distributed
+
+    paths = [example.path for example in data.examples if example.split in splits]
+    memo = cache and cache / DECODED
+    found = _check_images(paths, memo, workers) if distributed.is_first() else {}
+    reasons = distributed.gather(found)[0]
+    problems = [
+        Problem(SourceLocation(path), reason, "replace the file or remove its captions")
+        for path, reason in reasons.items()
     ]
-    lines = []
-    for example, name in zip(data.examples, names, strict=True):
-        row = {
-            "image_id": example.id,
-            "image": (IMAGES / name).as_posix(),
-            "captions": example.captions,
-            "split": example.split,
-        }
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    directory.mkdir(parents=True, exist_ok=True)
-    if any(isinstance(directory, Location) for directory in directories):
-        _copy(data.examples, [link / name for name in names])
-    else:
-        link.symlink_to(base, target_is_directory=True)
-    atomic_write(target, "".join(lines))
-    return target
+    if problems and on_error == "stop":
+        raise problems_error(data.root, data.format, problems)
+    dropped = [example.id for example in data.examples if example.path in reasons]
+    kept = tuple(example for example in data.examples if example.path not in reasons)
+    return replace(data, examples=kept, problems=(*data.problems, *problems)), dropped
 
 
-def _copy(examples: Sequence[Example], targets: Sequence[Path]) -> None:
-    """Write images that lie in tar files as files."""
-    images = zip(examples, targets, strict=True)
-    for example, target in tqdm(images, total=len(targets), unit="image", leave=False):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(storage.read(example.path))
+def _check_images(
+    paths: Sequence[Path | Location], memo: Path | None, workers: int
+) -> dict[Path | Location, str]:
+    """For each image that cannot be decoded, the reason."""
+    text = memo.read_text("utf-8", "replace") if memo and memo.is_file() else ""
+    known = set(text.split())
+    stamps = {path: hashlib.sha256(storage.stamp(path)).hexdigest()[:20] for path in paths}
+    new = [path for path in paths if stamps[path] not in known]
+    chunks = [new[i : i + CHUNK] for i in range(0, len(new), CHUNK)]
+    reasons: dict[Path | Location, str] = {}
+    decoded: set[str] = set()
+    bar = tqdm(total=len(new), desc="images", unit="image", leave=False, disable=not new)
+    try:
+        with bar:
+            checked = load_ahead(lambda chunk: [_defect(path) for path in chunk], chunks, workers)
+            for chunk, defects in zip(chunks, checked, strict=True):
+                for path, defect in zip(chunk, defects, strict=True):
+                    if defect:
+                        reasons[path] = defect
+                    else:
+                        decoded.add(stamps[path])
+                bar.update(len(chunk))
+    finally:  # also if a signal ends it
+        if memo and decoded:
+            _remember(memo, decoded)
+    return reasons
+
+
+def _defect(path: Path | Location) -> str | None:
+    """The reason why an image cannot be decoded, or None. A server that fails is not a reason."""
+    from .images import load_image
+
+    try:
+        load_image(path)
+    except UnreachableError:
+        raise
+    except InputError as error:
+        return str(error).removeprefix(f"{str(path)!r}: ")
+    return None
+
+
+def _remember(memo: Path, stamps: set[str]) -> None:
+    """Append stamps, so that runs at the same time add to each other's.
+
+    They begin with a line break, as a run that was killed may have left half a line.
+    """
+    try:
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        with memo.open("ab") as file:
+            file.write("".join(f"\n{stamp}" for stamp in sorted(stamps)).encode() + b"\n")
+    except OSError as error:
+        raise InputError(f"the cache in {memo.parent} cannot be written: {error}") from error

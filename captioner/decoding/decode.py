@@ -11,7 +11,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from ..data.batches import Source
+from ..data.sources import Source
 from ..devices import device_of, products_in
 from ..prefetch import load_ahead
 from ..text.collate import pad_captions

@@ -14,12 +14,12 @@ from ..captioner import Captioner
 from ..checkpoints import checkpoint, hub
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.runs import evaluation_directory, read_log, run_of
-from ..data.batches import Source
 from ..data.caption_files import read_comparison_captions
 from ..data.dataset import CaptionData, Example, fingerprint, problem_lines, split_name
 from ..data.demo import dataset as demo
-from ..data.image_check import drop_corrupt_images
+from ..data.inspection import drop_corrupt_images
 from ..data.readers import load_data
+from ..data.sources import ImageSource
 from ..data.storage import files as storage
 from ..data.storage.location import Location
 from ..decoding.hypothesis import Hypothesis
@@ -27,7 +27,6 @@ from ..decoding.options import DecodingOptions
 from ..errors import InputError
 from ..metrics import bootstrap
 from ..metrics import captions as metrics
-from ..vision.feature_cache import ImageSource
 from .options import SAMPLES, EvaluationOptions, ScoringOptions
 from .report import Heading, write_report
 from .scoring import Evaluation, assess, caption_all, texts_of
@@ -102,7 +101,7 @@ def _write_captions(
     hypotheses = caption_all(
         captioner.model,
         examples,
-        Source(files.load, are_features=False),
+        files,
         decoding,
         batch_size=options.batch_size,
         workers=options.workers,

@@ -10,9 +10,9 @@ from typing import Any
 from tqdm import tqdm
 
 from .. import distributed
-from ..data.batches import Source
 from ..data.dataset import Example
 from ..data.demo.shapes import DrawnShape
+from ..data.sources import Source
 from ..decoding.decode import caption_batches
 from ..decoding.hypothesis import Hypothesis
 from ..decoding.options import DecodingOptions

@@ -3,7 +3,6 @@
 What the answers say is bulk.py's.
 """
 
-import fcntl
 import json
 import os
 import time
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..atomic_io import atomic_write
+from ..atomic_io import atomic_write, lock_file
 from ..errors import InputError
 
 SYNC_SECONDS = 1.0  # what a loss of power may cost; a process that is killed loses nothing
@@ -52,10 +51,8 @@ def open_jsonl(path: Path, options: Mapping[str, Any]) -> Iterator[ResumableJson
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{path} is being written by another process") from error
+        if not lock_file(file):
+            raise InputError(f"{path} is being written by another process")
         _check_options(path, file, options)
         file.seek(0)
         yield _read(path, file)

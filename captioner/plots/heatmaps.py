@@ -7,9 +7,7 @@ Shapes: `T` words, `h, w` the attention grid.
 import io
 import json
 import math
-import os
 import textwrap
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from ..atomic_io import atomic_write
 from ..errors import InputError
 from .animations import animation
 from .overlays import COLORMAP, DIM, GAMMA, check_maps, is_dimmed, overlay
@@ -76,14 +75,8 @@ def save_heatmap(
 
 
 def _write(path: Path, content: bytes) -> None:
-    scratch = path.with_name(f".heatmap-{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            scratch.write_bytes(content)
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        atomic_write(path, content)
     except OSError as error:
         raise InputError(f"{str(path)!r}: cannot be written: {error}") from error
 

@@ -53,7 +53,6 @@ def save_samples(path: Path, samples: Sequence[Sample], offset: float = 0.0) -> 
         y += part.height + _BETWEEN
     written = io.BytesIO()
     sheet.save(written, "PNG")
-    path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, written.getvalue())
     return sheet
 

@@ -1,1 +1,1 @@
-"""Words and tokens: sentences split, vocabularies, padded token tensors, n-grams."""
+"""Words and tokens: splitting sentences, vocabularies, token tensors, n-grams."""

@@ -1,4 +1,4 @@
-"""Captions as token lists to padded tensors; what the tokens stand for is text.py's."""
+"""Collation of tokenised captions into padded tensors."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,14 @@ from .vocabulary import PAD
 
 
 def pad_captions(captions: Sequence[list[list[int]]]) -> Tensor:
-    """Tokens (B, C, 1 + T) of each image's captions, padded at the end with 0."""
-    most = max(len(texts) for texts in captions)
-    longest = max(len(text) for texts in captions for text in texts)
-    tokens = torch.full((len(captions), most, longest), PAD)
-    for b, texts in enumerate(captions):
-        for c, text in enumerate(texts):
-            tokens[b, c, : len(text)] = torch.tensor(text)
+    """Tokens (B, C, 1 + T) of each image's captions, padded at the end with PAD.
+
+    C is the largest number of captions of an image, 1 + T the length of the longest caption.
+    """
+    count = max(len(image) for image in captions)
+    length = max(len(caption) for image in captions for caption in image)
+    tokens = torch.full((len(captions), count, length), PAD)
+    for b, image in enumerate(captions):
+        for c, caption in enumerate(image):
+            tokens[b, c, : len(caption)] = torch.tensor(caption)
     return tokens

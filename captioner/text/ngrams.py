@@ -1,6 +1,6 @@
-"""N-grams of captions as tokens, each as one number, and how often they occur.
+"""N-grams of token sequences, each coded as one number, and their counts.
 
-What likenesses are made of them, metrics/cider_d.py and search/consensus.py know. Shapes: T words.
+Shapes: T tokens.
 """
 
 import torch
@@ -11,16 +11,16 @@ ORDERS = (1, 2, 3, 4)
 
 
 def ngram_ids(tokens: Tensor, n: int, base: int) -> Tensor:
-    """The n-gram that begins at each place of (..., T), as a number; 0 where there is none.
+    """A number for the n-gram that begins at each position of (..., T); 0 if it exceeds the text.
 
-    Its tokens, each below base, are the digits; padding is 0. Where base ** n is above 2 ** 63,
-    two n-grams may, though hardly ever, have one number.
+    The number has the tokens, each below `base`, as digits; the padding token is 0. If base ** n
+    exceeds 2 ** 63, different n-grams can collide, which is very unlikely.
     """
     windows = F.pad(tokens, (0, n - 1)).unfold(-1, n, 1)  # (..., T, n)
     powers = torch.tensor([base**i for i in reversed(range(n))], device=tokens.device)
     return (windows * powers).sum(-1).masked_fill(windows[..., -1] == 0, 0)
 
 
-def ngram_counts(places: Tensor, among: Tensor) -> Tensor:
-    """How often the n-gram of each place (..., T) is among those of (..., T')."""
-    return (places[..., :, None] == among[..., None, :]).sum(-1)
+def ngram_counts(ids: Tensor, among: Tensor) -> Tensor:
+    """For each id (..., T), how often it occurs among the ids (..., T')."""
+    return (ids[..., :, None] == among[..., None, :]).sum(-1)

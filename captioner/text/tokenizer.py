@@ -1,18 +1,18 @@
-"""Sentences to words and back, as the COCO caption scores count them; no vocabulary."""
+"""Splitting sentences into words, as COCO caption scores do, and joining them."""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 
-# Typographic signs and what they count as: apostrophes, hyphens, and signs that are dropped.
+# Replacements of typographic characters: apostrophes, hyphens, and punctuation that is dropped.
 _SIGNS = {
     **dict.fromkeys("‘’‛´ʼ", "'"),
     **dict.fromkeys("‐‑", "-"),
     **dict.fromkeys("“”„‟«»‹›‚…–—―", " "),
     "\xad": "",
 }
-# What is written as one piece and counts as other words; the brackets are the treebank's.
-_SPELLED = {
+# Spellings that count as other words; the names of brackets are those of the Penn Treebank.
+_RESPELLED = {
     "(": ("-lrb-",),
     ")": ("-rrb-",),
     "[": ("-lsb-",),
@@ -26,7 +26,7 @@ _SPELLED = {
     "lemme": ("lem", "me"),
     "wanna": ("wan", "na"),
 }
-_BRACKETS = {words[0]: sign for sign, words in _SPELLED.items() if len(words) == 1}
+_BRACKETS = {words[0]: sign for sign, words in _RESPELLED.items() if len(words) == 1}
 _JOIN_BEFORE = {*")]}", "n't", "'s", "'m", "'re", "'ll", "'d", "'ve", "not", "me", "na", "ta"}
 _JOIN_AFTER = {*"([{"}
 
@@ -37,7 +37,7 @@ _ABBREVIATIONS = (
 )
 _MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M")
 _LETTER = rf"[\w{_MARKS}]"
-_INNER = rf"(?:(?!n't(?!{_LETTER})){_LETTER})"  # a letter that does not begin a closing "n't"
+_INNER = rf"(?:(?!n't(?!{_LETTER})){_LETTER})"  # a letter that does not begin a final "n't"
 _WORD = re.compile(
     rf"""
       -[lr][rsc]b- | <unk>
@@ -49,7 +49,7 @@ _WORD = re.compile(
     | (?:[cdlos]|ma|qu)'{_INNER}{{2,}}                               # o'clock, ma'am
     | {_INNER}+(?:[-/.]{_INNER}+)*                                    # dog, t-shirt, and/or, mp3
     | [\#@](?=[^\W\d]){_INNER}+                                       # #hashtag
-    | [!?]{{2,}} | [^\s.,:;'"`!?-]                                    # a sign, but for dropped ones
+    | [!?]{{2,}} | [^\s.,:;'"`!?-]                                    # a sign that is not dropped
     """,
     re.VERBOSE,
 )
@@ -58,31 +58,32 @@ _WORD = re.compile(
 def split_words(sentence: str) -> list[str]:
     """The lower-cased words of a sentence, as the COCO caption scores count them.
 
-    Follows the tokeniser of the Penn Treebank ("don't" is "do", "n't"; a bracket is "-lrb-") and
-    then drops the punctuation that coco-caption drops. Line breaks, control characters and what
-    lies outside the Basic Multilingual Plane (emoji) count as spaces.
+    Follows the tokeniser of the Penn Treebank ("don't" becomes "do", "n't"; a bracket "-lrb-"),
+    then drops the punctuation that coco-caption drops. Line breaks, control characters and
+    characters outside the Basic Multilingual Plane (emoji) count as spaces.
     """
-    plain = re.sub(r"[^ -~]", _plain, unicodedata.normalize("NFC", sentence)).lower()
-    return [word for piece in _WORD.findall(plain) for word in _SPELLED.get(piece, (piece,))]
+    plain = re.sub(r"[^ -~]", _replacement, unicodedata.normalize("NFC", sentence)).lower()
+    return [word for piece in _WORD.findall(plain) for word in _RESPELLED.get(piece, (piece,))]
 
 
-def _plain(match: re.Match[str]) -> str:
-    sign = match[0]
-    return _SIGNS.get(sign, sign if sign.isprintable() and sign <= "\uffff" else " ")
+def _replacement(match: re.Match[str]) -> str:
+    character = match[0]
+    kept = character.isprintable() and character <= "\uffff"
+    return _SIGNS.get(character, character if kept else " ")
 
 
 def join_words(words: Sequence[str]) -> str:
-    """A readable sentence of these words; `split_words` takes it apart into the same words again.
+    """A readable sentence of these words; `split_words` returns the same words again.
 
-    The endings of contractions and the insides of brackets are joined without a space wherever
-    that leaves the words as they are.
+    The endings of contractions and the content of brackets are joined without a space if that does
+    not change the words.
     """
     pieces: list[str] = []
     for word in words:
         written = _BRACKETS.get(word, word)
         last = pieces[-1] if pieces else ""
-        joins = last and (written in _JOIN_BEFORE or last[-1] in _JOIN_AFTER)
-        if joins and split_words(last + written) == [*split_words(last), word]:
+        may_join = last and (written in _JOIN_BEFORE or last[-1] in _JOIN_AFTER)
+        if may_join and split_words(last + written) == [*split_words(last), word]:
             pieces[-1] = last + written
         else:
             pieces.append(written)

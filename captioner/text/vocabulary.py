@@ -1,4 +1,4 @@
-"""Words to token numbers and back, in memory and in a file; nothing here splits sentences."""
+"""The vocabulary: words to tokens and back, saved as JSON."""
 
 import json
 from collections import Counter
@@ -13,11 +13,11 @@ FORMAT = 1
 
 
 class Vocabulary:
-    """The words a model knows; a word's token is its place, after the four special tokens.
+    """The words of a model; tokens number them in order, after the four special tokens.
 
-    `words` (and the argument of that name) leaves the specials out, `len` counts them: it is the
-    number of tokens, V. Raises `InputError` for a word that is empty, has a space in it, comes
-    twice, or is written like a special.
+    `words` does not include the special tokens; `len` does: it is the number of tokens, V. Raises
+    InputError for a word that is empty, contains white space, is repeated, or is written like a
+    special token.
     """
 
     PAD, START, END, UNKNOWN = PAD, START, END, UNKNOWN
@@ -28,17 +28,20 @@ class Vocabulary:
         self._tokens: dict[str, int] = {}
         for token, word in enumerate(self.words, start=len(SPECIALS)):
             if not isinstance(word, str) or word.split() != [word]:
-                raise InputError(f"a vocabulary holds words without spaces, got {word!r}")
+                raise InputError(
+                    f"vocabulary words must be strings without white space, got {word!r}"
+                )
             if word in SPECIALS or word in self._tokens:
-                which = "is reserved" if word in SPECIALS else "comes twice"
-                raise InputError(f"the word {word!r} {which}; a vocabulary holds plain words once")
+                defect = "is reserved" if word in SPECIALS else "is repeated"
+                raise InputError(f"the word {word!r} {defect}; list each plain word once")
             self._tokens[word] = token
 
     @classmethod
     def build(cls, captions: Iterable[Sequence[str]], min_count: int = 1) -> "Vocabulary":
-        """The words that occur at least `min_count` times in captions given as lists of words.
+        """The vocabulary of the words that occur at least `min_count` times.
 
-        The most frequent word comes first, words of like frequency in alphabetical order.
+        captions: lists of words. The most frequent word comes first; words of equal frequency are
+        in alphabetical order. `<unk>` is not counted. Raises InputError if no word is left.
         """
         if min_count < 1:
             raise InputError(f"min_count must be at least 1, got {min_count}")
@@ -49,7 +52,7 @@ class Vocabulary:
                     f"captions must be lists of words, got {caption!r}; split it first"
                 )
             counts.update(caption)
-        del counts[SPECIALS[UNKNOWN]]  # captions may come with their rare words struck out
+        del counts[SPECIALS[UNKNOWN]]  # captions may have had their rare words replaced
         kept = [word for word, count in counts.items() if count >= min_count]
         if not kept:
             raise InputError(f"no word occurs {min_count} times in the captions; lower min_count")
@@ -62,15 +65,18 @@ class Vocabulary:
         return word in self._tokens
 
     def encode(self, words: Iterable[str]) -> list[int]:
-        """One token for each word, `UNKNOWN` where the word is not known; adds no start or end."""
+        """One token per word, UNKNOWN for words outside the vocabulary; no start or end token."""
         return [self._tokens.get(word, UNKNOWN) for word in words]
 
     def decode(self, tokens: Iterable[int]) -> list[str]:
-        """The words of the tokens up to the first `END`; `PAD` and `START` are left out."""
+        """The words of the tokens before the first END, without PAD and START.
+
+        Raises InputError for a token outside the vocabulary.
+        """
         words = []
         for token in map(int, tokens):
             if not 0 <= token < len(self):
-                raise InputError(f"token {token} is not one of the {len(self)} of the vocabulary")
+                raise InputError(f"token {token} is not in the vocabulary of {len(self)} tokens")
             if token == END:
                 break
             if token not in (PAD, START):
@@ -78,23 +84,23 @@ class Vocabulary:
         return words
 
     def save(self, path: str | Path) -> None:
-        """Writes JSON, one word to a line."""
+        """Write JSON with one word per line."""
         content = {"format": FORMAT, "words": self.words}
         text = json.dumps(content, ensure_ascii=False, indent=0)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Reads what `save` wrote; raises `InputError`, naming the file, for anything else."""
+        """Read a file that `save` wrote; InputError for anything else names the file."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path}: not a readable vocabulary ({error})") from error
+            raise InputError(f"{path}: is not a readable vocabulary ({error})") from error
         if not isinstance(content, dict) or not isinstance(content.get("words"), list):
-            raise InputError(f"{path}: not a vocabulary, there is no list of words in it")
+            raise InputError(f"{path}: is not a vocabulary: it has no list of words")
         if content.get("format") != FORMAT:
-            found = content.get("format")
-            raise InputError(f"{path}: has format {found!r}, this version reads format {FORMAT}")
+            version = content.get("format")
+            raise InputError(f"{path}: has format {version!r}, this version reads format {FORMAT}")
         try:
             return cls(content["words"])
         except InputError as error:

@@ -15,11 +15,11 @@ from .. import distributed
 from ..checkpoints import checkpoint, hub
 from ..checkpoints.restoring import restore
 from ..checkpoints.runs import open_run, open_source, run_directory
-from ..data.batches import Source
 from ..data.dataset import CaptionData, Example, fingerprint
-from ..data.image_check import drop_corrupt_images
 from ..data.images import Transform
+from ..data.inspection import drop_corrupt_images
 from ..data.readers import load_data
+from ..data.sources import ImageSource, Source
 from ..data.storage import files as storage
 from ..devices import device_of
 from ..distributed import say
@@ -32,7 +32,7 @@ from ..options import to_dict
 from ..text.tokenizer import split_words
 from ..text.vocabulary import Vocabulary
 from ..vision.encoders import EncoderOptions, build_encoder
-from ..vision.feature_cache import ImageSource, cached_features
+from ..vision.feature_cache import cached_features
 from .config import DataOptions
 
 CALIBRATION = 1000  # images
@@ -214,14 +214,12 @@ def open_images(
 ) -> Source:
     """Feature maps from the cache for a frozen encoder, else the images themselves."""
     if not model.encoder.frozen:
-        tars, window = files.tars(), files.window()
-        return Source(files.load, are_features=False, tars=tars, window=window)
+        return files
 
     def cache() -> Source:
-        features = cached_features(
+        return cached_features(
             options.cache, model.encoder, files, device=device, workers=options.workers
         )
-        return Source(features.load, are_features=True)
 
     if distributed.is_first():
         cache()

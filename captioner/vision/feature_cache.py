@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,39 +19,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data.images import Transform, load_image
+from ..data.sources import ImageSource
 from ..data.storage import files as storage
-from ..data.storage.location import Location
 from ..errors import InputError
 from ..prefetch import load_ahead
 from .encoders import Encoder
 
 FORMAT = 1  # part of the key
 ABANDONED_AFTER = 3600  # seconds
-WINDOW = 2000  # images of tar files that are shuffled among each other, unless they are large
-
-
-class ImageSource:
-    """Images by index, opened and transformed to (3, S, S)."""
-
-    def __init__(self, paths: Sequence[Path | Location], transform: Transform) -> None:
-        self.paths, self.transform = paths, transform
-
-    def load(self, indices: Sequence[int]) -> Tensor:
-        """The images at `indices` as (B, 3, S, S)."""
-        return self.transform.batch([load_image(self.paths[i]) for i in indices])
-
-    def tars(self) -> list[Path | Location]:
-        """What each lies in, a tar file or itself; none where no image lies in a tar file."""
-        places = [storage.container(path) for path in self.paths]
-        return [] if places == list(self.paths) else places
-
-    def window(self) -> int:
-        """How many that lie in tar files can be read in any order while these are gone through.
-
-        By the sizes of a thousand of them at most: half of what is kept of those on servers.
-        """
-        return min(WINDOW, storage.shuffle_window(self.paths))
 
 
 class FeatureSource:
@@ -61,7 +36,7 @@ class FeatureSource:
     """
 
     are_features = True
-    groups: Sequence[Hashable] = ()  # any order of the images is equally fast
+    groups: Sequence[Path] = ()  # any order of the images is equally fast
     window = 0
 
     def __init__(self, directory: Path) -> None:

@@ -90,7 +90,7 @@ def test_training_does_not_go_on_from_it(captioner, tmp_path):
 
 
 def test_what_cannot_be_saved(captioner, run, tmp_path):
-    with pytest.raises(InputError, match=f"{tmp_path} is there already; choose another directory"):
+    with pytest.raises(InputError, match=f"{tmp_path} already exists; choose another directory"):
         (tmp_path / "mine").write_text("dear")
         captioner.save_pretrained(tmp_path)
     both = Captioner.from_pretrained([run, run], "cpu")

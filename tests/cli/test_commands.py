@@ -38,13 +38,13 @@ import captioner.captioner, evaluate
 
 def interrupt_first_batch():
     from captioner.data import batches
-    load = batches.Source.batch
+    load = batches.make_batch
 
-    def loaded(self, *args):
+    def loaded(*args):
         os.kill(os.getpid(), signal.SIGTERM)
-        return load(self, *args)
+        return load(*args)
 
-    batches.Source.batch = loaded
+    batches.make_batch = loaded
 
 for number, setup in enumerate(jobs):
     child = os.fork()
@@ -158,7 +158,7 @@ WRONG = {
         f"{ON_COLOURS} --watch spice", "argument --watch: invalid choice: 'spice'", 2
     ),
     "unknown device": Wrong(
-        f"{ON_COLOURS} --device abacus", "device must be cpu, cuda or cuda:N, got 'abacus'"
+        f"{ON_COLOURS} --device abacus", "device must be cpu, cuda, cuda:N or mps, got 'abacus'"
     ),
     "absent device": Wrong(f"{ON_COLOURS} --device cuda:99", "device 'cuda:99' cannot be used: "),
     "nothing to resume": Wrong(
@@ -400,7 +400,7 @@ def test_interrupted(done):
     assert found.code == 128 + signal.SIGTERM
     assert (
         found.err.strip().splitlines()[-1]
-        == "stopped by SIGTERM; everything is saved, --resume goes on"
+        == "stopped by SIGTERM; everything is saved, --resume continues"
     )
     assert "Traceback" not in found.err
     assert {name.split("/")[2] for name in files(found.directory)} == {"last"}
@@ -442,7 +442,7 @@ def test_demo_data_written_by_hand_train_the_same(tmp_path, monkeypatch, capsys)
         (
             Interrupted(signal.SIGINT),
             130,
-            "stopped by SIGINT; everything is saved, --resume goes on\n",
+            "stopped by SIGINT; everything is saved, --resume continues\n",
         ),
         (KeyboardInterrupt(), 130, ""),
     ],

@@ -1,4 +1,4 @@
-"""From captions to batches: every image once, little padding, the same in every process."""
+"""Batches: every image once, little padding, the same order in every process."""
 
 import random
 from dataclasses import replace
@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from captioner.data.batches import MAX_WORDS, Batch, Source, encode_captions, epoch_order
+from captioner.data import batches
+from captioner.data.batches import MAX_WORDS, Batch, encode_captions, epoch_order
 from captioner.data.dataset import Example
+from captioner.data.sources import FunctionSource
 from captioner.errors import InputError
 from captioner.text.collate import pad_captions
 
@@ -17,7 +19,7 @@ def example(*captions):
 
 
 def of_length(*lengths):
-    """One image's captions of these many words."""
+    """The captions of one image, with these numbers of words."""
     return [[1, *[4] * length, 2] for length in lengths]
 
 
@@ -33,7 +35,7 @@ def captions():
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 32, 699, 700, 1000])
-def test_every_image_comes_exactly_once(captions, batch_size):
+def test_every_image_is_in_one_batch(captions, batch_size):
     order = epoch_order(captions, batch_size, seed=1, epoch=0)
     assert sorted(index for batch in order for index in batch) == list(range(700))
     assert sum(len(batch) != batch_size for batch in order) <= 1
@@ -49,29 +51,30 @@ def test_the_order_depends_on_seed_and_epoch_alone(captions):
     assert random.getstate() == state
     assert epoch_order(captions, 32, seed=1, epoch=1) != first
     assert epoch_order(captions, 32, seed=2, epoch=0) != first
-    # Not the same batches in another order either.
+    # Not even the batches are the same, apart from their order.
     later = epoch_order(captions, 32, seed=1, epoch=1)
     assert not {frozenset(batch) for batch in first} & {frozenset(batch) for batch in later}
 
 
 def padding(captions, order):
-    """The share of tokens that only fill up."""
+    """The share of padding among the tokens."""
     tokens = [pad_captions([captions[i] for i in batch]) for batch in order]
     return 1 - sum((t != 0).sum().item() for t in tokens) / sum(t.numel() for t in tokens)
 
 
-def test_images_of_like_length_are_together(captions):
+def test_images_with_captions_of_similar_length_share_a_batch(captions):
     captions = [image[:1] for image in captions]
     shuffled = random.Random(0).sample(range(700), 700)
     at_random = [shuffled[i : i + 32] for i in range(0, 700, 32)]
     order = epoch_order(captions, 32, seed=0, epoch=0)
     assert padding(captions, order) < padding(captions, at_random) / 4
     longest = [len(captions[batch[0]][0]) for batch in order]
-    assert longest != sorted(longest) and longest != sorted(longest, reverse=True)
+    assert longest != sorted(longest)
+    assert longest != sorted(longest, reverse=True)
 
 
 @pytest.mark.parametrize("processes", [2, 3, 8])
-def test_no_batch_is_too_small_for_its_processes(captions, processes):
+def test_every_batch_has_an_image_for_each_process(captions, processes):
     for images in (65, 66, 67, 72):
         order = epoch_order(captions[:images], 64, seed=0, epoch=0, processes=processes)
         assert min(map(len, order)) >= processes
@@ -80,14 +83,14 @@ def test_no_batch_is_too_small_for_its_processes(captions, processes):
         assert all(shares)
 
 
-def test_fewer_images_than_processes(captions):
-    with pytest.raises(InputError, match="3 images are too few for 4 processes"):
+def test_fewer_images_than_processes_are_refused(captions):
+    with pytest.raises(InputError, match="3 images are too few for 4 processes; start at most 3"):
         epoch_order(captions[:3], 32, seed=0, epoch=0, processes=4)
     assert epoch_order(captions[:4], 32, seed=0, epoch=0, processes=4) != []
 
 
-def as_it_was(captions, batch_size, seed, epoch):
-    """The order of images that lie in no tar files, in the shortest words."""
+def reference_order(captions, batch_size, seed, epoch):
+    """The order of images in plain files, in the simplest way."""
     generator = random.Random(f"{seed}/{epoch}")
     indices, batches = list(range(len(captions))), []
     generator.shuffle(indices)
@@ -98,14 +101,16 @@ def as_it_was(captions, batch_size, seed, epoch):
     return batches
 
 
-def test_runs_outside_of_tar_files_go_on_as_they_began(captions):
+def test_the_order_of_images_in_plain_files_never_changes(captions):
     for batch_size in (3, 32):
-        assert epoch_order(captions, batch_size, 1, 2) == as_it_was(captions, batch_size, 1, 2)
+        assert epoch_order(captions, batch_size, 1, 2) == reference_order(
+            captions, batch_size, 1, 2
+        )
 
 
 @pytest.mark.parametrize(("batch_size", "processes"), [(10, 1), (7, 2), (64, 3), (500, 1)])
 def test_images_in_tar_files_come_tar_by_tar(captions, batch_size, processes):
-    """Within windows of successive tar files; each of them is gone through once."""
+    """Within windows over successive tar files, each of which is read once from start to end."""
     tars = [f"{i // 50}.tar" for i in range(700)]
     order = epoch_order(captions, batch_size, 0, 0, processes, tars, 140)
     assert sorted(index for batch in order for index in batch) == list(range(700))
@@ -115,20 +120,20 @@ def test_images_in_tar_files_come_tar_by_tar(captions, batch_size, processes):
         {index for batch in order[first : first + window] for index in batch}
         for first in range(0, len(order), window)
     ]
-    last = {}  # of each tar file, the furthest image of a window
+    last = {}  # tar file -> its last image so far
     for indices in seen:
         of_window = {tars[i] for i in indices}
         assert len(of_window) <= (window * batch_size + processes) // 50 + 2
         for tar in of_window:
-            mine = [i for i in indices if tars[i] == tar]
-            assert min(mine) > last.get(tar, -1)  # on from where the window before ended
-            last[tar] = max(mine)
+            inside = [i for i in indices if tars[i] == tar]
+            assert min(inside) > last.get(tar, -1)  # continues where the last window ended
+            last[tar] = max(inside)
     later = epoch_order(captions, batch_size, 0, 1, processes, tars, 140)[:window]
     assert {tars[i] for batch in later for i in batch} != {tars[i] for i in seen[0]}
 
 
 def test_windows_of_tar_files_are_shuffled(captions):
-    """Tar files, the images of a window, its batches: another order in another epoch."""
+    """The order of tar files, of images in a window and of its batches changes by epoch."""
     captions, tars = [image[:1] for image in captions], [i // 50 for i in range(700)]
     order = epoch_order(captions, 32, 0, 0, 1, tars, 2000)
     assert epoch_order(captions, 32, 0, 0, 1, tars, 2000) == order
@@ -138,7 +143,8 @@ def test_windows_of_tar_files_are_shuffled(captions):
     at_random = [shuffled[i : i + 32] for i in range(0, 700, 32)]
     assert padding(captions, order) < padding(captions, at_random) / 4
     longest = [len(captions[batch[0]][0]) for batch in order]
-    assert longest != sorted(longest) and longest != sorted(longest, reverse=True)
+    assert longest != sorted(longest)
+    assert longest != sorted(longest, reverse=True)
     alike = epoch_order([of_length(5)] * 700, 32, 0, 0, 1, tars, 2000)
     assert all(len({tars[i] for i in batch}) > 5 for batch in alike[:-1])
 
@@ -154,40 +160,33 @@ def test_captions_become_tokens_longest_first(vocabulary):
     assert tokens[1][2] == unknown
 
 
-def test_captions_without_words_are_left_out_and_long_ones_cut(vocabulary):
+def test_captions_without_words_are_left_out_and_long_ones_are_cut(vocabulary):
     (tokens,) = encode_captions([example("!", "dog " * 80, "")], vocabulary)
     assert [len(caption) for caption in tokens] == [1 + MAX_WORDS + 1]
     assert tokens[0][-1] == vocabulary.END
 
 
-def test_padding_fills_up_words_and_captions():
-    tokens = pad_captions([[[1, 5, 6, 2], [1, 2]], [[1, 7, 2]]])
-    assert tokens.dtype == torch.int64
-    assert tokens.tolist() == [
-        [[1, 5, 6, 2], [1, 2, 0, 0]],
-        [[1, 7, 2, 0], [0, 0, 0, 0]],
-    ]
-
-
 # ---- batches ------------------------------------------------------------------------------------
 
 
-def test_columns_say_how_many_captions_reach_each_word(captions):
-    images = Source(lambda indices: torch.zeros(len(indices), 2, 1, 1), are_features=True)
+def test_active_captions_count_the_captions_that_reach_each_word(captions):
+    images = FunctionSource(lambda indices: torch.zeros(len(indices), 2, 1, 1), are_features=True)
     for batch in epoch_order(captions, 9, seed=0, epoch=0)[:20]:
         texts = [captions[i] for i in batch]
-        columns = images.batch(batch, batch, pad_captions(texts)).active_captions
+        active = batches.make_batch(images, batch, batch, pad_captions(texts)).active_captions
         words = [[len(caption) - 1 for caption in image] for image in texts]
         longest = max(max(row) for row in words)
         expected = [max(sum(n > t for n in row) for row in words) for t in range(longest)]
-        assert list(columns) == expected
-    batch = images.batch([0, 1], [0, 1], pad_captions([of_length(3, 1), of_length(2, 2, 0)]))
+        assert list(active) == expected
+    batch = batches.make_batch(
+        images, [0, 1], [0, 1], pad_captions([of_length(3, 1), of_length(2, 2, 0)])
+    )
     assert batch.active_captions == (3, 2, 2, 1)
 
 
 def test_training_batches_hold_the_images_of_the_order_with_their_captions(captions):
     values = torch.arange(700.0)
-    images = Source(
+    images = FunctionSource(
         lambda indices: values[list(indices)].view(-1, 1, 1, 1).expand(-1, 3, 2, 2),
         are_features=False,
     )
@@ -196,25 +195,30 @@ def test_training_batches_hold_the_images_of_the_order_with_their_captions(capti
     assert len(order) == 14
     for number in (0, 13):
         tokens = pad_captions([captions[i] for i in order[number]])
-        batch = images.batch(order[number], [ids[i] for i in order[number]], tokens)
-        assert batch.features is None and batch.images[:, 0, 0, 0].tolist() == order[number]
+        batch = batches.make_batch(images, order[number], [ids[i] for i in order[number]], tokens)
+        assert batch.features is None
+        assert batch.images[:, 0, 0, 0].tolist() == order[number]
         assert batch.ids == tuple(f"p{i}" for i in order[number])
         for row, index in zip(batch.tokens.tolist(), order[number], strict=True):
             assert [[token for token in text if token] for text in row] == captions[index]
 
 
-def test_features_are_features_and_move_with_the_batch(make_batch):
+def test_all_tensors_move_with_the_batch(make_batch):
     batch = make_batch([[[4, 5]], [[6]]])
-    assert batch.images is None and batch.features.shape == (2, 10, 4, 3)
+    assert batch.images is None
+    assert batch.features.shape == (2, 10, 4, 3)
     moved = batch.to(torch.device("meta"))
-    assert (
-        isinstance(moved, Batch)
-        and moved.ids == batch.ids
-        and moved.active_captions == batch.active_captions
-    )
-    assert moved.tokens.is_meta and moved.features.is_meta and moved.images is None
+    assert isinstance(moved, Batch)
+    assert moved.ids == batch.ids
+    assert moved.active_captions == batch.active_captions
+    assert moved.tokens.is_meta
+    assert moved.features.is_meta
+    assert moved.images is None
     extra = {"weights": torch.ones(2, 1), "sampled": torch.zeros(2, 1, dtype=torch.bool)}
     moved = replace(batch, **extra, parts={"reward": torch.ones(())}).to(torch.device("meta"))
-    assert moved.weights.is_meta and moved.sampled.is_meta and moved.parts["reward"].is_meta
+    assert moved.weights.is_meta
+    assert moved.sampled.is_meta
+    assert moved.parts["reward"].is_meta
     source = make_batch([[[4, 5]]], images=True).to(torch.device("meta"))
-    assert source.images.is_meta and source.features is None
+    assert source.images.is_meta
+    assert source.features is None

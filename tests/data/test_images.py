@@ -1,4 +1,4 @@
-"""Every kind of image that users have handed to such a library, sound and broken."""
+"""Loading images of every kind, sound and broken, and their transform."""
 
 import io
 import itertools
@@ -23,11 +23,11 @@ from captioner.data.images import MAX_BYTES, Transform, load_image, read_image
 from captioner.errors import InputError
 
 ORIENTATION = 0x0112
-FAITHFUL = {  # how to save without visible loss
+FAITHFUL = {  # options that save without visible loss
     "jpg": {"quality": 95, "subsampling": 0},
     "webp": {"lossless": True},
 }
-TURN = {  # what a camera that writes this tag has done to the upright image
+TURN = {  # what a camera that writes this tag did to the upright image
     2: [Image.Transpose.FLIP_LEFT_RIGHT],
     3: [Image.Transpose.ROTATE_180],
     4: [Image.Transpose.FLIP_TOP_BOTTOM],
@@ -57,7 +57,7 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 def exif_of(value: int, kind: int = 3) -> bytes:
-    """An EXIF block with nothing but an orientation tag of this value and TIFF type."""
+    """An EXIF block that holds only an orientation tag of this value and TIFF type."""
     entry = struct.pack("<HHII", ORIENTATION, kind, 1, value)
     return b"Exif\0\0II*\0\x08\0\0\0\x01\0" + entry + b"\0\0\0\0"
 
@@ -72,7 +72,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "bmp", "gif", "webp", "tif", "JPG", "wrong", ""])
-def test_formats_by_content_whatever_the_ending(tmp_path, ending):
+def test_formats_are_recognised_by_content_not_by_suffix(tmp_path, ending):
     kind = {"jpg": "JPEG", "JPG": "JPEG", "tif": "TIFF", "wrong": "PNG", "": "WEBP"}.get(
         ending, ending
     )
@@ -83,7 +83,9 @@ def test_formats_by_content_whatever_the_ending(tmp_path, ending):
         **FAITHFUL.get(ending.lower() or "webp", {}),
     )
     loaded = load_image(path)
-    assert type(loaded) is Image.Image and loaded.mode == "RGB" and loaded.size == (48, 32)
+    assert type(loaded) is Image.Image
+    assert loaded.mode == "RGB"
+    assert loaded.size == (48, 32)
     assert abs(pixels(loaded) - pixels(draw())).mean() < 3
     assert pixels(load_image(str(path))).tolist() == pixels(loaded).tolist()
 
@@ -91,7 +93,7 @@ def test_formats_by_content_whatever_the_ending(tmp_path, ending):
 @pytest.mark.parametrize(
     "name", ["blåbær 犬.png", "two\nlines .png", os.fsdecode(b"l\xe4.png"), " "]
 )
-def test_odd_file_names(tmp_path, name):
+def test_odd_file_names_load_and_are_reported_in_one_line(tmp_path, name):
     path = saved(tmp_path / name, draw(), format="PNG")
     assert load_image(json.loads(json.dumps(str(path)))).size == (48, 32)
     path.write_bytes(b"broken")
@@ -102,12 +104,13 @@ def test_odd_file_names(tmp_path, name):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)])
-def test_extreme_sizes(tmp_path, size):
+def test_extreme_sizes_load(tmp_path, size):
     loaded = load_image(saved(tmp_path / "x.png", Image.new("RGB", size, "red")))
-    assert loaded.size == size and Transform(8)(loaded).shape == (3, 8, 8)
+    assert loaded.size == size
+    assert Transform(8)(loaded).shape == (3, 8, 8)
 
 
-def test_accepts_images_tensors_and_arrays_alike():
+def test_images_tensors_and_arrays_are_accepted():
     image = draw()
     array = np.array(image)
     tensor = torch.from_numpy(array).permute(2, 0, 1)
@@ -117,7 +120,7 @@ def test_accepts_images_tensors_and_arrays_alike():
     assert (pixels(load_image((tensor / 255).requires_grad_())) == pixels(image)).all()
 
 
-def test_result_shares_nothing_with_what_was_given():
+def test_the_result_shares_no_memory_with_the_input():
     for image in (draw(), np.array(draw())):
         loaded = load_image(image)
         loaded.paste("white", (0, 0, 48, 32))
@@ -145,12 +148,12 @@ def test_result_shares_nothing_with_what_was_given():
         (Image.new("1", (10_000, 9_000)), "10000 x 9000 pixels, at most 89,000,000"),
     ],
 )
-def test_refuses_what_is_no_image(image, message):
+def test_values_that_are_not_images_are_refused(image, message):
     with pytest.raises(InputError, match=message):
         load_image(image)
 
 
-def test_broken_files_are_named_with_the_reason(tmp_path):
+def test_broken_files_are_reported_with_name_and_reason(tmp_path):
     jpeg = saved(tmp_path / "a.jpg", draw(300, 200)).read_bytes()
     png = saved(tmp_path / "a.png", Image.effect_noise((200, 200), 60)).read_bytes()
     cases = {
@@ -176,7 +179,7 @@ def test_broken_files_are_named_with_the_reason(tmp_path):
             load_image(path)
 
 
-def test_any_truncation_loads_or_is_refused_cleanly(tmp_path):
+def test_truncated_files_load_or_raise_an_input_error(tmp_path):
     path = tmp_path / "cut"
     for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"):
         whole = saved(path, draw(), format=kind, exif=exif_of(6)).read_bytes()
@@ -185,10 +188,10 @@ def test_any_truncation_loads_or_is_refused_cleanly(tmp_path):
             try:
                 load_image(path)
             except InputError as error:
-                assert "cut'" in str(error)
+                assert "cut'" in str(error)  # noqa: PT017 -- not every cut raises
 
 
-def test_paths_that_are_no_files(tmp_path):
+def test_paths_that_are_not_regular_files_are_refused_at_once(tmp_path):
     (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere")
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "pipe.jpg")
@@ -212,7 +215,7 @@ def test_paths_that_are_no_files(tmp_path):
     assert time.monotonic() - start < 1
 
 
-def test_unreadable_file(tmp_path, monkeypatch):
+def test_a_file_without_permission_is_reported(tmp_path, monkeypatch):
     path = saved(tmp_path / "locked.png", draw())
 
     def refuse(*_, **__):
@@ -223,7 +226,7 @@ def test_unreadable_file(tmp_path, monkeypatch):
         load_image(path)
 
 
-def test_large_files_and_bombs_are_refused_unread(tmp_path):
+def test_large_files_and_decompression_bombs_are_refused_unread(tmp_path):
     fat = tmp_path / "fat.jpg"
     with fat.open("wb") as file:
         file.truncate(MAX_BYTES + 1)
@@ -236,14 +239,14 @@ def test_large_files_and_bombs_are_refused_unread(tmp_path):
             load_image(bomb)
 
 
-def test_a_real_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     path = saved(tmp_path / "bomb.png", Image.new("1", (12_000, 12_000)))
-    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
     with pytest.raises(InputError, match=r"bomb\.png'.*12000 x 12000 pixels"):
         load_image(path)
 
 
-def test_bytes_are_read_as_their_file_is(tmp_path):
+def test_bytes_are_read_under_the_rules_of_files(tmp_path):
     path = saved(tmp_path / "turned.jpg", draw(), exif=exif_of(6))
     assert (pixels(read_image(path.read_bytes())) == pixels(load_image(path))).all()
     with pytest.raises(InputError, match="the file: not an image in any of the formats JPEG"):
@@ -254,7 +257,7 @@ def test_bytes_are_read_as_their_file_is(tmp_path):
         read_image(path.read_bytes(), 1535)
 
 
-def test_a_squashed_image_is_transformed_as_the_whole(tmp_path):
+def test_the_transform_of_a_squashed_image_is_that_of_the_image():
     transform = Transform(20)
     assert transform.squash(draw()).size == (20, 20)
     assert (transform(transform.squash(draw())) == transform(draw())).all()
@@ -264,12 +267,14 @@ def test_sixteen_bit_grey_keeps_its_brightness(tmp_path):
     ramp = np.linspace(0, 65535, 256 * 256).reshape(256, 256).astype(np.uint16)
     for name in ("grey.png", "grey.tif"):
         values = pixels(load_image(saved(tmp_path / name, Image.fromarray(ramp))))
-        assert (values == np.round(ramp / 257)[..., None]).all() and abs(values.mean() - 127) < 1
+        assert (values == np.round(ramp / 257)[..., None]).all()
+        assert abs(values.mean() - 127) < 1
     wide = Image.fromarray(ramp.astype(np.int32))
-    assert wide.mode == "I" and abs(pixels(load_image(wide)).mean() - 127) < 1
+    assert wide.mode == "I"
+    assert abs(pixels(load_image(wide)).mean() - 127) < 1
 
 
-def test_greys_of_unknown_range_are_refused(tmp_path):
+def test_grey_values_of_unknown_range_are_refused(tmp_path):
     deep = Image.fromarray(np.array([[-1, 70_000]], np.int32))
     with pytest.raises(InputError, match="from -1 to 70000 do not fit in 16 bits"):
         load_image(deep)
@@ -279,12 +284,13 @@ def test_greys_of_unknown_range_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBX", "YCbCr", "HSV", "LAB", "RGBa"])
-def test_other_modes(mode):
+def test_other_modes_become_rgb(mode):
     source = draw().convert("RGBA").convert(mode) if mode == "RGBa" else None
     if source is None:
         source = Image.new(mode, (4, 4)) if mode in ("LAB", "PA") else draw().convert(mode)
     loaded = load_image(source)
-    assert loaded.mode == "RGB" and loaded.size == source.size
+    assert loaded.mode == "RGB"
+    assert loaded.size == source.size
     if mode not in ("LAB", "PA"):
         reference = pixels(draw().convert("L") if mode in ("1", "L", "LA") else draw())
         reference = reference[..., None] if reference.ndim == 2 else reference
@@ -293,7 +299,7 @@ def test_other_modes(mode):
 
 @pytest.mark.parametrize("by_adobe", [True, False])
 def test_cmyk_is_close_to_rgb(tmp_path, by_adobe):
-    """Adobe's JPEGs hold the complement and a marker that says so; others hold the inks."""
+    """JPEGs by Adobe hold the complement, as their marker says; others hold the inks."""
     cmyk = draw(64, 64).convert("CMYK")
     buffer = io.BytesIO()
     (cmyk if by_adobe else ImageChops.invert(cmyk)).save(buffer, "JPEG", quality=95)
@@ -306,7 +312,7 @@ def test_cmyk_is_close_to_rgb(tmp_path, by_adobe):
     assert abs(pixels(load_image(tiff)) - pixels(draw(64, 64))).mean() < 1
 
 
-def test_transparency_is_laid_on_white(tmp_path):
+def test_transparency_is_composited_over_white(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 4), dtype=np.uint8)
     noise[..., 3] = 0
     assert (pixels(load_image(saved(tmp_path / "a.png", Image.fromarray(noise)))) == 255).all()
@@ -317,7 +323,7 @@ def test_transparency_is_laid_on_white(tmp_path):
     assert (pixels(load_image(saved(tmp_path / "la.png", grey))) == 255).all()
 
 
-def test_transparent_palettes_and_colour_keys(tmp_path):
+def test_transparent_palettes_and_colour_keys_become_white(tmp_path):
     palette = Image.new("P", (4, 2))
     palette.putpalette([255, 0, 0, 0, 0, 255])
     palette.paste(1, (0, 0, 2, 2))
@@ -343,8 +349,9 @@ def test_exif_orientation_is_undone(tmp_path, orientation, kind):
     assert abs(pixels(loaded) - pixels(draw())).mean() < (3 if kind == "jpg" else 0.01)
     with Image.open(path) as lazy:
         assert (pixels(load_image(lazy)) == pixels(loaded)).all()
-    again = load_image(loaded)  # what was turned once is not turned again
-    assert (pixels(again) == pixels(loaded)).all() and not again.getexif()
+    again = load_image(loaded)  # the orientation is not applied twice
+    assert (pixels(again) == pixels(loaded)).all()
+    assert not again.getexif()
 
 
 @pytest.mark.parametrize(
@@ -353,7 +360,7 @@ def test_exif_orientation_is_undone(tmp_path, orientation, kind):
         exif_of(0),
         exif_of(9),
         exif_of(6, kind=99),
-        b"Exif\0\0garbage that is no TIFF header",
+        b"Exif\0\0garbage without a TIFF header",
         b"Exif\0\0II*\0\xff\xff\xff\x7f",
         exif_of(6)[:-9],
         b"Exif\0\0II*\0\x08\0\0\0\x01\0\x1a\x01\x05\0\x01\0\0\0\x1a\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0",
@@ -362,7 +369,8 @@ def test_exif_orientation_is_undone(tmp_path, orientation, kind):
 )
 def test_broken_exif_is_ignored(tmp_path, exif):
     loaded = load_image(saved(tmp_path / "x.jpg", draw(), exif=exif, **FAITHFUL["jpg"]))
-    assert loaded.size == (48, 32) and abs(pixels(loaded) - pixels(draw())).mean() < 3
+    assert loaded.size == (48, 32)
+    assert abs(pixels(loaded) - pixels(draw())).mean() < 3
 
 
 def test_orientation_survives_other_broken_tags(tmp_path):
@@ -383,7 +391,7 @@ def test_bad_xmp_is_ignored(tmp_path):
     assert load_image(tmp_path / "x.jpg").size == (48, 32)
 
 
-def test_broken_tiff_metadata_warns_nobody(tmp_path):
+def test_broken_tiff_metadata_gives_no_warning(tmp_path):
     path = saved(tmp_path / "x.tif", draw(), compression="tiff_lzw")
     body = bytearray(path.read_bytes())
     start = struct.unpack_from("<I", body, 4)[0]
@@ -398,7 +406,7 @@ def test_broken_tiff_metadata_warns_nobody(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp", "png", "tif"])
-def test_first_frame_of_animations(tmp_path, kind):
+def test_the_first_frame_of_an_animation_is_used(tmp_path, kind):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
     path = tmp_path / f"x.{kind}"
     frames[0].save(path, save_all=True, append_images=frames[1:], **FAITHFUL.get(kind, {}))
@@ -406,7 +414,7 @@ def test_first_frame_of_animations(tmp_path, kind):
         assert (pixels(load_image(path)) == [255, 0, 0]).all()
 
 
-def test_threads_agree_and_leave_the_filters_alone(tmp_path, monkeypatch):
+def test_threads_agree_and_leave_the_warning_filters_alone(tmp_path, monkeypatch):
     broken = saved(tmp_path / "x.jpg", draw(), exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     before, real, waits = list(warnings.filters), Image.open, itertools.cycle([0.01, 0.015])
 
@@ -417,10 +425,11 @@ def test_threads_agree_and_leave_the_filters_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "open", slow)
     with ThreadPoolExecutor(4) as pool:
         loaded = list(pool.map(load_image, [broken] * 12))
-    assert len({image.tobytes() for image in loaded}) == 1 and warnings.filters == before
+    assert len({image.tobytes() for image in loaded}) == 1
+    assert warnings.filters == before
 
 
-def test_globals_stay_as_they_were(tmp_path):
+def test_global_settings_are_not_changed(tmp_path):
     path = saved(tmp_path / "x.png", draw())
     before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)
     random = torch.get_rng_state(), torch.get_num_threads()
@@ -429,7 +438,8 @@ def test_globals_stay_as_they_were(tmp_path):
         load_image(tmp_path / "missing")
     after = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)
     assert before == after
-    assert torch.equal(random[0], torch.get_rng_state()) and random[1] == torch.get_num_threads()
+    assert torch.equal(random[0], torch.get_rng_state())
+    assert random[1] == torch.get_num_threads()
 
 
 def test_files_are_closed(tmp_path, recwarn):
@@ -446,12 +456,13 @@ def test_transform_equals_torchvision(size):
     squashed = functional.resize(image, [16, 16], InterpolationMode.BICUBIC)
     expected = functional.normalize(functional.to_tensor(squashed), transform.mean, transform.std)
     result = transform(image)
-    assert result.dtype == torch.float32 and result.is_contiguous()
+    assert result.dtype == torch.float32
+    assert result.is_contiguous()
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
 
 
 def test_transform_keeps_the_corners():
-    """Nothing is cut off and nothing is mirrored: each corner stays in its corner."""
+    """Nothing is cropped and nothing is mirrored."""
     image = Image.new("RGB", (90, 30))
     for place, colour in {
         (0, 0): "red",
@@ -469,7 +480,8 @@ def test_transform_keeps_the_corners():
 def test_transform_survives_json():
     transform = Transform(224, mean=(0.5, 0.25, 0.125))
     again = Transform(**json.loads(json.dumps(asdict(transform))))
-    assert again == transform and hash(again) == hash(transform)
+    assert again == transform
+    assert hash(again) == hash(transform)
 
 
 @pytest.mark.parametrize(
@@ -480,11 +492,11 @@ def test_transform_survives_json():
         ({"size": 8, "std": (1, 0, 1)}, "std must be above 0"),
     ],
 )
-def test_transform_refuses(options, message):
+def test_transform_refuses_wrong_options(options, message):
     with pytest.raises(InputError, match=message):
         Transform(**options)
 
 
-def test_transform_wants_rgb():
+def test_transform_refuses_other_modes():
     with pytest.raises(InputError, match="got mode L; use load_image"):
         Transform(8)(Image.new("L", (8, 8)))

@@ -1,68 +1,33 @@
-"""What is told of a data set, against counting by hand; every format as JSONL and back."""
+"""The description of a data set, and the check of its images before any training."""
 
 import json
 import re
+from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import evaluate
+import train
 from captioner import __main__ as commands
-from captioner.data.inspection import describe_data, percentile
-from captioner.data.inspection import write_jsonl as convert
+from captioner.data import images, inspection
+from captioner.data.inspection import DECODED, describe_data, drop_corrupt_images, percentile
 from captioner.data.readers import read_captions
 from captioner.errors import InputError
-from tests.support.layouts import (
-    WRITERS,
-    numbered_images,
-    write_jsonl,
-    write_kaggle,
-    write_webdataset,
-)
+from captioner.vision.encoders import SmallCNN
+from tests.support import tiny
+from tests.support.layouts import numbered_images, write_jsonl, write_kaggle
 
-CAPTIONS = numbered_images(30) | {
-    "a.jpg": ['Two dogs, "running"', "ein Hund läuft\u2028schnell", ""]
-}
+CAPTIONS = numbered_images(30) | {"a.jpg": ['Two dogs, "running"', "ein Hund läuft", ""]}
+USED = ("train", "val")
 
 
-@pytest.mark.parametrize("layout", WRITERS)
-def test_every_format_as_jsonl_and_back(tmp_path, layout):
-    WRITERS[layout](tmp_path / "data", CAPTIONS)
-    data = read_captions(tmp_path / "data")
-    assert data.format == layout
-    target = convert(data, tmp_path / "new" / "out")
-    for path in (target, target.parent):
-        again = read_captions(path)
-        assert again.format == "jsonl" and not again.problems and not again.note
-        assert [(e.id, e.captions, e.split) for e in again.examples] == [
-            (e.id, e.captions, e.split) for e in data.examples
-        ]
-        for one, other in zip(again.examples, data.examples, strict=True):
-            assert one.path.resolve() == other.path.resolve()
+# ---- description --------------------------------------------------------------------------------
 
 
-def test_images_stay_where_they_are(tmp_path):
-    data = read_captions(write_webdataset(tmp_path / "data", CAPTIONS))
-    convert(data, tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "captions.jsonl",
-        "images",
-    ]
-    assert (tmp_path / "out" / "images").readlink() == tmp_path / "data"
-    row = json.loads((tmp_path / "out" / "captions.jsonl").read_text().splitlines()[0])
-    assert row["image"] == "images/00000.tar/00.jpg"
-
-
-@pytest.mark.parametrize("there", ["captions.jsonl", "images"])
-def test_nothing_is_written_over(tmp_path, there):
-    data = read_captions(write_jsonl(tmp_path / "data", CAPTIONS))
-    (tmp_path / there).symlink_to("nowhere")
-    with pytest.raises(InputError, match=f"{there} is there already; convert to another directory"):
-        convert(data, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["data", there])
-
-
-def test_what_is_told(tmp_path):
+def test_the_description_agrees_with_counting_by_hand(tmp_path):
     rows = [
         {"image": "a.jpg", "captions": ["A dog runs .", "a dog", ""], "split": "train"},
         {"image": "b.jpg", "caption": "a a a a a a cat", "split": "train"},
@@ -71,7 +36,8 @@ def test_what_is_told(tmp_path):
     ]
     write_jsonl(tmp_path, {"a.jpg": [], "b.jpg": [], "c.jpg": []})
     (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert describe_data(read_captions(tmp_path, on_error="skip")).splitlines() == [
+    data = read_captions(tmp_path, on_error="skip")
+    assert describe_data(data).splitlines() == [
         f"{tmp_path}: jsonl (captions.jsonl, or train.jsonl, val.jsonl ...)",
         "              images  captions",
         "train              2         4",
@@ -83,39 +49,212 @@ def test_what_is_told(tmp_path):
         "--min-count 5         1 words,  66.67 % of all there",
         "--min-count 10        0 words,   0.00 % of all there",
         "problems: 1",
-        f"  {tmp_path}/captions.jsonl, line 4: the image {tmp_path}/gone.jpg is missing; "
-        "add the file, or remove the row that names it",
+        f"  {data.problems[0]}",
     ]
+    assert "line 4: the image" in str(data.problems[0])
 
 
-def test_what_is_told_of_data_without_training(tmp_path):
+def test_the_description_of_data_without_a_training_split(tmp_path):
     write_jsonl(tmp_path, {"a.jpg": ["a dog"]}, "val.jsonl")
-    told = describe_data(read_captions(tmp_path))
-    assert "words per caption: mean 2.0;" in told and told.endswith("problems: none")
+    text = describe_data(read_captions(tmp_path))
+    assert "words per caption: mean 2.0;" in text
+    assert text.endswith("problems: none")
 
 
-def test_drawn_splits_are_told(tmp_path):
-    told = describe_data(read_captions(write_kaggle(tmp_path, CAPTIONS)))
-    assert "\nsplit: no splits given: 80/10/10 drawn with seed 0\n" in told
+def test_the_description_mentions_drawn_splits(tmp_path):
+    data = read_captions(write_kaggle(tmp_path, CAPTIONS))
+    assert data.note
+    assert f"\nsplit: {data.note}\n" in describe_data(data)
 
 
 @given(st.lists(st.integers(1, 50), min_size=1), st.integers(1, 100))
-def test_percentiles_are_the_least_values_that_so_many_do_not_exceed(values, share):
+def test_a_percentile_is_the_smallest_value_that_enough_values_do_not_exceed(values, share):
     enough = [v for v in values if 100 * sum(other <= v for other in values) >= share * len(values)]
     assert percentile(sorted(values), share) == min(enough)
 
 
-def test_the_command(tmp_path, capsys):
+def test_the_command_describes_and_converts(tmp_path, capsys):
     write_kaggle(tmp_path / "data", CAPTIONS)
     (tmp_path / "data" / "Images" / "03.jpg").unlink()
     commands.main(["data", str(tmp_path / "data")])
-    told = capsys.readouterr().out
-    assert re.search(r"problems: 1\n  .*captions.txt, line 8: the image .*03.jpg is missing", told)
+    text = capsys.readouterr().out
+    assert re.search(r"problems: 1\n  .*captions.txt, line 8: the image .*03.jpg is missing", text)
     out = tmp_path / "out"
     commands.main(
         ["data", str(tmp_path / "data"), "--format", "kaggle", "--convert", "jsonl", str(out)]
     )
-    assert capsys.readouterr().out == f"{told}written: {out / 'captions.jsonl'}\n"
+    assert capsys.readouterr().out == f"{text}written: {out / 'captions.jsonl'}\n"
     assert len(read_captions(out).examples) == len(CAPTIONS) - 1
     with pytest.raises(InputError, match="--convert writes jsonl, got 'csv'"):
         commands.main(["data", str(tmp_path / "data"), "--convert", "csv", str(out)])
+
+
+# ---- images that cannot be decoded --------------------------------------------------------------
+
+
+@pytest.fixture
+def colours(tmp_path):
+    return tiny.write_colours(tmp_path / "colours")
+
+
+def corrupt(root):
+    """Damage two images of train, one of val and one of test; returns those of train and val."""
+    cut = (root / "train" / "3.png").read_bytes()
+    (root / "train" / "3.png").write_bytes(cut[: len(cut) // 2])
+    (root / "train" / "9.png").write_bytes(b"")
+    (root / "val" / "102.png").write_text("<html>not found</html>")
+    (root / "test" / "200.png").write_bytes(b"\x89PNG")
+    return [root / "train" / "3.png", root / "train" / "9.png", root / "val" / "102.png"]
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The paths of the images that were opened, in order."""
+    paths, load = [], images.load_image
+    monkeypatch.setattr(images, "load_image", lambda path: (paths.append(path), load(path))[1])
+    return paths
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_corrupt_images_are_reported_together(colours, tmp_path, workers):
+    broken = corrupt(colours)
+    data = read_captions(colours)
+    with pytest.raises(InputError) as caught:
+        drop_corrupt_images(data, USED, "stop", tmp_path / "cache", workers)
+    first, *lines = str(caught.value).split("\n")
+    assert first.startswith(f"{colours} (read as coco) has 3 problems, ")
+    reasons = ["cannot be decoded, broken or cut short", "the file is empty", "not an image in an"]
+    for line, path, reason in zip(lines, broken, reasons, strict=True):
+        assert line.startswith(f"  {path}: {reason}")
+        assert line.endswith("; replace the file or remove its captions")
+
+
+def test_corrupt_images_that_are_skipped_become_problems(colours, tmp_path):
+    broken = corrupt(colours)
+    data = read_captions(colours)
+    kept, ids = drop_corrupt_images(data, USED, "skip", tmp_path / "cache")
+    assert ids == [3, 9, 102]
+    assert [p.location.file for p in kept.problems] == broken
+    assert kept.examples == tuple(e for e in data.examples if e.path not in broken)
+    assert len(kept.split("test")) == 3  # another split, which was not checked
+    _, ids = drop_corrupt_images(data, ("test",), "skip", tmp_path / "cache")
+    assert ids == [200]
+
+
+def test_an_image_is_decoded_again_only_if_it_changed_or_is_corrupt(colours, tmp_path, decoded):
+    broken, cache = corrupt(colours), tmp_path / "cache"
+    data = read_captions(colours)
+    drop_corrupt_images(data, USED, "skip", cache)
+    assert sorted(decoded) == sorted(e.path for e in data.examples if e.split in USED)
+    decoded.clear()
+    drop_corrupt_images(data, USED, "skip", cache)
+    assert decoded == broken
+    decoded.clear()
+    broken[0].write_bytes((colours / "train" / "4.png").read_bytes())
+    (colours / "val" / "100.png").write_bytes((colours / "train" / "4.png").read_bytes() + b" ")
+    _, ids = drop_corrupt_images(data, USED, "skip", cache)
+    assert set(decoded) == {*broken, colours / "val" / "100.png"}
+    assert ids == [9, 102]
+
+
+def test_without_a_cache_every_image_is_decoded(colours, decoded):
+    corrupt(colours)
+    for _ in range(2):
+        decoded.clear()
+        _, ids = drop_corrupt_images(read_captions(colours), USED, "skip", None)
+        assert len(ids) == 3
+        assert len(decoded) == 23
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe not a stamp", b"0123456789"])
+def test_a_damaged_cache_does_no_harm(colours, tmp_path, decoded, content):
+    """Even half a line of a killed run, after which the next run goes on."""
+    data, cache = read_captions(colours), tmp_path / "cache"
+    cache.mkdir()
+    (cache / DECODED).write_bytes(content)
+    for count in (23, 0):
+        decoded.clear()
+        drop_corrupt_images(data, USED, "skip", cache)
+        assert len(decoded) == count
+
+
+def test_runs_at_the_same_time_add_to_one_cache(colours, tmp_path, decoded, monkeypatch):
+    """A run that ends while another one checks loses nothing of the other's."""
+    data, cache, load = read_captions(colours), tmp_path / "cache", images.load_image
+
+    def interleaved(path):
+        monkeypatch.setattr(images, "load_image", load)
+        drop_corrupt_images(data, ("val",), "stop", cache)
+        return load(path)
+
+    monkeypatch.setattr(images, "load_image", interleaved)
+    drop_corrupt_images(data, ("train",), "stop", cache)
+    decoded.clear()
+    drop_corrupt_images(data, USED, "stop", cache)
+    assert decoded == []
+
+
+def test_images_decoded_before_a_signal_are_remembered(colours, tmp_path, decoded, monkeypatch):
+    data, load = read_captions(colours), images.load_image
+    monkeypatch.setattr(inspection, "CHUNK", 4)
+
+    def interrupted(path):
+        if path.name == "13.png":
+            raise KeyboardInterrupt
+        return load(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "load_image", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            drop_corrupt_images(data, USED, "stop", tmp_path / "cache")
+    decoded.clear()
+    drop_corrupt_images(data, USED, "stop", tmp_path / "cache")
+    assert [path.name for path in decoded[:2]] == ["12.png", "13.png"]
+    assert len(decoded) == 23 - 12
+
+
+def test_a_cache_that_cannot_be_written(colours):
+    with pytest.raises(InputError, match=r"the cache in .*3.png cannot be written: "):
+        drop_corrupt_images(read_captions(colours), USED, "stop", colours / "train" / "3.png")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", [False, True])
+def test_training_and_evaluation_leave_out_corrupt_images(
+    colours, tmp_path, monkeypatch, frozen, capsys
+):
+    """Checked before any feature is computed; a resumed run must leave out the same images."""
+    broken = corrupt(colours)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
+    options = ["--data", "colours", "--run", "mine", *tiny.OPTIONS]
+    if frozen:
+        torch.manual_seed(3)
+        torch.save(SmallCNN().state_dict(), "encoder.pth")
+        options += ["--encoder-weights", "encoder.pth"]
+    with monkeypatch.context() as patch:
+        patch.setattr("captioner.training.setup.cached_features", None)
+        patch.setattr(train, "fit", None)
+        with pytest.raises(InputError, match=r"colours \(read as coco\) has 3 problems"):
+            train.main(options)
+    assert not Path("checkpoints/mine").exists()
+    train.main([*options, "--on-error", "skip"])
+    printed = capsys.readouterr().out
+    for text in ("train 14 images", "val 6 images", "3 problems skipped"):
+        assert text in printed
+    listed = [
+        json.loads(row) for row in Path("checkpoints/mine/skipped.jsonl").read_text().splitlines()
+    ]
+    assert [row["file"] for row in listed] == [str(p.relative_to(tmp_path)) for p in broken]
+    assert listed[1]["what"] == "the file is empty"
+    evaluate.main(["--checkpoint", "checkpoints/mine", "--workers", "0"])
+    printed = capsys.readouterr().out
+    assert "val split, 6 images" in printed
+    assert "% novel" in printed
+    assert f"skipped: {broken[2]}: not an image" in printed
+    assert "have changed" not in printed
+    train.main([*options, "--on-error", "skip", "--resume"])  # the same images
+    broken[1].write_bytes((colours / "train" / "4.png").read_bytes())
+    message = r"mine/last cannot be continued: 3 images could not .* \[3, 9, 102\], and 2 cannot"
+    with pytest.raises(InputError, match=message):
+        train.main([*options, "--on-error", "skip", "--resume"])

@@ -16,10 +16,10 @@ import evaluate
 import train
 from captioner import Captioner
 from captioner.checkpoints import checkpoint
-from captioner.data.batches import Source
 from captioner.data.demo import dataset as demo
 from captioner.data.demo.shapes import KINDS, PLURALS, DrawnShape
 from captioner.data.readers import read_captions
+from captioner.data.sources import FunctionSource, ImageSource
 from captioner.decoding import decode as decoding
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
@@ -28,7 +28,6 @@ from captioner.metrics import captions as metrics
 from captioner.metrics.caption_statistics import Statistics, statistics
 from captioner.metrics.pointing import Pointing, pointing
 from captioner.text.tokenizer import split_words
-from captioner.vision.feature_cache import ImageSource
 from tests.support import tiny
 
 WITHOUT_JAVA = ["--metrics", "bleu,rouge-l,cider"]  # which takes its time to start
@@ -57,7 +56,7 @@ def evaluate_split(captioner, examples, options=None, **more):
         captioner.model,
         captioner.vocabulary,
         examples,
-        Source(files.load, are_features=False),
+        files,
         options or DecodingOptions(),
         **more,
     )
@@ -89,7 +88,7 @@ def test_features_and_images_give_the_same(captioner, data):
         captioner.model,
         captioner.vocabulary,
         examples,
-        Source(lambda indices: maps[list(indices)].half(), are_features=True),
+        FunctionSource(lambda indices: maps[list(indices)].half(), are_features=True),
         DecodingOptions(),
         batch_size=3,
     )
@@ -320,7 +319,7 @@ def test_training_data_that_is_gone(work):
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["--temperature", "2"], "temperature, top_k, top_p and seed need method 'sample'"),
         (["--data", "gone"], "data directory gone does not exist"),
-        (["--device", "tpu9"], "device must be cpu, cuda or cuda:N, got 'tpu9'"),
+        (["--device", "tpu9"], "device must be cpu, cuda, cuda:N or mps, got 'tpu9'"),
     ],
 )
 def test_mistakes(work, options, message):

@@ -195,7 +195,7 @@ def test_the_command_writes_an_ensemble(tmp_path, tmp_path_factory, capsys, monk
 def test_nothing_is_overwritten(run, tmp_path):
     (tmp_path / "mine").write_text("dear")
     for place in (tmp_path, tmp_path / "mine"):
-        with pytest.raises(InputError, match=f"{place} is there already; choose another directory"):
+        with pytest.raises(InputError, match=f"{place} already exists; choose another directory"):
             commands.main(["export", run, "--onnx", str(place)])
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

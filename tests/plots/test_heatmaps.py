@@ -255,7 +255,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(heatmaps.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(InputError, match=r"x\.png': cannot be written: .*No space left"):
         save_heatmap(path, draw(), WORDS, maps(6))
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.png"]

@@ -5,8 +5,8 @@ import os
 
 import torch
 
+import train
 from captioner.checkpoints import checkpoint
-from captioner.data import batches
 from tests.support import tiny
 
 
@@ -17,15 +17,15 @@ def assert_same_rows(left, right):
 
 def interrupt_at(step, signum, monkeypatch):
     """Send a signal while batch `step` (from 1, over all epochs) is loaded."""
-    load, count = batches.Source.batch, [0]
+    load, count = train.make_batch, [0]
 
-    def loaded(self, *args):
+    def loaded(*args):
         count[0] += 1
         if count[0] == step:
             os.kill(os.getpid(), signum)
-        return load(self, *args)
+        return load(*args)
 
-    monkeypatch.setattr(batches.Source, "batch", loaded)
+    monkeypatch.setattr(train, "make_batch", loaded)
 
 
 def assert_same_run(left, right):

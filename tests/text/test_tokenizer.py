@@ -1,6 +1,5 @@
-"""Words of a sentence, checked against the tokeniser they follow, and the vocabulary."""
+"""The words of sentences, compared with the Java tokeniser that they follow."""
 
-import json
 import shutil
 import subprocess
 from importlib.util import find_spec
@@ -10,11 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.errors import InputError
 from captioner.text.tokenizer import join_words, split_words
-from captioner.text.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
-# Sentences whose words are the same from the Java program: the left and the right, word by word.
+# Sentences and the words that the Java program finds in them.
 SAME_AS_JAVA = {
     "A dog runs .": "a dog runs",
     "A black-and-white dog's T-shirt, and two dogs' balls!": (
@@ -52,7 +49,7 @@ SAME_AS_JAVA = {
     "!": "",
     "": "",
 }
-# Where ours knowingly differ: case never counts, typographic apostrophes do, and signs stay signs.
+# Intended differences: case never counts, typographic apostrophes do, and signs stay signs.
 OUR_OWN = {
     "AT&T at&t": "at & t at & t",
     "rock ’n’ roll, ’90s": "rock 'n' roll '90s",
@@ -64,11 +61,12 @@ OUR_OWN = {
 
 
 @pytest.mark.parametrize(("sentence", "words"), [*SAME_AS_JAVA.items(), *OUR_OWN.items()])
-def test_words_of_hard_sentences(sentence: str, words: str) -> None:
+def test_sentences_split_into_their_words(sentence: str, words: str) -> None:
     assert split_words(sentence) == words.split()
 
 
-@pytest.mark.skipif(shutil.which("java") is None, reason="there is no java on this machine")
+@pytest.mark.java
+@pytest.mark.skipif(shutil.which("java") is None, reason="java is not installed")
 @pytest.mark.skipif(find_spec("pycocoevalcap") is None, reason="pycocoevalcap is not installed")
 def test_the_java_tokeniser_finds_the_same_words() -> None:
     from pycocoevalcap.tokenizer import ptbtokenizer
@@ -112,13 +110,13 @@ def test_joined_words_read_well(sentence: str, joined: str) -> None:
     assert join_words(split_words(sentence)) == joined
 
 
-def test_joining_nothing_is_empty() -> None:
+def test_a_first_word_has_nothing_to_join() -> None:
     assert join_words([]) == ""
     assert join_words(["'s", "dog"]) == "'s dog"
     assert join_words([")"]) == ")"
 
 
-# Pieces that meet badly, besides any text at all.
+# Pieces that interact when they are joined; arbitrary text is drawn as well.
 PIECES = (
     "n't ' n t , a,b- 's 'd 're can not gon na gotta no. 5 1, 3.5 . a a. u.s st. jr - ( ) [ -lrb-"
     " lrb ! ? # @ 'n' 'n '90s o' c' é \u0301 हि _ & … ’ 😀 'em me / I İ \u200b ß Σ ½ ٣ <unk> <"
@@ -133,114 +131,3 @@ def test_joined_words_split_into_the_same_words(sentence: str) -> None:
     assert split_words(join_words(words)) == words
     assert split_words(" ".join(words)) == words
     assert all(word.split() == [word] and word == word.lower() for word in words)
-
-
-def captions(*sentences: str) -> list[list[str]]:
-    return [split_words(sentence) for sentence in sentences]
-
-
-def test_vocabulary_is_ordered_by_count_then_alphabet() -> None:
-    vocabulary = Vocabulary.build(captions("b a c", "b a", "b d"))
-    assert vocabulary.words == ("b", "a", "c", "d")
-    assert len(vocabulary) == 8
-    assert Vocabulary.build(captions("d b", "a b", "c a b")).words == ("b", "a", "c", "d")
-    assert Vocabulary.build(iter(captions("b a c", "b a", "b d")), min_count=2).words == ("b", "a")
-
-
-def test_struck_out_words_stay_unknown() -> None:
-    vocabulary = Vocabulary.build(captions("a <unk> dog", "<unk>"))
-    assert vocabulary.words == ("a", "dog")
-    assert vocabulary.encode(["<unk>"]) == [UNKNOWN]
-
-
-def test_tokens_of_words_and_back() -> None:
-    assert (PAD, START, END, UNKNOWN) == (0, 1, 2, 3)
-    assert (Vocabulary.PAD, Vocabulary.START, Vocabulary.END, Vocabulary.UNKNOWN) == (0, 1, 2, 3)
-    vocabulary = Vocabulary(["dog", "a"])
-    assert vocabulary.encode(["a", "zebra", "dog"]) == [5, UNKNOWN, 4]
-    assert vocabulary.decode([START, 5, UNKNOWN, PAD, 4, END, 4]) == ["a", "<unk>", "dog"]
-    assert vocabulary.decode(iter([])) == []
-    assert "dog" in vocabulary
-    assert "zebra" not in vocabulary
-    assert "<pad>" not in vocabulary
-
-
-def test_decode_takes_a_tensor() -> None:
-    torch = pytest.importorskip("torch")
-    assert Vocabulary(["dog"]).decode(torch.tensor([1, 4, 2])) == ["dog"]
-
-
-@pytest.mark.parametrize("token", [-1, 5])
-def test_decode_refuses_a_foreign_token(token: int) -> None:
-    with pytest.raises(InputError, match=f"token {token} is not one of the 5 of the vocabulary"):
-        Vocabulary(["dog"]).decode([token])
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["dog", "dog"], "'dog' comes twice"),
-        (["dog", "<end>"], "'<end>' is reserved"),
-        (["dog", ""], "words without spaces, got ''"),
-        (["hot dog"], "words without spaces, got 'hot dog'"),
-        ([3], "words without spaces, got 3"),
-    ],
-)
-def test_vocabulary_refuses_bad_words(words: list[str], message: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=message):
-        Vocabulary(words)
-    path = tmp_path / "vocabulary.json"
-    path.write_text(json.dumps({"format": 1, "words": words}))
-    with pytest.raises(InputError, match=rf"vocabulary\.json: .*{message}"):
-        Vocabulary.load(path)
-
-
-def test_build_refuses_what_it_cannot_use() -> None:
-    with pytest.raises(InputError, match="lists of words, got 'a dog'"):
-        Vocabulary.build(["a dog"])
-    with pytest.raises(InputError, match="min_count must be at least 1, got 0"):
-        Vocabulary.build(captions("a dog"), min_count=0)
-    with pytest.raises(InputError, match="no word occurs 2 times"):
-        Vocabulary.build(captions("a dog"), min_count=2)
-    with pytest.raises(InputError, match="no word occurs 1 times"):
-        Vocabulary.build([])
-
-
-def test_saved_vocabulary_is_readable_and_loads(tmp_path: Path) -> None:
-    path = tmp_path / "vocabulary.json"
-    vocabulary = Vocabulary(["a", "n't", "café", '"'])
-    vocabulary.save(path)
-    assert "café" in path.read_text(encoding="utf-8").split('"')
-    assert json.loads(path.read_text(encoding="utf-8")) == {
-        "format": 1,
-        "words": list(vocabulary.words),
-    }
-    assert Vocabulary.load(str(path)).words == vocabulary.words
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "not a readable vocabulary"),
-        (b'{"format": 1, "words": ["a"', "not a readable vocabulary"),
-        (b"\xff\xfe", "not a readable vocabulary"),
-        (b"[" * 100_000, "not a readable vocabulary"),
-        (b"[]", "there is no list of words"),
-        (b'{"format": 1}', "there is no list of words"),
-        (b'{"format": 1, "words": "a dog"}', "there is no list of words"),
-        (b'{"words": ["a"]}', "has format None, this version reads format 1"),
-        (b'{"format": 2, "words": ["a"]}', "has format 2, this version reads format 1"),
-    ],
-)
-def test_load_refuses_a_broken_or_foreign_file(
-    content: bytes, message: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "vocabulary.json"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=rf"vocabulary\.json: .*{message}"):
-        Vocabulary.load(path)
-
-
-def test_load_names_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gone\.json: not a readable vocabulary \(.*No such file"):
-        Vocabulary.load(tmp_path / "gone.json")

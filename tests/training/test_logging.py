@@ -17,7 +17,6 @@ from PIL import Image
 import evaluate
 import train
 from captioner import __main__
-from captioner.data import batches
 from captioner.errors import InputError, Interrupted
 from captioner.plots.curves import draw_curves
 from captioner.training import hints as next_commands
@@ -101,15 +100,15 @@ def work(tmp_path, tmp_path_factory, monkeypatch):
 
 
 def stop_at(step, patch):
-    load, count = batches.Source.batch, [0]
+    load, count = train.make_batch, [0]
 
-    def loaded(self, *args):
+    def loaded(*args):
         count[0] += 1
         if count[0] == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return load(self, *args)
+        return load(*args)
 
-    patch.setattr(batches.Source, "batch", loaded)
+    patch.setattr(train, "make_batch", loaded)
 
 
 def test_a_run_to_watch_stopped_and_resumed(work, monkeypatch, capsys):

@@ -14,9 +14,10 @@ from PIL import Image
 from torch import nn
 
 from captioner.data.images import Transform
+from captioner.data.sources import ImageSource
 from captioner.errors import InputError
 from captioner.vision.encoders import Encoder, SmallCNN
-from captioner.vision.feature_cache import FeatureSource, ImageSource, cache_key, cached_features
+from captioner.vision.feature_cache import FeatureSource, cache_key, cached_features
 
 TRANSFORM = Transform(32)
 CPU = torch.device("cpu")

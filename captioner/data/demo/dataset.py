@@ -2,13 +2,13 @@
 
 import json
 import random
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from PIL import ImageStat
 from tqdm import tqdm
 
+from ...atomic_io import atomic_directory
 from ...errors import InputError
 from ..dataset import SPLITS
 from ..storage.location import Location
@@ -43,18 +43,15 @@ def write_demo(
             f"{directory} holds something other than this demo data set ({arguments}); "
             "remove it, or choose an empty directory"
         )
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as beside:
-        draft = Path(beside) / "demo"
-        (draft / "annotations").mkdir(parents=True)
-        for split, count in counts.items():
-            _write_split(draft, split, count, seed)
-        (draft / "demo.json").write_text(json.dumps(arguments), encoding="utf-8")
-        try:
-            draft.replace(directory)
-        except OSError:  # another process may have finished first
-            if not _is_complete(directory, arguments):
-                raise
+    try:
+        with atomic_directory(directory, replace=False) as draft:
+            (draft / "annotations").mkdir()
+            for split, count in counts.items():
+                _write_split(draft, split, count, seed)
+            (draft / "demo.json").write_text(json.dumps(arguments), encoding="utf-8")
+    except OSError:  # another process may have finished first
+        if not _is_complete(directory, arguments):
+            raise
 
 
 def read_shapes(root: Path | Location, split: str) -> dict[int | str, list[DrawnShape]]:

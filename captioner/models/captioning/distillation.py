@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ... import distributed
-from ...data.batches import Batch, Source, epoch_order
+from ...data.batches import Batch, epoch_order, make_batch
+from ...data.sources import Source
 from ...decoding.options import DecodingOptions
 from ...decoding.teacher_forcing import teacher_forced_log_probs
 from ...devices import products_in
@@ -52,11 +53,11 @@ def compute_soft_targets(
     last digit. Takes 120 bytes a word. workers: threads that load ahead.
     """
     device = next(teacher.parameters()).device
-    groups = epoch_order(captions, TOGETHER, 0, 0, tars=images.tars, window=images.window)
+    groups = epoch_order(captions, TOGETHER, 0, 0, groups=images.groups, window=images.window)
 
     def load(group: Sequence[int]) -> Batch:
         tokens = pad_captions([captions[i] for i in group])
-        return images.batch(group, [str(i) for i in group], tokens)
+        return make_batch(images, group, [str(i) for i in group], tokens)
 
     batches = tqdm(
         zip(groups, load_ahead(load, groups, workers), strict=True),

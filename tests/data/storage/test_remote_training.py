@@ -12,15 +12,15 @@ import evaluate
 import train
 from captioner import __main__ as commands
 from captioner.checkpoints import checkpoint
+from captioner.data import sources
 from captioner.data.images import Transform, load_image
 from captioner.data.readers import read_captions
+from captioner.data.sources import ImageSource
 from captioner.data.storage import files as storage
 from captioner.data.storage import location, remote_tar
 from captioner.data.storage.location import UnreachableError
 from captioner.errors import InputError, Interrupted
-from captioner.vision import feature_cache as sources
 from captioner.vision.encoders import SmallCNN
-from captioner.vision.feature_cache import ImageSource
 from tests.support import tiny
 
 pytestmark = pytest.mark.slow
@@ -80,8 +80,8 @@ def test_large_images_are_shuffled_in_smaller_windows(members, tmp_path, monkeyp
     paths = [path for path, _ in members]
     for kept, expected in [(2**30, 2000), (20_000, 10), (10, 0)]:
         monkeypatch.setattr(location, "KEPT_BYTES", kept)
-        assert ImageSource(paths, Transform(32)).window() == expected
-    assert ImageSource([tmp_path / "a.jpg"], Transform(32)).window() == 10 // 2  # not used
+        assert ImageSource(paths, Transform(32)).window == expected
+    assert ImageSource([tmp_path / "a.jpg"], Transform(32)).window == 10 // 2  # not used
 
 
 def test_frozen_features_are_computed_once_for_each_version_of_the_tar_files(start, server):

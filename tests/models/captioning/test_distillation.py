@@ -12,8 +12,8 @@ import torch
 
 import train
 from captioner.checkpoints import checkpoint
-from captioner.data.batches import Source
 from captioner.data.images import Transform
+from captioner.data.sources import FunctionSource
 from captioner.errors import InputError, Interrupted
 from captioner.models.captioning import distillation
 from captioner.models.captioning.distillation import add_soft_targets, compute_soft_targets
@@ -45,7 +45,7 @@ def said(model, features, caption, forbidden=()):
 def lessons_of(teacher, batch):
     """As `hear` gives them, of a batch's images."""
     values = batch.images if batch.features is None else batch.features
-    images = Source(lambda indices: values[list(indices)], batch.images is None)
+    images = FunctionSource(lambda indices: values[list(indices)], batch.images is None)
     captions = [
         [[t for t in row if t] for row in texts if any(row)] for texts in batch.tokens.tolist()
     ]

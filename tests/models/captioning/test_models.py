@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from captioner.data.batches import Batch, Source, encode_captions
+from captioner.data.batches import Batch, encode_captions, make_batch
 from captioner.data.dataset import Example
 from captioner.data.images import Transform
+from captioner.data.sources import FunctionSource
 from captioner.decoding.decode import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
@@ -368,7 +369,8 @@ def test_four_drawn_images_are_learned_by_heart(attention, tiny_encoder):
     captions = [example.captions[0] for example in examples]
     vocabulary = Vocabulary.build([caption.split() for caption in captions])
     tokens = pad_captions(encode_captions(examples, vocabulary))
-    batch = Source(lambda indices: images, are_features=False).batch(range(4), range(4), tokens)
+    source = FunctionSource(lambda indices: images, are_features=False)
+    batch = make_batch(source, range(4), range(4), tokens)
     sizes = {"embedding_size": 32, "hidden_size": 48, "attention_size": 24, "dropout": 0.0}
     options = ModelOptions(attention=attention, **sizes)
     model = build_model(tiny_encoder(trained_from=0), len(vocabulary), options)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from captioner.data.batches import Source
+from captioner.data.sources import FunctionSource
 from captioner.models.layers import Standardize
 from captioner.training.setup import CALIBRATION, sample_maps
 
@@ -50,7 +50,7 @@ def test_a_sample_of_the_training_images_tells(tiny_model):
         read.extend(indices)
         return maps[list(indices)].half()
 
-    images = Source(load, are_features=True)
+    images = FunctionSource(load, are_features=True)
     model.calibrate(sample_maps(model, images, count))
     assert read == list(range(0, count, 3))
     expected = maps[::3].mean((0, 2, 3))
@@ -59,7 +59,7 @@ def test_a_sample_of_the_training_images_tells(tiny_model):
 
 def test_images_go_through_the_encoder_unless_it_is_learned_from_scratch(tiny_model):
     images = torch.rand(70, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    source = Source(lambda indices: images[list(indices)], are_features=False)
+    source = FunctionSource(lambda indices: images[list(indices)], are_features=False)
     frozen, scratch = tiny_model(False), tiny_model(False, trained_from=0)
     for model in (frozen, scratch):
         model.calibrate(sample_maps(model, source, len(images)))

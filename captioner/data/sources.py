@@ -1,0 +1,76 @@
+"""Sources of images or feature maps, loaded by index.
+
+Shapes: B images, S image side, D channels, h, w grid.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from .images import Transform, load_image
+from .storage import files as storage
+from .storage.location import Location
+
+WINDOW = 2000  # images in tar files that are shuffled among each other, unless they are large
+
+
+class Source(Protocol):
+    """The pixels or the feature maps of a list of examples, by index.
+
+    `groups` and `window` are arguments of `epoch_order`: for each image, the tar file that should
+    be read in one go, or an empty sequence if images can be read in any order at no cost; and the
+    number of images of such groups to shuffle among each other.
+    """
+
+    @property
+    def are_features(self) -> bool:
+        """Whether `load` returns feature maps."""
+
+    @property
+    def groups(self) -> Sequence[Path | Location]:
+        """The tar file of each image; empty if there are none."""
+
+    @property
+    def window(self) -> int:
+        """Number of images of groups that are shuffled among each other."""
+
+    def load(self, indices: Sequence[int], /) -> Tensor:
+        """Images (B, 3, S, S), or feature maps (B, D, h, w); may be called by several threads."""
+
+
+@dataclass(frozen=True)
+class FunctionSource:
+    """A source whose `load` is any function."""
+
+    load: Callable[[Sequence[int]], Tensor]
+    are_features: bool
+    groups: Sequence[Path | Location] = ()
+    window: int = 0
+
+
+class ImageSource:
+    """Image files, opened and transformed when they are loaded."""
+
+    are_features = False
+
+    def __init__(self, paths: Sequence[Path | Location], transform: Transform) -> None:
+        self.paths, self.transform = paths, transform
+
+    def load(self, indices: Sequence[int]) -> Tensor:
+        """The images at `indices` as (B, 3, S, S)."""
+        return self.transform.batch([load_image(self.paths[i]) for i in indices])
+
+    @cached_property
+    def groups(self) -> Sequence[Path | Location]:
+        """The file on disk of each image, a tar file or its own; empty if none is in a tar file."""
+        files = [storage.container(path) for path in self.paths]
+        return [] if files == list(self.paths) else files
+
+    @cached_property
+    def window(self) -> int:
+        """Number of images in tar files that can be read in any order while these are read once."""
+        return min(WINDOW, storage.shuffle_window(self.paths))
