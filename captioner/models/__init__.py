@@ -1,1 +1,1 @@
-"""Models: the contract, losses and layers they share, and a room for each family."""
+"""Models: the contract, their shared layers and losses, and one package per task."""

@@ -1,1 +1,1 @@
-"""Show and Tell, Show, Attend and Tell, and how they learn from samples and teachers."""
+"""Captioning: Show and Tell, Show, Attend and Tell, ensembles, distillation, self-critical."""
