@@ -27,8 +27,8 @@ class DecodingOptions:
     length_penalty: float | None = option(
         None, f"0: rank by total, 1: by mean log-probability [{LENGTH_PENALTY}]"
     )
-    consensus: int | None = option(None, "rerank the beam by similarity to N samples, e.g. 50")
-    temperature: float = option(1.0, "sampling temperature, below 1 for likelier words")
+    consensus: int | None = option(None, "rerank beam by similarity to N samples, e.g. 50")
+    temperature: float = option(1.0, "sampling temperature, likelier words below 1")
     top_k: int | None = option(None, "number of likeliest words to sample from")
     top_p: float | None = option(None, "probability mass of the words to sample from")
     no_repeat_ngram: int | None = option(None, "length of the n-grams that never occur twice")

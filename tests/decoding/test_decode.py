@@ -279,7 +279,7 @@ def sample_in_lists(after, options):
         words = ()
         while len(words) < steps and END not in words:
             number = numbers[len(words)][k]
-            for word, log_prob in sorted(after(words).items()):
+            for word, log_prob in sorted(after(words).items()):  # noqa: B007 - read after the loop
                 number -= math.exp(log_prob)
                 if number < 0:
                     break

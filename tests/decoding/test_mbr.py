@@ -8,7 +8,7 @@ import torch
 
 from captioner.decoding.decode import decode
 from captioner.decoding.hypothesis import Hypothesis
-from captioner.decoding.mbr import LOG_PROB_WEIGHT, TEMPERATURE, similarity, rerank
+from captioner.decoding.mbr import LOG_PROB_WEIGHT, TEMPERATURE, rerank, similarity
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
 from tests.support.toys import Toy, toy_features
