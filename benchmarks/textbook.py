@@ -157,7 +157,7 @@ Decoder = AttentionDecoder | PlainDecoder
 
 def with_weights_of(model: Any) -> Decoder:
     """The textbook's kind of a model of the library, with copies of its weights, in its mode."""
-    channels = (model.annotate if model.options.attention else model.image).in_features
+    channels = (model.annotate if model.options.attention else model.image_embedding).in_features
     vocabulary, embedding = model.words.weight.shape
     sizes = (channels, model.options.hidden_size, embedding)
     decoder: Decoder
@@ -171,7 +171,7 @@ def with_weights_of(model: Any) -> Decoder:
         decoder = PlainDecoder(*sizes, vocabulary)
         lstm = model.lstm.named_parameters()
         weights = {f"decode_step.{name.removesuffix('_l0')}": value for name, value in lstm}
-        weights |= {"image": model.image, "project": model.project}
+        weights |= {"image": model.image_embedding, "project": model.project}
         weights |= {"init_h": model.initial_hidden, "init_c": model.initial_cell}
         weights |= {"embedding.weight": model.words.weight * embedding**0.5}
     weights |= {"fc.weight": model.words.weight, "fc.bias": model.words.bias}

@@ -132,7 +132,7 @@ def self_critical(device: torch.device, rounds: int) -> None:
     print(f"### Self-critical step, Show, Attend and Tell: {IMAGES} images x {SAMPLES} samples\n")
     print(measure.table(["", "ms", "share"], rows))
     print(
-        f"\nPrecision {precision}; most samples have {MAX_LENGTH} words, for the model is untrained.\n"
+        f"\nPrecision {precision}; most samples have {MAX_LENGTH} words: the model is untrained.\n"
     )
 
 

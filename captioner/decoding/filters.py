@@ -31,7 +31,7 @@ def build_filters(options: DecodingOptions) -> list[Filter]:
 
 
 def _forbid(*tokens: int) -> Filter:
-    def apply(scores: Tensor, words: Tensor) -> Tensor:  # noqa: ARG001 - the type of a Filter
+    def apply(scores: Tensor, _words: Tensor) -> Tensor:
         for token in tokens:
             scores[:, token] = -torch.inf
         return scores

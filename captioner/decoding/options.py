@@ -1,4 +1,4 @@
-"""The decoding options: how captions are searched, sampled, filtered and ranked."""
+"""The decoding options: search, sampling, filters and ranking of captions."""
 
 import math
 from dataclasses import dataclass

@@ -102,7 +102,7 @@ def _active_rows(ended: Tensor, running: int) -> Tensor:
     return (first_row + ended.int().argsort(dim=1, stable=True)[:, :keep]).flatten()
 
 
-def _choose_likeliest(scores: Tensor, t: int, rows: Tensor) -> Tensor:  # noqa: ARG001 - a chooser
+def _choose_likeliest(scores: Tensor, _t: int, _rows: Tensor) -> Tensor:
     return scores.argmax(-1)
 
 
@@ -115,7 +115,7 @@ def _build_sampler(
     so that every device uses the same ones.
 
     With a seed every image gets the same N numbers per step, so that its captions do not depend on
-    its batch. These are stratified: each lies in another one of N equal intervals of [0, 1)
+    its batch. These are stratified: each falls into another one of N equal intervals of [0, 1)
     (Latin hypercube sampling, McKay et al. 1979). The distribution of every single caption stays
     the model's, and N samples represent it better than independent ones. Without a seed the
     numbers of all rows are independent and come from torch's global generator.
@@ -132,8 +132,8 @@ def _build_sampler(
     uniform = uniform.double().to(device)
 
     def draw(scores: Tensor, t: int, rows: Tensor) -> Tensor:
-        # In float64: in float32 the product with a number near 1 could round to the total, which
-        # lies beyond the last allowed word.
+        # In float64: in float32 the product with a number near 1 could round to the total, and
+        # the search would end behind the last allowed word.
         cumulative = cut_scores(scores, options).double().softmax(-1).cumsum(-1)
         target = uniform[t, rows, None] * cumulative[:, -1:]
         words = torch.searchsorted(cumulative, target, right=True)[:, 0]

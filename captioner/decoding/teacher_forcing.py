@@ -1,4 +1,4 @@
-"""Log-probabilities of given captions, by the same steps and filters as decoding.
+"""Log-probabilities of given captions, by the steps and filters of decoding.
 
 Shapes: B images, K captions per image, R = B*K rows, T steps, V vocabulary.
 """

@@ -1,1 +1,1 @@
-"""Models: the contract, their shared layers and losses, and one package per task."""
+"""Models: their contract, shared layers and losses, and a package per task."""

@@ -1,4 +1,4 @@
-"""Matrix products in a time loop whose weight gradient is computed once, after the loop.
+"""Matrix products in a loop, with one weight gradient after the loop.
 
 Autograd adds up the gradient of a matrix step by step: at every step a product too thin to be
 fast, and an addition as large as the matrix. Here the backward pass of each step only stores its

@@ -1,4 +1,4 @@
-"""Layers of the captioning models: an LSTM cell, dropout, standardisation of feature maps."""
+"""Layers of the models: LSTM cell, dropout, standardisation of feature maps."""
 
 from collections.abc import Iterable
 

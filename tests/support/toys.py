@@ -22,7 +22,7 @@ class Toy:
         self.bias = torch.tensor([0, 0, end, 0, 0, 0, 0], dtype=torch.float64)
         self.steps = 0
 
-    def start(self, features, expected_steps):  # noqa: ARG002 - the interface of a Generator
+    def start(self, features, _expected_steps):
         images = features.flatten(1).double() @ self.image
         return {"images": images}, {"hidden": torch.zeros_like(images)}
 

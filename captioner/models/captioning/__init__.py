@@ -1,1 +1,1 @@
-"""Captioning: Show and Tell, Show, Attend and Tell, ensembles, distillation, self-critical."""
+"""Captioning models, their ensembles, distillation, self-critical training."""

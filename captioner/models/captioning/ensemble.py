@@ -1,4 +1,4 @@
-"""Ensembles: several models that caption together by averaging their predictions.
+"""Ensembles: models that caption together by averaging their predictions.
 
 Shapes: B images, S image side, D feature channels, h, w grid, R rows, V vocabulary.
 """

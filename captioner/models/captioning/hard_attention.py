@@ -1,4 +1,4 @@
-"""Hard attention: sampled positions, and the loss that trains the attention by them.
+"""Hard attention: sampled positions and the loss that trains them.
 
 Xu et al. 2015, section 4.1. Shapes: B images, C captions per image, K captions at a step, T words,
 P positions, N real words of a batch.

@@ -1,4 +1,4 @@
-"""Scheduled sampling: some input words of the training captions come from the model.
+"""Scheduled sampling: some input words in training come from the model.
 
 Bengio et al. 2015. Shapes: B images, C captions per image, T words, D channels, h, w grid,
 V vocabulary, R = B*C rows.

@@ -1,4 +1,4 @@
-"""Show, Attend and Tell: an LSTM that attends over the feature map at every word.
+"""Show, Attend and Tell: an LSTM that attends over the map at every word.
 
 Shapes: B images, C captions per image, T words, V vocabulary, D feature channels, h, w grid,
 P = h*w positions, E embedding, H hidden, A attention, K hypotheses or captions per image,

@@ -16,10 +16,10 @@ class ConstantModel:
     def __init__(self, scores):
         self.scores = scores
 
-    def start(self, features, expected_steps):  # noqa: ARG002
+    def start(self, features, _expected_steps):
         return {}, {"hidden": torch.zeros(len(features), 1)}
 
-    def step(self, tokens, state, memory):  # noqa: ARG002
+    def step(self, tokens, state, _memory):
         assert len(tokens) == len(state["hidden"])
         return self.scores.repeat(len(tokens), 1), state, None
 
