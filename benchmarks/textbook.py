@@ -157,7 +157,7 @@ Decoder = AttentionDecoder | PlainDecoder
 
 def with_weights_of(model: Any) -> Decoder:
     """The textbook's kind of a model of the library, with copies of its weights, in its mode."""
-    channels = (model.annotate if model.options.attention else model.image).in_features
+    channels = (model.annotate if model.options.attention else model.image_embedding).in_features
     vocabulary, embedding = model.words.weight.shape
     sizes = (channels, model.options.hidden_size, embedding)
     decoder: Decoder
@@ -171,7 +171,7 @@ def with_weights_of(model: Any) -> Decoder:
         decoder = PlainDecoder(*sizes, vocabulary)
         lstm = model.lstm.named_parameters()
         weights = {f"decode_step.{name.removesuffix('_l0')}": value for name, value in lstm}
-        weights |= {"image": model.image, "project": model.project}
+        weights |= {"image": model.image_embedding, "project": model.project}
         weights |= {"init_h": model.initial_hidden, "init_c": model.initial_cell}
         weights |= {"embedding.weight": model.words.weight * embedding**0.5}
     weights |= {"fc.weight": model.words.weight, "fc.bias": model.words.bias}
@@ -187,8 +187,8 @@ def with_weights_of(model: Any) -> Decoder:
 def _attention_weights(model: Any, scale: float) -> dict[str, nn.Module | Tensor]:
     """The library scales the words for the LSTM, the textbook's LSTM has the factor in it."""
     word_gates = scale * model.word_gates.weight
-    query, gate, hidden_gates = model.read_hidden.weight.split(model.of_hidden)
-    context_gates, output_context = model.read_context.weight.split(model.of_context)
+    query, gate, hidden_gates = model.read_hidden.weight.split(model.hidden_parts)
+    context_gates, output_context = model.read_context.weight.split(model.context_parts)
     return {
         "embedding.weight": model.words.weight,
         "annotate": model.annotate,

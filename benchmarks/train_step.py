@@ -20,7 +20,7 @@ from benchmarks.setting import (
 from captioner.data.batches import Batch
 from captioner.metrics.cider_d import CiderD
 from captioner.models.captioning.build import CaptioningModel
-from captioner.models.captioning.scst import LONGEST, SAMPLES, add_rollouts, draw
+from captioner.models.captioning.scst import MAX_LENGTH, SAMPLES, add_rollouts, sample_captions
 from captioner.training.loop import step
 from captioner.training.optimization import TrainingOptions, parameter_groups
 
@@ -115,7 +115,7 @@ def self_critical(device: torch.device, rounds: int) -> None:
     sampled = add_rollouts(batch, model, cider.score, 0.1, precision=precision)
     times = measure.side_by_side(
         {
-            "sampling": lambda: draw(batch, model, precision, SAMPLES, LONGEST),
+            "sampling": lambda: sample_captions(batch, model, precision, SAMPLES, MAX_LENGTH),
             "reward": lambda: cider.score(captions, batch.tokens[..., 1:]),
             "step": library_step(copy.deepcopy(model), sampled, precision),
             "step without samples": library_step(copy.deepcopy(model), batch, precision),
@@ -132,7 +132,7 @@ def self_critical(device: torch.device, rounds: int) -> None:
     print(f"### Self-critical step, Show, Attend and Tell: {IMAGES} images x {SAMPLES} samples\n")
     print(measure.table(["", "ms", "share"], rows))
     print(
-        f"\nPrecision {precision}; most samples have {LONGEST} words, for the model is untrained.\n"
+        f"\nPrecision {precision}; most samples have {MAX_LENGTH} words: the model is untrained.\n"
     )
 
 

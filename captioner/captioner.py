@@ -17,7 +17,7 @@ from .checkpoints.model_card import model_card
 from .checkpoints.restoring import restore
 from .data.images import ImageInput, Transform, load_image
 from .data.sources import FunctionSource
-from .decoding.decode import caption_batches
+from .decoding.decode import DecodeSettings, caption_batches
 from .decoding.options import DecodingOptions
 from .decoding.teacher_forcing import score_captions
 from .devices import device_of, pick_device, pick_precision, products_in
@@ -222,9 +222,8 @@ class Captioner:
         source = FunctionSource(
             lambda indices: self.transform.batch([load(i) for i in indices]), are_features=False
         )
-        for batch, found in caption_batches(
-            self.model, source, batches, decoding, workers=WORKERS, precision=self.precision
-        ):
+        settings = DecodeSettings(decoding, batch_size, WORKERS, self.precision)
+        for batch, found in caption_batches(self.model, source, batches, settings):
             for index, hypotheses in zip(batch, found, strict=True):
                 if index in bad:
                     yield bad.pop(index)

@@ -1,1 +1,1 @@
-"""From scores to captions: options, greedy and sampling, beam search, filters, reranking; no model."""
+"""From model scores to captions: search, sampling, filters and reranking."""

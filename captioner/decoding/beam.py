@@ -1,72 +1,72 @@
-"""Beam search for whole batches, on the device that the model is on.
+"""Beam search for batches of images.
 
-Nothing here knows which model it is. Shapes: B images, K hypotheses per image, R = B*K rows,
-N hypotheses asked for, T steps, V vocabulary, h, w grid.
+Shapes: B images, K hypotheses per image, R = B*K rows, N requested captions, T steps,
+V vocabulary, h, w grid.
 """
 
 import torch
 from torch import Tensor
 
 from ..text.vocabulary import END, PAD, START
-from .filters import apply_filters, filters
-from .hypothesis import Generator, Hypothesis, collect, expected_steps, should_sync
+from .filters import apply_filters, build_filters
+from .hypothesis import Generator, Hypothesis, collect_hypotheses, expected_steps, should_sync
 from .options import DecodingOptions
+
+Finished = tuple[Tensor, Tensor]  # scores (B, K), best first, and pointers (B, K) into the trace
 
 
 def beam_search(
     model: Generator, features: Tensor, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
-    """For each feature map of (B, D, h, w) up to `num_captions` captions, best first.
+    """For each feature map of (B, D, h, w) at most `num_captions` captions, best first.
 
     Each step takes the best 2K continuations of an image: those that end and rank among the
-    first K enter the K best finished ones, the K best others live on. Back-pointers are kept and
-    followed once at the end. An image is done when no live hypothesis can still beat the last
-    of the finished ones that are asked for: log-probabilities only fall, so a live one is worth
-    at most its sum over the longest length.
+    first K compete for the K finished hypotheses; the K best others stay live. The back-pointers
+    are followed once, after the last step. An image is done when no live hypothesis can overtake
+    the last requested finished one: log-probabilities are at most 0, so the score of a live
+    hypothesis is at most its current sum / max_length ** length_penalty.
     """
-    images, beams, longest = len(features), options.beams, options.max_length
+    images, beams, max_length = len(features), options.beams, options.max_length
     penalty, device = options.penalty, features.device
     memory, state = model.start(features, expected_steps(options, beams))
-    state = {key: value.repeat_interleave(beams, 0) for key, value in state.items()}
-    chosen = filters(options)
+    state = {name: rows.repeat_interleave(beams, 0) for name, rows in state.items()}
+    filters = build_filters(options)
     first_row = torch.arange(images, device=device)[:, None] * beams  # (B, 1)
     tokens = torch.full((images * beams,), START, device=device)
-    words = torch.zeros(images * beams, longest, dtype=torch.long, device=device)
+    words = torch.zeros(images * beams, max_length, dtype=torch.long, device=device)
     live = torch.full((images, beams), -torch.inf, device=device)
-    live[:, 0] = 0  # copies of one hypothesis must not fill the beam
-    trace = _Trace(images, beams, longest, device)
+    live[:, 0] = 0  # one live hypothesis at first: identical copies would fill the beam
+    trace = _Trace(images, beams, max_length, device)
     finished = live.new_full((images, beams), -torch.inf), words.new_zeros(images, beams)
-    for t in range(longest):
+    for t in range(max_length):
         scores, state, attention = model.step(tokens, state, memory)
-        log_probs = apply_filters(chosen, scores, words[:, :t]).log_softmax(-1)  # (R, V)
+        log_probs = apply_filters(filters, scores, words[:, :t]).log_softmax(-1)  # (R, V)
         log_probs = log_probs.view(images, beams, log_probs.shape[1])
-        live, index, finished = _continue(live, log_probs, finished, t, penalty)
+        live, index, finished = _extend(live, log_probs, finished, t, penalty)
         parents = index // log_probs.shape[2]
         tokens = index - parents * log_probs.shape[2]
-        chosen_log_probs = log_probs.flatten(1).gather(1, index)
-        trace.add(t, tokens, parents, chosen_log_probs, log_probs[..., END], attention)
+        token_log_probs = log_probs.flatten(1).gather(1, index)
+        trace.add(t, tokens, parents, token_log_probs, log_probs[..., END], attention)
         rows = (first_row + parents).flatten()
         tokens = tokens.flatten()
-        state = {key: value.index_select(0, rows) for key, value in state.items()}
-        if options.no_repeat_ngram:  # the other filters ask only how many words there are
+        state = {name: value.index_select(0, rows) for name, value in state.items()}
+        if options.no_repeat_ngram:  # the only filter that reads the words, not just their number
             words = words.index_select(0, rows)
             words[:, t] = tokens
         if should_sync(features, t):
-            bound = live[:, 0] / longest**penalty
+            bound = live[:, 0] / max_length**penalty
             if (finished[0][:, options.num_captions - 1] >= bound).all():
                 break
     return _backtrack(trace, t + 1, finished, live / (t + 1) ** penalty, options.num_captions)
 
 
-Finished = tuple[Tensor, Tensor]
-
-
-def _continue(
+def _extend(
     live: Tensor, log_probs: Tensor, finished: Finished, step: int, penalty: float
 ) -> tuple[Tensor, Tensor, Finished]:
-    """One word more: sums (B, K) of those that live on, their places among K*V, the finished.
+    """Extend the live hypotheses by one token.
 
-    live (B, K): the sums so far. log_probs (B, K, V).
+    live (B, K): log-probability of each so far; log_probs (B, K, V): of each next token. Returns
+    the new live sums (B, K), the indices (B, K) of their last tokens in K*V, and the finished.
     """
     beams, vocabulary = log_probs.shape[1:]
     totals = (live[..., None] + log_probs).flatten(1)  # (B, K*V)
@@ -80,10 +80,10 @@ def _continue(
 def _finish(
     finished: Finished, step: int, scores: Tensor, ends: Tensor, parents: Tensor
 ) -> Finished:
-    """The K best ended hypotheses of each image, best first: scores (B, K) and pointers (B, K).
+    """Merge the hypotheses that end at this step into the K best finished ones of each image.
 
-    scores, ends, parents (B, 2K): the step's candidates, whether they end, and from which of the
-    K hypotheses they come. A pointer is step * K + parent.
+    scores, ends, parents (B, 2K): the candidates of the step, whether they end, and which of the
+    K live hypotheses they continue. A pointer is step * K + parent.
     """
     beams = finished[0].shape[1]
     scores = scores[:, :beams].masked_fill(~ends[:, :beams], -torch.inf)
@@ -93,10 +93,11 @@ def _finish(
 
 
 class _Trace:
-    """What each step chose for the live hypotheses, in buffers that are there from the start.
+    """The choices of all steps for the live hypotheses, in buffers allocated once.
 
-    tokens, parents, log_probs, end_log_probs (T, B, K): the word, the hypothesis it continues, its
-    log-probability, and that of ending instead; attention: of each step (R, h, w), or None.
+    tokens, parents, log_probs, end_log_probs (T, B, K): the token, the hypothesis it continues,
+    its log-probability, and that of the end token at its place. attention: per step the maps
+    (R, h, w), or None.
     """
 
     def __init__(self, images: int, beams: int, steps: int, device: torch.device) -> None:
@@ -127,10 +128,12 @@ def _backtrack(
 ) -> list[list[Hypothesis]]:
     """Follow the back-pointers of the best `captions` hypotheses of each image.
 
-    Where fewer have ended, the best live ones (scores `live`) fill up, after all that have.
+    live (B, K): scores of the live hypotheses, which follow the finished ones if fewer than
+    `captions` have ended.
     """
     images, beams = live.shape
     scores, pointers = finished
+    # Live hypotheses rank after all finished ones; float64, so that 1e9 keeps their own order.
     rank = torch.cat([scores.double(), live.double() - 1e9], dim=1)  # (B, 2K)
     ranks, chosen = rank.topk(captions)  # (B, N)
     unended, slot = chosen >= beams, chosen % beams
@@ -149,7 +152,9 @@ def _backtrack(
         slot = torch.where(running, trace.parents[t].gather(1, slot), slot)
         rows, attention = (first_row + slot).flatten(), trace.attention[t]
         maps.append(None if attention is None else attention.index_select(0, rows))
-    hypotheses = collect(torch.stack(tokens[::-1], 1), torch.stack(log_probs[::-1], 1), maps[::-1])
-    exists = ranks.isfinite().sum(1).tolist()  # those that do not come last
+    hypotheses = collect_hypotheses(
+        torch.stack(tokens[::-1], 1), torch.stack(log_probs[::-1], 1), maps[::-1]
+    )
+    counts = ranks.isfinite().sum(1).tolist()  # hypotheses of rank -inf do not exist
     firsts = range(0, len(hypotheses), captions)
-    return [hypotheses[i : i + count] for i, count in zip(firsts, exists, strict=True)]
+    return [hypotheses[i : i + count] for i, count in zip(firsts, counts, strict=True)]

@@ -1,7 +1,6 @@
-"""From a model's `start` and `step` to captions with their log-probabilities and maps.
+"""Decoding: the captions of feature maps and of whole image sources.
 
-Nothing here knows which model it is, nor files or words. Shapes: B images, K hypotheses per
-image, R = B*K rows, N captions asked for, T steps, V vocabulary, h, w grid.
+Shapes: B images, K hypotheses per image, R = B*K rows, T steps, V vocabulary, h, w grid.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,16 +19,21 @@ from .beam import beam_search
 from .hypothesis import Generator, Hypothesis, ImageGenerator
 from .mbr import TEMPERATURE, rerank
 from .options import DecodingOptions
-from .sampling import choose_words, rollout
+from .sampling import choose_words, generate
 from .teacher_forcing import teacher_forced_log_probs
+
+# Samples drawn together in reranking: in small groups the samples end at about the same time, so
+# that fewer ended ones take part in the steps.
+MBR_SAMPLES_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How captions are chosen, and how the work is done.
+    """How images are captioned: the decoding options and how the work is done.
 
-    batch_size: images decoded together. workers: threads that load images ahead of the model.
-    precision: number format of the products, one of `devices.PRECISIONS`.
+    batch_size: number of images decoded together. workers: threads that load images ahead of the
+    model; 0 loads in the calling thread. precision: number format of matrix products, one of
+    `devices.PRECISIONS`.
     """
 
     options: DecodingOptions = DecodingOptions()
@@ -38,31 +42,33 @@ class DecodeSettings:
     precision: str = "float32"
 
 
-TOGETHER = 512  # samples of consensus at once: small groups leave ended ones out sooner
-
-
 def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
     """For each feature map of (B, D, h, w) its `num_captions` captions, best first.
 
-    Beam search, whose captions all differ, gives fewer where the options allow no more.
+    Beam search, whose captions are all different, returns fewer if the options allow no more.
     """
     with torch.inference_mode():
-        search = beam_search if options.method == "beam" else rollout
-        found = (_agreed if options.consensus else search)(model, features, options)
+        if options.consensus:
+            found = _rerank_by_mbr(model, features, options)
+        else:
+            search = beam_search if options.method == "beam" else generate
+            found = search(model, features, options)
         if options.word_alternatives:
             return _with_alternatives(model, features, found, options)
         return found
 
 
-def _agreed(model: Generator, features: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
-    """All captions of the beam, ranked by their agreement with samples, of which the best stay.
+def _rerank_by_mbr(
+    model: Generator, features: Tensor, options: DecodingOptions
+) -> list[list[Hypothesis]]:
+    """The best `num_captions` of the whole beam by similarity to samples.
 
-    Every image's samples are drawn by the same numbers, whatever batch it is in.
+    The samples have a fixed seed, so that an image's captions do not depend on its batch.
     """
     assert options.consensus
-    all_found = replace(options, num_captions=options.beams, consensus=None)
-    drawn = replace(
-        all_found,
+    beam_options = replace(options, num_captions=options.beams, consensus=None)
+    sample_options = replace(
+        beam_options,
         method="sample",
         num_captions=options.consensus,
         beam_size=None,
@@ -70,60 +76,75 @@ def _agreed(model: Generator, features: Tensor, options: DecodingOptions) -> lis
         temperature=TEMPERATURE,
         seed=0,
     )
-    found = beam_search(model, features, all_found)
+    found = beam_search(model, features, beam_options)
     ranked = []
-    images = max(1, TOGETHER // options.consensus)
-    for first in range(0, len(found), images):
-        some = slice(first, first + images)
-        ranked += rerank(found[some], choose_words(model, features[some], drawn))
-    return [group[: options.num_captions] for group in ranked]
+    group_size = max(1, MBR_SAMPLES_AT_ONCE // options.consensus)  # images
+    for first in range(0, len(found), group_size):
+        group = slice(first, first + group_size)
+        ranked += rerank(found[group], choose_words(model, features[group], sample_options))
+    return [captions[: options.num_captions] for captions in ranked]
 
 
 def _with_alternatives(
     model: Generator, features: Tensor, found: list[list[Hypothesis]], options: DecodingOptions
 ) -> list[list[Hypothesis]]:
-    """The captions found, each told to the model once more to see what else it would have said."""
-    tokens = pad_captions([[[START, *each.tokens] for each in group] for group in found])
+    """The same captions with the likeliest other words at each position.
+
+    Runs the model once more over the finished captions: storing the whole distribution of every
+    hypothesis during search would take V numbers per step.
+    """
+    tokens = pad_captions([[[START, *caption.tokens] for caption in group] for group in found])
     tokens = tokens.to(features.device)
     steps = []
-    for word, log_probs in teacher_forced_log_probs(model, features, tokens, options):
-        others = log_probs.scatter(1, word[:, None], -torch.inf)
+    for own, log_probs in teacher_forced_log_probs(model, features, tokens, options):
+        others = log_probs.scatter(1, own[:, None], -torch.inf)
         steps.append(others.topk(min(options.word_alternatives, others.shape[1])))
-    log_probs, words = (
-        torch.stack(part, 1).unflatten(0, tokens.shape[:2]).tolist()  # (B, K, T, alternatives)
+    values, words = (
+        torch.unflatten(torch.stack(part, 1), 0, tokens.shape[:2]).tolist()  # (B, K, T, n)
         for part in zip(*steps, strict=True)
     )
+    return [
+        [_add_alternatives(caption, words[b][k], values[b][k]) for k, caption in enumerate(group)]
+        for b, group in enumerate(found)
+    ]
 
-    def complete(each: Hypothesis, b: int, k: int) -> Hypothesis:
-        ranked = (
-            zip(*step, strict=True) for step in zip(words[b][k], log_probs[b][k], strict=True)
+
+def _add_alternatives(
+    caption: Hypothesis, words: list[list[int]], log_probs: list[list[float]]
+) -> Hypothesis:
+    """The caption with alternatives: per position the words and their log-probabilities."""
+    positions = (
+        tuple(
+            (word, log_prob)
+            for word, log_prob in zip(*position, strict=True)
+            if log_prob > -torch.inf  # forbidden by the options
         )
-        others = (tuple(pair for pair in step if pair[1] > -torch.inf) for step in ranked)
-        return replace(each, alternatives=tuple(islice(others, len(each.tokens))))
-
-    return [[complete(each, b, k) for k, each in enumerate(group)] for b, group in enumerate(found)]
+        for position in zip(words, log_probs, strict=True)
+    )
+    return replace(caption, alternatives=tuple(islice(positions, len(caption.tokens))))
 
 
 def caption_batches(
     model: ImageGenerator,
-    images: Source,
+    source: Source,
     batches: Sequence[Sequence[int]],
-    options: DecodingOptions,
-    *,
-    workers: int = 0,
-    precision: str = "float32",
+    settings: DecodeSettings,
 ) -> Iterator[tuple[Sequence[int], list[list[Hypothesis]]]]:
-    """Load, encode and decode batch by batch; yields the indices and per image its captions."""
+    """Load, encode and decode batch by batch, in eval mode.
+
+    batches: indices into the source; they decide how many images are decoded together, not
+    `settings.batch_size`. Yields each batch and the captions of its images, best first.
+    """
     device = device_of(model)
-    ahead = load_ahead(images.load, batches, workers, pin=device.type == "cuda")
+    loaded = load_ahead(source.load, batches, settings.workers, pin=device.type == "cuda")
     was_training = model.training
     model.train(False)
     try:
-        for batch, loaded in zip(batches, ahead, strict=True):
-            with torch.inference_mode(), products_in(precision, device):
-                values = loaded.to(device, non_blocking=True).float()
-                features = values if images.are_features else model.encoder(values)
-                found = decode(model, features, options)
+        for batch, values in zip(batches, loaded, strict=True):
+            with torch.inference_mode(), products_in(settings.precision, device):
+                values = values.to(device, non_blocking=True).float()
+                features = values if source.are_features else model.encoder(values)
+                found = decode(model, features, settings.options)
             yield batch, found
     finally:
         model.train(was_training)

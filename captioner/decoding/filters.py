@@ -1,13 +1,14 @@
-"""The filters on scores that the options of decoding ask for.
+"""Filters on the scores of the next token, and the cuts of sampling.
 
-No search and no model. Shapes: R rows, t words so far, V vocabulary.
+Shapes: R rows, t words so far, V vocabulary.
 
 A filter is a function (scores (R, V), previous words (R, t)) -> scores (R, V), which it may change
-in place. Filters act on the raw scores; the log-softmax of what they leave is the log-probability
-that is reported and summed. Temperature, top_k and top_p shape only the draw of sampling.
+in place. Filters act on the raw scores; the log-softmax of the filtered scores is the
+log-probability that is reported and summed. Temperature, top_k and top_p change only which word
+sampling draws, not its reported log-probability.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,18 +19,19 @@ from .options import DecodingOptions
 Filter = Callable[[Tensor, Tensor], Tensor]
 
 
-def filters(options: DecodingOptions) -> list[Filter]:
-    """The filters that the options ask for, in the order in which they apply."""
-    chosen = [_forbid(PAD, START) if options.allow_unknown else _forbid(PAD, START, UNKNOWN)]
+def build_filters(options: DecodingOptions) -> list[Filter]:
+    """The filters of the options, in the order of their application."""
+    forbidden = (PAD, START) if options.allow_unknown else (PAD, START, UNKNOWN)
+    filters = [_forbid(*forbidden)]
     if options.min_length:
-        chosen.append(_at_least(options.min_length))
+        filters.append(_enforce_min_length(options.min_length))
     if options.no_repeat_ngram:
-        chosen.append(_no_repeat(options.no_repeat_ngram))
-    return chosen
+        filters.append(_forbid_repeats(options.no_repeat_ngram))
+    return filters
 
 
 def _forbid(*tokens: int) -> Filter:
-    def apply(scores: Tensor, words: Tensor) -> Tensor:
+    def apply(scores: Tensor, _words: Tensor) -> Tensor:
         for token in tokens:
             scores[:, token] = -torch.inf
         return scores
@@ -37,7 +39,7 @@ def _forbid(*tokens: int) -> Filter:
     return apply
 
 
-def _at_least(length: int) -> Filter:
+def _enforce_min_length(length: int) -> Filter:
     def apply(scores: Tensor, words: Tensor) -> Tensor:
         if words.shape[1] < length:
             scores[:, END] = -torch.inf
@@ -46,17 +48,18 @@ def _at_least(length: int) -> Filter:
     return apply
 
 
-def _no_repeat(size: int) -> Filter:
+def _forbid_repeats(size: int) -> Filter:
     def apply(scores: Tensor, words: Tensor) -> Tensor:
         length = words.shape[1]
         if length < size:
             return scores
-        seen = words.unfold(1, size, 1)  # (R, t - n + 1, n)
+        ngrams = words.unfold(1, size, 1)  # (R, t - n + 1, n)
         last = words[:, length - size + 1 :]  # (R, n - 1)
-        repeats = (seen[:, :, :-1] == last[:, None]).all(-1)
-        # scatter hits the end token where nothing repeats: its score is put back, or made the only
-        # one where no word is left
-        forbidden = torch.where(repeats, seen[:, :, -1], END)
+        repeats = (ngrams[:, :, :-1] == last[:, None]).all(-1)
+        # scatter_ needs an index everywhere: n-grams that do not repeat point at the end token,
+        # whose score is restored afterwards. If no word is left, the end token becomes the only
+        # possible one, even below min_length.
+        forbidden = torch.where(repeats, ngrams[:, :, -1], END)
         end = scores[:, END].clone()
         scores.scatter_(1, forbidden, -torch.inf)
         nothing_left = torch.maximum(end, scores.amax(-1)) == -torch.inf
@@ -66,18 +69,19 @@ def _no_repeat(size: int) -> Filter:
     return apply
 
 
-def apply_filters(chosen: list[Filter], scores: Tensor, words: Tensor) -> Tensor:
-    """Raw scores (R, V) through all filters, in float32; a row left without a word must end."""
+def apply_filters(filters: Sequence[Filter], scores: Tensor, words: Tensor) -> Tensor:
+    """Raw scores (R, V) after all filters, in float32; words (R, t): the previous ones."""
     scores = scores.float()
-    for filter in chosen:
-        scores = filter(scores, words)
+    for apply in filters:
+        scores = apply(scores, words)
     return scores
 
 
-def shape_draw(scores: Tensor, options: DecodingOptions) -> Tensor:
-    """Temperature, then top_k, then top_p over scores (R, V): what is cut becomes -inf.
+def cut_scores(scores: Tensor, options: DecodingOptions) -> Tensor:
+    """Apply temperature, then top_k, then top_p to scores (R, V); cut words get -inf.
 
-    top_p keeps the fewest likeliest words whose probabilities reach p (Holtzman et al. 2020).
+    top_p keeps the smallest set of likeliest words whose probabilities sum to at least p
+    (Holtzman et al. 2020).
     """
     scores = scores / options.temperature
     if options.top_k is not None and options.top_k < scores.shape[1]:

@@ -1,4 +1,4 @@
-"""What search needs of a model, and what it finds: Hypotheses.
+"""Hypotheses and the protocol of the models that generate them.
 
 Shapes: B images, K hypotheses per image, R = B*K rows, T steps, h, w grid.
 """
@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 
 
 class Generator(Protocol):
-    """What search needs of a model; see captioning.py for the contract."""
+    """What search and sampling need of a model; models/base.py specifies both methods."""
 
     def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]: ...
 
@@ -29,7 +29,7 @@ class Generator(Protocol):
 
 
 class ImageGenerator(Generator, Protocol):
-    """A Generator that is a torch module with the encoder of its feature maps."""
+    """A Generator that is a torch module and holds the encoder of its feature maps."""
 
     encoder: Any  # pixels (B, 3, S, S) -> features (B, D, h, w)
     training: bool
@@ -43,15 +43,15 @@ class ImageGenerator(Generator, Protocol):
 class Hypothesis:
     """One caption of one image.
 
-    tokens: the words and, unless max_length cut it, the end token. log_probs: one per token.
-    attention (len(tokens), h, w): each map sums to 1; None for a model without attention.
-    alternatives: for each token the likeliest others in its place, with their log-probabilities,
-    likeliest first; empty unless asked for.
+    tokens: the words and, unless max_length cut the caption, the end token. log_probs: one per
+    token, in nats. attention (len(tokens), h, w): one map per token, each of sum 1; None for a
+    model without attention. alternatives: per token the likeliest other tokens at its position
+    with their log-probabilities, likeliest first; empty unless requested.
     """
 
     tokens: tuple[int, ...]
     log_probs: tuple[float, ...]
-    attention: np.ndarray | None
+    attention: np.ndarray[Any, Any] | None
     alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
 
     @property
@@ -60,28 +60,37 @@ class Hypothesis:
         return sum(self.log_probs)
 
 
-def collect(tokens: Tensor, log_probs: Tensor, maps: Sequence[Tensor | None]) -> list[Hypothesis]:
-    """Rows of tokens (R, T), end and padding at the right, to Hypotheses; one copy to the host."""
+def collect_hypotheses(
+    tokens: Tensor, log_probs: Tensor, maps: Sequence[Tensor | None]
+) -> list[Hypothesis]:
+    """One Hypothesis per row of tokens (R, T), which are padded at the end.
+
+    log_probs (R, T). maps: per step the attention (R, h, w), or None. All maps are copied to the
+    CPU at once: every copy from a GPU waits for it.
+    """
     lengths = (tokens != PAD).sum(1).tolist()
-    words, numbers = tokens.tolist(), log_probs.tolist()
-    stacked = None
+    token_rows, log_prob_rows = tokens.tolist(), log_probs.tolist()
+    attention = None
     if maps and maps[0] is not None:
-        stacked = torch.stack([m for m in maps if m is not None], 1).float().cpu().numpy()
+        attention = torch.stack([m for m in maps if m is not None], 1).float().cpu().numpy()
     return [
         Hypothesis(
-            tuple(words[row][:length]),
-            tuple(numbers[row][:length]),
-            None if stacked is None else stacked[row, :length],
+            tuple(token_rows[row][:length]),
+            tuple(log_prob_rows[row][:length]),
+            None if attention is None else attention[row, :length],
         )
         for row, length in enumerate(lengths)
     ]
 
 
 def expected_steps(options: DecodingOptions, hypotheses: int) -> int:
-    """About how many words are drawn from each image: most end half-way to max_length."""
+    """Estimate of the tokens generated per image: most captions end half-way to max_length."""
     return hypotheses * max(options.min_length, options.max_length // 2)
 
 
 def should_sync(features: Tensor, t: int) -> bool:
-    """Whether to look if all is done: on a GPU a look waits for the device, so every 4th step."""
+    """Whether to test after step t if all captions have ended.
+
+    On a GPU the test waits for the device, so it is made after every 4th step only.
+    """
     return features.device.type == "cpu" or t % 4 == 3

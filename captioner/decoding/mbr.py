@@ -1,7 +1,6 @@
-"""Which of the captions that a search found agrees best with all that the model may say.
+"""Minimum Bayes risk reranking: prefer captions that resemble many samples.
 
-Nothing here runs a model or searches. Shapes: B images, K captions of each to choose from,
-N samples of each, T words.
+Shapes: B images, K captions per image to rank, N samples per image, T words.
 """
 
 from collections.abc import Sequence
@@ -15,19 +14,20 @@ from ..text.ngrams import ORDERS, ngram_counts, ngram_ids
 from ..text.vocabulary import END
 from .hypothesis import Hypothesis
 
-TEMPERATURE = 0.7  # of the samples: models of smoothed labels say too many rare words
-LOG_PROB_WEIGHT = 0.02  # what a nat of a caption's own log-probability counts, in likeness
+TEMPERATURE = 0.7  # of the samples: label smoothing makes models overestimate rare words
+LOG_PROB_WEIGHT = 0.02  # weight of a caption's log-probability, in similarity per nat
 
 
 def rerank(found: Sequence[list[Hypothesis]], samples: Tensor) -> list[list[Hypothesis]]:
-    """Each image's captions, those first that agree best with its samples, of (B, N, T).
+    """Sort the captions of each image by their similarity to its samples (B, N, T), highest first.
 
-    What agrees best has the least risk: minimum Bayes risk (Kumar and Byrne 2004), of samples
-    (Eikema and Aziz 2020). FAITH keeps out long captions that are a little like everything.
-    Captions that were cut come after all that have ended.
+    The caption most similar to the samples has the least expected risk (Kumar and Byrne 2004),
+    estimated by sampling (Eikema and Aziz 2020). The small weight of the log-probability
+    discourages long captions that share a little with every sample. Captions that max_length cut
+    come after all that have ended.
     """
-    tokens = pad_captions([[list(each.tokens) for each in group] for group in found])
-    alike = likeness(tokens.to(samples.device), samples).tolist()
+    tokens = pad_captions([[list(caption.tokens) for caption in group] for group in found])
+    similarities = similarity(tokens.to(samples.device), samples).tolist()
 
     def order(pair: tuple[float, Hypothesis]) -> tuple[bool, float]:
         value, caption = pair
@@ -35,38 +35,47 @@ def rerank(found: Sequence[list[Hypothesis]], samples: Tensor) -> list[list[Hypo
 
     return [
         [caption for _, caption in sorted(zip(row, group, strict=False), key=order)]
-        for row, group in zip(alike, found, strict=True)
+        for row, group in zip(similarities, found, strict=True)
     ]
 
 
-def likeness(captions: Tensor, samples: Tensor) -> Tensor:
-    """How much captions (B, K, T) are like samples (B, N, T') of their images: (B, K), in 0..1.
+def similarity(captions: Tensor, samples: Tensor) -> Tensor:
+    """Mean n-gram cosine similarity of captions (B, K, T) to samples (B, N, T'): (B, K) in [0, 1].
 
-    The mean, over samples and n of 1 to 4, of the cosines of what n-grams they have; an n for
-    which a caption is too short counts 0. Tokens without the start, padded with 0; the end is a
-    word.
+    Averages, over the samples and n = 1 to 4, the cosine of the n-gram count vectors; an n for
+    which a caption is too short contributes 0. Tokens exclude the start token and are padded with
+    0; the end token counts as a word.
     """
-    alone = samples.new_zeros(1)  # padding is the least even where there is none
-    known, places = torch.cat([alone, captions.flatten(), samples.flatten()]).unique(
-        return_inverse=True
-    )
-    mine, theirs = places[1:].split([captions.numel(), samples.numel()])
-    mine, theirs = mine.view_as(captions), theirs.view_as(samples)
-    return torch.stack([_cosines(mine, theirs, n, len(known)) for n in ORDERS]).mean(0)
+    # ngram_ids needs small token ids with 0 for padding: prepend a 0, so that unique, which sorts,
+    # maps padding to 0 even if there is none.
+    zero = samples.new_zeros(1)
+    tokens = torch.cat([zero, captions.flatten(), samples.flatten()])
+    distinct, ids = torch.unique(tokens, return_inverse=True)
+    caption_ids = ids[1 : 1 + captions.numel()].view_as(captions)
+    sample_ids = ids[1 + captions.numel() :].view_as(samples)
+    cosines = [_mean_cosines(caption_ids, sample_ids, n, len(distinct)) for n in ORDERS]
+    return torch.stack(cosines).mean(0)
 
 
-def _cosines(captions: Tensor, samples: Tensor, n: int, base: int) -> Tensor:
-    """The means over the samples, (B, K): of what all samples together have of each n-gram, each
-    its share of its own norm."""
-    mine, theirs = ngram_ids(captions, n, base), ngram_ids(samples, n, base)
-    norms, their_norms = (
-        ngram_counts(each, each).masked_fill(each == 0, 0).sum(-1, keepdim=True).clamp(min=1).sqrt()
-        for each in (mine, theirs)
-    )
-    ascending, order = theirs.flatten(1).sort(1)
-    shares = (theirs != 0) / their_norms.double()
-    sums = F.pad(shares.flatten(1).gather(1, order).cumsum(1), (1, 0))
-    wanted = mine.flatten(1)
+def _mean_cosines(captions: Tensor, samples: Tensor, n: int, base: int) -> Tensor:
+    """Mean over the samples of the n-gram cosines, (B, K).
+
+    The dot product with the mean of all normalised sample vectors replaces K*N cosines: the
+    weights of all samples' n-grams are sorted once, and a difference of their cumulative sum gives
+    the total weight of any n-gram.
+    """
+    caption_ngrams, sample_ngrams = ngram_ids(captions, n, base), ngram_ids(samples, n, base)
+    weights = (sample_ngrams != 0) / _norms(sample_ngrams).double()
+    ascending, order = sample_ngrams.flatten(1).sort(1)
+    sums = F.pad(weights.flatten(1).gather(1, order).cumsum(1), (1, 0))
+    wanted = caption_ngrams.flatten(1)
     first, after = (torch.searchsorted(ascending, wanted, right=right) for right in (False, True))
-    shared = (sums.gather(1, after) - sums.gather(1, first)).view_as(mine)
-    return ((shared / norms).sum(-1) / samples.shape[1]).float()
+    products = (sums.gather(1, after) - sums.gather(1, first)).view_as(caption_ngrams)
+    return ((products / _norms(caption_ngrams)).sum(-1) / samples.shape[1]).float()
+
+
+def _norms(ngrams: Tensor) -> Tensor:
+    """Euclidean norm of each caption's n-gram counts, at least 1; ngrams (..., T) -> (..., 1)."""
+    # The sum over positions of each n-gram's count is the sum of squared counts.
+    counts = ngram_counts(ngrams, ngrams).masked_fill(ngrams == 0, 0)
+    return counts.sum(-1, keepdim=True).clamp(min=1).sqrt()

@@ -1,7 +1,7 @@
-"""Greedy and sampled captions: each row chooses its next word and never looks at the others.
+"""Greedy decoding and sampling: every row chooses its next word independently.
 
-Shapes: B images, N captions per image, R rows that go on of B*N, T steps, V vocabulary,
-h, w grid.
+Shapes: B images, N captions per image, R rows of B*N that have not been dropped, T steps,
+V vocabulary, h, w grid.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,105 +10,115 @@ import torch
 from torch import Tensor
 
 from ..text.vocabulary import END, PAD, START
-from .filters import apply_filters, filters, shape_draw
-from .hypothesis import Generator, Hypothesis, collect, expected_steps, should_sync
+from .filters import apply_filters, build_filters, cut_scores
+from .hypothesis import Generator, Hypothesis, collect_hypotheses, expected_steps, should_sync
 from .options import DecodingOptions
 
 
 def choose_words(model: Generator, features: Tensor, options: DecodingOptions) -> Tensor:
-    """The words alone, greedy or sampled, that `decode` would choose for each map of (B, D, h, w).
+    """Greedy or sampled captions of feature maps (B, D, h, w), as tokens only.
 
-    Returns (B, N, T): an image's captions in no order, each with its end token unless max_length
-    cut it, padded with 0.
+    Returns (B, N, T): the captions of an image in no particular order, each with its end token
+    unless max_length cut it, padded with 0. `generate` gives the same captions as Hypotheses.
     """
     assert options.method != "beam"
     with torch.inference_mode():
         count = len(features) * options.num_captions
         words = [
-            _placed(each, rows, count) for rows, each, *_ in _choices(model, features, options)
+            _scatter_rows(tokens, rows, count)
+            for rows, tokens, *_ in _generate_steps(model, features, options)
         ]
-        return torch.stack(words, 1).unflatten(0, (len(features), -1))
+        return torch.unflatten(torch.stack(words, 1), 0, (len(features), -1))
 
 
-def rollout(model: Generator, features: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
+def generate(
+    model: Generator, features: Tensor, options: DecodingOptions
+) -> list[list[Hypothesis]]:
+    """For each feature map of (B, D, h, w) its greedy or sampled captions, likeliest first."""
     words, log_probs, maps = [], [], []
     count = len(features) * options.num_captions
-    for rows, tokens, scores, attention in _choices(model, features, options):
+    for rows, tokens, scores, attention in _generate_steps(model, features, options):
         chosen = scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-        words.append(_placed(tokens, rows, count))
-        log_probs.append(_placed(chosen, rows, count))
-        maps.append(None if attention is None else _placed(attention, rows, count))
-    hypotheses = collect(torch.stack(words, 1), torch.stack(log_probs, 1), maps)
+        words.append(_scatter_rows(tokens, rows, count))
+        log_probs.append(_scatter_rows(chosen, rows, count))
+        maps.append(None if attention is None else _scatter_rows(attention, rows, count))
+    hypotheses = collect_hypotheses(torch.stack(words, 1), torch.stack(log_probs, 1), maps)
     firsts = range(0, count, options.num_captions)
-    ranked = [hypotheses[i : i + options.num_captions] for i in firsts]
-    return [sorted(group, key=lambda h: h.score, reverse=True) for group in ranked]
+    groups = [hypotheses[i : i + options.num_captions] for i in firsts]
+    return [sorted(group, key=lambda h: h.score, reverse=True) for group in groups]
 
 
-def _placed(values: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Values (R, ...) in their rows of `count`, the others 0."""
+def _scatter_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
+    """A tensor (count, ...) with values (R, ...) at the given rows and 0 elsewhere."""
     return values.new_zeros(count, *values.shape[1:]).index_copy_(0, rows, values)
 
 
-def _choices(
+def _generate_steps(
     model: Generator, features: Tensor, options: DecodingOptions
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-    """Step by step the rows (R,) that go on, of B*N, and the word (R,) that each chooses.
+    """Yield per step the active rows (R,) of B*N, their tokens (R,), scores (R, V) and maps.
 
-    With them the scores (R, V) that they were chosen from, and the maps (R, h, w). Rows never look
-    at each other. Those that have ended are padding until half of every image's have, and are
-    left out then.
+    The scores are those the tokens were chosen from; the maps are (R, h, w), or None. Rows that
+    have ended produce padding, and are dropped as soon as at least half the rows of every image
+    have ended.
     """
     images, per_image = len(features), options.num_captions
     rows = torch.arange(images * per_image, device=features.device)
     memory, state = model.start(features, expected_steps(options, per_image))
-    state = {key: value.repeat_interleave(per_image, 0) for key, value in state.items()}
+    state = {name: value.repeat_interleave(per_image, 0) for name, value in state.items()}
     sampling = options.method == "sample"
-    choose = _sampler(options, images, features.device) if sampling else _likeliest
-    chosen = filters(options)
+    choose = _build_sampler(options, images, features.device) if sampling else _choose_likeliest
+    filters = build_filters(options)
     words = rows.new_zeros(len(rows), options.max_length)
     tokens = torch.full_like(rows, START)
     ended = torch.zeros_like(rows, dtype=torch.bool)
     for t in range(options.max_length):
         scores, state, attention = model.step(tokens, state, memory)
-        scores = apply_filters(chosen, scores, words[:, :t])
+        scores = apply_filters(filters, scores, words[:, :t])
         tokens = choose(scores, t, rows).masked_fill(ended, PAD)
         words[:, t] = tokens
         yield rows, tokens, scores, attention
         ended = ended | (tokens == END)
         if should_sync(features, t):
-            going_on = int((~ended).view(images, -1).sum(1).max())
-            if going_on == 0:
+            running = int((~ended).view(images, -1).sum(1).max())
+            if running == 0:
                 break
-            if 2 * going_on <= len(rows) // images:
-                left = _first(ended.view(images, -1), going_on)
-                rows, tokens, ended, words = (x[left] for x in (rows, tokens, ended, words))
-                state = {key: value[left] for key, value in state.items()}
+            if 2 * running <= len(rows) // images:
+                kept = _active_rows(ended.view(images, -1), running)
+                rows, tokens, ended, words = (x[kept] for x in (rows, tokens, ended, words))
+                state = {name: value[kept] for name, value in state.items()}
 
 
-def _first(ended: Tensor, most: int) -> Tensor:
-    """Of rows (B, K) the places of those that have not ended, as many for every image: K halved
-    as often as `most` allows, so that compiled steps meet few sizes."""
+def _active_rows(ended: Tensor, running: int) -> Tensor:
+    """Indices of the rows to keep, of ended (B, K); `running` of an image at most have not ended.
+
+    Every image keeps equally many rows, those that have not ended first: K, halved as often as
+    `running` allows, so that compiled steps and CUDA graphs see few different sizes.
+    """
     keep = ended.shape[1]
-    while keep // 2 >= most:
+    while keep // 2 >= running:
         keep //= 2
-    first = torch.arange(len(ended), device=ended.device)[:, None] * ended.shape[1]
-    return (first + ended.int().argsort(dim=1, stable=True)[:, :keep]).flatten()
+    first_row = torch.arange(len(ended), device=ended.device)[:, None] * ended.shape[1]
+    return (first_row + ended.int().argsort(dim=1, stable=True)[:, :keep]).flatten()
 
 
-def _likeliest(scores: Tensor, t: int, rows: Tensor) -> Tensor:
+def _choose_likeliest(scores: Tensor, _t: int, _rows: Tensor) -> Tensor:
     return scores.argmax(-1)
 
 
-def _sampler(
+def _build_sampler(
     options: DecodingOptions, images: int, device: torch.device
 ) -> Callable[[Tensor, int, Tensor], Tensor]:
-    """Draws by inverting the cumulative distribution at uniform numbers drawn beforehand.
+    """A function (scores (R, V), step t, rows (R,)) -> words (R,) that draws them at random.
 
-    With a seed every image gets the same numbers, so that its captions do not depend on the
-    batch it is in. They are spread evenly: at every step one lies in each of as many equal parts
-    of 0..1 as there are captions (McKay et al. 1979, Latin hypercubes), which leaves each caption
-    the model's own distribution, and shows that with fewer of them. Without a seed each row has
-    numbers of its own, from torch's global generator, that know nothing of each other.
+    It inverts the cumulative distribution at uniform numbers that are drawn beforehand on the CPU,
+    so that every device uses the same ones.
+
+    With a seed every image gets the same N numbers per step, so that its captions do not depend on
+    its batch. These are stratified: each falls into another one of N equal intervals of [0, 1)
+    (Latin hypercube sampling, McKay et al. 1979). The distribution of every single caption stays
+    the model's, and N samples represent it better than independent ones. Without a seed the
+    numbers of all rows are independent and come from torch's global generator.
     """
     steps, per_image = options.max_length, options.num_captions
     if options.seed is None:
@@ -116,16 +126,17 @@ def _sampler(
     else:
         generator = torch.Generator().manual_seed(options.seed)
         uniform = torch.rand(steps, per_image, generator=generator).double()
-        part = torch.rand(steps, per_image, generator=generator).argsort(1)
-        uniform = ((part + uniform) / per_image).repeat(1, images)
+        interval = torch.rand(steps, per_image, generator=generator).argsort(1)
+        uniform = ((interval + uniform) / per_image).repeat(1, images)
 
     uniform = uniform.double().to(device)
 
-    def choose(scores: Tensor, t: int, rows: Tensor) -> Tensor:
-        cumulative = shape_draw(scores, options).double().softmax(-1).cumsum(-1)
+    def draw(scores: Tensor, t: int, rows: Tensor) -> Tensor:
+        # In float64: in float32 the product with a number near 1 could round to the total, and
+        # the search would end behind the last allowed word.
+        cumulative = cut_scores(scores, options).double().softmax(-1).cumsum(-1)
         target = uniform[t, rows, None] * cumulative[:, -1:]
-        return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(
-            max=scores.shape[1] - 1
-        )
+        words = torch.searchsorted(cumulative, target, right=True)[:, 0]
+        return words.clamp(max=scores.shape[1] - 1)
 
-    return choose
+    return draw

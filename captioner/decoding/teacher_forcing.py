@@ -1,4 +1,4 @@
-"""Log-probabilities of given captions, word by word, by the steps and filters that decode.
+"""Log-probabilities of given captions, by the steps and filters of decoding.
 
 Shapes: B images, K captions per image, R = B*K rows, T steps, V vocabulary.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..text.vocabulary import PAD
-from .filters import apply_filters, filters
+from .filters import apply_filters, build_filters
 from .hypothesis import Generator
 from .options import DecodingOptions
 
@@ -17,29 +17,32 @@ from .options import DecodingOptions
 def score_captions(
     model: Generator, features: Tensor, tokens: Tensor, options: DecodingOptions
 ) -> Tensor:
-    """Log-probabilities of given words, by the very steps and filters that decode.
+    """Log-probability of every token of given captions, in nats.
 
-    features (B, D, h, w); tokens (B, K, 1 + T) from the start token on, padded with 0.
-    Returns (B, K, T), 0 at padding and -inf for words that the options forbid.
+    features (B, D, h, w); tokens (B, K, 1 + T), each caption beginning with the start token and
+    padded with 0. Returns (B, K, T): 0 at padding, -inf at words that the options forbid.
     """
     with torch.inference_mode():
-        log_probs = [
-            vocabulary.gather(1, word[:, None])[:, 0].masked_fill(word == PAD, 0)
-            for word, vocabulary in teacher_forced_log_probs(model, features, tokens, options)
+        steps = [
+            log_probs.gather(1, targets[:, None])[:, 0].masked_fill(targets == PAD, 0)
+            for targets, log_probs in teacher_forced_log_probs(model, features, tokens, options)
         ]
-        return torch.stack(log_probs, 1).unflatten(0, tokens.shape[:2])
+        return torch.unflatten(torch.stack(steps, 1), 0, tokens.shape[:2])
 
 
 def teacher_forced_log_probs(
     model: Generator, features: Tensor, tokens: Tensor, options: DecodingOptions
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What a model that is told what to write, tokens (B, K, 1 + T), makes of it: by step the word
-    (R,) and the log-probabilities (R, V) that it was one of."""
+    """Yield for every step the caption's own token (R,) and the log-probabilities (R, V).
+
+    features (B, D, h, w); tokens (B, K, 1 + T) as in `score_captions`. The model gets the given
+    tokens as input, whatever it would have chosen itself.
+    """
     memory, state = model.start(features, tokens[0, :, 1:].numel())
-    state = {k: v.repeat_interleave(tokens.shape[1], 0) for k, v in state.items()}
-    rows = tokens.flatten(0, 1)
-    chosen = filters(options)
-    for t in range(rows.shape[1] - 1):
-        scores, state, _ = model.step(rows[:, t], state, memory)
-        scores = apply_filters(chosen, scores, rows[:, 1 : t + 1])
-        yield rows[:, t + 1], scores.log_softmax(-1)
+    state = {name: rows.repeat_interleave(tokens.shape[1], 0) for name, rows in state.items()}
+    captions = tokens.flatten(0, 1)
+    filters = build_filters(options)
+    for t in range(captions.shape[1] - 1):
+        scores, state, _ = model.step(captions[:, t], state, memory)
+        scores = apply_filters(filters, scores, captions[:, 1 : t + 1])
+        yield captions[:, t + 1], scores.log_softmax(-1)

@@ -13,7 +13,7 @@ from .. import distributed
 from ..data.dataset import Example
 from ..data.demo.shapes import DrawnShape
 from ..data.sources import Source
-from ..decoding.decode import caption_batches
+from ..decoding.decode import DecodeSettings, caption_batches
 from ..decoding.hypothesis import Hypothesis
 from ..decoding.options import DecodingOptions
 from ..metrics import captions as metrics
@@ -163,9 +163,8 @@ def caption_all(
         leave=False,
         disable=not distributed.is_first(),
     ) as bar:
-        for batch, captions in caption_batches(
-            model, images, batches, options, workers=workers, precision=precision
-        ):
+        settings = DecodeSettings(options, batch_size, workers, precision)
+        for batch, captions in caption_batches(model, images, batches, settings):
             for index, best in zip(batch, captions, strict=True):
                 found[examples[index].id] = best[0]
             bar.update(len(batch))

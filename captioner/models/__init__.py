@@ -1,1 +1,1 @@
-"""Models: the contract, losses and layers they share, and a room for each family."""
+"""Models: their contract, shared layers and losses, and a package per task."""

@@ -1,6 +1,4 @@
-"""Small pieces of the captioning models: an LSTM cell and a dropout that are quicker on a CPU than
-torch's, and the scale of feature maps; no models.
-"""
+"""Layers of the models: LSTM cell, dropout, standardisation of feature maps."""
 
 from collections.abc import Iterable
 
@@ -9,34 +7,34 @@ from torch import Tensor, nn
 
 
 def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """Gates (..., 4H) in torch's order and cell (..., H) -> hidden state and cell, in float32.
+    """Gates (..., 4H) in torch's order and cell (..., H) -> new hidden state and cell, (..., H).
 
-    The hidden state comes in the precision of the gates. Hochreiter and Schmidhuber 1997, with
-    forget gates.
+    The cell is computed and returned in float32, since rounding would accumulate over the steps;
+    the hidden state has the dtype of the gates. Hochreiter and Schmidhuber 1997, with forget gates.
     """
-    size, precision, gates = cell.shape[-1], gates.dtype, gates.float()
-    enter, forget = torch.sigmoid(gates[..., : 2 * size]).chunk(2, dim=-1)
-    cell = forget * cell + enter * torch.tanh(gates[..., 2 * size : 3 * size])
+    size, dtype, gates = cell.shape[-1], gates.dtype, gates.float()
+    input_gate, forget_gate = torch.sigmoid(gates[..., : 2 * size]).chunk(2, dim=-1)
+    cell = forget_gate * cell + input_gate * torch.tanh(gates[..., 2 * size : 3 * size])
     hidden = torch.sigmoid(gates[..., 3 * size :]) * torch.tanh(cell)
-    return hidden.to(precision), cell
+    return hidden.to(dtype), cell
 
 
 class Dropout(nn.Dropout):
-    """torch's, which on a CPU takes four times as long to draw its mask."""
+    """Dropout whose mask on a CPU comes from uniform numbers, four times as fast as torch's."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.training or self.p == 0 or inputs.device.type != "cpu":
             return super().forward(inputs)
-        kept = torch.rand(inputs.shape, device=inputs.device).ge_(self.p).mul_(1 / (1 - self.p))
-        return inputs * kept.to(inputs.dtype)
+        mask = torch.rand(inputs.shape, device=inputs.device).ge_(self.p).mul_(1 / (1 - self.p))
+        return inputs * mask.to(inputs.dtype)
 
 
 class Standardize(nn.Module):
-    """The channels of feature maps (B, D, h, w) less their mean, over their standard deviation.
+    """Feature maps (B, D, h, w) minus their mean, divided by their standard deviation, per channel.
 
-    Both are those of the maps given to `measure`; before that nothing is changed. Channels of a
-    network trained for something else have means and scales of their own, and what is alike in all
-    images drowns what is not.
+    Mean and deviation are measured once by `measure`; before that the maps pass unchanged.
+    The channels of a network trained for another task have very different means and scales, and
+    what all images have in common would dominate what distinguishes them.
     """
 
     mean: Tensor
@@ -48,21 +46,22 @@ class Standardize(nn.Module):
         self.register_buffer("deviation", torch.ones(channels))
 
     def measure(self, maps: Iterable[Tensor]) -> None:
-        """Take over mean and deviation of the maps (B, D, h, w), of which there must be some.
+        """Set mean and deviation from at least one batch of maps (B, D, h, w).
 
-        A channel that hardly varies is not stretched more than ten times as far as the mean one.
+        Deviations are at least a tenth of the mean deviation, so that channels that hardly vary
+        are not amplified to noise.
         """
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
-        for some in maps:
-            values = some.detach().double().transpose(0, 1).flatten(1)  # (D, B * h * w)
+        for batch in maps:
+            values = batch.detach().double().transpose(0, 1).flatten(1)  # (D, B * h * w)
             count += values.shape[1]
             total = total.to(values) + values.sum(1)
             squares = squares.to(values) + values.square().sum(1)
         mean = total / count
         deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
-        least = deviation.mean() / 10
+        minimum = deviation.mean() / 10
         self.mean.copy_(mean)
-        self.deviation.copy_(deviation.clamp_min(least if least > 0 else 1))
+        self.deviation.copy_(deviation.clamp_min(minimum if minimum > 0 else 1))
 
     def forward(self, maps: Tensor) -> Tensor:
         return (maps - self.mean[:, None, None]) / self.deviation[:, None, None]

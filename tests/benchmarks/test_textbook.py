@@ -62,8 +62,8 @@ def test_loss_and_gradients_are_the_textbooks(model, captions):
     pairs = [(ours.words.weight.grad, embedding), (ours.words.bias.grad, theirs.fc.bias.grad)]
     cell = theirs.decode_step
     if model.options.attention:
-        _, gate, _ = ours.read_hidden.weight.grad.split(ours.of_hidden)
-        read = ours.read_context.weight.grad.split(ours.of_context)
+        _, gate, _ = ours.read_hidden.weight.grad.split(ours.hidden_parts)
+        read = ours.read_context.weight.grad.split(ours.context_parts)
         pairs += [
             (ours.annotate.weight.grad, theirs.annotate.weight.grad),
             (ours.key.weight.grad, theirs.attention.encoder_attention.weight.grad),
@@ -78,7 +78,7 @@ def test_loss_and_gradients_are_the_textbooks(model, captions):
         pairs += [
             (ours.lstm.weight_ih_l0.grad, cell.weight_ih.grad),
             (ours.lstm.weight_hh_l0.grad, cell.weight_hh.grad),
-            (ours.image.weight.grad, theirs.image.weight.grad),
+            (ours.image_embedding.weight.grad, theirs.image.weight.grad),
         ]
     for one, other in pairs:
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Search against plain Python: every caption of a toy written out, and beams kept in lists."""
+"""Decoding against plain Python: all captions of a toy model enumerated, beams kept in lists."""
 
 import math
 from collections import Counter
@@ -9,41 +9,40 @@ import numpy as np
 import pytest
 import torch
 
-from captioner.decoding import sampling
 from captioner.decoding.decode import decode
-from captioner.decoding.filters import apply_filters, filters
+from captioner.decoding.filters import apply_filters, build_filters
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.sampling import choose_words
 from captioner.decoding.teacher_forcing import score_captions
 from tests.support.toys import END, METHODS, START, Toy, all_captions, found, ranked, toy_features
 
 WORDS = (4, 5, 6)
-LONGEST = 4
+MAX_LENGTH = 4
 PENALTIES = (0.0, 0.7, 1.0, 2.0)
 
 
 class Blind(Toy):
-    """The toy without maps."""
+    """The toy model without attention maps."""
 
     def step(self, tokens, state, memory):
         return (*super().step(tokens, state, memory)[:2], None)
 
 
 def replay(model, features, tokens, options):
-    """Per word of one image's caption all log-probabilities (V,) and the map, by `step`."""
+    """Log-probabilities (V,) and attention map at every word of one image's caption, by `step`."""
     memory, state = model.start(features[None], 1)
     rows, maps = [], []
     for t, word in enumerate([START, *tokens]):
         scores, state, attention = model.step(torch.tensor([word]), state, memory)
         words = torch.tensor([tokens[:t]], dtype=torch.long)
-        scores = apply_filters(filters(options), scores.clone(), words)
+        scores = apply_filters(build_filters(options), scores.clone(), words)
         rows.append(torch.log_softmax(scores[0], 0).tolist())
         maps.append(None if attention is None else attention[0])
     return rows, maps
 
 
 def next_words(model, features, options):
-    """A function from a tuple of words to {next word: log-probability}, each asked once."""
+    """A cached function from a tuple of words to {next word: log-probability}."""
     known = {}
 
     def after(words):
@@ -56,11 +55,11 @@ def next_words(model, features, options):
 
 
 def beam_in_lists(after, options):
-    """Beam search over lists, without an early end; and the step after which it could have ended.
+    """Beam search over lists without early stopping, and the step at which it could have stopped.
 
-    Of the 2K best continuations those that end and are among the first K are set aside, the
-    first K others go on. None can still win once the best that goes on, were all its further
-    words certain, is no better than the last that was asked for.
+    Of the 2K best continuations those that end and are among the first K are finished; the first
+    K others stay live. The search could stop once the best live hypothesis, if all its further
+    words were certain, would not beat the last requested finished one.
     """
     live, ended, enough = [((), 0.0)], [], None
     for t in range(options.max_length):
@@ -88,47 +87,45 @@ def beam_in_lists(after, options):
 
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("seed", range(3))
-def test_a_beam_wide_enough_finds_the_best_of_all_captions(seed, penalty):
+def test_a_wide_beam_finds_the_best_of_all_captions(seed, penalty):
     model, features = Toy(seed), toy_features(2, seed)
     options = DecodingOptions(
-        beam_size=120, num_captions=20, max_length=LONGEST, length_penalty=penalty
+        beam_size=120, num_captions=20, max_length=MAX_LENGTH, length_penalty=penalty
     )
     for image, hypotheses in zip(features, decode(model, features, options), strict=True):
-        ended, _ = all_captions(next_words(model, image, options), LONGEST)
+        ended, _ = all_captions(next_words(model, image, options), MAX_LENGTH)
         assert len(ended) == 3 + 9 + 27
         assert found(hypotheses) == ranked(ended, penalty)[:20]
 
 
-def test_the_n_best_of_everything_are_all_that_end_and_then_the_best_that_are_cut():
+def test_finished_captions_rank_before_cut_ones():
     model, features = Toy(0), toy_features(1)
     options = DecodingOptions(
-        beam_size=120, num_captions=60, max_length=LONGEST, length_penalty=1.0
+        beam_size=120, num_captions=60, max_length=MAX_LENGTH, length_penalty=1.0
     )
-    ended, cut = all_captions(next_words(model, features[0], options), LONGEST)
+    ended, cut = all_captions(next_words(model, features[0], options), MAX_LENGTH)
     (hypotheses,) = decode(model, features, options)
     assert found(hypotheses) == ranked(ended, 1.0) + ranked(cut, 1.0)[: 60 - len(ended)]
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "filter_options",
     [{"min_length": 2}, {"min_length": 0}, {"no_repeat_ngram": 1}, {"allow_unknown": True}],
     ids=str,
 )
-def test_filters_act_before_the_log_probabilities(asked):
+def test_log_probabilities_are_normalised_after_filtering(filter_options):
     model, features = Toy(5), toy_features(1)
     options = DecodingOptions(
-        beam_size=256, num_captions=10, max_length=LONGEST, length_penalty=0, **asked
+        beam_size=256, num_captions=10, max_length=MAX_LENGTH, length_penalty=0, **filter_options
     )
-    ended, _ = all_captions(next_words(model, features[0], options), LONGEST)
+    ended, _ = all_captions(next_words(model, features[0], options), MAX_LENGTH)
     (hypotheses,) = decode(model, features, options)
     assert found(hypotheses) == ranked(ended, 0.0)[:10]
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize(("beams", "captions"), [(1, 1), (2, 1), (3, 3), (4, 2)])
-def test_narrow_beams_against_beams_in_lists_and_the_step_at_which_they_end(
-    beams, captions, penalty
-):
+def test_narrow_beams_equal_beams_in_lists_and_stop_as_early_as_possible(beams, captions, penalty):
     early = Counter()
     for seed in range(8):
         model, features = Toy(seed, end=1.0), toy_features(1, seed)
@@ -146,8 +143,8 @@ def test_narrow_beams_against_beams_in_lists_and_the_step_at_which_they_end(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_where_nothing_ends_the_best_live_hypotheses_are_the_answer(seed):
-    # All 27 captions of three words fit in, and all rank before one that ends.
+def test_live_hypotheses_are_returned_if_none_has_ended(seed):
+    # The beam holds all 27 captions of three words, which rank before any that ends.
     model, features = Toy(seed, end=-40.0), toy_features(1)
     options = DecodingOptions(beam_size=27, num_captions=4, max_length=4, min_length=2)
     _, cut = all_captions(next_words(model, features[0], options), 4)
@@ -156,18 +153,19 @@ def test_where_nothing_ends_the_best_live_hypotheses_are_the_answer(seed):
     assert all(END not in hypothesis.tokens for hypothesis in hypotheses)
 
 
-def test_a_finished_hypothesis_is_not_continued():
+def test_finished_hypotheses_are_not_continued():
     for seed in range(5):
         options = DecodingOptions(beam_size=6, num_captions=6, max_length=8)
         for hypotheses in decode(Toy(seed, end=2.0), toy_features(3), options):
             tokens = [hypothesis.tokens for hypothesis in hypotheses]
             assert len(set(tokens)) == 6
             for words in tokens:
-                assert END not in words[:-1] and set(words[:-1]) <= set(WORDS)
+                assert END not in words[:-1]
+                assert set(words[:-1]) <= set(WORDS)
 
 
-def test_fewer_captions_than_asked_for_where_there_are_no_more():
-    # Of two tokens there are only one word with its end, and two different words.
+def test_fewer_captions_are_returned_if_no_more_exist():
+    # Captions of at most two tokens: a word and the end token, or two different words.
     options = DecodingOptions(beam_size=30, num_captions=30, max_length=2, no_repeat_ngram=1)
     (hypotheses,) = decode(Toy(0), toy_features(1), options)
     expected = {(w, END) for w in WORDS} | {(v, w) for v, w in product(WORDS, WORDS) if v != w}
@@ -177,7 +175,7 @@ def test_fewer_captions_than_asked_for_where_there_are_no_more():
 
 
 @pytest.mark.parametrize("method", ["greedy", "sample", "beam"])
-def test_a_caption_ends_early_where_the_options_leave_no_other_word(method):
+def test_a_caption_ends_below_min_length_if_no_word_is_allowed(method):
     options = DecodingOptions(method, max_length=9, min_length=9, no_repeat_ngram=1)
     for hypotheses in decode(Toy(0), toy_features(3), options):
         assert set(hypotheses[0].tokens[:3]) == set(WORDS)
@@ -189,7 +187,7 @@ def test_a_caption_ends_early_where_the_options_leave_no_other_word(method):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_greedy_takes_the_likeliest_word_and_is_a_beam_of_one(seed):
+def test_greedy_takes_the_likeliest_word_and_equals_a_beam_of_one(seed):
     model, features = Toy(seed, end=0.5), toy_features(6, seed)
     options = DecodingOptions("greedy", max_length=7)
     greedy = decode(model, features, options)
@@ -203,7 +201,7 @@ def test_greedy_takes_the_likeliest_word_and_is_a_beam_of_one(seed):
         np.testing.assert_allclose(one.attention, other.attention)
 
 
-def test_sampling_draws_words_as_often_as_their_probability():
+def test_sampling_frequencies_are_the_probabilities():
     model, features = Toy(1), toy_features(1)
     options = DecodingOptions("sample", num_captions=5000, max_length=1, min_length=0, seed=3)
     probabilities = {
@@ -213,10 +211,10 @@ def test_sampling_draws_words_as_often_as_their_probability():
     counts = Counter(hypothesis.tokens[0] for hypothesis in hypotheses)
     assert counts.keys() <= probabilities.keys() == {END, *WORDS}
     chi_square = sum((counts[w] - 5000 * p) ** 2 / (5000 * p) for w, p in probabilities.items())
-    assert chi_square < 16.3  # 3 degrees of freedom: above it once in 1000
+    assert chi_square < 16.3  # exceeded once in 1000 times with 3 degrees of freedom
 
 
-def test_temperature_and_cuts_shape_the_draw_but_not_the_log_probabilities():
+def test_temperature_and_cuts_leave_the_reported_log_probabilities():
     model, features = Toy(1), toy_features(1)
     options = DecodingOptions(
         "sample", num_captions=300, max_length=1, temperature=3.0, top_k=2, seed=0
@@ -232,19 +230,18 @@ def test_temperature_and_cuts_shape_the_draw_but_not_the_log_probabilities():
 
 @pytest.mark.parametrize("seed", [None, 0])
 @pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
-def test_even_the_least_and_the_greatest_random_number_draw_an_allowed_word(
-    number, seed, monkeypatch
-):
-    monkeypatch.setattr(torch, "rand", lambda *shape, **settings: torch.full(shape, number))
+def test_extreme_random_numbers_draw_allowed_words(number, seed, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, number))
     options = DecodingOptions("sample", max_length=5, num_captions=50, seed=seed)
     for hypothesis in decode(Toy(1), toy_features(1), options)[0]:
-        assert hypothesis.tokens and set(hypothesis.tokens) <= {END, *WORDS}
+        assert hypothesis.tokens
+        assert set(hypothesis.tokens) <= {END, *WORDS}
     (greedy,) = decode(Toy(1), toy_features(1), DecodingOptions("greedy", max_length=5))[0]
     for hypothesis in decode(Toy(1), toy_features(1), replace(options, top_k=1))[0]:
         assert hypothesis.tokens == greedy.tokens
 
 
-def test_samples_of_a_seed_are_spread_evenly():
+def test_seeded_samples_are_stratified():
     features = toy_features(2)
     options = DecodingOptions("sample", num_captions=40, max_length=2, seed=3)
     seconds = Counter()
@@ -254,11 +251,11 @@ def test_samples_of_a_seed_are_spread_evenly():
         for word, log_prob in after(()).items():
             assert abs(firsts[word] - 40 * math.exp(log_prob)) < 2
         seconds.update(hypothesis.tokens[:2] for hypothesis in group)
-    assert len(seconds) > 6  # which parts meet is left to chance at every step
+    assert len(seconds) > 6  # the strata of successive steps are combined at random
 
 
 @pytest.mark.parametrize("method", ["greedy", "sample"])
-def test_the_words_alone_are_those_of_whole_hypotheses(method):
+def test_choose_words_gives_the_words_of_decode(method):
     more = {"num_captions": 4, "seed": 2} if method == "sample" else {}
     options = DecodingOptions(method, max_length=5, **more)
     whole = decode(Toy(1), toy_features(6), options)
@@ -270,8 +267,29 @@ def test_the_words_alone_are_those_of_whole_hypotheses(method):
     assert any(END not in h.tokens for hypotheses in whole for h in hypotheses)  # cut
 
 
+def sample_in_lists(after, options):
+    """The samples of one image: the distribution inverted at the seed's stratified numbers."""
+    steps, count = options.max_length, options.num_captions
+    generator = torch.Generator().manual_seed(options.seed)
+    uniform = torch.rand(steps, count, generator=generator).double()
+    interval = torch.rand(steps, count, generator=generator).argsort(1)
+    numbers = ((interval + uniform) / count).tolist()
+    captions = []
+    for k in range(count):
+        words = ()
+        while len(words) < steps and END not in words:
+            number = numbers[len(words)][k]
+            for word, log_prob in sorted(after(words).items()):  # noqa: B007 - read after the loop
+                number -= math.exp(log_prob)
+                if number < 0:
+                    break
+            words += (word,)
+        captions.append(words)
+    return captions
+
+
 @pytest.mark.parametrize("more", [{}, {"no_repeat_ngram": 2}])
-def test_samples_that_have_ended_are_left_out_and_change_nothing(more, monkeypatch):
+def test_ended_samples_are_dropped_and_the_others_are_unchanged(more):
     rows = []
 
     class Counted(Toy):
@@ -281,19 +299,23 @@ def test_samples_that_have_ended_are_left_out_and_change_nothing(more, monkeypat
 
     features = toy_features(3)
     options = DecodingOptions("sample", num_captions=16, max_length=12, seed=4, **more)
-    few = decode(Counted(2, end=0.5), features, options)
-    assert set(rows) <= {48, 24, 12, 6, 3} and rows[0] == 48 and rows[-1] < 24
-    words = choose_words(Toy(2, end=0.5), features, options)
-    monkeypatch.setattr(sampling, "_first", lambda ended, most: torch.arange(ended.numel()))
-    all_rows = decode(Toy(2, end=0.5), features, options)
-    assert torch.equal(words, choose_words(Toy(2, end=0.5), features, options))
-    for mine, theirs in zip(few, all_rows, strict=True):
-        assert found(mine) == [(tokens, pytest.approx(score)) for tokens, score in found(theirs)]
-        for one, other in zip(mine, theirs, strict=True):
-            np.testing.assert_allclose(one.attention, other.attention, atol=1e-6)
+    found = decode(Counted(2, end=0.5), features, options)
+    assert set(rows) <= {48, 24, 12, 6, 3}
+    assert rows[0] == 48
+    assert rows[-1] < 24
+    model = Toy(2, end=0.5)
+    for image, hypotheses in zip(features, found, strict=True):
+        expected = sample_in_lists(next_words(model, image, options), options)
+        assert sorted(hypothesis.tokens for hypothesis in hypotheses) == sorted(expected)
+        for hypothesis in hypotheses:
+            words = list(hypothesis.tokens)
+            log_probs, maps = replay(model, image, words[:-1], options)
+            expected = [row[word] for row, word in zip(log_probs, words, strict=True)]
+            assert hypothesis.log_probs == pytest.approx(expected, abs=1e-5)
+            np.testing.assert_allclose(hypothesis.attention, torch.stack(maps), atol=1e-6)
 
 
-def test_sampling_from_one_word_is_greedy():
+def test_sampling_from_one_word_equals_greedy():
     features = toy_features(4)
     greedy = decode(Toy(2), features, DecodingOptions("greedy", max_length=6))
     for cut in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}):
@@ -301,7 +323,7 @@ def test_sampling_from_one_word_is_greedy():
         assert [h.tokens for (h,) in sample] == [h.tokens for (h,) in greedy]
 
 
-def test_a_seed_decides_the_sample_and_touches_no_global_generator():
+def test_a_seed_determines_the_sample_without_the_global_generator():
     features = toy_features(3)
 
     def sample(seed, images=3):
@@ -320,7 +342,7 @@ def test_a_seed_decides_the_sample_and_touches_no_global_generator():
     assert first == sample(None)
 
 
-# ---- what is true of every method and both models -----------------------------------------------
+# ---- every method, both models ------------------------------------------------------------------
 
 
 @pytest.fixture(params=METHODS, ids=lambda o: f"{o.method}-{o.num_captions}-{o.no_repeat_ngram}")
@@ -328,9 +350,7 @@ def options(request):
     return request.param
 
 
-def test_maps_and_log_probabilities_are_those_of_the_very_words(
-    attention, options, tiny_model, features
-):
+def test_maps_and_log_probabilities_belong_to_the_words(attention, options, tiny_model, features):
     model, images = tiny_model(attention).eval(), features(5)
     assert model.has_attention is attention
     for image, hypotheses in zip(images, decode(model, images, options), strict=True):
@@ -350,7 +370,7 @@ def test_maps_and_log_probabilities_are_those_of_the_very_words(
                 assert hypothesis.attention is None
 
 
-def test_a_batch_gives_what_each_image_gives_alone(attention, options, tiny_model, features):
+def test_captions_do_not_depend_on_the_batch(attention, options, tiny_model, features):
     model, images = tiny_model(attention).eval(), features(6)
     together = decode(model, images, options)
     assert len({hypotheses[0].score for hypotheses in together}) == 6
@@ -363,7 +383,7 @@ def test_a_batch_gives_what_each_image_gives_alone(attention, options, tiny_mode
                 np.testing.assert_allclose(one.attention, other.attention, atol=1e-5)
 
 
-def test_the_score_of_a_caption_is_its_score_in_decoding(attention, options, tiny_model, features):
+def test_score_captions_gives_the_scores_of_decode(attention, options, tiny_model, features):
     model, images = tiny_model(attention).eval(), features(4)
     captions = decode(model, images, options)
     tokens = torch.zeros(4, options.num_captions, 2 + options.max_length, dtype=torch.long)
@@ -382,8 +402,8 @@ def test_alternatives_are_the_likeliest_other_words_at_each_step(
 ):
     model, images = tiny_model(attention).eval(), features(3)
     plain = decode(model, images, options)
-    told = decode(model, images, replace(options, word_alternatives=3))
-    for image, hypotheses, others in zip(images, plain, told, strict=True):
+    with_alternatives = decode(model, images, replace(options, word_alternatives=3))
+    for image, hypotheses, others in zip(images, plain, with_alternatives, strict=True):
         assert all(each.alternatives == () for each in hypotheses)
         assert [replace(each, alternatives=()).tokens for each in others] == [
             each.tokens for each in hypotheses
@@ -400,37 +420,40 @@ def test_alternatives_are_the_likeliest_other_words_at_each_step(
                 assert [p for _, p in pairs] == pytest.approx([p for _, p in possible], abs=1e-4)
 
 
-def test_alternatives_are_never_forbidden_words():
+def test_alternatives_exclude_forbidden_words():
     only = DecodingOptions("greedy", max_length=3, min_length=3, word_alternatives=9)
     ((hypothesis,),) = decode(Toy(0), toy_features(1), only)
-    assert [len(others) for others in hypothesis.alternatives] == [2, 2, 2]  # of WORDS alone
+    assert [len(others) for others in hypothesis.alternatives] == [2, 2, 2]  # of the three WORDS
 
 
-def test_scores_of_forbidden_words_and_of_padding():
+def test_forbidden_words_score_minus_infinity_and_padding_0():
     tokens = torch.tensor([[[START, 4, 3, END, 0, 0]]])
     features = toy_features(1)
     (log_probs,) = score_captions(Toy(0), features, tokens, DecodingOptions())[0]
-    assert log_probs[1] == -math.inf and log_probs[3:].tolist() == [0, 0]
+    assert log_probs[1] == -math.inf
+    assert log_probs[3:].tolist() == [0, 0]
     (log_probs,) = score_captions(Toy(0), features, tokens, DecodingOptions(allow_unknown=True))[0]
     assert log_probs.isfinite().all()
 
 
-def test_decoding_changes_nothing_in_the_model(attention, tiny_model, features):
+def test_decoding_leaves_the_model_unchanged(attention, tiny_model, features):
     model, images = tiny_model(attention).eval(), features(2)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     decode(model, images, DecodingOptions())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    assert not model.training and all(p.grad is None for p in model.parameters())
+    assert not model.training
+    assert all(p.grad is None for p in model.parameters())
 
 
-def test_a_generator_without_maps():
+def test_models_without_maps_give_hypotheses_without_attention():
     for options in (DecodingOptions("greedy"), DecodingOptions("beam"), DecodingOptions("sample")):
         (hypothesis,) = decode(Blind(0, end=1.0), toy_features(1), options)[0]
-        assert hypothesis.attention is None and hypothesis.tokens
+        assert hypothesis.attention is None
+        assert hypothesis.tokens
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "described"),
     [
         ({}, "beam, beam_size 3, num_captions 1, max_length 30, min_length 1, length_penalty 0.5"),
         (
@@ -453,5 +476,5 @@ def test_a_generator_without_maps():
         ),
     ],
 )
-def test_options_tell_the_values_that_are_used(options, said):
-    assert DecodingOptions(**options).describe() == f"method {said}"
+def test_describe_lists_the_options_in_effect(options, described):
+    assert DecodingOptions(**options).describe() == f"method {described}"

@@ -1,4 +1,4 @@
-"""Decoding options and the filters they ask for, against sets and loops in plain Python."""
+"""Decoding options and filters, against sets and loops in plain Python."""
 
 import math
 import random
@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from captioner.decoding.filters import apply_filters, filters, shape_draw
+from captioner.decoding.filters import apply_filters, build_filters, cut_scores
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
 
@@ -41,34 +41,34 @@ PAD, START, END, UNKNOWN = range(4)
         ({"method": "greedy", "num_captions": 2}, "greedy gives one caption, got num_captions 2"),
     ],
 )
-def test_contradictions_are_refused_by_name(options, message):
+def test_contradictory_options_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         DecodingOptions(**options)
 
 
-def test_what_only_looks_like_a_contradiction_is_allowed():
+def test_extreme_but_consistent_options_are_allowed():
     DecodingOptions("sample", num_captions=9, temperature=0.1, top_k=1, top_p=1.0)
     DecodingOptions("greedy", min_length=5, max_length=5, no_repeat_ngram=1)
     DecodingOptions("beam", beam_size=5, num_captions=5, min_length=0)
 
 
 def forbidden(options, words, vocabulary=9, seed=0):
-    """Per row the set of tokens that the filters forbid; what they leave must be as it was."""
+    """The set of tokens that the filters forbid in each row; the others must keep their scores."""
     before = torch.randn(len(words), vocabulary, generator=torch.Generator().manual_seed(seed))
-    after = apply_filters(filters(options), before.clone(), torch.tensor(words).long())
+    after = apply_filters(build_filters(options), before.clone(), torch.tensor(words).long())
     cut = after == -torch.inf
     assert torch.equal(after[~cut], before[~cut])
     return [set(row.nonzero()[:, 0].tolist()) for row in cut]
 
 
-def test_padding_start_and_unknown_are_never_written():
+def test_padding_start_and_unknown_are_forbidden():
     nothing = [[]]
     assert forbidden(DecodingOptions(min_length=0), nothing) == [{PAD, START, UNKNOWN}]
     allowed = DecodingOptions(min_length=0, allow_unknown=True)
     assert forbidden(allowed, nothing) == [{PAD, START}]
 
 
-def test_a_caption_ends_only_after_its_fewest_words():
+def test_captions_cannot_end_below_min_length():
     options = DecodingOptions(min_length=3)
     for words in range(6):
         (cut,) = forbidden(options, [[5, 6, 7, 8, 4][:words]])
@@ -76,7 +76,7 @@ def test_a_caption_ends_only_after_its_fewest_words():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_no_repeat_ngram_against_a_plain_search(size):
+def test_no_repeat_ngram_equals_a_plain_search(size):
     rng = random.Random(size)
     options = DecodingOptions(no_repeat_ngram=size, min_length=0)
     for length in (0, 1, 2, 3, 5, 8, 13):
@@ -88,7 +88,7 @@ def test_no_repeat_ngram_against_a_plain_search(size):
             assert cut == {PAD, START, UNKNOWN} | repeats
 
 
-def test_no_repeat_never_forbids_to_end():
+def test_no_repeat_ngram_never_forbids_the_end_token():
     (cut,) = forbidden(DecodingOptions(no_repeat_ngram=1, min_length=0), [[4, 5, 6, 7, 8]])
     assert cut == set(range(9)) - {END}
 
@@ -98,15 +98,15 @@ def test_filtered_scores_are_float32():
     assert apply_filters([], scores, torch.empty(1, 0)).dtype == torch.float32
 
 
-# ---- what sampling cuts -------------------------------------------------------------------------
+# ---- temperature, top_k, top_p -------------------------------------------------------------------
 
 PROBABILITIES = [0.3, 0.05, 0.4, 0.05, 0.2]
 
 
 def drawn_from(probabilities, **options):
-    """The words that are left and the probabilities with which they are drawn."""
+    """The words that can be drawn, with their probabilities."""
     scores = torch.tensor([probabilities]).log()
-    shaped = shape_draw(scores, DecodingOptions("sample", **options))[0].softmax(0)
+    shaped = cut_scores(scores, DecodingOptions("sample", **options))[0].softmax(0)
     return {word: pytest.approx(p, abs=1e-6) for word, p in enumerate(shaped.tolist()) if p > 0}
 
 
@@ -118,17 +118,18 @@ def test_nothing_is_cut_by_default():
 
 
 @pytest.mark.parametrize("temperature", [0.25, 0.5, 2.0])
-def test_temperature_is_a_power_of_the_probabilities(temperature):
+def test_temperature_raises_probabilities_to_a_power(temperature):
     powers = [p ** (1 / temperature) for p in PROBABILITIES]
     expected = {word: p / sum(powers) for word, p in enumerate(powers)}
     assert drawn_from(PROBABILITIES, temperature=temperature) == expected
 
 
-def test_top_k_keeps_exactly_k_even_among_equals():
+def test_top_k_keeps_exactly_k_words_even_with_ties():
     assert drawn_from(PROBABILITIES, top_k=1) == {2: 1.0}
     assert drawn_from(PROBABILITIES, top_k=2) == {0: 3 / 7, 2: 4 / 7}
     left = drawn_from(PROBABILITIES, top_k=4)
-    assert len(left) == 4 and left.keys() > {0, 2, 4}
+    assert len(left) == 4
+    assert left.keys() > {0, 2, 4}
     assert len(drawn_from([0.2] * 5, top_k=3)) == 3
 
 
@@ -143,32 +144,33 @@ def test_top_k_keeps_exactly_k_even_among_equals():
         (0.89, {2, 0, 4}),
     ],
 )
-def test_top_p_keeps_the_fewest_that_reach_the_share(top_p, kept):
-    share = sum(PROBABILITIES[word] for word in kept)
-    expected = {word: PROBABILITIES[word] / share for word in kept}
+def test_top_p_keeps_the_smallest_set_of_that_mass(top_p, kept):
+    mass = sum(PROBABILITIES[word] for word in kept)
+    expected = {word: PROBABILITIES[word] / mass for word in kept}
     assert drawn_from(PROBABILITIES, top_p=top_p) == expected
 
 
-def test_top_p_with_equals_keeps_no_more_than_needed():
+def test_top_p_keeps_no_more_than_needed_with_ties():
     assert len(drawn_from([0.25] * 4, top_p=0.6)) == 3
     assert len(drawn_from(PROBABILITIES, top_p=0.93)) == 4
 
 
-def test_temperature_comes_before_top_k_and_top_k_before_top_p():
-    # Flattened by a temperature of 2 the likeliest word holds less than 0.39.
+def test_temperature_applies_before_top_k_before_top_p():
+    # At temperature 2 the likeliest word has less than 0.39.
     assert drawn_from(PROBABILITIES, temperature=2.0, top_p=0.39).keys() == {2, 0}
-    # Of the two kept words the likelier holds 4/7, which alone reaches 0.5.
+    # Of the two kept words the likelier has 4/7, which alone reaches 0.5.
     assert drawn_from(PROBABILITIES, top_k=2, top_p=0.5).keys() == {2}
 
 
-def test_forbidden_words_stay_forbidden_whatever_the_shape():
+def test_cuts_never_allow_forbidden_words():
     scores = torch.tensor([[-math.inf, 1.0, -math.inf, 0.0]])
     for options in ({"top_k": 3}, {"top_p": 0.999}, {"temperature": 9.0, "top_k": 4}):
-        shaped = shape_draw(scores, DecodingOptions("sample", **options))[0]
-        assert torch.isinf(shaped[[0, 2]]).all() and torch.isfinite(shaped[[1, 3]]).all()
+        shaped = cut_scores(scores, DecodingOptions("sample", **options))[0]
+        assert torch.isinf(shaped[[0, 2]]).all()
+        assert torch.isfinite(shaped[[1, 3]]).all()
 
 
-def test_beam_search_has_a_length_penalty_unless_told():
+def test_the_default_length_penalty_of_beam_search():
     assert DecodingOptions().penalty == 0.5
     assert DecodingOptions(length_penalty=0).penalty == 0
     assert DecodingOptions("beam", length_penalty=1.0).penalty == 1

@@ -1,4 +1,4 @@
-"""Captions chosen by their agreement with samples, against n-grams counted in plain Python."""
+"""Reranking by similarity to samples, against n-grams counted in plain Python."""
 
 import math
 from collections import Counter
@@ -6,23 +6,22 @@ from collections import Counter
 import pytest
 import torch
 
-from captioner.decoding import decode as decoding
 from captioner.decoding.decode import decode
 from captioner.decoding.hypothesis import Hypothesis
-from captioner.decoding.mbr import LOG_PROB_WEIGHT, TEMPERATURE, likeness, rerank
+from captioner.decoding.mbr import LOG_PROB_WEIGHT, TEMPERATURE, rerank, similarity
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
 from tests.support.toys import Toy, toy_features
 
 
 def cosine(one, other, n):
-    """Of the n-grams of two captions, tuples of tokens."""
+    """Cosine of the n-gram counts of two captions, which are tuples of tokens."""
     first, second = (Counter(x[i : i + n] for i in range(len(x) - n + 1)) for x in (one, other))
     norms = math.hypot(*first.values()) * math.hypot(*second.values())
     return sum(first[gram] * second[gram] for gram in first) / norms if norms else 0.0
 
 
-def alike(one, other):
+def mean_cosine(one, other):
     return sum(cosine(one, other, n) for n in (1, 2, 3, 4)) / 4
 
 
@@ -31,7 +30,7 @@ def words_of(row):
 
 
 def random_captions(*shape, words, fewest=1, seed=0):
-    """Tokens of `words` kinds that repeat themselves, each caption followed by padding."""
+    """Captions of at least `fewest` out of `words` different words, padded."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(4, 4 + words, shape, generator=generator)
     lengths = torch.randint(fewest, shape[-1] + 1, shape[:-1], generator=generator)
@@ -39,37 +38,40 @@ def random_captions(*shape, words, fewest=1, seed=0):
 
 
 @pytest.mark.parametrize("words", [2, 30, 60_000])
-@pytest.mark.parametrize("fewest", [1, 9])  # 9: none is padded
-def test_likeness_is_the_mean_of_the_cosines_of_ngrams(words, fewest):
+@pytest.mark.parametrize("fewest", [1, 9])  # 9: without padding
+def test_similarity_is_the_mean_cosine_of_ngram_counts(words, fewest):
     captions = random_captions(3, 4, 9, words=words, fewest=fewest)
     samples = random_captions(3, 5, 9, words=words, fewest=fewest, seed=1)
-    samples[0] = captions[0, 2]  # all five
+    samples[0] = captions[0, 2]  # equal to all five samples
     wanted = [
-        [sum(alike(words_of(mine), words_of(each)) for each in samples[b]) / 5 for mine in group]
+        [
+            sum(mean_cosine(words_of(caption), words_of(sample)) for sample in samples[b]) / 5
+            for caption in group
+        ]
         for b, group in enumerate(captions)
     ]
-    found = likeness(captions, samples)
+    found = similarity(captions, samples)
     torch.testing.assert_close(found, torch.tensor(wanted), atol=1e-6, rtol=1e-5)
     if fewest == 9:
         assert found[0, 2] == pytest.approx(1)
 
 
-def test_an_empty_caption_is_like_nothing():
+def test_an_empty_caption_has_similarity_0():
     captions = torch.tensor([[[0, 0], [4, 5]]])
-    assert likeness(captions, captions[:, :1]).tolist() == [[0.0, 0.0]]
-    assert likeness(captions, captions[:, 1:]).tolist() == [[0.0, 0.5]]  # no three words
+    assert similarity(captions, captions[:, :1]).tolist() == [[0.0, 0.0]]
+    assert similarity(captions, captions[:, 1:]).tolist() == [[0.0, 0.5]]  # no trigrams
 
 
 def hypothesis(*tokens, score):
     return Hypothesis(tokens, (score,), None)
 
 
-def test_what_stands_alone_comes_last_though_it_is_likelier():
-    alone, agreed = hypothesis(9, 8, 7, 2, score=-3.0), hypothesis(4, 5, 6, 2, score=-3.1)
+def test_similarity_outweighs_a_small_difference_in_likelihood():
+    unlike, alike = hypothesis(9, 8, 7, 2, score=-3.0), hypothesis(4, 5, 6, 2, score=-3.1)
     samples = torch.tensor([[[4, 5, 6, 2], [4, 5, 2, 0], [7, 5, 6, 2]]])
-    assert rerank([[alone, agreed]], samples) == [[agreed, alone]]
-    # of two that agree alike, the likelier
-    assert rerank([[hypothesis(8, 2, score=-9.0), alone]], samples[:, :1])[0][0] == alone
+    assert rerank([[unlike, alike]], samples) == [[alike, unlike]]
+    # at equal similarity the likelier caption comes first
+    assert rerank([[hypothesis(8, 2, score=-9.0), unlike]], samples[:, :1])[0][0] == unlike
 
 
 def test_images_may_have_different_numbers_of_captions():
@@ -78,45 +80,44 @@ def test_images_may_have_different_numbers_of_captions():
     assert rerank([[one], [one, two]], samples) == [[one], [two, one]]
 
 
-def test_a_caption_that_was_cut_comes_after_all_that_ended():
+def test_cut_captions_rank_after_all_that_ended():
     cut, ended = hypothesis(4, 5, 6, score=-1.0), hypothesis(9, 2, score=-9.0)
     assert rerank([[cut, ended]], torch.tensor([[[4, 5, 6]]])) == [[ended, cut]]
     options = {"beam_size": 5, "max_length": 4}
     for seed in range(12):
         model, features = Toy(seed), toy_features(4)
         plain = decode(model, features, DecodingOptions(**options))
-        agreed = decode(model, features, DecodingOptions(consensus=30, **options))
-        for (first,), (chosen,) in zip(plain, agreed, strict=True):
+        reranked = decode(model, features, DecodingOptions(consensus=30, **options))
+        for (first,), (chosen,) in zip(plain, reranked, strict=True):
             assert (first.tokens[-1] == 2) == (chosen.tokens[-1] == 2)
 
 
 @pytest.mark.parametrize("captions", [1, 4])
-def test_decoding_chooses_of_the_beam_by_samples(captions, monkeypatch):
+@pytest.mark.parametrize("samples", [12, 200])  # of 200, two images' are drawn at once
+def test_consensus_reranks_the_beam_by_samples(captions, samples):
     model, features = Toy(3, end=0.5), toy_features(5)
     shared = {"max_length": 8, "min_length": 2, "no_repeat_ngram": 3}
     beam = decode(model, features, DecodingOptions(beam_size=6, num_captions=6, **shared))
     drawn = DecodingOptions(
-        method="sample", num_captions=12, temperature=TEMPERATURE, seed=0, **shared
+        method="sample", num_captions=samples, temperature=TEMPERATURE, seed=0, **shared
     )
-    samples = decode(model, features, drawn)
+    drawn = decode(model, features, drawn)
 
     def value(caption, image):
-        agreement = [alike(caption.tokens, each.tokens) for each in samples[image]]
-        return sum(agreement) / len(agreement) + LOG_PROB_WEIGHT * caption.score
+        cosines = [mean_cosine(caption.tokens, sample.tokens) for sample in drawn[image]]
+        return sum(cosines) / len(cosines) + LOG_PROB_WEIGHT * caption.score
 
     wanted = [
         sorted(group, key=lambda each: (each.tokens[-1] != 2, -value(each, image)))[:captions]
         for image, group in enumerate(beam)
     ]
-    options = DecodingOptions(beam_size=6, num_captions=captions, consensus=12, **shared)
+    options = DecodingOptions(beam_size=6, num_captions=captions, consensus=samples, **shared)
 
     def tokens(groups):
         return [[each.tokens for each in group] for group in groups]
 
     assert tokens(decode(model, features, options)) == tokens(wanted)
     assert tokens(wanted) != tokens([group[:captions] for group in beam])
-    monkeypatch.setattr(decoding, "TOGETHER", 25)  # two images' samples at once
-    assert tokens(decode(model, features, options)) == tokens(wanted)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +128,8 @@ def test_decoding_chooses_of_the_beam_by_samples(captions, monkeypatch):
         {"beam_size": 1},
     ],
 )
-def test_consensus_needs_captions_to_choose_among(options):
-    with pytest.raises(InputError, match="consensus chooses among a beam's captions"):
+def test_consensus_needs_a_beam_of_several_captions(options):
+    with pytest.raises(InputError, match="consensus reranks the captions of a beam"):
         DecodingOptions(consensus=5, **options)
     with pytest.raises(InputError, match="consensus must be at least 1, got 0"):
         DecodingOptions(consensus=0)

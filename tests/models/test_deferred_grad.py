@@ -1,4 +1,4 @@
-"""Products in a loop against plain ones: the same values, the same gradients."""
+"""Deferred products in a loop against plain ones: equal values, equal gradients."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def draw(*shape, seed=0):
 
 
 def loop(product, start, steps):
-    """A small recurrence with ever fewer rows; sums of all it passes through."""
+    """A small recurrence over fewer and fewer rows; returns the sum of its weighted states."""
     total = torch.zeros(())
     hidden = start
     for t in range(steps):
@@ -22,7 +22,7 @@ def loop(product, start, steps):
 
 
 @pytest.mark.parametrize("kind", ["layer", "matrix", "matrices"])
-def test_values_and_gradients_are_those_of_plain_products(kind):
+def test_values_and_gradients_equal_plain_products(kind):
     start = draw(2, 3, 4)
     if kind == "layer":
         factor = nn.Linear(4, 4, bias=False)
@@ -33,35 +33,36 @@ def test_values_and_gradients_are_those_of_plain_products(kind):
     expected = loop(plain, start, 5)
     total = loop(deferred_matmul(factor), start, 5)
     assert total.item() == pytest.approx(expected.item())
-    ours = torch.autograd.grad(total * 2, (start, leaf))
-    theirs = torch.autograd.grad(expected * 2, (start, leaf))
-    torch.testing.assert_close(ours, theirs)
+    deferred = torch.autograd.grad(total * 2, (start, leaf))
+    plain_grads = torch.autograd.grad(expected * 2, (start, leaf))
+    torch.testing.assert_close(deferred, plain_grads)
 
 
-def test_the_matrix_may_itself_be_the_result_of_something():
+def test_the_matrix_may_be_computed_from_other_tensors():
     source, rows = draw(4, 4), draw(2, 3, 4, seed=1)
-    (ours,) = torch.autograd.grad(loop(deferred_matmul(source.sin()), rows, 3), source)
-    (theirs,) = torch.autograd.grad(loop(lambda x: x @ source.sin(), rows, 3), source)
-    torch.testing.assert_close(ours, theirs)
+    (deferred,) = torch.autograd.grad(loop(deferred_matmul(source.sin()), rows, 3), source)
+    (plain_grads,) = torch.autograd.grad(loop(lambda x: x @ source.sin(), rows, 3), source)
+    torch.testing.assert_close(deferred, plain_grads)
 
 
-def test_its_gradient_is_one_product(monkeypatch):
+def test_the_gradient_is_added_once():
     layer, start = nn.Linear(4, 4, bias=False), draw(2, 3, 4)
     total = loop(deferred_matmul(layer), start, 5)
     additions = []
     layer.weight.register_hook(additions.append)
     total.backward()
-    assert len(additions) == 1 and layer.weight.grad.shape == (4, 4)
+    assert len(additions) == 1
+    assert layer.weight.grad.shape == (4, 4)
 
 
-def test_a_matrix_that_nothing_used_gets_no_gradient():
+def test_an_unused_matrix_gets_no_gradient():
     layer, start = nn.Linear(4, 4, bias=False), draw(2, 3, 4)
     deferred_matmul(layer)
     loop(deferred_matmul(nn.Linear(4, 4, bias=False)), start, 2).backward()
     assert layer.weight.grad is None
 
 
-def test_without_gradients_the_layer_is_itself():
+def test_without_gradients_the_layer_is_returned():
     layer = nn.Linear(4, 4, bias=False)
     with torch.no_grad():
         assert deferred_matmul(layer) is layer
@@ -79,11 +80,11 @@ def test_autocast_converts_the_matrix_once():
     assert layer.weight.grad.dtype == torch.float32
 
 
-def test_backward_may_stop_short_and_run_again():
+def test_backward_may_skip_the_matrix_and_run_again():
     layer, start = nn.Linear(4, 4, bias=False), draw(2, 3, 4)
     total, expected = loop(deferred_matmul(layer), start, 5), loop(layer, start, 5)
-    (theirs,) = torch.autograd.grad(expected, layer.weight)
+    (plain_grads,) = torch.autograd.grad(expected, layer.weight)
     torch.autograd.grad(total, start, retain_graph=True)  # does not reach the weight
     for _ in range(2):
-        (ours,) = torch.autograd.grad(total, layer.weight, retain_graph=True)
-        torch.testing.assert_close(ours, theirs)
+        (deferred,) = torch.autograd.grad(total, layer.weight, retain_graph=True)
+        torch.testing.assert_close(deferred, plain_grads)

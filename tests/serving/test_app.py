@@ -207,7 +207,7 @@ def test_openapi_tells_options_limits_and_answers(client):
     options = {each["name"]: each for each in call["parameters"]}
     assert options["max_length"]["schema"]["maximum"] == 50 and len(options) == 14
     assert 50 in [each.get("maximum") for each in options["consensus"]["schema"]["anyOf"]]
-    assert options["temperature"]["description"].startswith("samples likelier words")
+    assert options["temperature"]["description"].startswith("sampling temperature")
     assert {"200", "413", "422", "429", "503", "504"} <= set(call["responses"])
     assert set(call["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
     described = api["components"]["schemas"]["Answer"]["properties"]

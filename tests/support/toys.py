@@ -1,4 +1,4 @@
-"""A toy generator whose captions can be enumerated: the oracle of decoding."""
+"""A toy model whose captions can all be enumerated: the oracle of the decoding tests."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ START, END = 1, 2
 
 
 class Toy:
-    """A recurrent generator over 7 tokens: scores and map depend on image and whole history."""
+    """A recurrent model of 7 tokens whose scores and maps depend on the image and all words."""
 
     def __init__(self, seed, end=0.0):
         generator = torch.Generator().manual_seed(seed)
@@ -22,7 +22,7 @@ class Toy:
         self.bias = torch.tensor([0, 0, end, 0, 0, 0, 0], dtype=torch.float64)
         self.steps = 0
 
-    def start(self, features, expected_steps):
+    def start(self, features, _expected_steps):
         images = features.flatten(1).double() @ self.image
         return {"images": images}, {"hidden": torch.zeros_like(images)}
 
@@ -40,7 +40,7 @@ def toy_features(images, seed=0):
 
 
 def all_captions(after, max_length):
-    """Every caption with its log-probability: those that end and those that are cut."""
+    """Two dicts {caption: log-probability}: captions that end, and captions that are cut."""
     ended, live = {}, {(): 0.0}
     for _ in range(max_length):
         longer = {}
@@ -52,11 +52,13 @@ def all_captions(after, max_length):
 
 
 def ranked(captions, penalty):
+    """(caption, log-probability) of all captions, best first under the length penalty."""
     order = sorted(captions.items(), key=lambda item: item[1] / len(item[0]) ** penalty)
     return [(words, pytest.approx(total, abs=1e-4)) for words, total in order[::-1]]
 
 
 def found(hypotheses):
+    """(caption, log-probability) of the hypotheses."""
     return [(hypothesis.tokens, hypothesis.score) for hypothesis in hypotheses]
 
 

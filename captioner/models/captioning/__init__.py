@@ -1,1 +1,1 @@
-"""Show and Tell, Show, Attend and Tell, and how they learn from samples and teachers."""
+"""Captioning models, their ensembles, distillation, self-critical training."""

@@ -1,7 +1,7 @@
-"""The energies of additive attention, a few images at a time; nothing here knows models.
+"""The energies of additive attention, computed for a few images at a time.
 
-Between queries and energies lie K*P*A numbers for every image, by far the most of a step. They
-are never all there at once, and never kept for the backward pass, which works them out again.
+The sums of queries and keys have K*P*A numbers per image, by far the most of a step. They never
+exist for the whole batch, and are not kept for the backward pass, which recomputes them.
 Shapes: B images, K queries per image, P positions, A attention.
 """
 
@@ -12,19 +12,23 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = {"cpu": 2**19, "cuda": 2**26}  # numbers at once: what a cache holds; what fills a GPU
+# Numbers computed at once: what fits into the cache of a CPU; what keeps a GPU busy.
+NUMBERS_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}
 
 
 def additive_energies(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
-    """weight . tanh((key + query) / 2) up to a constant, which no softmax over positions sees.
+    """weight . tanh((key + query) / 2) plus a constant, which a softmax over positions ignores.
 
     queries (B, K, A), keys (B, P, A), weight (A,), all float32 -> (B, K, P). Xu et al. 2015,
-    section 3.1.2, after Bahdanau et al. 2015; halved because tanh(x / 2) = 2 sigmoid(x) - 1, and
-    a sigmoid takes a fifth of the time of a tanh on a CPU.
+    section 3.1.2, after Bahdanau et al. 2015. The argument is halved because
+    tanh(x / 2) = 2 sigmoid(x) - 1, and on a CPU a sigmoid takes a fifth of the time of a tanh.
     """
-    if torch.compiler.is_compiling():  # a compiler fuses it all into one loop
-        return torch.sigmoid(keys[:, None] + queries[:, :, None]).mul(2 * weight).sum(-1)
-    return _Energies.apply(queries, keys, 2 * weight)
+    if torch.compiler.is_compiling():
+        # torch.compile fuses all of this into one loop, which never stores the K*P*A numbers.
+        energies: Tensor = torch.sigmoid(keys[:, None] + queries[:, :, None]).mul(2 * weight)
+        return energies.sum(-1)
+    result: Tensor = _Energies.apply(queries, keys, 2 * weight)
+    return result
 
 
 class _Energies(torch.autograd.Function):
@@ -34,33 +38,37 @@ class _Energies(torch.autograd.Function):
     def forward(ctx: Any, queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(queries, keys, weight)
         energies = queries.new_empty(*queries.shape[:2], 1, keys.shape[1])
-        for part, similar in _similarities(queries, keys):
-            torch.matmul(weight[None], similar.mT, out=energies[part])
+        for block, sigmoids in _sigmoid_blocks(queries, keys):
+            torch.matmul(weight[None], sigmoids.mT, out=energies[block])
         return energies[:, :, 0]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys, weight = ctx.saved_tensors
-        of_queries, of_keys = torch.empty_like(queries), torch.empty_like(keys)
-        of_weight = torch.zeros_like(weight)
-        for part, similar in _similarities(queries, keys):
-            given = gradient[part]  # (b, K, P)
-            of_weight += given.flatten() @ similar.flatten(0, 2)
-            slope = torch.addcmul(similar, similar, similar, value=-1, out=similar)
-            of_queries[part] = (given[:, :, None] @ slope)[:, :, 0] * weight
-            of_keys[part] = slope.mul_(given[..., None]).sum(1) * weight
-        return of_queries, of_keys, of_weight
+        grad_queries, grad_keys = torch.empty_like(queries), torch.empty_like(keys)
+        grad_weight = torch.zeros_like(weight)
+        for block, sigmoids in _sigmoid_blocks(queries, keys):
+            grad = grad_output[block]  # (b, K, P)
+            grad_weight += grad.flatten() @ sigmoids.flatten(0, 2)
+            # The derivative s - s^2 of the sigmoid, in place of s, which is not needed any more.
+            derivative = torch.addcmul(sigmoids, sigmoids, sigmoids, value=-1, out=sigmoids)
+            grad_queries[block] = (grad[:, :, None] @ derivative)[:, :, 0] * weight
+            grad_keys[block] = derivative.mul_(grad[..., None]).sum(1) * weight
+        return grad_queries, grad_keys, grad_weight
 
 
-def _similarities(queries: Tensor, keys: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Images from where to where, and their sigmoid(key + query), (b, K, P, A)."""
+def _sigmoid_blocks(queries: Tensor, keys: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield blocks of images and their sigmoid(key + query), (b, K, P, A).
+
+    All blocks share one buffer: the caller must be done with one before it takes the next.
+    """
     images, count, size = queries.shape
-    each = count * keys.shape[1] * size
-    most = max(1, min(images, CHUNK[queries.device.type] // max(1, each)))
+    per_image = count * keys.shape[1] * size
+    most = max(1, min(images, NUMBERS_AT_ONCE[queries.device.type] // max(1, per_image)))
     buffer = queries.new_empty(most, count, keys.shape[1], size)
     for first in range(0, images, most):
-        part = slice(first, min(first + most, images))
-        similar = buffer[: part.stop - first]
-        torch.add(keys[part, None], queries[part, :, None], out=similar)
-        yield part, similar.sigmoid_()
+        block = slice(first, min(first + most, images))
+        sigmoids = buffer[: block.stop - first]
+        torch.add(keys[block, None], queries[block, :, None], out=sigmoids)
+        yield block, sigmoids.sigmoid_()

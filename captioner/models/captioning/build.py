@@ -1,4 +1,4 @@
-"""The captioning models by name: which there are, how one is made, how its steps are compiled."""
+"""Building a captioning model from its options, and compiling its steps."""
 
 from typing import Any
 
@@ -17,19 +17,22 @@ CaptioningModel = ShowAndTell | ShowAttendAndTell
 
 
 def build_model(encoder: Encoder, vocabulary_size: int, options: ModelOptions) -> CaptioningModel:
-    """The model that the options ask for, around an encoder."""
+    """The model that the options describe, around an encoder; vocabulary_size counts all tokens.
+
+    Raises InputError if the vocabulary has only the four special tokens.
+    """
     if vocabulary_size <= 4:
         raise InputError("the vocabulary is empty; lower --min-count or give more captions")
-    return (ShowAttendAndTell if options.attention else ShowAndTell)(
-        encoder, vocabulary_size, options
-    )
+    model = ShowAttendAndTell if options.attention else ShowAndTell
+    return model(encoder, vocabulary_size, options)
 
 
 class CompiledSteps(nn.Module):
-    """A model whose `step` is compiled by torch.compile, on CUDA into one graph; all else is its own.
+    """A model whose `step` is compiled by torch.compile, on CUDA into one graph.
 
-    The first captions of each shape take some seconds more. Needs a C++ compiler on a CPU. Weights
-    are shared with the model, and its state dict is the model's.
+    Everything else is the model's own; weights are shared with it, and the state dict is the
+    model's. The first captions of each shape take some seconds longer. On a CPU torch.compile
+    needs a C++ compiler.
     """
 
     def __init__(self, model: CaptionModel) -> None:
@@ -50,8 +53,8 @@ class CompiledSteps(nn.Module):
         scores, state, attention = self._step(tokens, state, memory)
         if not self._graphs:
             return scores, state, attention
-        # The next run of the graph writes to the same places.
-        state = {key: value.clone() for key, value in state.items()}
+        # A CUDA graph writes its outputs to the same memory on every run.
+        state = {name: rows.clone() for name, rows in state.items()}
         return scores.clone(), state, None if attention is None else attention.clone()
 
     def state_dict(self, *args: Any, **options: Any) -> Any:

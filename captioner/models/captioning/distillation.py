@@ -1,7 +1,6 @@
-"""Distillation: what teachers, models trained before, would say in the place of each word.
+"""Distillation: soft targets from the predictions of trained models.
 
-No loop and no optimizer: training.py takes such batches as any others. Shapes: B images,
-C captions per image, T words, L likely words.
+Shapes: B images, C captions per image, T words, L likely tokens, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -18,26 +17,26 @@ from ...data.batches import Batch, epoch_order, make_batch
 from ...data.sources import Source
 from ...decoding.options import DecodingOptions
 from ...decoding.teacher_forcing import teacher_forced_log_probs
-from ...devices import products_in
+from ...devices import device_of, products_in
 from ...prefetch import load_ahead
 from ...text.collate import pad_captions
 from ..base import CaptionModel
 
-TOGETHER = 32  # images
-DISTILL_WEIGHT = 0.9  # of what is learned, the rest the captions' own words
-LIKELY = 20  # words a place: of a trained model they have nearly all of the probability
-FREELY = DecodingOptions(min_length=0, allow_unknown=True)
+BATCH_SIZE = 32  # images
+DISTILL_WEIGHT = 0.9  # share of the teacher in the target, the rest is the captions' own words
+TOP_TOKENS = 20  # per word: nearly all of the probability of a trained model
+UNRESTRICTED = DecodingOptions(min_length=0, allow_unknown=True)
 
 
 class SoftTargets(NamedTuple):
-    """What a teacher holds likely in the place of each word of one image's captions.
+    """The teacher's likeliest tokens at each word of one image's captions.
 
-    words, shares (C, T, L): the likeliest words, best first, and their probabilities, which sum
-    to 1, in half precision.
+    tokens (C, T, L) int32: the likeliest first. probs (C, T, L) float16: their probabilities,
+    normalised to sum to 1. Together 120 bytes per word.
     """
 
-    words: Tensor
-    shares: Tensor
+    tokens: Tensor
+    probs: Tensor
 
 
 def compute_soft_targets(
@@ -46,68 +45,74 @@ def compute_soft_targets(
     captions: Sequence[list[list[int]]],
     precision: str = "float32",
     workers: int = 0,
+    *,
+    batch_size: int = BATCH_SIZE,
+    top_tokens: int = TOP_TOKENS,
 ) -> list[SoftTargets]:
-    """A lesson for each image, of captions as `encode_captions` gives them.
+    """The teacher's predictions for the captions of each image, computed once, before training.
 
-    Images are told in the same groups whenever this is called, so that the same comes to the
-    last digit. Takes 120 bytes a word. workers: threads that load ahead.
+    captions: as `encode_captions` returns them. workers: threads that load images ahead.
+    batch_size: number of images. The batches are the same on every call, so that a resumed run
+    gets bit-identical soft targets.
     """
-    device = next(teacher.parameters()).device
-    groups = epoch_order(captions, TOGETHER, 0, 0, groups=images.groups, window=images.window)
+    device = device_of(teacher)
+    batches = epoch_order(captions, batch_size, 0, 0, groups=images.groups, window=images.window)
 
-    def load(group: Sequence[int]) -> Batch:
-        tokens = pad_captions([captions[i] for i in group])
-        return make_batch(images, group, [str(i) for i in group], tokens)
+    def load(indices: Sequence[int]) -> Batch:
+        tokens = pad_captions([captions[i] for i in indices])
+        return make_batch(images, indices, [str(i) for i in indices], tokens)
 
-    batches = tqdm(
-        zip(groups, load_ahead(load, groups, workers), strict=True),
+    progress = tqdm(
+        zip(batches, load_ahead(load, batches, workers), strict=True),
         desc="teachers",
-        total=len(groups),
+        total=len(batches),
         unit="batch",
         disable=not distributed.is_first(),
         leave=False,
     )
-    lessons: dict[int, SoftTargets] = {}
-    for group, batch in batches:
-        words, shares = _likely(teacher, batch.to(device), precision)
-        for i, *rows in zip(group, words.cpu(), shares.cpu(), strict=True):
-            size = len(captions[i]), len(captions[i][0]) - 1
-            lessons[i] = SoftTargets(*(each[: size[0], : size[1]].clone() for each in rows))
-    return [lessons[i] for i in range(len(captions))]
+    soft_targets: dict[int, SoftTargets] = {}
+    for indices, batch in progress:
+        tokens, probs = _predict(teacher, batch.to(device), precision, top_tokens)
+        for i, *rows in zip(indices, tokens.cpu(), probs.cpu(), strict=True):
+            count, length = len(captions[i]), len(captions[i][0]) - 1
+            # Copies: a view would keep the padded tensors of the whole batch in memory.
+            soft_targets[i] = SoftTargets(*(row[:count, :length].clone() for row in rows))
+    return [soft_targets[i] for i in range(len(captions))]
 
 
-def _likely(teacher: CaptionModel, batch: Batch, precision: str) -> tuple[Tensor, Tensor]:
-    """The likeliest words of a whole batch and their shares, (B, C, T, L)."""
+def _predict(
+    teacher: CaptionModel, batch: Batch, precision: str, top_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """The likeliest tokens at each word of a batch and their probabilities, (B, C, T, L)."""
     with torch.inference_mode(), products_in(precision, batch.tokens.device):
         features = batch.features_by(teacher.encoder)
+        predictions = teacher_forced_log_probs(teacher, features, batch.tokens, UNRESTRICTED)
         steps = [
-            log_probs.topk(min(LIKELY, log_probs.shape[1]))
-            for _, log_probs in teacher_forced_log_probs(teacher, features, batch.tokens, FREELY)
+            log_probs.topk(min(top_tokens, log_probs.shape[1])) for _, log_probs in predictions
         ]
-        log_probs, words = (
-            torch.stack(part, 1).unflatten(0, batch.tokens.shape[:2])
+        log_probs, tokens = (
+            torch.unflatten(torch.stack(part, 1), 0, batch.tokens.shape[:2])
             for part in zip(*steps, strict=True)
         )
-        return words.int(), log_probs.float().softmax(-1).half()
+        return tokens.int(), log_probs.float().softmax(-1).half()
 
 
 def add_soft_targets(
-    batch: Batch, lessons: Sequence[SoftTargets], distill_weight: float = DISTILL_WEIGHT
+    batch: Batch, soft_targets: Sequence[SoftTargets], distill_weight: float = DISTILL_WEIGHT
 ) -> Batch:
-    """The batch with its images' lessons, to be `teaching`, in 0..1, of what is learned.
+    """The batch with the soft targets of its images, padded to its captions.
 
-    Hinton et al. 2015, with the LIKELY likeliest words for all.
+    distill_weight: share of the teacher in the target distribution, in [0, 1]. Hinton et al. 2015,
+    restricted to the teacher's likeliest tokens.
     """
-    places = batch.tokens[..., 1:].shape
-    words, shares = (
-        torch.stack(
-            [F.pad(x, (0, 0, 0, places[2] - x.shape[1], 0, places[1] - x.shape[0])) for x in part]
-        )
-        for part in zip(*lessons, strict=True)
+    _, captions, words = batch.tokens[..., 1:].shape
+    tokens, probs = (
+        torch.stack([F.pad(x, (0, 0, 0, words - x.shape[1], 0, captions - len(x))) for x in part])
+        for part in zip(*soft_targets, strict=True)
     )
     return replace(
         batch,
-        teacher_tokens=words.long(),
-        teacher_probs=shares.float(),
+        teacher_tokens=tokens.long(),
+        teacher_probs=probs.float(),
         distill_weight=distill_weight,
     )

@@ -1,7 +1,6 @@
-"""Several models that write one caption between them, by averaging what each makes of every word.
+"""Ensembles: models that caption together by averaging their predictions.
 
-No search and no files. Shapes: B images, S image side, D feature channels, h, w grid,
-R rows, V vocabulary.
+Shapes: B images, S image side, D feature channels, h, w grid, R rows, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -21,23 +20,23 @@ from .build import CaptioningModel, CompiledSteps
 
 
 class Encoders(nn.ModuleList):
-    """Pixels (B, 3, S, S) -> the feature maps of all, side by side: (B, sum of D, h, w)."""
+    """Encoders whose feature maps are concatenated: (B, 3, S, S) -> (B, sum of D, h, w)."""
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat([encoder(images) for encoder in self], dim=1)
 
     @property
     def offset(self) -> float:
-        """The mean of theirs, which for encoders of one kind is the one that all have."""
+        """The mean offset of the encoders; equal encoders have equal offsets."""
         return sum(cast(Encoder, encoder).offset for encoder in self) / len(self)
 
 
 class Ensemble(nn.Module):
-    """Models with one vocabulary and one grid, which search sees as a single one.
+    """Models with the same vocabulary and grid, which decode as a single model.
 
-    What it says of a word is the mean of its members' log-probabilities, and where it looks the
-    mean of the maps of those that attend. An encoder that several members share runs once. There
-    is no loss: members are trained each by itself.
+    Word log-probabilities are averaged over the members, attention maps over the members with
+    attention. An encoder that several members share runs once. An ensemble has no loss: its
+    members are trained separately.
     """
 
     members: Sequence[CaptionModel]
@@ -52,49 +51,57 @@ class Ensemble(nn.Module):
         self._encoder_of = [distinct.index(member.encoder) for member in members]
 
     def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]:
-        """Those of each member, its number before every name."""
-        maps = features.split(self._channels, dim=1)
+        """The memory and state of all members, each name prefixed with the member's number."""
+        maps = torch.split(features, self._channels, dim=1)
         memory: Memory = {}
         state: State = {}
         for number, member in enumerate(self.members):
-            own_memory, own_state = member.start(maps[self._encoder_of[number]], expected_steps)
-            memory |= _numbered(number, own_memory)
-            state |= _numbered(number, own_state)
+            features = maps[self._encoder_of[number]]
+            member_memory, member_state = member.start(features, expected_steps)
+            memory |= _add_prefix(number, member_memory)
+            state |= _add_prefix(number, member_state)
         return memory, state
 
     def step(
         self, tokens: Tensor, state: State, memory: Memory
     ) -> tuple[Tensor, State, Tensor | None]:
-        """Averages raw scores (R, V).
+        """Average the members' raw scores (R, V) and attention maps (R, h, w).
 
-        Each member's differ from its log-probabilities by one number per row, and search takes the
-        log-softmax of what comes: the mean of the log-probabilities would give it the same.
+        Raw scores differ from log-probabilities by one number per row, which the log-softmax of
+        decoding removes, so that their means give the same result.
         """
         scores: list[Tensor] = []
         maps: list[Tensor] = []
-        after: State = {}
+        new_state: State = {}
         for number, member in enumerate(self.members):
-            own = member.step(tokens, _of(number, state), _of(number, memory))
-            scores.append(own[0].float())
-            after |= _numbered(number, own[1])
-            if own[2] is not None:
-                maps.append(own[2])
-        attention = torch.stack(maps).mean(0) if maps else None
-        return torch.stack(scores).mean(0), after, attention
+            member_scores, member_state, attention = member.step(
+                tokens, _remove_prefix(number, state), _remove_prefix(number, memory)
+            )
+            scores.append(member_scores.float())
+            new_state |= _add_prefix(number, member_state)
+            if attention is not None:
+                maps.append(attention)
+        mean_attention = torch.stack(maps).mean(0) if maps else None
+        return torch.stack(scores).mean(0), new_state, mean_attention
 
 
-def _numbered(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _add_prefix(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{number}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def _of(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    start = f"{number}."
-    return {k.removeprefix(start): tensor for k, tensor in tensors.items() if k.startswith(start)}
+def _remove_prefix(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of one member, under their own names."""
+    prefix = f"{number}."
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that may join an ensemble: what it is called in errors, and what must agree."""
+    """A model that may join an ensemble, with the name that error messages give it."""
 
     name: str
     model: CaptioningModel
@@ -103,16 +110,16 @@ class Candidate:
 
 
 def build_ensemble(candidates: Sequence[Candidate]) -> CaptioningModel | Ensemble:
-    """One model that captions with all of the candidates; a single candidate is returned itself.
+    """The ensemble of the candidates, or the model of a single candidate.
 
-    Leaves the models in eval mode, those with equal encoders with one encoder between them. Raises
-    InputError, naming two candidates and what differs, unless all see the same pixels on the same
-    grid and know the same words.
+    Sets the models to eval mode and gives those with equal encoders one shared encoder. Raises
+    InputError, naming two candidates and what differs, unless all have the same transform, grid and
+    vocabulary.
     """
     models = [candidate.model.eval() for candidate in candidates]
     if len(models) == 1:
         return models[0]
-    first, *others = (_common(each) for each in candidates)
+    first, *others = (_requirements(candidate) for candidate in candidates)
     for candidate, other in zip(candidates[1:], others, strict=True):
         for name in first | other:
             if first.get(name) != other.get(name):
@@ -125,21 +132,21 @@ def build_ensemble(candidates: Sequence[Candidate]) -> CaptioningModel | Ensembl
 
 
 def compile_steps(model: CaptionModel) -> CompiledSteps | Ensemble:
-    """The model, or each member of the ensemble, with compiled steps; see CompiledSteps."""
+    """The model, or an ensemble of its members, with compiled steps; see CompiledSteps."""
     if isinstance(model, Ensemble):
         return Ensemble([compile_steps(member) for member in model.members])
     return CompiledSteps(model)
 
 
 def share_encoders(models: Sequence[CaptioningModel]) -> None:
-    """Give models whose encoders have equal weights one encoder, so that it runs once for all."""
+    """Give models whose encoders have equal weights one shared encoder, which then runs once."""
     encoders: dict[str, Encoder] = {}
     for model in models:
         model.encoder = encoders.setdefault(model.encoder.fingerprint(), model.encoder)
 
 
-def _common(candidate: Candidate) -> dict[str, object]:
-    """All that must be the same for every member of an ensemble, by name."""
+def _requirements(candidate: Candidate) -> dict[str, object]:
+    """Everything that must be equal for all members of an ensemble, by name."""
     size = candidate.transform.size
     with torch.no_grad():
         grid = tuple(candidate.model.encoder(torch.zeros(1, 3, size, size)).shape[2:])

@@ -1,4 +1,4 @@
-"""The captioning models' options; the models themselves are elsewhere."""
+"""The options of the captioning models."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ from ...options import check_at_least, check_share, option
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which of the two models, its sizes and its regularisation."""
+    """Which captioning model to build, its sizes and its regularisation."""
 
     attention: bool = option(False, "Show, Attend and Tell instead of Show and Tell")
-    hard_attention: bool = option(False, "attention learned by looking at one drawn place per word")
-    embedding_size: int = option(300, "size of a word's embedding, shared with the output layer")
+    hard_attention: bool = option(False, "attention trained on one sampled position per word")
+    embedding_size: int = option(300, "size of word embeddings and output layer")
     hidden_size: int = option(512, "size of the LSTM")
-    annotation_size: int = option(512, "size of what a place of the map becomes; 0: as it is")
+    annotation_size: int = option(512, "size of the projected feature map; 0: not projected")
     attention_size: int = option(256, "size of the attention's hidden layer")
     dropout: float = option(0.3, "dropout on embeddings, annotations and the output layer's input")
-    label_smoothing: float = option(0.1, "share of each target spread over the vocabulary")
-    coverage_weight: float = option(0.01, "weight of doubly stochastic attention")
+    label_smoothing: float = option(0.1, "target probability spread over the vocabulary")
+    coverage_weight: float = option(0.01, "weight of the doubly stochastic attention loss")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "embedding_size", "hidden_size", "attention_size")

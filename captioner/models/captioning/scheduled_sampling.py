@@ -1,7 +1,7 @@
-"""Scheduled sampling: training captions in which some words are the model's own.
+"""Scheduled sampling: some input words in training come from the model.
 
-Bengio et al. 2015. Nothing here knows models or trains. Shapes: B images, C captions per image,
-T words, D channels, h, w grid, V vocabulary, R = B*C rows.
+Bengio et al. 2015. Shapes: B images, C captions per image, T words, D channels, h, w grid,
+V vocabulary, R = B*C rows.
 """
 
 import torch
@@ -13,26 +13,31 @@ from ...text.vocabulary import END, PAD, START
 
 
 def previous_words(model: Generator, features: Tensor, batch: Batch) -> Tensor:
-    """What each step is told that came before its word, (B, C, T): the truth, or the model's own.
+    """The input word of every step, (B, C, T): the caption's own, or one sampled from the model.
 
-    features (B, D, h, w). Each word but the start is the model's own with probability
-    `batch.own_words`: drawn from its distribution over words after those before it, which may be
-    its own, too. Nothing is learned from the choice.
+    features (B, D, h, w). Each input but the start token is replaced with probability
+    `batch.sampling_prob` by a word drawn from the model's distribution after the preceding inputs,
+    which may be sampled themselves. No gradient flows through the draws.
     """
-    true = batch.tokens[..., :-1]
-    return _mixed(model, features, true, batch.sampling_prob) if batch.sampling_prob else true
+    inputs = batch.tokens[..., :-1]
+    if not batch.sampling_prob:
+        return inputs
+    return _replace_words(model, features, inputs, batch.sampling_prob)
 
 
 @torch.no_grad()
-def _mixed(model: Generator, features: Tensor, true: Tensor, share: float) -> Tensor:
-    rows = true.flatten(0, 1)
-    own = torch.rand(rows.shape, device=rows.device) < share
-    told = [rows[:, 0]]
-    memory, state = model.start(features, true[0].numel())
-    state = {key: value.repeat_interleave(true.shape[1], 0) for key, value in state.items()}
+def _replace_words(
+    model: Generator, features: Tensor, inputs: Tensor, sampling_prob: float
+) -> Tensor:
+    rows = inputs.flatten(0, 1)
+    replaced = torch.rand(rows.shape, device=rows.device) < sampling_prob
+    previous = [rows[:, 0]]
+    memory, state = model.start(features, inputs[0].numel())
+    state = {name: value.repeat_interleave(inputs.shape[1], 0) for name, value in state.items()}
     for t in range(1, rows.shape[1]):
-        scores, state, _ = model.step(told[-1], state, memory)
-        scores[:, [PAD, START, END]] = -torch.inf  # what the text goes on after is a word
-        drawn = scores.float().softmax(-1).multinomial(1)[:, 0]
-        told.append(torch.where(own[:, t], drawn, rows[:, t]))
-    return torch.stack(told, dim=1).view_as(true)
+        scores, state, _ = model.step(previous[-1], state, memory)
+        # The caption continues after this input, so it must be a word.
+        scores[:, [PAD, START, END]] = -torch.inf
+        sampled = scores.float().softmax(-1).multinomial(1)[:, 0]
+        previous.append(torch.where(replaced[:, t], sampled, rows[:, t]))
+    return torch.stack(previous, dim=1).view_as(inputs)

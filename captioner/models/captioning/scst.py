@@ -1,7 +1,6 @@
-"""Self-critical training: to a batch come captions that the model samples, weighted by reward.
+"""Self-critical sequence training: sampled captions, weighted by their reward.
 
-No loop and no optimizer: training.py takes such batches as any others. Shapes: B images,
-C references of each, S sampled captions of each, T words.
+Shapes: B images, C references per image, S sampled captions per image, T words.
 """
 
 from collections.abc import Callable
@@ -19,11 +18,11 @@ from ...devices import products_in
 from ...text.vocabulary import PAD, START
 from .build import CaptioningModel
 
-# Words of captions (B, S, T) and of references (B, C, T') without the start, padded with 0 -> (B, S).
+# Captions (B, S, T) and references (B, C, T') without start token, padded with 0 -> scores (B, S).
 Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 SAMPLES = 5
-LONGEST = 20  # words of a sampled caption, its end counted
+MAX_LENGTH = 20  # of a sampled caption, in words and end token
 
 
 def add_rollouts(
@@ -34,33 +33,36 @@ def add_rollouts(
     *,
     precision: str = "float32",
     samples: int = SAMPLES,
-    max_length: int = LONGEST,
+    max_length: int = MAX_LENGTH,
 ) -> Batch:
-    """The batch, on the model's device, with S captions more an image that the model samples now.
+    """The batch, on the model's device, with S captions per image sampled from the model.
 
-    Rennie et al. 2017: a sample's reward is its score, CIDEr-D say, against the image's references. Taken
-    off is what could be expected: not that of the greedy caption, as there, which is far above that
-    of samples, but the mean of the image's other samples (Luo 2020). A sample weighs
-    (1 - share) * C / S times the difference, a reference `share`, so that an image counts as its C
-    references do in any batch, and of each the loss sums up
+    Rennie et al. 2017: the reward of a sample is its score, e.g. CIDEr-D, against the image's
+    references, minus a baseline. The baseline is not the score of the greedy caption as there,
+    which is far above that of samples, but the mean of the image's other samples (Luo 2020). A
+    sample has the weight (1 - share) * C / S * (reward - baseline) and a reference the weight
+    `share`, so that an image counts as its C references do in any batch. Its loss is
 
         C * (share * mean over references of -log p
-             - (1 - share) * mean over samples of (reward - expected reward) * log p).
+             - (1 - share) * mean over samples of (reward - baseline) * log p).
 
-    The samples come from what the loss is about: all words, <unk> too, with their probabilities,
-    if without dropout. Of a caption that max_length cuts no end is rewarded or learned. The mean
-    reward is told as "reward". Draws from torch's global generator. samples: at least 2.
+    The samples follow the distribution that the loss trains: over all words including <unk>, but
+    without dropout. A caption cut by max_length is neither rewarded nor trained for an end token.
+    Draws from torch's global generator. The mean reward is added to the batch's parts as "reward".
+
+    share: weight of the references' cross-entropy, in [0, 1]. samples: at least 2.
     """
     batch = batch.to(model.words.bias.device)
     assert samples > 1
-    sampled = draw(batch, model, precision, samples, max_length)
-    given = batch.tokens[..., 1:]
-    rewards = reward(sampled, given)  # (B, S)
-    expected = (rewards.sum(1, keepdim=True) - rewards) / (samples - 1)
-    references = (given[..., 0] != PAD).sum(1, keepdim=True)
-    gain = (1 - share) * references / samples * (rewards - expected)
-    tokens = _beside(batch.tokens, F.pad(sampled, (1, 0), value=START))
-    weights = torch.cat([torch.full_like(gain[:, :1], share).expand(given.shape[:2]), gain], 1)
+    sampled = sample_captions(batch, model, precision, samples, max_length)
+    references = batch.tokens[..., 1:]
+    rewards = reward(sampled, references)  # (B, S)
+    baseline = (rewards.sum(1, keepdim=True) - rewards) / (samples - 1)
+    counts = (references[..., 0] != PAD).sum(1, keepdim=True)
+    gain = (1 - share) * counts / samples * (rewards - baseline)
+    tokens = _concatenate(batch.tokens, F.pad(sampled, (1, 0), value=START))
+    shares = torch.full_like(gain[:, :1], share).expand(references.shape[:2])
+    weights = torch.cat([shares, gain], 1)
     lengths = (tokens != PAD).sum(-1)
     order = lengths.argsort(dim=1, descending=True, stable=True)
     tokens = tokens.take_along_dim(order[..., None], 1)[..., : int(lengths.max())]
@@ -69,16 +71,16 @@ def add_rollouts(
         tokens=tokens,
         active_captions=count_active_captions(tokens),
         weights=weights.take_along_dim(order, 1),
-        sampled=order >= given.shape[1],
+        sampled=order >= references.shape[1],
         parts={**batch.parts, "reward": rewards.mean()},
     )
 
 
-def draw(
+def sample_captions(
     batch: Batch, model: CaptioningModel, precision: str, samples: int, max_length: int
 ) -> Tensor:
-    """Words of S captions of each image that the model samples: (B, S, T)."""
-    freely = DecodingOptions(
+    """Words (B, S, T) of S captions per image, sampled from the model in eval mode."""
+    options = DecodingOptions(
         "sample",
         num_captions=samples,
         max_length=max_length,
@@ -88,12 +90,12 @@ def draw(
     was_training = model.training
     model.eval()
     with torch.inference_mode(), products_in(precision, batch.tokens.device):
-        sampled = choose_words(model, batch.features_by(model.encoder), freely)
+        sampled = choose_words(model, batch.features_by(model.encoder), options)
     model.train(was_training)
     return sampled
 
 
-def _beside(left: Tensor, right: Tensor) -> Tensor:
-    """Tokens (B, n, T) and (B, m, T') of the same images as one (B, n + m, longer of both)."""
-    longest = max(left.shape[-1], right.shape[-1])
-    return torch.cat([F.pad(words, (0, longest - words.shape[-1])) for words in (left, right)], 1)
+def _concatenate(left: Tensor, right: Tensor) -> Tensor:
+    """Tokens (B, n, T) and (B, m, T') of the same images as (B, n + m, max(T, T')), padded."""
+    length = max(left.shape[-1], right.shape[-1])
+    return torch.cat([F.pad(words, (0, length - words.shape[-1])) for words in (left, right)], 1)

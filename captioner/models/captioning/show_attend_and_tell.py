@@ -1,11 +1,12 @@
-"""Show, Attend and Tell: every word looks at the map anew. The contract is captioning.py's.
+"""Show, Attend and Tell: an LSTM that attends over the map at every word.
 
-Nothing here searches, trains or reads files. Shapes: B images, C captions per image, T words,
-V vocabulary, D feature channels, h, w grid, P = h*w positions, E embedding, H hidden, A attention,
-K hypotheses or captions per image, R = B*K rows, N real words of a batch, S words of all steps.
+Shapes: B images, C captions per image, T words, V vocabulary, D feature channels, h, w grid,
+P = h*w positions, E embedding, H hidden, A attention, K hypotheses or captions per image,
+R = B*K rows, N real words of a batch, S input words of all steps.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,29 +14,41 @@ from torch import Tensor, nn
 
 from ...data.batches import Batch
 from ...decoding.hypothesis import Memory, State
+from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
 from ..deferred_grad import Product, deferred_matmul
 from ..layers import Dropout, lstm_cell
 from ..losses import Loss, attention_coverage
 from .attention import additive_energies
-from .embedding import TiedEmbedding, scale_words
-from .hard_attention import LocationSampler, first_baseline
+from .embedding import TiedEmbedding, scale_embeddings
+from .hard_attention import LocationSampler, initial_baseline
 from .options import ModelOptions
 from .scheduled_sampling import previous_words
+from .targets import build_targets
 
-# What all steps of a loop share: keys (B, P, A), and how to read hidden state, map and context.
-# These three go from (B, K, H) to query, gate and gates, from attention (B, K, P) to context, and
-# from the context, once gated, to gates and output.
-Shared = tuple[Tensor, Product, Product, Product]
+
+@dataclass(frozen=True)
+class LoopInvariants:
+    """What the steps of one forward pass share.
+
+    keys (B, P, A). read_hidden: hidden state (B, K, H) -> query, gate and LSTM gates, side by side.
+    attend: attention (B, K, P) -> context (B, K, D). read_context: gated context -> LSTM gates and
+    output, side by side.
+    """
+
+    keys: Tensor
+    read_hidden: Product
+    attend: Product
+    read_context: Product
 
 
 class ShowAttendAndTell(nn.Module):
-    """Xu et al. 2015 over the feature map, its attention soft (section 4.2) or hard (4.1).
+    """Xu et al. 2015 over the feature map, with soft (section 4.2) or hard attention (4.1).
 
-    With hard attention a word looks in training where it is drawn to; when it is written, at what
-    it may expect to see, as the authors' own code has it, which writes better than the likeliest
-    place does.
-    Its weights are kept doubly stochastic, too: they sum to the looks that a position may expect.
+    Hard attention samples positions in training only. Decoding attends with the full weights, the
+    expected context, as the authors' own code does: its captions are better than those of the
+    likeliest position. The weights are regularised as doubly stochastic in both cases; under hard
+    attention they sum to the expected number of times that a position is sampled.
     """
 
     has_attention = True
@@ -54,42 +67,42 @@ class ShowAttendAndTell(nn.Module):
         self.key = nn.Linear(annotation, options.attention_size)
         self.energy = nn.Parameter(torch.empty(options.attention_size))
         nn.init.uniform_(self.energy, -(options.attention_size**-0.5), options.attention_size**-0.5)
-        # The LSTM's four gates (input, forget, candidate, output) come in three parts: what the
-        # words decide, known beforehand; what the hidden state decides, with the attention's
-        # query and the gate on the context; what the context decides, with its part of the
-        # output layer.
+        # The LSTM's four gates (input, forget, candidate, output) are sums of three parts: that of
+        # the words, computed before the loop; that of the hidden state, in one product with the
+        # attention's query and the gate on the context; and that of the context, in one product
+        # with its part of the output layer.
         self.word_gates = nn.Linear(embedding, 4 * hidden)
-        self.of_hidden = (options.attention_size, annotation, 4 * hidden)
-        self.read_hidden = nn.Linear(hidden, sum(self.of_hidden), bias=False)
-        self.of_context = (4 * hidden, embedding)
-        self.read_context = nn.Linear(annotation, sum(self.of_context), bias=False)
+        self.hidden_parts = [options.attention_size, annotation, 4 * hidden]
+        self.read_hidden = nn.Linear(hidden, sum(self.hidden_parts), bias=False)
+        self.context_parts = [4 * hidden, embedding]
+        self.read_context = nn.Linear(annotation, sum(self.context_parts), bias=False)
         self.output_hidden = nn.Linear(hidden, embedding)
         self.dropout = Dropout(options.dropout)
         if options.hard_attention:
             self.baseline: Tensor
-            self.register_buffer("baseline", first_baseline(vocabulary_size))
+            self.register_buffer("baseline", initial_baseline(vocabulary_size))
 
     def calibrate(self, maps: Iterable[Tensor]) -> None:
-        """Does nothing: attention over standardised maps overfits sooner."""
+        """Do nothing: attention over standardised maps overfits sooner."""
 
     def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]:
         memory, state = self._start(features)
         if expected_steps * features.shape[0] > len(self.words.weight):
-            words = scale_words(self.words.weight)
-            memory["word_gates"] = self.word_gates(words)  # (V, 4H)
+            embeddings = scale_embeddings(self.words.weight)
+            memory["word_gates"] = self.word_gates(embeddings)  # (V, 4H)
         return memory, state
 
     def _start(self, features: Tensor) -> tuple[Memory, State]:
         values = features.permute(0, 2, 3, 1)  # (B, h, w, D)
-        if self.options.annotation_size:  # a frozen encoder's were not learned for this
+        if self.options.annotation_size:  # adapts the features of an encoder trained otherwise
             values = self.dropout(torch.relu(self.annotate(values)))
         mean = values.mean((1, 2))
         state = {
             "hidden": torch.tanh(self.initial_hidden(mean)),
             "cell": torch.tanh(self.initial_cell(mean)).float(),
         }
-        keys = self.key(values).float().mul_(2)  # as additive_energies halves them
-        # In the precision of the products: else autocast would convert the whole map at every step.
+        keys = self.key(values).float().mul_(2)  # additive_energies halves its arguments
+        # In the dtype of the products: autocast would convert the whole map again at every step.
         return {"keys": keys, "values": values.to(state["hidden"].dtype)}, state
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
@@ -98,127 +111,139 @@ class ShowAttendAndTell(nn.Module):
         if "word_gates" in memory:
             gates = memory["word_gates"][tokens]
         else:
-            gates = self.word_gates(scale_words(words))
+            gates = self.word_gates(scale_embeddings(words))
         gates, hidden, cell = (
-            rows.unflatten(0, (images, -1)) for rows in (gates, state["hidden"], state["cell"])
+            torch.unflatten(rows, 0, (images, -1))
+            for rows in (gates, state["hidden"], state["cell"])
         )
-        shared = self._shared(memory)
-        hidden, cell, context, attention = self._advance(gates, hidden, cell, *shared)
+        hidden, cell, context, attention = self._advance(
+            gates, hidden, cell, self._invariants(memory)
+        )
         hidden, cell, context = (part.flatten(0, 1) for part in (hidden, cell, context))
         scores = self.words.scores(self._output(words, hidden, context))
         return scores, {"hidden": hidden, "cell": cell}, attention.reshape(-1, h, w)
 
-    def _shared(self, memory: Memory, draws: LocationSampler | None = None) -> Shared:
-        keys, look = memory["keys"].flatten(1, 2), deferred_matmul(memory["values"].flatten(1, 2))
-        read_hidden, read_context = (
-            deferred_matmul(self.read_hidden),
-            deferred_matmul(self.read_context),
+    def _invariants(self, memory: Memory, sampler: LocationSampler | None = None) -> LoopInvariants:
+        """sampler: chooses the positions of hard attention; None attends softly."""
+        weighted_sum = deferred_matmul(memory["values"].flatten(1, 2))
+
+        def attend(attention: Tensor) -> Tensor:
+            return weighted_sum(attention if sampler is None else sampler(attention))
+
+        return LoopInvariants(
+            keys=memory["keys"].flatten(1, 2),
+            read_hidden=deferred_matmul(self.read_hidden),
+            attend=attend,
+            read_context=deferred_matmul(self.read_context),
         )
-        if draws:
-            return keys, read_hidden, lambda attention: look(draws(attention)), read_context
-        return keys, read_hidden, look, read_context
 
     def _advance(
-        self,
-        word_gates: Tensor,
-        hidden: Tensor,
-        cell: Tensor,
-        keys: Tensor,
-        read_hidden: Product,
-        look: Product,
-        read_context: Product,
+        self, word_gates: Tensor, hidden: Tensor, cell: Tensor, invariants: LoopInvariants
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One LSTM step over the gated context; rows (B, K, ...); equations 1-6 and 13.
 
-        The gate on the context is not the paper's one number but one for each channel.
+        Returns hidden state, cell, the context's part of the output layer (B, K, E) and the
+        attention (B, K, P). The gate on the context has one value per channel, in the paper one in
+        all.
         """
-        queries, gate, hidden_gates = read_hidden(hidden).split(self.of_hidden, dim=-1)
-        energies = additive_energies(2 * queries.float(), keys, self.energy)
+        read = invariants.read_hidden(hidden)
+        queries, gate, hidden_gates = torch.split(read, self.hidden_parts, dim=-1)
+        energies = additive_energies(2 * queries.float(), invariants.keys, self.energy)
         attention = torch.softmax(energies, dim=-1)  # (B, K, P)
-        context = read_context(torch.sigmoid(gate) * look(attention))
-        context_gates, context = context.split(self.of_context, dim=-1)
+        context = invariants.read_context(torch.sigmoid(gate) * invariants.attend(attention))
+        context_gates, context_output = torch.split(context, self.context_parts, dim=-1)
         hidden, cell = lstm_cell(word_gates + hidden_gates + context_gates, cell)
-        return hidden, cell, context, attention
+        return hidden, cell, context_output, attention
 
     def _output(self, words: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
-        """Deep output from previous word, hidden state and context (its part); equation 7."""
-        return self.dropout(torch.tanh(words + self.output_hidden(self.dropout(hidden)) + context))
+        """Deep output from previous word, hidden state and context's part; equation 7."""
+        mixed = words + self.output_hidden(self.dropout(hidden)) + context
+        output: Tensor = self.dropout(torch.tanh(mixed))
+        return output
 
-    def loss(self, batch: Batch) -> Loss:
-        """Cross-entropy and coverage, and what hard attention adds for its draws."""
+    def loss(self, batch: Batch, sampler: LocationSampler | None = None) -> Loss:
+        """Cross-entropy and coverage, and under hard attention the loss of the sampled positions.
+
+        sampler: of hard attention's positions; None samples at random in training and attends
+        softly in evaluation.
+        """
         features = batch.features_by(self.encoder)
         memory, state = self._start(features)
-        draws = LocationSampler(batch) if self.options.hard_attention and self.training else None
-        shared = self._shared(memory, draws)
-        told, targets = previous_words(self, features, batch), batch.tokens[..., 1:]
-        words = self.dropout(self.words(by_step(told, batch)))
-        hidden, context, received = self._read_captions(words, state, shared, batch)
-
-        def of_words(part: Tensor) -> Tensor:
-            return by_step(part, batch)[real]
-
-        answers = by_step(targets, batch)
-        real = answers != 0
-        output = self._output(words[real], hidden[real], context[real])
-        smoothed, plain, each = self.words.cross_entropy(
-            output, answers[real], batch, of_words, self.options.label_smoothing
-        )
+        if sampler is None and self.options.hard_attention and self.training:
+            sampler = LocationSampler(batch)
+        invariants = self._invariants(memory, sampler)
+        inputs = previous_words(self, features, batch)
+        words = self.dropout(self.words(by_step(inputs, batch)))  # (S, E)
+        hidden, context, received = self._read_captions(words, state, invariants, batch)
+        real, order = _real_words(batch)
+        output = self._output(words[real], hidden[real], context[real])  # (N, E)
+        targets = build_targets(batch, order, self.options.label_smoothing)
+        cross_entropy, word_losses = self.words.cross_entropy(output, targets)
         coverage = _coverage(received, batch)
-        count = len(plain)
-        parts = {"cross_entropy": plain.sum() / count, "coverage": coverage.detach() / count}
+        own_losses = targets.of_references(word_losses)
+        count = len(own_losses)
+        parts = {"cross_entropy": own_losses.sum() / count, "coverage": coverage.detach() / count}
         parts |= batch.parts
-        value = smoothed + self.options.coverage_weight * coverage
-        if draws:
-            taught, entropy = draws.loss(-each, self.baseline)
-            value, parts["entropy"] = value + taught, entropy / count
+        value = cross_entropy + self.options.coverage_weight * coverage
+        if sampler:
+            sampler_loss, entropy = sampler.loss(-word_losses, self.baseline)
+            value, parts["entropy"] = value + sampler_loss, entropy / count
         return Loss(value / count, count, parts)
 
     forward = loss
 
     def _read_captions(
-        self, words: Tensor, state: State, shared: Shared, batch: Batch
+        self, words: Tensor, state: State, invariants: LoopInvariants, batch: Batch
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Embedded words, by step, (S, E) -> hidden states (S, H), what the output layer reads of
-        the contexts (S, E), and the attention each caption gave each place (B, C, P).
+        """Run the LSTM over embedded words (S, E), which are in the order of `by_step`.
 
-        What the words alone decide is computed before the loop, the vocabulary product after it.
+        Returns the hidden states (S, H), the contexts' part of the output layer (S, E), and the
+        attention that each position received in each caption (B, C, P). The words' part of the
+        gates is computed before the loop, the vocabulary product after it.
         """
         images, captions, _ = batch.tokens.shape
-        gates = self.word_gates(scale_words(words)).split(
-            [images * c for c in batch.active_captions]
-        )
+        sizes = [images * active for active in batch.active_captions]
+        gates = torch.split(self.word_gates(scale_embeddings(words)), sizes)
         hidden, cell = (
             rows[:, None].expand(-1, captions, -1) for rows in (state["hidden"], state["cell"])
         )
         steps: list[tuple[Tensor, Tensor]] = []
-        received = cell.new_zeros(())
-        for t, running in enumerate(batch.active_captions):
+        attention_received = cell.new_zeros(())
+        for t, active in enumerate(batch.active_captions):
             hidden, cell, context, attention = self._advance(
-                gates[t].view(images, running, self.of_hidden[-1]),
-                hidden[:, :running],
-                cell[:, :running],
-                *shared,
+                gates[t].view(images, active, self.hidden_parts[-1]),
+                hidden[:, :active],
+                cell[:, :active],
+                invariants,
             )
             steps.append((hidden.flatten(0, 1), context.flatten(0, 1)))
-            real = (batch.tokens[:, :running, t + 1] != 0)[..., None]
-            received = received + F.pad(attention * real, (0, 0, 0, captions - running))
+            real = (batch.tokens[:, :active, t + 1] != PAD)[..., None]
+            padding = (0, 0, 0, captions - active)
+            attention_received = attention_received + F.pad(attention * real, padding)
         hiddens, contexts = (torch.cat(rows) for rows in zip(*steps, strict=True))
-        return hiddens, contexts, received
+        return hiddens, contexts, attention_received
 
 
-def by_step(words: Tensor, batch: Batch) -> Tensor:
-    """Of the words (B, C, T, ...) those of the first step, then of the second, and so on: (S, ...).
+def by_step(values: Tensor, batch: Batch) -> Tensor:
+    """Values (B, C, T, ...) of the first words of all captions, then of the second, ...: (S, ...).
 
-    Captions come longest first, so that step t works on the first batch.columns[t] of them.
+    Captions are sorted longest first, so that step t covers the first `active_captions[t]` only.
     """
-    return torch.cat([words[:, :c, t].flatten(0, 1) for t, c in enumerate(batch.active_captions)])
+    return torch.cat([values[:, :c, t].flatten(0, 1) for t, c in enumerate(batch.active_captions)])
 
 
-def _coverage(received: Tensor, batch: Batch) -> Tensor:
-    """That of the references, from attention received (B, C, P)."""
-    given = batch.tokens[..., 1] != 0
+def _real_words(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Which words are not padding, (S,) by step, and where they are in B * C * T, (N,)."""
+    words = batch.tokens[..., 1:]
+    real = by_step(words, batch) != PAD
+    positions = torch.arange(words.numel(), device=words.device).view_as(words)
+    return real, by_step(positions, batch)[real]
+
+
+def _coverage(attention_received: Tensor, batch: Batch) -> Tensor:
+    """Coverage loss of the reference captions; attention_received (B, C, P)."""
+    counted = batch.tokens[..., 1] != PAD
     if batch.sampled is not None:
-        given &= ~batch.sampled
-    return attention_coverage(
-        received[given], None if batch.weights is None else batch.weights[given]
-    )
+        counted &= ~batch.sampled
+    weights = None if batch.weights is None else batch.weights[counted]
+    return attention_coverage(attention_received[counted], weights)

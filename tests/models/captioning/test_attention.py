@@ -1,4 +1,4 @@
-"""Energies against the formula of the paper, and what they must not need."""
+"""Attention energies against the formula of the paper, and their memory."""
 
 import pytest
 import torch
@@ -12,37 +12,39 @@ def draw(*shape, seed=0, scale=1.0):
     return (torch.randn(*shape, generator=generator) * scale).requires_grad_()
 
 
-def by_the_paper(queries, keys, weight):
+def paper_energies(queries, keys, weight):
     return torch.tanh((keys[:, None] + queries[:, :, None]) / 2) @ weight
 
 
 @pytest.fixture(params=[1, 2**7, 2**30])
 def chunk(request, monkeypatch):
     """One image at a time, two, or all at once."""
-    monkeypatch.setitem(attention.CHUNK, "cpu", request.param)
+    monkeypatch.setitem(attention.NUMBERS_AT_ONCE, "cpu", request.param)
 
 
+@pytest.mark.usefixtures("chunk")
 @pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_attention_and_its_gradients_are_the_papers(chunk, scale):
+def test_attention_and_gradients_equal_the_paper(scale):
     parts = draw(5, 2, 6), draw(5, 4, 6, seed=1, scale=scale), draw(6, seed=2)
-    ours, theirs = additive_energies(*parts).softmax(-1), by_the_paper(*parts).softmax(-1)
-    torch.testing.assert_close(ours, theirs)
-    weights = torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(3))
+    weights, expected = additive_energies(*parts).softmax(-1), paper_energies(*parts).softmax(-1)
+    torch.testing.assert_close(weights, expected)
+    factors = torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(
-        torch.autograd.grad(ours, parts, weights),
-        torch.autograd.grad(theirs, parts, weights),
+        torch.autograd.grad(weights, parts, factors),
+        torch.autograd.grad(expected, parts, factors),
         rtol=1e-4,
         atol=1e-6,
     )
 
 
-def test_energies_differ_from_the_papers_by_the_same_everywhere(chunk):
+@pytest.mark.usefixtures("chunk")
+def test_energies_differ_from_the_paper_by_a_constant():
     parts = draw(3, 2, 6), draw(3, 4, 6, seed=1), draw(6, seed=2)
-    difference = additive_energies(*parts) - by_the_paper(*parts)
+    difference = additive_energies(*parts) - paper_energies(*parts)
     torch.testing.assert_close(difference, parts[2].sum().expand_as(difference))
 
 
-def test_nothing_large_is_kept_for_the_backward_pass():
+def test_backward_keeps_only_queries_and_keys():
     kept = []
 
     def keep(tensor):
@@ -54,6 +56,6 @@ def test_nothing_large_is_kept_for_the_backward_pass():
     assert max(kept) == 3 * 5 * 6  # not 3 * 5 * 4 * 6
 
 
-def test_no_queries_have_no_energies():
+def test_energies_of_no_queries_and_of_no_images():
     assert additive_energies(draw(3, 0, 6), draw(3, 4, 6), draw(6)).shape == (3, 0, 4)
     assert additive_energies(draw(0, 2, 6), draw(0, 4, 6), draw(6)).shape == (0, 2, 4)

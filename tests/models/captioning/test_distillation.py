@@ -1,4 +1,4 @@
-"""What teachers say, written out word by word; and that a student learns it."""
+"""Distillation: soft targets word by word, the student's loss, and train.py with teachers."""
 
 import json
 import math
@@ -15,7 +15,6 @@ from captioner.checkpoints import checkpoint
 from captioner.data.images import Transform
 from captioner.data.sources import FunctionSource
 from captioner.errors import InputError, Interrupted
-from captioner.models.captioning import distillation
 from captioner.models.captioning.distillation import add_soft_targets, compute_soft_targets
 from captioner.models.captioning.ensemble import Ensemble
 from captioner.text.vocabulary import Vocabulary
@@ -23,16 +22,16 @@ from captioner.training.setup import open_teachers
 from tests.support import tiny
 from tests.support.interrupting import assert_same_run, interrupt_at
 
-CAPTIONS = [  # unequal numbers of captions and of words, over the tiny vocabulary
+CAPTIONS = [  # different numbers of captions and words, over the tiny vocabulary
     [[4, 5, 8, 10], [4, 6, 9], [14]],
     [[4, 7, 9, 11, 12, 13, 14]],
     [[5, 5], [6]],
 ]
-WITHHELD = (Vocabulary.PAD, Vocabulary.START)  # what nobody says
+FORBIDDEN = (Vocabulary.PAD, Vocabulary.START)  # never generated
 
 
-def said(model, features, caption, forbidden=()):
-    """The distributions (T, V) over the next word after each of a caption's, by `step`."""
+def distributions(model, features, caption, forbidden=()):
+    """The distributions (T, V) over the word after each word of a caption, by `step`."""
     memory, state = model.start(features[None], 1)
     rows = []
     for word in caption:
@@ -42,18 +41,18 @@ def said(model, features, caption, forbidden=()):
     return torch.stack(rows)
 
 
-def lessons_of(teacher, batch):
-    """As `hear` gives them, of a batch's images."""
+def soft_targets_of(teacher, batch, **options):
+    """The soft targets of the images of a batch."""
     values = batch.images if batch.features is None else batch.features
     images = FunctionSource(lambda indices: values[list(indices)], batch.images is None)
     captions = [
         [[t for t in row if t] for row in texts if any(row)] for texts in batch.tokens.tolist()
     ]
-    return compute_soft_targets(teacher, images, captions)
+    return compute_soft_targets(teacher, images, captions, **options)
 
 
 def each_caption(batch):
-    """Image, caption and its words, start and end among them, one after the other."""
+    """Yield the number of the image, of the caption, and its words with start and end token."""
     for b, c in torch.cartesian_prod(*map(torch.arange, batch.tokens.shape[:2])).tolist():
         if words := [token for token in batch.tokens[b, c].tolist() if token]:
             yield b, c, words
@@ -61,49 +60,48 @@ def each_caption(batch):
 
 @torch.no_grad()
 @pytest.mark.parametrize("several", [False, True])
-def test_the_teachers_words_are_those_they_hold_likeliest(
-    attention, several, tiny_model, make_batch, monkeypatch
-):
-    monkeypatch.setattr(distillation, "LIKELY", 4)
+def test_soft_targets_are_the_teachers_likeliest_words(attention, several, tiny_model, make_batch):
     members = [tiny_model(attention, seed=seed).eval() for seed in (1, 2)]
     members[1].encoder = members[0].encoder
     batch = make_batch(CAPTIONS)
-    monkeypatch.setattr(distillation, "TOGETHER", 2)
-    lessons = lessons_of(Ensemble(members) if several else members[0], batch)
-    assert [lesson.words.shape for lesson in lessons] == [(3, 5, 4), (1, 8, 4), (2, 3, 4)]
-    new = add_soft_targets(batch, lessons, 0.3)
-    assert (
-        new.distill_weight == 0.3 and new.tokens is batch.tokens and new.features is batch.features
-    )
+    teacher = Ensemble(members) if several else members[0]
+    soft_targets = soft_targets_of(teacher, batch, batch_size=2, top_tokens=4)
+    assert [each.tokens.shape for each in soft_targets] == [(3, 5, 4), (1, 8, 4), (2, 3, 4)]
+    new = add_soft_targets(batch, soft_targets, 0.3)
+    assert new.distill_weight == 0.3
+    assert new.tokens is batch.tokens
+    assert new.features is batch.features
     assert new.teacher_tokens.shape == new.teacher_probs.shape == (3, 3, 8, 4)
     for b, c, words in each_caption(batch):
-        rows = [said(each, batch.features[b], words[:-1], WITHHELD).log() for each in members]
+        rows = [
+            distributions(each, batch.features[b], words[:-1], FORBIDDEN).log() for each in members
+        ]
         expected = (torch.stack(rows).mean(0) if several else rows[0]).softmax(-1)
-        shares, likely = expected.topk(4)
+        probs, likely = expected.topk(4)
         assert new.teacher_tokens[b, c, : len(likely)].tolist() == likely.tolist()
-        shares = shares / shares.sum(1, keepdim=True)
+        probs = probs / probs.sum(1, keepdim=True)
         torch.testing.assert_close(
-            new.teacher_probs[b, c, : len(shares)], shares, atol=1e-3, rtol=1e-3
+            new.teacher_probs[b, c, : len(probs)], probs, atol=1e-3, rtol=1e-3
         )
 
 
 @pytest.mark.parametrize("images", [False, True])
-def test_what_is_learned_lies_between_captions_and_teacher(
-    attention, images, tiny_model, make_batch
-):
+def test_the_loss_mixes_captions_and_teacher(attention, images, tiny_model, make_batch):
     trained_from = 0 if images else None
     options = {"label_smoothing": 0.2, "coverage_weight": 0.0, "trained_from": trained_from}
     student = tiny_model(attention, seed=1, **options)
     teacher = tiny_model(attention, seed=2).eval()
     batch = make_batch(CAPTIONS, images=images)
-    loss = student.eval().loss(add_soft_targets(batch, lessons_of(teacher, batch), 0.3))
+    loss = student.eval().loss(add_soft_targets(batch, soft_targets_of(teacher, batch), 0.3))
     total, count = torch.zeros(()), 0
-    ours, theirs = (batch.features_by(model.encoder) for model in (student, teacher))
+    student_maps, teacher_maps = (batch.features_by(model.encoder) for model in (student, teacher))
     for b, _, words in each_caption(batch):
-        logs = said(student, ours[b], words[:-1]).log()  # (T, V), all 15 words
+        logs = distributions(student, student_maps[b], words[:-1]).log()  # (T, V), all 15 words
         true = torch.nn.functional.one_hot(torch.tensor(words[1:]), 15)
         smoothed = 0.8 * true + 0.2 / 15
-        target = 0.7 * smoothed + 0.3 * said(teacher, theirs[b], words[:-1], WITHHELD)
+        target = 0.7 * smoothed + 0.3 * distributions(
+            teacher, teacher_maps[b], words[:-1], FORBIDDEN
+        )
         total, count = total - (target * logs).sum(), count + len(logs)
     assert loss.count == count
     torch.testing.assert_close(loss.value, total / count, atol=1e-3, rtol=1e-3)
@@ -112,12 +110,12 @@ def test_what_is_learned_lies_between_captions_and_teacher(
     )
 
 
-def test_who_knows_what_the_teacher_knows_has_nothing_to_learn(attention, tiny_model, make_batch):
+def test_a_student_equal_to_its_teacher_has_no_gradient(attention, tiny_model, make_batch):
     model = tiny_model(attention, coverage_weight=0.0, label_smoothing=0.0)
     with torch.no_grad():
-        model.words.bias[list(WITHHELD)] = -40
+        model.words.bias[list(FORBIDDEN)] = -40
     batch = make_batch(CAPTIONS)
-    model.eval().loss(add_soft_targets(batch, lessons_of(model, batch), 1.0)).value.backward()
+    model.eval().loss(add_soft_targets(batch, soft_targets_of(model, batch), 1.0)).value.backward()
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             assert parameter.grad.abs().max() < 1e-3, name
@@ -130,10 +128,10 @@ def test_who_knows_what_the_teacher_knows_has_nothing_to_learn(attention, tiny_m
 
 @pytest.fixture
 def work(tmp_path, tmp_path_factory, monkeypatch):
-    """An empty working directory; returns how to train there, and a run that has learned."""
+    """In an empty working directory: a function that trains there, and a trained run."""
     colours, base = tiny.data(tmp_path_factory), tiny.run(tmp_path_factory, attention=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     options = f"--data {colours} {tiny.SIZES} {tiny.PLAIN} --epochs 2 --batch-size 5"
 
     def call(name, *more):
@@ -143,7 +141,7 @@ def work(tmp_path, tmp_path_factory, monkeypatch):
     return call, str(base)
 
 
-def test_a_taught_run_and_the_same_resumed(work, monkeypatch):
+def test_a_distilled_run_equals_the_same_run_resumed(work, monkeypatch):
     call, base = work
     straight = call("straight", "--teachers", base, base)
     config = checkpoint.load(straight).config
@@ -164,7 +162,7 @@ def test_a_taught_run_and_the_same_resumed(work, monkeypatch):
         call("stopped", "--teachers", base, "--resume")
 
 
-def test_a_run_goes_on_with_the_teachers_it_had(work, monkeypatch):
+def test_a_run_resumes_only_with_its_own_teachers(work):
     call, base = work
     shutil.copytree(base, "teacher")
     call("taught", "--teachers", "teacher", "--epochs", "1")
@@ -175,11 +173,11 @@ def test_a_run_goes_on_with_the_teachers_it_had(work, monkeypatch):
         call("taught", "--teachers", "teacher", "--epochs", "1", "--resume")
 
 
-def test_teachers_who_cannot_teach_are_refused(work, tiny_model):
+def test_incompatible_teachers_are_refused(work, tiny_model):
     call, base = work
     taught = checkpoint.load(Path(base))
     words, seen = taught.vocabulary, Transform(**taught.config["transform"])
-    student = tiny_model(attention=True)  # frozen, its encoder is another one
+    student = tiny_model(attention=True)  # with another frozen encoder
     with pytest.raises(InputError, match="cannot teach: its encoder is another than the frozen"):
         open_teachers([Path(base)], student, words, seen)
     with pytest.raises(InputError, match="cannot teach: it was trained on other words"):
@@ -190,4 +188,5 @@ def test_teachers_who_cannot_teach_are_refused(work, tiny_model):
     with pytest.raises(InputError, match="checkpoint nobody does not exist"):
         call("wrong", "--teachers", "nobody")
     teacher = open_teachers([Path(base)], learner, words, seen)
-    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
+    assert not teacher.training
+    assert not any(p.requires_grad for p in teacher.parameters())

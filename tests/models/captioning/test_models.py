@@ -1,6 +1,7 @@
-"""Both models against the papers' equations, written again below word by word; and that they learn.
+"""Both models against the papers' equations, and whether they learn.
 
-The second writing shares only the weights: single words, plain loops, keys anew at every step.
+The equations in tests/support share only the weights with the models: single words, plain loops,
+keys computed at every step.
 """
 
 import math
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
+from torch.overrides import TorchFunctionMode
 
 from captioner.data.batches import Batch, encode_captions, make_batch
 from captioner.data.dataset import Example
@@ -29,7 +31,7 @@ from tests.support.equations import CAPTIONS, WORDS, show_and_tell, show_attend_
 
 
 def loss_by_hand(model, features, smoothing, coverage_weight):
-    """The whole batch's loss per word, by the equations; and its two parts per word."""
+    """Loss, cross-entropy and coverage of the batch per word, by the equations."""
     equations = show_attend_and_tell if model.options.attention else show_and_tell
     cross_entropy = uniform = coverage = torch.zeros(())
     for image, texts in zip(features, CAPTIONS, strict=True):
@@ -47,7 +49,7 @@ def loss_by_hand(model, features, smoothing, coverage_weight):
 @pytest.mark.parametrize(
     ("smoothing", "weight", "annotation"), [(0.0, 0.0, 10), (0.1, 0.0, 0), (0.2, 0.7, 10)]
 )
-def test_the_loss_and_its_gradients_are_the_equations(
+def test_loss_and_gradients_equal_the_equations(
     attention, smoothing, weight, annotation, tiny_model, make_batch
 ):
     sizes = {"annotation_size": annotation}
@@ -62,13 +64,11 @@ def test_the_loss_and_its_gradients_are_the_equations(
     if attention:
         assert loss.parts["coverage"].item() == pytest.approx(coverage.item(), rel=1e-5)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    ours = torch.autograd.grad(loss.value, parameters)
-    by_hand = torch.autograd.grad(expected, parameters)
-    for one, other in zip(ours, by_hand, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    grads, expected_grads = (torch.autograd.grad(x, parameters) for x in (loss.value, expected))
+    torch.testing.assert_close(grads, expected_grads, rtol=1e-4, atol=1e-5)
 
 
-def test_the_maps_of_steps_are_the_equations(tiny_model, features):
+def test_attention_maps_equal_the_equations(tiny_model, features):
     model = tiny_model(True).eval()
     maps = features(2)
     for number, caption in ((0, [4, 5, 6]), (1, [9, 9])):
@@ -80,11 +80,11 @@ def test_the_maps_of_steps_are_the_equations(tiny_model, features):
             torch.testing.assert_close(seen.flatten(), attention)
 
 
-# ---- what the loss is and is not about ----------------------------------------------------------
+# ---- the loss -----------------------------------------------------------------------------------
 
 
 def teacher_forced(model, features, caption):
-    """Log-probability of every word of a caption of one image, by `start` and `step`."""
+    """Log-probability of every word of one image's caption, by `start` and `step`."""
     memory, state = model.start(features[None], 1)
     log_probs = []
     for word, target in zip([1, *caption], [*caption, 2], strict=True):
@@ -93,7 +93,7 @@ def teacher_forced(model, features, caption):
     return log_probs
 
 
-def test_the_loss_is_the_mean_of_what_the_steps_say(attention, tiny_model, make_batch):
+def test_the_loss_is_the_mean_over_the_steps(attention, tiny_model, make_batch):
     model = tiny_model(attention, dropout=0.5, label_smoothing=0.0, coverage_weight=0.0).eval()
     batch = make_batch(CAPTIONS)
     log_probs = [
@@ -105,7 +105,7 @@ def test_the_loss_is_the_mean_of_what_the_steps_say(attention, tiny_model, make_
     assert model.loss(batch).value.item() == pytest.approx(-sum(log_probs) / WORDS, rel=1e-5)
 
 
-def test_padding_does_not_change_the_loss(attention, tiny_model, make_batch):
+def test_padding_leaves_the_loss_unchanged(attention, tiny_model, make_batch):
     model = tiny_model(attention, coverage_weight=0.5)
     batch = make_batch(CAPTIONS)
     tokens = F.pad(batch.tokens, (0, 3, 0, 2))  # three more words and two more captions
@@ -135,18 +135,20 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_words(attention, tiny_model, m
 
 
 def test_a_weighted_batch_is_the_weighted_sum_over_its_captions(attention, tiny_model, make_batch):
-    """Not smoothed; of sampled captions the words alone count, and in nothing that is told."""
+    """Without smoothing; sampled captions have no coverage loss and no part in the log."""
     model = tiny_model(attention, coverage_weight=0.5, label_smoothing=0.3)
     batch = make_batch(CAPTIONS)
     weights = torch.tensor([[0.7, -0.4, 2.0], [-1.5, 9.0, 9.0], [0.3, 0.6, 9.0]])
     sampled = torch.tensor([[False, True, False], [True, True, False], [True, False, True]])
-    told = {"reward": torch.tensor(3.0)}
-    loss = model.loss(replace(batch, weights=weights, sampled=sampled, parts=told))
+    parts = {"reward": torch.tensor(3.0)}
+    loss = model.loss(replace(batch, weights=weights, sampled=sampled, parts=parts))
     expected, words, plain = torch.zeros(()), 0, 0.0
     for b, texts in enumerate(CAPTIONS):
         for c, caption in enumerate(sorted(texts, key=len, reverse=True)):
-            for_words = 0.0 if sampled[b, c] else 0.5
-            model.options = replace(model.options, coverage_weight=for_words, label_smoothing=0)
+            coverage_weight = 0.0 if sampled[b, c] else 0.5
+            model.options = replace(
+                model.options, coverage_weight=coverage_weight, label_smoothing=0
+            )
             alone = make_batch([[caption]])
             alone = model.loss(replace(alone, features=batch.features[[b]]))
             expected = expected + weights[b, c] * alone.value * alone.count
@@ -158,9 +160,9 @@ def test_a_weighted_batch_is_the_weighted_sum_over_its_captions(attention, tiny_
     assert loss.parts["cross_entropy"].item() == pytest.approx(plain / words, rel=1e-5)
     assert loss.parts["reward"] == 3
     parameters = [p for p in model.parameters() if p.requires_grad]
-    ours = torch.autograd.grad(loss.value, parameters)
-    explicit = torch.autograd.grad(expected / words, parameters)
-    torch.testing.assert_close(ours, explicit, rtol=1e-4, atol=1e-5)
+    grads = torch.autograd.grad(loss.value, parameters)
+    expected_grads = torch.autograd.grad(expected / words, parameters)
+    torch.testing.assert_close(grads, expected_grads, rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_acts_in_training_only(attention, tiny_model, make_batch):
@@ -183,19 +185,19 @@ def test_stored_half_precision_maps_and_autocast(attention, tiny_model, make_bat
     assert loss.item() == pytest.approx(exact, rel=0.05)
 
 
-# ---- what is computed how often -----------------------------------------------------------------
+# ---- how often things are computed --------------------------------------------------------------
 
 
 def count_calls(module):
-    """The shapes of the first argument of each call of a module, as they come."""
+    """A list that grows by the shape of the first argument at every call of the module."""
     shapes = []
-    module.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    module.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
     return shapes
 
 
 @pytest.fixture
 def vocabulary_products(monkeypatch):
-    """The number of rows of every product with the word embeddings."""
+    """A function that records the number of rows of every product with the word embeddings."""
 
     def watch(model):
         rows, product = [], F.linear
@@ -211,7 +213,9 @@ def vocabulary_products(monkeypatch):
     return watch
 
 
-def test_show_and_tell_is_one_fused_call(tiny_model, make_batch, vocabulary_products):
+def test_show_and_tell_calls_the_lstm_and_the_vocabulary_once(
+    tiny_model, make_batch, vocabulary_products
+):
     model = tiny_model(False)
     batch = make_batch(CAPTIONS, images=True)
     lstm, encoder = count_calls(model.lstm), count_calls(model.encoder)
@@ -223,30 +227,38 @@ def test_show_and_tell_is_one_fused_call(tiny_model, make_batch, vocabulary_prod
     assert encoder == [(3, 3, 32, 32)]
 
 
-def test_attention_hoists_all_that_the_loop_does_not_change(
-    tiny_model, make_batch, vocabulary_products, monkeypatch
+class SoftmaxShapes(TorchFunctionMode):
+    """Records the shapes (B, K, P) of the attention energies: their softmax runs once per step."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.softmax:
+            self.shapes.append(tuple(args[0].shape))
+        return function(*args, **(kwargs or {}))
+
+
+def test_attention_computes_outside_the_loop_what_the_steps_share(
+    tiny_model, make_batch, vocabulary_products
 ):
     model = tiny_model(True)
     batch = make_batch(CAPTIONS, images=True)
     keys = count_calls(model.key)
-    advances, advance = [], model._advance
-
-    def count(gates, *rest):
-        advances.append(gates.shape[1])
-        return advance(gates, *rest)
-
-    monkeypatch.setattr(model, "_advance", count)
     word_gates, encoder = count_calls(model.word_gates), count_calls(model.encoder)
     products = vocabulary_products(model)
-    model.loss(batch)
+    with SoftmaxShapes() as energies:
+        model.loss(batch)
     assert keys == [(3, 4, 4, 10)]  # once per image, not per caption or word
-    assert advances == [3, 3, 2, 2, 1, 1, 1, 1]  # captions still running
+    active_captions = [3, 3, 2, 2, 1, 1, 1, 1]
+    assert energies.shapes == [(3, active, 16) for active in active_captions]
     assert len(word_gates) == 1
     assert products == [WORDS]
     assert encoder == [(3, 3, 32, 32)]
 
 
-def test_captions_of_a_image_share_its_memory(attention, tiny_model, features):
+def test_captions_of_an_image_share_its_memory(attention, tiny_model, features):
     model = tiny_model(attention).eval()
     maps = features(2)
     memory, state = model.start(maps, 1)
@@ -264,29 +276,31 @@ def test_captions_of_a_image_share_its_memory(attention, tiny_model, features):
         if attention:
             torch.testing.assert_close(seen[row], seen_alone[0])
         else:
-            assert seen is None and seen_alone is None
+            assert seen is None
+            assert seen_alone is None
 
 
 @pytest.mark.parametrize("expected_steps", [1, 7, 8, 1000])
-def test_what_is_worked_out_beforehand_changes_nothing(expected_steps, tiny_model, features):
+def test_precomputed_word_gates_leave_the_results(expected_steps, tiny_model, features):
     model = tiny_model(True).eval()
     maps, words = features(2), torch.tensor([4, 5])
     memory, state = model.start(maps, expected_steps)
     assert ("word_gates" in memory) == (2 * expected_steps > 15)  # words of the vocabulary
     values = torch.relu(model.annotate(maps.permute(0, 2, 3, 1)))
     plain = {"keys": model.key(values) * 2, "values": values}
-    got, expected = model.step(words, state, memory), model.step(words, state, plain)
-    torch.testing.assert_close(got, expected)
+    actual, expected = model.step(words, state, memory), model.step(words, state, plain)
+    torch.testing.assert_close(actual, expected)
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean():
+def test_dropout_zeroes_its_share_and_keeps_the_mean():
     torch.manual_seed(0)
     dropout, ones = Dropout(0.3), torch.ones(100, 1000)
     dropped = dropout(ones)
     assert dropped.unique().tolist() == [0.0, pytest.approx(1 / 0.7)]
     assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
     assert dropped.mean().item() == pytest.approx(1, abs=0.01)
-    assert torch.equal(dropout.eval()(ones), ones) and torch.equal(Dropout(0.0)(ones), ones)
+    assert torch.equal(dropout.eval()(ones), ones)
+    assert torch.equal(Dropout(0.0)(ones), ones)
 
 
 # ---- gradients ----------------------------------------------------------------------------------
@@ -301,26 +315,32 @@ def test_every_parameter_gets_a_gradient(attention, tiny_model, make_batch):
     before = batch_norm_statistics(model)
     model.train().loss(make_batch(CAPTIONS, images=True)).value.backward()
     for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
     after = batch_norm_statistics(model)
-    assert before and not any(torch.equal(before[key], after[key]) for key in before)
+    assert before
+    assert not any(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_a_frozen_encoder_gets_none_and_keeps_its_statistics(attention, tiny_model, make_batch):
+def test_a_frozen_encoder_gets_no_gradient_and_keeps_its_statistics(
+    attention, tiny_model, make_batch
+):
     model = tiny_model(attention, trained_from=None)
     before = batch_norm_statistics(model)
     model.train().loss(make_batch(CAPTIONS, images=True)).value.backward()
     for name, parameter in model.named_parameters():
         frozen = name.startswith("encoder.")
-        assert (parameter.grad is None) == frozen and parameter.requires_grad != frozen, name
+        assert (parameter.grad is None) == frozen, name
+        assert parameter.requires_grad != frozen, name
     after = batch_norm_statistics(model)
-    assert before and all(torch.equal(before[key], after[key]) for key in before)
+    assert before
+    assert all(torch.equal(before[key], after[key]) for key in before)
 
 
 # ---- options ------------------------------------------------------------------------------------
 
 
-def test_build_model_gives_the_model_asked_for(attention, tiny_encoder):
+def test_build_model_builds_the_model_of_the_options(attention, tiny_encoder):
     model = build_model(tiny_encoder(), 9, ModelOptions(attention=attention))
     assert type(model) is (ShowAttendAndTell if attention else ShowAndTell)
     assert model.options.name == ("attention" if attention else "show-and-tell")
@@ -339,7 +359,7 @@ def test_build_model_gives_the_model_asked_for(attention, tiny_encoder):
         ({"coverage_weight": -1.0}, "coverage_weight must be at least 0, got -1.0"),
     ],
 )
-def test_model_options_out_of_range(options, message):
+def test_model_options_out_of_range_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         ModelOptions(**options)
 
@@ -348,7 +368,7 @@ def test_model_options_out_of_range(options, message):
 
 
 def four_images(transform):
-    """Four drawn images of 32 x 32 and one caption each, of 2 to 7 words."""
+    """Four drawn images of 32 x 32 pixels with one caption each, of 2 to 7 words."""
     shapes = [
         ("red square", "rectangle", "red", (4, 4, 27, 27)),
         ("a blue circle on the left", "ellipse", "blue", (1, 10, 13, 22)),
@@ -364,7 +384,7 @@ def four_images(transform):
     return torch.stack(images), examples
 
 
-def test_four_drawn_images_are_learned_by_heart(attention, tiny_encoder):
+def test_four_drawn_images_are_memorised(attention, tiny_encoder):
     images, examples = four_images(Transform(32))
     captions = [example.captions[0] for example in examples]
     vocabulary = Vocabulary.build([caption.split() for caption in captions])
@@ -383,7 +403,7 @@ def test_four_drawn_images_are_learned_by_heart(attention, tiny_encoder):
         optimizer.step()
         first = first or loss.value.item()
     model.eval()
-    assert first > math.log(len(vocabulary)) - 0.7  # it knew nothing
+    assert first > math.log(len(vocabulary)) - 0.7  # that of a uniform distribution
     features = model.encoder(images)
     for options in (DecodingOptions("greedy"), DecodingOptions("beam", beam_size=3)):
         found = decode(model, features, options)

@@ -1,4 +1,4 @@
-"""Sampled captions and their weights, written out; and that the gradient is that of the reward."""
+"""Self-critical training: the batch with samples, and its gradient against the expected reward."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from tests.support import tiny
 from tests.support.interrupting import assert_same_run, interrupt_at
 
 PAD, START, END, UNKNOWN = range(4)
-CAPTIONS = [  # unequal numbers of captions and of words, over the tiny vocabulary
+CAPTIONS = [  # different numbers of captions and words, over the tiny vocabulary
     [[4, 5, 8, 10], [4, 6, 9], [14]],
     [[4, 7, 9, 11, 12, 13, 14]],
     [[5, 5], [6]],
@@ -33,19 +33,22 @@ def cider_of(captions, vocabulary_size=15):
 
 
 def rows(tokens):
-    """Captions of one image as lists of words, without start and padding."""
+    """The captions of one image as lists of words, without start token and padding."""
     return [[token for token in row if token][1:] for row in tokens.tolist()]
 
 
 # ---- the batch ----------------------------------------------------------------------------------
 
 
-def test_references_stay_and_samples_weigh_what_they_gain(attention, tiny_model, make_batch):
+def test_references_are_kept_and_samples_weighted_by_their_advantage(
+    attention, tiny_model, make_batch
+):
     model, batch, cider = tiny_model(attention), make_batch(CAPTIONS), cider_of(CAPTIONS)
     torch.manual_seed(1)
     new = add_rollouts(batch, model, cider.score, 0.3, samples=4, max_length=6)
     assert new.tokens.shape[:2] == new.weights.shape == new.sampled.shape == (3, 7)
-    assert new.features is batch.features and new.ids == batch.ids
+    assert new.features is batch.features
+    assert new.ids == batch.ids
     rewards = []
     for b, texts in enumerate(CAPTIONS):
         captions, given = rows(new.tokens[b]), batch.tokens[b : b + 1, :, 1:]
@@ -54,7 +57,8 @@ def test_references_stay_and_samples_weigh_what_they_gain(attention, tiny_model,
         assert sorted(references) == sorted([*text, END] for text in texts)
         assert all(new.weights[b, ~new.sampled[b]] == 0.3)
         samples = [c for c, own in zip(captions, new.sampled[b], strict=True) if own]
-        assert len(samples) == 4 and len({*map(tuple, samples)}) > 1
+        assert len(samples) == 4
+        assert len({*map(tuple, samples)}) > 1
         assert all(END not in c[:-1] and (c[-1] == END or len(c) == 6) for c in samples)
         scores = cider.score(pad_captions([samples]), given)[0]
         others = [(scores.sum() - score) / 3 for score in scores]
@@ -64,10 +68,11 @@ def test_references_stay_and_samples_weigh_what_they_gain(attention, tiny_model,
     torch.testing.assert_close(new.parts["reward"], torch.stack(rewards).mean())
     lengths = (new.tokens[..., 1:] != PAD).sum(-1)
     expected = [max((row > t).sum().item() for row in lengths) for t in range(lengths.max())]
-    assert list(new.active_captions) == expected and new.tokens.shape[-1] == 1 + len(expected)
+    assert list(new.active_captions) == expected
+    assert new.tokens.shape[-1] == 1 + len(expected)
 
 
-def test_sampling_leaves_the_model_as_it_is(attention, tiny_model, make_batch):
+def test_sampling_leaves_the_model_unchanged(attention, tiny_model, make_batch):
     model, cider = tiny_model(attention, trained_from=0, dropout=0.9).train(), cider_of(CAPTIONS)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batch = make_batch(CAPTIONS, images=True)
@@ -76,11 +81,11 @@ def test_sampling_leaves_the_model_as_it_is(attention, tiny_model, make_batch):
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     torch.manual_seed(1)
-    second = add_rollouts(
-        batch, model.eval(), cider.score, 0.1
-    )  # no dropout in drawing, either way
+    # Sampling is without dropout in both modes.
+    second = add_rollouts(batch, model.eval(), cider.score, 0.1)
     assert not model.training
-    assert torch.equal(first.tokens, second.tokens) and torch.equal(first.weights, second.weights)
+    assert torch.equal(first.tokens, second.tokens)
+    assert torch.equal(first.weights, second.weights)
     assert not torch.equal(add_rollouts(batch, model, cider.score, 0.1).tokens, first.tokens)
     model.train().loss(first).value.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -90,7 +95,7 @@ def test_sampling_leaves_the_model_as_it_is(attention, tiny_model, make_batch):
 
 
 def log_probability(model, features, caption):
-    """Of the words of one image's caption, by `start` and `step`."""
+    """Log-probability of one image's caption, by `start` and `step`."""
     memory, state = model.start(features[None], 1)
     total = torch.zeros(())
     for word, target in zip([START, *caption], caption, strict=False):
@@ -99,14 +104,14 @@ def log_probability(model, features, caption):
     return total
 
 
-def test_the_gradient_is_that_of_the_expected_reward(attention, tiny_encoder, make_batch):
-    """All 21 captions of up to two tokens, the end and <unk> among them, against many samples."""
+def test_the_gradient_is_the_gradient_of_the_expected_reward(attention, tiny_encoder, make_batch):
+    """Many samples against all 21 captions of at most two tokens, end token and <unk> included."""
     sizes = {"embedding_size": 5, "hidden_size": 6, "attention_size": 4, "dropout": 0.0}
     options = ModelOptions(attention=attention, coverage_weight=0.0, **sizes)
     model = build_model(tiny_encoder(), 7, options)
     with torch.no_grad():
         model.words.weight.mul_(2)
-        model.words.bias[[PAD, START]] = -40  # never learned, never sampled
+        model.words.bias[[PAD, START]] = -40  # never in a target, never sampled
     references = [[[4], [4, 5]], [[6, 6]]]
     captions = [[END], *([w, END] for w in range(3, 7)), *map(list, product(range(3, 7), repeat=2))]
     batch, cider = make_batch(references), cider_of(references, 7)
@@ -134,7 +139,7 @@ def test_a_few_steps_raise_the_reward(attention, tiny_model, make_batch):
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.005)
     torch.manual_seed(0)
     rewards = []
-    for _ in range(60):  # by reward alone
+    for _ in range(60):  # rewards only, no cross-entropy
         sampled = add_rollouts(batch, model, cider.score, 0.0, samples=100, max_length=8)
         rewards.append(sampled.parts["reward"].item())
         optimizer.zero_grad()
@@ -148,10 +153,10 @@ def test_a_few_steps_raise_the_reward(attention, tiny_model, make_batch):
 
 @pytest.fixture
 def work(tmp_path, tmp_path_factory, monkeypatch):
-    """An empty working directory; returns how to train there from a run that has learned."""
+    """In an empty working directory: a function that trains there, starting from a trained run."""
     colours, base = tiny.data(tmp_path_factory), tiny.run(tmp_path_factory, attention=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     options = "--attention --hidden-size 64 --embedding-size 64 --image-size 32 --dropout 0.5"
     options = f"{options} {tiny.PLAIN} --epochs 2 --batch-size 5 --learning-rate 1e-3"
     options = f"--data {colours} --start-from {base} --self-critical {options}"
@@ -163,7 +168,7 @@ def work(tmp_path, tmp_path_factory, monkeypatch):
     return call
 
 
-def test_a_self_critical_run_and_the_same_resumed(work, monkeypatch):
+def test_a_self_critical_run_equals_the_same_run_resumed(work, monkeypatch):
     straight = work("straight", "--cross-entropy-share", "0.2")
     assert checkpoint.load(straight).config["training"]["self_critical"]
     logged = [json.loads(row) for row in (straight / "log.jsonl").read_text().splitlines()]
@@ -175,5 +180,5 @@ def test_a_self_critical_run_and_the_same_resumed(work, monkeypatch):
     assert_same_run(work("stopped", "--cross-entropy-share", "0.2", "--resume"), straight)
 
 
-def test_workers_change_nothing(work):
+def test_workers_leave_the_run_unchanged(work):
     assert_same_run(work("workers", "--workers", "2"), work("alone"))

@@ -1,4 +1,4 @@
-"""Feature maps are standardised by what the training images' are like."""
+"""Standardisation of feature maps by the statistics of training images."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from captioner.training.setup import CALIBRATION, sample_maps
 
 
 def draw_maps(images, seed=0):
-    """Maps (B, 10, 4, 3) with a mean and a scale for each channel."""
+    """Maps (B, 10, 4, 3) whose channels have different means and scales."""
     generator = torch.Generator().manual_seed(seed)
     scale = torch.logspace(-0.4, 0.4, 10)[:, None, None]
     return 3 * scale.flip(0) + scale * torch.randn(images, 10, 4, 3, generator=generator)
@@ -19,18 +19,18 @@ def draw_maps(images, seed=0):
 @pytest.mark.parametrize("parts", [(30,), (1, 17, 12)])
 def test_measured_maps_have_mean_0_and_deviation_1(parts):
     maps, standardize = draw_maps(30), Standardize(10)
-    torch.testing.assert_close(standardize(maps), maps)  # before it knows
+    torch.testing.assert_close(standardize(maps), maps)  # unchanged before it has measured
     standardize.measure(maps.split(parts))
-    found = standardize(maps).double().numpy()
-    np.testing.assert_allclose(found.mean((0, 2, 3)), 0, atol=1e-6)
-    np.testing.assert_allclose(found.std((0, 2, 3)), 1, atol=1e-6)
+    standardized = standardize(maps).double().numpy()
+    np.testing.assert_allclose(standardized.mean((0, 2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(standardized.std((0, 2, 3)), 1, atol=1e-6)
     other = draw_maps(3, seed=1).double().numpy()
     mean, deviation = (f(maps.double().numpy(), (0, 2, 3)) for f in (np.mean, np.std))
     expected = (other - mean[:, None, None]) / deviation[:, None, None]
     np.testing.assert_allclose(standardize(torch.tensor(other).float()), expected, atol=1e-5)
 
 
-def test_channels_that_hardly_vary_are_not_blown_up():
+def test_channels_that_hardly_vary_are_not_amplified():
     maps, standardize = draw_maps(8), Standardize(10)
     maps[:, 4] = 2.0
     standardize.measure([maps])
@@ -42,7 +42,7 @@ def test_channels_that_hardly_vary_are_not_blown_up():
     assert torch.equal(standardize(maps), maps - 7)
 
 
-def test_a_sample_of_the_training_images_tells(tiny_model):
+def test_calibration_measures_a_sample_of_the_training_images(tiny_model):
     model, count = tiny_model(False), 2 * CALIBRATION + 5
     maps, read = draw_maps(count), []
 
@@ -57,7 +57,7 @@ def test_a_sample_of_the_training_images_tells(tiny_model):
     torch.testing.assert_close(model.standardize.mean, expected, atol=1e-3, rtol=0)
 
 
-def test_images_go_through_the_encoder_unless_it_is_learned_from_scratch(tiny_model):
+def test_calibration_encodes_images_unless_the_encoder_is_trained_from_scratch(tiny_model):
     images = torch.rand(70, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     source = FunctionSource(lambda indices: images[list(indices)], are_features=False)
     frozen, scratch = tiny_model(False), tiny_model(False, trained_from=0)
@@ -69,17 +69,18 @@ def test_images_go_through_the_encoder_unless_it_is_learned_from_scratch(tiny_mo
     assert not scratch.standardize.mean.any()
 
 
-def test_what_was_measured_decides(tiny_model, features, make_batch):
-    """A model that has measured does with maps what one that has not does with standard ones."""
+def test_a_measured_model_equals_an_unmeasured_one_on_standardised_maps(
+    tiny_model, features, make_batch
+):
     plain, measured = tiny_model(False).eval(), tiny_model(False).eval()
     maps, batch = features(2), make_batch([[[4, 5]], [[6, 7, 8]]])
     measured.standardize.measure([draw_maps(20)])
     standard = measured.standardize(maps)
-    for a, b in ((plain, standard), (measured, maps)):
-        assert a.start(b, 1)[1]["hidden"].shape == (2, 11)
-    one, other = plain.start(standard, 1)[1], measured.start(maps, 1)[1]
-    torch.testing.assert_close(one, other)
-    assert not torch.equal(plain.start(maps, 1)[1]["hidden"], other["hidden"])
+    for model, inputs in ((plain, standard), (measured, maps)):
+        assert model.start(inputs, 1)[1]["hidden"].shape == (2, 11)
+    expected, state = plain.start(standard, 1)[1], measured.start(maps, 1)[1]
+    torch.testing.assert_close(state, expected)
+    assert not torch.equal(plain.start(maps, 1)[1]["hidden"], state["hidden"])
     loss = measured.loss(batch).value
     assert loss != plain.loss(batch).value
     measured.standardize.measure([torch.zeros(1, 10, 4, 3)])  # deviations of 1 again
