@@ -23,7 +23,7 @@ import torch
 import train
 from captioner import distributed
 from captioner.data import batches
-from captioner.evaluation import scoring as evaluation
+from captioner.evaluation import split as evaluation
 from captioner.errors import Interrupted
 
 rank, options = os.environ["RANK"], sys.argv[1:]

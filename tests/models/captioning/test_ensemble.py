@@ -254,7 +254,7 @@ def test_compile_reaches_every_member(runs):
 def test_evaluate_with_several(runs, images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     asked = ["--checkpoint", *map(str, runs), *"--workers 0 --device cpu --metrics bleu".split()]
-    message = "several checkpoints share no directory; name one for the files by --output"
+    message = "several checkpoints have no common run directory; pass --output"
     with pytest.raises(InputError, match=message):
         evaluate.main(asked)
     evaluate.main([*asked, "--output", "out"])
@@ -305,7 +305,7 @@ def test_the_data_are_those_of_the_first(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = "--workers 0 --device cpu --output out --split test --metrics bleu".split()
     evaluate.main(["--checkpoint", str(runs[0]), "moved", *options])
-    with pytest.raises(InputError, match="/gone/data, where the model was trained, is gone"):
+    with pytest.raises(InputError, match="training data /gone/data no longer exists; pass --data"):
         evaluate.main(["--checkpoint", "moved", str(runs[0]), *options])
 
 
