@@ -92,7 +92,8 @@ def measured(
     seconds = time.perf_counter() - started
     texts = {e.id: caption.text for e, caption in zip(examples, captions, strict=True)}
     references = {example.id: example.captions for example in examples}
-    return {**score_captions(texts, references, ScoringSettings(("bleu", "cider"))).numbers, "seconds": seconds}
+    scoring = ScoringSettings(("bleu", "cider"))
+    return {**score_captions(texts, references, scoring).numbers, "seconds": seconds}
 
 
 def variety(captioner: Captioner, examples: Sequence[Example], options: Mapping[str, Any]) -> float:

@@ -1,4 +1,4 @@
-"""The work of `captioner evaluate` and `captioner report`: read, caption, score, print, write."""
+"""Evaluation of checkpoints and caption files: read, score, print, write."""
 
 import json
 import math
@@ -101,7 +101,8 @@ def evaluate_file(options: EvaluationOptions, scoring: ScoringOptions) -> None:
     Prints the scores, and writes them if there is an output directory. Raises InputError for a
     user's mistakes.
     """
-    assert scoring.predictions is not None and scoring.references is not None
+    assert scoring.predictions is not None
+    assert scoring.references is not None
     metrics = scoring.selected_metrics  # raises if METEOR lacks Java, before any work
     captions, references, note = match(
         read_predictions(scoring.predictions),

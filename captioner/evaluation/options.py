@@ -1,4 +1,7 @@
-"""Options of an evaluation: what to caption, and how to score it; loads no torch."""
+"""Options of an evaluation: what to caption and how to score it.
+
+This module imports no torch, so that --help is fast.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -59,7 +62,7 @@ class ScoringOptions:
 
     @property
     def selected_metrics(self) -> tuple[str, ...] | None:
-        """The metrics asked for, or None for all available; raises InputError as `select_metrics`."""
+        """The metrics asked for, None for all available; raises InputError as `select_metrics`."""
         if self.metrics is None:
             return None
         return select_metrics([name.strip() for name in self.metrics.split(",")])

@@ -1,4 +1,4 @@
-"""The report page: scores, training curves, and the images with captions and attention maps.
+"""The report page: scores, training curves, images with captions and maps.
 
 report.html is the template, with the script that shows the images; the values are made here.
 

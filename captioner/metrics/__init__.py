@@ -1,1 +1,1 @@
-"""Metrics of predictions: scores, intervals and statistics, independent of any model."""
+"""Metrics of predictions: scores, intervals and statistics; no models."""

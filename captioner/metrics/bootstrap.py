@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals of corpus scores, and of differences between two.
+"""Bootstrap intervals of corpus scores, and of differences between two.
 
 Images are resampled with replacement; their counts are summed again, so that nothing is scored
 twice.

@@ -1,4 +1,4 @@
-"""Statistics of captions that do not measure quality: length, vocabulary, repetition."""
+"""Statistics of captions besides quality: length, vocabulary, repetition."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""BLEU, METEOR, ROUGE-L and CIDEr of captions, with a signature of how they were computed.
+"""BLEU, METEOR, ROUGE-L and CIDEr of captions, with their signature.
 
 No model is run here; statistics.py has the counts and formula of each metric.
 """

@@ -56,7 +56,7 @@ class CiderD:
             ascending = F.pad(torch.cat(ids, 1), (1, 0)).sort(1).values
             # An n-gram counts once per image; the 0 in front drops the padding's id, 0.
             unique_per_image.append(ascending[:, 1:][ascending.diff(dim=1) > 0])
-        ngrams, images = torch.cat(unique_per_image).unique(return_counts=True)
+        ngrams, images = torch.unique(torch.cat(unique_per_image), return_counts=True)
         unseen = math.log(len(captions))
         return cls(vocabulary_size, ngrams, unseen - images.log(), unseen)
 

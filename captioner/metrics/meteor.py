@@ -69,7 +69,8 @@ def meteor_counts(
 def _run_jar(java: str, requests: str, images: int) -> str:
     """The jar's output for the request lines."""
     package = find_spec("pycocoevalcap")
-    assert package is not None and package.submodule_search_locations
+    assert package is not None
+    assert package.submodule_search_locations
     jar = Path(package.submodule_search_locations[0], "meteor", "meteor-1.5.jar")
     timeout = START_SECONDS + CAPTION_SECONDS * images
     # In other locales the jar would print numbers with a decimal comma.

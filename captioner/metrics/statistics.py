@@ -112,7 +112,8 @@ def _mean_statistics(name: str, scores: np.ndarray) -> SufficientStatistics:
 
 
 def _mean_score(counts: np.ndarray) -> np.ndarray:
-    return 100.0 * counts[..., :1] / counts[..., 1:]
+    scores: np.ndarray = 100.0 * counts[..., :1] / counts[..., 1:]
+    return scores
 
 
 def _coco_inputs(

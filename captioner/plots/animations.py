@@ -139,4 +139,5 @@ def _draw_color_bar(frame: Image.Image, place: tuple[int, int, int], vmax: float
 
 def _scale_colors(count: int) -> np.ndarray:
     """`count` evenly spaced colours of the scale, (count, 3), 0 to 255."""
-    return np.rint(255 * palette()[np.linspace(0, 255, count).astype(int)]).astype(np.uint8)
+    colors: np.ndarray = np.rint(255 * palette()[np.linspace(0, 255, count).astype(int)])
+    return colors.astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The curves of a training run, drawn from its log, as a PNG file or as SVG for a page.
+"""Curves of a training log, as a PNG file or as SVG for a page.
 
 A log is a sequence of rows, one per epoch. Values that are missing or not finite leave a gap.
 """
@@ -56,7 +56,7 @@ _LEGEND: dict[str, Any] = {  # above the axes, where it covers no line
     "handletextpad": 0.3,
     "columnspacing": 0.6,
 }
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {  # matplotlib types the keys as literals
     **dict.fromkeys(("text.color", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     "svg.fonttype": "none",  # text, which the page's font draws, in place of outlines
 }
@@ -110,7 +110,8 @@ def curves_svg(rows: Sequence[Mapping[str, Any]], watch: str, best_epoch: int) -
 
     elements = []
     for panel in _panels(rows, watch):
-        with rc_context({**_STYLE, "svg.hashsalt": panel.title}):  # ids differ between panels
+        style: Any = {**_STYLE, "svg.hashsalt": panel.title}  # ids differ between panels
+        with rc_context(style):
             figure = Figure(figsize=(4, 2.9))
             axes = figure.subplots()
             figure.subplots_adjust(left=0.12, right=0.98, bottom=0.09, top=0.83)

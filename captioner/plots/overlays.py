@@ -61,11 +61,12 @@ def palette() -> np.ndarray:
     """The 256 colours of the scale in ascending order, (256, 3), 0 to 1."""
     from matplotlib import colormaps
 
-    return colormaps[COLORMAP](np.arange(256))[:, :3].astype(np.float32)
+    colors: np.ndarray = colormaps[COLORMAP](np.arange(256))[:, :3]
+    return np.asarray(colors, dtype=np.float32)
 
 
 def check_maps(attention: np.ndarray, ndim: int) -> np.ndarray:
-    """The maps as float32; raises InputError unless they have `ndim` axes and are finite and >= 0."""
+    """The maps as float32; InputError unless they have `ndim` axes and are finite and >= 0."""
     attention = np.asarray(attention, dtype=np.float32)
     if attention.ndim != ndim or 0 in attention.shape[-2:]:
         expected = "(T, h, w)" if ndim == 3 else "(h, w)"
@@ -92,12 +93,13 @@ def _interpolate(values: np.ndarray, length: int, offset: float) -> np.ndarray:
     left = np.floor(position).astype(int)
     t = (position - left).astype(values.dtype)
     p, q, p_slope, q_slope = (a[..., left + k] for a in (values, slopes) for k in (0, 1))
-    return (
+    resampled: np.ndarray = (
         p
         + t * p_slope
         + t**2 * (3 * (q - p) - 2 * p_slope - q_slope)
         + t**3 * (p_slope + q_slope - 2 * (q - p))
     )
+    return resampled
 
 
 def _blend(image: Image.Image, attention: np.ndarray, vmax: float, offset: float) -> Image.Image:

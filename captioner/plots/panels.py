@@ -1,4 +1,4 @@
-"""Panels of a caption: its image, then the image under each word's map; their size and font.
+"""Panels of a caption: the image, then the image under each word's map.
 
 Shapes: T words, h, w attention grid.
 """

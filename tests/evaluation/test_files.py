@@ -52,9 +52,12 @@ def test_captions_of_a_file_are_scored(work, capsys):
     expected = corpus_scores(CAPTIONS, REFERENCES)
     assert printed[0] == "ours.json against references.json, 3 images"
     assert printed[1] == "  ".join(f"{name} {value:.2f}" for name, value in expected.items())
-    assert printed[2].startswith("4.00 words a caption") and "novel" not in printed[2]
-    assert printed[3].startswith("BLEU+ROUGE-L+CIDEr|tok") and "|references:2|" in printed[3]
-    assert len(printed) == 4 and sorted(work.iterdir()) == before
+    assert printed[2].startswith("4.00 words a caption")
+    assert "novel" not in printed[2]
+    assert printed[3].startswith("BLEU+ROUGE-L+CIDEr|tok")
+    assert "|references:2|" in printed[3]
+    assert len(printed) == 4
+    assert sorted(work.iterdir()) == before
     call("--output", "new/directory")
     stored = json.loads(Path("new/directory/scores.json").read_text())
     assert {name: stored[name] for name in expected} == expected
@@ -63,7 +66,8 @@ def test_captions_of_a_file_are_scored(work, capsys):
     assert [path.name for path in Path("new/directory").iterdir()] == ["scores.json"]
 
 
-def test_csv_and_jsonl_give_the_same_scores(work, capsys):
+@pytest.mark.usefixtures("work")
+def test_csv_and_jsonl_give_the_same_scores(capsys):
     call()
     expected = capsys.readouterr().out.splitlines()[1:]
     rows = "".join(f"{id},{text}\n" for id, text in CAPTIONS.items())
@@ -75,7 +79,8 @@ def test_csv_and_jsonl_give_the_same_scores(work, capsys):
     assert capsys.readouterr().out.splitlines()[1:] == expected
 
 
-def test_missing_images_are_refused_unless_allowed(work, capsys):
+@pytest.mark.usefixtures("work")
+def test_missing_images_are_refused_unless_allowed(capsys):
     write("ours.json", {1: "a dog runs", 2: "two men ride bikes", 7: "a cat"})
     message = (
         r"^references but no caption: 1 image \(3\); a caption but no place among the "
@@ -93,7 +98,8 @@ def test_missing_images_are_refused_unless_allowed(work, capsys):
     assert printed[2].startswith(f"BLEU-1 {bleu:.2f}")
 
 
-def test_intervals_and_differences_are_printed_and_stored(work, capsys):
+@pytest.mark.usefixtures("work")
+def test_intervals_and_differences_are_printed_and_stored(capsys):
     call("--bootstrap", "50", "--compare", "theirs.json", "--output", "out")
     printed = capsys.readouterr().out.splitlines()
     stored = json.loads(Path("out/scores.json").read_text())
@@ -113,7 +119,8 @@ def test_intervals_and_differences_are_printed_and_stored(work, capsys):
     assert "by 1000 paired samples" in capsys.readouterr().out
 
 
-def test_novelty_is_relative_to_the_training_captions_of_a_file(work, capsys):
+@pytest.mark.usefixtures("work")
+def test_novelty_is_relative_to_the_training_captions_of_a_file(capsys):
     write("training.json", {1: "A dog runs .", 5: "a red cat"})
     call("--training-captions", "training.json")
     assert capsys.readouterr().out.splitlines()[2].endswith(", 66.7 % novel")
@@ -134,13 +141,15 @@ def test_novelty_is_relative_to_the_training_captions_of_a_file(work, capsys):
         ),
     ],
 )
-def test_options_that_cannot_work_are_refused(work, capsys, options, message):
+@pytest.mark.usefixtures("work")
+def test_options_that_cannot_work_are_refused(capsys, options, message):
     with pytest.raises(InputError, match=re.escape(message)):
         call(*options)
     assert capsys.readouterr().out == ""
 
 
-def test_meteor_is_left_out_without_java_unless_asked_for(work, capsys, monkeypatch):
+@pytest.mark.usefixtures("work")
+def test_meteor_is_left_out_without_java_unless_asked_for(capsys, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(InputError, match=r"^METEOR needs Java, but there is no java on the PATH"):
         call("--metrics", "meteor")
@@ -183,7 +192,8 @@ def test_a_checkpoints_captions_are_compared_with_a_file(
         for directory in ("run/evaluation-val", "short")
     )
     gain = long["differences"]["BLEU-4"]
-    assert gain["value"] == pytest.approx(long["BLEU-4"] - short["BLEU-4"]) and gain["low"] > 0
+    assert gain["value"] == pytest.approx(long["BLEU-4"] - short["BLEU-4"])
+    assert gain["low"] > 0
     assert long["novelty"] < short["novelty"] == 100
     assert "difference from short/captions.json, 95 % intervals by 1000 paired samples:" in printed
     with pytest.raises(InputError, match="--references needs --predictions"):

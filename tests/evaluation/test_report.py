@@ -92,13 +92,15 @@ def test_the_page_has_captions_scores_maps_and_curves(tmp_path):
         image, hypothesis = by_name[example.id], result.hypotheses[example.id]
         words = result.texts[example.id].split()
         assert image["function_words"] == [word in ("a", "on", "the") for word in words]
-        assert image["words"] == words and image["references"] == list(example.captions)
+        assert image["words"] == words
+        assert image["references"] == list(example.captions)
         np.testing.assert_allclose(
             image["log_probs"], hypothesis.log_probs[: len(words)], atol=1e-3
         )
         cells = np.frombuffer(base64.b64decode(image["maps"]), np.uint8)
         maps = hypothesis.attention[: len(words)]
-        assert image["grid"] == [3, 4] and cells.size == maps.size
+        assert image["grid"] == [3, 4]
+        assert cells.size == maps.size
         np.testing.assert_allclose(
             cells.reshape(maps.shape) / 255 * maps.max(), maps, atol=maps.max() / 500
         )
@@ -106,7 +108,8 @@ def test_the_page_has_captions_scores_maps_and_curves(tmp_path):
             image["scores"], [round(v[i], 2) for v in result.scores.per_image.values()]
         )
         with Image.open(io.BytesIO(base64.b64decode(image["jpeg"]))) as small:
-            assert small.format == "JPEG" and list(small.size) == image["size"] == [96, 72]
+            assert small.format == "JPEG"
+            assert list(small.size) == image["size"] == [96, 72]
     for name, each in intervals(result.scores, 20).items():
         assert f'">{name}<td class="number">{each.value:.2f}' in page
         assert f"{each.low:.2f} to {each.high:.2f}" in page
@@ -119,8 +122,11 @@ def test_the_page_loads_nothing_and_escapes_all_data(tmp_path):
     page, _ = write(tmp_path / "report.html", result, examples, vocabulary, log)
     assert page.count("<svg") == 2
     assert not re.search(r"https?:|@import|url\(|<link|innerHTML", page)
-    assert page.count("<script") == 2 and page.count("</script>") == 2
-    assert "<img" not in page and "<b>&lt;" not in page and "&lt;/script&gt;" in page
+    assert page.count("<script") == 2
+    assert page.count("</script>") == 2
+    assert "<img" not in page
+    assert "<b>&lt;" not in page
+    assert "&lt;/script&gt;" in page
 
 
 def test_words_have_alternatives_if_the_hypotheses_do(tmp_path):
@@ -146,7 +152,8 @@ def test_too_many_images_are_reduced_to_best_worst_and_a_sample(tmp_path):
     found = [image["scores"][-1] for image in data["images"]]
     every = sorted(round(value, 2) for value in result.scores.per_image["CIDEr"])
     assert len({image["name"] for image in data["images"]}) == 8
-    assert found[:2] == every[:2] and found[-2:] == every[-2:]
+    assert found[:2] == every[:2]
+    assert found[-2:] == every[-2:]
 
 
 def test_a_path_that_cannot_be_written_is_refused(tmp_path):
@@ -172,11 +179,9 @@ def test_evaluate_writes_a_report(tmp_path_factory, tmp_path, monkeypatch, capsy
     assert "colours, val split, 7 images" in page
     assert "decoding: method beam, beam_size 2, num_captions 1, max_length 30" in page
     assert "min_length 1, length_penalty 0.5<" in page
-    assert (
-        ", cross entropy " in page
-        and "<title>validation CIDEr; last epoch: CIDEr " in page
-        and "|tokens:ptb-coco|" in page
-    )
+    assert ", cross entropy " in page
+    assert "<title>validation CIDEr; last epoch: CIDEr " in page
+    assert "|tokens:ptb-coco|" in page
 
 
 def test_the_command_writes_the_same_page_as_evaluate(
@@ -279,7 +284,8 @@ def seen(tmp_path_factory):
 @pytest.mark.browser
 def test_no_text_becomes_markup(seen):
     found, _, _ = seen
-    assert found["title"] == f"of <b>{HOSTILE}" and found["markup"] == 0
+    assert found["title"] == f"of <b>{HOSTILE}"
+    assert found["markup"] == 0
     assert found["name"].endswith(HOSTILE)
 
 
@@ -287,7 +293,8 @@ def test_no_text_becomes_markup(seen):
 def test_sorting_filters_and_lazy_loading(seen):
     found, data, _ = seen
     scores = sorted(image["scores"][4] for image in data["images"])
-    assert found["start"] == ["60 of 60 images", 48] and found["after"] == 60
+    assert found["start"] == ["60 of 60 images", 48]
+    assert found["after"] == 60
     assert found["best"] == pytest.approx(scores[::-1][:48], abs=0.06)
     assert found["worst"] == pytest.approx(scores[:48], abs=0.06)
     assert found["runs"] == ["30 of 60 images", 30]  # in every other caption, in all references
@@ -302,7 +309,8 @@ def test_a_word_shows_the_same_map_as_the_overlay(seen):
     best = max(data["images"], key=lambda image: image["scores"][4])
     assert found["dim"] == best["function_words"]
     assert found["focused"] == best["words"][1]
-    assert found["status"].startswith(best["words"][1]) and " %" in found["status"]
+    assert found["status"].startswith(best["words"][1])
+    assert " %" in found["status"]
     assert found["status"].endswith("alternatives: dog  25 % · (end)  10 %")
     assert (found["shown"], found["hidden"], found["pointed"]) == ("visible", "hidden", "visible")
     canvas = Image.open(io.BytesIO(base64.b64decode(found["map"].partition(",")[2])))
@@ -310,4 +318,5 @@ def test_a_word_shows_the_same_map_as_the_overlay(seen):
     small = Image.open(io.BytesIO(base64.b64decode(best["jpeg"])))
     wanted = overlay(small, attention[1], vmax=float(attention.max()), offset=OFFSET)
     difference = abs(np.asarray(canvas.convert("RGB")).astype(int) - np.asarray(wanted).astype(int))
-    assert difference.mean() < 1.5 and difference.max() < 16
+    assert difference.mean() < 1.5
+    assert difference.max() < 16

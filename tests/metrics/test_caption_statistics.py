@@ -51,7 +51,8 @@ def test_bleu_is_the_brevity_penalty_times_the_precision(corpus: Corpus) -> None
 def test_dangling_endings_leave_out_words_that_may_end_a_sentence() -> None:
     dangling = "a the with in on and to of is his".split()
     fine = "outside inside up down off by around behind together her it that can each grass".split()
-    assert set(dangling) <= set(DANGLING_ENDINGS) and not set(fine) & set(DANGLING_ENDINGS)
+    assert set(dangling) <= set(DANGLING_ENDINGS)
+    assert not set(fine) & set(DANGLING_ENDINGS)
     assert len(set(DANGLING_ENDINGS)) == len(DANGLING_ENDINGS)
     for word in DANGLING_ENDINGS:  # after tokenization
         assert statistics({1: f"dogs {word}"}, {1: ["x"]}).function_endings == 100
@@ -76,8 +77,11 @@ def test_a_caption_is_novel_if_it_equals_no_training_caption() -> None:
     )
     found = statistics(captions, references, training)
     assert found.novelty == 100 * 1 / 4  # only "two dogs": apostrophes are ignored
-    assert str(found).endswith(", 25.0 % novel") and found.numbers["novelty"] == 25
+    assert str(found).endswith(", 25.0 % novel")
+    assert found.numbers["novelty"] == 25
     assert statistics(captions, references, []).novelty == 100
     without = statistics(captions, references)
-    assert without.novelty is None and "novel" not in str(without)
-    assert "novelty" not in without.numbers and len(without.numbers) == 5
+    assert without.novelty is None
+    assert "novel" not in str(without)
+    assert "novelty" not in without.numbers
+    assert len(without.numbers) == 5

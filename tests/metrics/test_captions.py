@@ -220,7 +220,8 @@ def test_cider_by_hand() -> None:
 def test_captions_without_words(capfd: pytest.CaptureFixture[str]) -> None:
     references = {1: ["a dog runs fast"], 2: ["the cat"], 3: ["..."]}
     scores = corpus_scores({1: "a dog runs fast", 2: "", 3: "!"}, references)
-    assert tuple(scores) == NAMES and all(0 <= value < 1000 for value in scores.values())
+    assert tuple(scores) == NAMES
+    assert all(0 <= value < 1000 for value in scores.values())
     assert scores["CIDEr"] == pytest.approx(1000 / 3)
     empty = corpus_scores({1: "", 2: "..."}, {1: ["a dog"], 2: ["cat", ""]})
     assert empty["BLEU-1"] == empty["CIDEr"] == 0
@@ -275,7 +276,8 @@ def test_signature_describes_how_the_scores_were_computed() -> None:
     assert signature([five, five]) == start + "|references:5" + end
     assert "|references:4-7|" in signature(iter([five, seven, four]))
     partial = signature([five], ["METEOR", "CIDEr"])
-    assert partial.startswith("METEOR+CIDEr|tok") and "|meteor:1.5|captioner:" in partial
+    assert partial.startswith("METEOR+CIDEr|tok")
+    assert "|meteor:1.5|captioner:" in partial
     with pytest.raises(InputError, match="no references to describe"):
         signature([])
 
@@ -287,9 +289,11 @@ def test_only_the_metrics_asked_for_and_scores_per_image() -> None:
     captions = {"b": "a dog runs", "a": "two men ride", "c": "grass"}
     references = {"a": ["men ride bikes", "two men"], "b": ["a dog runs"], "c": ["the sky"]}
     found = compute_scores(captions, references, ["cider", "rouge-l"])
-    assert found.ids == ("b", "a", "c") and found.note == ""
+    assert found.ids == ("b", "a", "c")
+    assert found.note == ""
     assert list(found.corpus) == list(found.per_image) == ["ROUGE-L", "CIDEr"]
-    assert found.per_image["ROUGE-L"][0] == pytest.approx(100) and found.per_image["CIDEr"][2] == 0
+    assert found.per_image["ROUGE-L"][0] == pytest.approx(100)
+    assert found.per_image["CIDEr"][2] == 0
     for name, values in found.per_image.items():
         assert found.corpus[name] == pytest.approx(sum(values) / 3)
     everything = corpus_scores(captions, references)

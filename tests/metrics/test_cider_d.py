@@ -60,7 +60,8 @@ def test_same_as_pycocoevalcap(corpus):
         theirs = by_pycocoevalcap([several[number] for several in captions], references)
         assert ours[:, number].tolist() == pytest.approx(theirs.tolist(), abs=1e-4)
     if len(references) > 1:
-        assert ours.max() > 1 and len(ours.unique()) > len(references)
+        assert ours.max() > 1
+        assert len(ours.unique()) > len(references)
 
 
 def test_batching_does_not_change_the_scores(corpus):
@@ -100,6 +101,6 @@ def test_an_unknown_word_matches_nothing():
 def test_a_vocabulary_too_large_for_int64_is_refused():
     captions = [[[1, 55_107, 2]], [[1, 4, 2]]]
     assert len(CiderD.of(captions, 55_108).ngrams) == 5
-    message = r"^--self-critical supports vocabularies of up to 55,108 words, got 55109; raise --min-count$"
+    message = r"^--self-critical supports .* up to 55,108 words, got 55109; raise --min-count$"
     with pytest.raises(InputError, match=message):
         CiderD.of(captions, 55_109)

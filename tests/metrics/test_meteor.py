@@ -53,10 +53,11 @@ def test_the_formula_gives_the_scores_of_the_program() -> None:
 @pytest.mark.java
 @pytest.mark.skipif(shutil.which("java") is None, reason="no java on the PATH")
 def test_same_as_pycocoevalcap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also in an Italian locale, with its decimal comma; the package's directory stays unchanged."""
+    """Also in an Italian locale, whose numbers have a comma; the package stays unchanged."""
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=it -Duser.country=IT")
     package = find_spec("pycocoevalcap")
-    assert package is not None and package.submodule_search_locations
+    assert package is not None
+    assert package.submodule_search_locations
     directory = Path(package.submodule_search_locations[0])
     before = sorted(directory.rglob("*"))
     split = {text: [reference.split() for reference in refs] for text, refs in OFFICIAL.items()}
@@ -98,9 +99,11 @@ def test_the_requests_to_java_and_its_output(java, tmp_path):
     )
     counts = meteor.meteor_counts(HYPOTHESES, REFERENCES)
     assert (counts[:, :20] == [[1.0] * 20, [2.0] * 20]).all()
-    assert counts[0, 20] == 0 and counts[1, 20] == 2  # the first is an exact match
+    assert counts[0, 20] == 0
+    assert counts[1, 20] == 2
     arguments = (tmp_path / "arguments").read_text()
-    assert "-Duser.language=en -Duser.country=US" in arguments and "-stdio -l en -norm" in arguments
+    assert "-Duser.language=en -Duser.country=US" in arguments
+    assert "-stdio -l en -norm" in arguments
     assert (tmp_path / "requests").read_text().split("\n") == [
         "SCORE ||| the dog ||| a dog ran ||| a dog runs",
         "SCORE ||| grass ||| ",

@@ -50,7 +50,8 @@ def test_pointing_on_constructed_maps():
     assert pointing(words, wrong, SHAPES) == Pointing(0, chance, 2)
     total = pointing(words, right, SHAPES) + pointing(words, wrong, SHAPES)
     assert total == Pointing(2, 2 * chance, 4)
-    assert total.accuracy == 50 and total.chance_level == pytest.approx(100 * 3 / 32)
+    assert total.accuracy == 50
+    assert total.chance_level == pytest.approx(100 * 3 / 32)
 
 
 def test_any_of_the_boxes_counts_in_images_of_any_size():
@@ -83,7 +84,9 @@ def test_a_mention_without_a_matching_shape_is_a_miss():
 
 def test_without_mentions_accuracy_is_nan():
     empty = pointing(["nothing"], peaked([(0, 0)]), SHAPES)
-    assert empty == Pointing() and math.isnan(empty.accuracy) and math.isnan(empty.chance_level)
+    assert empty == Pointing()
+    assert math.isnan(empty.accuracy)
+    assert math.isnan(empty.chance_level)
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 4), (2, 16)])

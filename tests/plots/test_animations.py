@@ -37,7 +37,8 @@ def test_frames_are_the_image_and_each_words_overlay(tmp_path, ending):
     overlays = [overlay(large, each, vmax=vmax, offset=-0.5) for each in attention]
     for panel, right in zip(panels, [large, *overlays], strict=True):
         errors = [abs(panel - np.asarray(other)).mean() for other in [right, *overlays]]
-        assert errors[0] < 6 and errors[0] == min(errors)
+        assert errors[0] < 6
+        assert errors[0] == min(errors)
 
 
 @pytest.mark.parametrize("background", ["white", "black"])
@@ -48,7 +49,8 @@ def test_the_colour_bar_is_the_same_in_every_frame(tmp_path, background):
     bars = [frame[animations._MARGIN : animations._MARGIN + 200, x] for frame in shown]
     assert max(abs(bar - bars[0]).max() for bar in bars) <= 16
     light = bars[0].sum(-1)
-    assert (np.diff(light) <= 12).all() and light[0] > 600  # brightest at the top
+    assert (np.diff(light) <= 12).all()
+    assert light[0] > 600
     assert all((frame[0, 0] == 255).all() for frame in shown)  # the background does not flicker
 
 
@@ -60,7 +62,8 @@ def test_the_box_moves_from_word_to_word(tmp_path):
         dark = frame[-animations._LINE :].max(-1) < 60
         dark[:, dark.sum(0) < 5] = False  # letters are thinner than the box around them
         middles.append(np.nonzero(dark)[1].mean())
-    assert middles == sorted(middles) and middles[2] - middles[0] > 40
+    assert middles == sorted(middles)
+    assert middles[2] - middles[0] > 40
 
 
 def contrast(color):
@@ -85,12 +88,14 @@ def test_function_words_are_dimmed_and_readable(tmp_path, ending):
     assert all(darkest(shown[0], word) > 15 for word in (0, 1, 3))
     assert 4.5 < darkest(shown[0], 2) < 7  # of
     box = shown[3][top + 5, animations._MARGIN + places[2][0] + 2]
-    assert 4.5 < contrast(box) < 7 and contrast(shown[4][top + 5, -200]) == 1
+    assert 4.5 < contrast(box) < 7
+    assert contrast(shown[4][top + 5, -200]) == 1
 
 
 def test_text_colours_have_the_contrast_that_their_comment_states():
     ink, dim = (contrast(np.array(list(bytes.fromhex(color[1:])))) for color in (INK, DIM))
-    assert ink > 15 and dim == pytest.approx(4.9, abs=0.06)
+    assert ink > 15
+    assert dim == pytest.approx(4.9, abs=0.06)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000), (640, 360), (16, 400)])
@@ -98,11 +103,13 @@ def test_extreme_images_and_words_are_drawn(tmp_path, size):
     words = [r"$\frac$", "", "<unk>", "pneumonoultramicroscopicsilicovolcanoconiosis", "Straße"]
     save_heatmap(tmp_path / "x.gif", Image.new("L", size, 90), words, np.zeros((5, 14, 14)))
     shown, _ = frames(tmp_path / "x.gif")
-    assert len(shown) == 6 and max(shown[0].shape) < 900
+    assert len(shown) == 6
+    assert max(shown[0].shape) < 900
 
 
 def test_long_captions_are_wrapped():
     places, lines = animations.word_places(["word"] * 20, 300)
-    assert lines > 1 and max(x for x, _ in places) < 300
+    assert lines > 1
+    assert max(x for x, _ in places) < 300
     assert [line for _, line in places] == sorted(line for _, line in places)
     assert animations.word_places(["word"] * 3, 300)[1] == 1

@@ -69,7 +69,9 @@ def test_values_stay_within_the_range_of_the_four_cells_around():
     corners = np.stack([padded[:, y : y + 7, x : x + 7] for y in (0, 1) for x in (0, 1)])
     inner = (np.arange(60) + 5) // 10  # the square between four centres that contains the pixel
     low, high = (part[:, inner][:, :, inner] for part in (corners.min(0), corners.max(0)))
-    assert (large >= low - 1e-12).all() and (large <= high + 1e-12).all() and large.min() >= 0
+    assert (large >= low - 1e-12).all()
+    assert (large <= high + 1e-12).all()
+    assert large.min() >= 0
 
 
 def test_the_strongest_cell_stays_the_strongest():
@@ -102,7 +104,8 @@ def test_upsampling_is_symmetric_and_linear_in_scale():
 def test_upsample_accepts_leading_axes_and_any_dtype():
     attention = maps(6).reshape(2, 3, 7, 7)
     large = upsample(attention, (20, 30))
-    assert large.shape == (2, 3, 20, 30) and large.dtype == np.float32
+    assert large.shape == (2, 3, 20, 30)
+    assert large.dtype == np.float32
     np.testing.assert_array_equal(large[1, 2], upsample(attention[1, 2], (20, 30)))
     assert upsample(np.eye(3, dtype=int), (9, 9)).dtype == np.float64
     assert upsample(attention.astype(np.float16), (3, 1)).shape == (2, 3, 3, 1)
@@ -119,7 +122,8 @@ def test_the_overlay_colours_the_strongest_place(background):
     change = abs(shown - cold).sum(-1)
     hot = np.zeros((70, 140), bool)
     hot[50:60, 20:40] = True
-    assert change[hot].mean() > 10 * change[:, 80:].mean() and change[hot].mean() > 60
+    assert change[hot].mean() > 10 * change[:, 80:].mean()
+    assert change[hot].mean() > 60
     y, x = np.unravel_index(change.argmax(), change.shape)
     assert hot[y, x]
     assert np.ptp(cold, axis=-1).max() < 8  # without attention the image is grey
@@ -130,7 +134,8 @@ def test_overlay_scales_by_vmax_or_the_maps_maximum():
     own = np.asarray(overlay(image, attention))
     same = np.asarray(overlay(image, attention, vmax=float(attention.max())))
     weak = np.asarray(overlay(image, attention, vmax=50 * float(attention.max())))
-    assert (own == same).all() and (own != weak).any()
+    assert (own == same).all()
+    assert (own != weak).any()
     assert (np.asarray(overlay(image, 5 * attention)) == own).mean() > 0.999
     assert overlay(image.convert("L"), attention).mode == "RGB"
     before = image.copy()
@@ -163,7 +168,8 @@ def test_long_captions_take_several_rows_of_panels(tmp_path):
             sizes[count] = figure.size
     panel = heatmaps._SIDE + heatmaps._GAP
     assert sizes[6][0] - sizes[1][0] == pytest.approx(5 * panel, abs=2)  # one row of 7
-    assert sizes[6][1] == sizes[1][1] and sizes[7][0] < sizes[6][0]  # 8 panels: 2 rows of 4
+    assert sizes[6][1] == sizes[1][1]
+    assert sizes[7][0] < sizes[6][0]
     assert sizes[20][0] == sizes[6][0]  # 21 panels: 3 rows of 7
     row = sizes[7][1] - sizes[6][1]
     assert sizes[20][1] - sizes[6][1] == pytest.approx(2 * row, abs=2)
@@ -216,7 +222,8 @@ def test_extreme_images_and_words_are_drawn(tmp_path, size):
     path = tmp_path / "x.png"
     save_heatmap(path, Image.new("L", size, 90), words, maps(5, 14, 14), title=r"$\frac$ " * 60)
     with Image.open(path) as figure:
-        assert figure.width < 2200 and figure.height < 2200
+        assert figure.width < 2200
+        assert figure.height < 2200
 
 
 def test_a_map_of_zeros_is_drawn(tmp_path):
@@ -258,7 +265,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(InputError, match=r"x\.png' cannot be written: .*No space left"):
         save_heatmap(path, draw(), WORDS, maps(6))
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.png"]
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x.png"]
 
 
 def test_a_failed_drawing_keeps_the_old_file(tmp_path, monkeypatch):
@@ -273,7 +281,8 @@ def test_a_failed_drawing_keeps_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(KeyboardInterrupt):
         save_heatmap(path, draw(), WORDS, maps(6))
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.png"]
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x.png"]
 
 
 def test_a_path_that_cannot_be_written_is_refused(tmp_path):
