@@ -69,21 +69,20 @@ def evaluate_checkpoint(
     captioner = Captioner.from_checkpoints(
         checkpoints, runtime.device, runtime.precision, runtime.compile
     )
-    # Create the output directories first so that a failure shows early.
-    directory = _make_directory(
-        options.output or evaluation_directory(checkpoints[0].path, split), "--output"
-    )
+    directory = options.output or evaluation_directory(checkpoints[0].path, split)
+    _make_directory(directory, "--output")
     if options.report:
         _make_directory(options.report, "--report")
     settings = DecodeSettings(decoding, options.batch_size, options.workers, runtime.precision)
     hypotheses = _write_captions(directory, captioner, examples, settings)
-    result = _score(
-        captioner,
-        examples,
-        hypotheses,
-        ScoringSettings(metrics, training_captions, demo.read_shapes(data.root, split)),
-        captions_file=directory / CAPTIONS_FILE,
-    )
+    shapes = demo.read_shapes(data.root, split)
+    scoring_settings = ScoringSettings(metrics, training_captions, shapes)
+    try:
+        result = score_hypotheses(
+            captioner.model, captioner.vocabulary, examples, hypotheses, scoring_settings
+        )
+    except InputError as error:  # METEOR's Java may fail
+        raise InputError(f"{error}; the captions are in {directory / CAPTIONS_FILE}") from error
     title = f"{data.name}, {split} split, {len(examples)} images"
     print(f"{_paths(checkpoints)} on {title}")
     _write_json(directory / SCORES_FILE, _print_scores(result, references, baseline, scoring))
@@ -114,15 +113,16 @@ def evaluate_file(options: EvaluationOptions, scoring: ScoringOptions) -> None:
     if scoring.training_captions is not None:
         by_image = read_caption_file(scoring.training_captions)
         training_captions = [text for texts in by_image.values() for text in texts]
-    directory = options.output and _make_directory(options.output, "--output")
+    if options.output:
+        _make_directory(options.output, "--output")
     result = score_captions(captions, references, ScoringSettings(metrics, training_captions))
     print(f"{scoring.predictions} against {scoring.references}, {len(captions)} images")
     if note:
         print(note)
     scores = _print_scores(result, references, baseline, scoring)
-    if directory:
-        _write_json(directory / SCORES_FILE, scores)
-        print(f"scores: {directory}")
+    if options.output:
+        _write_json(options.output / SCORES_FILE, scores)
+        print(f"scores: {options.output}")
 
 
 def data_source(
@@ -192,14 +192,14 @@ def _read_baseline(scoring: ScoringOptions, references: References) -> dict[int 
     return read_others(scoring.compare, references, scoring.allow_missing)
 
 
-def _make_directory(directory: Path, flag: str) -> Path:
+def _make_directory(directory: Path, flag: str) -> None:
+    """Create an output directory, before any work so that a failure shows early."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             f"{flag} {directory} cannot be created: {error.strerror}; choose another directory"
         ) from error
-    return directory
 
 
 def _write_captions(
@@ -214,20 +214,6 @@ def _write_captions(
     rows = [{"image_id": id, "caption": text} for id, text in texts.items()]
     _write_json(directory / CAPTIONS_FILE, rows)
     return hypotheses
-
-
-def _score(
-    captioner: Captioner,
-    examples: Sequence[Example],
-    hypotheses: dict[int | str, Hypothesis],
-    scoring: ScoringSettings,
-    captions_file: Path,
-) -> Evaluation:
-    model, vocabulary = captioner.model, captioner.vocabulary
-    try:
-        return score_hypotheses(model, vocabulary, examples, hypotheses, scoring)
-    except InputError as error:  # METEOR's Java may fail
-        raise InputError(f"{error}; the captions are in {captions_file}") from error
 
 
 def _print_scores(

@@ -25,7 +25,7 @@ class EvaluationOptions:
     """What to caption, with which checkpoints, and where to write the results."""
 
     checkpoint: tuple[Path, ...] = option(None, "run or checkpoint; several decode as an ensemble")
-    split: str = option("val", "split to caption: train, val (or dev) or test")
+    split: str = option("val", "train, val (or dev) or test")
     data: Path | None = option(None, "data directory or file [the first checkpoint's]")
     format: str | None = option(None, "layout of the data [detected]", choices=tuple(READERS))
     output: Path | None = option(None, "output directory [evaluation-SPLIT in the run]")
@@ -53,8 +53,8 @@ class ScoringOptions:
     training_captions: Path | None = option(
         None, "file of the training captions, to count novel captions"
     )
-    metrics: str | None = option(None, f"comma-separated, from {','.join(METRICS)} [all]")
-    bootstrap: int = option(0, "number of bootstrap samples for 95 percent intervals")
+    metrics: str | None = option(None, f"comma-separated: {','.join(METRICS)} [all]")
+    bootstrap: int = option(0, "bootstrap samples for 95 percent intervals")
     compare: Path | None = option(None, "file of other captions of the same images to compare with")
 
     def __post_init__(self) -> None:
