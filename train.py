@@ -16,11 +16,12 @@ from captioner.data.batches import Batch, encode_captions, epoch_order, make_bat
 from captioner.data.dataset import Example
 from captioner.data.demo import dataset as demo
 from captioner.data.images import load_image
+from captioner.decoding.decode import DecodeSettings
 from captioner.decoding.options import DecodingOptions
 from captioner.devices import pick_device
 from captioner.distributed import say
 from captioner.errors import run_command
-from captioner.evaluation.scoring import Evaluation, evaluate
+from captioner.evaluation.split import Evaluation, ScoringSettings, evaluate_split
 from captioner.metrics import captions as metrics
 from captioner.metrics.cider_d import CiderD
 from captioner.models.captioning.distillation import (
@@ -159,15 +160,16 @@ def open_board(setup: TrainingSetup, state: dict[str, Any] | None) -> Board:
 
 def evaluate_held_out(setup: TrainingSetup) -> Evaluation:
     """Caption and score the val split with the model as it is now."""
-    return evaluate(
+    options: TrainingOptions = setup.options["training"]
+    decoding = DecodingOptions(beam_size=options.beam_size)
+    shapes = demo.read_shapes(setup.data.root, "val")
+    return evaluate_split(
         setup.model,
         setup.vocabulary,
         setup.held_out,
         setup.held_out_images,
-        DecodingOptions(beam_size=setup.options["training"].beam_size),
-        workers=setup.options["data"].workers,
-        shapes=demo.read_shapes(setup.data.root, "val"),
-        wanted=watched_metrics(setup.options["training"].watch),
+        DecodeSettings(decoding, workers=setup.options["data"].workers),
+        ScoringSettings(watched_metrics(options.watch), shapes=shapes),
     )
 
 

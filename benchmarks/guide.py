@@ -15,7 +15,7 @@ from captioner import Captioner
 from captioner.data.dataset import Example
 from captioner.data.images import load_image
 from captioner.data.readers import read_captions
-from captioner.evaluation.scoring import judge
+from captioner.evaluation.split import ScoringSettings, score_captions
 from captioner.text.tokenizer import split_words
 
 Cases = Sequence[tuple[str, Mapping[str, Any]]]
@@ -92,7 +92,8 @@ def measured(
     seconds = time.perf_counter() - started
     texts = {e.id: caption.text for e, caption in zip(examples, captions, strict=True)}
     references = {example.id: example.captions for example in examples}
-    return {**judge(texts, references, ("bleu", "cider")).numbers, "seconds": seconds}
+    scoring = ScoringSettings(("bleu", "cider"))
+    return {**score_captions(texts, references, scoring).numbers, "seconds": seconds}
 
 
 def variety(captioner: Captioner, examples: Sequence[Example], options: Mapping[str, Any]) -> float:

@@ -62,7 +62,7 @@ def main() -> None:
     number = sum(map(len, references.values()))
     print(f"{len(said)} images, {number} references\n")
     wall, cpu = time.perf_counter(), time.process_time()
-    ours = metrics.measure(said, references, wanted)
+    ours = metrics.compute_scores(said, references, wanted)
     found = ours.corpus
     scored = (time.perf_counter() - wall, time.process_time() - cpu)
     wall, cpu = time.perf_counter(), time.process_time()

@@ -40,8 +40,8 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "text.vocabulary": ("Vocabulary",),
     },
     "Scores": {
-        "metrics.captions": ("score", "measure", "Scores"),
-        "evaluation.scoring": ("judge", "evaluate", "Evaluation"),
+        "metrics.captions": ("corpus_scores", "compute_scores", "Scores"),
+        "evaluation.split": ("score_captions", "evaluate_split", "Evaluation"),
         "metrics.bootstrap": ("intervals", "differences", "Interval"),
     },
     "Models": {

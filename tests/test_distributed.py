@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 import train
 from captioner import distributed
-from captioner.evaluation import scoring as evaluation
+from captioner.evaluation import split as evaluation
 from captioner.errors import Interrupted
 
 rank, options = os.environ["RANK"], sys.argv[1:]

@@ -7,6 +7,7 @@ from ..checkpoints import checkpoint, hub
 from ..checkpoints.runs import evaluation_directory
 from ..data.dataset import split_name
 from ..decoding.options import DecodingOptions
+from ..devices import RuntimeOptions
 from ..evaluation.options import EvaluationOptions, ScoringOptions
 from ..options import add_options, from_arguments
 from . import add_checkpoints
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} CHECKPOINT... [option...]"
     add_checkpoints(parser)
     add_options(parser, EvaluationOptions, "evaluation", without=IDLE)
+    add_options(parser, RuntimeOptions, "runtime")
     add_options(parser, ScoringOptions, "scoring", without=IDLE)
     add_options(parser, DecodingOptions, "decoding", without=IDLE)
 
@@ -33,6 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     first, split = checkpoint.find(hub.local(options.checkpoint[0])), split_name(options.split)
     evaluate_checkpoint(
         replace(options, report=options.output or evaluation_directory(first, split)),
+        from_arguments(RuntimeOptions, arguments),
         from_arguments(ScoringOptions, arguments),
         from_arguments(DecodingOptions, arguments),
     )

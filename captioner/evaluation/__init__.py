@@ -1,1 +1,1 @@
-"""Captioning a split, scoring it, and reporting the scores."""
+"""Evaluation: caption a split, score the captions, report the scores."""

@@ -1,9 +1,7 @@
-"""Evaluating as people ask for it: what is read, printed and written, and the page.
-
-evaluate.py and `captioner report` call it; how a split is captioned and scored is evaluation.py's.
-"""
+"""Evaluation of checkpoints and caption files: read, score, print, write."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +12,12 @@ from ..captioner import Captioner
 from ..checkpoints import checkpoint, hub
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.runs import evaluation_directory, read_log, run_of
-from ..data.caption_files import read_comparison_captions
+from ..data.caption_files import (
+    match,
+    read_caption_file,
+    read_comparison_captions,
+    read_predictions,
+)
 from ..data.dataset import CaptionData, Example, fingerprint, problem_lines, split_name
 from ..data.demo import dataset as demo
 from ..data.inspection import drop_corrupt_images
@@ -22,171 +25,118 @@ from ..data.readers import load_data
 from ..data.sources import ImageSource
 from ..data.storage import files as storage
 from ..data.storage.location import Location
+from ..decoding.decode import DecodeSettings
 from ..decoding.hypothesis import Hypothesis
 from ..decoding.options import DecodingOptions
+from ..devices import RuntimeOptions
 from ..errors import InputError
-from ..metrics import bootstrap
-from ..metrics import captions as metrics
+from ..metrics.bootstrap import Interval, differences, intervals
+from ..metrics.captions import SCORES, compute_scores
+from ..plots.curves import curves_svg
 from .options import SAMPLES, EvaluationOptions, ScoringOptions
 from .report import Heading, write_report
-from .scoring import Evaluation, assess, caption_all, texts_of
+from .split import (
+    Evaluation,
+    ScoringSettings,
+    caption_split,
+    caption_texts,
+    score_captions,
+    score_hypotheses,
+)
 
-CAPTIONS, SCORES = "captions.json", "scores.json"
+CAPTIONS_FILE, SCORES_FILE = "captions.json", "scores.json"
 References = Mapping[int | str, Sequence[str]]
 
 
 def evaluate_checkpoint(
-    options: EvaluationOptions, scoring: ScoringOptions, decoding: DecodingOptions
+    options: EvaluationOptions,
+    runtime: RuntimeOptions,
+    scoring: ScoringOptions,
+    decoding: DecodingOptions,
 ) -> None:
-    """Caption a split by one checkpoint or several together, and score that."""
+    """Caption a split with one checkpoint or an ensemble of several, and score the captions.
+
+    Prints the scores, and writes captions and scores, and a report if asked for. Raises InputError
+    for a user's mistakes.
+    """
     split = split_name(options.split)
-    wanted = scoring.wanted  # METEOR without Java fails here, before any work
+    metrics = scoring.selected_metrics  # raises if METEOR lacks Java, before any work
     if decoding.num_captions != 1:
-        raise InputError("evaluation scores one caption an image; leave --num-captions at 1")
-    read = _read_checkpoints(options)
-    data, training = _read_data(options, read[0].config, split)
+        raise InputError(
+            f"evaluation scores one caption per image, got num_captions {decoding.num_captions}; "
+            "leave --num-captions at 1"
+        )
+    checkpoints = _load_checkpoints(options)
+    data, training_captions = _load_data(options, checkpoints[0].config, split)
     examples = data.split(split)
     references = {example.id: example.captions for example in examples}
-    others = others_of(scoring, references)
-    captioner = Captioner.from_checkpoints(read, options.device, options.precision, options.compile)
-    directory = make_directory(options.output or evaluation_directory(read[0].path, split))
+    baseline = _read_baseline(scoring, references)
+    captioner = Captioner.from_checkpoints(
+        checkpoints, runtime.device, runtime.precision, runtime.compile
+    )
+    directory = options.output or evaluation_directory(checkpoints[0].path, split)
+    _make_directory(directory, "--output")
     if options.report:
-        make_directory(options.report)
-    hypotheses = _write_captions(directory, captioner, examples, options, decoding)
+        _make_directory(options.report, "--report")
+    settings = DecodeSettings(decoding, options.batch_size, options.workers, runtime.precision)
+    hypotheses = _write_captions(directory, captioner, examples, settings)
+    shapes = demo.read_shapes(data.root, split)
+    scoring_settings = ScoringSettings(metrics, training_captions, shapes)
     try:
-        result = assess(
-            captioner.model,
-            hypotheses,
-            captioner.vocabulary,
-            examples,
-            shapes=demo.read_shapes(data.root, split),
-            wanted=wanted,
-            training=training,
+        result = score_hypotheses(
+            captioner.model, captioner.vocabulary, examples, hypotheses, scoring_settings
         )
-    except InputError as error:  # METEOR's Java may die
-        raise InputError(f"{error}; the captions are in {directory / CAPTIONS}") from error
+    except InputError as error:  # METEOR's Java may fail
+        raise InputError(f"{error}; the captions are in {directory / CAPTIONS_FILE}") from error
     title = f"{data.name}, {split} split, {len(examples)} images"
-    print(f"{_names(read)} on {title}")
-    scores = show_scores(result, references, others, scoring)
-    write(directory, {SCORES: scores})
+    print(f"{_paths(checkpoints)} on {title}")
+    _write_json(directory / SCORES_FILE, _print_scores(result, references, baseline, scoring))
     print(f"captions and scores: {directory}")
     if options.report:
-        heading = _heading(title, read, result, references, scoring, decoding)
-        _write_page(options.report / "report.html", heading, result, examples, captioner)
+        heading = _heading(title, checkpoints, result, references, scoring, decoding)
+        path, offset = options.report / "report.html", captioner.model.encoder.offset
+        write_report(path, heading, result, examples, captioner.vocabulary, offset)
+        print(f"report: {path}")
 
 
-def _read_checkpoints(options: EvaluationOptions) -> list[Checkpoint]:
-    """Those asked for; raises InputError where the files of what they say would have no directory."""
-    if len(options.checkpoint) > 1 and options.output is None:
-        raise InputError(
-            "several checkpoints share no directory; name one for the files by --output"
-        )
-    places = [hub.local(path) for path in options.checkpoint]
-    if places != list(options.checkpoint) and options.output is None:
-        raise InputError(
-            "a model of the hub has no directory here; name one for the files by --output"
-        )
-    return [checkpoint.load(place) for place in places]
+def evaluate_file(options: EvaluationOptions, scoring: ScoringOptions) -> None:
+    """Score the captions of one file against the references of another.
 
-
-def _write_captions(
-    directory: Path,
-    captioner: Captioner,
-    examples: Sequence[Example],
-    options: EvaluationOptions,
-    decoding: DecodingOptions,
-) -> dict[int | str, Hypothesis]:
-    """Caption the examples, and write that before anything can go wrong in scoring."""
-    files = ImageSource([example.path for example in examples], captioner.transform)
-    hypotheses = caption_all(
-        captioner.model,
-        examples,
-        files,
-        decoding,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        precision=options.precision,
-    )
-    texts = texts_of(hypotheses, captioner.vocabulary)
-    (directory / SCORES).unlink(missing_ok=True)  # of other captions
-    write(directory, {CAPTIONS: [{"image_id": id, "caption": text} for id, text in texts.items()]})
-    return hypotheses
-
-
-def show_scores(
-    result: Evaluation,
-    references: References,
-    others: dict[int | str, str] | None,
-    scoring: ScoringOptions,
-) -> dict[str, Any]:
-    """Print what the captions got; returns what scores.json holds."""
-    print(result.describe(references.values()))
-    content: dict[str, Any] = result.numbers
-    if scoring.bootstrap:
-        found = bootstrap.intervals(result.scores, scoring.bootstrap)
-        print(f"95 % intervals by {scoring.bootstrap} samples of the images:")
-        print("\n".join(f"  {name} {each:.2f}" for name, each in found.items()))
-        content["intervals"] = {name: asdict(each) for name, each in found.items()}
-    if others is not None:
-        samples = scoring.bootstrap or SAMPLES
-        theirs = metrics.measure(others, references, tuple(result.scores.tallies))
-        found = bootstrap.differences(result.scores, theirs, samples)
-        print(f"more than {scoring.compare}, 95 % intervals by {samples} paired samples:")
-        print("\n".join(f"  {name} {each:+.2f}" for name, each in found.items()))
-        content["differences"] = {name: asdict(each) for name, each in found.items()}
-    return {**content, "images": result.rows}
-
-
-def others_of(scoring: ScoringOptions, references: References) -> dict[int | str, str] | None:
-    """The captions to compare with, of the same images, where some are named."""
-    if scoring.compare is None:
-        return None
-    return read_comparison_captions(scoring.compare, references, scoring.allow_missing)
-
-
-def make_directory(directory: Path) -> Path:
-    """Before the work, not after it."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"--output {directory} cannot be made a directory: {error.strerror}"
-        ) from error
-    return directory
-
-
-def write(directory: Path, files: dict[str, Any]) -> None:
-    """Write values by the names of their files, as JSON."""
-    for name, content in files.items():
-        atomic_write(directory / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def _read_data(
-    options: EvaluationOptions, config: dict[str, Any], split: str
-) -> tuple[CaptionData, list[str] | None]:
-    """The data, and the captions that the model learned from if these are in them.
-
-    Images of the split that cannot be decoded are treated as the training treated such.
+    Prints the scores, and writes them if there is an output directory. Raises InputError for a
+    user's mistakes.
     """
-    source = data_source(config, options.data, options.format)
-    on_error = config["data"].get("on_error", "stop")
-    whole = load_data(*source, options.cache, on_error)
-    data, _ = drop_corrupt_images(whole, (split,), on_error, None, options.workers)
-    for line in problem_lines(data.problems[len(whole.problems) :]):
-        print(f"skipped: {line}")
-    if fingerprint(whole) == config["data"]["fingerprint"]:
-        without = config["data"].get("left_out", ())
-        learned = [e for e in whole.examples if e.split == "train" and e.id not in without]
-        return data, [text for example in learned for text in example.captions]
-    if options.data is None:
-        print("note: images, splits or captions have changed since the model was trained")
-    return data, None
+    assert scoring.predictions is not None
+    assert scoring.references is not None
+    metrics = scoring.selected_metrics  # raises if METEOR lacks Java, before any work
+    captions, references, note = match(
+        read_predictions(scoring.predictions),
+        read_caption_file(scoring.references),
+        scoring.allow_missing,
+    )
+    baseline = _read_baseline(scoring, references)
+    training_captions: list[str] | None = None
+    if scoring.training_captions is not None:
+        by_image = read_caption_file(scoring.training_captions)
+        training_captions = [text for texts in by_image.values() for text in texts]
+    if options.output:
+        _make_directory(options.output, "--output")
+    result = score_captions(captions, references, ScoringSettings(metrics, training_captions))
+    print(f"{scoring.predictions} against {scoring.references}, {len(captions)} images")
+    if note:
+        print(note)
+    scores = _print_scores(result, references, baseline, scoring)
+    if options.output:
+        _write_json(options.output / SCORES_FILE, scores)
+        print(f"scores: {options.output}")
 
 
 def data_source(
-    config: dict[str, Any], data: Path | None, format: str | None
+    config: Mapping[str, Any], data: Path | None, format: str | None
 ) -> tuple[Path | Location | None, str | None]:
-    """Where the data is: as asked, or where the checkpoint was trained (None: the demo)."""
+    """Path and format of the data: those given, or a checkpoint's training data.
+
+    A path of None is the demo. Raises InputError if the training data no longer exists.
+    """
     if data is not None:
         return data, format
     if format is not None:
@@ -195,44 +145,146 @@ def data_source(
     if trained_on["path"] is None:
         return None, None
     place = storage.parse_location(trained_on["path"])
-    if not storage.exists(place) and not storage.is_pattern(place):
-        raise InputError(f"{place}, where the model was trained, is gone; use --data")
+    if not storage.is_pattern(place) and not storage.exists(place):
+        raise InputError(
+            f"training data {place} no longer exists; pass --data with its new location"
+        )
     return place, trained_on["format"]
+
+
+def _load_checkpoints(options: EvaluationOptions) -> list[Checkpoint]:
+    """Load the checkpoints; raises InputError if their results have no default directory."""
+    if len(options.checkpoint) > 1 and options.output is None:
+        raise InputError(
+            "several checkpoints have no common run directory; pass --output with a directory "
+            "for the results"
+        )
+    paths = [hub.local(path) for path in options.checkpoint]
+    if paths != list(options.checkpoint) and options.output is None:
+        raise InputError(
+            "a checkpoint from the hub has no run directory; pass --output with a directory for "
+            "the results"
+        )
+    return [checkpoint.load(path) for path in paths]
+
+
+def _load_data(
+    options: EvaluationOptions, config: Mapping[str, Any], split: str
+) -> tuple[CaptionData, list[str] | None]:
+    """The data, and the captions that the model was trained on if the data contains them.
+
+    Corrupt images of the split are treated as training treated those of its splits.
+    """
+    path, format = data_source(config, options.data, options.format)
+    on_error = config["data"].get("on_error", "stop")
+    complete = load_data(path, format, options.cache, on_error)
+    data, _ = drop_corrupt_images(complete, (split,), on_error, None, options.workers)
+    for line in problem_lines(data.problems[len(complete.problems) :]):
+        print(f"skipped: {line}")
+    if fingerprint(complete) == config["data"]["fingerprint"]:
+        left_out = config["data"].get("left_out", ())
+        training = [e for e in complete.examples if e.split == "train" and e.id not in left_out]
+        return data, [text for example in training for text in example.captions]
+    if options.data is None:
+        print("note: images, splits or captions have changed since the model was trained")
+    return data, None
+
+
+def _read_baseline(scoring: ScoringOptions, references: References) -> dict[int | str, str] | None:
+    """The captions of --compare for the same images, if given."""
+    if scoring.compare is None:
+        return None
+    return read_comparison_captions(scoring.compare, references, scoring.allow_missing)
+
+
+def _make_directory(directory: Path, flag: str) -> None:
+    """Create an output directory, before any work so that a failure shows early."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{flag} {directory} cannot be created: {error.strerror}; choose another directory"
+        ) from error
+
+
+def _write_captions(
+    directory: Path, captioner: Captioner, examples: Sequence[Example], settings: DecodeSettings
+) -> dict[int | str, Hypothesis]:
+    """Caption the examples, and write the captions before anything can fail in scoring."""
+    files = ImageSource([example.path for example in examples], captioner.transform)
+    hypotheses = caption_split(captioner.model, examples, files, settings)
+    texts = caption_texts(hypotheses, captioner.vocabulary)
+    (directory / SCORES_FILE).unlink(missing_ok=True)  # they belong to earlier captions
+    rows = [{"image_id": id, "caption": text} for id, text in texts.items()]
+    _write_json(directory / CAPTIONS_FILE, rows)
+    return hypotheses
+
+
+def _print_scores(
+    result: Evaluation,
+    references: References,
+    baseline: dict[int | str, str] | None,
+    scoring: ScoringOptions,
+) -> dict[str, Any]:
+    """Print the scores, and return the content of scores.json."""
+    print(result.describe(references.values()))
+    content: dict[str, Any] = result.numbers
+    if scoring.bootstrap:
+        found = intervals(result.scores, scoring.bootstrap)
+        print(f"95 % intervals by {scoring.bootstrap} samples of the images:")
+        content["intervals"] = _print_intervals(found, "")
+    if baseline is not None:
+        samples = scoring.bootstrap or SAMPLES
+        baseline_scores = compute_scores(baseline, references, tuple(result.scores.statistics))
+        found = differences(result.scores, baseline_scores, samples)
+        print(f"difference from {scoring.compare}, 95 % intervals by {samples} paired samples:")
+        content["differences"] = _print_intervals(found, "+")
+    return {**content, "images": result.rows}
+
+
+def _print_intervals(found: Mapping[str, Interval], sign: str) -> dict[str, dict[str, float]]:
+    """Print a line per score, and return the intervals for JSON."""
+    for name, interval in found.items():
+        print(f"  {name} {interval:{sign}.2f}")
+    return {name: asdict(interval) for name, interval in found.items()}
+
+
+def _write_json(path: Path, content: Any) -> None:
+    atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _heading(
     title: str,
-    read: Sequence[Checkpoint],
+    checkpoints: Sequence[Checkpoint],
     result: Evaluation,
     references: References,
     scoring: ScoringOptions,
     decoding: DecodingOptions,
 ) -> Heading:
-    """What stands above the images of the page; of several checkpoints no curves."""
-    return Heading(
-        title,
-        [
-            _names(read),
-            f"decoding: {decoding.describe()}",
-            *result.describe(references.values()).splitlines()[1:],
-        ],
-        bootstrap.intervals(result.scores, scoring.bootstrap or SAMPLES),
-        read_log(run_of(read[0].path) / "log.jsonl") if len(read) == 1 else (),
-    )
+    """The page above the images; an ensemble has no training curves."""
+    facts = [
+        _paths(checkpoints),
+        f"decoding: {decoding.describe()}",
+        *result.describe(references.values()).splitlines()[1:],
+    ]
+    sampled = intervals(result.scores, scoring.bootstrap or SAMPLES)
+    curves = _curves(checkpoints[0]) if len(checkpoints) == 1 else []
+    return Heading(title, facts, sampled, curves)
 
 
-def _names(read: Sequence[Checkpoint]) -> str:
-    return " + ".join(str(each.path) for each in read)
+def _curves(read: Checkpoint) -> list[str]:
+    """The training curves of a checkpoint's run, with the checkpoint's epoch marked."""
+    rows = read_log(run_of(read.path) / "log.jsonl")
+    watched = read.config.get("training", {}).get("watch")
+    watch = next((name for name in SCORES if name.lower() == watched), "BLEU-4")
+    score = read.config.get("scores", {}).get(watch)
+    epoch = 0
+    for row in rows if score is not None else ():
+        logged = row.get(watch)
+        if isinstance(logged, int | float) and math.isclose(logged, score, abs_tol=1e-5):
+            epoch = row.get("epoch", 0)
+    return curves_svg(rows, watch, epoch)
 
 
-def _write_page(
-    path: Path,
-    heading: Heading,
-    result: Evaluation,
-    examples: Sequence[Example],
-    captioner: Captioner,
-) -> None:
-    """The report, and where it is."""
-    offset = captioner.model.encoder.offset
-    write_report(path, heading, result, examples, captioner.vocabulary, offset)
-    print(f"report: {path}")
+def _paths(checkpoints: Sequence[Checkpoint]) -> str:
+    return " + ".join(str(each.path) for each in checkpoints)

@@ -1,4 +1,7 @@
-"""The flags of evaluate.py, and what does not go together."""
+"""Options of an evaluation: what to caption and how to score it.
+
+This module imports no torch, so that --help is fast.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -8,33 +11,30 @@ from pathlib import Path
 from ..checkpoints.runs import CHECKPOINTS
 from ..data.readers import READERS
 from ..decoding.options import DecodingOptions
-from ..devices import PRECISIONS
+from ..devices import RuntimeOptions
 from ..errors import InputError
-from ..metrics.captions import METRICS, chosen
+from ..metrics.captions import METRICS, select_metrics
 from ..options import add_options, check_at_least, from_arguments, given_flags, option
 from ..prefetch import WORKERS
 
-SAMPLES = 1000  # of a comparison, unless --bootstrap says otherwise
+SAMPLES = 1000  # bootstrap samples of a comparison or report if --bootstrap is not given
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What to caption, with which model, or whose captions to score; where the answers go."""
+    """What to caption, with which checkpoints, and where to write the results."""
 
-    checkpoint: tuple[Path, ...] = option(None, "run or checkpoint; several caption together")
+    checkpoint: tuple[Path, ...] = option(None, "run or checkpoint; several decode as an ensemble")
     split: str = option("val", "train, val (or dev) or test")
     data: Path | None = option(None, "data directory or file [the first checkpoint's]")
-    format: str | None = option(None, "force the layout of the data", choices=tuple(READERS))
-    output: Path | None = option(None, "directory of the files [evaluation-SPLIT in the run]")
+    format: str | None = option(None, "layout of the data [detected]", choices=tuple(READERS))
+    output: Path | None = option(None, "output directory [evaluation-SPLIT in the run]")
     report: Path | None = option(
-        None, "directory for report.html: scores, curves, images with maps, in one page"
+        None, "directory for report.html: scores, curves and images with maps in one page"
     )
-    batch_size: int = option(64, "images captioned at once")
-    workers: int = option(WORKERS, "threads that load ahead")
-    cache: Path = option(CHECKPOINTS / ".cache", "directory of the demo images")
-    device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
-    precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
-    compile: bool = option(False, "fuse the steps of decoding with torch.compile")
+    batch_size: int = option(64, "images per batch")
+    workers: int = option(WORKERS, "threads that load images ahead")
+    cache: Path = option(CHECKPOINTS / ".cache", "cache directory of the demo images")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")
@@ -43,41 +43,42 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """Whose captions to score if not a checkpoint's, by what, and how sure that is."""
+    """Captions to score other than a checkpoint's, metrics, and confidence intervals."""
 
     predictions: Path | None = option(
-        None, "file of captions to score in place of a checkpoint's: .json (COCO), .jsonl or .csv"
+        None, "file of captions to score instead of a checkpoint's: .json (COCO), .jsonl or .csv"
     )
-    references: Path | None = option(None, "file of their references: .json (COCO), .jsonl or .csv")
-    allow_missing: bool = option(False, "score what has both caption and references")
+    references: Path | None = option(None, "file of references: .json (COCO), .jsonl or .csv")
+    allow_missing: bool = option(False, "score only images that have both a caption and references")
     training_captions: Path | None = option(
-        None, "such a file of the captions learned from, to tell how many are novel"
+        None, "file of the training captions, to count novel captions"
     )
-    metrics: str | None = option(None, f"some of {','.join(METRICS)} [all]")
-    bootstrap: int = option(0, "samples for 95 percent intervals")
-    compare: Path | None = option(None, "other captions of the same images: what is the gain?")
+    metrics: str | None = option(None, f"comma-separated: {','.join(METRICS)} [all]")
+    bootstrap: int = option(0, "bootstrap samples for 95 percent intervals")
+    compare: Path | None = option(None, "file of other captions of the same images to compare with")
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "bootstrap")
 
     @property
-    def wanted(self) -> tuple[str, ...] | None:
-        """The metrics asked for, None for all that can be had."""
+    def selected_metrics(self) -> tuple[str, ...] | None:
+        """The metrics asked for, None for all available; raises InputError as `select_metrics`."""
         if self.metrics is None:
             return None
-        return chosen([name.strip() for name in self.metrics.split(",")])
+        return select_metrics([name.strip() for name in self.metrics.split(",")])
 
 
 def parse(
     argv: Sequence[str] | None,
-) -> tuple[EvaluationOptions, ScoringOptions, DecodingOptions]:
-    """The three groups of flags; raises InputError for flags that would do nothing."""
+) -> tuple[EvaluationOptions, RuntimeOptions, ScoringOptions, DecodingOptions]:
+    """The four groups of flags; raises InputError for flags that would do nothing."""
     parser = argparse.ArgumentParser(
         description="Caption a split and score the captions, or score captions from a file.",
         epilog="Without --output the files go to evaluation-SPLIT in the directory of the run; "
         "several checkpoints need --output, and captions from a file are scored without files.",
     )
     add_options(parser, EvaluationOptions, "evaluation")
+    add_options(parser, RuntimeOptions, "runtime")
     add_options(parser, ScoringOptions, "scoring")
     add_options(parser, DecodingOptions, "decoding")
     arguments = parser.parse_args(argv)
@@ -90,7 +91,8 @@ def parse(
     scoring = from_arguments(ScoringOptions, arguments)
     _refuse_idle_flags(given, scoring)
     decoding = from_arguments(DecodingOptions, arguments)
-    return from_arguments(EvaluationOptions, arguments), scoring, decoding
+    runtime = from_arguments(RuntimeOptions, arguments)
+    return from_arguments(EvaluationOptions, arguments), runtime, scoring, decoding
 
 
 def _refuse_idle_flags(given: set[str], scoring: ScoringOptions) -> None:

@@ -1,7 +1,8 @@
-"""An evaluation as one page: scores, curves, and the images with what was said of them and why.
+"""The report page: scores, training curves, images with captions and maps.
 
-report.html is the page with places to fill, and the script that shows the images; what to fill
-them with is here. Shapes: `T` words, `h, w` the attention grid.
+report.html is the template, with the script that shows the images; the values are made here.
+
+Shapes: T words, h, w attention grid.
 """
 
 import base64
@@ -26,22 +27,28 @@ from ..errors import InputError
 from ..metrics.bootstrap import Interval
 from ..plots.html import jpeg, thumbnail
 from ..plots.overlays import GAMMA, is_dimmed, palette
-from ..plots.svg_curves import curves
 from ..text.vocabulary import Vocabulary
-from .scoring import Evaluation
+from .split import Evaluation
 
-MOST = 1000  # images in a page
-_SIDE, _QUALITY = 180, 65  # of a thumbnail
+MAX_IMAGES = 1000
+_SIDE, _QUALITY = 180, 65  # pixels and JPEG quality of a thumbnail
+_CURVES = (
+    '<h2>Training curves</h2><p class="facts">By epoch. The dotted line marks the epoch of this '
+    'checkpoint.</p><div class="curves">{}</div>'
+)
 
 
 @dataclass(frozen=True)
 class Heading:
-    """What stands above the images: a title, lines of text, intervals by score, a log's rows."""
+    """What the page shows above the images.
+
+    facts: lines of text. intervals: by name of the score. curves: SVG elements of the training.
+    """
 
     title: str
     facts: Sequence[str]
     intervals: Mapping[str, Interval]
-    log: Sequence[Mapping[str, Any]] = ()
+    curves: Sequence[str] = ()
 
 
 def write_report(
@@ -51,21 +58,26 @@ def write_report(
     examples: Sequence[Example],
     vocabulary: Vocabulary,
     offset: float,
+    max_images: int = MAX_IMAGES,
 ) -> None:
-    """Write the page about captions that a model made of the examples; directories are made.
+    """Write a self-contained page about a model's captions of the examples.
 
-    Of more than `MOST` images a quarter of these are the best, a quarter the worst by CIDEr (or
-    the last score there is), and the others drawn from the rest. offset: `Encoder.offset`. The
-    file needs no other, and appears whole or not at all.
+    Of more than `max_images` images, a quarter of this number are the best, a quarter the worst
+    by CIDEr (or else the last score), and the rest a random sample of the others. offset:
+    `Encoder.offset`. Missing directories are created; the file is replaced atomically. Raises
+    InputError if it cannot be written.
     """
     scores = result.scores.per_image
-    each = dict(zip(result.scores.ids, zip(*scores.values(), strict=True), strict=True))
-    decisive = list(scores).index("CIDEr") if "CIDEr" in scores else -1
-    order = sorted(examples, key=lambda example: each[example.id][decisive])
-    lots = random.Random(0)
+    by_id = dict(zip(result.scores.ids, zip(*scores.values(), strict=True), strict=True))
+    key = list(scores).index("CIDEr") if "CIDEr" in scores else -1
+    ascending = sorted(examples, key=lambda example: by_id[example.id][key])
+    shuffle = random.Random(0)
     images = [
-        _image(example, each[example.id], result, vocabulary) | {"lot": round(lots.random(), 6)}
-        for example in tqdm(_choose(order), desc="report", unit="image", leave=False)
+        _image_data(example, by_id[example.id], result, vocabulary)
+        | {"random": round(shuffle.random(), 6)}
+        for example in tqdm(
+            _select(ascending, max_images), desc="report", unit="image", leave=False
+        )
     ]
     data = {
         "scores": list(scores),
@@ -76,82 +88,84 @@ def write_report(
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, _fill(heading, data))
+        atomic_write(path, _fill_template(heading, data))
     except OSError as error:
-        raise InputError(f"{str(path)!r}: cannot be written: {error}") from error
+        raise InputError(f"{str(path)!r} cannot be written: {error}") from error
 
 
-def _choose(order: Sequence[Example]) -> list[Example]:
-    """At most `MOST` of the examples, which are in the order of their scores."""
-    if len(order) <= MOST:
-        return list(order)
-    quarter = MOST // 4
-    middle = order[quarter : len(order) - quarter]
-    drawn = random.Random(0).sample(middle, MOST - 2 * quarter)
-    return [*order[:quarter], *drawn, *order[len(order) - quarter :]]
+def _select(ascending: Sequence[Example], max_images: int) -> list[Example]:
+    """At most `max_images` of the examples, which are sorted by score."""
+    if len(ascending) <= max_images:
+        return list(ascending)
+    quarter = max_images // 4
+    middle = ascending[quarter : len(ascending) - quarter]
+    sample = random.Random(0).sample(middle, max_images - 2 * quarter)
+    return [*ascending[:quarter], *sample, *ascending[len(ascending) - quarter :]]
 
 
-def _image(
+def _image_data(
     example: Example, scores: Sequence[float], result: Evaluation, vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    """What the page's script is told of an image; maps are bytes, 255 the caption's strongest."""
+    """An image for the page's script, with the keys of `Caption.to_dict` where both have them.
+
+    maps: T maps of h x w bytes in base64, 255 being `peak`, the caption's strongest cell.
+    """
     hypothesis = result.hypotheses[example.id]
     words = vocabulary.decode(hypothesis.tokens)
     small = thumbnail(load_image(example.path), _SIDE)
-    told: dict[str, Any] = {
+    data: dict[str, Any] = {
         "name": str(example.id),
         "size": small.size,
         "jpeg": jpeg(small, _QUALITY),
         "words": words,
         "function_words": [is_dimmed(word) for word in words],
-        "shares": [round(math.exp(each), 3) for each in hypothesis.log_probs[: len(words)]],
+        "log_probs": [round(p, 3) for p in hypothesis.log_probs[: len(words)]],
         "references": example.captions,
-        "scores": [round(each, 2) if math.isfinite(each) else None for each in scores],
+        "scores": [round(score, 2) if math.isfinite(score) else None for score in scores],
     }
     if hypothesis.alternatives:
-        told["instead"] = [
-            [("".join(vocabulary.decode([token])), round(math.exp(p), 3)) for token, p in others]
-            for others in hypothesis.alternatives[: len(words)]
+        data["word_alternatives"] = [
+            [("".join(vocabulary.decode([token])), round(p, 3)) for token, p in alternatives]
+            for alternatives in hypothesis.alternatives[: len(words)]
         ]
     if hypothesis.attention is None or not words:
-        return told
+        return data
     attention = hypothesis.attention[: len(words)]  # (T, h, w)
     peak = float(attention.max())
     cells = np.rint(255 * attention / (peak or 1)).astype(np.uint8)
     maps = base64.b64encode(cells.tobytes()).decode("ascii")
-    return told | {"grid": cells.shape[1:], "peak": round(peak, 4), "maps": maps}
+    return data | {"grid": cells.shape[1:], "peak": round(peak, 4), "maps": maps}
 
 
-def _fill(heading: Heading, data: Mapping[str, Any]) -> str:
+def _fill_template(heading: Heading, data: Mapping[str, Any]) -> str:
     template = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
-    drawn = "".join(curves(heading.log))
+    curves = "".join(f"<figure>{svg}</figure>" for svg in heading.curves)
     parts = {
-        "title": _text(heading.title),
-        "facts": "".join(f"<li>{_text(fact)}</li>" for fact in heading.facts),
-        "scores": _rows(heading.intervals),
-        "curves": drawn
-        and f'<h2>Training, by epoch; the last value in bold</h2><div class="curves">{drawn}</div>',
-        # no "<" in a script, or "</script>" in a caption would end it
+        "title": _escape(heading.title),
+        "facts": "".join(f"<li>{_escape(fact)}</li>" for fact in heading.facts),
+        "scores": _table_rows(heading.intervals),
+        "curves": curves and _CURVES.format(curves),
+        # Without "<", no "</script>" in a caption can end the script element.
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c"),
     }
-    return re.sub(r"<!--(\w+)-->", lambda place: parts[place[1]], template)
+    return re.sub(r"<!--(\w+)-->", lambda match: parts[match[1]], template)
 
 
-def _rows(intervals: Mapping[str, Interval]) -> str:
-    """A row of the table for each score, with a bar, and on it the interval."""
+def _table_rows(intervals: Mapping[str, Interval]) -> str:
+    """A table row for each score, with a bar of the value and of its interval."""
     rows = ""
-    for name, each in intervals.items():
-        full = 1000 if each.high > 100 else 100  # which only CIDEr may exceed
-        left, wide = 100 * each.low / full, 100 * (each.high - each.low) / full
+    for name, interval in intervals.items():
+        full = 1000 if interval.high > 100 else 100  # only CIDEr can exceed 100
+        left, width = 100 * interval.low / full, 100 * (interval.high - interval.low) / full
         rows += (
-            f'<tr><th scope="row">{_text(name)}<td class="number">{each.value:.2f}'
-            f'<td class="number">{each.low:.2f} to {each.high:.2f}<td class="bar">'
-            f'<div class="track"><i style="width:{100 * each.value / full:.2f}%"></i>'
-            f'<b style="left:{left:.2f}%;width:{wide:.2f}%"></b></div>'
+            f'<tr><th scope="row">{_escape(name)}<td class="number">{interval.value:.2f}'
+            f'<td class="number">{interval.low:.2f} to {interval.high:.2f}<td class="bar">'
+            f'<div class="track"><i style="width:{100 * interval.value / full:.2f}%"></i>'
+            f'<b style="left:{left:.2f}%;width:{width:.2f}%"></b></div>'
         )
     return rows
 
 
-def _text(text: str) -> str:
-    """Text as it stands in HTML; what is no Unicode, as in odd names of files, becomes "?"."""
+def _escape(text: str) -> str:
+    """Escape text for HTML; lone surrogates, as in undecodable file names, become "?"."""
     return escape(text.encode("utf-8", "replace").decode("utf-8"))

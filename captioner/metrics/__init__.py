@@ -1,1 +1,1 @@
-"""Scores and statistics of predictions; no model."""
+"""Metrics of predictions: scores, intervals and statistics; no models."""

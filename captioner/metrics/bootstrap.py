@@ -1,6 +1,9 @@
-"""How sure a corpus score is, by drawing other images from those there; nothing is scored anew.
+"""Bootstrap intervals of corpus scores, and of differences between two.
 
-N images, M samples.
+Images are resampled with replacement; their counts are summed again, so that nothing is scored
+twice.
+
+Shapes: N images, M samples.
 """
 
 from dataclasses import dataclass
@@ -11,12 +14,12 @@ from ..errors import InputError
 from .captions import Scores
 
 SEED = 0
-SHARE = 0.95  # of the samples that an interval holds
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A corpus score, or the difference of two, and where 95 % of the samples lie."""
+    """A corpus score, or the difference of two, with the bounds of its 95 % interval."""
 
     value: float
     low: float
@@ -27,52 +30,53 @@ class Interval:
 
 
 def resample(scores: Scores, samples: int, seed: int = SEED) -> dict[str, np.ndarray]:
-    """By name the scores (M,) of samples of N images, drawn with replacement.
+    """Corpus scores (M,), by name, of M samples of N images drawn with replacement.
 
-    The same seed draws the same images. CIDEr keeps the weights that all the images gave its
-    words.
+    The same seed draws the same images. CIDEr keeps the document frequencies of all the images.
+    Raises InputError if samples is below 1.
     """
     if samples < 1:
         raise InputError(f"bootstrap must draw at least 1 sample, got {samples}")
-    tallies = scores.tallies.values()
-    draw, images = np.random.default_rng(seed), len(scores.ids)
-    counts = np.concatenate([tally.counts for tally in tallies], axis=1)
+    statistics = scores.statistics.values()
+    generator, images = np.random.default_rng(seed), len(scores.ids)
+    counts = np.concatenate([each.counts for each in statistics], axis=1)
     sums = np.stack(
         [
-            np.bincount(draw.integers(images, size=images), minlength=images) @ counts
+            np.bincount(generator.integers(images, size=images), minlength=images) @ counts
             for _ in range(samples)
         ]
     )
-    ends = np.cumsum([tally.counts.shape[1] for tally in tallies])[:-1]
-    found: dict[str, np.ndarray] = {}
-    for tally, part in zip(tallies, np.split(sums, ends, axis=1), strict=True):
-        found |= dict(zip(tally.names, tally.rate(part).T, strict=True))
-    return found
+    ends = np.cumsum([each.counts.shape[1] for each in statistics])[:-1]
+    resampled: dict[str, np.ndarray] = {}
+    for each, part in zip(statistics, np.split(sums, ends, axis=1), strict=True):
+        resampled |= dict(zip(each.names, each.score(part).T, strict=True))
+    return resampled
 
 
 def intervals(scores: Scores, samples: int, seed: int = SEED) -> dict[str, Interval]:
-    """Each corpus score with its interval (Efron 1979: the percentiles of the samples)."""
-    drawn = resample(scores, samples, seed)
-    return {name: _interval(value, drawn[name]) for name, value in scores.corpus.items()}
+    """Each corpus score with its percentile interval (Efron 1979)."""
+    resampled = resample(scores, samples, seed)
+    return {name: _interval(value, resampled[name]) for name, value in scores.corpus.items()}
 
 
 def differences(
-    ours: Scores, theirs: Scores, samples: int, seed: int = SEED
+    scores: Scores, baseline: Scores, samples: int, seed: int = SEED
 ) -> dict[str, Interval]:
-    """How much more each score of ours is than theirs, both of the same images in every sample.
+    """Each score minus the baseline's, with an interval from samples of the same images.
 
-    Koehn 2004, section 4 (paired bootstrap). Raises InputError for scores of other images.
+    Koehn 2004, section 4 (paired bootstrap). Raises InputError unless both score the same images
+    in the same order.
     """
-    if ours.ids != theirs.ids:
-        raise InputError("paired differences need two scores of the same images in one order")
-    left, right = (resample(scores, samples, seed) for scores in (ours, theirs))
-    values = theirs.corpus
+    if scores.ids != baseline.ids:
+        raise InputError("paired differences need two scores of the same images in the same order")
+    left, right = (resample(each, samples, seed) for each in (scores, baseline))
+    values = baseline.corpus
     return {
         name: _interval(value - values[name], left[name] - right[name])
-        for name, value in ours.corpus.items()
+        for name, value in scores.corpus.items()
     }
 
 
 def _interval(value: float, samples: np.ndarray) -> Interval:
-    low, high = np.quantile(samples, [(1 - SHARE) / 2, (1 + SHARE) / 2])
+    low, high = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(value, float(low), float(high))

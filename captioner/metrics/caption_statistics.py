@@ -1,17 +1,17 @@
-"""What captions are like, be they right or wrong: lengths, words, endings, repetitions."""
+"""Statistics of captions besides quality: length, vocabulary, repetition."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
-from .captions import split_both
+from .captions import split_corpus
 
 Id = TypeVar("Id", bound=Hashable)
 
-# Determiners, prepositions, conjunctions with relatives, auxiliaries: words after which more must
-# come. What may well end a sentence (by, her, off, outside, that, up) is not here. Of Flickr8k's
-# references 0.7 % end in one of these, most of them in "on" ("others look on").
-FUNCTION_WORDS = tuple(
+# Words that a finished caption should not end in: determiners, prepositions, conjunctions,
+# relatives, auxiliaries. Words that may well end a sentence (by, her, off, outside, that, up) are
+# left out. Of Flickr8k's references, 0.7 % end in one of these, mostly in "on" ("others look on").
+DANGLING_ENDINGS = tuple(
     "a an the every my your his its our their whose "
     "of with in on to at from for into onto upon against among between toward towards during "
     "beside under over near along across through "
@@ -22,13 +22,13 @@ FUNCTION_WORDS = tuple(
 
 @dataclass(frozen=True)
 class Statistics:
-    """What captions are like, be they right or wrong.
+    """Properties of the captions of a split.
 
-    mean_length: words of a caption. vocabulary_used: number of different words.
-    function_endings: how many in 100 end in one of FUNCTION_WORDS. distinct: how many different
-    ones there are for 100. brevity_penalty: 0-1, of the whole as BLEU has it by the references
-    closest in length; BLEU without it is BLEU / brevity_penalty. novelty: how many in 100 no
-    training caption equals, None where these are not at hand.
+    mean_length: words per caption. vocabulary_used: number of different words.
+    function_endings: percentage of captions that end in one of DANGLING_ENDINGS. distinct: number
+    of different captions per 100. brevity_penalty: BLEU's, 0-1, for the whole corpus and the
+    references closest in length; BLEU without it is BLEU / brevity_penalty. novelty: percentage
+    of captions that are equal to no training caption; None if these are not available.
     """
 
     mean_length: float
@@ -48,7 +48,7 @@ class Statistics:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """By name, without what is not known."""
+        """The available values by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -57,28 +57,29 @@ def statistics(
     references: Mapping[Id, Sequence[str]],
     training: Iterable[str] | None = None,
 ) -> Statistics:
-    """What the captions are like, of the same two sides as `metrics.measure`.
+    """Compute the statistics of captions; both sides as in `captions.compute_scores`.
 
-    training: the captions that the model learned from. Two captions are equal if their letters
-    and digits are, whatever the case, the spaces and the punctuation.
+    training: the captions that the model was trained on. Two captions are equal if their letters
+    and digits are, whatever their case, spaces and punctuation. Raises InputError as
+    `captions.compute_scores` does.
     """
     from nltk.translate.bleu_score import brevity_penalty, closest_ref_length
 
-    hypotheses, several = split_both(captions, references)
+    hypotheses, split_references = split_corpus(captions, references)
     lengths = [len(words) for words in hypotheses]
-    closest = map(closest_ref_length, several, lengths)
-    unfinished = sum(words[-1] in FUNCTION_WORDS for words in hypotheses if words)
-    known = None if training is None else set(map(_bare, training))
-    new = sum(_bare(text) not in (known or ()) for text in captions.values())
+    closest = map(closest_ref_length, split_references, lengths)
+    dangling = sum(words[-1] in DANGLING_ENDINGS for words in hypotheses if words)
+    training_keys = None if training is None else set(map(_normalise, training))
+    novel = sum(_normalise(text) not in (training_keys or ()) for text in captions.values())
     return Statistics(
         mean_length=sum(lengths) / len(lengths),
         vocabulary_used=len({word for words in hypotheses for word in words}),
-        function_endings=100.0 * unfinished / len(hypotheses),
+        function_endings=100.0 * dangling / len(hypotheses),
         distinct=100.0 * len(set(map(tuple, hypotheses))) / len(hypotheses),
         brevity_penalty=float(brevity_penalty(sum(closest), sum(lengths))),
-        novelty=None if known is None else 100.0 * new / len(hypotheses),
+        novelty=None if training_keys is None else 100.0 * novel / len(hypotheses),
     )
 
 
-def _bare(text: str) -> str:
+def _normalise(text: str) -> str:
     return "".join(filter(str.isalnum, text.casefold()))

@@ -1,7 +1,9 @@
-"""CIDEr-D of captions as tokens, fast enough to be a reward; `metrics` itself scores sentences.
+"""CIDEr-D of captions as token tensors, fast enough to be a training reward.
 
-Shapes: B images, C captions of each to be scored, R references of each, T words of the longest,
-G n-grams known.
+Sentences are scored in captions.py.
+
+Shapes: B images, C captions to score per image, R references per image, T and T' tokens of the
+longest caption and reference, G n-grams in the references.
 """
 
 import math
@@ -22,11 +24,12 @@ SIGMA = 6.0
 
 @dataclass(frozen=True)
 class CiderD:
-    """CIDEr-D (Vedantam et al. 2015) whose document frequencies are those of given references.
+    """CIDEr-D (Vedantam et al. 2015) with the document frequencies of given references.
 
-    An n-gram is one number, its tokens being the digits. base: of these numbers, the size of the
-    vocabulary. ngrams (G,): those of the references, ascending. rarity (G,): the logarithm of
-    images over images that have the n-gram. unseen: the same for one that no image has.
+    An n-gram is encoded as one integer whose digits are its tokens. base: of these integers, the
+    size of the vocabulary. ngrams (G,): those of the references, ascending. rarity (G,): log of
+    the number of images over the number of images that have the n-gram. unseen: the rarity of an
+    n-gram that no image has.
     """
 
     base: int
@@ -36,60 +39,66 @@ class CiderD:
 
     @classmethod
     def of(cls, captions: Sequence[list[list[int]]], vocabulary_size: int) -> "CiderD":
-        """captions: each image's references, from start to end token as `encode_captions` does.
+        """Count the document frequencies of references.
 
-        Raises InputError where the vocabulary is too large for four tokens in one number.
+        captions: each image's references, from start to end token, as `encode_captions` makes
+        them. Raises InputError if the vocabulary is too large to encode four tokens in an int64.
         """
         if vocabulary_size ** max(ORDERS) >= 2**63:
             raise InputError(
-                f"{vocabulary_size} words are too many for training by reward, which takes up to "
-                "55,108; a higher --min-count leaves fewer"
+                f"--self-critical supports vocabularies of up to 55,108 words, got "
+                f"{vocabulary_size}; raise --min-count"
             )
-        found = []
+        unique_per_image = []
         for first in range(0, len(captions), 256):
             tokens = pad_captions(captions[first : first + 256])[..., 1:]
-            each = [ngram_ids(tokens, n, vocabulary_size).flatten(1) for n in ORDERS]
-            ascending = F.pad(torch.cat(each, 1), (1, 0)).sort(1).values
-            found.append(ascending[:, 1:][ascending.diff(dim=1) > 0])  # each once per image
-        ngrams, images = torch.cat(found).unique(return_counts=True)
+            ids = [ngram_ids(tokens, n, vocabulary_size).flatten(1) for n in ORDERS]
+            ascending = F.pad(torch.cat(ids, 1), (1, 0)).sort(1).values
+            # An n-gram counts once per image; the 0 in front drops the padding's id, 0.
+            unique_per_image.append(ascending[:, 1:][ascending.diff(dim=1) > 0])
+        ngrams, images = torch.unique(torch.cat(unique_per_image), return_counts=True)
         unseen = math.log(len(captions))
         return cls(vocabulary_size, ngrams, unseen - images.log(), unseen)
 
     def to(self, device: torch.device) -> "CiderD":
+        """A copy whose tensors are on `device`."""
         return replace(self, ngrams=self.ngrams.to(device), rarity=self.rarity.to(device))
 
     def score(self, captions: Tensor, references: Tensor) -> Tensor:
         """Score captions (B, C, T) against the references (B, R, T') of the same images: (B, C).
 
-        Tokens without the start, padded with 0; an image's score is the mean over its references
-        that have words. The end token is a word like any other, so that a caption that stops in
-        the midst scores less. An <unk> is like no word of the references. 1.0 is what is commonly
-        reported as 100.
+        Tokens come without the start token, padded with 0. An image's score is the mean over its
+        references that have words. The end token counts as a word, so that a caption that is cut
+        off scores less. <unk> matches no word of the references. 1.0 corresponds to a reported
+        CIDEr of 100.
         """
         captions = captions.masked_fill(captions == Vocabulary.UNKNOWN, Vocabulary.START)
-        likeness = torch.stack([self._likeness(captions, references, n) for n in ORDERS]).mean(0)
-        # pycocoevalcap counts pairs of words
-        lengths, their_lengths = ((x != 0).sum(-1).sub(1).clamp(0) for x in (captions, references))
-        apart = lengths[:, :, None] - their_lengths[:, None]  # (B, C, R)
-        likeness = likeness * torch.exp(-(apart**2) / (2 * SIGMA**2))
-        return 10 * likeness.sum(-1) / (references[..., 0] != 0).sum(-1, keepdim=True)
+        by_order = torch.stack([self._similarity(captions, references, n) for n in ORDERS])
+        similarity = by_order.mean(0)
+        # pycocoevalcap's length is the number of bigrams.
+        lengths, ref_lengths = ((x != 0).sum(-1).sub(1).clamp(0) for x in (captions, references))
+        difference = lengths[:, :, None] - ref_lengths[:, None]  # (B, C, R)
+        similarity = similarity * torch.exp(-(difference**2) / (2 * SIGMA**2))
+        return 10 * similarity.sum(-1) / (references[..., 0] != 0).sum(-1, keepdim=True)
 
-    def _likeness(self, captions: Tensor, references: Tensor, n: int) -> Tensor:
+    def _similarity(self, captions: Tensor, references: Tensor, n: int) -> Tensor:
         """Clipped cosines (B, C, R) of the tf-idf vectors of n-grams.
 
-        A sum over distinct n-grams is one over places, each with its share of the n-gram's count.
+        A sum over distinct n-grams is computed as a sum over positions, each with 1 / count of
+        the n-gram's term, because tensors of distinct n-grams would be ragged.
         """
-        mine, theirs = ngram_ids(captions, n, self.base), ngram_ids(references, n, self.base)
-        rarity, their_rarity = self._rarity(mine), self._rarity(theirs)  # (B, C, T)
-        count, their_count = ngram_counts(mine, mine), ngram_counts(theirs, theirs)
+        ids, ref_ids = ngram_ids(captions, n, self.base), ngram_ids(references, n, self.base)
+        rarity, ref_rarity = self._rarity(ids), self._rarity(ref_ids)  # (B, C, T), (B, R, T')
+        count, ref_count = ngram_counts(ids, ids), ngram_counts(ref_ids, ref_ids)
         norm = (count * rarity**2).sum(-1).sqrt()
-        their_norm = (their_count * their_rarity**2).sum(-1).sqrt()
-        found = ngram_counts(mine[:, :, None], theirs[:, None])  # (B, C, R, T)
+        ref_norm = (ref_count * ref_rarity**2).sum(-1).sqrt()
+        in_reference = ngram_counts(ids[:, :, None], ref_ids[:, None])  # (B, C, R, T)
         count = count[:, :, None]
-        product = (found.minimum(count) * found / count * rarity[:, :, None] ** 2).sum(-1)
-        return product / (norm[:, :, None] * their_norm[:, None]).clamp(min=1e-12)
+        terms = in_reference.minimum(count) * in_reference / count * rarity[:, :, None] ** 2
+        return terms.sum(-1) / (norm[:, :, None] * ref_norm[:, None]).clamp(min=1e-12)
 
     def _rarity(self, ids: Tensor) -> Tensor:
-        place = torch.searchsorted(self.ngrams, ids).clamp_(max=len(self.ngrams) - 1)
-        known = self.ngrams[place] == ids
-        return self.rarity[place].where(known, self.unseen).masked_fill(ids == 0, 0)
+        """The rarity of each n-gram id; 0 for padding, whose id is 0."""
+        index = torch.searchsorted(self.ngrams, ids).clamp_(max=len(self.ngrams) - 1)
+        known = self.ngrams[index] == ids
+        return self.rarity[index].where(known, self.unseen).masked_fill(ids == 0, 0)

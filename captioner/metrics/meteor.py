@@ -1,6 +1,9 @@
-"""METEOR: what Java counts for each image, and the score of such counts; nothing else needs Java.
+"""METEOR 1.5: the counts of its Java program, and the score computed from them.
 
-The program is the jar that pycocoevalcap brings, run once for a whole corpus. N images, K counts.
+The program is the jar that comes with pycocoevalcap, run once per corpus. Nothing else in the
+library needs Java.
+
+Shapes: N images, K counts.
 """
 
 import os
@@ -15,112 +18,115 @@ import numpy as np
 
 from ..errors import InputError
 
-# Java takes seconds to start and reads about 200 captions a second after that.
+# Java takes seconds to start and then scores about 200 captions per second.
 START_SECONDS, CAPTION_SECONDS = 300.0, 0.1
 COUNTS = 23
 
-# Denkowski and Lavie 2014, the parameters of English: section 2.2.
+# Denkowski and Lavie 2014, section 2.2: the parameters for English.
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
-WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of a match of words, stems, synonyms, paraphrases
+WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of exact, stem, synonym and paraphrase matches
 
 
 def find_java() -> str:
-    """The `java` on the path, which may yet fail to run; raises InputError where there is none."""
+    """Return the path of `java`; raises InputError if there is none on the PATH."""
     java = shutil.which("java")
     if java is None:
         raise InputError(
-            "METEOR needs Java, and there is no java on the path; install one or leave METEOR out"
+            "METEOR needs Java, but there is no java on the PATH; install Java or leave METEOR out"
         )
     return java
 
 
-def count(
+def meteor_counts(
     hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
 ) -> np.ndarray:
-    """What METEOR counts of lists of words (N, K), against the reference that scores best.
+    """Count what METEOR is computed from, (N, K), against each caption's best-scoring reference.
 
-    Raises InputError where Java is missing, fails, hangs or answers with anything but numbers.
+    Captions are lists of words. Raises InputError if Java is missing, fails, times out or prints
+    anything but numbers.
     """
     java = find_java()
     lines = (
-        " ||| ".join(["SCORE", *map(" ".join, several), " ".join(words)])
-        for words, several in zip(hypotheses, references, strict=True)
+        " ||| ".join(["SCORE", *map(" ".join, image_references), " ".join(words)])
+        for words, image_references in zip(hypotheses, references, strict=True)
     )
-    answers = _ask(java, "".join(f"{line}\n" for line in lines), len(hypotheses)).splitlines()
+    output = _run_jar(java, "".join(f"{line}\n" for line in lines), len(hypotheses)).splitlines()
     try:
-        counts = np.array([line.split() for line in answers], dtype=float)
+        counts = np.array([line.split() for line in output], dtype=float)
     except ValueError:
         counts = np.empty(0)
     if counts.shape != (len(hypotheses), COUNTS) or not np.isfinite(counts).all():
-        shown = next(iter(answers), "")[:80]
+        first_line = next(iter(output), "")[:80]
         raise InputError(
-            f"METEOR failed: {java} gave {len(answers)} lines for {len(hypotheses)} images, "
-            f"the first {shown!r}; leave METEOR out"
+            f"METEOR failed: {java} printed {len(output)} lines for {len(hypotheses)} images, "
+            f"the first {first_line!r}; leave METEOR out"
         )
-    whole = (counts[:, 20] == 1) & (counts[:, 21:23] == counts[:, 0:2]).all(1)
-    counts[whole, 20] = 0  # a caption that is its reference is not penalised, nor is it in sums
+    identical = (counts[:, 20] == 1) & (counts[:, 21:23] == counts[:, 0:2]).all(1)
+    counts[identical, 20] = 0  # METEOR does not penalise the single chunk of an exact match
     return counts
 
 
-def _ask(java: str, question: str, images: int) -> str:
-    """What the jar answers, in English whatever the user's language is."""
+def _run_jar(java: str, requests: str, images: int) -> str:
+    """The jar's output for the request lines."""
     package = find_spec("pycocoevalcap")
-    assert package is not None and package.submodule_search_locations
+    assert package is not None
+    assert package.submodule_search_locations
     jar = Path(package.submodule_search_locations[0], "meteor", "meteor-1.5.jar")
-    limit = START_SECONDS + CAPTION_SECONDS * images
+    timeout = START_SECONDS + CAPTION_SECONDS * images
+    # In other locales the jar would print numbers with a decimal comma.
     locale = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
     command = [java, "-Xmx2G", *locale, "-jar", str(jar), *"- - -stdio -l en -norm".split()]
     try:
-        status, answer, complaint = _run(command, question.encode(), limit)
+        status, output, errors = _run(command, requests.encode(), timeout)
     except subprocess.TimeoutExpired as error:
         raise InputError(
-            f"METEOR failed: {java} gave no answer in {limit:.0f} s; leave METEOR out"
+            f"METEOR failed: {java} did not finish within {timeout:.0f} s; leave METEOR out"
         ) from error
     except OSError as error:
         raise InputError(f"METEOR failed: {java} cannot be run: {error.strerror}") from error
     if status:
-        lines = (answer + b"\n" + complaint).decode(errors="replace").splitlines()
-        said = [line for line in lines if line.strip() and not line.startswith("Picked up ")]
+        lines = (output + b"\n" + errors).decode(errors="replace").splitlines()
+        messages = [line for line in lines if line.strip() and not line.startswith("Picked up ")]
         raise InputError(
-            f"METEOR failed: {java} ended with status {status}: "
-            f"{said[-1] if said else 'it said nothing'}; leave METEOR out"
+            f"METEOR failed: {java} exited with status {status}: "
+            f"{messages[-1] if messages else 'it printed nothing'}; leave METEOR out"
         )
-    return answer.decode(errors="replace")
+    return output.decode(errors="replace")
 
 
-def _run(command: Sequence[str], question: bytes, limit: float) -> tuple[int, bytes, bytes]:
-    """Exit status, output and errors; whatever ends the wait ends what the command started, too."""
+def _run(command: Sequence[str], requests: bytes, timeout: float) -> tuple[int, bytes, bytes]:
+    """Exit status, output and errors; on a timeout or interrupt, child processes are killed too."""
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
     ) as process:
         try:
-            answer, complaint = process.communicate(question, limit)
+            output, errors = process.communicate(requests, timeout)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)  # `java` may be a script that waits for Java
             raise
-    return process.returncode, answer, complaint
+    return process.returncode, output, errors
 
 
-def rate(counts: np.ndarray) -> np.ndarray:
-    """METEOR 0-100 (..., 1) of counts of an image, or of their sums over images (..., K).
+def meteor_score(counts: np.ndarray) -> np.ndarray:
+    """METEOR, 0-100, (..., 1), from the counts of an image or their sums over images, (..., K).
 
-    Denkowski and Lavie 2014, equations 1 to 4. Counts are, of caption and reference each: words;
-    function words; matched content and function words by kind of match; then the chunks that the
-    matches form, and the words matched on either side.
+    Denkowski and Lavie 2014, equations 1 to 4. In pairs of caption and reference, the counts are:
+    words; function words; matched content and function words for each of the four kinds of match;
+    then the number of chunks, and the matched words on either side.
     """
     words, functions = counts[..., 0:2], counts[..., 2:4]
-    kinds = counts[..., 4:20].reshape(*counts.shape[:-1], 4, 2, 2)  # kind, content or not, side
+    kinds = counts[..., 4:20].reshape(*counts.shape[:-1], 4, 2, 2)  # kind, content/function, side
     kinds = DELTA * kinds[..., 0, :] + (1 - DELTA) * kinds[..., 1, :]
     matched = (kinds * WEIGHTS[:, None]).sum(-2)
-    shares = _divide(matched, DELTA * (words - functions) + (1 - DELTA) * functions)
-    precision, recall = shares[..., 0], shares[..., 1]
+    ratios = _divide(matched, DELTA * (words - functions) + (1 - DELTA) * functions)
+    precision, recall = ratios[..., 0], ratios[..., 1]
     mean = _divide(precision * recall, ALPHA * precision + (1 - ALPHA) * recall)
     chunks, sides = counts[..., 20], counts[..., 21:23]
     penalty = GAMMA * _divide(chunks, sides.mean(-1)) ** BETA
     return 100.0 * (mean * (1 - penalty))[..., None]
 
 
-def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, 0 where there is nothing to divide by."""
-    return part / np.where(whole == 0, 1.0, whole)
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """The quotient, or the numerator itself (which is then 0) if the denominator is 0."""
+    return numerator / np.where(denominator == 0, 1.0, denominator)

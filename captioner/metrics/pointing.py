@@ -1,6 +1,8 @@
-"""Does attention lie on what the word names? The score that the demo's known boxes allow.
+"""Pointing accuracy: how often attention peaks on the shape that a word names.
 
-Boxes are never trained on. Shapes: T words, h, w grid; boxes are (x0, y0, x1, y1) in pixels.
+The boxes of the demo's shapes make it measurable; models are never trained on boxes.
+
+Shapes: T words, h, w grid; boxes are (x0, y0, x1, y1) in pixels.
 """
 
 import math
@@ -14,11 +16,15 @@ from ..data.demo.shapes import COLORS, PLURALS, SIDE, SIZES, TEXTURES, Box, Draw
 
 @dataclass(frozen=True)
 class Pointing:
-    """How often attention lies on the shape that is being named; adds up with `+`."""
+    """How often attention peaks on the shape that is named; results add up with `+`.
+
+    hits: mentions with the peak on the shape. chance: expected hits of a uniformly random cell
+    per mention. count: mentions.
+    """
 
     hits: int = 0
-    chance: float = 0.0  # the hits expected of a cell drawn at random for each mention
-    count: int = 0  # mentions
+    chance: float = 0.0
+    count: int = 0
 
     def __add__(self, other: "Pointing") -> "Pointing":
         return Pointing(
@@ -27,33 +33,37 @@ class Pointing:
 
     @property
     def accuracy(self) -> float:
-        """Hits in 100 mentions, nan without mentions."""
+        """Hits in percent of the mentions; nan without mentions."""
         return 100 * self.hits / self.count if self.count else math.nan
 
     @property
     def chance_level(self) -> float:
-        """The accuracy expected of a cell drawn at random, nan without mentions."""
+        """Expected accuracy of a uniformly random cell; nan without mentions."""
         return 100 * self.chance / self.count if self.count else math.nan
 
 
 def mentions(words: Sequence[str], shapes: Sequence[DrawnShape]) -> list[tuple[int, list[Box]]]:
-    """For each word that names a kind of shape: its index, and the boxes of what its phrase means.
+    """For each word that names a kind of shape: its index, and the boxes that its phrase matches.
 
-    The phrase is the word and the colours, sizes and textures right before it. A caption that
-    names what is not there gets an empty list. `words` are lower-case, without punctuation.
+    The phrase is the word and the colours, sizes and textures directly before it. If no shape of
+    the image matches, the list of boxes is empty. `words` are lower-case, without punctuation.
     """
     kinds = {word: kind for kind, plural in PLURALS.items() for word in (kind, plural)}
-    found = []
+    mentioned = []
     for t, word in enumerate(words):
         if word not in kinds:
             continue
         start = t
         while start and words[start - 1] in {*COLORS, *SIZES, *TEXTURES}:
             start -= 1
-        looks = set(words[start:t])
-        fits = (s.kind == kinds[word] and looks <= {s.color, s.size, s.texture} for s in shapes)
-        found.append((t, [s.box for s, fit in zip(shapes, fits, strict=True) if fit]))
-    return found
+        attributes = set(words[start:t])
+        boxes = [
+            shape.box
+            for shape in shapes
+            if shape.kind == kinds[word] and attributes <= {shape.color, shape.size, shape.texture}
+        ]
+        mentioned.append((t, boxes))
+    return mentioned
 
 
 def pointing(
@@ -63,13 +73,13 @@ def pointing(
     image_size: tuple[int, int] = (SIDE, SIDE),
     offset: float = 0.0,
 ) -> Pointing:
-    """Score where `attention` (T, h, w) is highest at each word that names a kind of shape.
+    """Score the peak of `attention` (T, h, w) at each word that names a kind of shape.
 
-    A hit is a cell that overlaps one of the named shapes: its middle lies in a box widened by half
-    a cell on every side. The map covers the whole image, of `image_size` (width, height), and
-    each cell lies `offset` cells below and to the right of its square, as `Encoder.offset` says.
-    A mention of what is not there is a miss, by chance too. Raises ValueError when words and maps
-    do not match.
+    A hit is a peak in a cell that overlaps one of the named shapes, that is, whose centre lies in
+    a box widened by half a cell on every side. The map covers the whole image, of `image_size`
+    (width, height) pixels; cells are shifted by `offset` cells down and to the right, as
+    `Encoder.offset` is. A mention without a matching shape is a miss, and has chance 0. Raises
+    ValueError if words and maps do not match.
     """
     if attention.ndim != 3 or len(attention) < len(words):
         raise ValueError(
@@ -81,8 +91,9 @@ def pointing(
     x0, y0 = dx * (np.arange(width) + offset), dy * (np.arange(height)[:, None] + offset)
     total = Pointing()
     for t, boxes in mentions(words, shapes):
-        good = np.zeros((height, width), dtype=bool)
+        on_shape = np.zeros((height, width), dtype=bool)
         for box in boxes:
-            good |= (x0 + dx > box[0]) & (x0 < box[2]) & (y0 + dy > box[1]) & (y0 < box[3])
-        total += Pointing(int(good.flat[attention[t].argmax()]), float(good.mean()), 1)
+            on_shape |= (x0 + dx > box[0]) & (x0 < box[2]) & (y0 + dy > box[1]) & (y0 < box[3])
+        hit = int(on_shape.flat[attention[t].argmax()])
+        total += Pointing(hit, float(on_shape.mean()), 1)
     return total

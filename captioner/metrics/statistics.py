@@ -1,7 +1,10 @@
-"""What a metric counts of each image; the score is made of the counts' sums over images.
+"""The counts of each image that BLEU, ROUGE-L, CIDEr and METEOR are made of.
 
-So that the score of one image, of all of them and of any sample of them are one formula. Works on
-lists of words; `metrics` itself takes sentences apart. N images, K counts, S scores.
+A corpus score is a function of the counts' sums over images, so that one formula scores a single
+image, the whole corpus and any bootstrap sample of it. Works on lists of words; sentences are
+split in captions.py.
+
+Shapes: N images, K counts, S scores.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import meteor as java_meteor
+from .meteor import meteor_counts, meteor_score
 
 Words = Sequence[str]
 ORDERS = (1, 2, 3, 4)
@@ -17,53 +20,55 @@ ORDERS = (1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class SufficientStatistics:
-    """What one metric counts.
+    """The counts from which one metric computes its scores.
 
-    names: the scores it gives, S. counts (N, K). rate: counts of an image, or sums of them,
-    (..., K) -> scores (..., S), 0-100, CIDEr times 100.
+    names: of the S scores. counts: (N, K), one row per image. score: function from the counts of
+    one image, or their sums over images, (..., K), to scores (..., S), 0-100 (CIDEr: times 100).
     """
 
     names: tuple[str, ...]
     counts: np.ndarray
-    rate: Callable[[np.ndarray], np.ndarray]
+    score: Callable[[np.ndarray], np.ndarray]
 
     @property
-    def corpus(self) -> np.ndarray:
-        """The scores of all images together, (S,)."""
-        return self.rate(self.counts.sum(0))
+    def corpus(self) -> dict[str, float]:
+        """The scores of all images together, by name."""
+        return dict(zip(self.names, map(float, self.score(self.counts.sum(0))), strict=True))
 
     @property
-    def per_image(self) -> np.ndarray:
-        """The scores of each image, (N, S)."""
-        return self.rate(self.counts)
+    def per_image(self) -> dict[str, list[float]]:
+        """The N scores of the single images, by name."""
+        return dict(zip(self.names, self.score(self.counts).T.tolist(), strict=True))
 
 
 def bleu_statistics(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> SufficientStatistics:
-    """Counted by nltk: matches and n-grams of each order, length, length of the closest reference.
+    """Matched n-grams and n-grams of orders 1-4, caption length, length of the closest reference.
 
-    A caption shorter than n words has no n-grams, where nltk's own score counts one miss.
+    Counted by nltk, except that a caption shorter than n words has no n-grams, where nltk's own
+    score counts one miss.
     """
     from nltk.translate.bleu_score import closest_ref_length, modified_precision
 
     counts = []
-    for words, several in zip(hypotheses, references, strict=True):
-        grams = [max(0, len(words) + 1 - n) for n in ORDERS]
-        found = [
-            round(float(modified_precision(several, words, n)) * there) if there else 0
-            for n, there in zip(ORDERS, grams, strict=True)
+    for words, image_references in zip(hypotheses, references, strict=True):
+        totals = [max(0, len(words) + 1 - n) for n in ORDERS]
+        matches = [
+            round(float(modified_precision(image_references, words, n)) * total) if total else 0
+            for n, total in zip(ORDERS, totals, strict=True)
         ]
-        counts.append([*found, *grams, len(words), closest_ref_length(several, len(words))])
+        closest = closest_ref_length(image_references, len(words))
+        counts.append([*matches, *totals, len(words), closest])
     return SufficientStatistics(
-        tuple(f"BLEU-{n}" for n in ORDERS), np.array(counts, dtype=float), _rate_bleu
+        tuple(f"BLEU-{n}" for n in ORDERS), np.array(counts, dtype=float), _bleu_score
     )
 
 
-def _rate_bleu(counts: np.ndarray) -> np.ndarray:
-    """Papineni et al. 2002, section 2.3, with the tiny numbers that coco-caption adds."""
-    found, grams, lengths = counts[..., 0:4], counts[..., 4:8], counts[..., 8:10]
-    precisions = (found + 1e-15) / (grams + 1e-9)
+def _bleu_score(counts: np.ndarray) -> np.ndarray:
+    """Papineni et al. 2002, section 2.3, with the tiny constants that coco-caption adds."""
+    matches, totals, lengths = counts[..., 0:4], counts[..., 4:8], counts[..., 8:10]
+    precisions = (matches + 1e-15) / (totals + 1e-9)
     means = np.cumprod(precisions, -1) ** (1 / np.array(ORDERS))
     ratio = (lengths[..., :1] + 1e-15) / (lengths[..., 1:] + 1e-9)
     return 100.0 * means * np.exp(np.minimum(0.0, 1 - 1 / ratio))
@@ -72,48 +77,53 @@ def _rate_bleu(counts: np.ndarray) -> np.ndarray:
 def rouge_l_statistics(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> SufficientStatistics:
-    """ROUGE-L of each image by pycocoevalcap; that of several is their mean."""
+    """ROUGE-L of each image, computed by pycocoevalcap; the corpus score is their mean."""
     from pycocoevalcap.rouge.rouge import Rouge
 
-    _, each = Rouge().compute_score(*_as_coco(hypotheses, references))
-    return _tally_mean("ROUGE-L", each)
+    _, scores = Rouge().compute_score(*_coco_inputs(hypotheses, references))
+    return _mean_statistics("ROUGE-L", scores)
 
 
 def cider_statistics(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> SufficientStatistics:
-    """CIDEr-D of each image by pycocoevalcap, words rare among all of these references."""
+    """CIDEr-D of each image, computed by pycocoevalcap; the corpus score is their mean.
+
+    Document frequencies are those of the references given.
+    """
     from pycocoevalcap.cider.cider import Cider
 
-    if not any(words for several in references for words in several):
-        return _tally_mean("CIDEr", np.zeros(len(hypotheses)))  # Cider needs a word
-    _, each = Cider().compute_score(*_as_coco(hypotheses, references))
-    return _tally_mean("CIDEr", each)
+    if not any(words for image_references in references for words in image_references):
+        return _mean_statistics("CIDEr", np.zeros(len(hypotheses)))  # Cider fails without a word
+    _, scores = Cider().compute_score(*_coco_inputs(hypotheses, references))
+    return _mean_statistics("CIDEr", scores)
 
 
 def meteor_statistics(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> SufficientStatistics:
-    """Counted by METEOR's own program, which needs Java; raises InputError where that fails."""
-    return SufficientStatistics(
-        ("METEOR",), java_meteor.count(hypotheses, references), java_meteor.rate
-    )
+    """The counts of METEOR's Java program; raises InputError if Java is missing or fails."""
+    return SufficientStatistics(("METEOR",), meteor_counts(hypotheses, references), meteor_score)
 
 
-def _tally_mean(name: str, scores: np.ndarray) -> SufficientStatistics:
-    """Of a score that is a mean over images: the score and one image."""
-    return SufficientStatistics((name,), np.stack([scores, np.ones(len(scores))], 1), _rate_mean)
+def _mean_statistics(name: str, scores: np.ndarray) -> SufficientStatistics:
+    """Statistics of a score that is a mean over images: each image's score, and 1 image."""
+    return SufficientStatistics((name,), np.stack([scores, np.ones(len(scores))], 1), _mean_score)
 
 
-def _rate_mean(counts: np.ndarray) -> np.ndarray:
-    return 100.0 * counts[..., :1] / counts[..., 1:]
+def _mean_score(counts: np.ndarray) -> np.ndarray:
+    scores: np.ndarray = 100.0 * counts[..., :1] / counts[..., 1:]
+    return scores
 
 
-def _as_coco(
+def _coco_inputs(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """References and captions by image, as the scorers of coco-caption take them."""
+    """References and captions by image index, in the form that coco-caption's scorers take."""
     return (
-        {i: [" ".join(words) for words in several] for i, several in enumerate(references)},
+        {
+            i: [" ".join(words) for words in image_references]
+            for i, image_references in enumerate(references)
+        },
         {i: [" ".join(words)] for i, words in enumerate(hypotheses)},
     )

@@ -1,1 +1,1 @@
-"""Everything that is drawn: overlays, heatmaps, animations, curves, sample sheets, HTML."""
+"""Drawings: overlays, heatmaps, animations, sample sheets, training curves, HTML."""

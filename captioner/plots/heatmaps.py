@@ -1,7 +1,6 @@
-"""Attention becomes a file to look at: the figure with one panel per word, the animation, the bare
-maps; where the attention comes from is not its business.
+"""Attention maps as files: figures with a panel per word, animations, bare arrays.
 
-Shapes: `T` words, `h, w` the attention grid.
+Shapes: T words, h, w attention grid.
 """
 
 import io
@@ -19,7 +18,8 @@ from PIL import Image
 from ..atomic_io import atomic_write
 from ..errors import InputError
 from .animations import animation
-from .overlays import COLORMAP, DIM, GAMMA, check_maps, is_dimmed, overlay
+from .overlays import COLORMAP, DIM, GAMMA, check_maps, is_dimmed
+from .panels import clipped_ratio, draw_panels, panel_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ FIGURES = ("png", "jpg", "jpeg", "tif", "tiff", "pdf", "svg")
 ANIMATIONS = ("gif", "webp")
 ENDINGS = (*FIGURES, *ANIMATIONS, "npy")
 _DPI = 150
-_PANEL = 200  # pixels on a side of a square image's panel; others have the same area
+_SIDE = 200  # pixels of a square image's panel; panels of other images have the same area
 _GAP, _WORD, _MARGIN, _BAR, _BAR_TEXT = 14, 32, 14, 14, 120  # pixels
 
 
@@ -42,50 +42,56 @@ def save_heatmap(
     title: str | None = None,
     offset: float = 0.0,
 ) -> None:
-    """Writes where the attention `(T, h, w)` lay at each word, in the form that `path` ends in.
+    """Write the attention `(T, h, w)` of each word in the format of the path's ending.
 
-    A figure (png, jpg, tiff, pdf, svg): the image, then a panel for each word, all under one
-    colour scale from 0 to the strongest cell of the sentence; only figures show the title. An
-    animation (gif, webp): a frame for each. The bare maps (npy): float32, with the words and the
-    offset in a .json beside them. offset: where a cell's value stands, as in `overlays.upsample`;
-    `Encoder.offset` is the right one. Missing directories are made, and each file appears whole or not
-    at all. Raises InputError for an unknown ending, for maps that do not fit the words, and where
-    the file cannot be written.
+    A figure (png, jpg, tiff, pdf, svg) has the image and a panel per word, all under one colour
+    scale from 0 to the strongest cell of the caption; only figures show the title. An animation
+    (gif, webp) has a frame per word. npy holds the maps as float32, and a .json of the same name
+    the words and the offset. offset: position of a cell's value, as in `overlays.upsample`; use
+    `Encoder.offset`. Missing directories are created; each file is replaced atomically. Raises
+    InputError for an unknown ending, for maps that do not fit the words, and if the file cannot
+    be written.
     """
     path = Path(path)
     ending = path.suffix[1:].lower()
     if ending not in ENDINGS:
-        raise InputError(f"{str(path)!r}: a heatmap ends in one of {', '.join(ENDINGS)}")
+        raise InputError(
+            f"{str(path)!r} has no known ending; choose one of {', '.join(ENDINGS)} for a heatmap"
+        )
     attention = check_maps(attention, 3)
     if len(words) != len(attention) or not words:
-        raise InputError(f"{len(words)} words but {len(attention)} attention maps; give one each")
+        raise InputError(
+            f"attention must have one map for each word, got {len(words)} words "
+            f"and {len(attention)} maps"
+        )
     if ending == "npy":
-        beside = json.dumps({"words": list(words), "offset": offset}, ensure_ascii=False)
-        _write(path.with_suffix(".json"), (beside + "\n").encode())
-        drawn = io.BytesIO()
-        np.save(drawn, attention)
-        _write(path, drawn.getvalue())
+        description = json.dumps({"words": list(words), "offset": offset}, ensure_ascii=False)
+        _write(path.with_suffix(".json"), description + "\n")
+        content = io.BytesIO()
+        np.save(content, attention)
+        _write(path, content.getvalue())
     elif ending in ANIMATIONS:
         _write(path, animation(ending, image.convert("RGB"), words, attention, offset))
     else:
-        drawn = io.BytesIO()
+        content = io.BytesIO()
         figure = _figure(image.convert("RGB"), words, attention, title, offset)
-        figure.savefig(drawn, format=ending, dpi=_DPI, facecolor="white")
-        _write(path, drawn.getvalue())
+        figure.savefig(content, format=ending, dpi=_DPI, facecolor="white")
+        _write(path, content.getvalue())
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     try:
         atomic_write(path, content)
     except OSError as error:
-        raise InputError(f"{str(path)!r}: cannot be written: {error}") from error
+        raise InputError(f"{str(path)!r} cannot be written: {error}") from error
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where all stands on a figure, in pixels from its top left: the heading, panels, their scale.
+    """Positions on a figure, in pixels from its top left corner.
 
-    top: where the first row begins; each panel has its word above it.
+    panel: width and height of each. top: where the first row of panels begins; each panel has its
+    word above it.
     """
 
     heading: str
@@ -96,20 +102,21 @@ class _Layout:
     height: int
 
     def corner(self, index: int) -> tuple[int, int]:
-        """The top left of a panel."""
+        """The top left corner of a panel."""
         row, column = divmod(index, self.columns)
         x = _MARGIN + column * (self.panel[0] + _GAP)
         return x, self.top + _WORD + row * (_WORD + self.panel[1] + _GAP)
 
-    def place(self, x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
-        """A box as matplotlib has it: in shares of the figure, from below."""
+    def fractions(
+        self, x: float, y: float, w: float, h: float
+    ) -> tuple[float, float, float, float]:
+        """A box in matplotlib's units: fractions of the figure, from its bottom left corner."""
         return x / self.width, 1 - (y + h) / self.height, w / self.width, h / self.height
 
 
 def _layout(image: Image.Image, panels: int, title: str) -> _Layout:
-    shape = min(max(image.width / image.height, 1 / 3), 3)  # a stripe gets a readable panel too
-    panel = round(_PANEL * shape**0.5), round(_PANEL / shape**0.5)
-    rows = math.ceil(panels / round(7 / shape**0.5))
+    panel = panel_size(image, _SIDE)
+    rows = math.ceil(panels / round(7 / clipped_ratio(image) ** 0.5))
     columns = math.ceil(panels / rows)
     width = 2 * _MARGIN + columns * (panel[0] + _GAP) + _BAR + _BAR_TEXT
     heading = textwrap.wrap(title, max(20, width // 15))
@@ -130,35 +137,27 @@ def _figure(
     layout = _layout(image, len(words) + 1, title or "")
     figure = Figure(figsize=(layout.width / _DPI, layout.height / _DPI))
     scale = min(layout.panel[0] / image.width, layout.panel[1] / image.height)
-    small = image.resize(
-        (max(1, round(image.width * scale)), max(1, round(image.height * scale))),
-        Image.Resampling.LANCZOS,
-    )
-    vmax = float(attention.max())
-    panels = [small]
-    for each in attention:  # six bits a colour show as well as eight and halve the file
-        panels.append(
-            overlay(small, each, vmax=vmax or None, offset=offset).point(lambda value: value & 0xFC)
-        )
-    for index, (word, shown) in enumerate(zip(["", *words], panels, strict=True)):
-        _draw_panel(figure, layout, index, word, shown)
-    x, y, *_ = layout.place(_MARGIN, _MARGIN, 0, 0)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    panels = draw_panels(image.resize(size, Image.Resampling.LANCZOS), attention, offset)
+    for index, (word, panel) in enumerate(zip(["", *words], panels, strict=True)):
+        _place_panel(figure, layout, index, word, panel)
+    x, y, *_ = layout.fractions(_MARGIN, _MARGIN, 0, 0)
     figure.text(x, y, layout.heading, va="top", fontsize=12, color="black", parse_math=False)
     right = _MARGIN + layout.columns * (layout.panel[0] + _GAP)
-    bar = figure.add_axes(layout.place(right, layout.top + _WORD, _BAR, layout.panel[1]))
-    _color_scale(bar, vmax, attention.shape[1:])
+    bar = figure.add_axes(layout.fractions(right, layout.top + _WORD, _BAR, layout.panel[1]))
+    _color_bar(bar, float(attention.max()), attention.shape[1:])
     return figure
 
 
-def _draw_panel(
-    figure: "Figure", layout: _Layout, index: int, word: str, shown: Image.Image
+def _place_panel(
+    figure: "Figure", layout: _Layout, index: int, word: str, panel: Image.Image
 ) -> None:
-    """An image with its word above it, grey where that is a function word."""
-    corner = layout.corner(index)
-    axes = figure.add_axes(layout.place(*corner, *layout.panel))
-    axes.imshow(shown, interpolation="none")
+    """Put a panel on the figure with its word above it, in grey for function words."""
+    left, top = layout.corner(index)
+    axes = figure.add_axes(layout.fractions(left, top, *layout.panel))
+    axes.imshow(panel, interpolation="none")
     axes.axis("off")
-    x, y, *_ = layout.place(corner[0] + layout.panel[0] / 2, corner[1] - 7, 0, 0)
+    x, y, *_ = layout.fractions(left + layout.panel[0] / 2, top - 7, 0, 0)
     dim = is_dimmed(word)
     figure.text(
         x,
@@ -173,7 +172,7 @@ def _draw_panel(
     )
 
 
-def _color_scale(axes: "Axes", vmax: float, grid: tuple[int, ...]) -> None:
+def _color_bar(axes: "Axes", vmax: float, grid: tuple[int, ...]) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import FixedLocator, PercentFormatter

@@ -1,6 +1,6 @@
-"""Images and captions as they stand inside a page, with nothing beside it and no script.
+"""Images and captions as self-contained HTML without scripts.
 
-Shapes: `T` words, `h, w` the attention grid.
+Shapes: T words, h, w attention grid.
 """
 
 import base64
@@ -12,9 +12,10 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from .overlays import is_dimmed, overlay
+from .overlays import is_dimmed
+from .panels import overlay_each
 
-_SIDE, _QUALITY = 320, 75  # of an image in a notebook
+_SIDE, _QUALITY = 320, 75  # pixels and JPEG quality of an image in a notebook
 _STYLE = """
 .captioner-look { position: relative; max-width: 40em; }
 .captioner-look img { position: absolute; top: 0; left: 0; max-width: none; margin: 0; }
@@ -27,17 +28,17 @@ _STYLE = """
 
 
 def thumbnail(image: Image.Image, side: int) -> Image.Image:
-    """The RGB image with neither side above `side` pixels; a smaller one as it is."""
+    """The RGB image, scaled down so that no side is above `side` pixels."""
     scale = min(1.0, side / max(image.size))
     size = max(1, round(scale * image.width)), max(1, round(scale * image.height))
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def jpeg(image: Image.Image, quality: int) -> str:
-    """The image as a JPEG file in base64."""
-    written = io.BytesIO()
-    image.save(written, "JPEG", quality=quality, optimize=True)
-    return base64.b64encode(written.getvalue()).decode("ascii")
+    """The image as a base64-encoded JPEG file."""
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=quality, optimize=True)
+    return base64.b64encode(content.getvalue()).decode("ascii")
 
 
 def caption_html(
@@ -47,27 +48,27 @@ def caption_html(
     attention: np.ndarray | None,
     offset: float,
 ) -> str:
-    """The RGB image over its caption; pointing at a word shows its map `(T, h, w)` and odds.
+    """The RGB image above its caption; hovering over a word shows its map and probability.
 
-    Works without a script: the maps are images that appear while the word is pointed at or has
-    the focus.
+    log_probs: in nats, one per word; that of the end token may follow. attention: (T, h, w), or
+    None. offset: as in `overlays.upsample`. The maps are images that CSS shows while their word is
+    hovered over or has the focus.
     """
     small = thumbnail(image, _SIDE)
 
-    def shown(drawn: Image.Image, text: str) -> str:
-        source = f"data:image/jpeg;base64,{jpeg(drawn, _QUALITY)}"
+    def img(shown: Image.Image, text: str) -> str:
+        source = f"data:image/jpeg;base64,{jpeg(shown, _QUALITY)}"
         return f'<img src="{source}" alt="{escape(text)}" width="{small.width}">'
 
-    vmax = 0.0 if attention is None else float(attention.max(initial=0))
+    maps = [""] * len(words)
+    if attention is not None:
+        maps = [img(each, "") for each in overlay_each(small, attention, offset)]
     parts = []
-    for t, (word, log_prob) in enumerate(zip(words, log_probs, strict=False)):  # not the end's
-        over = ""
-        if attention is not None:
-            over = shown(overlay(small, attention[t], vmax=vmax or None, offset=offset), "")
-        odds = f"{math.exp(log_prob):.0%}"
+    for word, log_prob, overlay in zip(words, log_probs, maps, strict=False):
         dim = ' class="dim"' if is_dimmed(word) else ""
-        parts.append(f'<b tabindex="0" title="{odds}"{dim}>{escape(word)}{over}</b>')
+        probability = f"{math.exp(log_prob):.0%}"
+        parts.append(f'<b tabindex="0" title="{probability}"{dim}>{escape(word)}{overlay}</b>')
     return (
         f'<div class="captioner-look" style="padding-top:{small.height + 6}px">'
-        f"<style>{_STYLE}</style>{shown(small, ' '.join(words))}{' '.join(parts)}</div>"
+        f"<style>{_STYLE}</style>{img(small, ' '.join(words))}{' '.join(parts)}</div>"
     )

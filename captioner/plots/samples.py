@@ -1,7 +1,6 @@
-"""A few images, what a model says of each and where it looked, as one sheet to compare with the
-sheets of other epochs; which images, and what is said of them, is the caller's.
+"""Sample sheets: a few images with captions and maps, to compare between epochs.
 
-Shapes: `T` words, `h, w` the attention grid.
+Shapes: T words, h, w attention grid.
 """
 
 import io
@@ -11,22 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from ..atomic_io import atomic_write
-from .animations import font
-from .overlays import DIM, INK, is_dimmed, overlay
+from .overlays import DIM, INK, is_dimmed
+from .panels import draw_panels, font, panel_size
 
-_WIDTH, _NARROW, _MARGIN, _GAP = 1200, 352, 16, 8  # pixels; widths at most
-_PANEL = 112  # on a side of a square image's panel; others have the same area
-_TITLE, _TEXT, _WORD, _BETWEEN = 17, 12, 20, 20
+_WIDTH, _NARROW = 1200, 352  # maximum width in pixels of the sheet's rows, of a single sample
+_MARGIN, _GAP, _BETWEEN = 16, 8, 20  # pixels around the sheet, between panels, between samples
+_SIDE = 112  # of a square image's panel; panels of other images have the same area
+_TITLE, _TEXT, _LINE = 17, 12, 24  # font sizes of caption and reference; line height
+_WORD = 20  # height of the word under a panel
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image, its caption in words and as text, one that a person wrote, the maps or None.
+    """One image of a sheet.
 
-    attention: (T, h, w), a map for each of the words.
+    words and text: the generated caption, split and as a sentence. reference: one written by a
+    person. attention: (T, h, w), a map per word; None for a model without attention.
     """
 
     image: Image.Image
@@ -37,63 +39,63 @@ class Sample:
 
 
 def save_samples(path: Path, samples: Sequence[Sample], offset: float = 0.0) -> Image.Image:
-    """Write a PNG of the samples below each other, whole or not at all; returns it.
+    """Write a PNG with the samples below each other, and return it.
 
-    Each has its caption, a reference in grey, the image, and a panel for each word whose colours
-    go from 0 to the strongest cell of the caption. offset: where a cell's value stands, as in
-    `overlays.upsample`. Missing directories are made.
+    Each has its caption, a reference in grey, the image, and a panel per word; the panels of a
+    caption share one colour scale, from 0 to its strongest cell. offset: as in
+    `overlays.upsample`. Missing directories are created; the file is replaced atomically.
     """
-    parts = [_part(sample, offset, _WIDTH) for sample in samples]
-    height = sum(part.height for part in parts) + _BETWEEN * (len(parts) - 1) + 2 * _MARGIN
-    width = max(part.width for part in parts) + 2 * _MARGIN
+    rows = [_draw(sample, offset, _WIDTH) for sample in samples]
+    height = sum(row.height for row in rows) + _BETWEEN * (len(rows) - 1) + 2 * _MARGIN
+    width = max(row.width for row in rows) + 2 * _MARGIN
     sheet = Image.new("RGB", (width, height), "white")
     y = _MARGIN
-    for part in parts:
-        sheet.paste(part, (_MARGIN, y))
-        y += part.height + _BETWEEN
-    written = io.BytesIO()
-    sheet.save(written, "PNG")
-    atomic_write(path, written.getvalue())
+    for row in rows:
+        sheet.paste(row, (_MARGIN, y))
+        y += row.height + _BETWEEN
+    content = io.BytesIO()
+    sheet.save(content, "PNG")
+    atomic_write(path, content.getvalue())
     return sheet
 
 
 def draw_sample(sample: Sample, offset: float = 0.0) -> Image.Image:
-    """One sample as on the sheet, but narrow: as wide as TensorBoard shows an image."""
-    return _part(sample, offset, _NARROW)
+    """One sample as on the sheet, but narrow enough for TensorBoard to show it unscaled."""
+    return _draw(sample, offset, _NARROW)
 
 
-def _part(sample: Sample, offset: float, room: int) -> Image.Image:
-    """One sample, `room` pixels wide at most: the two texts, then the panels in lines."""
-    panels = _panels(sample, offset)
-    step = panels[0].width + _GAP, panels[0].height + _WORD
-    each = max(1, (room + _GAP) // step[0])  # panels in a line
-    said = textwrap.wrap(sample.text or "(no words)", room // 11)
-    reference = textwrap.shorten(f"reference: {sample.reference}", 160)
-    lines = [(line, INK, font(_TITLE)) for line in said]
-    lines += [(line, DIM, font(_TEXT)) for line in textwrap.wrap(reference, 2 * room // 15)]
-    width = max(step[0] * min(each, len(panels)), *(kind.getlength(t) for t, _, kind in lines))
-    top = 24 * len(lines)
-    part = Image.new("RGB", (round(width), top + step[1] * -(-len(panels) // each)), "white")
-    pen = ImageDraw.Draw(part)
-    for i, (line, color, kind) in enumerate(lines):
-        pen.text((0, 24 * i), line, color, kind)
+def _draw(sample: Sample, offset: float, max_width: int) -> Image.Image:
+    """One sample: the caption, the reference, then the panels in lines."""
+    small = sample.image.resize(panel_size(sample.image, _SIDE), Image.Resampling.LANCZOS)
+    panels = draw_panels(small, sample.attention, offset)
+    text = _text_lines(sample, max_width)
+    step = small.width + _GAP, small.height + _WORD
+    columns = max(1, (max_width + _GAP) // step[0])
+    rows = -(-len(panels) // columns)
+    top = _LINE * len(text)
+    widths = (kind.getlength(line) for line, _, kind in text)
+    width = max(step[0] * min(columns, len(panels)), *widths)
+    drawing = Image.new("RGB", (round(width), top + step[1] * rows), "white")
+    pen = ImageDraw.Draw(drawing)
+    for i, (line, color, kind) in enumerate(text):
+        pen.text((0, _LINE * i), line, color, kind)
     words = ["", *sample.words] if len(panels) > 1 else [""]
-    for number, (word, panel) in enumerate(zip(words, panels, strict=True)):
-        x, y = number % each * step[0], top + number // each * step[1]
-        part.paste(panel, (x, y))
+    for i, (word, panel) in enumerate(zip(words, panels, strict=True)):
+        row, column = divmod(i, columns)
+        x, y = column * step[0], top + row * step[1]
+        drawing.paste(panel, (x, y))
+        size = min(_TEXT, int(1.5 * panel.width / max(1, len(word))))
         color = DIM if is_dimmed(word) else INK
-        tall = min(_TEXT, int(1.5 * panel.width / max(1, len(word))))
-        pen.text((x + panel.width / 2, y + panel.height + 3), word, color, font(max(6, tall)), "ma")
-    return part
+        below = x + panel.width / 2, y + panel.height + 3
+        pen.text(below, word, color, font(max(6, size)), "ma")
+    return drawing
 
 
-def _panels(sample: Sample, offset: float) -> list[Image.Image]:
-    """The image, then the same under each word's map."""
-    shape = min(max(sample.image.width / sample.image.height, 1 / 3), 3)  # a stripe is squeezed
-    size = round(_PANEL * shape**0.5), round(_PANEL / shape**0.5)
-    small = sample.image.resize(size, Image.Resampling.LANCZOS)
-    if sample.attention is None or not len(sample.attention):
-        return [small]
-    vmax = float(sample.attention.max()) or None
-    maps = (overlay(small, each, vmax=vmax, offset=offset) for each in sample.attention)
-    return [small, *(each.point(lambda value: value & 0xFC) for each in maps)]  # half the file
+def _text_lines(sample: Sample, max_width: int) -> list[tuple[str, str, ImageFont.FreeTypeFont]]:
+    """Lines of the caption and of the reference, each with its colour and font."""
+    caption = textwrap.wrap(sample.text or "(no words)", max_width // 11)
+    reference = textwrap.shorten(f"reference: {sample.reference}", 160)
+    return [
+        *((line, INK, font(_TITLE)) for line in caption),
+        *((line, DIM, font(_TEXT)) for line in textwrap.wrap(reference, 2 * max_width // 15)),
+    ]

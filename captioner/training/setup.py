@@ -24,7 +24,7 @@ from ..data.storage import files as storage
 from ..devices import device_of
 from ..distributed import say
 from ..errors import InputError
-from ..metrics import captions as metrics
+from ..metrics.captions import WITHOUT_JAVA, select_metrics
 from ..models.base import CaptionModel
 from ..models.captioning.build import CaptioningModel, build_model
 from ..models.captioning.ensemble import Candidate, build_ensemble
@@ -229,7 +229,7 @@ def open_images(
 
 def watched_metrics(watch: str) -> tuple[str, ...]:
     """What every epoch is scored by: METEOR, whose Java takes its time, only if it is watched."""
-    return metrics.chosen((*metrics.WITHOUT_JAVA, watch))
+    return select_metrics((*WITHOUT_JAVA, watch))
 
 
 def open_teachers(

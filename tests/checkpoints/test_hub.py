@@ -168,7 +168,7 @@ def test_evaluating_fetches_as_well(command, captioner, hub, images, capsys):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
     words = ["--checkpoint", "me/colours", "--data", str(images[0].parents[1]), "--device", "cpu"]
     with pytest.raises(
-        InputError, match=r"a model of the hub has no directory here; .* by --output"
+        InputError, match=r"a checkpoint from the hub has no run directory; pass --output"
     ):
         command(words)
     command([*words, "--metrics", "bleu", "--output", "scores"])

@@ -1,4 +1,4 @@
-"""Captioning and scoring a split: in the library, and with evaluate.py."""
+"""Captioning and scoring a split, in the library and with evaluate.py."""
 
 import json
 import shutil
@@ -21,18 +21,20 @@ from captioner.data.demo.shapes import KINDS, PLURALS, DrawnShape
 from captioner.data.readers import read_captions
 from captioner.data.sources import FunctionSource, ImageSource
 from captioner.decoding import decode as decoding
+from captioner.decoding.decode import DecodeSettings
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
-from captioner.evaluation import scoring as evaluation
-from captioner.metrics import captions as metrics
+from captioner.evaluation.split import ScoringSettings, evaluate_split, score_captions
 from captioner.metrics.caption_statistics import Statistics, statistics
+from captioner.metrics.captions import corpus_scores, signature
 from captioner.metrics.pointing import Pointing, pointing
 from captioner.text.tokenizer import split_words
+from captioner.text.vocabulary import Vocabulary
 from tests.support import tiny
 
-WITHOUT_JAVA = ["--metrics", "bleu,rouge-l,cider"]  # which takes its time to start
+WITHOUT_JAVA = ["--metrics", "bleu,rouge-l,cider"]  # Java takes seconds to start
 NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
-POINTED = Pointing(3, 1.0, 4)
+POINTING = Pointing(3, 1.0, 4)
 
 
 @pytest.fixture
@@ -50,113 +52,116 @@ def captioner(run):
     return Captioner.from_pretrained(run, "cpu")
 
 
-def evaluate_split(captioner, examples, options=None, **more):
+def evaluate_images(captioner, examples, decoding=None, **scoring):
     files = ImageSource([example.path for example in examples], captioner.transform)
-    return evaluation.evaluate(
+    return evaluate_split(
         captioner.model,
         captioner.vocabulary,
         examples,
         files,
-        options or DecodingOptions(),
-        **more,
+        decoding or DecodeSettings(),
+        ScoringSettings(**scoring),
     )
 
 
-# ---- the function -------------------------------------------------------------------------------
+# ---- in the library -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("more", [{}, {"batch_size": 3}, {"batch_size": 1, "workers": 1}])
-def test_every_image_gets_the_caption_it_gets_alone(captioner, data, more):
+def test_batching_does_not_change_the_captions(captioner, data, more):
     examples = data.split("val")
     options = DecodingOptions(beam_size=4, length_penalty=0.7)
-    result = evaluate_split(captioner, examples, options, **more)
+    result = evaluate_images(captioner, examples, DecodeSettings(options, **more))
     assert list(result.texts) == list(result.hypotheses) == [e.id for e in examples]
     for example in examples:
         alone = captioner.caption(example.path, beam_size=4, length_penalty=0.7)
         assert result.texts[example.id] == alone.text
         assert result.hypotheses[example.id].score == pytest.approx(alone.score, abs=1e-4)
-    assert len(set(result.texts.values())) > 3  # the model tells its images apart
+    assert len(set(result.texts.values())) > 3  # the model distinguishes its images
     assert result.pointing is None
 
 
-def test_features_and_images_give_the_same(captioner, data):
+def test_features_and_images_give_the_same_captions(captioner, data):
     examples = data.split("val")
     files = ImageSource([example.path for example in examples], captioner.transform)
     with torch.no_grad():
         maps = captioner.model.encoder(files.load(range(len(examples))))
-    result = evaluation.evaluate(
-        captioner.model,
-        captioner.vocabulary,
-        examples,
-        FunctionSource(lambda indices: maps[list(indices)].half(), are_features=True),
-        DecodingOptions(),
-        batch_size=3,
-    )
-    assert result.texts == evaluate_split(captioner, examples).texts
+    source = FunctionSource(lambda indices: maps[list(indices)].half(), are_features=True)
+    model, settings = captioner.model, DecodeSettings(batch_size=3)
+    result = evaluate_split(model, captioner.vocabulary, examples, source, settings)
+    assert result.texts == evaluate_images(captioner, examples).texts
 
 
-def test_the_model_is_left_in_the_mode_it_was_in(captioner, data):
+def test_evaluation_restores_the_models_mode(captioner, data):
     before = {key: value.clone() for key, value in captioner.model.state_dict().items()}
     for training in (True, False):
         captioner.model.train(training)
-        evaluate_split(captioner, data.split("test"))
+        evaluate_images(captioner, data.split("test"))
         assert captioner.model.training is training
     captioner.model.train()
     broken = [replace(data.examples[0], path=Path("gone.png"))]
     with pytest.raises(InputError, match="no such file"):
-        evaluate_split(captioner, broken)
+        evaluate_images(captioner, broken)
     assert captioner.model.training
     for key, value in captioner.model.state_dict().items():
         assert torch.equal(value, before[key])
 
 
-def test_scores_are_of_all_references_with_their_rare_words(captioner, data):
+def test_captions_are_scored_against_all_references_with_their_rare_words(captioner, data):
     examples = [replace(e, captions=(*e.captions, "quokka")) for e in data.split("val")]
-    result = evaluate_split(captioner, examples)
+    result = evaluate_images(captioner, examples)
     references = {e.id: e.captions for e in examples}
-    assert result.scores.corpus == metrics.score(result.texts, references)
+    assert result.scores.corpus == corpus_scores(result.texts, references)
     assert result.statistics == statistics(result.texts, references)
     assert 20 < result.scores.corpus["BLEU-4"] <= 100
 
 
-def test_pointing_is_told_where_the_data_tells_the_shapes(captioner, data, tmp_path_factory):
+@pytest.mark.slow
+def test_pointing_is_measured_if_the_data_has_shapes_and_the_model_attention(
+    captioner, data, tmp_path_factory
+):
     examples = data.split("val")
-    words = captioner.vocabulary.words
+    vocabulary = captioner.vocabulary
     noun = KINDS[0]
     shape = DrawnShape(noun, "red", "small", "solid", (0, 0, 64, 64))
     shapes = {example.id: [shape] for example in examples[:3]}
-    result = evaluate_split(captioner, examples, shapes=shapes)
-    assert noun not in words and result.pointing == Pointing()
-    assert "pointing" not in result.describe("S")  # of nothing there is no percentage
+    result = evaluate_images(captioner, examples, shapes=shapes)
+    assert noun not in vocabulary.words
+    assert result.pointing == Pointing()
+    assert "pointing" not in result.describe("S")  # without mentions there is no percentage
 
     captioner.model.encoder.offset = -0.5
-    captioner.vocabulary._all = tuple(noun if w == "all" else w for w in captioner.vocabulary._all)
-    result = evaluate_split(captioner, examples, shapes=shapes)
+    renamed = [noun if word == "all" else word for word in vocabulary.words]
+    captioner.vocabulary = Vocabulary(renamed)
+    result = evaluate_images(captioner, examples, shapes=shapes)
     expected = Pointing()
     for example in examples[:3]:
         hypothesis = result.hypotheses[example.id]
-        said = captioner.vocabulary.decode(hypothesis.tokens)
-        expected += pointing(said, hypothesis.attention[: len(said)], [shape], offset=-0.5)
-    assert result.pointing == expected and expected.count > 0
+        words = captioner.vocabulary.decode(hypothesis.tokens)
+        expected += pointing(words, hypothesis.attention[: len(words)], [shape], offset=-0.5)
+    assert result.pointing == expected
+    assert expected.count > 0
     plain = Captioner.from_pretrained(tiny.run(tmp_path_factory, attention=False), "cpu")
-    assert evaluate_split(plain, examples, shapes=shapes).pointing is None
+    assert evaluate_images(plain, examples, shapes=shapes).pointing is None
 
 
-def test_description():
+def test_describe_prints_scores_statistics_and_signature():
     texts, references = {1: "a dog runs"}, {1: ["a dog runs", "a cat"]}
-    result = evaluation.judge(texts, references, ["bleu", "rouge-l"], ["a dog runs"])
+    result = score_captions(texts, references, ScoringSettings(["bleu", "rouge-l"], ["a dog runs"]))
     assert result.describe(references.values()).split("\n") == [
         "BLEU-1 100.00  BLEU-2 100.00  BLEU-3 100.00  BLEU-4 3.16  ROUGE-L 100.00",
         str(statistics(texts, references, ["a dog runs"])),
-        metrics.signature([["", ""]], ["BLEU-1", "ROUGE-L"]),
+        signature([["", ""]], ["BLEU-1", "ROUGE-L"]),
     ]
-    assert result.texts == texts and result.hypotheses == {}
-    found = {"novelty": 0, "mean_length": 3, "vocabulary_used": 3, "distinct": 100}
-    assert result.numbers.items() >= (result.scores.corpus | found).items()
+    assert result.texts == texts
+    assert result.hypotheses == {}
+    expected = {"novelty": 0, "mean_length": 3, "vocabulary_used": 3, "distinct": 100}
+    assert result.numbers.items() >= (result.scores.corpus | expected).items()
     (row,) = result.rows
-    assert row.pop("image_id") == 1 and list(row) == list(result.scores.corpus)
+    assert row.pop("image_id") == 1
+    assert list(row) == list(result.scores.corpus)
     assert row == pytest.approx(result.scores.corpus, abs=1e-4)
-    noted = replace(result, scores=replace(result.scores, note="note: x"), pointing=POINTED)
+    noted = replace(result, scores=replace(result.scores, note="note: x"), pointing=POINTING)
     assert noted.describe(references.values()).splitlines()[3:] == [
         "note: x",
         "pointing accuracy 75.0 % of 4 shape words (chance 25.0 %)",
@@ -168,7 +173,7 @@ def test_description():
 
 @pytest.fixture
 def work(tmp_path, run, monkeypatch):
-    """A working directory of its own with a copy of the run."""
+    """A working directory with a copy of the run."""
     shutil.copytree(run, tmp_path / "checkpoints" / "attention")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -187,8 +192,8 @@ def results(directory):
     ]
 
 
-def test_scores_and_files(work, data, capsys):
-    """On other references than it was trained on, captions are neither right nor wrong."""
+def test_scores_and_files_agree_with_other_tools(work, data, capsys):
+    """With references that differ from the training captions, so that scores are in between."""
     shutil.copytree(data.root, "other/colours")
     references = Path("other/colours/annotations/captions_val.json")
     changed = references.read_text().replace("sees here", "saw there").replace("else", "more")
@@ -201,18 +206,20 @@ def test_scores_and_files(work, data, capsys):
     assert printed[0] == ("checkpoints/attention/best on colours, val split, 7 images")
     assert printed[1] == "  ".join(f"{name} {scores[name]:.2f}" for name in NAMES)
     images = scores.pop("images")
-    likeness = {name: scores[name] for name in scores if name not in NAMES}
-    assert printed[2] == str(Statistics(**likeness)) and "novelty" not in likeness
-    assert printed[3] == metrics.signature([e.captions for e in examples])
-    assert printed[3].startswith("BLEU+ROUGE-L+CIDEr|tok") and "|references:2|" in printed[3]
+    properties = {name: scores[name] for name in scores if name not in NAMES}
+    assert printed[2] == str(Statistics(**properties))
+    assert "novelty" not in properties
+    assert printed[3] == signature([e.captions for e in examples])
+    assert printed[3].startswith("BLEU+ROUGE-L+CIDEr|tok")
+    assert "|references:2|" in printed[3]
     assert printed[4:] == [
         "captions and scores: " + str(work / "checkpoints/attention/evaluation-val")
     ]
 
-    # What everybody quotes, from the files alone.
+    # nltk and pycocoevalcap get the same scores from the files.
     references = [[split_words(text) for text in example.captions] for example in examples]
-    said = {entry["image_id"]: split_words(entry["caption"]) for entry in captions}
-    hypotheses = [said[example.id] for example in examples]
+    written = {entry["image_id"]: split_words(entry["caption"]) for entry in captions}
+    hypotheses = [written[example.id] for example in examples]
     for n in range(1, 5):
         bleu = 100 * corpus_bleu(references, hypotheses, weights=[1 / n] * n)
         assert scores[f"BLEU-{n}"] == pytest.approx(bleu, abs=1e-6)
@@ -221,11 +228,12 @@ def test_scores_and_files(work, data, capsys):
     lines = {i: [" ".join(words)] for i, words in enumerate(hypotheses)}
     for name, scorer in (("ROUGE-L", Rouge()), ("CIDEr", Cider())):
         whole, each = scorer.compute_score(numbered, lines)
-        assert scores[name] == pytest.approx(100 * whole) and whole > 0.1
+        assert scores[name] == pytest.approx(100 * whole)
+        assert whole > 0.1
         assert [row[name] for row in images] == pytest.approx(list(100 * each), abs=1e-4)
     assert [row["image_id"] for row in images] == [example.id for example in examples]
 
-    # COCO's own tools take the file.
+    # pycocotools reads the captions.
     coco = COCO(data.root / "annotations" / "captions_val.json")
     loaded = coco.loadRes("checkpoints/attention/evaluation-val/captions.json")
     assert sorted(loaded.getImgIds()) == sorted(e.id for e in examples)
@@ -234,14 +242,17 @@ def test_scores_and_files(work, data, capsys):
     }
 
 
-def test_validation_in_training_says_the_same(run, work):
+@pytest.mark.usefixtures("work")
+def test_scores_equal_those_of_validation_during_training(run):
     call()
     scores = results("checkpoints/attention/evaluation-val")[1]
-    assert len(scores.pop("images")) == 7 and 0 <= scores.pop("novelty") <= 100
+    assert len(scores.pop("images")) == 7
+    assert 0 <= scores.pop("novelty") <= 100
     assert scores == pytest.approx(checkpoint.load(run).config["scores"], abs=1e-4)
 
 
-def test_splits_and_output(work, data):
+@pytest.mark.usefixtures("work")
+def test_each_split_has_its_directory_and_output_overrides_it(data):
     call("--split", "dev", workers=1)
     call("--split", "val", "--output", "out/val", "--batch-size", "2")
     call("--split", "test")
@@ -250,39 +261,44 @@ def test_splits_and_output(work, data):
     assert ids == [example.id for example in data.split("test")]
 
 
-def test_precision_and_compile_reach_the_captioner(work, monkeypatch):
-    made, make = [], Captioner.from_checkpoints
+@pytest.mark.usefixtures("work")
+def test_runtime_options_reach_the_captioner(monkeypatch):
+    calls, from_checkpoints = [], Captioner.from_checkpoints
 
-    def watched(read, *options):
-        made.append(options)
-        return make(read, *options[:2])
+    def recorded(checkpoints, *options):
+        calls.append(options)
+        return from_checkpoints(checkpoints, *options[:2])
 
-    monkeypatch.setattr(Captioner, "from_checkpoints", watched)
+    monkeypatch.setattr(Captioner, "from_checkpoints", recorded)
     call("--precision", "bfloat16", "--compile", "--device", "cpu")
     call("--device", "cpu")
-    assert made == [("cpu", "bfloat16", True), ("cpu", "float32", False)]
+    assert calls == [("cpu", "bfloat16", True), ("cpu", "float32", False)]
 
 
-def test_other_checkpoints(work, capsys):
+@pytest.mark.usefixtures("work")
+def test_results_go_to_the_run_of_the_checkpoint(capsys):
     call("--checkpoint", "checkpoints/attention/last")
     assert "checkpoints/attention/last on colours" in capsys.readouterr().out
     assert Path("checkpoints/attention/evaluation-val/scores.json").is_file()
-    shutil.copytree("checkpoints/attention/best", "mine")  # what others were sent
+    shutil.copytree("checkpoints/attention/best", "mine")  # a checkpoint without its run
     call("--checkpoint", "mine")
     assert Path("mine/evaluation-val/scores.json").is_file()
-    checkpoint.load("mine")  # as good as before
+    checkpoint.load("mine")  # is still intact
 
 
-def test_decoding_options_reach_the_search(work, captioner, data):
+@pytest.mark.usefixtures("work")
+def test_decoding_options_reach_the_search(captioner, data):
     call("--method", "greedy", "--max-length", "3", "--output", "out")
     for entry, example in zip(results("out")[0], data.split("val"), strict=True):
         alone = captioner.caption(example.path, method="greedy", max_length=3)
-        assert entry["caption"] == alone.text and len(alone.words) <= 3
+        assert entry["caption"] == alone.text
+        assert len(alone.words) <= 3
 
 
-def test_another_data_set(work, capsys):
-    for split in ("a", "b", "c", "d", "e", "f", "g", "h", "i", "j"):
-        path = Path("other/Images") / f"{split}.png"
+@pytest.mark.usefixtures("work")
+def test_data_other_than_the_training_data(capsys):
+    for name in "abcdefghij":
+        path = Path("other/Images") / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(next(Path(tiny_root()).rglob("200.png")), path)
     rows = "".join(f'{c}.png,"{c} ÿ, red"\n' for c in "abcdefghij")
@@ -297,7 +313,8 @@ def tiny_root():
     return checkpoint.load("checkpoints/attention").config["data"]["path"]
 
 
-def test_training_data_that_is_gone(work):
+@pytest.mark.usefixtures("work")
+def test_training_data_that_no_longer_exists():
     config = Path("checkpoints/attention/best/config.json")
     moved = config.read_text().replace(tiny_root(), "/gone/data")
     config.write_text(moved)
@@ -306,7 +323,7 @@ def test_training_data_that_is_gone(work):
     sums["config.json"] = checkpoint._sha256(config)
     manifest.write_text(json.dumps(sums))
     with pytest.raises(
-        InputError, match=r"/gone/data, where the model was trained, is gone; use -"
+        InputError, match=r"^training data /gone/data no longer exists; pass --data with its"
     ):
         call()
 
@@ -315,57 +332,63 @@ def test_training_data_that_is_gone(work):
     ("options", "message"),
     [
         (["--split", "validation"], "unknown split 'validation'; choose train, val"),
-        (["--num-captions", "2"], "evaluation scores one caption an image; leave --num-captions"),
+        (
+            ["--num-captions", "2"],
+            "evaluation scores one caption per image, got num_captions 2; leave --num-captions at",
+        ),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["--temperature", "2"], "temperature, top_k, top_p and seed need method 'sample'"),
         (["--data", "gone"], "data directory gone does not exist"),
-        (["--device", "tpu9"], "device must be cpu, cuda, cuda:N or mps, got 'tpu9'"),
+        (["--device", "tpu9"], "device must be cpu, cuda or cuda:N, got 'tpu9'"),
     ],
 )
-def test_mistakes(work, options, message):
+@pytest.mark.usefixtures("work")
+def test_options_that_cannot_work_are_refused_before_any_work(options, message):
     before = set(Path().rglob("evaluation-*"))
     with pytest.raises(InputError, match=message):
         call(*options)
     assert set(Path().rglob("evaluation-*")) == before
 
 
-def test_workers_below_zero(work):
+@pytest.mark.usefixtures("work")
+def test_workers_below_zero_are_refused():
     with pytest.raises(InputError, match="workers must be at least 0, got -1"):
         call(workers=-1)
 
 
-def test_a_checkpoint_must_be_named(capsys):
+def test_a_checkpoint_or_predictions_are_required(capsys):
     with pytest.raises(SystemExit, match="2"):
         evaluate.main([])
     assert "--checkpoint is required, for example checkpoints/" in capsys.readouterr().err
 
 
-def test_demo_data_tell_the_pointing(tmp_path, monkeypatch, capsys):
-    """The demo is found again without a path; its boxes tell where attention should lie."""
+def test_pointing_accuracy_of_the_demo_is_printed(tmp_path, monkeypatch, capsys):
+    """The demo is found without --data; its boxes define where attention should peak."""
     monkeypatch.chdir(tmp_path)
     write = demo.write_demo
     monkeypatch.setattr(
         demo, "write_demo", lambda directory: write(directory, train=8, val=3, test=2)
     )
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     train.main([*tiny.OPTIONS, "--attention", "--min-count", "3"])
     nouns = {*KINDS, *PLURALS.values()}
 
-    def speak_of_shapes(model, features, decoding):
-        """The model's own captions, each word but the end a shape."""
+    def name_shapes(model, features, decoding):
+        """The model's captions with every word replaced by a kind of shape."""
         vocabulary = checkpoint.load("checkpoints/demo-attention").vocabulary
         noun = vocabulary.encode([next(w for w in vocabulary.words if w in nouns)])[0]
         return [
-            [replace(h, tokens=(*[noun] * (len(h.tokens) - 1), h.tokens[-1])) for h in several]
-            for several in decode(model, features, decoding)
+            [replace(h, tokens=(*[noun] * (len(h.tokens) - 1), h.tokens[-1])) for h in n_best]
+            for n_best in decode(model, features, decoding)
         ]
 
     decode = decoding.decode
-    monkeypatch.setattr(decoding, "decode", speak_of_shapes)
+    monkeypatch.setattr(decoding, "decode", name_shapes)
     capsys.readouterr()
     evaluate.main(
         ["--checkpoint", "checkpoints/demo-attention", "--min-length", "3", *WITHOUT_JAVA]
     )
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("checkpoints/demo-attention/best on demo, val split, 3 images")
-    assert printed[4].startswith("pointing accuracy ") and "shape words (chance " in printed[4]
+    assert printed[4].startswith("pointing accuracy ")
+    assert "shape words (chance " in printed[4]

@@ -1,4 +1,4 @@
-"""evaluate.py on captions from files: scored, compared, told how sure that is."""
+"""evaluate.py with captions from files: scores, comparisons and intervals."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 
 import evaluate
 from captioner.errors import InputError
-from captioner.metrics import captions as metrics
+from captioner.metrics.captions import corpus_scores
 from tests.support import tiny
 
 CAPTIONS = {1: "a dog runs", 2: "two men ride bikes", 3: "a cat on a bed"}
@@ -24,7 +24,7 @@ WITHOUT_JAVA = ["--metrics", "bleu, rouge-l,CIDEr"]
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    """A working directory with the captions in files."""
+    """A working directory with files of captions and references."""
     monkeypatch.chdir(tmp_path)
     write("ours.json", CAPTIONS)
     write("theirs.json", OTHERS)
@@ -45,16 +45,19 @@ def call(*options):
     evaluate.main([*files, *WITHOUT_JAVA, *options])
 
 
-def test_captions_from_a_file(work, capsys):
+def test_captions_of_a_file_are_scored(work, capsys):
     before = sorted(work.iterdir())
     call()
     printed = capsys.readouterr().out.splitlines()
-    expected = metrics.score(CAPTIONS, REFERENCES)
+    expected = corpus_scores(CAPTIONS, REFERENCES)
     assert printed[0] == "ours.json against references.json, 3 images"
     assert printed[1] == "  ".join(f"{name} {value:.2f}" for name, value in expected.items())
-    assert printed[2].startswith("4.00 words a caption") and "novel" not in printed[2]
-    assert printed[3].startswith("BLEU+ROUGE-L+CIDEr|tok") and "|references:2|" in printed[3]
-    assert len(printed) == 4 and sorted(work.iterdir()) == before
+    assert printed[2].startswith("4.00 words a caption")
+    assert "novel" not in printed[2]
+    assert printed[3].startswith("BLEU+ROUGE-L+CIDEr|tok")
+    assert "|references:2|" in printed[3]
+    assert len(printed) == 4
+    assert sorted(work.iterdir()) == before
     call("--output", "new/directory")
     stored = json.loads(Path("new/directory/scores.json").read_text())
     assert {name: stored[name] for name in expected} == expected
@@ -63,7 +66,8 @@ def test_captions_from_a_file(work, capsys):
     assert [path.name for path in Path("new/directory").iterdir()] == ["scores.json"]
 
 
-def test_tables_and_lines_score_the_same(work, capsys):
+@pytest.mark.usefixtures("work")
+def test_csv_and_jsonl_give_the_same_scores(capsys):
     call()
     expected = capsys.readouterr().out.splitlines()[1:]
     rows = "".join(f"{id},{text}\n" for id, text in CAPTIONS.items())
@@ -75,7 +79,8 @@ def test_tables_and_lines_score_the_same(work, capsys):
     assert capsys.readouterr().out.splitlines()[1:] == expected
 
 
-def test_missing_images(work, capsys):
+@pytest.mark.usefixtures("work")
+def test_missing_images_are_refused_unless_allowed(capsys):
     write("ours.json", {1: "a dog runs", 2: "two men ride bikes", 7: "a cat"})
     message = (
         r"^references but no caption: 1 image \(3\); a caption but not among the "
@@ -89,30 +94,33 @@ def test_missing_images(work, capsys):
     assert printed[0].endswith(", 2 images")
     assert printed[1].startswith("note: 2 images are scored; references but no caption: 1 image")
     two = {id: CAPTIONS[id] for id in (1, 2)}
-    bleu = metrics.score(two, {id: REFERENCES[id] for id in two})["BLEU-1"]
+    bleu = corpus_scores(two, {id: REFERENCES[id] for id in two})["BLEU-1"]
     assert printed[2].startswith(f"BLEU-1 {bleu:.2f}")
 
 
-def test_intervals_and_differences(work, capsys):
+@pytest.mark.usefixtures("work")
+def test_intervals_and_differences_are_printed_and_stored(capsys):
     call("--bootstrap", "50", "--compare", "theirs.json", "--output", "out")
     printed = capsys.readouterr().out.splitlines()
     stored = json.loads(Path("out/scores.json").read_text())
-    ours, theirs = (metrics.score(captions, REFERENCES) for captions in (CAPTIONS, OTHERS))
+    ours, theirs = (corpus_scores(captions, REFERENCES) for captions in (CAPTIONS, OTHERS))
     assert printed[4] == "95 % intervals by 50 samples of the images:"
-    assert printed[11] == "more than theirs.json, 95 % intervals by 50 paired samples:"
-    for place, name in enumerate(ours):
-        mine, gain = stored["intervals"][name], stored["differences"][name]
-        assert mine["value"] == ours[name] and mine["low"] <= ours[name] <= mine["high"]
+    assert printed[11] == "difference from theirs.json, 95 % intervals by 50 paired samples:"
+    for line, name in enumerate(ours):
+        interval, gain = stored["intervals"][name], stored["differences"][name]
+        assert interval["value"] == ours[name]
+        assert interval["low"] <= ours[name] <= interval["high"]
         assert gain["value"] == pytest.approx(ours[name] - theirs[name])
-        numbers = (mine["value"], mine["low"], mine["high"])
-        assert printed[5 + place] == "  {} {:.2f} ({:.2f} to {:.2f})".format(name, *numbers)
+        numbers = (interval["value"], interval["low"], interval["high"])
+        assert printed[5 + line] == "  {} {:.2f} ({:.2f} to {:.2f})".format(name, *numbers)
         numbers = (gain["value"], gain["low"], gain["high"])
-        assert printed[12 + place] == "  {} {:+.2f} ({:+.2f} to {:+.2f})".format(name, *numbers)
+        assert printed[12 + line] == "  {} {:+.2f} ({:+.2f} to {:+.2f})".format(name, *numbers)
     call("--compare", "theirs.json")
     assert "by 1000 paired samples" in capsys.readouterr().out
 
 
-def test_novelty_against_a_file(work, capsys):
+@pytest.mark.usefixtures("work")
+def test_novelty_is_relative_to_the_training_captions_of_a_file(capsys):
     write("training.json", {1: "A dog runs .", 5: "a red cat"})
     call("--training-captions", "training.json")
     assert capsys.readouterr().out.splitlines()[2].endswith(", 66.7 % novel")
@@ -127,27 +135,32 @@ def test_novelty_against_a_file(work, capsys):
         (["--metrics", "bleu,spice"], "unknown metrics 'spice'; choose from bleu, meteor, rouge-l"),
         (["--bootstrap", "-1"], "bootstrap must be at least 0, got -1"),
         (["--compare", "gone.json"], "gone.json cannot be read"),
-        (["--output", "ours.json"], "--output ours.json cannot be made a directory: File exists"),
+        (
+            ["--output", "ours.json"],
+            "--output ours.json cannot be created: File exists; choose another",
+        ),
     ],
 )
-def test_mistakes(work, capsys, options, message):
+@pytest.mark.usefixtures("work")
+def test_options_that_cannot_work_are_refused(capsys, options, message):
     with pytest.raises(InputError, match=re.escape(message)):
         call(*options)
     assert capsys.readouterr().out == ""
 
 
-def test_meteor_without_java(work, capsys, monkeypatch):
+@pytest.mark.usefixtures("work")
+def test_meteor_is_left_out_without_java_unless_asked_for(capsys, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(InputError, match=r"^METEOR needs Java, and there is no java on the path"):
+    with pytest.raises(InputError, match=r"^METEOR needs Java, but there is no java on the PATH"):
         call("--metrics", "meteor")
     evaluate.main(["--predictions", "ours.json", "--references", "references.json"])
     printed = capsys.readouterr().out.splitlines()
     assert "METEOR" not in printed[1] + printed[3]
-    assert printed[4].startswith("note: scored without METEOR: METEOR needs Java, and there is no")
+    assert printed[4].startswith("note: scored without METEOR: METEOR needs Java, but there is no")
 
 
-def test_what_fails_in_scoring_costs_no_captions(tmp_path_factory, tmp_path, monkeypatch):
-    """Nor are there scores then, be it of other captions."""
+def test_a_failure_in_scoring_keeps_the_captions(tmp_path_factory, tmp_path, monkeypatch):
+    """Scores of earlier captions are removed."""
     shutil.copytree(tiny.run(tmp_path_factory, attention=False), tmp_path / "run")
     directory = tmp_path / "run" / "evaluation-val"
     directory.mkdir()
@@ -165,7 +178,9 @@ def test_what_fails_in_scoring_costs_no_captions(tmp_path_factory, tmp_path, mon
     assert [row["image_id"] for row in captions] == list(range(100, 107))
 
 
-def test_a_checkpoints_captions_compared(tmp_path_factory, tmp_path, monkeypatch, capsys):
+def test_a_checkpoints_captions_are_compared_with_a_file(
+    tmp_path_factory, tmp_path, monkeypatch, capsys
+):
     shutil.copytree(tiny.run(tmp_path_factory, attention=True), tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     model = ["--checkpoint", "run", "--workers", "0", *WITHOUT_JAVA]
@@ -177,9 +192,10 @@ def test_a_checkpoints_captions_compared(tmp_path_factory, tmp_path, monkeypatch
         for directory in ("run/evaluation-val", "short")
     )
     gain = long["differences"]["BLEU-4"]
-    assert gain["value"] == pytest.approx(long["BLEU-4"] - short["BLEU-4"]) and gain["low"] > 0
+    assert gain["value"] == pytest.approx(long["BLEU-4"] - short["BLEU-4"])
+    assert gain["low"] > 0
     assert long["novelty"] < short["novelty"] == 100
-    assert "more than short/captions.json, 95 % intervals by 1000 paired samples:" in printed
+    assert "difference from short/captions.json, 95 % intervals by 1000 paired samples:" in printed
     with pytest.raises(InputError, match="--references needs --predictions"):
         evaluate.main([*model, "--references", "short/captions.json"])
     with pytest.raises(InputError, match=r"captions.json lacks 3 images \(200, 201, 202\)"):

@@ -1,4 +1,4 @@
-"""The report holds what was found, shows it in a real browser, and runs nothing that it shows."""
+"""The report page has all results, works in a real browser, and executes none of its data."""
 
 import base64
 import io
@@ -20,10 +20,10 @@ from captioner.checkpoints.runs import read_log
 from captioner.data.dataset import Example
 from captioner.decoding.hypothesis import Hypothesis
 from captioner.errors import InputError
-from captioner.evaluation import report
 from captioner.evaluation.report import Heading, write_report
-from captioner.evaluation.scoring import judge
-from captioner.metrics import bootstrap
+from captioner.evaluation.split import ScoringSettings, score_captions
+from captioner.metrics.bootstrap import intervals
+from captioner.plots.curves import curves_svg
 from captioner.plots.overlays import overlay
 from captioner.text.vocabulary import Vocabulary
 from tests.support import tiny
@@ -35,7 +35,7 @@ CHROMIUM = shutil.which("chromium")
 
 
 def invent(directory, count, attention=True):
-    """So many images, and what a model said of them: "a red dog", to every other one more."""
+    """`count` images with hypotheses: "a red dog", and a longer caption for every other one."""
     draw, vocabulary = np.random.default_rng(0), Vocabulary(WORDS)
     directory.mkdir(exist_ok=True)
     examples, hypotheses, texts = [], {}, {}
@@ -53,49 +53,54 @@ def invent(directory, count, attention=True):
         )
         texts[examples[-1].id] = " ".join(words)
     references = {example.id: example.captions for example in examples}
-    judged = judge(texts, references, ("bleu", "cider"))
-    return replace(judged, hypotheses=hypotheses), examples, vocabulary
+    result = score_captions(texts, references, ScoringSettings(("bleu", "cider")))
+    return replace(result, hypotheses=hypotheses), examples, vocabulary
 
 
 def with_alternatives(result, vocabulary):
-    """The same where each word might have been "dog" or the end."""
-    others = ((vocabulary.encode(["dog"])[0], math.log(0.25)), (vocabulary.END, math.log(0.1)))
-    kept = {
-        key: replace(each, alternatives=(others,) * len(each.tokens))
+    """The same result with "dog" and the end as the alternatives of every word."""
+    alternatives = (
+        (vocabulary.encode(["dog"])[0], math.log(0.25)),
+        (vocabulary.END, math.log(0.1)),
+    )
+    hypotheses = {
+        key: replace(each, alternatives=(alternatives,) * len(each.tokens))
         for key, each in result.hypotheses.items()
     }
-    return replace(result, hypotheses=kept)
+    return replace(result, hypotheses=hypotheses)
 
 
-def write(path, result, examples, vocabulary, log=()):
-    heading = Heading(
-        f"of <b>{HOSTILE}", [f"fact {HOSTILE}"], bootstrap.intervals(result.scores, 20), log
-    )
-    write_report(path, heading, result, examples, vocabulary, OFFSET)
+def write(path, result, examples, vocabulary, log=(), **more):
+    """Write a report; returns the page, and the data of its script."""
+    curves = curves_svg(log, "BLEU-4", 1)
+    heading = Heading(f"of <b>{HOSTILE}", [f"fact {HOSTILE}"], intervals(result.scores, 20), curves)
+    write_report(path, heading, result, examples, vocabulary, OFFSET, **more)
     page = path.read_text(encoding="utf-8")
-    held = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    return page, json.loads(held[1])
+    script = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    return page, json.loads(script[1])
 
 
-def test_what_the_page_holds(tmp_path):
+def test_the_page_has_captions_scores_maps_and_curves(tmp_path):
     result, examples, vocabulary = invent(tmp_path / "images", 6)
     path = tmp_path / "new" / "directory" / "report.html"
     page, data = write(path, result, examples, vocabulary, [{"epoch": 1, "loss": 2.5}])
     assert [each.name for each in path.parent.iterdir()] == ["report.html"]
     assert data["scores"] == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "CIDEr"]
-    told = {image["name"]: image for image in data["images"]}
-    assert told.keys() == set(result.texts)
+    by_name = {image["name"]: image for image in data["images"]}
+    assert by_name.keys() == set(result.texts)
     for i, example in enumerate(examples):
-        image, hypothesis = told[example.id], result.hypotheses[example.id]
+        image, hypothesis = by_name[example.id], result.hypotheses[example.id]
         words = result.texts[example.id].split()
         assert image["function_words"] == [word in ("a", "on", "the") for word in words]
-        assert image["words"] == words and image["references"] == list(example.captions)
+        assert image["words"] == words
+        assert image["references"] == list(example.captions)
         np.testing.assert_allclose(
-            image["shares"], np.exp(hypothesis.log_probs[: len(words)]), atol=1e-3
+            image["log_probs"], hypothesis.log_probs[: len(words)], atol=1e-3
         )
         cells = np.frombuffer(base64.b64decode(image["maps"]), np.uint8)
         maps = hypothesis.attention[: len(words)]
-        assert image["grid"] == [3, 4] and cells.size == maps.size
+        assert image["grid"] == [3, 4]
+        assert cells.size == maps.size
         np.testing.assert_allclose(
             cells.reshape(maps.shape) / 255 * maps.max(), maps, atol=maps.max() / 500
         )
@@ -103,61 +108,68 @@ def test_what_the_page_holds(tmp_path):
             image["scores"], [round(v[i], 2) for v in result.scores.per_image.values()]
         )
         with Image.open(io.BytesIO(base64.b64decode(image["jpeg"]))) as small:
-            assert small.format == "JPEG" and list(small.size) == image["size"] == [96, 72]
-    for name, each in bootstrap.intervals(result.scores, 20).items():
+            assert small.format == "JPEG"
+            assert list(small.size) == image["size"] == [96, 72]
+    for name, each in intervals(result.scores, 20).items():
         assert f'">{name}<td class="number">{each.value:.2f}' in page
         assert f"{each.low:.2f} to {each.high:.2f}" in page
-    assert ">2.5</b>" in page and "loss by epoch" in page
+    assert "<title>loss per word; last epoch: loss 2.5</title>" in page
 
 
-def test_nothing_from_outside_and_nothing_of_the_data_is_markup(tmp_path):
+def test_the_page_loads_nothing_and_escapes_all_data(tmp_path):
     result, examples, vocabulary = invent(tmp_path / "images", 2)
-    page, _ = write(tmp_path / "report.html", result, examples, vocabulary)
+    log = [{"epoch": i, "loss": 1 / i, "BLEU-4": i, "distinct": HOSTILE} for i in (1, 2)]
+    page, _ = write(tmp_path / "report.html", result, examples, vocabulary, log)
+    assert page.count("<svg") == 2
     assert not re.search(r"https?:|@import|url\(|<link|innerHTML", page)
-    assert page.count("<script") == 2 and page.count("</script>") == 2
-    assert "<img" not in page and "<b>&lt;" not in page and "&lt;/script&gt;" in page
+    assert page.count("<script") == 2
+    assert page.count("</script>") == 2
+    assert "<img" not in page
+    assert "<b>&lt;" not in page
+    assert "&lt;/script&gt;" in page
 
 
-def test_words_have_their_alternatives_where_these_were_kept(tmp_path):
+def test_words_have_alternatives_if_the_hypotheses_do(tmp_path):
     result, examples, vocabulary = invent(tmp_path / "images", 2)
     _, data = write(tmp_path / "report.html", result, examples, vocabulary)
-    assert all("instead" not in image for image in data["images"])
+    assert all("word_alternatives" not in image for image in data["images"])
     result = with_alternatives(result, vocabulary)
     _, data = write(tmp_path / "report.html", result, examples, vocabulary)
     for image in data["images"]:
-        assert image["instead"] == [[["dog", 0.25], ["", 0.1]]] * len(image["words"])
+        alternatives = [["dog", round(math.log(0.25), 3)], ["", round(math.log(0.1), 3)]]
+        assert image["word_alternatives"] == [alternatives] * len(image["words"])
 
 
-def test_without_attention(tmp_path):
+def test_a_model_without_attention_has_no_maps(tmp_path):
     result, examples, vocabulary = invent(tmp_path / "images", 2, attention=False)
     _, data = write(tmp_path / "report.html", result, examples, vocabulary)
     assert all("maps" not in image for image in data["images"])
 
 
-def test_of_too_many_the_best_the_worst_and_some(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "MOST", 8)
+def test_too_many_images_are_reduced_to_best_worst_and_a_sample(tmp_path):
     result, examples, vocabulary = invent(tmp_path / "images", 30)
-    _, data = write(tmp_path / "report.html", result, examples, vocabulary)
+    _, data = write(tmp_path / "report.html", result, examples, vocabulary, max_images=8)
     found = [image["scores"][-1] for image in data["images"]]
     every = sorted(round(value, 2) for value in result.scores.per_image["CIDEr"])
     assert len({image["name"] for image in data["images"]}) == 8
-    assert found[:2] == every[:2] and found[-2:] == every[-2:]
+    assert found[:2] == every[:2]
+    assert found[-2:] == every[-2:]
 
 
-def test_a_place_that_cannot_hold_a_file(tmp_path):
+def test_a_path_that_cannot_be_written_is_refused(tmp_path):
     result, examples, vocabulary = invent(tmp_path / "images", 2)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match=r"file/report\.html': cannot be written"):
+    with pytest.raises(InputError, match=r"file/report\.html' cannot be written"):
         write(tmp_path / "file" / "report.html", result, examples, vocabulary)
 
 
-def test_a_log_with_a_row_cut_short(tmp_path):
+def test_a_log_with_a_truncated_row_is_read(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n[3]\n{"epo')
     assert read_log(tmp_path / "log.jsonl") == [{"epoch": 1}, {"epoch": 2}]
     assert read_log(tmp_path / "gone.jsonl") == []
 
 
-def test_by_evaluate(tmp_path_factory, tmp_path, monkeypatch, capsys):
+def test_evaluate_writes_a_report(tmp_path_factory, tmp_path, monkeypatch, capsys):
     run = tiny.run(tmp_path_factory, attention=True)
     monkeypatch.chdir(tmp_path)
     options = "--workers 0 --metrics bleu,cider --output out --report page --beam-size 2".split()
@@ -167,11 +179,15 @@ def test_by_evaluate(tmp_path_factory, tmp_path, monkeypatch, capsys):
     assert "colours, val split, 7 images" in page
     assert "decoding: method beam, beam_size 2, num_captions 1, max_length 30" in page
     assert "min_length 1, length_penalty 0.5<" in page
-    assert "cross_entropy by epoch" in page and "|tokens:ptb-coco|" in page
+    assert ", cross entropy " in page
+    assert "<title>validation CIDEr; last epoch: CIDEr " in page
+    assert "|tokens:ptb-coco|" in page
 
 
-def test_by_the_command(tmp_path_factory, tmp_path, monkeypatch, capsys):
-    """The same page as evaluate.py writes, where its files are."""
+def test_the_command_writes_the_same_page_as_evaluate(
+    tmp_path_factory, tmp_path, monkeypatch, capsys
+):
+    """It goes where the scores are."""
     run = tmp_path / "checkpoints" / "mine"
     shutil.copytree(tiny.run(tmp_path_factory, attention=True), run)
     monkeypatch.chdir(tmp_path)
@@ -191,7 +207,9 @@ def test_by_the_command(tmp_path_factory, tmp_path, monkeypatch, capsys):
     assert page == (tmp_path / "page" / "report.html").read_bytes()
     commands.main(["report", "checkpoints/mine", *options, "--output", "out"])
     assert (tmp_path / "out" / "report.html").read_bytes() == page
-    with pytest.raises(InputError, match="name one for the files by --output"):
+    with pytest.raises(
+        InputError, match="several checkpoints have no common run directory; pass --output"
+    ):
         commands.main(["report", "checkpoints/mine", "checkpoints/mine"])
 
 
@@ -227,7 +245,7 @@ addEventListener("load", () => {
     words[0].focus();
     words[0].dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight", bubbles: true}));
     found.focused = document.activeElement.textContent;
-    found.said = cards()[0].querySelector(".said").textContent;
+    found.status = cards()[0].querySelector(".status").textContent;
     const canvas = cards()[0].querySelector("canvas");
     found.shown = canvas.style.visibility;
     found.map = canvas.toDataURL();
@@ -243,36 +261,40 @@ addEventListener("load", () => {
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """What a browser says of a page of 60 images, the page's data and the captions."""
+    """What a script finds on a page of 60 images in a browser, the page's data, the result."""
     if CHROMIUM is None:
-        pytest.skip("there is no chromium on the path")
+        pytest.skip("no chromium on the PATH")
     here = tmp_path_factory.mktemp("browser")
     result, examples, vocabulary = invent(here / "images", 60)
     result = with_alternatives(result, vocabulary)
     page, data = write(here / "report.html", result, examples, vocabulary)
-    tried = page.replace("</body>", f"<script>{TRY}</script></body>")
-    (here / "tried.html").write_text(tried, encoding="utf-8")
+    scripted = page.replace("</body>", f"<script>{TRY}</script></body>")
+    (here / "scripted.html").write_text(scripted, encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={here / 'profile'}"]
     flags += ["--virtual-time-budget=3000", "--dump-dom"]
-    address = (here / "tried.html").as_uri()
+    address = (here / "scripted.html").as_uri()
     dom = subprocess.run(
         [CHROMIUM, *flags, address], capture_output=True, text=True, timeout=120
     ).stdout
-    held = re.search(r'data-found="([^"]*)"', dom)
-    assert held, dom[-2000:]
-    return json.loads(unescape(held[1])), data, result
+    recorded = re.search(r'data-found="([^"]*)"', dom)
+    assert recorded, dom[-2000:]
+    return json.loads(unescape(recorded[1])), data, result
 
 
+@pytest.mark.browser
 def test_no_text_becomes_markup(seen):
     found, _, _ = seen
-    assert found["title"] == f"of <b>{HOSTILE}" and found["markup"] == 0
+    assert found["title"] == f"of <b>{HOSTILE}"
+    assert found["markup"] == 0
     assert found["name"].endswith(HOSTILE)
 
 
-def test_order_filters_and_images_that_come_when_needed(seen):
+@pytest.mark.browser
+def test_sorting_filters_and_lazy_loading(seen):
     found, data, _ = seen
     scores = sorted(image["scores"][4] for image in data["images"])
-    assert found["start"] == ["60 of 60 images", 48] and found["after"] == 60
+    assert found["start"] == ["60 of 60 images", 48]
+    assert found["after"] == 60
     assert found["best"] == pytest.approx(scores[::-1][:48], abs=0.06)
     assert found["worst"] == pytest.approx(scores[:48], abs=0.06)
     assert found["runs"] == ["30 of 60 images", 30]  # in every other caption, in all references
@@ -280,18 +302,21 @@ def test_order_filters_and_images_that_come_when_needed(seen):
     assert found["low"] == ["0 of 60 images", 0]
 
 
-def test_a_word_shows_its_map_as_the_overlay_does(seen):
+@pytest.mark.browser
+def test_a_word_shows_the_same_map_as_the_overlay(seen):
     found, data, result = seen
     assert found["stops"][:3] == [0, -1, -1]
     best = max(data["images"], key=lambda image: image["scores"][4])
     assert found["dim"] == best["function_words"]
     assert found["focused"] == best["words"][1]
-    assert found["said"].startswith(best["words"][1]) and " %" in found["said"]
-    assert found["said"].endswith("else dog  25 % · (the end)  10 %")
+    assert found["status"].startswith(best["words"][1])
+    assert " %" in found["status"]
+    assert found["status"].endswith("alternatives: dog  25 % · (end)  10 %")
     assert (found["shown"], found["hidden"], found["pointed"]) == ("visible", "hidden", "visible")
     canvas = Image.open(io.BytesIO(base64.b64decode(found["map"].partition(",")[2])))
     attention = result.hypotheses[best["name"]].attention[: len(best["words"])]
     small = Image.open(io.BytesIO(base64.b64decode(best["jpeg"])))
     wanted = overlay(small, attention[1], vmax=float(attention.max()), offset=OFFSET)
     difference = abs(np.asarray(canvas.convert("RGB")).astype(int) - np.asarray(wanted).astype(int))
-    assert difference.mean() < 1.5 and difference.max() < 16
+    assert difference.mean() < 1.5
+    assert difference.max() < 16

@@ -1,4 +1,4 @@
-"""What captions are like: by hand, and against nltk."""
+"""Statistics of captions, computed by hand and against nltk."""
 
 import math
 
@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from nltk.translate.bleu_score import modified_precision
 
 from captioner.errors import InputError
-from captioner.metrics.caption_statistics import FUNCTION_WORDS, Statistics, statistics
-from captioner.metrics.captions import score
+from captioner.metrics.caption_statistics import DANGLING_ENDINGS, Statistics, statistics
+from captioner.metrics.captions import corpus_scores
 from tests.support.corpora import Corpus, as_sentences, corpora
 
 
@@ -45,39 +45,43 @@ def test_bleu_is_the_brevity_penalty_times_the_precision(corpus: Corpus) -> None
     precision = sum(p.numerator for p in precisions) / sum(p.denominator for p in precisions)
     penalty = statistics(*both).brevity_penalty
     assert 0 <= penalty <= 1
-    assert score(*both)["BLEU-1"] == pytest.approx(100 * precision * penalty, abs=1e-5)
+    assert corpus_scores(*both)["BLEU-1"] == pytest.approx(100 * precision * penalty, abs=1e-5)
 
 
-def test_words_that_end_a_sentence_badly_and_well() -> None:
-    badly = "a the with in on and to of is his".split()
-    well = "outside inside up down off by around behind together her it that can each grass".split()
-    assert set(badly) <= set(FUNCTION_WORDS) and not set(well) & set(FUNCTION_WORDS)
-    assert len(set(FUNCTION_WORDS)) == len(FUNCTION_WORDS)
-    for word in FUNCTION_WORDS:  # as captions are taken apart
+def test_dangling_endings_leave_out_words_that_may_end_a_sentence() -> None:
+    dangling = "a the with in on and to of is his".split()
+    fine = "outside inside up down off by around behind together her it that can each grass".split()
+    assert set(dangling) <= set(DANGLING_ENDINGS)
+    assert not set(fine) & set(DANGLING_ENDINGS)
+    assert len(set(DANGLING_ENDINGS)) == len(DANGLING_ENDINGS)
+    for word in DANGLING_ENDINGS:  # after tokenization
         assert statistics({1: f"dogs {word}"}, {1: ["x"]}).function_endings == 100
 
 
-def test_statistics_of_what_is_no_corpus() -> None:
+def test_statistics_need_captions_and_references() -> None:
     with pytest.raises(InputError, match="no captions to score"):
         statistics({}, {})
     with pytest.raises(InputError, match="have no references: 1"):
         statistics({1: "a dog"}, {})
 
 
-def test_captions_of_no_words() -> None:
+def test_a_caption_without_words() -> None:
     assert statistics({1: ""}, {1: ["a dog"]}) == Statistics(0, 0, 0, 100, 0)
 
 
-def test_novel_is_what_no_training_caption_equals() -> None:
+def test_a_caption_is_novel_if_it_equals_no_training_caption() -> None:
     captions = {1: "a dog's ball", 2: "a red dog", 3: "a dogs ball", 4: "two dogs"}
     references = {key: ["x"] for key in captions}
     training = (
         text for text in ["A dog\u2019s ball .", "a  Red, dog", "a red cat", "two dogs run"]
     )
     found = statistics(captions, references, training)
-    assert found.novelty == 100 * 1 / 4  # two dogs; an apostrophe makes no other caption
-    assert str(found).endswith(", 25.0 % novel") and found.numbers["novelty"] == 25
+    assert found.novelty == 100 * 1 / 4  # only "two dogs": apostrophes are ignored
+    assert str(found).endswith(", 25.0 % novel")
+    assert found.numbers["novelty"] == 25
     assert statistics(captions, references, []).novelty == 100
-    unknown = statistics(captions, references)
-    assert unknown.novelty is None and "novel" not in str(unknown)
-    assert "novelty" not in unknown.numbers and len(unknown.numbers) == 5
+    without = statistics(captions, references)
+    assert without.novelty is None
+    assert "novel" not in str(without)
+    assert "novelty" not in without.numbers
+    assert len(without.numbers) == 5

@@ -1,4 +1,4 @@
-"""Scores against nltk, pycocoevalcap and plain rewrites of their equations, and by hand."""
+"""Scores against nltk, pycocoevalcap, plain implementations of the equations, and by hand."""
 
 import math
 import warnings
@@ -16,22 +16,22 @@ from captioner import __version__
 from captioner.errors import InputError
 from captioner.metrics.captions import (
     bleu,
-    chosen,
     cider,
-    measure,
+    compute_scores,
+    corpus_scores,
     meteor,
     rouge_l,
-    score,
+    select_metrics,
     signature,
 )
 from tests.support.corpora import Corpus, as_sentences, corpora
 
-NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")  # without METEOR's
+NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")  # without METEOR
 
 
 @settings(deadline=None, max_examples=60, database=None)
 @given(corpora(shortest=4))
-def test_bleu_is_nltks_where_captions_have_four_words(corpus: Corpus) -> None:
+def test_bleu_equals_nltks_for_captions_of_at_least_four_words(corpus: Corpus) -> None:
     hypotheses, references = corpus
     ours = bleu(hypotheses, references)
     assert list(ours) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"]
@@ -44,8 +44,8 @@ def test_bleu_is_nltks_where_captions_have_four_words(corpus: Corpus) -> None:
 
 @settings(deadline=None, max_examples=100, database=None)
 @given(corpora(shortest=0))
-def test_bleu_is_pycocoevalcaps_of_each_image_and_of_all(corpus: Corpus) -> None:
-    """Of captions of fewer than four words and of none, too."""
+def test_bleu_equals_pycocoevalcaps_per_image_and_for_the_corpus(corpus: Corpus) -> None:
+    """Captions may have fewer than four words, or none."""
     from pycocoevalcap.bleu.bleu import Bleu
 
     captions, references = as_sentences(corpus)
@@ -53,21 +53,22 @@ def test_bleu_is_pycocoevalcaps_of_each_image_and_of_all(corpus: Corpus) -> None
         references, {i: [text] for i, text in captions.items()}, verbose=0
     )
     assert list(bleu(*corpus).values()) == pytest.approx([100 * s for s in theirs], abs=1e-9)
-    found = measure(captions, references, ["bleu"])
+    found = compute_scores(captions, references, ["bleu"])
     for order, values in enumerate(each, start=1):
         name = f"BLEU-{order}"
         assert found.per_image[name] == pytest.approx([100 * s for s in values], abs=1e-9)
         assert found.corpus[name] == bleu(*corpus)[name]
 
 
-def test_by_hand() -> None:
+def test_bleu_by_hand() -> None:
     hypotheses = ["the the cat sat".split(), "a dog runs fast".split()]
     references = [
         ["the cat sat down".split()],
         ["a dog runs".split(), "a dog runs away now".split()],
     ]
-    # Words: the cat sat, a dog runs, of 8; pairs: the cat, cat sat, a dog, dog runs, of 6;
-    # threes: the cat sat, a dog runs, of 4; fours: none. References are 4 and (3 or 5, so) 3 long.
+    # Unigrams: the cat sat, a dog runs, of 8; bigrams: the cat, cat sat, a dog, dog runs, of 6;
+    # trigrams: the cat sat, a dog runs, of 4; 4-grams: none. Closest reference lengths: 4 and 3
+    # (of 3 and 5).
     scores = bleu(hypotheses, references)
     assert scores["BLEU-1"] == pytest.approx(100 * 6 / 8)
     assert scores["BLEU-2"] == pytest.approx(100 * (6 / 8 * 4 / 6) ** (1 / 2))
@@ -75,7 +76,7 @@ def test_by_hand() -> None:
     assert scores["BLEU-4"] == pytest.approx(0, abs=0.02)
 
 
-def test_brevity_is_judged_by_the_closest_reference() -> None:
+def test_the_brevity_penalty_uses_the_closest_reference() -> None:
     caption = ["a b c d".split()]
     longer = "a b c d e".split()
     penalty = 100 * math.exp(1 - 5 / 4)
@@ -83,7 +84,7 @@ def test_brevity_is_judged_by_the_closest_reference() -> None:
     assert bleu(caption, [[longer, longer * 2, ["x"] * 3]])["BLEU-4"] == pytest.approx(100)
 
 
-def test_perfect_and_hopeless_captions() -> None:
+def test_bleu_of_perfect_and_of_wrong_captions() -> None:
     words = "a dog runs over the grass".split()
     assert bleu([words], [[["x"], words]]) == pytest.approx(
         dict.fromkeys(bleu([words], [[words]]), 100)
@@ -93,7 +94,7 @@ def test_perfect_and_hopeless_captions() -> None:
     assert list(bleu([words], [[[]]]).values()) == pytest.approx([0] * 4, abs=1e-2)
 
 
-def test_an_empty_caption_costs_only_itself() -> None:
+def test_an_empty_caption_costs_only_the_brevity_penalty() -> None:
     words = "a dog runs over the grass".split()
     scores = bleu([words, []], [[words], [["x"]]])
     assert list(scores.values()) == pytest.approx([100 * math.exp(1 - 7 / 6)] * 4)
@@ -111,7 +112,7 @@ def test_an_empty_caption_costs_only_itself() -> None:
     ],
 )
 @pytest.mark.parametrize("metric", [bleu, meteor, rouge_l, cider])
-def test_what_is_no_corpus(
+def test_hypotheses_and_references_that_do_not_match_are_refused(
     metric: Callable, hypotheses: list, references: list, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -122,20 +123,20 @@ def test_what_is_no_corpus(
 
 
 def longest_common(left: list[str], right: list[str]) -> int:
-    """By trying every subsequence of the left."""
+    """Length of the longest common subsequence, by trying every subsequence of `left`."""
 
-    def holds(words: list[str], part: tuple[str, ...]) -> bool:
+    def contains(words: list[str], part: tuple[str, ...]) -> bool:
         rest = iter(words)
         return all(word in rest for word in part)
 
     return max(
-        n for n in range(len(left) + 1) if any(holds(right, p) for p in combinations(left, n))
+        n for n in range(len(left) + 1) if any(contains(right, p) for p in combinations(left, n))
     )
 
 
 @settings(deadline=None, max_examples=60, database=None)
 @given(corpora(shortest=1, longest=6))
-def test_rouge_l_by_brute_force(corpus: Corpus) -> None:
+def test_rouge_l_equals_brute_force(corpus: Corpus) -> None:
     hypotheses, references = corpus
     scores = []
     for words, several in zip(hypotheses, references, strict=True):
@@ -148,12 +149,12 @@ def test_rouge_l_by_brute_force(corpus: Corpus) -> None:
 
 
 def test_rouge_l_by_hand() -> None:
-    # a dog runs: 3 of 5 words, 3 of 4; the other image has nothing in common.
+    # "a dog runs" is common: 3 of 5 words and 3 of 4; the other image has nothing in common.
     scores = rouge_l(
         ["a dog quickly runs on".split(), ["cat"]], [["a dog runs away".split()], [["bird"]]]
     )
     assert scores == pytest.approx(50 * 2.44 * 3 / 5 * 3 / 4 / (3 / 4 + 1.44 * 3 / 5))
-    # The best precision and the best recall need not be of one reference.
+    # The best precision and the best recall may come from different references.
     assert rouge_l([["a", "b"]], [[["a", "b", "c", "d"], ["a"]]]) == pytest.approx(100)
 
 
@@ -163,13 +164,13 @@ def test_rouge_l_by_hand() -> None:
 def plain_cider(hypotheses: list[list[str]], references: list[list[list[str]]]) -> float:
     """CIDEr-D of Vedantam et al. 2015: clipped cosine of tf-idf vectors, Gaussian of lengths.
 
-    coco-caption counts lengths in pairs of words.
+    coco-caption's length is the number of bigrams.
     """
 
     def ngrams(words: list[str], n: int) -> Counter:
         return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
 
-    def weighed(counts: Counter, n: int) -> dict:
+    def tf_idf(counts: Counter, n: int) -> dict:
         seen = {
             gram: sum(any(gram in ngrams(words, n) for words in several) for several in references)
             for gram in counts
@@ -184,130 +185,141 @@ def plain_cider(hypotheses: list[list[str]], references: list[list[list[str]]]) 
         for reference in several:
             gap = max(0, len(words) - 1) - max(0, len(reference) - 1)
             for n in range(1, 5):
-                ours, theirs = (weighed(ngrams(w, n), n) for w in (words, reference))
-                dot = sum(min(v, theirs[g]) * theirs[g] for g, v in ours.items() if g in theirs)
-                cosine = dot / (norm(ours) * norm(theirs)) if dot else 0.0
+                vector, ref_vector = (tf_idf(ngrams(w, n), n) for w in (words, reference))
+                dot = sum(
+                    min(v, ref_vector[g]) * ref_vector[g]
+                    for g, v in vector.items()
+                    if g in ref_vector
+                )
+                cosine = dot / (norm(vector) * norm(ref_vector)) if dot else 0.0
                 total += 10 * math.exp(-(gap**2) / 72) * cosine / 4 / len(several)
     return 100 * total / len(hypotheses)
 
 
 @settings(deadline=None, max_examples=60, database=None)
 @given(corpora(shortest=0))
-def test_cider_by_its_formula(corpus: Corpus) -> None:
+def test_cider_equals_its_formula(corpus: Corpus) -> None:
     assert cider(*corpus) == pytest.approx(plain_cider(*corpus), abs=1e-9)
 
 
 def test_cider_by_hand() -> None:
     references = [["a dog runs home".split()], ["a cat sits".split()]]
-    # Its own reference: a cosine of 1 in every order, ten times 100 of it; "a" tells nothing.
+    # A caption equal to its reference: cosine 1 in every order, times 10, times 100. "a" is in
+    # both images, so its weight is 0.
     assert cider(["a dog runs home".split(), ["a"]], references) == pytest.approx(1000 / 2)
-    # Of three words "dog" and "runs" count, of which one is there: 1 / sqrt(2), no pair of words
-    # is; two pairs less, a factor of exp(-4 / 72).
+    # Of the reference's "cat sits" only "sits" matches: a unigram cosine of 1 / sqrt(2), no
+    # bigram; one bigram fewer gives a factor of exp(-1 / 72).
     scores = cider([["a"], ["sits", "a"]], references)
     assert scores == pytest.approx(1000 / 2 / 4 / math.sqrt(2) * math.exp(-1 / 72))
-    assert cider(["a dog".split()], [["a dog".split()]]) == 0  # of one image no word is rare
+    assert cider(["a dog".split()], [["a dog".split()]]) == 0  # with one image no word is rare
 
 
-# ---- all of them --------------------------------------------------------------------------------
+# ---- all metrics ---------------------------------------------------------------------------------
 
 
-def test_captions_of_no_words(capfd: pytest.CaptureFixture[str]) -> None:
+def test_captions_without_words(capfd: pytest.CaptureFixture[str]) -> None:
     references = {1: ["a dog runs fast"], 2: ["the cat"], 3: ["..."]}
-    some = score({1: "a dog runs fast", 2: "", 3: "!"}, references)
-    assert tuple(some) == NAMES and all(0 <= value < 1000 for value in some.values())
-    assert some["CIDEr"] == pytest.approx(1000 / 3)
-    none = score({1: "", 2: "..."}, {1: ["a dog"], 2: ["cat", ""]})
-    assert none["BLEU-1"] == none["CIDEr"] == 0
-    nothing = score({1: "a dog"}, {1: ["?", ""]})
-    assert nothing == pytest.approx(dict.fromkeys(NAMES, 0), abs=0.2)
-    assert capfd.readouterr() == ("", "")  # the scorers keep silent
+    scores = corpus_scores({1: "a dog runs fast", 2: "", 3: "!"}, references)
+    assert tuple(scores) == NAMES
+    assert all(0 <= value < 1000 for value in scores.values())
+    assert scores["CIDEr"] == pytest.approx(1000 / 3)
+    empty = corpus_scores({1: "", 2: "..."}, {1: ["a dog"], 2: ["cat", ""]})
+    assert empty["BLEU-1"] == empty["CIDEr"] == 0
+    unmatched = corpus_scores({1: "a dog"}, {1: ["?", ""]})
+    assert unmatched == pytest.approx(dict.fromkeys(NAMES, 0), abs=0.2)
+    assert capfd.readouterr() == ("", "")  # the scorers print nothing
 
 
-def test_score_takes_sentences_apart_first() -> None:
+def test_sentences_are_tokenized_before_they_are_scored() -> None:
     captions = {7: "A dog doesn't run!", "x": "Two men\nride bikes."}
     references = {
         "x": ["two men ride", "two men ride bikes"],
         7: ("a dog does n't run .", "The dog isn’t running"),
     }
-    scores = score(captions, references)
+    scores = corpus_scores(captions, references)
     assert scores.pop("CIDEr") > 500  # one of two references is the caption
     assert scores == pytest.approx(dict.fromkeys(NAMES[:-1], 100))
-    assert score({1: "a dog"}, {1: ["a cat", "dog"]})["BLEU-1"] == pytest.approx(100)
+    assert corpus_scores({1: "a dog"}, {1: ["a cat", "dog"]})["BLEU-1"] == pytest.approx(100)
 
 
-def test_a_line_break_in_one_caption_leaves_the_others_alone() -> None:
+def test_a_line_break_in_a_caption_does_not_change_the_scores() -> None:
     references = {i: ["a brown dog runs fast"] for i in range(3)}
     plain = {0: "a brown dog", 1: "a cat", 2: "a brown dog runs fast"}
     broken = {0: "a\u2028brown\r\ndog", 1: "a\x85cat\x0b", 2: "a brown\0dog runs fast\n"}
-    assert score(broken, references) == score(plain, references)
+    assert corpus_scores(broken, references) == corpus_scores(plain, references)
 
 
-def test_score_names_the_images_that_are_missing() -> None:
+def test_missing_images_are_named() -> None:
     ids = {i: ["a"] for i in range(12)}
     with pytest.raises(InputError, match=r"^12 .* have no caption: 0, 1, 2, .*8, 9, \.\.\.$"):
-        score({}, ids)
+        corpus_scores({}, ids)
     with pytest.raises(InputError, match=r"^1 of the images to score have no references: 'b'$"):
-        score({"a": "a dog", "b": "a dog"}, {"a": ["a dog"]})
+        corpus_scores({"a": "a dog", "b": "a dog"}, {"a": ["a dog"]})
     text_id: dict[int | str, str] = {"1": "a dog"}
     number_id: dict[int | str, list[str]] = {1: ["a dog"]}
     with pytest.raises(InputError, match=r"^1 of the images to score have no caption: 1$"):
-        score(text_id, number_id)
+        corpus_scores(text_id, number_id)
 
 
-def test_score_refuses_one_string_for_references() -> None:
+def test_one_string_for_references_is_refused() -> None:
     with pytest.raises(InputError, match="references of image 'a' must be a list, got a string"):
-        score({"a": "a dog"}, {"a": "a dog"})
+        corpus_scores({"a": "a dog"}, {"a": "a dog"})
     with pytest.raises(InputError, match="no captions to score"):
-        score({}, {})
+        corpus_scores({}, {})
 
 
-def test_signature_says_how_the_scores_were_made() -> None:
-    starts = "BLEU+ROUGE-L+CIDEr|tokens:ptb-coco|case:lower"
+def test_signature_describes_how_the_scores_were_computed() -> None:
+    start = "BLEU+ROUGE-L+CIDEr|tokens:ptb-coco|case:lower"
     versions = f"|nltk:{version('nltk')}|pycocoevalcap:{version('pycocoevalcap')}"
-    ends = f"|brevity:closest|smoothing:none{versions}|captioner:{__version__}"
+    end = f"|brevity:closest|smoothing:none{versions}|captioner:{__version__}"
     five, four, seven = ["a"] * 5, ["a"] * 4, ["a"] * 7
-    assert signature([five, five]) == starts + "|references:5" + ends
+    assert signature([five, five]) == start + "|references:5" + end
     assert "|references:4-7|" in signature(iter([five, seven, four]))
-    some = signature([five], ["METEOR", "CIDEr"])
-    assert some.startswith("METEOR+CIDEr|tok") and "|meteor:1.5|captioner:" in some
+    partial = signature([five], ["METEOR", "CIDEr"])
+    assert partial.startswith("METEOR+CIDEr|tok")
+    assert "|meteor:1.5|captioner:" in partial
     with pytest.raises(InputError, match="no references to describe"):
         signature([])
 
 
-# ---- some of them -------------------------------------------------------------------------------
+# ---- some metrics --------------------------------------------------------------------------------
 
 
-def test_the_metrics_asked_for_and_each_images_scores() -> None:
+def test_only_the_metrics_asked_for_and_scores_per_image() -> None:
     captions = {"b": "a dog runs", "a": "two men ride", "c": "grass"}
     references = {"a": ["men ride bikes", "two men"], "b": ["a dog runs"], "c": ["the sky"]}
-    found = measure(captions, references, ["cider", "rouge-l"])
-    assert found.ids == ("b", "a", "c") and found.note == ""
+    found = compute_scores(captions, references, ["cider", "rouge-l"])
+    assert found.ids == ("b", "a", "c")
+    assert found.note == ""
     assert list(found.corpus) == list(found.per_image) == ["ROUGE-L", "CIDEr"]
-    assert found.per_image["ROUGE-L"][0] == pytest.approx(100) and found.per_image["CIDEr"][2] == 0
+    assert found.per_image["ROUGE-L"][0] == pytest.approx(100)
+    assert found.per_image["CIDEr"][2] == 0
     for name, values in found.per_image.items():
         assert found.corpus[name] == pytest.approx(sum(values) / 3)
-    whole = score(captions, references)
-    assert found.corpus == {name: whole[name] for name in found.corpus}
+    everything = corpus_scores(captions, references)
+    assert found.corpus == {name: everything[name] for name in found.corpus}
 
 
-def test_metrics_that_are_none() -> None:
+def test_unknown_metrics_are_refused() -> None:
     with pytest.raises(InputError, match=r"^unknown metrics 'spice'; choose from bleu, meteor, "):
-        chosen(["bleu", "spice"])
+        select_metrics(["bleu", "spice"])
     with pytest.raises(InputError, match=r"^unknown metrics \(none\); choose from"):
-        measure({1: "a"}, {1: ["a"]}, [])
-    assert chosen(["cider", "bleu"]) == ("bleu", "cider")
-    assert chosen(["CIDEr", "BLEU-4", "bleu-1", "Rouge-L"]) == ("bleu", "rouge-l", "cider")
+        compute_scores({1: "a"}, {1: ["a"]}, [])
+    assert select_metrics(["cider", "bleu"]) == ("bleu", "cider")
+    assert select_metrics(["CIDEr", "BLEU-4", "bleu-1", "Rouge-L"]) == ("bleu", "rouge-l", "cider")
 
 
 def test_meteor_is_left_out_without_java_unless_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    message = "METEOR needs Java, and there is no java on the path; install one or leave METEOR out"
-    found = measure({1: "a dog"}, {1: ["a dog"]}, None)
+    message = (
+        "METEOR needs Java, but there is no java on the PATH; install Java or leave METEOR out"
+    )
+    found = compute_scores({1: "a dog"}, {1: ["a dog"]}, None)
     assert tuple(found.corpus) == NAMES
     assert found.note == f"note: scored without METEOR: {message}"
     with pytest.raises(InputError, match=message):
-        measure({1: "a dog"}, {1: ["a dog"]}, ["meteor"])
+        compute_scores({1: "a dog"}, {1: ["a dog"]}, ["meteor"])
     with pytest.raises(InputError, match=message):
         meteor([["a"]], [[["a"]]])

@@ -1,4 +1,4 @@
-"""The reward against pycocoevalcap's CIDEr-D on the same captions written as words."""
+"""CIDEr-D of tokens against pycocoevalcap's on the same captions as words."""
 
 import random
 
@@ -19,7 +19,7 @@ def draw(rng, longest):
 
 @pytest.fixture(params=range(5))
 def corpus(request):
-    """Of 1 to 40 images the references, and four captions, some of them without an end."""
+    """Four captions each, some without an end token, and the references of 1 to 40 images."""
     rng = random.Random(request.param)
     images = [1, 2, 12, 40, 40][request.param]
     references = [[draw(rng, 12) for _ in range(rng.randint(1, 4))] for _ in range(images)]
@@ -42,7 +42,7 @@ def reward(captions, references):
 
 
 def by_pycocoevalcap(captions, references):
-    """Scores of one caption of each image, document frequencies those of the references."""
+    """Scores of one caption per image, with the document frequencies of the references."""
     from pycocoevalcap.cider.cider_scorer import CiderScorer
 
     scorer = CiderScorer()
@@ -60,10 +60,11 @@ def test_same_as_pycocoevalcap(corpus):
         theirs = by_pycocoevalcap([several[number] for several in captions], references)
         assert ours[:, number].tolist() == pytest.approx(theirs.tolist(), abs=1e-4)
     if len(references) > 1:
-        assert ours.max() > 1 and len(ours.unique()) > len(references)
+        assert ours.max() > 1
+        assert len(ours.unique()) > len(references)
 
 
-def test_images_of_a_batch_are_scored_as_alone(corpus):
+def test_batching_does_not_change_the_scores(corpus):
     captions, references = corpus
     whole = [[[1, *words, END] for words in several] for several in references]
     cider = CiderD.of(whole, len(WORDS) + 4)
@@ -80,15 +81,15 @@ REFERENCES = [
 ]
 
 
-def test_the_end_is_a_word_that_counts():
-    whole, cut, nothing = ([[words]] * 3 for words in ([4, 5, 6, 7, 2], [4, 5, 6, 7], [2]))
-    scores = [reward(captions, REFERENCES)[0].item() for captions in (whole, cut, nothing)]
+def test_the_end_token_counts_as_a_word():
+    complete, cut, empty = ([[words]] * 3 for words in ([4, 5, 6, 7, 2], [4, 5, 6, 7], [2]))
+    scores = [reward(captions, REFERENCES)[0].item() for captions in (complete, cut, empty)]
     assert scores[0] > scores[1] + 0.3 > scores[2] + 0.3
     exact = [[[*several[0], END]] for several in REFERENCES]
     assert reward(exact, [several[:1] for several in REFERENCES]).tolist() == [[10.0]] * 3
 
 
-def test_an_unknown_word_is_like_none():
+def test_an_unknown_word_matches_nothing():
     references = [[[4, UNKNOWN, 5]], [[6, 7]], [[8, 8]]]
     scores = [
         reward([[[4, word, 5, END]], [[END]], [[END]]], references)[0].item()
@@ -97,9 +98,9 @@ def test_an_unknown_word_is_like_none():
     assert scores[0] == scores[1] < 10
 
 
-def test_too_many_words_for_one_number():
+def test_a_vocabulary_too_large_for_int64_is_refused():
     captions = [[[1, 55_107, 2]], [[1, 4, 2]]]
     assert len(CiderD.of(captions, 55_108).ngrams) == 5
-    message = r"^55109 words are too many for training by reward, .* a higher --min-count leaves"
+    message = r"^--self-critical supports .* up to 55,108 words, got 55109; raise --min-count$"
     with pytest.raises(InputError, match=message):
         CiderD.of(captions, 55_109)

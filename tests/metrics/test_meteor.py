@@ -1,4 +1,4 @@
-"""METEOR: the formula against figures of its own program, and Java that fails in every way."""
+"""METEOR: the formula against its own program, and every way in which Java fails."""
 
 import shutil
 import time
@@ -10,20 +10,20 @@ import pytest
 
 from captioner.errors import InputError
 from captioner.metrics import meteor
-from captioner.metrics.captions import measure
+from captioner.metrics.captions import compute_scores
 
 HYPOTHESES = [["a", "dog", "runs"], []]
 REFERENCES = [[["the", "dog"], ["a", "dog", "ran"]], [["grass"]]]
-# What the jar counted of "a dog runs fast", "dogs ran in a grassy field" and "a café", each
-# against two references, and what it made of each and of all.
-COUNTED = """
+# The jar's counts for "a dog runs fast", "dogs ran in a grassy field" and "a café", each against
+# two references, and its scores of each and of all three.
+COUNTS = """
     4 3 1 1 2 2 1 1 0 0 0 0 0 0 0 0 0 0 0 0 1 3 3
     6 6 2 2 0 0 1 1 1 1 0 0 1 1 0 0 0 0 0 0 2 3 3
     2 3 1 0 1 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1 1 1
 """
-RATED = [0.48704502558483637, 0.16593023686978642, 0.14545454545454545]
-RATED_TOGETHER = 0.23722861275418222
-# References by caption, and what pycocoevalcap's Meteor made of them.
+SCORES = [0.48704502558483637, 0.16593023686978642, 0.14545454545454545]
+CORPUS_SCORE = 0.23722861275418222
+# References by caption, and pycocoevalcap's Meteor scores.
 OFFICIAL = {
     "a dog runs fast": ["a dog runs", "the dog runs fast"],
     "dogs ran in a grassy field": [
@@ -42,25 +42,30 @@ OFFICIAL_EACH = [
 OFFICIAL_ALL = 0.3087298669723691
 
 
-def test_the_formula_gives_what_the_program_gives() -> None:
-    counts = np.array([line.split() for line in COUNTED.split("\n") if line.strip()], dtype=float)
-    assert meteor.rate(counts) == pytest.approx(100 * np.array([RATED]).T, abs=1e-12)
-    assert meteor.rate(counts.sum(0)) == pytest.approx(100 * RATED_TOGETHER, abs=1e-12)
-    assert meteor.rate(np.zeros(meteor.COUNTS)) == 0
+def test_the_formula_gives_the_scores_of_the_program() -> None:
+    counts = np.array([line.split() for line in COUNTS.split("\n") if line.strip()], dtype=float)
+    assert meteor.meteor_score(counts) == pytest.approx(100 * np.array([SCORES]).T, abs=1e-12)
+    assert meteor.meteor_score(counts.sum(0)) == pytest.approx(100 * CORPUS_SCORE, abs=1e-12)
+    assert meteor.meteor_score(np.zeros(meteor.COUNTS)) == 0
 
 
-@pytest.mark.skipif(shutil.which("java") is None, reason="there is no java on this machine")
+@pytest.mark.slow
+@pytest.mark.java
+@pytest.mark.skipif(shutil.which("java") is None, reason="no java on the PATH")
 def test_same_as_pycocoevalcap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In Italian, too, where numbers have a comma; nothing is left in the package's directory."""
+    """Also in an Italian locale, whose numbers have a comma; the package stays unchanged."""
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=it -Duser.country=IT")
     package = find_spec("pycocoevalcap")
-    assert package is not None and package.submodule_search_locations
+    assert package is not None
+    assert package.submodule_search_locations
     directory = Path(package.submodule_search_locations[0])
     before = sorted(directory.rglob("*"))
-    said = {text: [several.split() for several in refs] for text, refs in OFFICIAL.items()}
-    counts = meteor.count([text.split() for text in said], list(said.values()))
-    assert meteor.rate(counts)[:, 0] == pytest.approx(100 * np.array(OFFICIAL_EACH), abs=1e-9)
-    assert meteor.rate(counts.sum(0)) == pytest.approx(100 * OFFICIAL_ALL, abs=1e-9)
+    split = {text: [reference.split() for reference in refs] for text, refs in OFFICIAL.items()}
+    counts = meteor.meteor_counts([text.split() for text in split], list(split.values()))
+    assert meteor.meteor_score(counts)[:, 0] == pytest.approx(
+        100 * np.array(OFFICIAL_EACH), abs=1e-9
+    )
+    assert meteor.meteor_score(counts.sum(0)) == pytest.approx(100 * OFFICIAL_ALL, abs=1e-9)
     assert sorted(directory.rglob("*")) == before
 
 
@@ -69,7 +74,7 @@ def test_same_as_pycocoevalcap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def java(tmp_path, monkeypatch):
-    """Puts a program called java on the path, given as the lines of a shell script."""
+    """Put a program called java on the PATH, given as the lines of a shell script."""
 
     def put(*lines: str, start: str = "#!/bin/sh\n") -> Path:
         program = tmp_path / "bin" / "java"
@@ -85,32 +90,34 @@ def java(tmp_path, monkeypatch):
 ONES = " ".join(["1.0"] * meteor.COUNTS)
 
 
-def test_what_java_is_asked_and_answers(java, tmp_path):
+def test_the_requests_to_java_and_its_output(java, tmp_path):
     java(
-        f"echo \"$@\" > '{tmp_path}/asked'",
-        f"cat > '{tmp_path}/read'",
+        f"echo \"$@\" > '{tmp_path}/arguments'",
+        f"cat > '{tmp_path}/requests'",
         f"echo {ONES}; echo {ONES.replace('1.0', '2.0')}",
         "echo Picked up something >&2",
     )
-    counts = meteor.count(HYPOTHESES, REFERENCES)
+    counts = meteor.meteor_counts(HYPOTHESES, REFERENCES)
     assert (counts[:, :20] == [[1.0] * 20, [2.0] * 20]).all()
-    assert counts[0, 20] == 0 and counts[1, 20] == 2  # the first counts as a reference repeated
-    asked = (tmp_path / "asked").read_text()
-    assert "-Duser.language=en -Duser.country=US" in asked and "-stdio -l en -norm" in asked
-    assert (tmp_path / "read").read_text().split("\n") == [
+    assert counts[0, 20] == 0
+    assert counts[1, 20] == 2
+    arguments = (tmp_path / "arguments").read_text()
+    assert "-Duser.language=en -Duser.country=US" in arguments
+    assert "-stdio -l en -norm" in arguments
+    assert (tmp_path / "requests").read_text().split("\n") == [
         "SCORE ||| the dog ||| a dog ran ||| a dog runs",
         "SCORE ||| grass ||| ",
         "",
     ]
 
 
-def test_a_caption_is_one_line_whatever_it_holds(java, tmp_path):
-    java(f"cat > '{tmp_path}/read'", *[f"echo {ONES}"] * 3)
+def test_a_caption_is_one_request_line_whatever_characters_it_has(java, tmp_path):
+    java(f"cat > '{tmp_path}/requests'", *[f"echo {ONES}"] * 3)
     breaks = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
     captions = {1: "a dog".join(breaks), 2: "two ||| men", 3: ""}
-    found = measure(captions, {id: [breaks, "a\ndog"] for id in captions}, ["meteor"])
+    found = compute_scores(captions, {id: [breaks, "a\ndog"] for id in captions}, ["meteor"])
     assert len(found.per_image["METEOR"]) == 3
-    assert (tmp_path / "read").read_bytes().splitlines() == [
+    assert (tmp_path / "requests").read_bytes().splitlines() == [
         b"SCORE |||  ||| a dog ||| " + b" ".join([b"a dog"] * (len(breaks) - 1)),
         b"SCORE |||  ||| a dog ||| two | | | men",
         b"SCORE |||  ||| a dog ||| ",
@@ -120,50 +127,59 @@ def test_a_caption_is_one_line_whatever_it_holds(java, tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["cat > /dev/null", "echo too small >&2", "exit 3"], "ended with status 3: too small; le"),
-        (["echo Too small; echo Picked up options >&2; exit 1"], "ended with status 1: Too small;"),
-        (["exit 4"], "ended with status 4: it said nothing; leave METEOR out"),
-        (["kill -9 $$"], "ended with status -9"),
-        (["echo Error occurred", "echo Too small heap"], r"gave 2 lines .* 'Error occurred'; le"),
-        ([f"echo {ONES}"], "gave 1 lines for 2 images, the first '1.0 1"),
-        ([], "gave 0 lines for 2 images, the first ''"),
+        (
+            ["cat > /dev/null", "echo too small >&2", "exit 3"],
+            "exited with status 3: too small; le",
+        ),
+        (
+            ["echo Too small; echo Picked up options >&2; exit 1"],
+            "exited with status 1: Too small;",
+        ),
+        (["exit 4"], "exited with status 4: it printed nothing; leave METEOR out"),
+        (["kill -9 $$"], "exited with status -9"),
+        (
+            ["echo Error occurred", "echo Too small heap"],
+            r"printed 2 lines .* 'Error occurred'; le",
+        ),
+        ([f"echo {ONES}"], "printed 1 lines for 2 images, the first '1.0 1"),
+        ([], "printed 0 lines for 2 images, the first ''"),
         ([f"echo {ONES.replace('.', ',')}"] * 2, "the first '1,0 1,0"),
         ([f"echo {ONES.replace('1.0', 'NaN')}"] * 2, "the first 'NaN NaN"),
-        ([f"echo {ONES[4:]}"] * 2, "gave 2 lines for 2 images"),
+        ([f"echo {ONES[4:]}"] * 2, "printed 2 lines for 2 images"),
     ],
 )
-def test_java_that_fails(java, lines, message):
+def test_java_that_fails_or_prints_something_else(java, lines, message):
     program = java(*lines)
     with pytest.raises(InputError, match=f"^METEOR failed: {program} .*{message}"):
-        meteor.count(HYPOTHESES, REFERENCES)
+        meteor.meteor_counts(HYPOTHESES, REFERENCES)
 
 
 def test_java_that_hangs(java, monkeypatch):
     monkeypatch.setattr(meteor, "START_SECONDS", 0.1)
     java("exec sleep 60")
-    with pytest.raises(InputError, match="gave no answer in 0 s; leave METEOR out"):
-        meteor.count(HYPOTHESES, REFERENCES)
+    with pytest.raises(InputError, match="did not finish within 0 s; leave METEOR out"):
+        meteor.meteor_counts(HYPOTHESES, REFERENCES)
 
 
-def test_java_that_hangs_behind_a_script_is_ended_with_it(java, monkeypatch, tmp_path):
+def test_a_java_started_by_a_script_is_killed_with_it(java, monkeypatch, tmp_path):
     monkeypatch.setattr(meteor, "START_SECONDS", 1.0)
     java("sleep 60 &", f"echo $! > '{tmp_path}/number'", "wait")
-    with pytest.raises(InputError, match="gave no answer in 1 s; leave METEOR out"):
-        meteor.count(HYPOTHESES, REFERENCES)
+    with pytest.raises(InputError, match="did not finish within 1 s; leave METEOR out"):
+        meteor.meteor_counts(HYPOTHESES, REFERENCES)
     place = Path("/proc", (tmp_path / "number").read_text().strip(), "stat")
     deadline = time.monotonic() + 30
-    while place.exists() and place.read_text().split()[2] != "Z":  # ended, perhaps not yet buried
+    while place.exists() and place.read_text().split()[2] != "Z":  # Z: ended but not reaped
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_java_that_is_no_program(java):
+def test_java_that_is_not_a_program(java):
     java(start="nothing\0")
     with pytest.raises(InputError, match="java cannot be run: Exec format error"):
-        meteor.count(HYPOTHESES, REFERENCES)
+        meteor.meteor_counts(HYPOTHESES, REFERENCES)
 
 
-def test_java_that_reads_nothing(java):
+def test_java_that_exits_without_reading(java):
     java("exit 5")
     with pytest.raises(InputError, match="status 5"):
-        meteor.count([["dog"] * 10] * 20_000, [[["dog"] * 10]] * 20_000)
+        meteor.meteor_counts([["dog"] * 10] * 20_000, [[["dog"] * 10]] * 20_000)

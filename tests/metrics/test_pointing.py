@@ -1,4 +1,4 @@
-"""Pointing on maps made by hand."""
+"""Pointing accuracy of hand-made maps."""
 
 import math
 
@@ -27,12 +27,13 @@ SHAPES = [
         ("a picture of nothing", []),
     ],
 )
-def test_mentions_are_the_shapes_that_the_phrase_describes(caption, expected):
+def test_mentions_are_the_shapes_that_match_the_phrase(caption, expected):
     expected = [(t, [SHAPES[i].box for i in shapes]) for t, shapes in expected]
     assert mentions(caption.split(), SHAPES) == expected
 
 
 def peaked(cells, size=4):
+    """Maps (T, size, size) with their maximum at the given cells."""
     attention = np.full((len(cells), size, size), 0.01)
     for t, (row, column) in enumerate(cells):
         attention[t, row, column] = 0.5
@@ -41,19 +42,20 @@ def peaked(cells, size=4):
 
 def test_pointing_on_constructed_maps():
     words = "a small red circle below a blue cross".split()
-    # Cells of 32 pixels: the small circle fills one of 16; the cross reaches over 40 of 128 rows.
+    # Cells of 32 pixels: the small circle fills 1 of 16; the cross, 40 pixels high, touches 2.
     chance = 1 / 16 + 2 / 16
     right = peaked([(3, 0)] * 3 + [(0, 0)] + [(3, 0)] * 3 + [(1, 3)])
     assert pointing(words, right, SHAPES) == Pointing(2, chance, 2)
-    wrong = peaked([(0, 0)] * 3 + [(0, 1)] + [(0, 0)] * 3 + [(3, 1)])  # (3, 1) is (1, 3) mistaken
+    wrong = peaked([(0, 0)] * 3 + [(0, 1)] + [(0, 0)] * 3 + [(3, 1)])  # (3, 1) is (1, 3) transposed
     assert pointing(words, wrong, SHAPES) == Pointing(0, chance, 2)
     total = pointing(words, right, SHAPES) + pointing(words, wrong, SHAPES)
     assert total == Pointing(2, 2 * chance, 4)
-    assert total.accuracy == 50 and total.chance_level == pytest.approx(100 * 3 / 32)
+    assert total.accuracy == 50
+    assert total.chance_level == pytest.approx(100 * 3 / 32)
 
 
-def test_pointing_takes_any_of_the_boxes_and_any_image_size():
-    words = ["red", "circles"]  # one cell, and the four of 64..110 in both directions
+def test_any_of_the_boxes_counts_in_images_of_any_size():
+    words = ["red", "circles"]  # one cell, and four from 64 to 110 in both directions
     for cell, hits in (((0, 0), 1), ((2, 3), 1), ((1, 1), 0)):
         assert pointing(words, peaked([(0, 0), cell]), SHAPES) == Pointing(hits, 5 / 16, 1)
     shape = DrawnShape("star", "red", "small", "solid", (100, 0, 150, 25))
@@ -61,7 +63,7 @@ def test_pointing_takes_any_of_the_boxes_and_any_image_size():
     assert pointing(["star"], peaked([(0, 2)]), [shape], (200, 100)) == Pointing(1, 1 / 16, 1)
 
 
-def test_pointing_is_the_middle_of_the_cell_in_the_widened_box():
+def test_a_hit_is_a_cell_whose_centre_lies_in_the_widened_box():
     rng = np.random.default_rng(0)
     for _ in range(50):
         x0, y0 = rng.integers(0, 90, 2).tolist()
@@ -76,16 +78,18 @@ def test_pointing_is_the_middle_of_the_cell_in_the_widened_box():
         assert pointing(["stars"], attention, [shape], offset=offset).hits == hit
 
 
-def test_naming_what_is_not_there_is_a_miss():
+def test_a_mention_without_a_matching_shape_is_a_miss():
     assert pointing(["green", "heart"], peaked([(0, 0)] * 2), SHAPES) == Pointing(0, 0.0, 1)
 
 
-def test_no_mentions_no_accuracy():
+def test_without_mentions_accuracy_is_nan():
     empty = pointing(["nothing"], peaked([(0, 0)]), SHAPES)
-    assert empty == Pointing() and math.isnan(empty.accuracy) and math.isnan(empty.chance_level)
+    assert empty == Pointing()
+    assert math.isnan(empty.accuracy)
+    assert math.isnan(empty.chance_level)
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 4), (2, 16)])
-def test_pointing_needs_a_map_for_every_word(shape):
+def test_a_map_is_needed_for_every_word(shape):
     with pytest.raises(ValueError, match=r"attention must have a map \(h, w\) for each of 2 words"):
         pointing(["red", "circle"], np.zeros(shape), SHAPES)

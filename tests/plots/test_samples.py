@@ -1,4 +1,4 @@
-"""The sheet of samples: each panel is the image under its word's map."""
+"""Sample sheets: each panel is the overlay of its word's map."""
 
 import io
 
@@ -27,7 +27,7 @@ def panel(sheet, number, top, size=(112, 112)):
     return np.asarray(sheet.crop((x, top, x + size[0], top + size[1])), dtype=int)
 
 
-def test_panels_are_overlays_under_one_scale(tmp_path):
+def test_panels_are_overlays_with_one_colour_scale(tmp_path):
     path, attention = tmp_path / "new" / "epoch-01.png", maps(3)
     sample = Sample(image(), WORDS, "a red dog", "the dog is red", attention)
     sheet = save_samples(path, [sample, sample], offset=0.25)
@@ -40,28 +40,30 @@ def test_panels_are_overlays_under_one_scale(tmp_path):
         shown = overlay(small, attention[t], vmax=float(attention.max()), offset=0.25)
         expected = np.asarray(shown, dtype=int)
         assert abs(panel(sheet, t + 1, top) - expected).max() < 4
-        assert np.array_equal(panel(sheet, t + 1, top), panel(sheet, t + 1, top + 200))  # again
+        assert np.array_equal(
+            panel(sheet, t + 1, top), panel(sheet, t + 1, top + 200)
+        )  # the second sample
     assert sheet.width == 2 * samples._MARGIN + 4 * (112 + samples._GAP)
 
 
-def test_without_maps_there_is_the_image(tmp_path):
+def test_without_maps_only_the_image_is_drawn(tmp_path):
     sample = Sample(image(90, 40), WORDS, "a red dog", "the dog is red")
     sheet = save_samples(tmp_path / "a.png", [sample])
     assert sheet.height == 2 * samples._MARGIN + 48 + round(112 * (40 / 90) ** 0.5) + 20
-    assert np.asarray(sheet.convert("L"))[:64].min() < 100  # the texts
+    assert np.asarray(sheet.convert("L"))[:64].min() < 100  # the two texts
 
 
-def test_long_captions_go_on_below(tmp_path):
+def test_long_captions_take_several_lines_of_panels(tmp_path):
     words = ["word"] * 30
     sample = Sample(image(), words, " ".join(words), "x " * 400, maps(30))
     sheet = save_samples(tmp_path / "a.png", [sample])
     assert sheet.width <= samples._WIDTH + 2 * samples._MARGIN
-    lines = 4  # of ten panels: the image and thirty words
+    lines = 4  # of ten panels, for the image and thirty words
     assert sheet.height == 2 * samples._MARGIN + 24 * 3 + lines * (112 + samples._WORD)
 
 
 @pytest.mark.parametrize("size", [(400, 2), (2, 400), (1, 1)])
-def test_stripes_and_captions_without_words(tmp_path, size):
+def test_extreme_images_and_empty_captions_are_drawn(tmp_path, size):
     empty = Sample(image(*size), [], "", "", np.zeros((0, 3, 4), np.float32))
     blank = Sample(image(*size), ["x" * 40], "x", "x", np.zeros((1, 3, 4), np.float32))
     sheet = save_samples(tmp_path / "a.png", [empty, blank])
@@ -71,14 +73,14 @@ def test_stripes_and_captions_without_words(tmp_path, size):
     assert (tmp_path / "a.png").stat().st_size == len(written.getvalue())
 
 
-def test_one_sample_is_narrow():
-    """It has the sheet's panels, three a line."""
+def test_a_single_sample_is_narrow():
+    """It has the sheet's panels, three per line."""
     attention = maps(5)
     sample = Sample(
         image(), "a red dog on grass".split(), "a red dog on grass", "x " * 400, attention
     )
     drawn = draw_sample(sample, 0.25)
-    texts = 24 * (1 + 4)  # of 160 letters that are left of the reference
+    texts = 24 * (1 + 4)  # the reference, cut to 160 characters, takes four lines
     assert drawn.size == (3 * (112 + samples._GAP), texts + 2 * (112 + samples._WORD))
     for t in range(5):
         shown = overlay(

@@ -645,7 +645,7 @@ def test_the_watched_score_decides(work, monkeypatch, capsys, options, name, bes
         return metrics.Scores((0,), {"all": tally})
 
     monkeypatch.setattr(metrics, "find_java", lambda: "java")
-    monkeypatch.setattr(metrics, "measure", scored)
+    monkeypatch.setattr("captioner.evaluation.split.compute_scores", scored)
     monkeypatch.setattr(train, "finish", lambda setup, progress, argv: None)
     run = work("run", "--epochs", "5", "--patience", "2", *options)
     told = capsys.readouterr().out
@@ -658,7 +658,7 @@ def test_the_watched_score_decides(work, monkeypatch, capsys, options, name, bes
 
 def test_meteor_is_not_watched_without_java(work, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(InputError, match="METEOR needs Java, and there is no java on the path"):
+    with pytest.raises(InputError, match="METEOR needs Java, but there is no java on the PATH"):
         work("run", "--watch", "meteor")
     assert not Path("checkpoints/run").exists()
 

@@ -1,4 +1,4 @@
-"""Ensembles against their members one by one, and models that cannot form one."""
+"""Ensembles against their members asked one by one, and what may not be one."""
 
 import copy
 import json
@@ -40,16 +40,16 @@ def members(request, tiny_model):
 
 @pytest.fixture
 def maps(members, features):
-    """Feature maps of four images, those of all members concatenated."""
+    """What each member's encoder might see in four images, side by side."""
     return torch.cat([features(4, seed) for seed in range(len(members))], dim=1)
 
 
-def predict(members, image, words):
+def ask(members, image, words):
     """The mean of the members' log-probabilities (V,) after `words`, and their last maps."""
     rows, maps = [], []
-    for member, features in zip(members, image[None].split(10, dim=1), strict=True):
+    for member, own in zip(members, image[None].split(10, dim=1), strict=True):
         with torch.no_grad():
-            memory, state = member.start(features, 1)
+            memory, state = member.start(own, 1)
             for token in (START, *words):
                 scores, state, attention = member.step(torch.tensor([token]), state, memory)
         rows.append(scores[0].log_softmax(0))
@@ -58,12 +58,12 @@ def predict(members, image, words):
 
 
 def next_words(members, image):
-    """A cached function from a tuple of words to {next word: log-probability}."""
+    """A function from words to {next word: log-probability}, each asked once."""
     known = {}
 
     def after(words):
         if words not in known:
-            row, _ = predict(members, image, words)
+            row, _ = ask(members, image, words)
             row[[PAD, START, UNKNOWN] if words else [PAD, START, END, UNKNOWN]] = -math.inf
             row = row.log_softmax(0).tolist()
             known[words] = {word: p for word, p in enumerate(row) if p > -math.inf}
@@ -72,24 +72,23 @@ def next_words(members, image):
     return after
 
 
-def ensemble_of(models):
-    """The ensemble of models whose equal encoders are shared."""
+def together(models):
     share_encoders(models)
     return Ensemble(models)
 
 
-# ---- predictions --------------------------------------------------------------------------------
+# ---- what an ensemble says ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", METHODS, ids=lambda o: f"{o.method}-{o.num_captions}")
-def test_an_ensemble_of_equal_models_equals_the_model(attention, options, tiny_model, features):
+def test_a_model_with_itself_is_the_model(attention, options, tiny_model, features):
     model, images = tiny_model(attention).eval(), features(4)
-    ensemble = ensemble_of([model, copy.deepcopy(model)])
+    ensemble = together([model, copy.deepcopy(model)])
     assert ensemble.has_attention is attention
     expected, captions = (decode(m, images, options) for m in (model, ensemble))
-    for hypotheses, others in zip(captions, expected, strict=True):
-        assert [h.tokens for h in hypotheses] == [h.tokens for h in others]
-        for one, other in zip(hypotheses, others, strict=True):
+    for several, others in zip(captions, expected, strict=True):
+        assert [h.tokens for h in several] == [h.tokens for h in others]
+        for one, other in zip(several, others, strict=True):
             assert one.log_probs == pytest.approx(other.log_probs, abs=1e-5)
             if attention:
                 np.testing.assert_allclose(one.attention, other.attention, atol=1e-6)
@@ -100,8 +99,8 @@ def test_an_ensemble_of_equal_models_equals_the_model(attention, options, tiny_m
     torch.testing.assert_close(*scores)
 
 
-def test_captions_are_ranked_by_mean_log_probabilities(members, maps):
-    ensemble = ensemble_of(members).eval()
+def test_all_captions_are_ranked_by_the_mean_of_log_probabilities(members, maps):
+    ensemble = together(members).eval()
     options = DecodingOptions(beam_size=1500, num_captions=30, max_length=3, length_penalty=0)
     (hypotheses,) = decode(ensemble, maps[:1], options)
     ended, _ = all_captions(next_words(members, maps[0]), 3)
@@ -109,10 +108,10 @@ def test_captions_are_ranked_by_mean_log_probabilities(members, maps):
     assert found(hypotheses) == ranked(ended, 0.0)[:30]
 
 
-def test_words_scores_and_maps_average_the_members(members, maps):
-    ensemble = ensemble_of(members).eval()
+def test_greedy_and_scores_and_maps_are_those_of_the_members_one_by_one(members, maps):
+    ensemble = together(members).eval()
     captions = decode(ensemble, maps, DecodingOptions("greedy", max_length=6))
-    totals = set()
+    heard = set()
     for image, (hypothesis,) in zip(maps, captions, strict=True):
         after, words, log_probs = next_words(members, image), (), []
         while len(words) < 6 and END not in words:
@@ -124,15 +123,15 @@ def test_words_scores_and_maps_average_the_members(members, maps):
         scores = score_captions(ensemble, image[None], tokens, DecodingOptions())
         assert scores[0, 0].tolist() == pytest.approx(log_probs, abs=1e-4)
         for t in range(len(words)):
-            _, member_maps = predict(members, image, words[:t])
-            assert ensemble.has_attention is (len(member_maps) > 0)
-            if member_maps:
-                mean = sum(member_maps) / len(member_maps)
+            _, looked = ask(members, image, words[:t])
+            assert ensemble.has_attention is (len(looked) > 0)
+            if looked:
+                mean = sum(looked) / len(looked)
                 np.testing.assert_allclose(hypothesis.attention[t], mean, atol=1e-5)
             else:
                 assert hypothesis.attention is None
-        totals.add(round(sum(log_probs), 3))
-    assert len(totals) == len(maps)  # the captions differ between images
+        heard.add(round(sum(log_probs), 3))
+    assert len(heard) == len(maps)  # each image makes a difference
 
 
 @pytest.mark.parametrize(("seeds", "runs"), [((0, 0), 1), ((0, 1), 2), ((0, 1, 0), 2)], ids=str)
@@ -144,18 +143,17 @@ def test_equal_encoders_run_once(seeds, runs, tiny_model):
         member.encoder.register_forward_hook(lambda *_: calls.append(1))
     alone = [member.encoder(images) for member in members]
     calls.clear()
-    ensemble = ensemble_of(members)
+    ensemble = together(members)
     features = ensemble.encoder(images)
-    assert len(calls) == runs
-    assert features.shape == (4, 10 * runs, 4, 4)
+    assert len(calls) == runs and features.shape == (4, 10 * runs, 4, 4)
     memory, _ = ensemble.start(features, 1)
     for number, (member, maps) in enumerate(zip(members, alone, strict=True)):
         expected, _ = member.start(maps, 1)
         torch.testing.assert_close(memory[f"{number}.values"], expected["values"])
-    assert len({id(member.encoder) for member in members}) == runs  # in memory once, too
+    assert len({id(member.encoder) for member in members}) == runs  # and are in memory once
 
 
-# ---- compatibility ------------------------------------------------------------------------------
+# ---- what may be one ----------------------------------------------------------------------------
 
 WORDS, TRANSFORM = ("red", "green"), Transform(32)
 
@@ -176,16 +174,16 @@ WORDS, TRANSFORM = ("red", "green"), Transform(32)
         ({"words": (*WORDS, "blue")}, "word 3 is None for the one and 'blue' for the other"),
     ],
 )
-def test_members_must_share_transform_grid_and_vocabulary(change, message, tiny_model):
+def test_members_see_and_say_the_same(change, message, tiny_model):
     def member(name, words=WORDS, transform=TRANSFORM, layers=3):
         model = tiny_model(True)
         model.encoder = Encoder("tiny", model.encoder.layers[:layers])
         return Candidate(name, model, transform, Vocabulary(words))
 
-    compatible = [member("a"), member("b"), member("c")]
-    assert len(build_ensemble(compatible).members) == 3
+    alike = [member("a"), member("b"), member("c")]
+    assert len(build_ensemble(alike).members) == 3
     with pytest.raises(InputError, match=f"^a and d cannot caption together: {message}"):
-        build_ensemble([*compatible, member("d", **change)])
+        build_ensemble([*alike, member("d", **change)])
 
 
 @pytest.fixture
@@ -200,7 +198,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def other_words(runs, tmp_path):
-    """A checkpoint whose first word differs."""
+    """A checkpoint that has another word for its first."""
     read = checkpoint.load(runs[0])
     words = Vocabulary(["magenta", *read.vocabulary.words[1:]])
     checkpoint.save(tmp_path / "other", read.config, words, read.weights, read.training_state())
@@ -208,25 +206,23 @@ def other_words(runs, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_captioner_of_several_checkpoints(runs, images, precision):
-    ensemble = Captioner.from_pretrained(runs, "cpu", precision)
-    captions = ensemble.caption(images)
-    assert ensemble.device == torch.device("cpu")
-    assert ensemble.model.has_attention
+def test_a_captioner_of_several(runs, images, precision):
+    several = Captioner.from_pretrained(runs, "cpu", precision)
+    captions = several.caption(images)
+    assert several.device == torch.device("cpu") and several.model.has_attention
     assert len({caption.text for caption in captions}) >= 4
-    scores = ensemble.score(images, [caption.text for caption in captions])
+    scores = several.score(images, [caption.text for caption in captions])
     rounding = 1e-4 if precision == "float32" else 0.05
     assert scores == pytest.approx([c.score for c in captions], abs=rounding)
     for caption in captions:
         assert caption.attention.sum((1, 2)) == pytest.approx(1, abs=1e-5)
 
 
-def test_one_checkpoint_is_the_model_and_two_equal_ones_caption_alike(runs, images):
+def test_a_list_of_one_is_the_model_and_twice_the_same_is_like_it(runs, images):
     for run in runs:
         alone = Captioner.from_pretrained(run, "cpu")
         one, two = (Captioner.from_pretrained(paths, "cpu") for paths in ([run], (run, str(run))))
-        assert type(one.model) is type(alone.model)
-        assert isinstance(two.model, Ensemble)
+        assert type(one.model) is type(alone.model) and isinstance(two.model, Ensemble)
         for options in ({}, {"method": "greedy"}, {"method": "sample", "seed": 3}):
             expected = alone.caption(images, **options)
             for captioner in (one, two):
@@ -239,7 +235,7 @@ def test_one_checkpoint_is_the_model_and_two_equal_ones_caption_alike(runs, imag
                 )
 
 
-def test_no_checkpoint_and_incompatible_checkpoints_are_refused(runs, other_words):
+def test_no_checkpoint_and_checkpoints_that_differ(runs, other_words):
     with pytest.raises(InputError, match="a captioner needs at least one checkpoint, got none"):
         Captioner.from_pretrained([])
     message = f"^{runs[1]}/best and {other_words} cannot caption together: word 1 is '.*' for"
@@ -247,7 +243,7 @@ def test_no_checkpoint_and_incompatible_checkpoints_are_refused(runs, other_word
         Captioner.from_pretrained([runs[1], other_words], "cpu")
 
 
-def test_compile_compiles_every_member(runs):
+def test_compile_reaches_every_member(runs):
     fast = Captioner.from_pretrained(runs, "cpu", compile=True)
     assert [type(member) for member in fast.model.members] == [CompiledSteps] * 2
 
@@ -255,19 +251,15 @@ def test_compile_compiles_every_member(runs):
 # ---- the commands -------------------------------------------------------------------------------
 
 
-def test_evaluate_with_several_checkpoints(runs, images, tmp_path, monkeypatch, capsys):
+def test_evaluate_with_several(runs, images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    arguments = [
-        "--checkpoint",
-        *map(str, runs),
-        *"--workers 0 --device cpu --metrics bleu".split(),
-    ]
-    message = "several checkpoints share no directory; name one for the files by --output"
+    asked = ["--checkpoint", *map(str, runs), *"--workers 0 --device cpu --metrics bleu".split()]
+    message = "several checkpoints have no common run directory; pass --output"
     with pytest.raises(InputError, match=message):
-        evaluate.main(arguments)
-    evaluate.main([*arguments, "--output", "out"])
-    heading = f"{runs[0]}/best + {runs[1]}/best on colours, val split, 7 images"
-    assert capsys.readouterr().out.splitlines()[0] == heading
+        evaluate.main(asked)
+    evaluate.main([*asked, "--output", "out"])
+    said = f"{runs[0]}/best + {runs[1]}/best on colours, val split, 7 images"
+    assert capsys.readouterr().out.splitlines()[0] == said
     captions = json.loads(Path("out/captions.json").read_text())
     expected = Captioner.from_pretrained(runs, "cpu").caption(images)
     found = {entry["image_id"]: entry["caption"] for entry in captions}
@@ -275,7 +267,7 @@ def test_evaluate_with_several_checkpoints(runs, images, tmp_path, monkeypatch, 
     assert Path("out/scores.json").is_file()
 
 
-def test_caption_with_several_checkpoints(runs, images, tmp_path, capsys):
+def test_caption_with_several(runs, images, tmp_path, capsys):
     words = ["caption", "--checkpoint", str(runs[0]), "--checkpoint", str(runs[1]), "--device=cpu"]
     commands.main([*words, *map(str, images)])
     expected = Captioner.from_pretrained(runs, "cpu").caption(images)
@@ -291,19 +283,20 @@ def test_caption_with_several_checkpoints(runs, images, tmp_path, capsys):
         commands.main(["caption", *plain, *to_file[:1], "--heatmap", str(tmp_path)])
 
 
-def test_serve_with_several_checkpoints(runs, monkeypatch):
+def test_serve_with_several(runs, monkeypatch):
     def listen(*_):
         raise InputError("never")
 
-    opened = []
-    monkeypatch.setattr(Captioner, "from_pretrained", lambda paths, *_: opened.extend(paths))
+    given = []
+    monkeypatch.setattr(Captioner, "from_pretrained", lambda paths, *_: given.extend(paths))
     monkeypatch.setattr("captioner.serving.server.listen", listen)
     with pytest.raises(InputError, match="never"):
         commands.main(["serve", *map(str, runs)])
-    assert opened == runs
+    assert given == runs
 
 
-def test_evaluation_uses_the_data_of_the_first_checkpoint(runs, tmp_path, monkeypatch):
+def test_the_data_are_those_of_the_first(runs, tmp_path, monkeypatch):
+    """Wherever the others were trained."""
     read = checkpoint.load(runs[1])
     config = {**read.config, "data": {**read.config["data"], "path": "/gone/data"}}
     checkpoint.save(
@@ -312,11 +305,11 @@ def test_evaluation_uses_the_data_of_the_first_checkpoint(runs, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     options = "--workers 0 --device cpu --output out --split test --metrics bleu".split()
     evaluate.main(["--checkpoint", str(runs[0]), "moved", *options])
-    with pytest.raises(InputError, match="/gone/data, where the model was trained, is gone"):
+    with pytest.raises(InputError, match="training data /gone/data no longer exists; pass --data"):
         evaluate.main(["--checkpoint", "moved", str(runs[0]), *options])
 
 
-def test_incompatible_checkpoints_are_refused_before_any_output(runs, other_words, tmp_path):
+def test_mistakes_with_several(runs, other_words, tmp_path):
     plain = str(runs[1])
     different = ["--checkpoint", plain, str(other_words)]
     with pytest.raises(InputError, match="cannot caption together: word 1 is"):

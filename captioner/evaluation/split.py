@@ -1,0 +1,175 @@
+"""Captions and scores of one split: caption its images, score the captions.
+
+Training and `captioner evaluate` share it. Captions are decoded freely, never teacher-forced, and
+each image is encoded once.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tqdm import tqdm
+
+from .. import distributed
+from ..data.dataset import Example
+from ..data.demo.shapes import DrawnShape
+from ..data.sources import Source
+from ..decoding.decode import DecodeSettings, caption_batches
+from ..decoding.hypothesis import Hypothesis
+from ..metrics.caption_statistics import Statistics, statistics
+from ..metrics.captions import WITHOUT_JAVA, Scores, compute_scores, signature
+from ..metrics.pointing import Pointing, pointing
+from ..models.base import CaptionModel
+from ..text.tokenizer import join_words
+from ..text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class ScoringSettings:
+    """Which scores to compute, and the data that some of them need.
+
+    metrics: as in `compute_scores`, None for all that are available. training_captions: those the
+    model was trained on, for novelty; None if not available. shapes: by image id, the shapes that
+    the demo drew, for pointing accuracy; None for other data.
+    """
+
+    metrics: Sequence[str] | None = WITHOUT_JAVA
+    training_captions: Collection[str] | None = None
+    shapes: Mapping[int | str, Sequence[DrawnShape]] | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The captions of a split and their scores.
+
+    hypotheses: the best one of each image, by id; empty if the captions came from a file. texts:
+    the captions by image id. pointing: None without shapes or without attention.
+    """
+
+    hypotheses: dict[int | str, Hypothesis]
+    texts: dict[int | str, str]
+    scores: Scores
+    statistics: Statistics
+    pointing: Pointing | None = None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Scores and statistics by name, as scores.json stores them."""
+        return {**self.scores.corpus, **self.statistics.numbers}
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Each image's id and scores by name, as scores.json stores them."""
+        per_image = self.scores.per_image
+        return [
+            {"image_id": id, **{name: round(values[i], 4) for name, values in per_image.items()}}
+            for i, id in enumerate(self.scores.ids)
+        ]
+
+    def describe(self, references: Iterable[Sized]) -> str:
+        """Scores, statistics, signature, and the pointing accuracy if there is one; one per line.
+
+        references: of each image; only their number matters.
+        """
+        corpus = self.scores.corpus
+        scores = "  ".join(f"{name} {value:.2f}" for name, value in corpus.items())
+        lines = [scores, str(self.statistics), signature(references, corpus)]
+        if self.scores.note:
+            lines.append(self.scores.note)
+        if self.pointing and self.pointing.count:
+            lines.append(
+                f"pointing accuracy {self.pointing.accuracy:.1f} % of {self.pointing.count} "
+                f"shape words (chance {self.pointing.chance_level:.1f} %)"
+            )
+        return "\n".join(lines)
+
+
+def evaluate_split(
+    model: CaptionModel,
+    vocabulary: Vocabulary,
+    examples: Sequence[Example],
+    images: Source,
+    decoding: DecodeSettings,
+    scoring: ScoringSettings = ScoringSettings(),
+) -> Evaluation:
+    """Caption every example and score the captions against all references.
+
+    images: index i is the image of examples[i]. Under torchrun each process captions its share,
+    without padding, and all return the whole result.
+    """
+    hypotheses = caption_split(model, examples, images, decoding)
+    return score_hypotheses(model, vocabulary, examples, hypotheses, scoring)
+
+
+def caption_split(
+    model: CaptionModel, examples: Sequence[Example], images: Source, decoding: DecodeSettings
+) -> dict[int | str, Hypothesis]:
+    """The best hypothesis of each example, by id, in the order of the examples.
+
+    images and processes as in `evaluate_split`.
+    """
+    share = range(len(examples))[distributed.rank() :: distributed.world_size()]
+    size = decoding.batch_size
+    batches = [share[first : first + size] for first in range(0, len(share), size)]
+    hypotheses: dict[int | str, Hypothesis] = {}
+    with tqdm(
+        total=len(share),
+        desc="captions",
+        unit="image",
+        leave=False,
+        disable=not distributed.is_first(),
+    ) as bar:
+        for batch, n_best in caption_batches(model, images, batches, decoding):
+            for index, (best, *_) in zip(batch, n_best, strict=True):
+                hypotheses[examples[index].id] = best
+            bar.update(len(batch))
+    gathered = {id: each for part in distributed.gather(hypotheses) for id, each in part.items()}
+    return {example.id: gathered[example.id] for example in examples}
+
+
+def score_hypotheses(
+    model: CaptionModel,
+    vocabulary: Vocabulary,
+    examples: Sequence[Example],
+    hypotheses: dict[int | str, Hypothesis],
+    scoring: ScoringSettings = ScoringSettings(),
+) -> Evaluation:
+    """Score what `caption_split` returned for the examples."""
+    references = {example.id: example.captions for example in examples}
+    result = score_captions(caption_texts(hypotheses, vocabulary), references, scoring)
+    pointed = None
+    if scoring.shapes and model.has_attention:
+        pointed = _pointing(hypotheses, vocabulary, scoring.shapes, model.encoder.offset)
+    return replace(result, hypotheses=hypotheses, pointing=pointed)
+
+
+def score_captions(
+    texts: dict[int | str, str],
+    references: Mapping[int | str, Sequence[str]],
+    scoring: ScoringSettings = ScoringSettings(),
+) -> Evaluation:
+    """Score captions from any source against references; both are keyed by image."""
+    scores = compute_scores(texts, references, scoring.metrics)
+    return Evaluation({}, texts, scores, statistics(texts, references, scoring.training_captions))
+
+
+def caption_texts(
+    hypotheses: Mapping[int | str, Hypothesis], vocabulary: Vocabulary
+) -> dict[int | str, str]:
+    """The captions as text."""
+    return {id: join_words(vocabulary.decode(each.tokens)) for id, each in hypotheses.items()}
+
+
+def _pointing(
+    hypotheses: Mapping[int | str, Hypothesis],
+    vocabulary: Vocabulary,
+    shapes: Mapping[int | str, Sequence[DrawnShape]],
+    offset: float,
+) -> Pointing:
+    total = Pointing()
+    for id, hypothesis in hypotheses.items():
+        if hypothesis.attention is not None and id in shapes:
+            words = vocabulary.decode(hypothesis.tokens)
+            maps = hypothesis.attention[: len(words)]
+            total += pointing(words, maps, shapes[id], offset=offset)
+    return total
