@@ -131,10 +131,11 @@ def _model(config: Mapping[str, Any], options: ModelOptions, words: int, paramet
 
 
 def _objective(config: Mapping[str, Any]) -> str:
-    teachers = f", distilled from {n} models" if (n := len(config.get("teachers") or ())) else ""
     if config["training"].get("self_critical"):
         return "self-critical training (CIDEr-D), started from a model trained with cross-entropy"
-    return f"cross-entropy{teachers}"
+    teachers = len(config.get("teachers") or ())
+    distilled = f", distilled from {teachers} model{'s' * (teachers > 1)}" if teachers else ""
+    return f"cross-entropy{distilled}"
 
 
 def _numbers(values: Sequence[float]) -> str:

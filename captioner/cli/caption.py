@@ -3,6 +3,7 @@
 import argparse
 
 from ..decoding.options import DecodingOptions
+from ..devices import RuntimeOptions
 from ..inference.batch_caption import CaptionOptions, caption_images
 from ..options import add_options, from_arguments
 
@@ -16,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images", nargs="+", metavar="IMAGE", help="file, directory, quoted glob, - for a list"
     )
     add_options(parser, CaptionOptions, "captioning")
+    add_options(parser, RuntimeOptions, "runtime")
     add_options(parser, DecodingOptions, "decoding")
 
 
@@ -24,4 +26,5 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.images,
         from_arguments(CaptionOptions, arguments),
         from_arguments(DecodingOptions, arguments),
+        from_arguments(RuntimeOptions, arguments),
     )
