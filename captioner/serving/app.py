@@ -121,7 +121,7 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
         f"JPEG, PNG, BMP, GIF, WebP or TIFF of at most {limits.max_bytes:,} bytes and "
         f"{limits.max_pixels:,} pixels.",
         responses={
-            200: {"model": answer_model()},
+            200: {"model": answer_model(), "description": "the caption"},
             **{code: {"description": text} for code, text in ERRORS.items()},
         },
         openapi_extra={"requestBody": {"required": True, "content": body}},

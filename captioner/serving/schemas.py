@@ -126,9 +126,9 @@ def answer_model() -> "type[pydantic.BaseModel]":
         log_prob: float = Field(description="log-probability in nats")
 
     class Answer(BaseModel):
-        caption: str
+        caption: str = Field(description="the text")
         score: float = Field(description="log-probability of the caption, in nats")
-        words: list[str]
+        words: list[str] = Field(description="the words of the caption")
         log_probs: list[float] = Field(
             description="log-probability of each word, given the words before it, and of the end "
             "of the caption, in nats"

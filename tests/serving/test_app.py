@@ -108,11 +108,26 @@ def test_an_image_may_be_the_file_of_a_form(client, field):
 REJECTED = {
     "empty body": (422, "", {"content": b""}, "the request contains no image"),
     "not an image": (422, "", {"content": b"/etc/passwd"}, "the file: not an image in any of the"),
-    "a path instead of a file": (422, "", {"content": b"file:///etc/passwd"}, "the file: not an image"),
+    "a path instead of a file": (
+        422,
+        "",
+        {"content": b"file:///etc/passwd"},
+        "the file: not an image",
+    ),
     "broken": (422, "", {"content": png()[:45]}, "the file: cannot be"),
     "empty file": (422, "", {"files": {"image": ("x", b"")}}, "the request contains no image"),
-    "file with another name": (422, "", {"files": {"photo": ("x", png())}}, "a form must contain one file"),
-    "path in a form": (422, "", {"files": {"image": (None, "/etc/passwd")}}, "a form must contain one"),
+    "file with another name": (
+        422,
+        "",
+        {"files": {"photo": ("x", png())}},
+        "a form must contain one file",
+    ),
+    "path in a form": (
+        422,
+        "",
+        {"files": {"image": (None, "/etc/passwd")}},
+        "a form must contain one",
+    ),
     "options in a form": (
         422,
         "",
@@ -132,15 +147,45 @@ REJECTED = {
         "a form must contain one file",
     ),
     "too many bytes": (413, "", {"content": b"x" * 5001}, "an image may have at most 5,000 bytes"),
-    "too many bytes in a form": (413, "", {"files": {"image": ("x", b"x" * 5001)}}, "at most 5,000 bytes"),
-    "too many bytes of another file": (413, "", {"files": {"x": ("x", b"x" * 100_000)}}, "at most 5,000"),
-    "too many pixels": (422, "", {"content": png(size=(101, 100))}, "101 x 100 pixels, at most 10,000 are"),
-    "beam too large": (422, "beam_size=11", {"content": png()}, "beam_size: .* less than or equal to 10"),
-    "too many captions": (422, "num_captions=11", {"content": png()}, "num_captions: .*or equal to 10"),
+    "too many bytes in a form": (
+        413,
+        "",
+        {"files": {"image": ("x", b"x" * 5001)}},
+        "at most 5,000 bytes",
+    ),
+    "too many bytes of another file": (
+        413,
+        "",
+        {"files": {"x": ("x", b"x" * 100_000)}},
+        "at most 5,000",
+    ),
+    "too many pixels": (
+        422,
+        "",
+        {"content": png(size=(101, 100))},
+        "101 x 100 pixels, at most 10,000 are",
+    ),
+    "beam too large": (
+        422,
+        "beam_size=11",
+        {"content": png()},
+        "beam_size: .* less than or equal to 10",
+    ),
+    "too many captions": (
+        422,
+        "num_captions=11",
+        {"content": png()},
+        "num_captions: .*or equal to 10",
+    ),
     "too many words": (422, "max_length=51", {"content": png()}, "max_length: .* or equal to 50"),
     "too many alternatives": (422, "word_alternatives=21", {"content": png()}, "equal to 20"),
     "not a number": (422, "beam_size=two", {"content": png()}, "beam_size: .*integer.*, got 'two'"),
-    "beam too small": (422, "beam_size=0", {"content": png()}, "beam_size must be at least 1, got 0"),
+    "beam too small": (
+        422,
+        "beam_size=0",
+        {"content": png()},
+        "beam_size must be at least 1, got 0",
+    ),
     "unknown option": (422, "beams=2", {"content": png()}, "beams: Extra inputs are not permitted"),
     "a path as option": (422, "image=/etc/passwd", {"content": b""}, "image: Extra inputs"),
     "unknown method": (422, "method=guess", {"content": png()}, "method: .*'greedy', 'sample'"),
@@ -356,7 +401,9 @@ def test_invalid_settings_of_the_service(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=rf"cannot listen on 127.0.0.1 port {port}: Address"):
             listen("127.0.0.1", port)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(InputError, match=r"needs uvicorn; install it with pip install 'captioner\[serve\]'"):
+    with pytest.raises(
+        InputError, match=r"needs uvicorn; install it with pip install 'captioner\[serve\]'"
+    ):
         serve(tmp_path, ServeOptions(), Limits(), RuntimeOptions())
 
 

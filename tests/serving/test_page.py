@@ -121,7 +121,9 @@ def test_choosing_an_image_shows_its_caption_and_maps(page, painter):
     assert page.locator("#waiting").inner_text() == "The caption will appear here."
     choose(page, png((200, 0, 0), (60, 40)))
     assert words(page) == ["red", "sky"]
-    assert page.locator("#status").inner_text() == "Caption: red sky"  # read aloud by screen readers
+    assert (
+        page.locator("#status").inner_text() == "Caption: red sky"
+    )  # read aloud by screen readers
     assert [(each["beam_size"], each["num_captions"]) for each in painter.requests] == [(5, 5)]
     page.hover("#caption li:nth-child(1) button")
     detail = "red: probability 90 %, looked mostly at the upper right. Other words here:"
@@ -184,7 +186,9 @@ def test_everything_works_with_the_keyboard(page):
     page.focus("#caption button")
     page.keyboard.press("ArrowRight")
     assert (
-        page.locator("#detail").inner_text().startswith("sky: probability 67 %, looked mostly at the l")
+        page.locator("#detail")
+        .inner_text()
+        .startswith("sky: probability 67 %, looked mostly at the l")
     )
     label = page.locator("#caption button").nth(1).get_attribute("aria-label")
     assert label == "sky: probability 67 %, looked mostly at the lower left; other words: sun 37 %"
