@@ -1,9 +1,9 @@
 """Image captioning: Show and Tell; Show, Attend and Tell.
 
-    from captioner import Captioner
+from captioner import Captioner
 
-    captioner = Captioner.from_pretrained("checkpoints/RUN")
-    captioner.caption("photo.jpg", beam_size=5).text
+captioner = Captioner.from_pretrained("checkpoints/RUN")
+captioner.caption("photo.jpg", beam_size=5).text
 """
 
 from importlib import import_module

@@ -31,7 +31,6 @@ from .text.collate import pad_captions
 from .text.tokenizer import split_words
 from .text.vocabulary import Vocabulary
 
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 

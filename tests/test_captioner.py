@@ -56,9 +56,11 @@ def same(a: Caption, b: Caption) -> bool:
 def test_the_fields_of_a_caption_agree(captioner, images, method):
     count = 1 if method == "greedy" else 3
     for caption in captioner.caption(images, method=method, num_captions=count):
-        assert isinstance(caption, Caption) and caption.text == " ".join(caption.words)
+        assert isinstance(caption, Caption)
+        assert caption.text == " ".join(caption.words)
         assert len(caption.log_probs) == len(caption.words) + 1  # and the end token
-        assert max(caption.log_probs) <= 0 and caption.score == sum(caption.log_probs)
+        assert max(caption.log_probs) <= 0
+        assert caption.score == sum(caption.log_probs)
         assert len(caption.alternatives) == count - 1
         power = DecodingOptions().penalty if method == "beam" else 0
         ranks = [c.score / len(c.log_probs) ** power for c in (caption, *caption.alternatives)]
@@ -79,14 +81,17 @@ def test_the_model_has_learned(captioner, images):
     right = sum(
         colour in caption.words for colour, caption in zip(tiny.COLOURS, captions, strict=False)
     )
-    assert right >= 4 and len({caption.text for caption in captions}) >= 4
+    assert right >= 4
+    assert len({caption.text for caption in captions}) >= 4
 
 
 def test_one_image_gives_a_caption_and_several_a_list(captioner, images):
     one = captioner.caption(images[0])
-    assert isinstance(one, Caption) and one.image == images[0]
+    assert isinstance(one, Caption)
+    assert one.image == images[0]
     several = captioner.caption(tuple(images))
-    assert isinstance(several, list) and [c.image for c in several] == images
+    assert isinstance(several, list)
+    assert [c.image for c in several] == images
     assert same(several[0], one)
     assert captioner.caption([]) == []
 
@@ -109,7 +114,8 @@ def test_captioning_changes_no_state(captioner, images):
     generator = torch.get_rng_state()
     first = captioner.caption(images)
     captioner.score(images[:1], [first[0].text])
-    assert torch.equal(generator, torch.get_rng_state()) and torch.is_grad_enabled()
+    assert torch.equal(generator, torch.get_rng_state())
+    assert torch.is_grad_enabled()
     assert not captioner.model.training
     for key, value in captioner.model.state_dict().items():
         assert torch.equal(value, before[key])
@@ -202,7 +208,8 @@ def test_word_alternatives_are_the_remaining_vocabulary(captioner, images):
     plain, detailed = (
         captioner.caption(images[0], num_captions=2, word_alternatives=k) for k in (0, 99)
     )
-    assert same(detailed, plain) and plain.word_alternatives == ()
+    assert same(detailed, plain)
+    assert plain.word_alternatives == ()
     known = {*captioner.vocabulary.words, ""}  # "" is the end
     for caption in (detailed, *detailed.alternatives):
         assert len(caption.word_alternatives) == len(caption.words)
@@ -247,7 +254,8 @@ def test_the_score_of_one_pair_is_a_float(captioner, images, tmp_path):
     ways = [tmp_path / "image.png", str(tmp_path / "image.png"), pixels]
     for way in [*ways, image, torch.from_numpy(pixels).permute(2, 0, 1)]:
         score = captioner.score(way, "red and blue", batch_size=1)
-        assert isinstance(score, float) and score == pytest.approx(expected, abs=1e-4)
+        assert isinstance(score, float)
+        assert score == pytest.approx(expected, abs=1e-4)
     assert -math.inf < captioner.score(image, "red zebra", allow_unknown=True) < 0
     with pytest.raises(InputError, match="one image needs one text, got list"):
         captioner.score(image, ["red"])
@@ -259,7 +267,7 @@ def test_scores_do_not_depend_on_the_batch(captioner, images):
     texts = ["red", "yellow and nothing else at all", "all at all", "blue is all one sees", "red"]
     expected = captioner.score(images[:5], texts)
     sizes, encoder = [], captioner.model.encoder
-    with encoder.register_forward_hook(lambda module, args, out: sizes.append(len(out))):
+    with encoder.register_forward_hook(lambda *call: sizes.append(len(call[-1]))):
         for batch_size, batches in ((1, [1] * 5), (2, [2, 2, 1]), (5, [5])):
             scores = captioner.score(images[:5], texts, batch_size=batch_size)
             assert scores == pytest.approx(expected, abs=1e-4)
@@ -314,7 +322,8 @@ def test_a_caption_as_json():
 def test_a_caption_as_json_with_attention_and_dimmed_words():
     content = example(alternatives=(example(),)).to_dict(attention=True, dimmed=True)
     for each in (content, *content["alternatives"]):
-        assert each["attention"] == [[[0.3333] * 3]] * 2 and each["offset"] == 0.25
+        assert each["attention"] == [[[0.3333] * 3]] * 2
+        assert each["offset"] == 0.25
         assert each["dimmed"] == [True, False]
     assert example(attention=None).to_dict(attention=True)["attention"] is None
     assert json.loads(json.dumps(content)) == content
@@ -327,7 +336,8 @@ def test_save_heatmap(attention_run, tmp_path):
     caption = Captioner.from_pretrained(attention_run, "cpu").caption(draw())
     caption.save_heatmap(tmp_path / "maps" / "out.png")
     with Image.open(tmp_path / "maps" / "out.png") as figure:
-        assert figure.format == "PNG" and min(figure.size) > 100
+        assert figure.format == "PNG"
+        assert min(figure.size) > 100
 
 
 def test_notebooks_show_the_maps(attention_run):
@@ -403,7 +413,8 @@ def test_compile(run, monkeypatch):
     plain = Captioner.from_pretrained(run, "cpu")
     assert compiled == []
     fast = Captioner.from_pretrained(run, "cpu", compile=True)
-    assert compiled == [fast.model] and fast.model is not plain.model
+    assert compiled == [fast.model]
+    assert fast.model is not plain.model
 
 
 def test_missing_checkpoint(tmp_path):
@@ -466,7 +477,8 @@ def test_restored_weights_equal_the_file(run):
     read = load(run)
     model, transform = restore(read)
     state = model.state_dict()
-    assert state.keys() == read.weights.keys() and transform.size == 32
+    assert state.keys() == read.weights.keys()
+    assert transform.size == 32
     assert all(torch.equal(state[key], value) for key, value in read.weights.items())
     assert all(value.device.type == "cpu" for value in model.buffers())
 
@@ -476,7 +488,8 @@ def test_the_public_names():
 
     assert set(captioner.__all__) >= {"Captioner", "Caption", "DecodingOptions", "__version__"}
     assert len(captioner.__all__) < 10
-    assert DecodingOptions().method == "beam" and Path(captioner.__file__).name == "__init__.py"
+    assert DecodingOptions().method == "beam"
+    assert Path(captioner.__file__).name == "__init__.py"
 
 
 # ---- deprecated names ---------------------------------------------------------------------------

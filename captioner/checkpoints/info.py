@@ -120,7 +120,8 @@ def _epoch(scores: Mapping[str, float], rows: list[dict[str, Any]]) -> int | Non
         if named and all(
             math.isclose(row.get(name, math.nan), scores[name], abs_tol=1e-5) for name in named
         ):
-            return row.get("epoch")
+            epoch = row.get("epoch")
+            return epoch if isinstance(epoch, int) else None
     return None
 
 

@@ -131,7 +131,7 @@ def _programs(captioner: Captioner) -> dict[str, Program]:
         "start": Program(
             _Start(model),
             {"features": (features, IMAGES)},
-            {name: IMAGES for name in (*memory, *state)},
+            dict.fromkeys((*memory, *state), IMAGES),
         ),
         "step": Program(
             _Step(model, tuple(state), tuple(memory)),
@@ -205,7 +205,7 @@ def _trace(program: Program) -> ExportedProgram:
     return torch.export.export(program.module, examples, dynamic_shapes=_axes(program))
 
 
-def _write_torch(program: Program, traced: ExportedProgram, path: Path) -> None:
+def _write_torch(_: Program, traced: ExportedProgram, path: Path) -> None:
     torch.export.save(traced, path)
 
 

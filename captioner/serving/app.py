@@ -106,7 +106,7 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
     from fastapi import HTTPException, Query, Request, Response
 
     readers = ThreadPoolExecutor(WORKERS, "reader")
-    Options = query_model(limits)
+    Options = query_model(limits)  # noqa: N806  a class
     file = {"type": "string", "format": "binary"}
     form = {"type": "object", "properties": {"image": file}, "required": ["image"]}
     body = {"multipart/form-data": {"schema": form}, "image/*": {"schema": file}}

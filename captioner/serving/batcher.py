@@ -19,14 +19,14 @@ from ..decoding.options import DecodingOptions
 Work = Callable[[Sequence[ImageInput], DecodingOptions], Sequence[Caption]]
 
 
-class QueueFull(Exception):
+class QueueFull(Exception):  # noqa: N818  named as queue.Full is
     """The request queue is full."""
 
     def __init__(self) -> None:
         super().__init__("The request queue is full.")
 
 
-class Closed(Exception):
+class Closed(Exception):  # noqa: N818
     """The batcher no longer accepts requests."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Batcher:
         *,
         batch_size: int,
         capacity: int,
-        on_batch: Callable[[int], None] = lambda size: None,
+        on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.closing = False
         self.admitted = 0  # requests between `admit` and their answer

@@ -85,7 +85,7 @@ def build_server(app: "FastAPI", limits: Limits) -> "uvicorn.Server":
     )
     server = uvicorn.Server(config)
 
-    def stop(signum: int, frame: object) -> None:
+    def stop(*_: object) -> None:
         app.state.batcher.close()
         server.force_exit = server.should_exit
         server.should_exit = True

@@ -110,7 +110,7 @@ def test_a_failure_at_any_stage_leaves_the_old_checkpoint(tmp_path, monkeypatch,
     directory = write(tmp_path / "run" / "best")
     before = read_files(tmp_path)
 
-    def fail(*args, **kwargs):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(STAGES[stage], fail)
@@ -129,7 +129,7 @@ def test_a_failure_at_any_stage_leaves_the_old_checkpoint(tmp_path, monkeypatch,
 
 
 def test_a_failure_inside_torch_save(tmp_path, monkeypatch):
-    def fail(state, file):
+    def fail(*_):
         raise RuntimeError("unexpected pos 576 vs 534\nbacktrace")
 
     monkeypatch.setattr(torch, "save", fail)
@@ -157,6 +157,7 @@ for weights, state in ((large, {}), ({}, large)):
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path):
     """Simulated by a limit on the size of files."""
     directory = write(tmp_path / "best")
@@ -169,7 +170,8 @@ def test_a_full_disk(tmp_path):
         timeout=120,
     )
     lines = outcome.stdout.splitlines()
-    assert outcome.returncode == 0 and len(lines) == 2, outcome
+    assert outcome.returncode == 0, outcome
+    assert len(lines) == 2, outcome
     for line in lines:
         assert line.startswith(f"checkpoint {directory} cannot be written: ")
         assert "File too large" in line
@@ -237,7 +239,8 @@ def test_the_new_files_are_synced_before_the_old_ones_are_renamed(tmp_path, monk
     write(directory, seed=1)
     first = events.index("rename")
     assert set(events[:first]) >= set(FILES)
-    assert events.count("rename") == 2 and events[-1] == tmp_path.name
+    assert events.count("rename") == 2
+    assert events[-1] == tmp_path.name
 
 
 # ---- damage -------------------------------------------------------------------------------------
@@ -257,7 +260,7 @@ def test_a_missing_file(tmp_path, name):
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data + b"\0"],
+    [lambda data: data[: len(data) // 2], lambda _: b"", lambda data: data + b"\0"],
     ids=["truncated", "emptied", "lengthened"],
 )
 @pytest.mark.parametrize("name", FILES)

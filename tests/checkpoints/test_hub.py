@@ -91,8 +91,8 @@ def test_a_saved_model_cannot_be_resumed(captioner, tmp_path):
 
 
 def test_models_that_cannot_be_saved(captioner, run, tmp_path):
-    with pytest.raises(InputError, match=f"{tmp_path} .*; choose another directory"):
-        (tmp_path / "notes").write_text("keep")
+    (tmp_path / "notes").write_text("keep")
+    with pytest.raises(InputError, match="; choose another directory"):
         captioner.save_pretrained(tmp_path)
     both = Captioner.from_pretrained([run, run], "cpu")
     with pytest.raises(InputError, match="an ensemble cannot be saved"):
@@ -109,13 +109,19 @@ def test_the_model_card(either, tmp_path, attention):
     assert card.startswith("---\nlicense: apache-2.0\nlibrary_name: captioner\n")
     assert 'Captioner.from_pretrained("me/colours")' in card
     assert ("where it looked" in card) == attention
-    assert f"| {config['scores']['BLEU-1']:.1f} |" in card and f"`{config['signature']}`" in card
-    assert "|references:2|" in config["signature"] and "CIDEr" in config["signature"]
-    assert "`colours` (layout `coco`)" in card and config["data"]["fingerprint"] in card
+    assert f"| {config['scores']['BLEU-1']:.1f} |" in card
+    assert f"`{config['signature']}`" in card
+    assert "|references:2|" in config["signature"]
+    assert "CIDEr" in config["signature"]
+    assert "`colours` (layout `coco`)" in card
+    assert config["data"]["fingerprint"] in card
     assert f"| Vocabulary | {len(either.vocabulary.words)} words |" in card
     assert f"beam size 3 and length penalty {DecodingOptions().penalty}" in card
-    assert "arxiv.org/abs/1411.4555" in card and "arxiv.org/abs/1502.03044" in card
-    assert "None" not in card and "{" not in card and "captioner caption photo.jpg" in card
+    assert "arxiv.org/abs/1411.4555" in card
+    assert "arxiv.org/abs/1502.03044" in card
+    assert "None" not in card
+    assert "{" not in card
+    assert "captioner caption photo.jpg" in card
 
 
 # ---- the hub ------------------------------------------------------------------------------------
@@ -152,7 +158,8 @@ def test_a_file_changed_during_transfer_is_refused(captioner, hub):
         Captioner.from_pretrained("me/colours", "cpu")
 
 
-def test_commands_download_from_the_hub(captioner, hub, images, capsys):
+@pytest.mark.usefixtures("hub")
+def test_commands_download_from_the_hub(captioner, images, capsys):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
     options, runtime = CaptionOptions(checkpoint=(Path("me/colours"),)), RuntimeOptions("cpu")
     caption_images([str(images[0])], options, DecodingOptions(), runtime)
@@ -161,11 +168,14 @@ def test_commands_download_from_the_hub(captioner, hub, images, capsys):
     caption_images([str(images[0])], to_file, DecodingOptions(), runtime)
     main(["info", "me/colours"])
     text = capsys.readouterr().out
-    assert "  files     model.safetensors " in text and "training_state" not in text
+    assert "  files     model.safetensors " in text
+    assert "training_state" not in text
 
 
 @pytest.mark.parametrize("command", [evaluate.main, lambda words: main(["report", *words[1:]])])
-def test_evaluation_downloads_from_the_hub(command, captioner, hub, images, capsys):
+@pytest.mark.slow
+@pytest.mark.usefixtures("hub")
+def test_evaluation_downloads_from_the_hub(command, captioner, images, capsys):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
     words = ["--checkpoint", "me/colours", "--data", str(images[0].parents[1]), "--device", "cpu"]
     with pytest.raises(InputError, match="--output"):
@@ -175,7 +185,9 @@ def test_evaluation_downloads_from_the_hub(command, captioner, hub, images, caps
     assert len(json.loads(Path("scores/captions.json").read_text())) == len(images)
 
 
-def test_training_starts_from_a_model_on_the_hub(captioner, hub, images):
+@pytest.mark.slow
+@pytest.mark.usefixtures("hub")
+def test_training_starts_from_a_model_on_the_hub(captioner, images):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
     sizes = "--image-size 32 --hidden-size 64 --embedding-size 64 --epochs 1 --batch-size 8"
     words = ["--attention", "--data", str(images[0].parents[1]), *tiny.PLAIN.split()]
@@ -183,18 +195,21 @@ def test_training_starts_from_a_model_on_the_hub(captioner, hub, images):
     assert load(Path("checkpoints/further")).config["start_from"] == "me/colours"
 
 
-def test_neither_a_directory_nor_a_repository(hub):
+@pytest.mark.usefixtures("hub")
+def test_neither_a_directory_nor_a_repository():
     message = "me/nothing is not a local directory, and repository me/nothing cannot be downloaded"
     with pytest.raises(InputError, match=message):
         Captioner.from_pretrained("me/nothing")
 
 
-def test_pushing_with_an_invalid_token(captioner, hub):
+@pytest.mark.usefixtures("hub")
+def test_pushing_with_an_invalid_token(captioner):
     with pytest.raises(InputError, match=r"me/colours cannot be pushed to the hub: .*401"):
         captioner.push_to_hub("me/colours", token="hf_wrong")
 
 
-def test_paths_are_never_looked_up_on_the_hub(hub, tmp_path):
+@pytest.mark.usefixtures("hub")
+def test_paths_are_never_looked_up_on_the_hub(tmp_path):
     (tmp_path / "runs").mkdir()
     for path in ("runs/typo", "checkpoints/typo", "typo", tmp_path / "typo"):
         with pytest.raises(InputError, match="does not exist"):

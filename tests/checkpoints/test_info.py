@@ -35,27 +35,35 @@ def change(run, tmp_path, edit):
 def test_the_info_agrees_with_the_files(run, which):
     read, info = load(run / which), read_info(run / which)
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert info.items() >= read.config.items() and info["path"] == str(read.path)
+    assert info.items() >= read.config.items()
+    assert info["path"] == str(read.path)
     assert info["numbers"] == sum(value.numel() for value in read.weights.values())
     assert info["words"] == len(read.vocabulary.words)
-    assert info["formats"] == [5, 6] and info["format"] == FORMAT
-    assert info["epochs"] == len(rows) and info["seconds"] > 0
+    assert info["formats"] == [5, 6]
+    assert info["format"] == FORMAT
+    assert info["epochs"] == len(rows)
+    assert info["seconds"] > 0
     row = rows[info["epoch"] - 1]
     assert row["CIDEr"] == pytest.approx(read.config["scores"]["CIDEr"], abs=1e-5)
     sizes = {path.name: len(path.read_bytes()) for path in read.path.iterdir()}
-    assert info["files"] == sizes and len(sizes) == 5
+    assert info["files"] == sizes
+    assert len(sizes) == 5
 
 
 def test_the_description(run, tmp_path_factory):
     lines = describe_info(read_info(run)).splitlines()
-    assert lines[0] == str(run / "best") and max(map(len, lines[1:])) <= 100
+    assert lines[0] == str(run / "best")
+    assert max(map(len, lines[1:])) <= 100
     text = "\n".join(lines)
     assert "Show, Attend and Tell: embeddings 64, LSTM 64, annotations" not in lines[2]
     assert "Show, Attend and Tell: embeddings 64, LSTM 64, attention 64" in text
-    assert "small_cnn on 32 x 32 pixels\n" in text and "colours (coco), /" in text
-    assert " of 20 epochs, batch 8, seed 0, 0." in text and "  BLEU-4 " in text
+    assert "small_cnn on 32 x 32 pixels\n" in text
+    assert "colours (coco), /" in text
+    assert " of 20 epochs, batch 8, seed 0, 0." in text
+    assert "  BLEU-4 " in text
     assert f"format    {FORMAT}; this version of captioner reads formats 5 and 6" in text
-    assert "model.safetensors" in text and "; all match their checksums" in text
+    assert "model.safetensors" in text
+    assert "; all match their checksums" in text
     plain = describe_info(read_info(tiny.run(tmp_path_factory, attention=False)))
     assert "Show and Tell: embeddings 64, LSTM 64\n" in plain
 
@@ -113,4 +121,5 @@ main(["info", {str(run)!r}])
 print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stderr == "" and done.stdout.splitlines()[-1] == "False"
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "False"

@@ -45,11 +45,15 @@ def test_a_run_with_nothing_but_skipped_rows_is_removed(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def _fail_after(function, *arguments):
+    function(*arguments)
+    raise InputError("the true error")
+
+
 def test_clean_up_does_not_hide_the_error_of_a_training(tmp_path):
     run = tmp_path / "run"
     with pytest.raises(InputError, match="the true error"), lock_run(run):
-        shutil.rmtree(run)
-        raise InputError("the true error")
+        _fail_after(shutil.rmtree, run)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to read-only directories")
@@ -57,14 +61,13 @@ def test_a_directory_that_became_read_only_does_not_hide_the_error(tmp_path):
     run = tmp_path / "run"
     try:
         with pytest.raises(InputError, match="the true error"), lock_run(run):
-            run.chmod(0o555)
-            raise InputError("the true error")
+            _fail_after(run.chmod, 0o555)
     finally:
         run.chmod(0o755)
 
 
 def test_a_failing_removal_does_not_hide_the_error(tmp_path, monkeypatch):
-    def fail(*args, **keywords):
+    def fail(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "unlink", fail)
@@ -74,17 +77,19 @@ def test_a_failing_removal_does_not_hide_the_error(tmp_path, monkeypatch):
         pass
 
 
+@pytest.mark.slow
 def test_skipped_rows_are_listed_in_the_run(tmp_path, monkeypatch, capsys):
     """Evaluating the run skips them as well."""
     root = tiny.write_colours(tmp_path / "colours")
     (root / "train" / "5.png").unlink()
     (root / "val" / "103.png").unlink()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     train.main(["--data", str(root), "--on-error", "skip", "--run", "mine", *tiny.OPTIONS])
     output = capsys.readouterr().out
     counts = "train 15 images, 30 captions; val 6 images, 12 captions; test 3 images, 6 capt"
-    assert counts in output and "; 2 problems skipped" in output
+    assert counts in output
+    assert "; 2 problems skipped" in output
     file = CHECKPOINTS / "mine" / "skipped.jsonl"
     assert f"skipped: {file}\n" in output
     rows = [json.loads(line) for line in file.read_text().splitlines()]
@@ -141,7 +146,8 @@ def test_flags_without_effect_are_rejected(options, message):
 def test_the_encoder_sets_defaults_but_not_given_options():
     small, other = recipe.parse(["--epochs", "6"]), recipe.parse(["--encoder", "resnet18"])
     assert small["training"].epochs == other["training"].epochs == 6
-    assert small["model"].hidden_size == 256 and other["model"].hidden_size == 512
+    assert small["model"].hidden_size == 256
+    assert other["model"].hidden_size == 512
 
 
 # ---- starting from another run's weights --------------------------------------------------------
@@ -153,7 +159,7 @@ FREEZE = "--learning-rate 1e-12 --weight-decay 0".split()
 def start(tmp_path, tmp_path_factory, monkeypatch):
     """A function that starts runs from the run "base" in a fresh working directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     shutil.copytree(tiny.run(tmp_path_factory, attention=True), "checkpoints/base")
     colours = tiny.write_colours(Path("colours"))
     captions = colours / "annotations" / "captions_train.json"
@@ -171,8 +177,10 @@ def start(tmp_path, tmp_path_factory, monkeypatch):
 def test_a_run_starts_with_the_weights_and_vocabulary_of_another(start, capsys):
     base = checkpoint.load("checkpoints/base")
     run = start("run", *FREEZE, "--dropout", "0.3")
-    assert "with frozen small_cnn" in (output := capsys.readouterr().out) and "random" not in output
-    assert run.vocabulary.words == base.vocabulary.words and "more" not in run.vocabulary
+    assert "with frozen small_cnn" in (output := capsys.readouterr().out)
+    assert "random" not in output
+    assert run.vocabulary.words == base.vocabulary.words
+    assert "more" not in run.vocabulary
     assert run.config["start_from"] == "checkpoints/base"
     assert run.training_state()["progress"]["step"] == 2
     assert run.weights.keys() == base.weights.keys()
@@ -204,7 +212,8 @@ def test_a_frozen_encoder_is_fine_tuned_from_its_weights(start):
     run = start("run", "--fine-tune-encoder", "3", source="checkpoints/frozen")
     encoder = {name: value for name, value in frozen.weights.items() if name.startswith("encoder.")}
     changed = {name for name, value in encoder.items() if not torch.equal(run.weights[name], value)}
-    assert changed and changed == {
+    assert changed
+    assert changed == {
         name
         for name in encoder
         if ("layers.3." in name or "layers.4." in name) and name.endswith(("weight", "bias"))
@@ -237,7 +246,8 @@ def test_weights_may_lack_buffers_but_not_parameters():
         load_checkpoint_weights(model, Checkpoint(Path("run"), {}, Vocabulary([]), weights))
 
     load_weights(weight=torch.ones(3, 2), bias=torch.zeros(3))
-    assert model.weight.sum() == 6 and model.mean == 5
+    assert model.weight.sum() == 6
+    assert model.mean == 5
     with pytest.raises(InputError, match=r"the weights of run do not fit: bias is missing$"):
         load_weights(weight=torch.ones(3, 2), mean=torch.tensor(1.0))
     with pytest.raises(InputError, match=r"the weights of run do not fit: more has no place$"):

@@ -74,6 +74,7 @@ def assert_close(found, expected):
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["by_onnx", "by_torch"])
 @pytest.mark.parametrize(("count", "hypotheses"), [(1, 1), (1, 4), (2, 3), (5, 1)])
 def test_the_programs_compute_what_the_model_computes(exported, runtime, count, hypotheses):
@@ -113,6 +114,7 @@ def test_the_programs_compute_what_the_model_computes(exported, runtime, count, 
                 assert_close(found["attention"], attention.unflatten(0, tokens.shape))
 
 
+@pytest.mark.slow
 def test_the_description_matches_the_programs(exported):
     """Shapes, with the free sizes filled in, and types are those of the outputs."""
     description, captioner = exported.description, exported.captioner
@@ -137,11 +139,13 @@ def test_the_description_matches_the_programs(exported):
         ]
 
 
+@pytest.mark.slow
 def test_only_the_encoder_contains_the_encoder_weights(exported):
     for name in ("start", "step"):
         assert not [key for key in exported.programs[name].state_dict if "encoder" in key]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_the_program_in_the_docs(exported, beam_size, tmp_path, tmp_path_factory):
     """It gives the library's captions in a process without torch and captioner."""
@@ -178,6 +182,7 @@ def run(tmp_path_factory):
     return str(tiny.run(tmp_path_factory, attention=False))
 
 
+@pytest.mark.slow
 def test_the_command_exports_an_ensemble(tmp_path, tmp_path_factory, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
@@ -218,7 +223,7 @@ def test_without_the_extra(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.slow
 def test_a_failure_leaves_no_directory(run, tmp_path, monkeypatch, error):
-    def fail(program, path):
+    def fail(_, path):
         Path(path).write_text("half")
         if path.name == "step.pt2":
             raise error

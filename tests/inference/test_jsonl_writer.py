@@ -78,7 +78,7 @@ def test_a_file_without_readable_options_is_rejected(tmp_path, options_text):
     path.write_text(json.dumps(RECORDS[0]) + "\n")
     if options_text is not None:
         (tmp_path / "a.jsonl.options.json").write_text(options_text)
-    message = r"a.jsonl already exists, and its options cannot be read from .*a.jsonl.options.json; choose"
+    message = r"a.jsonl already exists, and its options cannot be read from .*options.json; choose"
     with pytest.raises(InputError, match=message):
         fill(path, [])
 

@@ -34,7 +34,7 @@ def start():
     """Start a Batcher; all of them are stopped after the test."""
     started = []
 
-    def build(device, batch_size=4, capacity=100, on_batch=lambda size: None):
+    def build(device, batch_size=4, capacity=100, on_batch=lambda _: None):
         batcher = Batcher(device, batch_size=batch_size, capacity=capacity, on_batch=on_batch)
         batcher.start()
         started.append((batcher, device))
@@ -59,7 +59,8 @@ def test_waiting_requests_are_grouped_by_options_oldest_first(start):
     assert first.result(10) == "a by beam"
     assert [each.result(10) for each in results] == [f"{p} by {o.method}" for p, o in order]
     assert device.batches == [["a"], ["b", "d"], ["c", "e", "f", "g"], ["h", "i"]]
-    assert sizes == [1, 2, 4, 2] and batcher.waiting == 0
+    assert sizes == [1, 2, 4, 2]
+    assert batcher.waiting == 0
 
 
 def test_only_the_faulty_request_of_a_batch_fails(start):
@@ -70,7 +71,8 @@ def test_only_the_faulty_request_of_a_batch_fails(start):
     results = {p: batcher.submit(p, BEAM) for p in ("b", "broken", "c")}
     device.go.release(100)
     assert first.result(10) == "a by beam"
-    assert results["b"].result(10) == "b by beam" and results["c"].result(10) == "c by beam"
+    assert results["b"].result(10) == "b by beam"
+    assert results["c"].result(10) == "c by beam"
     with pytest.raises(RuntimeError, match="broken"):
         results["broken"].result(10)
     assert batcher.submit("d", BEAM).result(10) == "d by beam"  # the queue still works
@@ -92,7 +94,8 @@ def test_a_request_cancelled_in_time_is_never_captioned(start):
     cancelled, kept = batcher.submit("b", BEAM), batcher.submit("c", BEAM)
     assert cancelled.cancel()
     device.go.release(100)
-    assert kept.result(10) == "c by beam" and device.batches == [["a"], ["c"]]
+    assert kept.result(10) == "c by beam"
+    assert device.batches == [["a"], ["c"]]
     with pytest.raises(CancelledError):
         cancelled.result(10)
 
@@ -135,5 +138,6 @@ def test_many_threads_each_get_their_own_caption(start):
 
     with ThreadPoolExecutor(64) as pool:
         assert all(pool.map(request, range(1000)))
-    assert sum(sizes) == 1000 and max(sizes) <= 8
+    assert sum(sizes) == 1000
+    assert max(sizes) <= 8
     assert sorted(p for batch in device.batches for p in batch) == list(range(1000))
