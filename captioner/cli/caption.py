@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images", nargs="+", metavar="IMAGE", help="file, directory, quoted glob, - for a list"
     )
     add_options(parser, CaptionOptions, "captioning")
-    add_options(parser, RuntimeOptions, "runtime")
     add_options(parser, DecodingOptions, "decoding")
+    add_options(parser, RuntimeOptions, "runtime")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} CHECKPOINT... [option...]"
     add_checkpoints(parser)
     add_options(parser, ServeOptions, "serving")
-    add_options(parser, RuntimeOptions, "runtime")
     add_options(parser, Limits, "limits")
+    add_options(parser, RuntimeOptions, "runtime")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ class CaptionOptions:
     """The checkpoints, the output and its format, heatmaps."""
 
     checkpoint: tuple[Path, ...] = option(
-        (Path("checkpoints/demo-attention"),), "run or checkpoint; several form an ensemble"
+        (Path("checkpoints/demo-attention"),), "run, or several runs"
     )
     format: str | None = option(None, "output format [text]", choices=("text", "json", "jsonl"))
     output: Path | None = option(None, "JSONL file; the same command again resumes it")

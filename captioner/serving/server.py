@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ServeOptions:
     """The address to listen on."""
 
-    host: str = option("127.0.0.1", "address; 0.0.0.0 accepts other machines")
+    host: str = option("127.0.0.1", "address; 0.0.0.0 for other machines")
     port: int = option(8000, "port; 0 chooses a free one")
 
     def __post_init__(self) -> None:

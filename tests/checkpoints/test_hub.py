@@ -86,7 +86,7 @@ def test_a_saved_model_contains_no_local_paths(captioner, run, tmp_path):
 
 def test_a_saved_model_cannot_be_resumed(captioner, tmp_path):
     checkpoint = load(captioner.save_pretrained(tmp_path / "new"))
-    with pytest.raises(InputError, match="has no training state, .* with --start-from"):
+    with pytest.raises(InputError, match=r"has no training state, .* with --start-from"):
         checkpoint.training_state()
 
 
