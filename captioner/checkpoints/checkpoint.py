@@ -225,7 +225,7 @@ def _save_state(state: Mapping[str, Any], path: Path) -> None:
     try:
         with path.open("wb") as file:
             torch.save(dict(state), file)
-    except RuntimeError as error:  # torch hides the OSError behind an error of its own
+    except RuntimeError as error:  # torch replaces the OSError with its own error
         raise OSError(str(error.__context__ or error).splitlines()[0]) from error
 
 

@@ -17,11 +17,11 @@ def read_info(path: Path) -> dict[str, Any]:
 
     The result has the config's keys and:
 
-    words: size of the vocabulary. numbers: number of weights and buffers. files: size in bytes by
-    name. formats: the checkpoint formats that this version reads. epoch, epochs and seconds come
-    from the run's log: the epoch that was saved, the number of epochs, the duration of training
-    and evaluation; None without a log. Raises InputError if there is no checkpoint or it is
-    damaged.
+    words: size of the vocabulary. numbers: number of values in weights and buffers. files: size
+    in bytes by name. formats: the checkpoint formats that this version reads. epoch, epochs and
+    seconds come from the run's log: the epoch that was saved, the number of epochs, the duration
+    of training and evaluation; None without a log. Raises InputError if there is no checkpoint or
+    it is damaged.
     """
     path, config = checkpoint.inspect(path)
     rows = read_log(run_of(path) / "log.jsonl")
@@ -47,7 +47,7 @@ def describe_info(info: Mapping[str, Any]) -> str:
     try:
         lines = {
             "model": _model(info["model"]),
-            "": f"{info['numbers']:,} numbers, {info['words']:,} words",
+            "": f"{info['numbers']:,} values, {info['words']:,} words",
             "encoder": _encoder(info["encoder"], info["transform"]["size"]),
             "data": _data(info["data"]),
             "training": _training(info),

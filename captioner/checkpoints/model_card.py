@@ -147,7 +147,7 @@ def _data(data: Mapping[str, Any]) -> str:
         f"The model was trained on `{data['name']}` (layout `{data['format']}`). Its vocabulary "
         f"has the words that occur at least {data['min_count']} times in the training captions. "
         f"The fingerprint of images, splits and captions is `{data['fingerprint']}`.\n\n"
-        "The publishers of the data set its licence, which may also restrict the use of the model."
+        "The licence of these data may also restrict the use of the model."
     )
 
 
@@ -157,10 +157,11 @@ def _scores(config: Mapping[str, Any]) -> str:
     if not names:
         return "No scores are stored with this model."
     training = config["training"]
+    watched = next((name for name in SCORES if name.lower() == training["watch"]), "score")
     lines = [
         f"Scores on the validation split, decoded with beam size {training['beam_size']}. The same "
-        f"split was used to choose the best epoch, by {training['watch']}, so expect slightly "
-        "lower scores on other images.",
+        f"split was used to choose the epoch with the best {watched}, so expect slightly lower "
+        "scores on other images.",
         "",
         f"| {' | '.join(names)} |",
         "| " + " | ".join("---" for _ in names) + " |",
@@ -175,9 +176,9 @@ def _scores(config: Mapping[str, Any]) -> str:
 
 def _limitations(options: ModelOptions, size: int, words: int) -> str:
     lines = [
-        f"The model knows {words:,} words. It describes every image with them, including images "
-        "that show something it has no word for, and it does so with the same confidence. "
-        "Expect wrong captions for images that differ from the training data.",
+        f"The vocabulary has {words:,} words. The model describes every image with them, including "
+        "images that show something else, and does so with the same confidence. Expect wrong "
+        "captions for images that differ from the training data.",
         "Captions about people repeat the biases and stereotypes of the training captions. Do not "
         "use the model where a wrong caption could cause harm.",
         f"Images are reduced to {size} x {size} pixels. Small objects are lost, and text in the "

@@ -1,4 +1,4 @@
-"""Export of a model as three ONNX or torch.export programs and their description.
+"""Export of a model as three ONNX or torch.export programs.
 
     encoder   pixels (B, 3, S, S) -> features (B, D, h, w)
     start     features -> memory, rows (B, ...), and state, rows (B, 1, ...)

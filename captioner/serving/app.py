@@ -1,4 +1,4 @@
-"""The service as an ASGI application: pages, JSON interface, health, metrics, errors.
+"""The service as an ASGI application: pages, JSON, health, metrics, errors.
 
 FastAPI is imported inside functions: the rest of the library works without it.
 """

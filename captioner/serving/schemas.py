@@ -1,4 +1,4 @@
-"""What the service accepts and returns: limits, query options, images, captions.
+"""What the service accepts and returns: limits, options, images, captions.
 
 FastAPI and pydantic are imported inside functions: the rest of the library works without them.
 """

@@ -42,7 +42,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """The real huggingface_hub, with a server on loopback and a cache of its own."""
+    """The real huggingface_hub, with a server on loopback and an empty cache."""
     reason = "the extra hub is not installed"
     constants = pytest.importorskip("huggingface_hub.constants", reason=reason)
     with loopback_hub.running() as hub:
@@ -111,6 +111,7 @@ def test_the_model_card(either, tmp_path, attention):
     assert ("where it looked" in card) == attention
     assert f"| {config['scores']['BLEU-1']:.1f} |" in card
     assert f"`{config['signature']}`" in card
+    assert "the epoch with the best CIDEr" in card
     assert "|references:2|" in config["signature"]
     assert "CIDEr" in config["signature"]
     assert "`colours` (layout `coco`)" in card

@@ -70,8 +70,8 @@ def exported(request, tmp_path_factory):
     return Exported(captioner(tmp_path_factory, request.param), directory)
 
 
-def assert_close(found, expected):
-    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
+def assert_close(actual, expected):
+    np.testing.assert_allclose(actual, expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -100,18 +100,18 @@ def test_the_programs_compute_what_the_model_computes(exported, runtime, count, 
             )
             rows = {n: v.unflatten(0, (count, hypotheses)).numpy() for n, v in state.items()}
             given = {n: v.contiguous().numpy() for n, v in memory.items()}
-            found = run("step", tokens=tokens.numpy(), **rows, **given)
+            outputs = run("step", tokens=tokens.numpy(), **rows, **given)
             scores, state, attention = model.step(tokens.flatten(), state, memory)
-            assert_close(found["scores"], scores.unflatten(0, tokens.shape))
+            assert_close(outputs["scores"], scores.unflatten(0, tokens.shape))
             for name, value in state.items():
-                assert_close(found[f"next_{name}"], value.unflatten(0, tokens.shape))
+                assert_close(outputs[f"next_{name}"], value.unflatten(0, tokens.shape))
             assert (
-                ("attention" in found)
+                ("attention" in outputs)
                 == model.has_attention
                 == exported.description["has_attention"]
             )
             if model.has_attention:
-                assert_close(found["attention"], attention.unflatten(0, tokens.shape))
+                assert_close(outputs["attention"], attention.unflatten(0, tokens.shape))
 
 
 @pytest.mark.slow
@@ -129,10 +129,13 @@ def test_the_description_matches_the_programs(exported):
             each["name"]: np.ones([free.get(size, size) for size in each["shape"]], each["type"])
             for each in part["inputs"]
         }
-        found = exported.by_onnx(name, **inputs)
+        outputs = exported.by_onnx(name, **inputs)
         for each in part["outputs"]:
             shape = tuple(free.get(size, size) for size in each["shape"])
-            assert (found[each["name"]].shape, found[each["name"]].dtype) == (shape, each["type"])
+            assert (outputs[each["name"]].shape, outputs[each["name"]].dtype) == (
+                shape,
+                each["type"],
+            )
         session = exported.sessions[name]
         assert [each.shape for each in session.get_inputs()] == [
             each["shape"] for each in part["inputs"]

@@ -94,9 +94,9 @@ def test_directories_are_created_or_reused(tmp_path):
     path = tmp_path / "a" / "b" / "c.jsonl"
     fill(path, RECORDS[:1])  # neither a nor b exists
     assert path.is_file()
-    beside = tmp_path / "a" / "b" / "d.jsonl"
-    fill(beside, RECORDS[:1])  # both exist
-    assert beside.is_file()
+    neighbour = tmp_path / "a" / "b" / "d.jsonl"
+    fill(neighbour, RECORDS[:1])  # both exist
+    assert neighbour.is_file()
 
 
 def test_a_file_of_an_older_version_is_resumed(tmp_path):

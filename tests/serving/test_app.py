@@ -206,10 +206,10 @@ REJECTED = {
 @pytest.mark.parametrize("name", REJECTED)
 def test_errors_are_one_message(client, name):
     status, query, content, message = REJECTED[name]
-    found = client.post(f"/api/caption?{query}", **content)
-    assert found.status_code == status
-    assert list(found.json()) == ["detail"]
-    assert re.search(message, found.json()["detail"])
+    response = client.post(f"/api/caption?{query}", **content)
+    assert response.status_code == status
+    assert list(response.json()) == ["detail"]
+    assert re.search(message, response.json()["detail"])
     assert client.post("/api/caption", content=png()).status_code == 200  # still serving
 
 
@@ -221,37 +221,39 @@ def test_other_paths_are_not_found(client):
 
 def test_internal_errors_are_logged_but_not_disclosed(client, stub, caplog):
     stub.error = RuntimeError("/secret/path")
-    found = client.post("/api/caption", content=png())
-    assert (found.status_code, found.json()) == (
+    response = client.post("/api/caption", content=png())
+    assert (response.status_code, response.json()) == (
         500,
         {"detail": "the image could not be captioned"},
     )
     assert "/secret/path" in caplog.text  # in the log
     stub.error = InputError("the model refuses")
-    found = client.post("/api/caption", content=png())
-    assert (found.status_code, found.json()["detail"]) == (422, "the model refuses")
+    response = client.post("/api/caption", content=png())
+    assert (response.status_code, response.json()["detail"]) == (422, "the model refuses")
 
 
 def test_every_answer_has_security_headers(client):
-    for found in (client.get("/"), client.get("/nowhere"), client.post("/api/caption")):
-        policy = found.headers["content-security-policy"]
+    for response in (client.get("/"), client.get("/nowhere"), client.post("/api/caption")):
+        policy = response.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert "http" not in policy
-        assert found.headers["x-content-type-options"] == "nosniff"
-        assert "access-control-allow-origin" not in found.headers
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in response.headers
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_pages_load_nothing_from_other_servers(client, path):
-    found = client.get(path)
-    assert found.status_code == 200
-    assert found.headers["content-type"].startswith("text/html")
-    addresses = re.findall(r"https?://[^\s'\"]+", found.text)
+    response = client.get(path)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    addresses = re.findall(r"https?://[^\s'\"]+", response.text)
     assert set(addresses) <= {"http://www.w3.org/2000/svg"}  # a namespace, not a link
-    assert not re.findall(r"<(?:script|link|img|iframe)[^>]* (?:src|href)=\"(?!data:)", found.text)
-    assert " style=" not in found.text
-    assert not re.findall(r"<[^>]* on\w+=", found.text)
+    assert not re.findall(
+        r"<(?:script|link|img|iframe)[^>]* (?:src|href)=\"(?!data:)", response.text
+    )
+    assert " style=" not in response.text
+    assert not re.findall(r"<[^>]* on\w+=", response.text)
 
 
 def test_openapi_describes_options_limits_and_answers(client):
@@ -303,10 +305,10 @@ def test_a_full_queue_rejects_requests_and_recovers(stub):
         until = time.monotonic() + 10
         while "captioner_unanswered 3" not in client.get("/metrics").text:
             assert time.monotonic() < until
-        found = client.post("/api/caption", content=png())
-        assert found.status_code == 429
-        assert found.headers["retry-after"] == "1"
-        assert found.json()["detail"] == "the request queue is full (3 requests); try again soon"
+        response = client.post("/api/caption", content=png())
+        assert response.status_code == 429
+        assert response.headers["retry-after"] == "1"
+        assert response.json()["detail"] == "the request queue is full (3 requests); try again soon"
         stub.go.set()
         assert [each.result().status_code for each in held] == [200] * 3
         assert client.post("/api/caption", content=png()).status_code == 200
@@ -315,9 +317,9 @@ def test_a_full_queue_rejects_requests_and_recovers(stub):
 def test_the_time_limit_covers_the_device_and_the_upload(stub):
     stub.go.clear()
     with served(stub, Limits(timeout=0.3)) as client:
-        found = client.post("/api/caption", content=png())
-        assert found.status_code == 504
-        assert found.json()["detail"] == "no caption within 0.3 seconds; try again"
+        response = client.post("/api/caption", content=png())
+        assert response.status_code == 504
+        assert response.json()["detail"] == "no caption within 0.3 seconds; try again"
         stub.go.set()
 
         def slow_upload():
@@ -351,10 +353,10 @@ def test_64_clients_each_get_their_own_answer(tmp_path_factory):
 
         def request(number):
             options, alone = texts[number % 64]
-            found = client.post("/api/caption", params=options, content=images[number % 64])
-            found = found.json()
-            near = np.allclose(found["attention"], alone["attention"], atol=2e-4)
-            return found["caption"] == alone["caption"] and near
+            response = client.post("/api/caption", params=options, content=images[number % 64])
+            response = response.json()
+            near = np.allclose(response["attention"], alone["attention"], atol=2e-4)
+            return response["caption"] == alone["caption"] and near
 
         assert all(pool.map(request, range(128)))
         metrics = client.get("/metrics").text
@@ -393,8 +395,8 @@ def test_the_command_serves_until_it_is_terminated(tmp_path_factory):
     ) as process:
         line = process.stdout.readline()
         url = re.search(r"serving .* at (http://127\.0\.0\.1:\d+) ", line)[1]
-        found = httpx.post(f"{url}/api/caption", content=png((220, 30, 30)), timeout=60)
-        assert found.json()["words"]
+        response = httpx.post(f"{url}/api/caption", content=png((220, 30, 30)), timeout=60)
+        assert response.json()["words"]
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "stopped\n")
