@@ -1,4 +1,6 @@
-"""Image captioning: Show and Tell, and Show, Attend and Tell.
+"""Image captioning: Show and Tell; Show, Attend and Tell.
+
+from captioner import Captioner
 
 captioner = Captioner.from_pretrained("checkpoints/RUN")
 captioner.caption("photo.jpg", beam_size=5).text
@@ -19,7 +21,7 @@ __all__ = ["Caption", "Captioner", "DecodingOptions", "InputError", "__version__
 
 
 def __getattr__(name: str) -> Any:
-    """What needs torch is loaded when it is asked for: it takes seconds."""
+    """Import the classes that need torch on first use, since importing torch takes seconds."""
     if name in ("Caption", "Captioner"):
         return getattr(import_module(f".{name.lower()}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

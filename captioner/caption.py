@@ -1,11 +1,13 @@
-"""Caption: a sentence about an image, and where the model looked; no model is known here.
+"""Caption: the words about an image, their scores and attention maps.
 
-`T` words, `h`, `w` grid.
+Shapes: `T` words, `h, w` the attention grid.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,22 +16,26 @@ from .decoding.hypothesis import Hypothesis
 from .errors import InputError
 from .plots import heatmaps
 from .plots.html import caption_html
+from .plots.overlays import is_dimmed
 from .text.tokenizer import join_words
 from .text.vocabulary import Vocabulary
+
+_DIGITS = 4  # decimal places of numbers in JSON
 
 
 @dataclass(frozen=True)
 class Caption:
     """A sentence about an image.
 
-    words: T of them. log_probs: one per word, in nats, then the end token's, which is missing
-    where max_length cut the caption. score: their sum. attention (T, h, w): for each word where
-    the model looked, rows from the top, each map summing to 1; None for a model without.
-    alternatives: the rest of the n-best list, best first. image: what was captioned. offset: how
-    far the middle of what a cell of the maps sees lies from its own, in cells; see `Encoder`.
-    word_alternatives: for each word the likeliest others in its place and their log-probabilities,
-    given the image and the words before, likeliest first, "" being the end; as many as the option
-    of that name asks for, so empty without it.
+    text: the caption. words: its T words. score: sum of `log_probs`. log_probs: log-probability of
+    each word, then of the end token, in nats; a caption cut at max_length has no end token.
+    attention: (T, h, w), where the model looked for each word, rows from the top, each map summing
+    to 1; None for a model without attention. alternatives: the rest of the n-best list, best
+    first. image: the image as it was passed. offset: distance from the centre of a cell of the
+    maps to the centre of its receptive field, down and to the right, in cells; see `Encoder`.
+    word_alternatives: for each word the most likely other words in its place, given the image and
+    the words before, with their log-probabilities in nats, most likely first; "" is the end of the
+    caption. Empty unless the option of that name asks for them.
     """
 
     text: str
@@ -42,11 +48,54 @@ class Caption:
     offset: float = field(default=0.0, repr=False)
     word_alternatives: tuple[tuple[tuple[str, float], ...], ...] = field(default=(), repr=False)
 
-    def save_heatmap(self, path: str | Path) -> None:
-        """Write where the model looked at each word, as the ending of the path has it.
+    @property
+    def picture(self) -> ImageInput:
+        """The old name of `image`; deprecated."""
+        warnings.warn(
+            "Caption.picture is deprecated; use Caption.image", DeprecationWarning, stacklevel=2
+        )
+        return self.image
 
-        A figure (.png, .jpg, .tiff, .pdf, .svg) has a panel, an animation (.gif, .webp) a frame
-        for each word; .npy holds the bare maps, and the .json beside it the words. Raises
+    def to_dict(self, *, attention: bool = False, dimmed: bool = False) -> dict[str, Any]:
+        """The caption as JSON, in files of `captioner caption` and answers of `captioner serve`.
+
+        caption: the text, under the key that data sets use, so that records with an image are
+        themselves a data set. score, words, log_probs: as the fields, rounded to 4 decimals.
+        word_alternatives: for each word a list of {"word", "log_prob"}. alternatives: a list of
+        captions of this form. The last two are left out if empty.
+
+        On request, in alternatives too: attention and offset, as the fields, rounded, attention
+        being null for a model without it (attention=True); dimmed, for each word whether it is a
+        function word such as "a" and "of" that shows nothing to look at (dimmed=True).
+        """
+        content: dict[str, Any] = {
+            "caption": self.text,
+            "score": round(self.score, _DIGITS),
+            "words": list(self.words),
+            "log_probs": [round(log_prob, _DIGITS) for log_prob in self.log_probs],
+        }
+        if dimmed:
+            content["dimmed"] = [is_dimmed(word) for word in self.words]
+        if attention:
+            maps = self.attention
+            rounded = None if maps is None else maps.astype(float).round(_DIGITS).tolist()
+            content |= {"attention": rounded, "offset": self.offset}
+        if self.word_alternatives:
+            content["word_alternatives"] = [
+                [{"word": word, "log_prob": round(log_prob, _DIGITS)} for word, log_prob in others]
+                for others in self.word_alternatives
+            ]
+        if self.alternatives:
+            content["alternatives"] = [
+                caption.to_dict(attention=attention, dimmed=dimmed) for caption in self.alternatives
+            ]
+        return content
+
+    def save_heatmap(self, path: str | Path) -> None:
+        """Write where the model looked for each word, in the format of the path's suffix.
+
+        A figure (.png, .jpg, .tiff, .pdf, .svg) has a panel per word, an animation (.gif, .webp) a
+        frame per word; .npy has the maps alone, and a .json file beside it the words. Raises
         InputError for a model without attention.
         """
         if self.attention is None:
@@ -61,7 +110,7 @@ class Caption:
         )
 
     def _repr_html_(self) -> str:
-        """What notebooks show: the image, and a word's map where the word is pointed at."""
+        """Notebooks show the image, and a word's map while the pointer is on the word."""
         image = load_image(self.image)
         return caption_html(image, self.words, self.log_probs, self.attention, self.offset)
 
@@ -69,21 +118,21 @@ class Caption:
 def caption_of(
     hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary, image: ImageInput, offset: float
 ) -> Caption:
-    """What search found for an image, best first: the first in words, with the rest beside it."""
+    """The Caption of an image's decoded hypotheses, which are sorted best first."""
     best, *others = hypotheses
     words = tuple(vocabulary.decode(best.tokens))
-    instead = (
-        tuple(("".join(vocabulary.decode([token])), p) for token, p in each)
-        for each in best.alternatives[: len(words)]
+    word_alternatives = (
+        tuple(("".join(vocabulary.decode([token])), log_prob) for token, log_prob in alternatives)
+        for alternatives in best.alternatives[: len(words)]
     )
     return Caption(
-        join_words(words),
-        words,
-        best.score,
-        best.log_probs,
-        None if best.attention is None else best.attention[: len(words)],
-        tuple(caption_of([other], vocabulary, image, offset) for other in others),
-        image,
-        offset,
-        tuple(instead),
+        text=join_words(words),
+        words=words,
+        score=best.score,
+        log_probs=best.log_probs,
+        attention=None if best.attention is None else best.attention[: len(words)],
+        alternatives=tuple(caption_of([other], vocabulary, image, offset) for other in others),
+        image=image,
+        offset=offset,
+        word_alternatives=tuple(word_alternatives),
     )

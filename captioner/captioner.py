@@ -1,9 +1,11 @@
-"""Captioner: images in, captions out; what a trained model is to other code."""
+"""Captioner: captions and scores images with a trained model or an ensemble."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 import torch
 from PIL import Image
@@ -12,9 +14,8 @@ from .atomic_io import check_absent
 from .caption import Caption, caption_of
 from .checkpoints import checkpoint as checkpoints
 from .checkpoints import hub
-from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.checkpoint import Checkpoint, restore
 from .checkpoints.model_card import model_card
-from .checkpoints.restoring import restore
 from .data.images import ImageInput, Transform, load_image
 from .data.sources import FunctionSource
 from .decoding.decode import DecodeSettings, caption_batches
@@ -30,11 +31,29 @@ from .text.collate import pad_captions
 from .text.tokenizer import split_words
 from .text.vocabulary import Vocabulary
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _accept_pictures(function: Function) -> Function:
+    """Let callers pass `images` under its old name, `pictures`, with a DeprecationWarning."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **keywords: Any) -> Any:
+        if "pictures" in keywords:
+            if "images" in keywords:
+                raise TypeError(f"{function.__name__}() got both images and pictures")
+            message = f"the parameter pictures of {function.__name__}() is deprecated; use images"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            keywords["images"] = keywords.pop("pictures")
+        return function(*args, **keywords)
+
+    return cast(Function, wrapper)
+
 
 class Captioner:
-    """A trained model, or an ensemble, with its vocabulary and transform, on a device.
+    """A trained model or an ensemble, with its vocabulary and image transform, on a device.
 
-    Get one from `from_pretrained`. The model is in eval mode; calls change nothing in it.
+    Create one with `from_pretrained`. The model is in eval mode; calls do not change it.
     """
 
     def __init__(
@@ -45,11 +64,11 @@ class Captioner:
         precision: str = "float32",
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """config: that of the checkpoint, which `save_pretrained` needs."""
+        """config: the checkpoint's, which `save_pretrained` needs; None for an ensemble."""
         self.model = model.eval()
         self.config = config
         self.precision = precision
-        pick_precision(precision, self.device)  # refuse it at once
+        pick_precision(precision, self.device)  # raise for an unknown precision at once
         self.vocabulary = vocabulary
         self.transform = transform
 
@@ -62,16 +81,16 @@ class Captioner:
         compile: bool = False,
         revision: str | None = None,
     ) -> "Captioner":
-        """The best checkpoint of a run, or the checkpoint, at `path`; nothing else is needed.
+        """Load a checkpoint, the best checkpoint of a run, or an ensemble of several.
 
-        A name "user/name" that is no path here is that of a repository on the Hugging Face hub,
-        which is downloaded (the extra `hub`); revision: its branch, tag or commit.
-        Several paths give an ensemble: at every word the mean of the models' log-probabilities.
-        device None picks CUDA where there is one. precision: "float32", "bfloat16", which is
-        faster where the device has it and may change a word now and then, or "auto", which takes
-        bfloat16 there. compile: fuse the steps of decoding with torch.compile, which the first
-        captions wait for. Raises InputError for a missing, damaged or foreign checkpoint, and for
-        models that do not see the same grid of the same pixels or do not know the same words.
+        path: a directory, or a repository "user/name" on the Hugging Face hub, which is downloaded
+        (this needs the extra `hub`). Several paths make an ensemble, which averages the models'
+        log-probabilities for each word. device: None chooses CUDA if available. precision:
+        "float32"; "bfloat16", which is faster if the device supports it and may change a few
+        words; or "auto", which chooses bfloat16 if it is faster. compile: fuse the decoding steps
+        with torch.compile, which delays the first captions. revision: a branch, tag or commit of
+        the repository. Raises InputError for a missing, damaged or incompatible checkpoint, and
+        for models of different image transforms, grids or vocabularies.
         """
         paths = [path] if isinstance(path, str | Path) else path
         return cls.from_checkpoints(
@@ -89,7 +108,7 @@ class Captioner:
         precision: str = "float32",
         compile: bool = False,
     ) -> "Captioner":
-        """The same from checkpoints that are already read."""
+        """Build a Captioner from checkpoints that are already in memory; see `from_pretrained`."""
         if not read:
             raise InputError("a captioner needs at least one checkpoint, got none")
         candidates = [Candidate(str(each.path), *restore(each), each.vocabulary) for each in read]
@@ -102,25 +121,24 @@ class Captioner:
     def save_pretrained(
         self, directory: str | Path, *, license: str = "unknown", name: str | None = None
     ) -> Path:
-        """Write the model into a new directory, which `from_pretrained` reads, and a card for people.
+        """Write the model and a model card to a new directory that `from_pretrained` reads.
 
-        Nothing in it names this machine's directories, nor does it hold what training needs to go on.
-        license: the hub's word for that of the weights, as "apache-2.0". name: under which it will
-        be found; the directory's unless given. Returns the directory. Raises InputError for an ensemble,
-        and where `directory` holds something.
+        The files contain no paths of this machine and no training state. license: the hub's
+        identifier of the weights' licence, such as "apache-2.0". name: the name under which people
+        will load the model, for the card; None takes the directory's. Returns the directory.
+        Raises InputError for an ensemble, and if `directory` exists and is not empty.
         """
         directory = Path(directory)
         check_absent(directory)
         if self.config is None:
-            raise InputError("only a model of one checkpoint can be saved; save each by itself")
+            raise InputError("an ensemble cannot be saved; save each of its models separately")
         config = checkpoints.without_paths(self.config)
-        size = sum(parameter.numel() for parameter in self.model.parameters())
         card = model_card(
             config,
             name or directory.name,
             license,
             words=len(self.vocabulary.words),
-            parameters=size,
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
         )
         checkpoints.save(directory, config, self.vocabulary, self.model.state_dict(), None, card)
         return directory
@@ -134,20 +152,21 @@ class Captioner:
         revision: str | None = None,
         license: str = "unknown",
     ) -> str:
-        """Upload what `save_pretrained` writes to "user/name" on the Hugging Face hub.
+        """Upload what `save_pretrained` writes to the repository "user/name" on the hub.
 
-        private: whether a repository that is made can be seen by its owner only. token: the hub's,
-        of the login on this machine unless given. revision: the branch to upload to. Returns the
-        address. Raises InputError where the hub refuses.
+        private: visibility of a repository that is created. token: the hub's access token; None
+        uses this machine's login. revision: branch to upload to. license: as in `save_pretrained`.
+        Returns the repository's URL. Raises InputError if the hub refuses.
         """
-        with TemporaryDirectory() as place:
+        with TemporaryDirectory() as temporary:
             directory = self.save_pretrained(
-                Path(place) / "model", license=license, name=repository
+                Path(temporary) / "model", license=license, name=repository
             )
             return hub.push(directory, repository, private=private, token=token, revision=revision)
 
     @property
     def device(self) -> torch.device:
+        """The device of the model's parameters."""
         return device_of(self.model)
 
     @overload
@@ -158,15 +177,16 @@ class Captioner:
         self, images: Sequence[ImageInput], *, batch_size: int = 32, **options: Any
     ) -> list[Caption]: ...
 
+    @_accept_pictures
     def caption(
         self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 32, **options: Any
     ) -> Caption | list[Caption]:
-        """Caption one image, or a sequence of them, `batch_size` at a time.
+        """Caption one image, or a sequence of images in batches of `batch_size`.
 
         images: paths, PIL images, (3, H, W) tensors (uint8, or float in [0, 1]) or (H, W, 3)
         uint8 arrays. options: the fields of DecodingOptions, for example beam_size=5. In
-        float32 an image gets the same caption in any batch. Raises InputError for a bad image
-        or option.
+        float32 an image gets the same caption in any batch. Raises InputError for an invalid
+        image or option.
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
             return self.caption([images], batch_size=batch_size, **options)[0]
@@ -192,6 +212,7 @@ class Captioner:
         **options: Any,
     ) -> Iterator[Caption | InputError]: ...
 
+    @_accept_pictures
     def stream(
         self,
         images: Sequence[ImageInput],
@@ -200,15 +221,16 @@ class Captioner:
         on_error: str = "stop",
         **options: Any,
     ) -> Iterator[Caption | InputError]:
-        """The same one by one, each batch as soon as it is done, while the next ones load.
+        """Yield captions in order, batch by batch, while the next images load in the background.
 
-        on_error: a bad image's InputError is raised ("stop"), or comes in its place ("yield").
+        on_error: "stop" raises the InputError of an image that cannot be read; "yield" yields it
+        in place of the caption. The other arguments are those of `caption`.
         """
         if on_error not in ("stop", "yield"):
             raise InputError(f"on_error must be stop or yield, got {on_error!r}")
         decoding = from_dict(DecodingOptions, options)
         batches, offset = _batches(len(images), batch_size), self.model.encoder.offset
-        bad: dict[int, InputError] = {}
+        errors: dict[int, InputError] = {}
 
         def load(index: int) -> Image.Image:
             try:
@@ -216,17 +238,17 @@ class Captioner:
             except InputError as error:
                 if on_error == "stop":
                     raise
-                bad[index] = error
-                return Image.new("RGB", (self.transform.size,) * 2)  # holds its place in the batch
+                errors[index] = error
+                return Image.new("RGB", (self.transform.size,) * 2)  # keeps the batch aligned
 
         source = FunctionSource(
             lambda indices: self.transform.batch([load(i) for i in indices]), are_features=False
         )
         settings = DecodeSettings(decoding, batch_size, WORKERS, self.precision)
-        for batch, found in caption_batches(self.model, source, batches, settings):
-            for index, hypotheses in zip(batch, found, strict=True):
-                if index in bad:
-                    yield bad.pop(index)
+        for batch, decoded in caption_batches(self.model, source, batches, settings):
+            for index, hypotheses in zip(batch, decoded, strict=True):
+                if index in errors:
+                    yield errors.pop(index)
                 else:
                     yield caption_of(hypotheses, self.vocabulary, images[index], offset)
 
@@ -245,6 +267,7 @@ class Captioner:
         allow_unknown: bool = False,
     ) -> list[float]: ...
 
+    @_accept_pictures
     def score(
         self,
         images: ImageInput | Sequence[ImageInput],
@@ -253,11 +276,11 @@ class Captioner:
         batch_size: int = 32,
         allow_unknown: bool = False,
     ) -> float | list[float]:
-        """log p(text | image) in nats, the end token counted: of one pair, or of each of several.
+        """log p(text | image) in nats, end token included, for one pair or for each of several.
 
-        In float32 the score of a caption is its score in decoding. A text without words is an
-        InputError, and so are words that the model does not know, unless allow_unknown scores them
-        as <unk>.
+        In float32, a caption gets the score that it has in decoding. allow_unknown: score words
+        outside the vocabulary as <unk>. Raises InputError for a text without words and, unless
+        allow_unknown, for words outside the vocabulary.
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
             if not isinstance(texts, str):
@@ -266,9 +289,11 @@ class Captioner:
                 [images], [texts], batch_size=batch_size, allow_unknown=allow_unknown
             )[0]
         if isinstance(texts, str):
-            raise InputError(f"several images need a list of texts, got the one text {texts!r}")
+            raise InputError(f"several images need a list of texts, got the text {texts!r}")
         if len(images) != len(texts):
-            raise InputError(f"{len(images)} images need as many texts, got {len(texts)}")
+            raise InputError(
+                f"each image needs one text, got {len(images)} images and {len(texts)} texts"
+            )
         batches = _batches(len(texts), batch_size)
         rows = _encode(texts, self.vocabulary, allow_unknown)
         decoding = DecodingOptions(allow_unknown=allow_unknown)
@@ -290,11 +315,11 @@ def _batches(count: int, batch_size: int) -> list[range]:
 
 
 def _encode(texts: Sequence[str], vocabulary: Vocabulary, allow_unknown: bool) -> list[list[int]]:
-    """Each text as tokens from start to end; InputError for what `Captioner.score` refuses."""
+    """Each text as tokens from start to end; raises the InputErrors of `Captioner.score`."""
     sentences = [split_words(text) for text in texts]
     for text, words in zip(texts, sentences, strict=True):
         if not words:
-            raise InputError(f"there is no word in the text {text!r}")
+            raise InputError(f"a text to be scored needs at least one word, got {text!r}")
     unknown = sorted({w for words in sentences for w in words if w not in vocabulary})
     if unknown and not allow_unknown:
         raise InputError(

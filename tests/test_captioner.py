@@ -1,8 +1,9 @@
-"""Captioner: any image in, captions, scores and maps out, from nothing but a checkpoint."""
+"""Captioner and Caption: images, options, scores, heatmaps, JSON, checkpoints."""
 
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,7 @@ import torch
 from PIL import ExifTags, Image
 
 from captioner import Caption, Captioner, DecodingOptions, InputError
-from captioner.captioner import restore
-from captioner.checkpoints.checkpoint import load
-from captioner.decoding import decode as decoding
+from captioner.checkpoints.checkpoint import load, restore
 from tests.support import tiny
 from tests.support.signing import sign
 
@@ -39,7 +38,7 @@ def images(tmp_path_factory):
 
 
 def draw() -> Image.Image:
-    """An image without any symmetry, of colours that the model knows."""
+    """An image without symmetry, in colours of the training data."""
     pixels = np.zeros((24, 40, 3), np.uint8)
     pixels[:, :20] = tiny.COLOURS["red"]
     pixels[:10, 20:] = tiny.COLOURS["blue"]
@@ -50,17 +49,19 @@ def same(a: Caption, b: Caption) -> bool:
     return a.text == b.text and math.isclose(a.score, b.score, abs_tol=1e-4)
 
 
-# ---- what a caption is --------------------------------------------------------------------------
+# ---- captions -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["greedy", "sample", "beam"])
-def test_a_caption_holds_together(captioner, images, method):
-    several = 1 if method == "greedy" else 3
-    for caption in captioner.caption(images, method=method, num_captions=several):
-        assert isinstance(caption, Caption) and caption.text == " ".join(caption.words)
-        assert len(caption.log_probs) == len(caption.words) + 1  # and the end
-        assert max(caption.log_probs) <= 0 and caption.score == sum(caption.log_probs)
-        assert len(caption.alternatives) == several - 1
+def test_the_fields_of_a_caption_agree(captioner, images, method):
+    count = 1 if method == "greedy" else 3
+    for caption in captioner.caption(images, method=method, num_captions=count):
+        assert isinstance(caption, Caption)
+        assert caption.text == " ".join(caption.words)
+        assert len(caption.log_probs) == len(caption.words) + 1  # and the end token
+        assert max(caption.log_probs) <= 0
+        assert caption.score == sum(caption.log_probs)
+        assert len(caption.alternatives) == count - 1
         power = DecodingOptions().penalty if method == "beam" else 0
         ranks = [c.score / len(c.log_probs) ** power for c in (caption, *caption.alternatives)]
         assert ranks == sorted(ranks, reverse=True)
@@ -74,26 +75,29 @@ def test_a_caption_holds_together(captioner, images, method):
         assert all(other.alternatives == () for other in caption.alternatives)
 
 
-def test_the_model_has_learned_something(captioner, images):
-    """Otherwise that two captions are the same would say little."""
+def test_the_model_has_learned(captioner, images):
+    """Otherwise equal captions would prove little."""
     captions = captioner.caption(images)
     right = sum(
         colour in caption.words for colour, caption in zip(tiny.COLOURS, captions, strict=False)
     )
-    assert right >= 4 and len({caption.text for caption in captions}) >= 4
+    assert right >= 4
+    assert len({caption.text for caption in captions}) >= 4
 
 
-def test_one_image_or_several(captioner, images):
+def test_one_image_gives_a_caption_and_several_a_list(captioner, images):
     one = captioner.caption(images[0])
-    assert isinstance(one, Caption) and one.image == images[0]
+    assert isinstance(one, Caption)
+    assert one.image == images[0]
     several = captioner.caption(tuple(images))
-    assert isinstance(several, list) and [c.image for c in several] == images
+    assert isinstance(several, list)
+    assert [c.image for c in several] == images
     assert same(several[0], one)
     assert captioner.caption([]) == []
 
 
 @pytest.mark.parametrize("options", [{}, {"beam_size": 5}, {"method": "sample", "seed": 7}])
-def test_a_batch_gives_what_each_image_alone_gives(captioner, images, options):
+def test_a_batch_gives_the_captions_of_single_images(captioner, images, options):
     alone = [captioner.caption(image, **options) for image in images]
     for batch_size in (1, 2, 32):
         batch = captioner.caption(images, batch_size=batch_size, **options)
@@ -105,54 +109,55 @@ def test_a_batch_gives_what_each_image_alone_gives(captioner, images, options):
     assert all(same(a, b) for a, b in zip(alone, backwards, strict=True))
 
 
-def test_calls_change_nothing(captioner, images):
+def test_captioning_changes_no_state(captioner, images):
     before = {key: value.clone() for key, value in captioner.model.state_dict().items()}
     generator = torch.get_rng_state()
     first = captioner.caption(images)
     captioner.score(images[:1], [first[0].text])
-    assert torch.equal(generator, torch.get_rng_state()) and torch.is_grad_enabled()
+    assert torch.equal(generator, torch.get_rng_state())
+    assert torch.is_grad_enabled()
     assert not captioner.model.training
     for key, value in captioner.model.state_dict().items():
         assert torch.equal(value, before[key])
     assert all(same(a, b) for a, b in zip(first, captioner.caption(images), strict=True))
 
 
-# ---- any image --------------------------------------------------------------------------------
+# ---- images -------------------------------------------------------------------------------------
 
 
-def test_the_same_pixels_handed_over_in_any_way(captioner, tmp_path):
+def test_every_kind_of_image_with_the_same_pixels_gets_the_same_caption(captioner, tmp_path):
     image = draw()
     image.save(tmp_path / "image.png")
     pixels = np.array(image)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    wanted = captioner.caption(image)
+    expected = captioner.caption(image)
     ways = [tmp_path / "image.png", str(tmp_path / "image.png"), pixels, tensor, tensor / 255]
     for way in ways:
-        assert same(captioner.caption(way), wanted)
-    assert all(same(caption, wanted) for caption in captioner.caption(ways))
+        assert same(captioner.caption(way), expected)
+    assert all(same(caption, expected) for caption in captioner.caption(ways))
 
 
 def test_images_of_every_mode(captioner, tmp_path):
     image = draw()
     upright = captioner.caption(image)
-    see_through = image.convert("RGBA")
-    see_through.putalpha(Image.linear_gradient("L").resize(image.size))
-    on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), see_through)
+    transparent = image.convert("RGBA")
+    transparent.putalpha(Image.linear_gradient("L").resize(image.size))
+    on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), transparent)
     pairs = {
-        "rgba.png": (see_through, on_white.convert("RGB")),
+        "rgba.png": (transparent, on_white.convert("RGB")),
         "grey.png": (image.convert("L"), image.convert("L").convert("RGB")),
         "palette.png": (image.convert("P", palette=Image.Palette.ADAPTIVE), image),
         "cmyk.tif": (image.convert("CMYK"), image.convert("CMYK").convert("RGB")),
     }
     for name, (given, rgb) in pairs.items():
         given.save(tmp_path / name)
-        wanted = captioner.caption(rgb)
-        assert same(captioner.caption(tmp_path / name), wanted), name
-        assert same(captioner.caption(given), wanted), name
+        expected = captioner.caption(rgb)
+        assert same(captioner.caption(tmp_path / name), expected), name
+        assert same(captioner.caption(given), expected), name
     turned = image.transpose(Image.Transpose.ROTATE_90)
     assert not same(captioner.caption(turned), upright)
     exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6  # turn it back for looking at it
+    exif[ExifTags.Base.Orientation] = 6  # viewers turn it back
     turned.save(tmp_path / "turned.png", exif=exif)
     assert same(captioner.caption(tmp_path / "turned.png"), upright)
 
@@ -170,7 +175,7 @@ def test_images_of_every_mode(captioner, tmp_path):
         ([["a.png"]], "an image is a path, .* got list"),
     ],
 )
-def test_what_is_no_image(captioner, image, message, tmp_path, monkeypatch):
+def test_values_that_are_not_images(captioner, image, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         captioner.caption(image)
@@ -179,41 +184,42 @@ def test_what_is_no_image(captioner, image, message, tmp_path, monkeypatch):
 # ---- options ------------------------------------------------------------------------------------
 
 
-def test_options_are_those_of_decoding(captioner, images):
+def test_decoding_options(captioner, images):
     caption = captioner.caption(images[0], max_length=2, min_length=2)
-    assert len(caption.words) == 2 == len(caption.log_probs)  # cut: there is no end
+    assert len(caption.words) == 2 == len(caption.log_probs)  # cut, so there is no end token
     with pytest.raises(InputError, match="unknown option 'beams' for DecodingOptions; it has allo"):
         captioner.caption(images[0], beams=3)
     with pytest.raises(InputError, match="beam_size must be at least 1, got 0"):
         captioner.caption(images[0], beam_size=0)
     with pytest.raises(InputError, match="num_captions 4 is above beam_size 3"):
-        captioner.caption([], num_captions=4)  # even where there is nothing to do
+        captioner.caption([], num_captions=4)  # even without an image
     with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
         captioner.caption(images, batch_size=0)
 
 
-def test_alternatives_differ_and_the_best_is_the_best(captioner, images):
+def test_alternatives_are_distinct_and_leave_the_best_caption_unchanged(captioner, images):
     best = captioner.caption(images[0], beam_size=4)
-    several = captioner.caption(images[0], beam_size=4, num_captions=4)
-    assert same(several, best)
-    assert len({c.text for c in (several, *several.alternatives)}) == 4
+    caption = captioner.caption(images[0], beam_size=4, num_captions=4)
+    assert same(caption, best)
+    assert len({c.text for c in (caption, *caption.alternatives)}) == 4
 
 
-def test_word_alternatives_are_the_other_words(captioner, images):
-    plain, told = (
+def test_word_alternatives_are_the_remaining_vocabulary(captioner, images):
+    plain, detailed = (
         captioner.caption(images[0], num_captions=2, word_alternatives=k) for k in (0, 99)
     )
-    assert same(told, plain) and plain.word_alternatives == ()
+    assert same(detailed, plain)
+    assert plain.word_alternatives == ()
     known = {*captioner.vocabulary.words, ""}  # "" is the end
-    for caption in (told, *told.alternatives):
+    for caption in (detailed, *detailed.alternatives):
         assert len(caption.word_alternatives) == len(caption.words)
         first = caption.word_alternatives[0]
-        assert {word for word, _ in first} == known - {caption.words[0], ""}  # it says something
+        assert {word for word, _ in first} == known - {caption.words[0], ""}  # a caption has a word
         for word, log_prob, others in zip(
             caption.words,
             caption.log_probs,
             caption.word_alternatives,
-            strict=False,  # the end's
+            strict=False,  # log_probs includes the end token
         ):
             assert {other for other, _ in others} | {word, ""} == known
             assert math.exp(log_prob) + sum(math.exp(p) for _, p in others) == pytest.approx(
@@ -222,57 +228,58 @@ def test_word_alternatives_are_the_other_words(captioner, images):
             assert [p for _, p in others] == sorted((p for _, p in others), reverse=True)
 
 
-# ---- the score of a text ------------------------------------------------------------------------
+# ---- scores -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"method": "greedy"}, {"method": "sample", "seed": 1}])
-def test_score_is_the_score_of_the_caption(captioner, images, options):
+def test_a_caption_gets_its_own_score(captioner, images, options):
     captions = captioner.caption(images, **options)
     scores = captioner.score(images, [caption.text for caption in captions])
     assert scores == pytest.approx([caption.score for caption in captions], abs=1e-3)
-    shouted = captioner.score(images, [f"{c.text.upper()} !" for c in captions])
-    assert shouted == pytest.approx(scores, abs=1e-4)
+    upper_case = captioner.score(images, [f"{c.text.upper()} !" for c in captions])
+    assert upper_case == pytest.approx(scores, abs=1e-4)
 
 
-def test_score_tells_right_from_wrong(captioner, images):
+def test_a_correct_text_scores_higher_than_a_wrong_one(captioner, images):
     image = images[list(tiny.COLOURS).index("yellow")]
     right, wrong = captioner.score([image] * 2, ["yellow and nothing else", "else else yellow"])
     assert wrong < right < 0
 
 
-def test_score_of_one_pair_is_a_float(captioner, images, tmp_path):
+def test_the_score_of_one_pair_is_a_float(captioner, images, tmp_path):
     image = draw()
     image.save(tmp_path / "image.png")
     pixels = np.array(image)
-    (wanted,) = captioner.score([image], ["red and blue"])
+    (expected,) = captioner.score([image], ["red and blue"])
     ways = [tmp_path / "image.png", str(tmp_path / "image.png"), pixels]
     for way in [*ways, image, torch.from_numpy(pixels).permute(2, 0, 1)]:
         score = captioner.score(way, "red and blue", batch_size=1)
-        assert isinstance(score, float) and score == pytest.approx(wanted, abs=1e-4)
+        assert isinstance(score, float)
+        assert score == pytest.approx(expected, abs=1e-4)
     assert -math.inf < captioner.score(image, "red zebra", allow_unknown=True) < 0
     with pytest.raises(InputError, match="one image needs one text, got list"):
         captioner.score(image, ["red"])
-    with pytest.raises(InputError, match="several images need a list of texts, got the one tex"):
+    with pytest.raises(InputError, match="several images need a list of texts, got the text 'red'"):
         captioner.score(images[:3], "red")
 
 
 def test_scores_do_not_depend_on_the_batch(captioner, images):
     texts = ["red", "yellow and nothing else at all", "all at all", "blue is all one sees", "red"]
-    wanted = captioner.score(images[:5], texts)
+    expected = captioner.score(images[:5], texts)
     sizes, encoder = [], captioner.model.encoder
-    with encoder.register_forward_hook(lambda module, args, out: sizes.append(len(out))):
+    with encoder.register_forward_hook(lambda *call: sizes.append(len(call[-1]))):
         for batch_size, batches in ((1, [1] * 5), (2, [2, 2, 1]), (5, [5])):
             scores = captioner.score(images[:5], texts, batch_size=batch_size)
-            assert scores == pytest.approx(wanted, abs=1e-4)
+            assert scores == pytest.approx(expected, abs=1e-4)
             assert sizes == batches
             sizes.clear()
 
 
-def test_scores_that_cannot_be(captioner, images):
+def test_invalid_arguments_of_score(captioner, images):
     assert captioner.score([], []) == []
     with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
         captioner.score(images[:1], ["red"], batch_size=0)
-    with pytest.raises(InputError, match="2 images need as many texts, got 1"):
+    with pytest.raises(InputError, match="each image needs one text, got 2 images and 1 texts"):
         captioner.score(images[:2], ["red"])
     message = (
         r"the model does not know 'quokka', 'zebra'; allow_unknown=True scores unknown words as"
@@ -281,18 +288,56 @@ def test_scores_that_cannot_be(captioner, images):
         captioner.score(images[:2], ["red zebra", "quokka and zebra"])
     (score,) = captioner.score(images[:1], ["red zebra"], allow_unknown=True)
     assert -100 < score < 0
-    with pytest.raises(InputError, match=r"there is no word in the text '\.\.\.'"):
+    with pytest.raises(
+        InputError, match=r"a text to be scored needs at least one word, got '\.\.\.'"
+    ):
         captioner.score(images[:2], ["red", "..."])
+
+
+# ---- JSON ---------------------------------------------------------------------------------------
+
+
+def example(**changes) -> Caption:
+    others = ((("a", -1.23456), ("", -2.0)), ())
+    maps = np.full((2, 1, 3), 1 / 3, np.float32)
+    return replace(
+        Caption("A dog", ("A", "dog"), -3.00004, (-1.0, -2.0, -0.00004), maps, (), "x.png", 0.25),
+        **{"word_alternatives": others, **changes},
+    )
+
+
+def test_a_caption_as_json():
+    content = example(alternatives=(example(word_alternatives=()),)).to_dict()
+    plain = {
+        "caption": "A dog",
+        "score": -3.0,
+        "words": ["A", "dog"],
+        "log_probs": [-1.0, -2.0, -0.0],
+    }
+    words = [[{"word": "a", "log_prob": -1.2346}, {"word": "", "log_prob": -2.0}], []]
+    assert content == {**plain, "word_alternatives": words, "alternatives": [plain]}
+    assert json.loads(json.dumps(content)) == content
+
+
+def test_a_caption_as_json_with_attention_and_dimmed_words():
+    content = example(alternatives=(example(),)).to_dict(attention=True, dimmed=True)
+    for each in (content, *content["alternatives"]):
+        assert each["attention"] == [[[0.3333] * 3]] * 2
+        assert each["offset"] == 0.25
+        assert each["dimmed"] == [True, False]
+    assert example(attention=None).to_dict(attention=True)["attention"] is None
+    assert json.loads(json.dumps(content)) == content
 
 
 # ---- heatmaps -----------------------------------------------------------------------------------
 
 
-def test_heatmap(attention_run, tmp_path):
+def test_save_heatmap(attention_run, tmp_path):
     caption = Captioner.from_pretrained(attention_run, "cpu").caption(draw())
     caption.save_heatmap(tmp_path / "maps" / "out.png")
     with Image.open(tmp_path / "maps" / "out.png") as figure:
-        assert figure.format == "PNG" and min(figure.size) > 100
+        assert figure.format == "PNG"
+        assert min(figure.size) > 100
 
 
 def test_notebooks_show_the_maps(attention_run):
@@ -312,19 +357,19 @@ def test_heatmap_of_a_model_without_attention(tmp_path_factory, tmp_path):
 # ---- checkpoints --------------------------------------------------------------------------------
 
 
-def test_a_run_or_a_checkpoint_anywhere(run, images, tmp_path, monkeypatch):
-    wanted = Captioner.from_pretrained(run, "cpu").caption(images)
+def test_a_run_or_a_checkpoint_loads_from_anywhere(run, images, tmp_path, monkeypatch):
+    expected = Captioner.from_pretrained(run, "cpu").caption(images)
     shutil.copytree(run / "best", tmp_path / "sent")
     monkeypatch.chdir(tmp_path)
-    for place in ("sent", str(tmp_path / "sent"), run / "best"):
-        found = Captioner.from_pretrained(place, "cpu").caption(images)
-        assert all(same(a, b) for a, b in zip(found, wanted, strict=True))
+    for path in ("sent", str(tmp_path / "sent"), run / "best"):
+        captions = Captioner.from_pretrained(path, "cpu").caption(images)
+        assert all(same(a, b) for a, b in zip(captions, expected, strict=True))
     monkeypatch.chdir(tmp_path / "sent")
     assert Captioner.from_pretrained(".").vocabulary.words
 
 
 def test_precision(run, images):
-    """Captions may differ where two are about as likely; what a caption scores hardly does."""
+    """Captions may differ if two are about equally likely; scores differ little."""
     exact = Captioner.from_pretrained(run, "cpu")
     half = Captioner.from_pretrained(run, "cpu", "bfloat16")
     for one, other in ((exact, half), (half, exact)):
@@ -336,27 +381,25 @@ def test_precision(run, images):
         Captioner.from_pretrained(run, "cpu", "float16")
 
 
-def test_a_stream_gives_each_batch_as_soon_as_it_is_done(run, images, monkeypatch):
-    captioner, decoded = Captioner.from_pretrained(run, "cpu"), []
-    decode = decoding.decode
-    monkeypatch.setattr(decoding, "decode", lambda *a: decoded.append(1) or decode(*a))
+def test_a_stream_yields_each_batch_as_soon_as_it_is_decoded(run, images):
+    captioner, encoded = Captioner.from_pretrained(run, "cpu"), []
     many = [*images, *images]
-    stream = captioner.stream(many, batch_size=2)
-    first = next(stream)
-    assert len(decoded) == 1
-    assert [first.text, *(caption.text for caption in stream)] == [
-        caption.text for caption in captioner.caption(many)
-    ]
+    with captioner.model.encoder.register_forward_hook(lambda *call: encoded.append(call)):
+        stream = captioner.stream(many, batch_size=2)
+        first = next(stream)
+        assert len(encoded) == 1
+        texts = [first.text, *(caption.text for caption in stream)]
+    assert texts == [caption.text for caption in captioner.caption(many)]
 
 
 def test_a_bad_image_in_a_stream(captioner, images):
-    """Its error is raised, or comes in its place, and the others are what they are alone."""
+    """Its error is raised or yielded in its place; the other captions are unchanged."""
     mixed = [images[0], "gone.png", images[1], np.zeros((0, 2, 3), np.uint8)]
     for batch_size in (1, 3, 32):
-        found = list(captioner.stream(mixed, batch_size=batch_size, on_error="yield"))
-        assert [type(each) for each in found] == [Caption, InputError, Caption, InputError]
-        assert str(found[1]) == "'gone.png': no such file"
-        assert all(same(found[i], captioner.caption(mixed[i])) for i in (0, 2))
+        results = list(captioner.stream(mixed, batch_size=batch_size, on_error="yield"))
+        assert [type(each) for each in results] == [Caption, InputError, Caption, InputError]
+        assert str(results[1]) == "'gone.png': no such file"
+        assert all(same(results[i], captioner.caption(mixed[i])) for i in (0, 2))
         with pytest.raises(InputError, match=r"'gone.png': no such file"):
             list(captioner.stream(mixed, batch_size=batch_size))
     assert len(list(captioner.stream(["gone.png"] * 3, batch_size=2, on_error="yield"))) == 3
@@ -370,7 +413,8 @@ def test_compile(run, monkeypatch):
     plain = Captioner.from_pretrained(run, "cpu")
     assert compiled == []
     fast = Captioner.from_pretrained(run, "cpu", compile=True)
-    assert compiled == [fast.model] and fast.model is not plain.model
+    assert compiled == [fast.model]
+    assert fast.model is not plain.model
 
 
 def test_missing_checkpoint(tmp_path):
@@ -378,7 +422,7 @@ def test_missing_checkpoint(tmp_path):
         Captioner.from_pretrained(tmp_path / "gone")
 
 
-ABSURD = 10**6  # a hidden size whose weights take 16 TB
+ABSURD = 10**6  # a hidden size whose weights would take 16 TB
 
 
 @pytest.mark.parametrize(
@@ -404,7 +448,7 @@ ABSURD = 10**6  # a hidden size whose weights take 16 TB
         lambda c: c["transform"].update(crop=3),
     ],
 )
-def test_a_config_that_does_not_fit(attention_run, tmp_path, change):
+def test_a_config_that_does_not_fit_the_weights(attention_run, tmp_path, change):
     directory = tmp_path / "sent"
     shutil.copytree(attention_run / "best", directory)
     config = json.loads((directory / "config.json").read_text())
@@ -417,7 +461,7 @@ def test_a_config_that_does_not_fit(attention_run, tmp_path, change):
         Captioner.from_pretrained(directory)
 
 
-def test_a_vocabulary_that_does_not_fit(attention_run, tmp_path):
+def test_a_vocabulary_that_does_not_fit_the_weights(attention_run, tmp_path):
     directory = tmp_path / "sent"
     shutil.copytree(attention_run / "best", directory)
     words = json.loads((directory / "vocabulary.json").read_text())
@@ -429,11 +473,12 @@ def test_a_vocabulary_that_does_not_fit(attention_run, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_restored_weights_are_those_of_the_file(run):
+def test_restored_weights_equal_the_file(run):
     read = load(run)
     model, transform = restore(read)
     state = model.state_dict()
-    assert state.keys() == read.weights.keys() and transform.size == 32
+    assert state.keys() == read.weights.keys()
+    assert transform.size == 32
     assert all(torch.equal(state[key], value) for key, value in read.weights.items())
     assert all(value.device.type == "cpu" for value in model.buffers())
 
@@ -443,4 +488,33 @@ def test_the_public_names():
 
     assert set(captioner.__all__) >= {"Captioner", "Caption", "DecodingOptions", "__version__"}
     assert len(captioner.__all__) < 10
-    assert DecodingOptions().method == "beam" and Path(captioner.__file__).name == "__init__.py"
+    assert DecodingOptions().method == "beam"
+    assert Path(captioner.__file__).name == "__init__.py"
+
+
+# ---- deprecated names ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "arguments"), [("caption", ()), ("score", ("red",))])
+def test_pictures_is_a_deprecated_name_of_images(captioner, images, method, arguments):
+    call = getattr(captioner, method)
+    message = rf"the parameter pictures of {method}\(\) is deprecated; use images"
+    keywords = {"texts": arguments[0]} if arguments else {}
+    with pytest.warns(DeprecationWarning, match=message) as caught:
+        old = call(pictures=images[0], **keywords)
+    assert caught[0].filename == __file__
+    new = call(images=images[0], **keywords)
+    assert same(old, new) if method == "caption" else old == new
+    with pytest.raises(TypeError, match="got both images and pictures"):
+        call(images=images[0], pictures=images[0], **keywords)
+
+
+def test_pictures_is_a_deprecated_name_of_images_in_stream(captioner, images):
+    with pytest.warns(DeprecationWarning, match=r"the parameter pictures of stream\(\)"):
+        stream = captioner.stream(pictures=images[:2])
+    assert [caption.image for caption in stream] == images[:2]
+
+
+def test_picture_is_a_deprecated_name_of_image():
+    with pytest.warns(DeprecationWarning, match=r"Caption.picture is deprecated; use Caption.imag"):
+        assert example().picture == "x.png"

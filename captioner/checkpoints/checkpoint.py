@@ -1,14 +1,15 @@
-"""A checkpoint: a directory of plain files, written whole or not at all, checked when read.
+"""Checkpoints: directories of plain files, written atomically and verified.
 
     config.json           format, task, options, transform, scores
     vocabulary.json
-    model.safetensors     all weights, the encoder's too
+    model.safetensors     all weights, the encoder's included
     training_state.pt     optimizer, schedule, counters, generator states (weights_only)
-    manifest.json         SHA-256 of each of these, written last
+    manifest.json         SHA-256 of each file above, written last
 
-One that is shared has README.md, the model's card, in place of training_state.pt.
+A shared checkpoint has README.md, its model card, instead of training_state.pt.
 
-Nothing here builds models.
+Format 6 is written; formats 5 and 6 are read. Format 5 differs only in the names of weights
+that `RENAMED_WEIGHTS` lists.
 """
 
 import hashlib
@@ -20,23 +21,28 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic_io import atomic_directory, sibling_path
 from ..errors import InputError
+from ..options import from_dict
 from ..text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..data.images import Transform
+    from ..models.captioning.build import CaptioningModel
+
 FORMAT = 6
-# What `load` turns into the present format: the weights renamed since, by format.
-RENAMED: dict[int, dict[str, str]] = {
+# Older formats that are read: {format: {name of a weight in it: its name in FORMAT}}.
+RENAMED_WEIGHTS: dict[int, dict[str, str]] = {
     5: {"picture.weight": "image_embedding.weight", "picture.bias": "image_embedding.bias"},
 }
+READABLE = (*sorted(RENAMED_WEIGHTS), FORMAT)
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
 TRAINING, MANIFEST, CARD = "training_state.pt", "manifest.json", "README.md"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint directory holds; `training_state` stays on disk until it is asked for."""
+    """The contents of a checkpoint directory; the training state is read on request."""
 
     path: Path
     config: dict[str, Any]
@@ -44,23 +50,28 @@ class Checkpoint:
     weights: "dict[str, Tensor]"
 
     def training_state(self) -> dict[str, Any]:
-        """Optimizer, schedule, counters and generator states, as `save` was given them."""
+        """Optimizer, schedule, counters and generator states, as they were passed to `save`.
+
+        Raises InputError if the checkpoint was saved without them, or if they cannot be read.
+        """
         import torch
 
         path = self.path / TRAINING
         if not path.is_file():
             raise InputError(
-                f"checkpoint {self.path} was saved without what training needs to go on; "
-                "--start-from begins with its weights"
+                f"checkpoint {self.path} has no training state, so it cannot be resumed; "
+                "start a new run from its weights with --start-from"
             )
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises half a dozen kinds, with advice that is no good
+        except Exception as error:  # torch raises several kinds, some advising weights_only=False
             raise InputError(
-                f"{path} cannot be read: it is damaged, or holds more than plain values"
+                f"{path} cannot be read: it is damaged or contains more than plain values"
             ) from error
+        if not isinstance(state, dict):
+            raise InputError(f"{path} cannot be read: it does not contain a dictionary")
         if average := state.get("average"):
-            average["values"] = _renamed(average["values"], self.config["format"])
+            average["values"] = _upgrade_names(average["values"], self.config["format"])
         return state
 
 
@@ -72,11 +83,10 @@ def save(
     training_state: Mapping[str, Any] | None,
     card: str | None = None,
 ) -> None:
-    """Write a checkpoint beside `directory`, then put it in its place.
+    """Write a checkpoint to `directory`, replacing an older one atomically.
 
-    training_state None and card: of one that is shared. A reader sees the old one or the new one.
-    Raises InputError where the new one cannot be written (a full disk, say), and leaves the old
-    one.
+    A shared checkpoint has a `card` (Markdown) and no training state. Raises InputError if the
+    files cannot be written, for example because the disk is full; the old checkpoint then remains.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -92,72 +102,107 @@ def save(
                 _save_state(training_state, part / TRAINING)
             sums = {file.name: _sha256(file) for file in sorted(part.iterdir())}
             (part / MANIFEST).write_text(json.dumps(sums, indent=2) + "\n")
-            if card is not None:  # people may change it
+            if card is not None:  # not in the manifest: its owner may edit it
                 (part / CARD).write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise InputError(f"checkpoint {directory} cannot be written: {error}") from error
 
 
 def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with names in place of paths, which mean nothing on other machines."""
+    """The config with each path reduced to its last part, for use on other machines."""
 
-    def named(part: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-        return {k: Path(v).name if k in keys and v else v for k, v in part.items()}
+    def shorten(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+        return {k: Path(v).name if k in keys and v else v for k, v in section.items()}
 
-    config = named(config, "start_from")
+    config = shorten(config, "start_from")
     if config.get("teachers"):
-        config["teachers"] = [named(teacher, "path") for teacher in config["teachers"]]
-    config["encoder"] = named(config["encoder"], "encoder_weights")
-    return config | {"data": named(config["data"], "path")}
+        config["teachers"] = [shorten(teacher, "path") for teacher in config["teachers"]]
+    config["encoder"] = shorten(config["encoder"], "encoder_weights")
+    return config | {"data": shorten(config["data"], "path")}
 
 
 def load(path: Path | str) -> Checkpoint:
-    """Read the checkpoint at `path`, or the best (else the last) one of the run at `path`.
+    """Read the checkpoint at `path`; of a run, the best one, or the last if there is no best.
 
-    Raises InputError where there is none, a file is missing or damaged, the format is newer than
-    this library's, or the task is another one.
+    Weights of older formats get their present names. Raises InputError if there is no checkpoint,
+    a file is missing or damaged, the format is not one of READABLE, or the task is not captioning.
     """
     path, config = inspect(Path(path))
     version = config.get("format")
-    if version != FORMAT and version not in RENAMED:
+    if not isinstance(version, int) or version not in READABLE:
         newer = isinstance(version, int) and version > FORMAT
         raise InputError(
-            f"checkpoint {path} has format {version}, this version of captioner reads "
-            f"{min(RENAMED)} to {FORMAT}; " + ("update captioner" if newer else "train it again")
+            f"checkpoint {path} has format {version}; this version of captioner reads "
+            f"{readable_formats()}; " + ("update captioner" if newer else "train it again")
         )
     if config.get("task") != "captioning":
         raise InputError(f"checkpoint {path} is for {config.get('task')!r}, not for captioning")
-    weights = _renamed(_read_weights(path / WEIGHTS), version)
+    weights = _upgrade_names(_read_weights(path / WEIGHTS), version)
     return Checkpoint(path, config, Vocabulary.load(path / VOCABULARY), weights)
 
 
-def _renamed(tensors: "dict[str, Tensor]", version: int) -> "dict[str, Tensor]":
-    """Tensors of a checkpoint of this format by the names that they have in the present one."""
-    return {RENAMED.get(version, {}).get(name, name): value for name, value in tensors.items()}
+def readable_formats() -> str:
+    """The formats that `load` reads, for people: "formats 5 and 6"."""
+    *older, present = map(str, READABLE)
+    return f"formats {', '.join(older)} and {present}" if older else f"format {present}"
+
+
+def restore(checkpoint: Checkpoint) -> "tuple[CaptioningModel, Transform]":
+    """Build the model that a checkpoint describes, on the CPU; returns it with its transform.
+
+    The model is first built on the meta device, so that a config that does not fit its weights
+    is refused before any memory is allocated. Raises InputError for such a config.
+    """
+    import torch
+
+    from ..data.images import Transform
+    from ..models.captioning.build import build_model
+    from ..models.captioning.options import ModelOptions
+    from ..vision.encoders import build_encoder
+
+    config = checkpoint.config
+    try:
+        with torch.device("meta"):
+            encoder = build_encoder(
+                config["encoder"]["encoder"],
+                fine_tune_from=config["encoder"]["fine_tune_encoder"],
+            )
+            options = from_dict(ModelOptions, config["model"])
+            model = build_model(encoder, len(checkpoint.vocabulary), options)
+        model.load_state_dict(checkpoint.weights, assign=True)
+        return model, Transform(**config["transform"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())  # torch's messages span several lines
+        raise InputError(
+            f"checkpoint {checkpoint.path}: config.json and the weights do not fit: {reason}"
+        ) from error
 
 
 def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint directory meant by `path`, whose files are all as written, and its config.
+    """Find the checkpoint meant by `path` and verify its files; returns its path and config.
 
-    Raises InputError where there is none, or a file is missing or damaged.
+    Raises InputError if there is no checkpoint, or a file is missing or damaged.
     """
     path = find(path)
     manifest = _read_json(path / MANIFEST)
     for name in (CONFIG, VOCABULARY, WEIGHTS, TRAINING):
         file = path / name
         if name == TRAINING and name not in manifest and not file.exists():
-            continue  # one that is shared
+            continue  # a shared checkpoint
         if not file.is_file():
             raise InputError(f"checkpoint {path} is incomplete: {name} is missing")
         if manifest.get(name) != _sha256(file):
-            raise InputError(f"checkpoint {path} is damaged: {name} is not what was written")
+            raise InputError(
+                f"checkpoint {path} is damaged: {name} does not match its checksum in {MANIFEST}"
+            )
     return path, _read_json(path / CONFIG)
 
 
 def find(path: Path) -> Path:
-    """The checkpoint directory meant by `path`: itself, or its `best`, or its `last`.
+    """The checkpoint directory meant by `path`: `path` itself, `path`/best or `path`/last.
 
-    Where a replacement was cut short between its two renames, the old one stands in.
+    If a replacement was interrupted between its two renames, the old checkpoint is found.
+    Raises InputError if there is no checkpoint.
     """
     for candidate in (path, path / "best", path / "last"):
         for directory in (candidate, sibling_path(candidate, "old")):
@@ -165,11 +210,11 @@ def find(path: Path) -> Path:
                 return directory
     if not path.exists():
         raise InputError(f"checkpoint {path} does not exist")
-    raise InputError(f"{path} holds no checkpoint: neither {MANIFEST} nor best/ nor last/")
+    raise InputError(f"{path} holds no checkpoint: neither {MANIFEST} nor best/ nor last/ exists")
 
 
 def identity(path: Path) -> str:
-    """The SHA-256 of the weights that `load` would read, as the manifest has it, unchecked."""
+    """The SHA-256 of the weights that `load` would read, taken from the manifest unverified."""
     path = find(path)
     return str(_read_json(path / MANIFEST).get(WEIGHTS))
 
@@ -180,7 +225,7 @@ def _save_state(state: Mapping[str, Any], path: Path) -> None:
     try:
         with path.open("wb") as file:
             torch.save(dict(state), file)
-    except RuntimeError as error:  # torch puts its own error over the file's
+    except RuntimeError as error:  # torch replaces the OSError with its own error
         raise OSError(str(error.__context__ or error).splitlines()[0]) from error
 
 
@@ -194,8 +239,14 @@ def _read_weights(path: Path) -> "dict[str, Tensor]":
         raise InputError(f"{path} cannot be read: {error}") from error
     for name, value in weights.items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise InputError(f"{path}: {name} holds values that are not finite")
+            raise InputError(f"{path}: {name} contains values that are not finite")
     return weights
+
+
+def _upgrade_names(tensors: "dict[str, Tensor]", version: int) -> "dict[str, Tensor]":
+    """Tensors of a checkpoint of format `version` under the names that they have in FORMAT."""
+    present = RENAMED_WEIGHTS.get(version, {})
+    return {present.get(name, name): value for name, value in tensors.items()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -204,7 +255,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no JSON object")
+        raise InputError(f"{path} cannot be read: it is not a JSON object")
     return content
 
 

@@ -1,6 +1,6 @@
-"""Checkpoints on the Hugging Face hub: fetched, where no directory of that name is here, and pushed.
+"""Checkpoints on the Hugging Face hub: download and upload.
 
-Only the plain files of a checkpoint are ever fetched; what they hold is checked as any other's.
+Only the plain files of a checkpoint are downloaded; `checkpoint.load` verifies them.
 """
 
 import re
@@ -15,65 +15,68 @@ FILES = [CONFIG, VOCABULARY, WEIGHTS, MANIFEST]
 
 
 def local(path: str | Path, revision: str | None = None) -> Path:
-    """`path` itself, or, where it is no path here but may be a repository "user/name", the directory
-    into which that was downloaded.
+    """A local path for `path`, which may name a repository "user/name" on the hub.
 
-    A name whose first part is a directory here, or `checkpoints`, is taken for a path. revision: a
-    branch, tag or commit of the repository. Raises InputError where there is neither.
+    A path that exists, or whose parent directory exists or is `checkpoints`, is returned as it is;
+    a repository is downloaded and its directory returned. revision: a branch, tag or commit of the
+    repository. Raises InputError if there is no such repository, or for a revision of a path.
     """
     path = Path(path)
-    named = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path))
-    if not named or path.parent.exists() or path.parent == CHECKPOINTS:
+    may_be_repository = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path))
+    if not may_be_repository or path.parent.exists() or path.parent == CHECKPOINTS:
         if revision is not None:
-            raise InputError(f"a revision is of a repository on the hub, and {path} is a path here")
+            raise InputError(
+                f"revision needs a repository on the hub, and {path} is a local path; "
+                "leave out the revision"
+            )
         return path
-    hub = _package(f"{path} is no directory here, and the Hugging Face hub")
+    hub = _import_hub(f"{path} is not a local directory, and the Hugging Face hub")
     try:
-        fetched = hub.snapshot_download(str(path), revision=revision, allow_patterns=FILES)
+        directory = hub.snapshot_download(str(path), revision=revision, allow_patterns=FILES)
     except (OSError, ValueError) as error:
         at = "" if revision is None else f" at {revision}"
         raise InputError(
-            f"there is neither a directory {path} here nor a repository {path}{at} that the Hugging "
-            f"Face hub would give: {_reason(error)}"
+            f"{path} is not a local directory, and repository {path}{at} cannot be downloaded "
+            f"from the Hugging Face hub: {_reason(error)}"
         ) from error
-    return Path(fetched)
+    return Path(directory)
 
 
 def push(
     directory: Path, name: str, *, private: bool, token: str | None, revision: str | None
 ) -> str:
-    """Upload a checkpoint to the repository `name`, made where there is none; returns its address.
+    """Upload a checkpoint to the repository `name`, creating it if needed; returns its URL.
 
-    private: of a repository that is made. Raises InputError where the hub refuses.
+    private: visibility of a repository that is created. Raises InputError if the hub refuses.
     """
-    hub = _package("push_to_hub")
+    hub = _import_hub("push_to_hub")
     try:
         api = hub.HfApi(token=token)
-        made = api.create_repo(name, private=private, exist_ok=True)
+        repository = api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(
-            repo_id=made.repo_id,
+            repo_id=repository.repo_id,
             folder_path=directory,
             revision=revision,
             allow_patterns=[*FILES, CARD],
-            commit_message="A checkpoint of captioner",
+            commit_message="Upload a captioner checkpoint",
         )
     except (OSError, ValueError) as error:
         raise InputError(f"{name} cannot be pushed to the hub: {_reason(error)}") from error
-    return str(made)
+    return str(repository)
 
 
-def _package(what: str) -> ModuleType:
+def _import_hub(purpose: str) -> ModuleType:
     try:
         import huggingface_hub
     except ImportError as error:
         raise InputError(
-            f"{what} needs huggingface_hub; pip install 'captioner[hub]' brings it"
+            f"{purpose} needs huggingface_hub; install it with pip install 'captioner[hub]'"
         ) from error
     return huggingface_hub
 
 
 def _reason(error: Exception) -> str:
-    """The first two lines that say something: one is often the bare status."""
+    """The first two informative lines of an error; the first is often only the HTTP status."""
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith("For more information")]
-    return " ".join(told[:2]) or type(error).__name__
+    informative = [line for line in lines if line and not line.startswith("For more information")]
+    return " ".join(informative[:2]) or type(error).__name__

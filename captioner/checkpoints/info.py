@@ -1,7 +1,4 @@
-"""What a checkpoint is, for people and for programs, without its weights being loaded.
-
-What its files look like is checkpoint.py's.
-"""
+"""Descriptions of checkpoints, for people and programs; no weights are loaded."""
 
 import math
 from collections.abc import Mapping
@@ -16,49 +13,52 @@ from .runs import read_log, run_of
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """Its config, with what is in the other files: the checkpoint's, or the best of the run's.
+    """Everything known about a checkpoint; of a run, about its best one.
 
-    words: size of the vocabulary. numbers: weights and buffers, counted. files: bytes by name.
-    epoch, epochs and seconds are the log's: when it was saved, how many there were, and how long
-    all took; None without a log beside it. Raises InputError where there is none, or it is damaged.
+    The result has the config's keys and:
+
+    words: size of the vocabulary. numbers: number of values in weights and buffers. files: size
+    in bytes by name. formats: the checkpoint formats that this version reads. epoch, epochs and
+    seconds come from the run's log: the epoch that was saved, the number of epochs, the duration
+    of training and evaluation; None without a log. Raises InputError if there is no checkpoint or
+    it is damaged.
     """
-    place, config = checkpoint.inspect(path)
-    rows = read_log(run_of(place) / "log.jsonl")
-    spent = [row.get(f"{part}_seconds", 0) for row in rows for part in ("training", "evaluation")]
+    path, config = checkpoint.inspect(path)
+    rows = read_log(run_of(path) / "log.jsonl")
+    seconds = [row.get(f"{part}_seconds", 0) for row in rows for part in ("training", "evaluation")]
     return {
-        "path": str(place),
+        "path": str(path),
         **config,
-        "words": len(Vocabulary.load(place / checkpoint.VOCABULARY).words),
-        "numbers": _count(place / checkpoint.WEIGHTS),
+        "formats": list(checkpoint.READABLE),
+        "words": len(Vocabulary.load(path / checkpoint.VOCABULARY).words),
+        "numbers": _count(path / checkpoint.WEIGHTS),
         "epoch": _epoch(config.get("scores") or {}, rows),
         "epochs": len(rows) or None,
-        "seconds": round(sum(spent), 1) if rows else None,
-        "files": {file.name: file.stat().st_size for file in sorted(place.iterdir())},
+        "seconds": round(sum(seconds), 1) if rows else None,
+        "files": {file.name: file.stat().st_size for file in sorted(path.iterdir())},
     }
 
 
 def describe_info(info: Mapping[str, Any]) -> str:
-    """What `read_info` found, a line for each thing, to be read by people."""
+    """The result of `read_info` as lines of text.
+
+    Raises InputError if the config lacks what the lines need.
+    """
     try:
         lines = {
             "model": _model(info["model"]),
-            "": f"{info['numbers']:,} numbers, {info['words']:,} words",
+            "": f"{info['numbers']:,} values, {info['words']:,} words",
             "encoder": _encoder(info["encoder"], info["transform"]["size"]),
-            "data": f"{info['data']['name']} ({info['data']['format']}), "
-            + f"{info['data']['path'] or 'generated'}",
+            "data": _data(info["data"]),
             "training": _training(info),
             "scores": _scores(info.get("scores") or {}),
-            "files": ", ".join(
-                f"{name} {_bytes(info['files'][name])}"
-                for name in (checkpoint.WEIGHTS, checkpoint.TRAINING)
-                if name in info["files"]  # one that is shared has no state of training
-            )
-            + "; all are as they were written",
-            "format": f"{info['format']}; this version of captioner reads {checkpoint.FORMAT}",
+            "files": _files(info["files"]),
+            "format": f"{info['format']}; this version of captioner reads "
+            f"{checkpoint.readable_formats()}",
         }
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
-            f"{info['path']}: its config.json cannot be described; --json shows what it holds"
+            f"{info['path']}: its config.json cannot be described; --json shows its content"
         ) from error
     return "\n".join([info["path"], *(f"  {name:10}{text}" for name, text in lines.items())])
 
@@ -82,6 +82,10 @@ def _encoder(options: Mapping[str, Any], size: int) -> str:
     return text + (f", trained from stage {stage} on" if stage is not None else "")
 
 
+def _data(data: Mapping[str, Any]) -> str:
+    return f"{data['name']} ({data['format']}), {data['path'] or 'generated'}"
+
+
 def _training(info: Mapping[str, Any]) -> str:
     options, source = info["training"], info.get("start_from")
     teachers = info.get("teachers")
@@ -90,13 +94,19 @@ def _training(info: Mapping[str, Any]) -> str:
     text += f", batch {options['batch_size']}, seed {options['seed']}"
     text += ", self-critical" * bool(options.get("self_critical"))
     text += f", from {source}" if source else ""
-    text += f", taught by {', '.join(each['path'] for each in teachers)}" if teachers else ""
+    text += f", distilled from {', '.join(each['path'] for each in teachers)}" if teachers else ""
     return text + (f", {info['seconds'] / 60:.1f} minutes" if info["seconds"] else "")
 
 
 def _scores(scores: Mapping[str, float]) -> str:
-    found = [f"{name} {scores[name]:.1f}" for name in SCORES if name in scores]
-    return "  ".join(found) or "none yet"
+    parts = [f"{name} {scores[name]:.1f}" for name in SCORES if name in scores]
+    return "  ".join(parts) or "none yet"
+
+
+def _files(sizes: Mapping[str, int]) -> str:
+    names = (checkpoint.WEIGHTS, checkpoint.TRAINING)  # a shared checkpoint has no training state
+    parts = [f"{name} {_bytes(sizes[name])}" for name in names if name in sizes]
+    return ", ".join(parts) + "; all match their checksums"
 
 
 def _bytes(size: int) -> str:
@@ -104,18 +114,19 @@ def _bytes(size: int) -> str:
 
 
 def _epoch(scores: Mapping[str, float], rows: list[dict[str, Any]]) -> int | None:
-    """The epoch whose row in the log has these scores."""
+    """The epoch whose row of the log has these scores, or None."""
     named = [name for name in SCORES if name in scores]
     for row in reversed(rows):
         if named and all(
             math.isclose(row.get(name, math.nan), scores[name], abs_tol=1e-5) for name in named
         ):
-            return row.get("epoch")
+            epoch = row.get("epoch")
+            return epoch if isinstance(epoch, int) else None
     return None
 
 
 def _count(weights: Path) -> int:
-    """How many numbers a safetensors file holds, by its header."""
+    """Number of values in a safetensors file, from its header alone."""
     from safetensors import safe_open
 
     with safe_open(weights, "numpy") as file:

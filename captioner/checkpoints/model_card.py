@@ -1,10 +1,7 @@
-"""The card of a model that is shared: what it is, from which data, how good, how to use it.
-
-Written from the config of its checkpoint alone.
-"""
+"""Model cards for shared checkpoints, written from their config alone."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..decoding.options import DecodingOptions
@@ -24,13 +21,16 @@ PAPERS = """\
 def model_card(
     config: Mapping[str, Any], name: str, license: str, *, words: int, parameters: int
 ) -> str:
-    """Markdown with the hub's metadata at its head.
+    """The card as Markdown, with the hub's metadata in front.
 
-    name: where the model will be found. license: the hub's word for that of the weights. words,
-    parameters: how many. Raises InputError for a license that is no such word.
+    name: the repository or directory from which people will load the model. license: the hub's
+    identifier of the weights' licence. words: size of the vocabulary. parameters: number of
+    weights. Raises InputError for a licence that is not an identifier.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
-        raise InputError(f"license must be one of the hub's words like apache-2.0, got {license!r}")
+        raise InputError(
+            f"license must be an identifier of the hub, such as apache-2.0, got {license!r}"
+        )
     options = from_dict(ModelOptions, config["model"])
     return f"""\
 ---
@@ -44,9 +44,11 @@ tags:
 
 # {name}
 
-{_what(options)}
+{_summary(options)}
 
-## Use
+## Usage
+
+In Python:
 
 ```python
 from captioner import Captioner
@@ -55,100 +57,135 @@ captioner = Captioner.from_pretrained("{name}")
 print(captioner.caption("photo.jpg").text)
 ```
 
-or `python -m captioner caption photo.jpg --checkpoint {name}`. {_decoding(DecodingOptions())}
+On the command line:
+
+```sh
+captioner caption photo.jpg --checkpoint {name}
+```
+
+{_decoding(DecodingOptions())}
 
 ## Model
 
 {_model(config, options, words, parameters)}
 
-## Data
+## Training data
 
 {_data(config["data"])}
 
-## Scores
+## Evaluation
 
 {_scores(config)}
 
-## Limits
+## Limitations
 
-{_limits(options, config["transform"]["size"], words)}
+{_limitations(options, config["transform"]["size"], words)}
 
-## Papers
+## References
 
 {PAPERS}
 """
 
 
-def _what(options: ModelOptions) -> str:
+def _summary(options: ModelOptions) -> str:
     if not options.attention:
-        return "Writes a sentence about an image: Show and Tell (Vinyals et al. 2015)."
+        return (
+            "This model writes a sentence about an image. "
+            "It is a Show and Tell model (Vinyals et al. 2015)."
+        )
     kind = "hard" if options.hard_attention else "soft"
     return (
-        "Writes a sentence about an image and tells where it looked for each word: Show, Attend "
-        f"and Tell (Xu et al. 2015) with {kind} attention."
+        "This model writes a sentence about an image and shows where it looked for each word. It "
+        f"is a Show, Attend and Tell model (Xu et al. 2015) with {kind} attention."
     )
 
 
 def _decoding(options: DecodingOptions) -> str:
     return (
-        f"Unless told otherwise it searches with {options.beams} hypotheses and a length penalty "
-        f"of {options.penalty}, for captions of at most {options.max_length} words with the end."
+        f"By default, captions are decoded with beam size {options.beams} and length penalty "
+        f"{options.penalty}, and have at most {options.max_length} tokens, the end token included."
     )
 
 
 def _model(config: Mapping[str, Any], options: ModelOptions, words: int, parameters: int) -> str:
     encoder, transform = config["encoder"], config["transform"]
     weights, stage = encoder.get("encoder_weights"), encoder.get("fine_tune_encoder")
-    learned = f"trained from stage {stage} on" if stage is not None else "frozen"
+    training = "frozen" if stage is None else f"fine-tuned from stage {stage} on"
     if weights is None and stage is None and encoder["encoder"] == "small_cnn":
-        learned = "trained from scratch"
-    attention = f", attention {options.attention_size}" if options.attention else ""
+        training = "trained from scratch"
+    initial = f", initial weights `{weights}`" if weights else ""
+    attention = f", attention size {options.attention_size}" if options.attention else ""
+    size = transform["size"]
     rows = {
-        "encoder": f"`{encoder['encoder']}`, {learned}" + (f", `{weights}`" if weights else ""),
-        "decoder": f"LSTM {options.hidden_size}, embeddings {options.embedding_size}{attention}",
-        "vocabulary": f"{words:,} words",
-        "parameters": f"{parameters:,}",
-        "images": f"squashed to {transform['size']} x {transform['size']}, RGB, less "
-        f"{transform['mean']}, over {transform['std']}",
+        "Encoder": f"`{encoder['encoder']}`, {training}{initial}",
+        "Decoder": f"LSTM, hidden size {options.hidden_size}, embedding size "
+        f"{options.embedding_size}{attention}",
+        "Objective": _objective(config),
+        "Vocabulary": f"{words:,} words",
+        "Parameters": f"{parameters:,}",
+        "Input": f"RGB, resized to {size} x {size} pixels regardless of the aspect ratio, "
+        f"normalised with mean {_numbers(transform['mean'])} and standard deviation "
+        f"{_numbers(transform['std'])}",
     }
     return "\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in rows.items())])
 
 
+def _objective(config: Mapping[str, Any]) -> str:
+    if config["training"].get("self_critical"):
+        return "self-critical training (CIDEr-D), started from a model trained with cross-entropy"
+    teachers = len(config.get("teachers") or ())
+    distilled = f", distilled from {teachers} model{'s' * (teachers > 1)}" if teachers else ""
+    return f"cross-entropy{distilled}"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"({', '.join(map(str, values))})"
+
+
 def _data(data: Mapping[str, Any]) -> str:
     return (
-        f"Trained on `{data['name']}` (read as `{data['format']}`), the words that occur at least "
-        f"{data['min_count']} times. Source, splits and captions have the fingerprint "
-        f"`{data['fingerprint']}`. Their licence is their publishers', and may bind the model, too."
+        f"The model was trained on `{data['name']}` (layout `{data['format']}`). Its vocabulary "
+        f"has the words that occur at least {data['min_count']} times in the training captions. "
+        f"The fingerprint of images, splits and captions is `{data['fingerprint']}`.\n\n"
+        "The licence of these data may also restrict the use of the model."
     )
 
 
 def _scores(config: Mapping[str, Any]) -> str:
-    found = config.get("scores", {})
-    scores = [name for name in SCORES if name in found]
-    if not scores:
-        return "None were stored."
+    scores = config.get("scores", {})
+    names = [name for name in SCORES if name in scores]
+    if not names:
+        return "No scores are stored with this model."
+    training = config["training"]
+    watched = next((name for name in SCORES if name.lower() == training["watch"]), "score")
     lines = [
-        f"On the validation split, by whose {config['training']['watch']} the best epoch was "
-        f"chosen, beam size {config['training']['beam_size']}; other images usually score lower.",
+        f"Scores on the validation split, decoded with beam size {training['beam_size']}. The same "
+        f"split was used to choose the epoch with the best {watched}, so expect slightly lower "
+        "scores on other images.",
         "",
-        f"| {' | '.join(scores)} |",
-        "| " + " | ".join("---" for _ in scores) + " |",
-        f"| {' | '.join(f'{found[name]:.1f}' for name in scores)} |",
+        f"| {' | '.join(names)} |",
+        "| " + " | ".join("---" for _ in names) + " |",
+        f"| {' | '.join(f'{scores[name]:.1f}' for name in names)} |",
         "",
-        f"`{config['signature']}`" if "signature" in config else "Their signature was not stored.",
+        f"How they were computed: `{config['signature']}`"
+        if "signature" in config
+        else "How they were computed was not recorded.",
     ]
     return "\n".join(lines)
 
 
-def _limits(options: ModelOptions, side: int, words: int) -> str:
+def _limitations(options: ModelOptions, size: int, words: int) -> str:
     lines = [
-        f"It has {words:,} words and writes a sentence about any image, also about one it has no "
-        "words for. What does not resemble the images it was trained on is described wrongly, "
-        "in the same assured tone.",
-        "It says of people what the training captions said, with their prejudices. Do not rely on "
-        "it where a wrong sentence does harm.",
-        f"It sees {side} x {side} pixels: what is small is lost, and writing is not read.",
+        f"The vocabulary has {words:,} words. The model describes every image with them, including "
+        "images that show something else, and does so with the same confidence. Expect wrong "
+        "captions for images that differ from the training data.",
+        "Captions about people repeat the biases and stereotypes of the training captions. Do not "
+        "use the model where a wrong caption could cause harm.",
+        f"Images are reduced to {size} x {size} pixels. Small objects are lost, and text in the "
+        "image is not read.",
     ]
     if options.attention:
-        lines.append("The maps tell where it looked, not why it chose a word.")
+        lines.append(
+            "Attention maps show where the model looked. They do not explain why it chose a word."
+        )
     return "\n".join(f"- {line}" for line in lines)

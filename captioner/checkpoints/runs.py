@@ -1,28 +1,26 @@
-"""A run: where it lies, what data it is of, how it describes itself, and whether it may go on.
+"""Directories of training runs: names, locks, logs, resuming and starting.
 
-Nothing here trains; what a checkpoint's files look like is checkpoint.py's.
+Training itself is in `training`, the files of a checkpoint in `checkpoint`.
 """
 
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..atomic_io import atomic_write, lock_file
 from ..data.formats.reading import Problem
 from ..errors import InputError
 from . import checkpoint
 
-if TYPE_CHECKING:
-    pass
-
 CHECKPOINTS = Path("checkpoints")
 SKIPPED = "skipped.jsonl"
-# May be others when a run is continued; what was read is told by the fingerprint.
+# Options that may differ when a run is resumed. The data may have moved: its fingerprint is
+# compared instead of its path.
 RESUME_MAY_CHANGE = ("data.path", "data.name", "data.on_error", "training.patience")
-ARCHITECTURE_KEYS = (  # the options that decide which weights a model has
+ARCHITECTURE_KEYS = (  # options that determine the names and shapes of a model's weights
     "encoder.encoder",
     "model.attention",
     "model.embedding_size",
@@ -33,25 +31,26 @@ ARCHITECTURE_KEYS = (  # the options that decide which weights a model has
 
 
 def run_directory(name: str) -> Path:
-    """The directory of the run called `name`, a plain name of a directory in CHECKPOINTS."""
+    """The directory of the run `name` in CHECKPOINTS; InputError unless it is a plain name."""
     if not name or Path(name).name != name or name.startswith("."):
         raise InputError(f"a run's name must be a plain name without a path, got {name!r}")
     return CHECKPOINTS / name
 
 
 def evaluation_directory(checkpoint: Path, split: str) -> Path:
-    """evaluation-SPLIT in the directory of the run that the checkpoint is of."""
+    """evaluation-SPLIT in the directory of the checkpoint's run."""
     return run_of(checkpoint) / f"evaluation-{split}"
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The directory of the run that a checkpoint is of; a lone checkpoint's is its own."""
-    place = checkpoint.resolve()
-    return place.parent if place.name in ("best", "last", ".best.old", ".last.old") else place
+    """The directory of a checkpoint's run; the checkpoint itself if it is not part of a run."""
+    directory = checkpoint.resolve()
+    in_run = directory.name in ("best", "last", ".best.old", ".last.old")
+    return directory.parent if in_run else directory
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log.jsonl, none where there is none; a row that was cut is left out."""
+    """The rows of a run's log.jsonl; no rows if it cannot be read. Incomplete rows are skipped."""
     rows = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -60,7 +59,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     for line in lines:
         try:
             row = json.loads(line)
-        except ValueError:  # a run that goes on may be writing it
+        except ValueError:  # a run in progress may be writing this row
             continue
         if isinstance(row, dict):
             rows.append(row)
@@ -69,9 +68,10 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def lock_run(run: Path) -> Iterator[None]:
-    """Make the directory of a run and keep other trainings out of it for as long as this one lasts.
+    """Create the directory of a run and keep other processes from training in it meanwhile.
 
-    A directory in which nothing was saved, but what was skipped, is removed in the end.
+    A directory in which nothing was saved, apart from the list of skipped rows, is removed
+    afterwards. Raises InputError if another process holds the lock.
     """
     from .. import distributed
 
@@ -87,13 +87,20 @@ def lock_run(run: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            (run / ".lock").unlink()
-            if {path.name for path in run.iterdir()} <= {SKIPPED}:
-                shutil.rmtree(run)
+            # An error here would replace the one that ended the training, for example when the
+            # directory became read-only. A lock file that remains does no harm.
+            with suppress(OSError):
+                _clean_up(run)
+
+
+def _clean_up(run: Path) -> None:
+    (run / ".lock").unlink()
+    if {path.name for path in run.iterdir()} <= {SKIPPED}:
+        shutil.rmtree(run)
 
 
 def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
-    """Write what was left out of the data into the run's directory: where, what, what to do."""
+    """Write what was left out of the data to the run's directory: where, what, advice."""
     rows = [
         {
             "file": str(problem.location.file),
@@ -108,41 +115,47 @@ def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
 
 
 def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Checkpoint | None:
-    """The checkpoint to continue from; refuses to overwrite a run, or to continue another one."""
+    """The checkpoint to resume from, or None for a new run.
+
+    Raises InputError if a new run would overwrite another, or if `config` differs from the resumed
+    run's in more than RESUME_MAY_CHANGE.
+    """
     if not resume:
-        there = [path.name for path in run.glob("[!.]*")]
-        if there or run.is_file():
-            way_on = "--resume continues it, " if "last" in there else ""
+        names = [path.name for path in run.glob("[!.]*")]
+        if names or run.is_file():
+            alternative = "--resume continues it, " if "last" in names else ""
             raise InputError(
-                f"{run} holds a run already; {way_on}--run NAME starts another beside it, "
-                "or delete it"
+                f"{run} holds a run already; {alternative}--run NAME starts another, or delete it"
             )
         return None
     resumed = checkpoint.load(run / "last")
-    was, now = _flatten(resumed.config), _flatten(config)
-    changed = [
+    before, now = _flatten(resumed.config), _flatten(config)
+    changes = [
         "the captions have changed"
         if key == "data.fingerprint"
-        else f"{key} was {was.get(key)} and is {value}"
+        else f"{key} was {before.get(key)} and is {value}"
         for key, value in now.items()
-        if was.get(key) != value and key not in RESUME_MAY_CHANGE
+        if before.get(key) != value and key not in RESUME_MAY_CHANGE
     ]
-    if changed:
-        raise InputError(f"{run} cannot be continued with other options: {'; '.join(changed)}")
+    if changes:
+        raise InputError(f"{run} cannot be continued with other options: {'; '.join(changes)}")
     return resumed
 
 
 def open_source(path: Path, config: dict[str, Any]) -> checkpoint.Checkpoint:
-    """The checkpoint at `path`, or the run's best, to start from; refuses one of other sizes."""
+    """The checkpoint whose weights a new run starts from: the one at `path`, or that run's best.
+
+    Raises InputError if it differs from `config` in ARCHITECTURE_KEYS.
+    """
     source = checkpoint.load(path)
-    there, here = _flatten(source.config), _flatten(config)
-    differ = [
-        f"{name} is {there.get(name)} there and {here[name]} here"
+    source_options, options = _flatten(source.config), _flatten(config)
+    differences = [
+        f"{name} is {source_options.get(name)} there and {options[name]} here"
         for name in ARCHITECTURE_KEYS
-        if there.get(name) != here[name]
+        if source_options.get(name) != options[name]
     ]
-    if differ:
-        raise InputError(f"{path} cannot be started from: {'; '.join(differ)}")
+    if differences:
+        raise InputError(f"{path} cannot be started from: {'; '.join(differences)}")
     return source
 
 

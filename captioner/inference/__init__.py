@@ -1,1 +1,1 @@
-"""Trained models at work: captioning many images, resumable output, export."""
+"""Captioning many images, resumable output, export to other runtimes."""

@@ -1,6 +1,7 @@
-"""`captioner caption`: many images captioned one after the other, as text, JSON or JSONL.
+"""`captioner caption`: captions of many images as text, JSON or JSONL.
 
-Which images are meant is image_lists.py's; the file that a run goes on with, answers.py's.
+A record of JSON and JSONL is {"image": path, **Caption.to_dict()}, or {"image": path, "error":
+message} for an image that cannot be read.
 """
 
 import json
@@ -15,14 +16,13 @@ from tqdm import tqdm
 from ..checkpoints import checkpoint, hub
 from ..data.image_paths import find_images, part_of, unique_names
 from ..decoding.options import DecodingOptions
-from ..devices import PRECISIONS
+from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..options import check_at_least, option, to_dict
 from ..plots.heatmaps import ENDINGS
 from .jsonl_writer import open_jsonl
 
 if TYPE_CHECKING:
-    from ..caption import Caption
     from ..captioner import Captioner
 
 Record = Mapping[str, Any]
@@ -30,20 +30,17 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CaptionOptions:
-    """What to caption with, and where the captions go."""
+    """The checkpoints, the output and its format, heatmaps."""
 
     checkpoint: tuple[Path, ...] = option(
-        (Path("checkpoints/demo-attention"),), "run, several together"
+        (Path("checkpoints/demo-attention"),), "run, or several runs"
     )
-    format: str | None = option(None, "what is printed [text]", choices=("text", "json", "jsonl"))
-    output: Path | None = option(None, "file for JSONL; the same again goes on with it")
-    shard: str = option("1/1", "caption part i of n, as i/n")
+    format: str | None = option(None, "output format [text]", choices=("text", "json", "jsonl"))
+    output: Path | None = option(None, "JSONL file; the same command again resumes it")
+    shard: str = option("1/1", "part of the images to caption, as i/n")
     heatmap: Path | None = option(None, "directory for a heatmap of each image")
     heatmap_format: str = option("png", "figure (png, svg ...), gif, webp or npy", choices=ENDINGS)
-    batch_size: int = option(32, "images captioned at once")
-    device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
-    precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
-    compile: bool = option(False, "fuse the steps of decoding with torch.compile")
+    batch_size: int = option(32, "number of images captioned together")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")
@@ -52,142 +49,133 @@ class CaptionOptions:
             raise InputError(f"--output writes JSONL; leave out --format {self.format}")
 
 
-def caption_images(
-    sources: Sequence[str], options: CaptionOptions, decoding: DecodingOptions
-) -> None:
-    """Caption what the sources name, and print it or write it to a file.
+@dataclass(frozen=True)
+class _Job:
+    """The options of one command, and the heatmap's name for each image."""
 
-    An image that cannot be read does not stop the others; in the end InputError says how many
-    could not.
+    options: CaptionOptions
+    decoding: DecodingOptions
+    runtime: RuntimeOptions
+    heatmap_names: Mapping[str, str]
+
+
+def caption_images(
+    sources: Sequence[str],
+    options: CaptionOptions,
+    decoding: DecodingOptions,
+    runtime: RuntimeOptions,
+) -> None:
+    """Caption the images that the sources name, and print the captions or write them to a file.
+
+    sources: as for `find_images`; "-" reads names from standard input. An image that cannot be
+    read does not stop the others; InputError is raised after the last one, with their number.
     """
     images = find_images(sources, sys.stdin.buffer if "-" in sources else ())
     names = unique_names(images) if options.heatmap else {}
-    mine = part_of(images, options.shard)
+    part = part_of(images, options.shard)
+    job = _Job(options, decoding, runtime, names)
     if options.output:
-        failed = _to_file(options.output, mine, names, options, decoding)
+        failures = _write_records(options.output, part, job)
         print(f"captions: {options.output}")
     else:
-        failed = 0
-        records = _answer(mine, names, options, decoding)
-        for text, record in _FORMATS[options.format or "text"](records):
-            print(text, end="", flush=True)
-            failed += "error" in record
+        failures = _print_records(_caption_records(part, job), options.format or "text")
     if options.heatmap and options.format in (None, "text"):
         print(f"heatmaps: {options.heatmap}")
-    if failed:
-        raise InputError(f"{failed:,} of {len(mine):,} images could not be captioned")
+    if failures:
+        raise InputError(f"{failures:,} of {len(part):,} images could not be captioned")
 
 
-def record(image: str, caption: "Caption") -> Record:
-    """A caption as JSON holds it: log-probabilities in nats, each word's and the end's."""
-    found: dict[str, Any] = {"image": image, **_sentence(caption)}
-    if caption.alternatives:
-        found["alternatives"] = [_sentence(other) for other in caption.alternatives]
-    return found
+def _print_records(records: Iterable[Record], form: str) -> int:
+    """Print the records as they come; returns the number of errors among them."""
+    failures = 0
+    for text, record in _FORMATS[form](records):
+        print(text, end="", flush=True)
+        failures += "error" in record
+    return failures
 
 
-def _sentence(caption: "Caption") -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "caption": caption.text,
-        "score": round(caption.score, 4),
-        "words": caption.words,
-        "log_probs": [round(each, 4) for each in caption.log_probs],
+def _write_records(path: Path, images: Sequence[str], job: _Job) -> int:
+    """Append records of the images that the file lacks; returns the number of failed images."""
+    with open_jsonl(path, _settings(job)) as jsonl:
+        remaining = [image for image in images if image not in jsonl.answered]
+        failures = sum(image in jsonl.failed for image in images)
+        if done := len(images) - len(remaining):
+            print(f"{done:,} images are already in {path}", file=sys.stderr)
+        if remaining:
+            records = _caption_records(remaining, job)
+            failures += sum("error" in record for record in jsonl.append(records))
+    return failures
+
+
+def _settings(job: _Job) -> dict[str, Any]:
+    """Everything that the captions depend on, with the values that unset options stand for."""
+    paths = job.options.checkpoint
+    return {
+        "checkpoint": " + ".join(checkpoint.identity(hub.local(path)) for path in paths),
+        "precision": job.runtime.precision,
+        **to_dict(job.decoding),
+        "beam_size": job.decoding.beams,
+        "length_penalty": job.decoding.penalty,
     }
-    if caption.word_alternatives:
-        found["word_alternatives"] = [
-            [{"word": word, "log_prob": round(each, 4)} for word, each in others]
-            for others in caption.word_alternatives
-        ]
-    return found
 
 
-def _to_file(
-    path: Path,
-    images: Sequence[str],
-    names: Mapping[str, str],
-    options: CaptionOptions,
-    decoding: DecodingOptions,
-) -> int:
-    """Answer the images that the file does not; returns how many of all have an error there."""
-    made_by = {
-        "checkpoint": " + ".join(
-            checkpoint.identity(hub.local(path)) for path in options.checkpoint
-        ),
-        "precision": options.precision,
-        **to_dict(decoding),
-        "beam_size": decoding.beams,  # what is meant where they are not given
-        "length_penalty": decoding.penalty,
-    }
-    with open_jsonl(path, made_by) as answers:
-        left = [image for image in images if image not in answers.answered]
-        failed = sum(image in answers.failed for image in images)
-        if len(left) < len(images):
-            print(f"{len(images) - len(left):,} images are answered in {path}", file=sys.stderr)
-        if left:
-            records = _answer(left, names, options, decoding)
-            failed += sum("error" in each for each in answers.append(records))
-    return failed
-
-
-def _answer(
-    images: Sequence[str],
-    names: Mapping[str, str],
-    options: CaptionOptions,
-    decoding: DecodingOptions,
-) -> Iterator[Record]:
-    """A record for each image, in order; its heatmap is written first."""
-    captioner = _load(options)
+def _caption_records(images: Sequence[str], job: _Job) -> Iterator[Record]:
+    """A record of each image, in order, after its heatmap has been written."""
+    options, captioner = job.options, _load(job)
     stream = captioner.stream(
-        images, batch_size=options.batch_size, on_error="yield", **to_dict(decoding)
+        images, batch_size=options.batch_size, on_error="yield", **to_dict(job.decoding)
     )
-    scrolls = options.output is None and sys.stdout.isatty()  # captions show how far it is
-    with tqdm(total=len(images), unit="image", leave=False, disable=scrolls or None) as bar:
-        for image, found in zip(images, stream, strict=True):
-            if isinstance(found, InputError):
-                yield {"image": image, "error": str(found)}
+    # Captions scrolling by on a terminal show the progress themselves; None leaves the decision
+    # to tqdm, which shows no bar unless stderr is a terminal.
+    scrolling = options.output is None and sys.stdout.isatty()
+    with tqdm(total=len(images), unit="image", leave=False, disable=scrolling or None) as bar:
+        for image, caption in zip(images, stream, strict=True):
+            if isinstance(caption, InputError):
+                yield {"image": image, "error": str(caption)}
             else:
-                if options.heatmap and found.words:
-                    name = f"{names[image]}.{options.heatmap_format}"
-                    found.save_heatmap(options.heatmap / name)
-                yield record(image, found)
+                if options.heatmap and caption.words:
+                    name = f"{job.heatmap_names[image]}.{options.heatmap_format}"
+                    caption.save_heatmap(options.heatmap / name)
+                yield {"image": image, **caption.to_dict()}
             bar.update()
 
 
-def _load(options: CaptionOptions) -> "Captioner":
+def _load(job: _Job) -> "Captioner":
     from ..captioner import Captioner
 
-    captioner = Captioner.from_pretrained(
-        options.checkpoint, options.device, options.precision, options.compile
-    )
-    if options.heatmap and not captioner.model.has_attention:
-        which = " + ".join(map(str, options.checkpoint))
-        raise InputError(f"{which} has no attention, so --heatmap has nothing to show")
+    paths, runtime = job.options.checkpoint, job.runtime
+    captioner = Captioner.from_pretrained(paths, runtime.device, runtime.precision, runtime.compile)
+    if job.options.heatmap and not captioner.model.has_attention:
+        names = " + ".join(map(str, paths))
+        raise InputError(f"{names} has no attention, so --heatmap has nothing to show")
     return captioner
 
 
 def _as_text(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
-    """A line for each caption, alternatives below their best; errors go to stderr."""
-    for each in records:
-        if "error" in each:
-            print(each["error"], file=sys.stderr, flush=True)
-            yield "", each
+    """A line per caption, the best first, then its alternatives; errors go to stderr."""
+    for record in records:
+        if "error" in record:
+            print(record["error"], file=sys.stderr, flush=True)
+            yield "", record
             continue
-        image = each["image"].encode("utf-8", "replace").decode()  # odd names get a "?"
-        several = [each, *each.get("alternatives", ())]
-        yield "".join(f"{image}\t{one['caption']}\n" for one in several), each
+        # A file name that is not valid UTF-8 is printed with "?" for each invalid byte.
+        image = record["image"].encode("utf-8", "replace").decode()
+        captions = [record, *record.get("alternatives", ())]
+        yield "".join(f"{image}\t{each['caption']}\n" for each in captions), record
 
 
 def _as_json(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
-    before = "[\n"
-    for each in records:
-        yield before + json.dumps(each), each
-        before = ",\n"
-    yield "\n]\n" if before == ",\n" else "[]\n", {}
+    """One array, an element per line."""
+    separator = "[\n"
+    for record in records:
+        yield separator + json.dumps(record), record
+        separator = ",\n"
+    yield "\n]\n" if separator == ",\n" else "[]\n", {}
 
 
 def _as_jsonl(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
-    for each in records:
-        yield json.dumps(each) + "\n", each
+    for record in records:
+        yield json.dumps(record) + "\n", record
 
 
 _FORMATS = {"text": _as_text, "json": _as_json, "jsonl": _as_jsonl}

@@ -1,11 +1,24 @@
-"""A model as three programs that need no captioner: ONNX's, or torch.export's; and what they need.
+"""Export of a model as three ONNX or torch.export programs.
 
     encoder   pixels (B, 3, S, S) -> features (B, D, h, w)
     start     features -> memory, rows (B, ...), and state, rows (B, 1, ...)
     step      tokens (B, K), state (B, K, ...), memory -> scores (B, K, V), state, attention
 
-There is no search here: whoever runs the programs chooses the words. Shapes: B images,
-K hypotheses per image, S image side, D feature channels, h, w grid, V vocabulary.
+The programs need no captioner. They do not include the search: the caller chooses the words.
+captioner.json describes them; in format 2 its keys are:
+
+    format          2
+    image           size S, mean, std, and in words how an image becomes pixels
+    words, tokens   the word of each token; the tokens PAD, START, END, UNKNOWN
+    never           tokens to exclude from every caption
+    decoding        the library's defaults of beam search
+    has_attention   whether `step` returns attention maps (format 1: attends)
+    offset          distance of the maps' values from their cells' centres, in cells
+    programs        for each the file, and names, types and shapes of inputs and outputs, in
+                    order; the free sizes are "images" and "hypotheses" (format 1: pictures)
+
+In format 1, `image` was called picture. Shapes: B images, K hypotheses per image, S image side,
+D feature channels, h, w grid, V vocabulary.
 """
 
 import copy
@@ -29,17 +42,17 @@ from ..text.vocabulary import PAD, SPECIALS, START, UNKNOWN, Vocabulary
 from ..vision.encoders import Encoder, fold_batch_norms
 
 DESCRIPTION = "captioner.json"
-FORMAT = 1  # of the description
-Axes = tuple[str, ...]
+FORMAT = 2  # of captioner.json
+Axes = tuple[str, ...]  # names of the leading axes, which may have any length
 IMAGES: Axes = ("images",)
-ROWS: Axes = ("images", "hypotheses")  # the first axes, of any length
+ROWS: Axes = ("images", "hypotheses")
 
 
 @dataclass(frozen=True)
-class Part:
-    """One of the programs: what goes in and comes out, in order; for each name its free axes.
+class Program:
+    """A module to export, its inputs as {name: (example, free axes)}, its outputs as {name: axes}.
 
-    inputs hold example values as well.
+    Inputs and outputs are in the order of the module's arguments and results.
     """
 
     module: nn.Module
@@ -48,49 +61,47 @@ class Part:
 
 
 def export_onnx(captioner: Captioner, directory: Path) -> None:
-    """Write encoder.onnx, start.onnx, step.onnx and `captioner.json`, which describes them.
+    """Write encoder.onnx, start.onnx, step.onnx and captioner.json to a new directory, atomically.
 
-    All or nothing. Raises InputError where the extra `onnx` is missing, where `directory` holds
-    something already, and where nothing can be written there.
+    Raises InputError if the extra `onnx` is not installed, if `directory` exists and is not empty,
+    and if it cannot be written.
     """
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"--onnx needs {error.name}; pip install 'captioner[onnx]' brings it"
+            f"--onnx needs {error.name}; install it with pip install 'captioner[onnx]'"
         ) from error
     _export(captioner, directory, "onnx", _write_onnx)
 
 
 def export_torch(captioner: Captioner, directory: Path) -> None:
-    """The same as encoder.pt2, start.pt2 and step.pt2, which `torch.export.load` reads.
+    """Write encoder.pt2, start.pt2, step.pt2 and captioner.json to a new directory, atomically.
 
-    They take and give tensors on the CPU, in the order that `captioner.json` tells. Called by
-    `program.module(check_guards=False)`: a guard that the trace leaves wants more than one
-    hypothesis, though the program does not.
+    `torch.export.load` reads them. They take and return tensors on the CPU, in the order that
+    captioner.json gives. Call them with `program.module(check_guards=False)`: a guard left by the
+    trace requires more than one hypothesis, although the program does not. Raises InputError as
+    `export_onnx` does.
     """
-    _export(
-        captioner, directory, "pt2", lambda part, program, path: torch.export.save(program, path)
-    )
+    _export(captioner, directory, "pt2", _write_torch)
 
 
-Writer = Callable[[Part, ExportedProgram, Path], None]
+Writer = Callable[[Program, ExportedProgram, Path], None]
 
 
 def _export(captioner: Captioner, directory: Path, ending: str, write: Writer) -> None:
     check_absent(directory)
-    programs: dict[str, Any] = {}
+    descriptions: dict[str, Any] = {}
     try:
-        with atomic_directory(directory) as part_directory, torch.no_grad():
-            for name, part in _parts(captioner).items():
+        with atomic_directory(directory) as target, torch.no_grad():
+            for name, program in _programs(captioner).items():
                 file = f"{name}.{ending}"
-                program = _program(part)
-                write(part, program, part_directory / file)
-                programs[name] = {"file": file, **_describe(part)}
-            told = {**_needed(captioner), "programs": programs}
-            text = json.dumps(told, ensure_ascii=False, indent=1)
-            (part_directory / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+                write(program, _trace(program), target / file)
+                descriptions[name] = {"file": file, **_describe(program)}
+            description = {**_description(captioner), "programs": descriptions}
+            text = json.dumps(description, ensure_ascii=False, indent=1)
+            (target / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{directory} cannot be written: {error}") from error
 
@@ -98,54 +109,55 @@ def _export(captioner: Captioner, directory: Path, ending: str, write: Writer) -
 # ---- the programs -------------------------------------------------------------------------------
 
 
-def _parts(captioner: Captioner) -> dict[str, Part]:
-    """Each program with two images of three hypotheses as its example: sizes that are 0 or 1, or
-    equal by chance, would be taken to be so always."""
+def _programs(captioner: Captioner) -> dict[str, Program]:
+    """The programs by name, traced with two images of three hypotheses.
+
+    The tracer treats an axis of length 0 or 1 as constant, and axes of equal length as the same.
+    """
     model = copy.deepcopy(captioner.model).cpu().eval()
     encoder = _Encode(model)
     for module in model.modules():
-        module._modules.pop("encoder", None)  # else every program would hold its weights
+        module._modules.pop("encoder", None)  # else each program would contain its weights
     side = captioner.transform.size
     pixels = torch.zeros(2, 3, side, side)
     features = encoder(pixels)
-    memory, state = model.start(
-        features, expected_steps=0
-    )  # 0: what the words alone decide stays out
-    rows = {name: value[:, None].repeat(1, 3, 1) for name, value in state.items()}
-    given = {name: (value, IMAGES) for name, value in memory.items()}
-    after = {f"next_{name}": ROWS for name in state} | (
-        {"attention": ROWS} if model.has_attention else {}
-    )
+    # expected_steps=0 keeps what depends on the words alone out of the memory: it is not worth
+    # storing for each image.
+    memory, state = model.start(features, expected_steps=0)
+    rows = {name: (value[:, None].repeat(1, 3, 1), ROWS) for name, value in state.items()}
+    attention = {"attention": ROWS} if model.has_attention else {}
     return {
-        "encoder": Part(encoder, {"pixels": (pixels, IMAGES)}, {"features": IMAGES}),
-        "start": Part(
+        "encoder": Program(encoder, {"pixels": (pixels, IMAGES)}, {"features": IMAGES}),
+        "start": Program(
             _Start(model),
             {"features": (features, IMAGES)},
-            {name: IMAGES for name in (*memory, *state)},
+            dict.fromkeys((*memory, *state), IMAGES),
         ),
-        "step": Part(
+        "step": Program(
             _Step(model, tuple(state), tuple(memory)),
             {"tokens": (torch.full((2, 3), START), ROWS)}
-            | {name: (value, ROWS) for name, value in rows.items()}
-            | given,
-            {"scores": ROWS} | after,
+            | rows
+            | {name: (value, IMAGES) for name, value in memory.items()},
+            {"scores": ROWS} | {f"next_{name}": ROWS for name in state} | attention,
         ),
     }
 
 
 class _Encode(nn.Module):
-    """The encoder without its batch norms; those of an ensemble give their maps side by side."""
+    """The encoder with folded batch norms; an ensemble's encoders, their maps concatenated."""
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
-        several = [model.encoder] if isinstance(model.encoder, Encoder) else model.encoder
-        self.parts = nn.ModuleList(
-            fold_batch_norms(cast(Encoder, each).layers).to(memory_format=torch.contiguous_format)
-            for each in several
+        encoders = [model.encoder] if isinstance(model.encoder, Encoder) else model.encoder
+        self.encoders = nn.ModuleList(
+            fold_batch_norms(cast(Encoder, encoder).layers).to(
+                memory_format=torch.contiguous_format
+            )
+            for encoder in encoders
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return torch.cat([part(pixels) for part in self.parts], dim=1)
+        return torch.cat([encoder(pixels) for encoder in self.encoders], dim=1)
 
 
 class _Start(nn.Module):
@@ -165,78 +177,82 @@ class _Step(nn.Module):
         self.state = state
         self.memory = memory
 
-    def forward(self, tokens: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
-        """given: state, then memory, by their order."""
-        rows = (value.flatten(0, 1) for value in given[: len(self.state)])
+    def forward(self, tokens: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """inputs: the tensors of the state, then those of the memory."""
+        rows = (value.flatten(0, 1) for value in inputs[: len(self.state)])
         state = dict(zip(self.state, rows, strict=True))
-        memory = dict(zip(self.memory, given[len(self.state) :], strict=True))
+        memory = dict(zip(self.memory, inputs[len(self.state) :], strict=True))
         scores, state, attention = self.model.step(tokens.flatten(), state, memory)
-        found = [scores, *(state[name] for name in self.state)]
-        found += [] if attention is None else [attention]
-        return tuple(value.unflatten(0, tokens.shape) for value in found)
+        outputs = [scores, *(state[name] for name in self.state)]
+        outputs += [] if attention is None else [attention]
+        return tuple(value.unflatten(0, tokens.shape) for value in outputs)  # type: ignore[no-untyped-call]  # torch 2.15
 
 
 # ---- files --------------------------------------------------------------------------------------
 
 
-def _axes(part: Part) -> tuple[Any, ...]:
+def _axes(program: Program) -> tuple[Any, ...]:
     """The free axes of the inputs, nested as the arguments of the module's `forward` are."""
     names = {name: Dim(name) for name in ROWS}
     first, *others = (
-        {i: names[name] for i, name in enumerate(axes)} for _, axes in part.inputs.values()
+        {i: names[name] for i, name in enumerate(axes)} for _, axes in program.inputs.values()
     )
     return (first, tuple(others)) if others else (first,)
 
 
-def _program(part: Part) -> ExportedProgram:
-    values = tuple(value for value, _ in part.inputs.values())
-    return torch.export.export(part.module, values, dynamic_shapes=_axes(part))
+def _trace(program: Program) -> ExportedProgram:
+    examples = tuple(value for value, _ in program.inputs.values())
+    return torch.export.export(program.module, examples, dynamic_shapes=_axes(program))
 
 
-def _write_onnx(part: Part, program: ExportedProgram, path: Path) -> None:
+def _write_torch(_: Program, traced: ExportedProgram, path: Path) -> None:
+    torch.export.save(traced, path)
+
+
+def _write_onnx(program: Program, traced: ExportedProgram, path: Path) -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "# The axis name")  # that inputs share an axis is meant
+        warnings.filterwarnings("ignore", "# The axis name")  # inputs share axes on purpose
         torch.onnx.export(
-            program,
+            traced,
             (),
             path,
             dynamo=True,
-            input_names=list(part.inputs),
-            output_names=list(part.outputs),
-            dynamic_shapes=_axes(part),  # for their names
-            external_data=False,
+            input_names=list(program.inputs),
+            output_names=list(program.outputs),
+            dynamic_shapes=_axes(program),  # names the axes in the file
+            external_data=False,  # the default writes the weights to a second file
             verbose=False,
         )
 
 
-def _describe(part: Part) -> dict[str, Any]:
-    """Names, types and shapes of what goes in and comes out, in order."""
-    values = [value for value, _ in part.inputs.values()]
-    found = part.module(*values)
-    found = [found] if isinstance(found, Tensor) else found
+def _describe(program: Program) -> dict[str, Any]:
+    """Names, types and shapes of inputs and outputs, in order."""
+    examples = [value for value, _ in program.inputs.values()]
+    results = program.module(*examples)
+    results = [results] if isinstance(results, Tensor) else results
 
-    def told(name: str, value: Tensor, axes: Axes) -> dict[str, Any]:
+    def describe(name: str, value: Tensor, axes: Axes) -> dict[str, Any]:
         shape = [*axes, *value.shape[len(axes) :]]
         return {"name": name, "type": str(value.dtype).removeprefix("torch."), "shape": shape}
 
     return {
-        "inputs": [told(name, value, axes) for name, (value, axes) in part.inputs.items()],
+        "inputs": [describe(name, value, axes) for name, (value, axes) in program.inputs.items()],
         "outputs": [
-            told(name, value, axes)
-            for (name, axes), value in zip(part.outputs.items(), found, strict=True)
+            describe(name, value, axes)
+            for (name, axes), value in zip(program.outputs.items(), results, strict=True)
         ],
     }
 
 
-def _needed(captioner: Captioner) -> dict[str, Any]:
-    """What a program has to know to make pixels of an image and words of scores."""
+def _description(captioner: Captioner) -> dict[str, Any]:
+    """The keys of captioner.json other than `programs`."""
     options = DecodingOptions()
     return {
         "format": FORMAT,
         "image": {
             **asdict(captioner.transform),
             "mode": "RGB",
-            "resize": "bicubic, antialiased, the whole image squashed to size x size",
+            "resize": "to size x size, aspect ratio not kept, bicubic with antialiasing",
             "values": "(v / 255 - mean) / std for each channel",
         },
         "words": [*SPECIALS, *captioner.vocabulary.words],
@@ -248,6 +264,6 @@ def _needed(captioner: Captioner) -> dict[str, Any]:
             "max_length": options.max_length,
             "min_length": options.min_length,
         },
-        "attends": captioner.model.has_attention,
+        "has_attention": captioner.model.has_attention,
         "offset": captioner.model.encoder.offset,
     }

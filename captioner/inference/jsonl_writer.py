@@ -1,6 +1,7 @@
-"""A file of answers, one JSON object a line, that a run which was killed can go on with.
+"""A JSONL file of records about images that an interrupted run can resume.
 
-What the answers say is bulk.py's.
+A record is an object with the key "image"; one with the key "error" is a failure. Files begun by
+older versions, which have "picture" for "image", can be resumed; new lines are written as "image".
 """
 
 import json
@@ -15,19 +16,19 @@ from typing import IO, Any
 from ..atomic_io import atomic_write, lock_file
 from ..errors import InputError
 
-SYNC_SECONDS = 1.0  # what a loss of power may cost; a process that is killed loses nothing
+SYNC_SECONDS = 1.0  # work lost in a power failure, at most; a killed process loses nothing
 
 
 @dataclass(frozen=True)
 class ResumableJsonl:
-    """The images that were answered before, those of them with an error, and the open file."""
+    """An open file; the images that have a record in it, and those whose record is an error."""
 
     answered: set[str]
     failed: set[str]
     file: IO[bytes]
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-        """Write each record as a whole line before it is handed on."""
+        """Write each record as a complete line, then yield it."""
         synced = time.monotonic()
         try:
             for record in records:
@@ -43,11 +44,11 @@ class ResumableJsonl:
 
 @contextmanager
 def open_jsonl(path: Path, options: Mapping[str, Any]) -> Iterator[ResumableJsonl]:
-    """The answers in the file at `path`, which is made where there is none.
+    """Open the file at `path` for appending, creating it and its directories if needed.
 
-    options: what the answers depend on; they lie beside the file, in `path`.options.json. A last
-    line that was cut short is removed. Raises InputError for a file of other options, for one that
-    holds something else, and for one that another process writes to.
+    options: everything that the records depend on, kept in `path`.options.json. An incomplete last
+    line is removed. Raises InputError for a file that was made with other options, has other
+    content, or is being written by another process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
@@ -59,12 +60,12 @@ def open_jsonl(path: Path, options: Mapping[str, Any]) -> Iterator[ResumableJson
 
 
 def _check_options(path: Path, file: IO[bytes], options: Mapping[str, Any]) -> None:
-    beside = path.with_name(path.name + ".options.json")
+    options_path = path.with_name(path.name + ".options.json")
     if not file.seek(0, os.SEEK_END):
-        atomic_write(beside, json.dumps(options, indent=1) + "\n")
+        atomic_write(options_path, json.dumps(options, indent=1) + "\n")
         return
     try:
-        before = json.loads(beside.read_bytes())
+        before = json.loads(options_path.read_bytes())
         changed = [
             f"{name} was {before.get(name)!r} and is {options.get(name)!r}"
             for name in {**before, **options}
@@ -72,29 +73,29 @@ def _check_options(path: Path, file: IO[bytes], options: Mapping[str, Any]) -> N
         ]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(
-            f"{path} is there already, and {beside} does not say what it was made with; "
-            "name another file"
+            f"{path} already exists, and its options cannot be read from {options_path}; "
+            "choose another file"
         ) from error
     if changed:
         raise InputError(
-            f"{path} was made with other options: {'; '.join(changed)}; name another file"
+            f"{path} was made with other options: {'; '.join(changed)}; choose another file"
         )
 
 
 def _read(path: Path, file: IO[bytes]) -> ResumableJsonl:
-    """What is answered; the file is cut to its whole lines."""
+    """Read the records, and cut the file after its last complete line."""
     answered, failed, end = set(), set(), 0
     for number, line in enumerate(file, 1):
         if not line.endswith(b"\n"):
             break
         try:
             record = json.loads(line)
-            image = record["image"]
+            image = record["image"] if "image" in record else record["picture"]
             answered.add(image)
-            if "error" in record:
-                failed.add(image)
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}, line {number}: no answer about an image") from error
+            raise InputError(f"{path}, line {number}: not a record about an image") from error
+        if "error" in record:
+            failed.add(image)
         end += len(line)
     file.truncate(end)
     return ResumableJsonl(answered, failed, file)

@@ -1,1 +1,1 @@
-"""The HTTP service and its pages."""
+"""The HTTP service and its web pages."""

@@ -1,7 +1,6 @@
-"""A captioner as an ASGI application: the page, the JSON interface, health and metrics, refusals.
+"""The service as an ASGI application: pages, JSON, health, metrics, errors.
 
-What goes over the wire is wire.py's business, how requests become batches the batcher's. FastAPI is
-imported where it is used: nothing else of the library needs it.
+FastAPI is imported inside functions: the rest of the library works without it.
 """
 
 import asyncio
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 CAPTION = "/api/caption"
-SAFE = {
+SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
@@ -44,21 +43,21 @@ SAFE = {
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
-REFUSED = {
-    413: "the image has too many bytes",
-    422: "the image cannot be read, or the options contradict each other",
-    429: "too many requests at once",
+ERRORS = {
+    413: "the image file is too large",
+    422: "the image cannot be read, or the options are invalid",
+    429: "the request queue is full",
     503: "the service is stopping",
-    504: "the time is up",
+    504: "the time limit was exceeded",
 }
 
 log = logging.getLogger(__name__)
 
 
 def create_app(captioner: Captioner, limits: Limits | None = None) -> "FastAPI":
-    """The service, for `server.serve` or any other ASGI server.
+    """The service as a FastAPI application, for `server.serve` or any other ASGI server.
 
-    `state.batcher.close()` refuses new requests while those under way are answered.
+    `app.state.batcher.close()` rejects new requests while those in progress are answered.
     """
     from fastapi import FastAPI
 
@@ -71,20 +70,21 @@ def create_app(captioner: Captioner, limits: Limits | None = None) -> "FastAPI":
     batcher = Batcher(
         work,
         batch_size=limits.batch_size,
-        places=limits.queue,
-        watch=telemetry.batches.observe,
+        capacity=limits.queue,
+        on_batch=telemetry.batches.observe,
     )
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         batcher.start()
         yield
         await asyncio.to_thread(batcher.join)
 
     app = FastAPI(
         title="captioner",
-        version="1",  # of the interface, not of the library
-        description="Writes a sentence about an image and shows where it looked for every word.",
+        version="2",  # of the interface, not of the library
+        description="Writes a sentence about an image and shows where the model looked for each "
+        "word.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -93,8 +93,12 @@ def create_app(captioner: Captioner, limits: Limits | None = None) -> "FastAPI":
     policy = _add_pages(app)
     _add_caption(app, captioner, batcher, limits)
     _add_status(app, captioner, batcher, limits, telemetry)
-    _add_refusals(app, limits)
-    app.add_middleware(_Watch, headers={**SAFE, "content-security-policy": policy}, to=telemetry)
+    _add_error_handlers(app, limits)
+    app.add_middleware(
+        _Middleware,
+        headers={**SECURITY_HEADERS, "content-security-policy": policy},
+        telemetry=telemetry,
+    )
     return app
 
 
@@ -102,7 +106,7 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
     from fastapi import HTTPException, Query, Request, Response
 
     readers = ThreadPoolExecutor(WORKERS, "reader")
-    Options = query_model(limits)
+    Options = query_model(limits)  # noqa: N806  a class
     file = {"type": "string", "format": "binary"}
     form = {"type": "object", "properties": {"image": file}, "required": ["image"]}
     body = {"multipart/form-data": {"schema": form}, "image/*": {"schema": file}}
@@ -113,12 +117,12 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
     @app.post(
         CAPTION,
         summary="Caption an image",
-        description="The image is the body, or the file called image of a form: JPEG, PNG, "
-        f"BMP, GIF, WebP or TIFF of at most {limits.max_bytes:,} bytes and "
+        description="The image is the body of the request, or the file named image of a form: "
+        f"JPEG, PNG, BMP, GIF, WebP or TIFF of at most {limits.max_bytes:,} bytes and "
         f"{limits.max_pixels:,} pixels.",
         responses={
-            200: {"model": answer_model()},
-            **{code: {"description": text} for code, text in REFUSED.items()},
+            200: {"model": answer_model(), "description": "the caption"},
+            **{code: {"description": text} for code, text in ERRORS.items()},
         },
         openapi_extra={"requestBody": {"required": True, "content": body}},
     )
@@ -129,13 +133,13 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
                 content = await receive_image(request, limits)
                 image = await asyncio.get_running_loop().run_in_executor(readers, read, content)
                 try:
-                    found = await asyncio.wrap_future(batcher.submit(image, decoding))
+                    result = await asyncio.wrap_future(batcher.submit(image, decoding))
                 except (Closed, TimeoutError, InputError):
                     raise
                 except Exception as error:
                     log.exception("an image could not be captioned")
                     raise HTTPException(500, "the image could not be captioned") from error
-        return Response(json.dumps(answer(found)), media_type="application/json")
+        return Response(json.dumps(answer(result)), media_type="application/json")
 
 
 def _add_status(
@@ -143,73 +147,72 @@ def _add_status(
 ) -> None:
     from fastapi import Response
 
-    @app.get("/health", summary="Whether requests are taken, and what they may ask for")
+    @app.get("/health", summary="Whether the service accepts requests, and its limits")
     async def health(response: Response) -> dict[str, Any]:
         response.status_code = 503 if batcher.closing else 200
         status = "stopping" if batcher.closing else "ok"
         return {
             "status": status,
-            "attends": captioner.model.has_attention,
+            "has_attention": captioner.model.has_attention,
             "limits": asdict(limits),
         }
 
-    @app.get("/metrics", summary="Counts and times, as Prometheus reads them")
+    @app.get("/metrics", summary="Counts and durations in the text format of Prometheus")
     async def metrics() -> Response:
-        text = telemetry.text(waiting=batcher.waiting, taken=batcher.taken)
+        text = telemetry.text(waiting=batcher.waiting, unanswered=batcher.admitted)
         return Response(text, media_type="text/plain; version=0.0.4")
 
 
 def _add_pages(app: "FastAPI") -> str:
-    """Adds the HTML files; returns the Content-Security-Policy under which they, alone, work."""
-    parts: dict[str, list[str]] = {"script": [], "style": []}
+    """Add the pages; returns a Content-Security-Policy that allows only their own scripts."""
+    sources: dict[str, list[str]] = {"script": [], "style": []}
     for path, name in (("/", "page.html"), ("/docs", "docs.html")):
         text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-        for part, hashes in parts.items():
-            for inside in re.findall(rf"<{part}>(.*?)</{part}>", text, re.DOTALL):
-                digest = hashlib.sha256(inside.encode()).digest()
+        for tag, hashes in sources.items():
+            for content in re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL):
+                digest = hashlib.sha256(content.encode()).digest()
                 hashes.append(f"'sha256-{base64.b64encode(digest).decode()}'")
-
         app.add_route(path, partial(_page, text))
     return (
-        f"default-src 'none'; script-src {' '.join(parts['script'])}; "
-        f"style-src {' '.join(parts['style'])}; img-src 'self' blob: data:; media-src blob:; "
+        f"default-src 'none'; script-src {' '.join(sources['script'])}; "
+        f"style-src {' '.join(sources['style'])}; img-src 'self' blob: data:; media-src blob:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 
-async def _page(text: str, request: "Request") -> "Response":
+async def _page(text: str, request: "Request") -> "Response":  # noqa: ARG001  starlette passes it
     from fastapi.responses import HTMLResponse
 
     return HTMLResponse(text)
 
 
-def _add_refusals(app: "FastAPI", limits: Limits) -> None:
-    """Every refusal is {"detail": one sentence}."""
+def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
+    """Answer every error with {"detail": message}."""
     from fastapi import Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from starlette.requests import ClientDisconnect
 
-    def refuse(status: int, sentence: str, **headers: str) -> JSONResponse:
-        return JSONResponse({"detail": sentence}, status, headers)
+    def reply(status: int, message: str, **headers: str) -> JSONResponse:
+        return JSONResponse({"detail": message}, status, headers)
 
-    async def handle(request: Request, error: Exception) -> JSONResponse:
+    async def handle(_: Request, error: Exception) -> JSONResponse:
         match error:
             case RequestValidationError():
                 first = error.errors()[0]
                 value = f", got {first['input']!r}" if isinstance(first["input"], str) else ""
-                return refuse(422, f"{first['loc'][-1]}: {first['msg']}{value}"[:300])
+                return reply(422, f"{first['loc'][-1]}: {first['msg']}{value}"[:300])
             case QueueFull():
-                sentence = f"{limits.queue} requests are under way; try again in a moment"
-                return refuse(429, sentence, **{"Retry-After": "1"})
+                message = f"the request queue is full ({limits.queue} requests); try again soon"
+                return reply(429, message, **{"Retry-After": "1"})
             case Closed():
                 headers = {"Retry-After": "5", "Connection": "close"}
-                return refuse(503, "the service is stopping", **headers)
+                return reply(503, "the service is stopping", **headers)
             case TimeoutError():
-                return refuse(504, f"no caption within {limits.timeout:g} seconds; try again")
-            case ClientDisconnect():  # nobody reads this
-                return refuse(400, "the connection ended before the image was there")
-        return refuse(422, str(error))
+                return reply(504, f"no caption within {limits.timeout:g} seconds; try again")
+            case ClientDisconnect():  # the client is gone and never reads this
+                return reply(400, "the connection ended before the image was complete")
+        return reply(422, str(error))
 
     for kind in (
         RequestValidationError,
@@ -222,17 +225,17 @@ def _add_refusals(app: "FastAPI", limits: Limits) -> None:
         app.add_exception_handler(kind, handle)
 
 
-class _Watch:
-    """Adds headers to every answer, and counts and times those to requests for captions."""
+class _Middleware:
+    """Adds headers to every answer; counts and times the answers to caption requests."""
 
-    def __init__(self, app: Any, headers: dict[str, str], to: Telemetry) -> None:
-        self.app, self.telemetry = app, to
+    def __init__(self, app: Any, headers: dict[str, str], telemetry: Telemetry) -> None:
+        self.app, self.telemetry = app, telemetry
         self.headers = [(key.encode(), value.encode()) for key, value in headers.items()]
 
     async def __call__(self, scope: Message, receive: Any, send: Send) -> None:
         started = time.perf_counter()
 
-        async def watched(message: Message) -> None:
+        async def send_observed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *self.headers]
                 if scope["path"] == CAPTION:
@@ -241,4 +244,4 @@ class _Watch:
                         self.telemetry.seconds.observe(time.perf_counter() - started)
             await send(message)
 
-        await self.app(scope, receive, watched)
+        await self.app(scope, receive, send_observed)

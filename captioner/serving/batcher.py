@@ -1,7 +1,8 @@
-"""Requests that wait at the same time are captioned together; nothing here knows of HTTP or files.
+"""Batches concurrent requests for one device; independent of HTTP.
 
-One thread does all the work on the device. While it is busy, requests gather; then the oldest and
-all that ask for the same options go together, so that a batch costs nobody a wait of its own.
+One thread does all the work on the device. While it is busy, requests queue up; then the oldest
+request is processed together with all others of the same options, so that no request ever waits
+for a batch to fill.
 """
 
 import threading
@@ -18,27 +19,33 @@ from ..decoding.options import DecodingOptions
 Work = Callable[[Sequence[ImageInput], DecodingOptions], Sequence[Caption]]
 
 
-class QueueFull(Exception):
-    """As many requests are in the house as it holds."""
+class QueueFull(Exception):  # noqa: N818  named as queue.Full is
+    """The request queue is full."""
+
+    def __init__(self) -> None:
+        super().__init__("The request queue is full.")
 
 
-class Closed(Exception):
-    """Nothing is accepted any more."""
+class Closed(Exception):  # noqa: N818
+    """The batcher no longer accepts requests."""
+
+    def __init__(self) -> None:
+        super().__init__("The batcher no longer accepts requests.")
 
 
 @dataclass
 class _Request:
     image: ImageInput
     options: DecodingOptions
-    answer: Future[Caption] = field(default_factory=Future)
+    result: Future[Caption] = field(default_factory=Future)
 
 
 class Batcher:
-    """A bounded queue before one thread that captions batches.
+    """A bounded queue in front of one thread that captions batches.
 
-    work: images and options -> a caption of each, in their order. batch_size: most images of a
-    batch. places: requests in the house at most, counted by `admit`. watch: told the size of every
-    batch.
+    work: function of images and options that returns a caption for each image, in order.
+    batch_size: maximum number of images in a batch. capacity: maximum number of requests between
+    `admit` and their answer. on_batch: called with the size of each batch.
     """
 
     def __init__(
@@ -46,30 +53,32 @@ class Batcher:
         work: Work,
         *,
         batch_size: int,
-        places: int,
-        watch: Callable[[int], None] = lambda size: None,
+        capacity: int,
+        on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.closing = False
-        self.taken = 0
-        self._work, self._batch_size, self._places, self._watch = work, batch_size, places, watch
+        self.admitted = 0  # requests between `admit` and their answer
+        self._work, self._batch_size = work, batch_size
+        self._capacity, self._on_batch = capacity, on_batch
         self._waiting: deque[_Request] = deque()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
 
     def start(self) -> None:
+        """Start the thread that captions."""
         self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for the device."""
+        """Number of requests that wait for the device."""
         return len(self._waiting)
 
     def close(self) -> None:
-        """Accept nothing more; may be called from a signal handler, as it takes no lock."""
+        """Stop accepting requests. Takes no lock, so that a signal handler may call it."""
         self.closing = True
 
     def join(self) -> None:
-        """Close, let what waits be captioned, and end the thread."""
+        """Close, caption the waiting requests and end the thread."""
         self.close()
         with self._changed:
             self._changed.notify_all()
@@ -77,24 +86,24 @@ class Batcher:
 
     @contextmanager
     def admit(self) -> Iterator[None]:
-        """Room for one request, from before its image is read until it is answered.
+        """Hold a place for one request, from before its image is read until it is answered.
 
-        Raises Full where there is none left and Closed after `close`.
+        Raises QueueFull if no place is free, and Closed after `close`.
         """
         if self.closing:
             raise Closed
         with self._changed:
-            if self.taken >= self._places:
+            if self.admitted >= self._capacity:
                 raise QueueFull
-            self.taken += 1
+            self.admitted += 1
         try:
             yield
         finally:
             with self._changed:
-                self.taken -= 1
+                self.admitted -= 1
 
     def submit(self, image: ImageInput, options: DecodingOptions) -> Future[Caption]:
-        """The caption to come; one that is cancelled before its turn is never worked on.
+        """Queue an image; returns the future caption, which may be cancelled before its turn.
 
         Raises Closed after `close`.
         """
@@ -104,15 +113,15 @@ class Batcher:
                 raise Closed
             self._waiting.append(request)
             self._changed.notify_all()
-        return request.answer
+        return request.result
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            self._watch(len(batch))
+            self._on_batch(len(batch))
             self._caption(batch)
 
     def _next_batch(self) -> list[_Request]:
-        """The oldest request and those after it with its options; none once all is done."""
+        """The oldest request and later ones with the same options; empty when the work is done."""
         batch: list[_Request] = []
         others: list[_Request] = []
         with self._changed:
@@ -125,22 +134,22 @@ class Batcher:
                     request = self._waiting.popleft()
                     if batch and request.options != batch[0].options:
                         others.append(request)
-                    elif request.answer.set_running_or_notify_cancel():
+                    elif request.result.set_running_or_notify_cancel():
                         batch.append(request)
                 self._waiting.extendleft(reversed(others))
         return batch
 
     def _caption(self, batch: Sequence[_Request]) -> None:
-        """Answer a batch; where it fails as a whole, each on its own, so that the guilty fails."""
+        """Caption a batch; if it fails, each image alone, so that only the faulty request fails."""
         try:
             images = [request.image for request in batch]
             pairs = list(zip(batch, self._work(images, batch[0].options), strict=True))
         except Exception as error:
             if len(batch) == 1:
-                batch[0].answer.set_exception(error)
+                batch[0].result.set_exception(error)
                 return
             for request in batch:
                 self._caption([request])
         else:
             for request, caption in pairs:
-                request.answer.set_result(caption)
+                request.result.set_result(caption)

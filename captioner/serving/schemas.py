@@ -1,7 +1,6 @@
-"""What the service takes and gives: limits, options in a query, an image in a body, a caption as
-JSON. Nothing here captions.
+"""What the service accepts and returns: limits, options, images, captions.
 
-FastAPI is imported where it is used: nothing else of the library needs it.
+FastAPI and pydantic are imported inside functions: the rest of the library works without them.
 """
 
 import math
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from ..decoding.options import BEAM_SIZE, DecodingOptions
 from ..errors import InputError
 from ..options import check_at_least, option
-from ..plots.overlays import is_dimmed
 
 if TYPE_CHECKING:
     import pydantic
@@ -20,23 +18,23 @@ if TYPE_CHECKING:
 
     from ..caption import Caption
 
-
-MOST_ALTERNATIVES = 20  # largest word_alternatives that may be asked for
-MOST_SAMPLES = 50  # largest consensus
-FORM = 2**16  # bytes that a form may take beside its image
+MAX_ALTERNATIVES = 20  # limit of word_alternatives
+MAX_SAMPLES = 50  # limit of consensus
+FORM_BYTES = 2**16  # size of a form without its image, at most
+FORM_ERROR = "a form must contain one file, named image; options belong in the query"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request, and all together, may cost."""
+    """Limits of a single request and of all requests together."""
 
-    max_bytes: int = option(16 * 2**20, "bytes of a request's image")
-    max_pixels: int = option(50_000_000, "pixels of an image")
-    max_beam_size: int = option(10, "largest beam_size and num_captions")
-    max_words: int = option(50, "largest max_length")
-    queue: int = option(128, "requests taken in at once; more get 429")
-    batch_size: int = option(32, "images captioned together at most")
-    timeout: float = option(30.0, "seconds until a request is given up")
+    max_bytes: int = option(16 * 2**20, "maximum size of an image file in bytes")
+    max_pixels: int = option(50_000_000, "maximum number of pixels of an image")
+    max_beam_size: int = option(10, "maximum beam_size and num_captions")
+    max_words: int = option(50, "maximum max_length")
+    queue: int = option(128, "maximum number of unanswered requests")
+    batch_size: int = option(32, "maximum number of images in a batch")
+    timeout: float = option(30.0, "time limit of a request in seconds")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "max_bytes", "max_pixels", "queue", "batch_size")
@@ -47,49 +45,52 @@ class Limits:
 
 
 def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
-    """The fields of DecodingOptions as a query, each with its help and the service's limits."""
+    """The fields of DecodingOptions as query parameters, with their help and the limits."""
     from pydantic import ConfigDict, Field, create_model
 
-    most = {
+    maxima = {
         "beam_size": limits.max_beam_size,
         "num_captions": limits.max_beam_size,
         "max_length": limits.max_words,
-        "word_alternatives": MOST_ALTERNATIVES,
-        "consensus": MOST_SAMPLES,
+        "word_alternatives": MAX_ALTERNATIVES,
+        "consensus": MAX_SAMPLES,
     }
     hints = get_type_hints(DecodingOptions)
-    wanted: dict[str, Any] = {}
-    for each in fields(DecodingOptions):
-        choices = each.metadata["choices"]
-        wanted[each.name] = (
-            Literal[tuple(choices)] if choices else hints[each.name],
-            Field(each.default, description=each.metadata["help"], le=most.get(each.name)),
+    parameters: dict[str, Any] = {}
+    for field in fields(DecodingOptions):
+        choices = field.metadata["choices"]
+        parameters[field.name] = (
+            Literal[tuple(choices)] if choices else hints[field.name],
+            Field(field.default, description=field.metadata["help"], le=maxima.get(field.name)),
         )
-    return create_model("Options", __config__=ConfigDict(extra="forbid"), **wanted)
+    return create_model("Options", __config__=ConfigDict(extra="forbid"), **parameters)
 
 
 async def receive_image(request: "Request", limits: Limits) -> bytes:
-    """The bytes of the image in a request: its body, or the one file of a form.
+    """The bytes of a request's image, which is the body or the one file of a form.
 
-    Never holds more than the limit. Raises HTTPException.
+    Never holds more bytes than the limit. Raises HTTPException for a request without an image and
+    for one that is too large.
     """
     from fastapi import HTTPException
 
+    too_large = f"an image may have at most {limits.max_bytes:,} bytes"
     is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
-        if len(content) > limits.max_bytes + FORM * is_form:
-            raise HTTPException(413, f"an image has at most {limits.max_bytes:,} bytes")
-    image = await _in_form(request, content) if is_form else bytes(content)
+        if len(content) > limits.max_bytes + FORM_BYTES * is_form:
+            raise HTTPException(413, too_large)
+    image = await _read_form(request, content) if is_form else bytes(content)
     if not image:
-        raise HTTPException(422, "there is no image in the request")
+        raise HTTPException(422, "the request contains no image")
     if len(image) > limits.max_bytes:
-        raise HTTPException(413, f"an image has at most {limits.max_bytes:,} bytes")
+        raise HTTPException(413, too_large)
     return image
 
 
-async def _in_form(request: "Request", content: bytes | bytearray) -> bytes:
+async def _read_form(request: "Request", content: bytes | bytearray) -> bytes:
+    """The file named image; "picture", its name in older versions, is deprecated but accepted."""
     from fastapi import HTTPException
     from starlette.datastructures import UploadFile
     from starlette.formparsers import MultiPartException, MultiPartParser
@@ -97,65 +98,61 @@ async def _in_form(request: "Request", content: bytes | bytearray) -> bytes:
     async def stream() -> AsyncIterator[bytes]:
         yield bytes(content)
 
-    wanted = "a form holds one file, called image; options belong in the query"
     parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=0)  # type: ignore[arg-type]
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise HTTPException(422, wanted) from error
+        raise HTTPException(422, FORM_ERROR) from error
     try:
-        file = form.get("image")
+        file = form.get("image") or form.get("picture")
         if not isinstance(file, UploadFile):
-            raise HTTPException(422, wanted)
+            raise HTTPException(422, FORM_ERROR)
         return await file.read()
     finally:
         await form.close()
 
 
 def answer(caption: "Caption") -> dict[str, Any]:
-    """A caption as JSON holds it; `answer_model` says what the parts are."""
-    attention = caption.attention
-    return {
-        "text": caption.text,
-        "words": list(caption.words),
-        "function_words": [is_dimmed(word) for word in caption.words],
-        "probabilities": [round(math.exp(p), 4) for p in caption.log_probs[: len(caption.words)]],
-        "score": round(caption.score, 4),
-        "attention": None if attention is None else attention.astype(float).round(4).tolist(),
-        "offset": caption.offset,
-        "word_alternatives": [
-            [{"word": word, "probability": round(math.exp(p), 4)} for word, p in others]
-            for others in caption.word_alternatives
-        ],
-        "alternatives": [answer(other) for other in caption.alternatives],
-    }
+    """The JSON of a caption; `answer_model` describes the keys."""
+    return caption.to_dict(attention=True, dimmed=True)
 
 
 def answer_model() -> "type[pydantic.BaseModel]":
-    """What `answer` gives, for the OpenAPI page."""
+    """The keys of `answer`, for OpenAPI."""
     from pydantic import BaseModel, Field
 
     class Word(BaseModel):
-        word: str = Field(description="empty where the caption would have ended")
-        probability: float
+        word: str = Field(description="empty for the end of the caption")
+        log_prob: float = Field(description="log-probability in nats")
 
     class Answer(BaseModel):
-        text: str
-        words: list[str]
-        function_words: list[bool] = Field(
-            description="whether each word is one like a and of, at which there is little to see"
+        caption: str = Field(description="the text")
+        score: float = Field(description="log-probability of the caption, in nats")
+        words: list[str] = Field(description="the words of the caption")
+        log_probs: list[float] = Field(
+            description="log-probability of each word, given the words before it, and of the end "
+            "of the caption, in nats"
         )
-        probabilities: list[float] = Field(description="of each word, given those before it")
-        score: float = Field(description="log-probability of the whole caption, in nats")
+        dimmed: list[bool] = Field(
+            description="for each word whether it is a function word, such as a and of, that "
+            "shows nothing to look at"
+        )
         attention: list[list[list[float]]] | None = Field(
-            description="for each word where the model looked: rows from the top, summing to 1"
+            description="for each word where the model looked: rows from the top, summing to 1; "
+            "null for a model without attention"
         )
         offset: float = Field(
-            description="how far below and right of its cell's middle a value stands, in cells"
+            description="distance of the values of attention from the centres of their cells, "
+            "down and to the right, in cells"
         )
-        word_alternatives: list[list[Word]] = Field(
-            description="for each word the likeliest others in its place, likeliest first"
+        word_alternatives: list[list[Word]] | None = Field(
+            None,
+            description="for each word the most likely other words in its place, most likely "
+            "first; missing unless requested",
         )
-        alternatives: list["Answer"] = Field(description="the rest of num_captions, best first")
+        alternatives: list["Answer"] | None = Field(
+            None,
+            description="the other captions of num_captions, best first; missing unless requested",
+        )
 
     return Answer

@@ -1,5 +1,4 @@
-"""`captioner serve`: listen, answer, and stop cleanly when told; what is answered is not decided
-here."""
+"""`captioner serve`: listening, serving and graceful shutdown."""
 
 import math
 import socket
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..devices import PRECISIONS
+from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..options import option
 from .schemas import Limits
@@ -21,25 +20,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Where to listen, and how to compute."""
+    """The address to listen on."""
 
-    host: str = option("127.0.0.1", "address; 0.0.0.0 lets others in")
-    port: int = option(8000, "port; 0 takes a free one")
-    device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
-    precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
-    compile: bool = option(False, "fuse the steps of decoding with torch.compile")
+    host: str = option("127.0.0.1", "address; 0.0.0.0 for other machines")
+    port: int = option(8000, "port; 0 chooses a free one")
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
             raise InputError(f"port must be from 0 to 65535, got {self.port}")
 
 
-def serve(checkpoints: Sequence[Path], options: ServeOptions, limits: Limits) -> None:
-    """Answer requests until SIGINT or SIGTERM, then those under way, and return.
+def serve(
+    checkpoints: Sequence[Path], options: ServeOptions, limits: Limits, runtime: RuntimeOptions
+) -> None:
+    """Serve until SIGINT or SIGTERM, finish the requests in progress, and return.
 
-    checkpoints: several answer as an ensemble. A second signal does not wait for what is under way.
-    Raises InputError where the extra `serve` is missing, where the address is taken, and for bad
-    checkpoints.
+    checkpoints: several form an ensemble. A second signal abandons the requests in progress.
+    Raises InputError if the extra `serve` is not installed, if the address is in use, and for
+    checkpoints that cannot be loaded.
     """
     try:
         import fastapi  # noqa: F401
@@ -47,26 +45,26 @@ def serve(checkpoints: Sequence[Path], options: ServeOptions, limits: Limits) ->
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"captioner serve needs {error.name}; pip install 'captioner[serve]' brings it"
+            f"captioner serve needs {error.name}; install it with pip install 'captioner[serve]'"
         ) from error
     from ..captioner import Captioner
     from .app import create_app
 
     captioner = Captioner.from_pretrained(
-        checkpoints, options.device, options.precision, options.compile
+        checkpoints, runtime.device, runtime.precision, runtime.compile
     )
     listener = listen(options.host, options.port)
     server = build_server(create_app(captioner, limits), limits)
     host = f"[{options.host}]" if ":" in options.host else options.host
     url = f"http://{host}:{listener.getsockname()[1]}"
     names = " + ".join(map(str, checkpoints))
-    print(f"{names} captions images at {url} (Ctrl-C stops it)", flush=True)
+    print(f"serving {names} at {url} (press Ctrl-C to stop)", flush=True)
     server.run([listener])
     print("stopped", file=sys.stderr)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections; raises InputError where that is not possible."""
+    """A listening socket; raises InputError if the address cannot be used."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
@@ -75,7 +73,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def build_server(app: "FastAPI", limits: Limits) -> "uvicorn.Server":
-    """A server whose `handle_exit`, which signals call, also closes the application's batcher."""
+    """A uvicorn server that, on a signal, also closes the application's batcher."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -87,7 +85,7 @@ def build_server(app: "FastAPI", limits: Limits) -> "uvicorn.Server":
     )
     server = uvicorn.Server(config)
 
-    def stop(signum: int, frame: object) -> None:
+    def stop(*_: object) -> None:
         app.state.batcher.close()
         server.force_exit = server.should_exit
         server.should_exit = True

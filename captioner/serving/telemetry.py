@@ -1,6 +1,6 @@
-"""What the service tells of itself: counts and histograms as Prometheus reads them.
+"""Counters and histograms of the service in the text format of Prometheus.
 
-https://prometheus.io/docs/instrumenting/exposition_formats/ says how the text looks.
+https://prometheus.io/docs/instrumenting/exposition_formats/ describes the format.
 """
 
 import threading
@@ -13,7 +13,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Histogram:
-    """How many values were at most each bound, their number and their sum; for several threads."""
+    """Counts of values up to each bound, their total count and their sum; thread-safe."""
 
     def __init__(self, name: str, help: str, bounds: Sequence[float]) -> None:
         self.name, self.help, self.bounds = name, help, tuple(bounds)
@@ -22,35 +22,41 @@ class Histogram:
         self._lock = threading.Lock()
 
     def observe(self, value: float) -> None:
+        """Count a value."""
         with self._lock:
             self._counts[bisect_left(self.bounds, value)] += 1
             self._sum += value
 
     def lines(self) -> list[str]:
+        """The histogram in the text format, buckets cumulative."""
         with self._lock:
             counts, total = list(self._counts), self._sum
         lines = [f"# HELP {self.name} {self.help}", f"# TYPE {self.name} histogram"]
-        reached = 0
+        cumulative = 0
         for bound, count in zip((*self.bounds, "+Inf"), counts, strict=True):
-            reached += count
-            lines.append(f'{self.name}_bucket{{le="{bound}"}} {reached}')
-        return [*lines, f"{self.name}_sum {total:.6f}", f"{self.name}_count {reached}"]
+            cumulative += count
+            lines.append(f'{self.name}_bucket{{le="{bound}"}} {cumulative}')
+        return [*lines, f"{self.name}_sum {total:.6f}", f"{self.name}_count {cumulative}"]
 
 
 class Telemetry:
-    """The service's numbers since it started."""
+    """Counts and durations since the service started."""
 
     def __init__(self) -> None:
-        self.answers: Counter[int] = Counter()  # of the event loop's thread alone
+        self.answers: Counter[int] = Counter()  # by status; only the event loop's thread writes it
         self.seconds = Histogram(
             "captioner_request_seconds", "Time from a request to its caption.", SECONDS
         )
         self.batches = Histogram(
-            "captioner_batch_size", "Images that were captioned together.", SIZES
+            "captioner_batch_size", "Number of images captioned together.", SIZES
         )
 
-    def text(self, *, waiting: int, taken: int) -> str:
-        """waiting: requests before the device. taken: all that are not answered yet."""
+    def text(self, *, waiting: int, unanswered: int) -> str:
+        """The page /metrics.
+
+        waiting: number of requests that wait for the device. unanswered: number of all admitted
+        requests, those included.
+        """
         lines = [
             "# HELP captioner_requests_total Answers to requests for captions, by HTTP status.",
             "# TYPE captioner_requests_total counter",
@@ -61,7 +67,7 @@ class Telemetry:
         ]
         for name, help, value in (
             ("captioner_waiting", "Requests that wait for the device.", waiting),
-            ("captioner_unanswered", "Requests that are not answered yet.", taken),
+            ("captioner_unanswered", "Requests that are not answered yet.", unanswered),
         ):
             lines += [f"# HELP {name} {help}", f"# TYPE {name} gauge", f"{name} {value}"]
         return "\n".join([*lines, *self.seconds.lines(), *self.batches.lines(), ""])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import distributed
 from ..checkpoints import checkpoint, hub
-from ..checkpoints.restoring import restore
+from ..checkpoints.checkpoint import restore
 from ..checkpoints.runs import open_run, open_source, run_directory
 from ..data.dataset import CaptionData, Example, fingerprint
 from ..data.images import Transform

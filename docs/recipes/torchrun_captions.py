@@ -1,9 +1,10 @@
-"""Caption millions of images by torchrun on one machine or many: each process takes its share.
+"""Caption millions of images with torchrun, on one machine or several.
 
 torchrun [...] torchrun_captions.py CHECKPOINT DIR OUT
 
-Writes OUT/captions-RANK.jsonl: image, caption, score; or image and error, for one that cannot
-be read. Started again with as many processes, each goes on where its file ends.
+Process RANK writes OUT/captions-RANK.jsonl: image, caption and score, or image and error for an
+image that cannot be read. Run again with the same number of processes, each one continues where
+its file ends.
 """
 
 import json
@@ -16,45 +17,37 @@ from typing import Any
 import torch
 
 from captioner import Captioner, InputError
-from captioner.data.images import load_image
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
-BATCH = 64
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+BATCH_SIZE = 64
 
 
 def caption(captioner: Captioner, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """A row for each path, a batch at a time; a bad image has an error in its row."""
-    for first in range(0, len(paths), BATCH):
-        images, rows = [], []
-        for path in paths[first : first + BATCH]:
-            rows.append({"image": path})
-            try:
-                images.append(captioner.transform.squash(load_image(path)))
-            except InputError as error:
-                rows[-1]["error"] = str(error)
-        found = iter(captioner.caption(images, batch_size=BATCH))
-        for row in rows:
-            if "error" not in row:
-                best = next(found)
-                row |= {"caption": best.text, "score": best.score}
-            yield row
+    """A row for each path; an image that cannot be read has an error in its row."""
+    stream = captioner.stream(paths, batch_size=BATCH_SIZE, on_error="yield")
+    for path, result in zip(paths, stream, strict=True):
+        if isinstance(result, InputError):
+            yield {"image": path, "error": str(result)}
+        else:
+            yield {"image": path, "caption": result.text, "score": result.score}
 
 
 def main(checkpoint: str, directory: str, out: str) -> None:
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local = int(os.environ["LOCAL_RANK"])
-    images = sorted(str(p) for p in Path(directory).rglob("*") if p.suffix.lower() in ENDINGS)
-    mine = images[rank::world]
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    images = sorted(str(p) for p in Path(directory).rglob("*") if p.suffix.lower() in SUFFIXES)
+    part = images[rank::world_size]
     Path(out).mkdir(parents=True, exist_ok=True)
     with (Path(out) / f"captions-{rank}.jsonl").open("a+b") as file:
         file.seek(0)
         lines = [line for line in file if line.endswith(b"\n")]
-        file.truncate(sum(map(len, lines)))  # a line that a crash cut short
-        there = {json.loads(line)["image"] for line in lines}
-        rest = [path for path in mine if path not in there]
-        print(f"rank {rank} of {world}: {len(mine)} images, {len(mine) - len(rest)} done before")
-        device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
-        for row in caption(Captioner.from_pretrained(checkpoint, device), rest):
+        file.truncate(sum(map(len, lines)))  # a crash may leave an incomplete line
+        finished = {json.loads(line)["image"] for line in lines}
+        remaining = [path for path in part if path not in finished]
+        done = len(part) - len(remaining)
+        print(f"rank {rank} of {world_size}: {len(part)} images, {done} done before")
+        cuda = torch.cuda.is_available()
+        device = f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu"
+        for row in caption(Captioner.from_pretrained(checkpoint, device), remaining):
             file.write(json.dumps(row).encode() + b"\n")
             file.flush()
 

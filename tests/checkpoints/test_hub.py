@@ -1,4 +1,4 @@
-"""A model that is shared is the same elsewhere, holds nothing else, and says what it is."""
+"""Shared models: saving, model cards, upload to and download from the hub."""
 
 import json
 import sys
@@ -12,7 +12,8 @@ import train
 from captioner import Captioner, DecodingOptions, InputError
 from captioner.__main__ import main
 from captioner.checkpoints.checkpoint import load
-from captioner.cli import caption as caption_command
+from captioner.devices import RuntimeOptions
+from captioner.inference.batch_caption import CaptionOptions, caption_images
 from tests.support import loopback_hub, tiny
 
 SHARED = {"config.json", "vocabulary.json", "model.safetensors", "manifest.json"}
@@ -30,7 +31,7 @@ def captioner(run):
 
 @pytest.fixture
 def either(tmp_path_factory, attention):
-    """Tests that use this run once for each of the two models."""
+    """A captioner of each of the two models in turn."""
     return Captioner.from_pretrained(tiny.run(tmp_path_factory, attention=attention), "cpu")
 
 
@@ -41,7 +42,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """huggingface_hub as it is, but for whom it asks and where it keeps what it got."""
+    """The real huggingface_hub, with a server on loopback and an empty cache."""
     reason = "the extra hub is not installed"
     constants = pytest.importorskip("huggingface_hub.constants", reason=reason)
     with loopback_hub.running() as hub:
@@ -54,28 +55,28 @@ def hub(monkeypatch, tmp_path):
         yield hub
 
 
-def say(captioner, images):
+def results(captioner, images):
     return [(each.text, each.log_probs) for each in captioner.caption(images)]
 
 
-# ---- a directory -----------------------------------------------------------------------------------
+# ---- a directory --------------------------------------------------------------------------------
 
 
-def test_a_saved_model_says_the_same(either, images, tmp_path):
+def test_a_saved_model_gives_the_same_captions(either, images, tmp_path):
     directory = either.save_pretrained(tmp_path / "new" / "colours")
     assert {path.name for path in directory.iterdir()} == SHARED | {"README.md"}
-    assert say(Captioner.from_pretrained(directory, "cpu"), images) == say(either, images)
+    assert results(Captioner.from_pretrained(directory, "cpu"), images) == results(either, images)
     again = Captioner.from_pretrained(directory, "cpu").save_pretrained(tmp_path / "again")
     assert {path.name: path.read_bytes() for path in again.iterdir()} == {
         path.name: path.read_bytes()
-        .replace(b"colours\n\nWrites", b"again\n\nWrites")
+        .replace(b"# colours\n", b"# again\n")
         .replace(b'("colours")', b'("again")')
         .replace(b"--checkpoint colours", b"--checkpoint again")
         for path in directory.iterdir()
     }
 
 
-def test_it_tells_nothing_of_the_machine(captioner, run, tmp_path):
+def test_a_saved_model_contains_no_local_paths(captioner, run, tmp_path):
     assert Path(load(run).config["data"]["path"]).is_absolute()
     directory = captioner.save_pretrained(tmp_path / "new")
     for name in ("config.json", "README.md"):
@@ -83,44 +84,51 @@ def test_it_tells_nothing_of_the_machine(captioner, run, tmp_path):
     assert load(directory).config["data"]["path"] == "colours"
 
 
-def test_training_does_not_go_on_from_it(captioner, tmp_path):
+def test_a_saved_model_cannot_be_resumed(captioner, tmp_path):
     checkpoint = load(captioner.save_pretrained(tmp_path / "new"))
-    with pytest.raises(InputError, match="without what training needs to go on; --start-from"):
+    with pytest.raises(InputError, match=r"has no training state, .* with --start-from"):
         checkpoint.training_state()
 
 
-def test_what_cannot_be_saved(captioner, run, tmp_path):
-    with pytest.raises(InputError, match=f"{tmp_path} already exists; choose another directory"):
-        (tmp_path / "mine").write_text("dear")
+def test_models_that_cannot_be_saved(captioner, run, tmp_path):
+    (tmp_path / "notes").write_text("keep")
+    with pytest.raises(InputError, match="; choose another directory"):
         captioner.save_pretrained(tmp_path)
     both = Captioner.from_pretrained([run, run], "cpu")
-    with pytest.raises(InputError, match="only a model of one checkpoint can be saved"):
+    with pytest.raises(InputError, match="an ensemble cannot be saved"):
         both.save_pretrained(tmp_path / "new")
     with pytest.raises(InputError, match=r"license must be .*, got 'MIT\\nx: y'"):
         captioner.save_pretrained(tmp_path / "new", license="MIT\nx: y")
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
 
 
-def test_the_card(either, tmp_path, attention):
+def test_the_model_card(either, tmp_path, attention):
     config = either.config
     directory = either.save_pretrained(tmp_path / "new", license="apache-2.0", name="me/colours")
     card = (directory / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\nlibrary_name: captioner\n")
     assert 'Captioner.from_pretrained("me/colours")' in card
     assert ("where it looked" in card) == attention
-    assert f"| {config['scores']['BLEU-1']:.1f} |" in card and f"`{config['signature']}`" in card
-    assert "|references:2|" in config["signature"] and "CIDEr" in config["signature"]
-    assert "`colours` (read as `coco`)" in card and config["data"]["fingerprint"] in card
-    assert f"| vocabulary | {len(either.vocabulary.words)} words |" in card
-    assert f"3 hypotheses and a length penalty of {DecodingOptions().penalty}" in card
-    assert "arxiv.org/abs/1411.4555" in card and "arxiv.org/abs/1502.03044" in card
-    assert "None" not in card and "{" not in card
+    assert f"| {config['scores']['BLEU-1']:.1f} |" in card
+    assert f"`{config['signature']}`" in card
+    assert "the epoch with the best CIDEr" in card
+    assert "|references:2|" in config["signature"]
+    assert "CIDEr" in config["signature"]
+    assert "`colours` (layout `coco`)" in card
+    assert config["data"]["fingerprint"] in card
+    assert f"| Vocabulary | {len(either.vocabulary.words)} words |" in card
+    assert f"beam size 3 and length penalty {DecodingOptions().penalty}" in card
+    assert "arxiv.org/abs/1411.4555" in card
+    assert "arxiv.org/abs/1502.03044" in card
+    assert "None" not in card
+    assert "{" not in card
+    assert "captioner caption photo.jpg" in card
 
 
 # ---- the hub ------------------------------------------------------------------------------------
 
 
-def test_pushed_and_fetched(captioner, images, hub):
+def test_pushing_and_downloading(captioner, images, hub):
     url = captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN, license="mit")
     assert url == f"{hub.url}/me/colours"
     (created,) = hub.created
@@ -128,9 +136,9 @@ def test_pushed_and_fetched(captioner, images, hub):
     files = hub.repositories["me/colours"]["main"]
     assert files.keys() == SHARED | {"README.md"}
     assert b'from_pretrained("me/colours")' in files["README.md"]
-    files["evil.py"] = files["training_state.pt"] = b"never fetched"
-    there = Captioner.from_pretrained("me/colours", "cpu")
-    assert say(there, images) == say(captioner, images)
+    files["evil.py"] = files["training_state.pt"] = b"never downloaded"
+    downloaded = Captioner.from_pretrained("me/colours", "cpu")
+    assert results(downloaded, images) == results(captioner, images)
     assert set(hub.fetched) == SHARED
 
 
@@ -139,32 +147,36 @@ def test_a_revision(captioner, hub):
     revisions = hub.repositories["me/colours"]
     revisions["v1"], revisions["main"] = revisions["main"], {}
     assert Captioner.from_pretrained("me/colours", "cpu", revision="v1").vocabulary.words
-    told = "neither a directory me/colours here nor a repository me/colours at v2 .*evision"
-    with pytest.raises(InputError, match=told):
+    message = "me/colours is not a local directory, and repository me/colours at v2 .*evision"
+    with pytest.raises(InputError, match=message):
         Captioner.from_pretrained("me/colours", "cpu", revision="v2")
 
 
-def test_what_was_changed_on_the_way_is_refused(captioner, hub):
+def test_a_file_changed_during_transfer_is_refused(captioner, hub):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
     hub.repositories["me/colours"]["main"]["vocabulary.json"] += b" "
-    with pytest.raises(InputError, match=r"damaged: vocabulary.json is not what was written"):
+    with pytest.raises(InputError, match=r"damaged: vocabulary.json does not match its checksum"):
         Captioner.from_pretrained("me/colours", "cpu")
 
 
-def test_commands_fetch_as_well(captioner, hub, images, capsys):
+@pytest.mark.usefixtures("hub")
+def test_commands_download_from_the_hub(captioner, images, capsys):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
-    options = caption_command.CaptionOptions(checkpoint=(Path("me/colours"),), device="cpu")
-    caption_command.caption_images([str(images[0])], options, DecodingOptions())
+    options, runtime = CaptionOptions(checkpoint=(Path("me/colours"),)), RuntimeOptions("cpu")
+    caption_images([str(images[0])], options, DecodingOptions(), runtime)
     assert capsys.readouterr().out.endswith(f"{captioner.caption(images[0]).text}\n")
-    into = replace(options, output=Path("captions.jsonl"))
-    caption_command.caption_images([str(images[0])], into, DecodingOptions())
+    to_file = replace(options, output=Path("captions.jsonl"))
+    caption_images([str(images[0])], to_file, DecodingOptions(), runtime)
     main(["info", "me/colours"])
-    told = capsys.readouterr().out
-    assert "  files     model.safetensors " in told and "training_state" not in told
+    text = capsys.readouterr().out
+    assert "  files     model.safetensors " in text
+    assert "training_state" not in text
 
 
 @pytest.mark.parametrize("command", [evaluate.main, lambda words: main(["report", *words[1:]])])
-def test_evaluating_fetches_as_well(command, captioner, hub, images, capsys):
+@pytest.mark.slow
+@pytest.mark.usefixtures("hub")
+def test_evaluation_downloads_from_the_hub(command, captioner, images, capsys):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
     words = ["--checkpoint", "me/colours", "--data", str(images[0].parents[1]), "--device", "cpu"]
     with pytest.raises(
@@ -176,7 +188,9 @@ def test_evaluating_fetches_as_well(command, captioner, hub, images, capsys):
     assert len(json.loads(Path("scores/captions.json").read_text())) == len(images)
 
 
-def test_training_starts_from_it(captioner, hub, images):
+@pytest.mark.slow
+@pytest.mark.usefixtures("hub")
+def test_training_starts_from_a_model_on_the_hub(captioner, images):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
     sizes = "--image-size 32 --hidden-size 64 --embedding-size 64 --epochs 1 --batch-size 8"
     words = ["--attention", "--data", str(images[0].parents[1]), *tiny.PLAIN.split()]
@@ -184,33 +198,38 @@ def test_training_starts_from_it(captioner, hub, images):
     assert load(Path("checkpoints/further")).config["start_from"] == "me/colours"
 
 
-def test_neither_here_nor_there(hub):
-    told = (
-        "neither a directory me/nothing here nor a repository me/nothing that the Hugging Face hub"
-    )
-    with pytest.raises(InputError, match=told):
+@pytest.mark.usefixtures("hub")
+def test_neither_a_directory_nor_a_repository():
+    message = "me/nothing is not a local directory, and repository me/nothing cannot be downloaded"
+    with pytest.raises(InputError, match=message):
         Captioner.from_pretrained("me/nothing")
 
 
-def test_refused(captioner, hub):
+@pytest.mark.usefixtures("hub")
+def test_pushing_with_an_invalid_token(captioner):
     with pytest.raises(InputError, match=r"me/colours cannot be pushed to the hub: .*401"):
         captioner.push_to_hub("me/colours", token="hf_wrong")
 
 
-def test_paths_are_never_looked_for_on_the_hub(hub, tmp_path):
+@pytest.mark.usefixtures("hub")
+def test_paths_are_never_looked_up_on_the_hub(tmp_path):
     (tmp_path / "runs").mkdir()
     for path in ("runs/typo", "checkpoints/typo", "typo", tmp_path / "typo"):
         with pytest.raises(InputError, match="does not exist"):
             Captioner.from_pretrained(path)
-    with pytest.raises(InputError, match="a revision is of a repository on the hub, and runs is"):
+    with pytest.raises(
+        InputError, match="revision needs a repository on the hub, and runs is a local path"
+    ):
         Captioner.from_pretrained("runs", revision="main")
 
 
 def test_without_the_extra(captioner, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    told = r"me/colours is no directory here, and .* needs huggingface_hub; .*'captioner\[hub\]'"
-    with pytest.raises(InputError, match=told):
+    message = (
+        r"me/colours is not a local directory, and .* needs huggingface_hub; .*'captioner\[hub\]'"
+    )
+    with pytest.raises(InputError, match=message):
         Captioner.from_pretrained("me/colours")
     with pytest.raises(InputError, match="push_to_hub needs huggingface_hub"):
         captioner.push_to_hub("me/colours")

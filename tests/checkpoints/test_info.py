@@ -1,4 +1,4 @@
-"""What is told of a checkpoint is what is in it."""
+"""Descriptions of checkpoints agree with their files."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def run(tmp_path_factory):
 
 
 def change(run, tmp_path, edit):
-    """A lone checkpoint with another config."""
+    """A checkpoint outside a run, with a changed config."""
     directory = tmp_path / "sent"
     shutil.copytree(run / "best", directory)
     config = json.loads((directory / "config.json").read_text())
@@ -32,34 +32,43 @@ def change(run, tmp_path, edit):
 
 
 @pytest.mark.parametrize("which", ["", "best", "last"])
-def test_what_is_found(run, which):
+def test_the_info_agrees_with_the_files(run, which):
     read, info = load(run / which), read_info(run / which)
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert info.items() >= read.config.items() and info["path"] == str(read.path)
+    assert info.items() >= read.config.items()
+    assert info["path"] == str(read.path)
     assert info["numbers"] == sum(value.numel() for value in read.weights.values())
     assert info["words"] == len(read.vocabulary.words)
-    assert info["epochs"] == len(rows) and info["seconds"] > 0
+    assert info["formats"] == [5, 6]
+    assert info["format"] == FORMAT
+    assert info["epochs"] == len(rows)
+    assert info["seconds"] > 0
     row = rows[info["epoch"] - 1]
     assert row["CIDEr"] == pytest.approx(read.config["scores"]["CIDEr"], abs=1e-5)
     sizes = {path.name: len(path.read_bytes()) for path in read.path.iterdir()}
-    assert info["files"] == sizes and len(sizes) == 5
+    assert info["files"] == sizes
+    assert len(sizes) == 5
 
 
-def test_the_lines(run, tmp_path_factory):
+def test_the_description(run, tmp_path_factory):
     lines = describe_info(read_info(run)).splitlines()
-    assert lines[0] == str(run / "best") and max(map(len, lines[1:])) <= 100
+    assert lines[0] == str(run / "best")
+    assert max(map(len, lines[1:])) <= 100
     text = "\n".join(lines)
     assert "Show, Attend and Tell: embeddings 64, LSTM 64, annotations" not in lines[2]
     assert "Show, Attend and Tell: embeddings 64, LSTM 64, attention 64" in text
-    assert "small_cnn on 32 x 32 pixels\n" in text and "colours (coco), /" in text
-    assert " of 20 epochs, batch 8, seed 0, 0." in text and "  BLEU-4 " in text
-    assert f"format    {FORMAT}; this version of captioner reads {FORMAT}" in text
-    assert "model.safetensors" in text and "all are as they were written" in text
+    assert "small_cnn on 32 x 32 pixels\n" in text
+    assert "colours (coco), /" in text
+    assert " of 20 epochs, batch 8, seed 0, 0." in text
+    assert "  BLEU-4 " in text
+    assert f"format    {FORMAT}; this version of captioner reads formats 5 and 6" in text
+    assert "model.safetensors" in text
+    assert "; all match their checksums" in text
     plain = describe_info(read_info(tiny.run(tmp_path_factory, attention=False)))
     assert "Show and Tell: embeddings 64, LSTM 64\n" in plain
 
 
-def test_a_lone_checkpoint_of_another_format(run, tmp_path):
+def test_a_checkpoint_of_another_format_without_a_run(run, tmp_path):
     def edit(config):
         config.update(format=2, scores={}, start_from="checkpoints/first")
         config["model"].update(hard_attention=True, annotation_size=9)
@@ -82,27 +91,29 @@ def test_a_lone_checkpoint_of_another_format(run, tmp_path):
         assert part in text, part
 
 
-def test_by_the_command(run, capsys):
+def test_the_command(run, capsys):
     commands.main(["info", str(run)])
     assert capsys.readouterr().out == describe_info(read_info(run)) + "\n"
     commands.main(["info", str(run), "--json"])
     assert json.loads(capsys.readouterr().out) == read_info(run)
 
 
-def test_what_is_none(run, tmp_path):
+def test_checkpoints_that_cannot_be_described(run, tmp_path):
     with pytest.raises(InputError, match=r"checkpoint .*gone does not exist"):
         read_info(tmp_path / "gone")
     directory = change(run, tmp_path, lambda config: config.update(model=[]))
-    message = r"sent: its config.json cannot be described; --json shows what it holds"
+    message = r"sent: its config.json cannot be described; --json shows its content"
     with pytest.raises(InputError, match=message):
         describe_info(read_info(directory))
     weights = directory / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"is damaged: model.safetensors is not what was written"):
+    with pytest.raises(
+        InputError, match=r"is damaged: model.safetensors does not match its checksum"
+    ):
         read_info(directory)
 
 
-def test_torch_is_not_waited_for(run):
+def test_torch_is_not_imported(run):
     code = f"""
 import sys
 from captioner.__main__ import main
@@ -110,4 +121,5 @@ main(["info", {str(run)!r}])
 print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stderr == "" and done.stdout.splitlines()[-1] == "False"
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "False"

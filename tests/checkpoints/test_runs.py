@@ -1,6 +1,7 @@
-"""The directory of a run: its name, who may train in it, what it starts from; and idle flags."""
+"""Runs: their directories and locks, skipped rows, contradictory flags, starting from weights."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -21,43 +22,77 @@ from tests.support import tiny
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".cache", "../x", "a/b", "/abs"])
-def test_a_run_stays_in_its_place(name):
+def test_a_run_stays_in_the_directory_of_runs(name):
     with pytest.raises(InputError, match="a run's name must be a plain name without a path"):
         run_directory(name)
     assert run_directory("mine") == CHECKPOINTS / "mine"
 
 
-def test_one_training_at_a_time(tmp_path):
+def test_only_one_process_trains_in_a_run(tmp_path):
     run = tmp_path / "run"
     with lock_run(run), pytest.raises(InputError, match="is being trained by another process"):  # noqa: SIM117
         with lock_run(run):
             pass
-    assert not run.exists()  # nothing was saved
+    assert not run.exists()  # because nothing was saved
     with lock_run(run):
         (run / "log.jsonl").touch()
     assert [path.name for path in run.iterdir()] == ["log.jsonl"]
 
 
-def test_what_was_skipped_does_not_keep_a_run_in_which_nothing_was_saved(tmp_path):
+def test_a_run_with_nothing_but_skipped_rows_is_removed(tmp_path):
     with lock_run(tmp_path / "run"):
         (tmp_path / "run" / SKIPPED).touch()
     assert not (tmp_path / "run").exists()
 
 
-def test_rows_that_were_skipped_are_listed_in_the_run(tmp_path, monkeypatch, capsys):
-    """And evaluating the run skips them, too."""
+def _fail_after(function, *arguments):
+    function(*arguments)
+    raise InputError("the true error")
+
+
+def test_clean_up_does_not_hide_the_error_of_a_training(tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="the true error"), lock_run(run):
+        _fail_after(shutil.rmtree, run)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to read-only directories")
+def test_a_directory_that_became_read_only_does_not_hide_the_error(tmp_path):
+    run = tmp_path / "run"
+    try:
+        with pytest.raises(InputError, match="the true error"), lock_run(run):
+            _fail_after(run.chmod, 0o555)
+    finally:
+        run.chmod(0o755)
+
+
+def test_a_failing_removal_does_not_hide_the_error(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(InputError, match="the true error"), lock_run(tmp_path / "run"):
+        raise InputError("the true error")
+    with lock_run(tmp_path / "run"):  # nor does it end a training that succeeded
+        pass
+
+
+@pytest.mark.slow
+def test_skipped_rows_are_listed_in_the_run(tmp_path, monkeypatch, capsys):
+    """Evaluating the run skips them as well."""
     root = tiny.write_colours(tmp_path / "colours")
     (root / "train" / "5.png").unlink()
     (root / "val" / "103.png").unlink()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     train.main(["--data", str(root), "--on-error", "skip", "--run", "mine", *tiny.OPTIONS])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     counts = "train 15 images, 30 captions; val 6 images, 12 captions; test 3 images, 6 capt"
-    assert counts in said and "; 2 problems skipped" in said
-    listed = CHECKPOINTS / "mine" / "skipped.jsonl"
-    assert f"skipped: {listed}\n" in said
-    rows = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert counts in output
+    assert "; 2 problems skipped" in output
+    file = CHECKPOINTS / "mine" / "skipped.jsonl"
+    assert f"skipped: {file}\n" in output
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
     place = str(root / "annotations" / "captions_train.json")
     what = f"the image {root / 'train' / '5.png'} is missing"
     advice = "add the file, or remove the row that names it"
@@ -103,64 +138,67 @@ def test_rows_that_were_skipped_are_listed_in_the_run(tmp_path, monkeypatch, cap
         ),
     ],
 )
-def test_flags_that_would_do_nothing_are_refused(options, message):
+def test_flags_without_effect_are_rejected(options, message):
     with pytest.raises(InputError, match=message):
         recipe.parse(options)
 
 
-def test_the_encoder_decides_defaults_but_not_what_is_given():
+def test_the_encoder_sets_defaults_but_not_given_options():
     small, other = recipe.parse(["--epochs", "6"]), recipe.parse(["--encoder", "resnet18"])
     assert small["training"].epochs == other["training"].epochs == 6
-    assert small["model"].hidden_size == 256 and other["model"].hidden_size == 512
+    assert small["model"].hidden_size == 256
+    assert other["model"].hidden_size == 512
 
 
 # ---- starting from another run's weights --------------------------------------------------------
 
-STILL = "--learning-rate 1e-12 --weight-decay 0".split()
+FREEZE = "--learning-rate 1e-12 --weight-decay 0".split()
 
 
 @pytest.fixture
 def start(tmp_path, tmp_path_factory, monkeypatch):
-    """A run called "base" in an empty working directory; returns how to start others from it."""
+    """A function that starts runs from the run "base" in a fresh working directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
+    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     shutil.copytree(tiny.run(tmp_path_factory, attention=True), "checkpoints/base")
     colours = tiny.write_colours(Path("colours"))
     captions = colours / "annotations" / "captions_train.json"
     captions.write_text(captions.read_text().replace("nothing else", "nothing more"))
     sizes = "--attention --hidden-size 64 --embedding-size 64 --image-size 32 --batch-size 8"
 
-    def call(name, *options, source="checkpoints/base"):
+    def start_run(name, *options, source="checkpoints/base"):
         common = [*sizes.split(), *tiny.PLAIN.split(), "--epochs", "1", "--start-from", source]
         train.main(["--data", "colours", "--run", name, *common, *options])
         return checkpoint.load(Path("checkpoints") / name / "last")
 
-    return call
+    return start_run
 
 
-def test_a_run_starts_with_the_weights_and_words_of_another(start, capsys):
+def test_a_run_starts_with_the_weights_and_vocabulary_of_another(start, capsys):
     base = checkpoint.load("checkpoints/base")
-    run = start("run", *STILL, "--dropout", "0.3")
-    assert "with frozen small_cnn" in (said := capsys.readouterr().out) and "random" not in said
-    assert run.vocabulary.words == base.vocabulary.words and "more" not in run.vocabulary
+    run = start("run", *FREEZE, "--dropout", "0.3")
+    assert "with frozen small_cnn" in (output := capsys.readouterr().out)
+    assert "random" not in output
+    assert run.vocabulary.words == base.vocabulary.words
+    assert "more" not in run.vocabulary
     assert run.config["start_from"] == "checkpoints/base"
     assert run.training_state()["progress"]["step"] == 2
     assert run.weights.keys() == base.weights.keys()
     for name, value in base.weights.items():
         torch.testing.assert_close(run.weights[name], value, rtol=0, atol=1e-9)
-    last = start("last", *STILL, source="checkpoints/base/last")
+    last = start("last", *FREEZE, source="checkpoints/base/last")
     assert last.config["start_from"] == "checkpoints/base/last"
 
 
 def test_hard_attention_starts_from_soft_attention(start):
     base = checkpoint.load("checkpoints/base")
-    run = start("run", *STILL, "--hard-attention")
+    run = start("run", *FREEZE, "--hard-attention")
     assert run.weights.keys() == base.weights.keys() | {"baseline"}
     for name, value in base.weights.items():
         torch.testing.assert_close(run.weights[name], value, rtol=0, atol=1e-9)
 
 
-def test_it_resumes_without_what_it_started_from(start):
+def test_resuming_does_not_need_the_source(start):
     run = start("run")
     shutil.rmtree("checkpoints/base")
     resumed = start("run", "--resume")
@@ -169,12 +207,13 @@ def test_it_resumes_without_what_it_started_from(start):
         start("run", "--resume", source="elsewhere")
 
 
-def test_a_frozen_encoder_is_fine_tuned_from_the_weights_it_had(start):
+def test_a_frozen_encoder_is_fine_tuned_from_its_weights(start):
     frozen = start("frozen")
     run = start("run", "--fine-tune-encoder", "3", source="checkpoints/frozen")
     encoder = {name: value for name, value in frozen.weights.items() if name.startswith("encoder.")}
     changed = {name for name, value in encoder.items() if not torch.equal(run.weights[name], value)}
-    assert changed and changed == {
+    assert changed
+    assert changed == {
         name
         for name in encoder
         if ("layers.3." in name or "layers.4." in name) and name.endswith(("weight", "bias"))
@@ -193,24 +232,25 @@ def test_a_frozen_encoder_is_fine_tuned_from_the_weights_it_had(start):
         ),
     ],
 )
-def test_a_start_from_other_sizes_says_what_differs(start, options, difference):
+def test_a_start_from_another_architecture_names_the_differences(start, options, difference):
     with pytest.raises(InputError, match="checkpoints/base cannot be started from: " + difference):
         start("run", *options)
     assert not Path("checkpoints/run").exists()
 
 
-def test_weights_may_lack_buffers_but_no_parameters():
+def test_weights_may_lack_buffers_but_not_parameters():
     model = nn.Linear(2, 3)
     model.register_buffer("mean", torch.tensor(5.0))
 
-    def take(**weights):
+    def load_weights(**weights):
         load_checkpoint_weights(model, Checkpoint(Path("run"), {}, Vocabulary([]), weights))
 
-    take(weight=torch.ones(3, 2), bias=torch.zeros(3))
-    assert model.weight.sum() == 6 and model.mean == 5
+    load_weights(weight=torch.ones(3, 2), bias=torch.zeros(3))
+    assert model.weight.sum() == 6
+    assert model.mean == 5
     with pytest.raises(InputError, match=r"the weights of run do not fit: bias is missing$"):
-        take(weight=torch.ones(3, 2), mean=torch.tensor(1.0))
+        load_weights(weight=torch.ones(3, 2), mean=torch.tensor(1.0))
     with pytest.raises(InputError, match=r"the weights of run do not fit: more has no place$"):
-        take(weight=torch.ones(3, 2), bias=torch.zeros(3), more=torch.ones(1))
+        load_weights(weight=torch.ones(3, 2), bias=torch.zeros(3), more=torch.ones(1))
     with pytest.raises(InputError, match=r"the weights of run do not fit: .* size mismatch"):
-        take(weight=torch.ones(3, 1), bias=torch.zeros(3))
+        load_weights(weight=torch.ones(3, 1), bias=torch.zeros(3))

@@ -188,7 +188,7 @@ WRONG = {
         "evaluate.py --checkpoint {here}/retrieval", "is for 'retrieval', not for captioning"
     ),
     "damaged checkpoint": Wrong(
-        "evaluate.py --checkpoint {here}/damaged", "is damaged: model.safetensors is not what was w"
+        "evaluate.py --checkpoint {here}/damaged", "is damaged: model.safetensors does not match"
     ),
     "evaluation of several": Wrong(
         "evaluate.py --checkpoint {run} --num-captions 2", "leave --num-captions at 1"

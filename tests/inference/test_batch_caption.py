@@ -1,4 +1,4 @@
-"""Many images by `captioner caption`: as text, JSON and JSONL, in parts, and after a kill."""
+"""`captioner caption`: output formats, errors, shards, heatmaps, resuming after a kill."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from captioner import Captioner
 from captioner import __main__ as commands
 from captioner.errors import InputError
-from captioner.inference import batch_caption as bulk
+from captioner.inference import batch_caption
 from tests.support import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def many(tmp_path, images, monkeypatch):
-    """Makes a directory `many` of so many images in the working directory, some of them bad."""
+    """A function that creates a directory `many` of `count` images, those in `bad` broken."""
     monkeypatch.chdir(tmp_path)
 
     def make(count, bad=()):
@@ -57,66 +57,71 @@ def lines(path):
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
-def test_the_formats_say_the_same(run, many, capsys):
-    paths, found = many(3), {}
+def test_all_formats_contain_the_same_captions(run, many, capsys):
+    paths, output = many(3), {}
     for form in ("text", "json", "jsonl"):
         call(run, "many", "--format", form, "--num-captions", 2)
-        found[form], err = capsys.readouterr()
+        output[form], err = capsys.readouterr()
         assert err == ""
-    records = json.loads(found["json"])
-    assert [json.loads(line) for line in found["jsonl"].splitlines()] == records
-    assert [line.split("\t") for line in found["text"].splitlines()] == [
+    records = json.loads(output["json"])
+    assert [json.loads(line) for line in output["jsonl"].splitlines()] == records
+    assert [line.split("\t") for line in output["text"].splitlines()] == [
         [each["image"], one["caption"]] for each in records for one in (each, *each["alternatives"])
     ]
     captions = Captioner.from_pretrained(run, "cpu").caption(paths, num_captions=2)
     for caption, each in zip(captions, records, strict=True):
         assert each["image"] == caption.image
-        for wanted, one in zip(
+        for expected, one in zip(
             (caption, *caption.alternatives), (each, *each["alternatives"]), strict=True
         ):
-            assert (one["caption"], tuple(one["words"])) == (wanted.text, wanted.words)
-            assert one["log_probs"] == pytest.approx(wanted.log_probs, abs=1e-4)
+            assert (one["caption"], tuple(one["words"])) == (expected.text, expected.words)
+            assert one["log_probs"] == pytest.approx(expected.log_probs, abs=1e-4)
             assert one["score"] == pytest.approx(sum(one["log_probs"]), abs=1e-3)
     call(run, paths[0], "--format", "jsonl")
     one = json.loads(capsys.readouterr().out)
     assert one.keys() == {"image", "caption", "score", "words", "log_probs"}
 
 
-def test_alternatives_of_words(run, many, capsys):
+def test_word_alternatives(run, many, capsys):
     (path,) = many(1)
     call(run, path, "--format", "json", "--word-alternatives", 2)
     (record,) = json.loads(capsys.readouterr().out)
-    wanted = Captioner.from_pretrained(run, "cpu").caption(path, word_alternatives=2)
-    assert len(record["word_alternatives"]) == len(wanted.word_alternatives) > 0
-    for found, others in zip(record["word_alternatives"], wanted.word_alternatives, strict=True):
-        assert [each["word"] for each in found] == [word for word, _ in others]
+    expected = Captioner.from_pretrained(run, "cpu").caption(path, word_alternatives=2)
+    assert len(record["word_alternatives"]) == len(expected.word_alternatives) > 0
+    for written, others in zip(
+        record["word_alternatives"], expected.word_alternatives, strict=True
+    ):
+        assert [each["word"] for each in written] == [word for word, _ in others]
         log_probs = [log_prob for _, log_prob in others]
-        assert [each["log_prob"] for each in found] == pytest.approx(log_probs, abs=1e-3)
+        assert [each["log_prob"] for each in written] == pytest.approx(log_probs, abs=1e-3)
 
 
-def test_no_images_are_an_empty_list(run, monkeypatch, capsys):
-    for form, wanted in (("json", "[]\n"), ("jsonl", ""), ("text", "")):
+def test_no_images_give_empty_output(run, monkeypatch, capsys):
+    for form, expected in (("json", "[]\n"), ("jsonl", ""), ("text", "")):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\n")))
         call(run, "-", "--format", form)
-        assert capsys.readouterr().out == wanted
+        assert capsys.readouterr().out == expected
 
 
-def test_a_bad_image_of_a_thousand(run, many, images, capsys):
-    """Its error has its place; the others get what each alone gets, in their order."""
+@pytest.mark.slow
+def test_one_broken_image_of_a_thousand(run, many, images, capsys):
+    """Its error is in its place; the others get the captions of single images, in order."""
     paths = many(1000, bad=[517])
     with pytest.raises(InputError, match=r"^1 of 1,000 images could not be captioned$"):
         call(run, "many", "--format", "jsonl")
     out, err = capsys.readouterr()
     records = [json.loads(line) for line in out.splitlines()]
-    assert err == "" and [each["image"] for each in records] == paths
+    assert err == ""
+    assert [each["image"] for each in records] == paths
     bad = records.pop(517)
-    assert bad.keys() == {"image", "error"} and "not an image in any of" in bad["error"]
+    assert bad.keys() == {"image", "error"}
+    assert "not an image in any of" in bad["error"]
     captioner = Captioner.from_pretrained(run, "cpu")
     alone = {path.resolve(): captioner.caption(path) for path in images}
     for each in records:
-        wanted = alone[Path(each["image"]).resolve()]
-        assert each["caption"] == wanted.text
-        assert each["score"] == pytest.approx(wanted.score, abs=1e-3)
+        expected = alone[Path(each["image"]).resolve()]
+        assert each["caption"] == expected.text
+        assert each["score"] == pytest.approx(expected.score, abs=1e-3)
 
 
 def test_errors_in_the_other_formats(run, many, capsys):
@@ -131,7 +136,7 @@ def test_errors_in_the_other_formats(run, many, capsys):
     assert ["error" in each for each in json.loads(capsys.readouterr().out)] == [True, True, False]
 
 
-def test_names_that_are_no_text(run, images, tmp_path, monkeypatch, capsys):
+def test_file_names_that_are_not_text(run, images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     name = os.fsdecode(b"\xff\n.png")
     os.symlink(images[0], name)
@@ -141,7 +146,7 @@ def test_names_that_are_no_text(run, images, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("./?\n.png\t")
 
 
-def test_parts_make_the_whole(run, many, capsys):
+def test_shards_cover_all_images(run, many, capsys):
     many(10)
     call(run, "many", "--output", "whole.jsonl")
     for i in (1, 2, 3):
@@ -153,8 +158,9 @@ def test_parts_make_the_whole(run, many, capsys):
     assert capsys.readouterr().out.splitlines()[0] == "captions: whole.jsonl"
 
 
-def test_killed_and_run_again(run, many):
-    """What was answered stays, the rest follows, nothing comes twice."""
+@pytest.mark.slow
+def test_a_killed_command_is_resumed(run, many):
+    """Existing records remain, missing ones are added, none is duplicated."""
     paths = many(400, bad=[3, 399])
     words = ["caption", "many", "--checkpoint", str(run), "--output", "out.jsonl"]
     killed = subprocess.Popen(
@@ -167,7 +173,7 @@ def test_killed_and_run_again(run, many):
     ):
         time.sleep(0.005)
     killed.kill()
-    assert killed.wait() == -9, "it ended before it was killed"
+    assert killed.wait() == -9, "it ended before it could be killed"
     before = Path("out.jsonl").read_bytes()
     with Path("out.jsonl").open("ab") as file:  # as if it had died in the middle of a line
         file.write(b'{"image": "many/')
@@ -179,30 +185,30 @@ def test_killed_and_run_again(run, many):
     assert [i for i, each in enumerate(records) if "error" in each] == [3, 399]
 
 
-def test_what_is_answered_is_not_asked_again(run, many, monkeypatch, capsys):
+def test_images_with_records_are_not_captioned_again(run, many, monkeypatch, capsys):
     many(4, bad=[1])
-    for _ in range(2):  # the second time says the same of the image that was bad the first time
+    for _ in range(2):  # the second call reports the broken image again
         with pytest.raises(InputError, match="1 of 4 images could not"):
             call(run, "many", "--output", "out.jsonl")
-        monkeypatch.setattr(Captioner, "from_pretrained", None)  # nothing is left to be loaded for
+        monkeypatch.setattr(Captioner, "from_pretrained", None)  # no model is loaded again
     assert len(lines("out.jsonl")) == 4
-    assert capsys.readouterr().err == "4 images are answered in out.jsonl\n"
+    assert capsys.readouterr().err == "4 images are already in out.jsonl\n"
 
 
-def test_other_models_and_options_do_not_mix(run, many, tmp_path_factory):
+def test_other_models_and_options_are_rejected(run, many, tmp_path_factory):
     many(2)
     call(run, "many", "--output", "out.jsonl")
-    call(run / "best", "many", "--output", "out.jsonl", "--batch-size", 1)  # the same captions
-    with pytest.raises(InputError, match="other options: beam_size was 3 and is 5; name an"):
+    call(run / "best", "many", "--output", "out.jsonl", "--batch-size", 1)  # the same checkpoint
+    with pytest.raises(InputError, match="other options: beam_size was 3 and is 5; choose an"):
         call(run, "many", "--output", "out.jsonl", "--beam-size", 5)
-    with pytest.raises(InputError, match=r"other options: checkpoint was '.*' and is '.*'; name"):
+    with pytest.raises(InputError, match=r"other options: checkpoint was '.*' and is '.*'; choose"):
         call(tiny.run(tmp_path_factory, attention=False), "many", "--output", "out.jsonl")
     with pytest.raises(InputError, match="--output writes JSONL; leave out --format text"):
         call(run, "many", "--output", "out.jsonl", "--format", "text")
     assert len(lines("out.jsonl")) == 2
 
 
-def test_a_list_and_a_glob(run, many, monkeypatch, capsys):
+def test_images_from_a_list_and_a_glob(run, many, monkeypatch, capsys):
     paths = many(5)
     listed = f"{paths[4]}\n{paths[1]}\n".encode()
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(listed)))
@@ -211,28 +217,32 @@ def test_a_list_and_a_glob(run, many, monkeypatch, capsys):
     assert printed == [paths[4], paths[1], paths[2]]
 
 
-def test_heatmaps_of_every_part_in_one_directory(run, many, images, capsys):
+def test_heatmaps_of_all_shards_have_distinct_names(run, many, images, capsys):
     many(2)
     Path("0001-2.png").symlink_to(images[0])
     Path("0001.png").symlink_to(images[0])
     for i in (1, 2):
         words = ["many", "0001.png", "0001-2.png", "--heatmap", "maps", "--heatmap-format", "npy"]
         call(run, *words, "--shard", f"{i}/2", "--format", "jsonl")
-    assert len(capsys.readouterr().out.splitlines()) == 4  # and no word beside them
-    found = sorted(path.name for path in Path("maps").glob("*.npy"))
-    assert found == ["0000.npy", "0001-1.npy", "0001-2-.npy", "0001-2.npy"]
+    assert len(capsys.readouterr().out.splitlines()) == 4  # and nothing else is printed
+    names = sorted(path.name for path in Path("maps").glob("*.npy"))
+    assert names == ["0000.npy", "0001-1.npy", "0001-2-.npy", "0001-2.npy"]
 
 
 @pytest.mark.parametrize(
     ("words", "terminal", "disabled"),
     [([], True, True), ([], False, None), (["--output", "out.jsonl"], True, None)],
 )
-def test_a_bar_where_no_captions_scroll(run, many, monkeypatch, capsys, words, terminal, disabled):
-    """None is for tqdm to see whether stderr is a terminal."""
+def test_a_progress_bar_unless_captions_scroll_by(
+    run, many, monkeypatch, capsys, words, terminal, disabled
+):
+    """disable=None makes tqdm check whether stderr is a terminal."""
     many(2)
-    told = []
-    monkeypatch.setattr(bulk, "tqdm", lambda **options: told.append(options) or tqdm(**options))
+    bars = []
+    monkeypatch.setattr(
+        batch_caption, "tqdm", lambda **options: bars.append(options) or tqdm(**options)
+    )
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     call(run, "many", *words)
-    assert [(each["disable"], each["total"]) for each in told] == [(disabled, 2)]
+    assert [(each["disable"], each["total"]) for each in bars] == [(disabled, 2)]
     assert capsys.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""Exported programs say what the model says, without the library; and so does the docs' program."""
+"""Exported programs compute what the model computes, and so does the program in the docs."""
 
 import json
 import re
@@ -25,7 +25,7 @@ KINDS = ("show-and-tell", "soft", "hard")
 
 
 def captioner(factory, kind):
-    """A model that has learned the colours; the hard one is the soft one, told to look hard."""
+    """A trained captioner; the hard one has the soft one's weights."""
     run = tiny.run(factory, attention=kind != "show-and-tell")
     read = [checkpoint.load(run)]
     if kind == "hard":
@@ -36,15 +36,15 @@ def captioner(factory, kind):
 
 
 class Exported:
-    """A model, its programs on disk, and how to call them: arrays by name in and out."""
+    """A captioner and its exported programs, which take and return arrays by name."""
 
     def __init__(self, captioner, directory):
         self.captioner = captioner
         self.onnx, self.torch = directory / "onnx", directory / "torch"
         export.export_onnx(self.captioner, self.onnx)
         export.export_torch(self.captioner, self.torch)
-        self.told = json.loads((self.onnx / "captioner.json").read_text(encoding="utf-8"))
-        programs = self.told["programs"]
+        self.description = json.loads((self.onnx / "captioner.json").read_text(encoding="utf-8"))
+        programs = self.description["programs"]
         self.sessions = {
             name: onnxruntime.InferenceSession(self.onnx / programs[name]["file"])
             for name in programs
@@ -52,16 +52,16 @@ class Exported:
         self.programs = {name: torch.export.load(self.torch / f"{name}.pt2") for name in programs}
 
     def by_onnx(self, name, **inputs):
-        names = [output["name"] for output in self.told["programs"][name]["outputs"]]
+        names = [output["name"] for output in self.description["programs"][name]["outputs"]]
         return dict(zip(names, self.sessions[name].run(names, inputs), strict=True))
 
     def by_torch(self, name, **inputs):
-        told = json.loads((self.torch / "captioner.json").read_text())["programs"][name]
-        values = [torch.from_numpy(inputs[each["name"]]) for each in told["inputs"]]
-        found = self.programs[name].module(check_guards=False)(*values)
-        found = [found] if isinstance(found, torch.Tensor) else found
-        names = [output["name"] for output in told["outputs"]]
-        return {n: value.detach().numpy() for n, value in zip(names, found, strict=True)}
+        description = json.loads((self.torch / "captioner.json").read_text())["programs"][name]
+        values = [torch.from_numpy(inputs[each["name"]]) for each in description["inputs"]]
+        results = self.programs[name].module(check_guards=False)(*values)
+        results = [results] if isinstance(results, torch.Tensor) else results
+        names = [output["name"] for output in description["outputs"]]
+        return {n: value.detach().numpy() for n, value in zip(names, results, strict=True)}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -70,28 +70,29 @@ def exported(request, tmp_path_factory):
     return Exported(captioner(tmp_path_factory, request.param), directory)
 
 
-def close(found, wanted):
-    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-4)
+def assert_close(actual, expected):
+    np.testing.assert_allclose(actual, expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["by_onnx", "by_torch"])
 @pytest.mark.parametrize(("count", "hypotheses"), [(1, 1), (1, 4), (2, 3), (5, 1)])
-def test_the_programs_say_what_the_model_says(exported, runtime, count, hypotheses):
-    """Features, then three steps of scores, states and maps, each from the library's own inputs."""
+def test_the_programs_compute_what_the_model_computes(exported, runtime, count, hypotheses):
+    """Features, then three steps of scores, states and maps, each from the library's inputs."""
     run, model = getattr(exported, runtime), exported.captioner.model
     generator = torch.Generator().manual_seed(count)
     side = exported.captioner.transform.size
     pixels = torch.randn(count, 3, side, side, generator=generator)
     with torch.no_grad():
         features = model.encoder(pixels).contiguous()
-        close(run("encoder", pixels=pixels.numpy())["features"], features)
+        assert_close(run("encoder", pixels=pixels.numpy())["features"], features)
         memory, state = model.start(features, 0)
         started = run("start", features=features.numpy())
         assert list(started) == [*memory, *state]
         for name, value in memory.items():
-            close(started[name], value)
+            assert_close(started[name], value)
         for name, value in state.items():
-            close(started[name], value[:, None])
+            assert_close(started[name], value[:, None])
         state = {name: value.repeat_interleave(hypotheses, 0) for name, value in state.items()}
         for _ in range(3):
             tokens = torch.randint(
@@ -99,51 +100,58 @@ def test_the_programs_say_what_the_model_says(exported, runtime, count, hypothes
             )
             rows = {n: v.unflatten(0, (count, hypotheses)).numpy() for n, v in state.items()}
             given = {n: v.contiguous().numpy() for n, v in memory.items()}
-            found = run("step", tokens=tokens.numpy(), **rows, **given)
+            outputs = run("step", tokens=tokens.numpy(), **rows, **given)
             scores, state, attention = model.step(tokens.flatten(), state, memory)
-            close(found["scores"], scores.unflatten(0, tokens.shape))
+            assert_close(outputs["scores"], scores.unflatten(0, tokens.shape))
             for name, value in state.items():
-                close(found[f"next_{name}"], value.unflatten(0, tokens.shape))
-            assert ("attention" in found) == model.has_attention == exported.told["attends"]
+                assert_close(outputs[f"next_{name}"], value.unflatten(0, tokens.shape))
+            assert (
+                ("attention" in outputs)
+                == model.has_attention
+                == exported.description["has_attention"]
+            )
             if model.has_attention:
-                close(found["attention"], attention.unflatten(0, tokens.shape))
+                assert_close(outputs["attention"], attention.unflatten(0, tokens.shape))
 
 
-def test_the_description_holds(exported):
-    """Shapes and types are those of what comes out, with the free sizes named."""
-    told, captioner = exported.told, exported.captioner
-    assert tuple(told["words"][4:]) == captioner.vocabulary.words and told["never"] == [
-        0,
-        1,
-        3,
-    ]
-    assert told["image"]["size"] == captioner.transform.size
-    assert told["offset"] == captioner.model.encoder.offset
+@pytest.mark.slow
+def test_the_description_matches_the_programs(exported):
+    """Shapes, with the free sizes filled in, and types are those of the outputs."""
+    description, captioner = exported.description, exported.captioner
+    assert description["format"] == 2
+    assert tuple(description["words"][4:]) == captioner.vocabulary.words
+    assert description["never"] == [0, 1, 3]
+    assert description["image"]["size"] == captioner.transform.size
+    assert description["offset"] == captioner.model.encoder.offset
     free = {"images": 3, "hypotheses": 2}
-    for name, part in told["programs"].items():
+    for name, part in description["programs"].items():
         inputs = {
             each["name"]: np.ones([free.get(size, size) for size in each["shape"]], each["type"])
             for each in part["inputs"]
         }
-        found = exported.by_onnx(name, **inputs)
+        outputs = exported.by_onnx(name, **inputs)
         for each in part["outputs"]:
             shape = tuple(free.get(size, size) for size in each["shape"])
-            assert (found[each["name"]].shape, found[each["name"]].dtype) == (shape, each["type"])
+            assert (outputs[each["name"]].shape, outputs[each["name"]].dtype) == (
+                shape,
+                each["type"],
+            )
         session = exported.sessions[name]
         assert [each.shape for each in session.get_inputs()] == [
             each["shape"] for each in part["inputs"]
         ]
 
 
-def test_programs_hold_no_weights_but_their_own(exported):
-    """The encoder's are in the encoder alone."""
+@pytest.mark.slow
+def test_only_the_encoder_contains_the_encoder_weights(exported):
     for name in ("start", "step"):
         assert not [key for key in exported.programs[name].state_dict if "encoder" in key]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_the_program_in_the_docs(exported, beam_size, tmp_path, tmp_path_factory):
-    """Word for word the library's captions, in a process that has no torch and no captioner."""
+    """It gives the library's captions in a process without torch and captioner."""
     images = sorted((tiny.data(tmp_path_factory) / "val").iterdir())[:3]
     options = {"method": "greedy"} if beam_size == 1 else {"beam_size": beam_size}
     captions = exported.captioner.caption(images, **options)
@@ -152,15 +160,15 @@ def test_the_program_in_the_docs(exported, beam_size, tmp_path, tmp_path_factory
         assert by_docs(exported.onnx, image, beam_size, tmp_path) == " ".join(caption.words)
 
 
-def by_docs(directory, image, beam_size, place):
-    """What the program in the docs says of an image."""
+def by_docs(directory, image, beam_size, workdir):
+    """The caption by the program in the docs."""
     text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    alone = "import sys\nsys.modules.update(torch=None, captioner=None)\n"
-    (place / "onnx_caption.py").write_text(alone + program)
+    isolation = "import sys\nsys.modules.update(torch=None, captioner=None)\n"
+    (workdir / "onnx_caption.py").write_text(isolation + program)
     done = subprocess.run(
         [sys.executable, "-I", "onnx_caption.py", directory, image, str(beam_size)],
-        cwd=place,
+        cwd=workdir,
         capture_output=True,
         text=True,
         timeout=60,
@@ -169,7 +177,7 @@ def by_docs(directory, image, beam_size, place):
     return done.stdout.rstrip("\n")
 
 
-# ---- the command, and what it refuses -----------------------------------------------------------
+# ---- the command and its errors -----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -177,11 +185,12 @@ def run(tmp_path_factory):
     return str(tiny.run(tmp_path_factory, attention=False))
 
 
-def test_the_command_writes_an_ensemble(tmp_path, tmp_path_factory, capsys, monkeypatch):
+@pytest.mark.slow
+def test_the_command_exports_an_ensemble(tmp_path, tmp_path_factory, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     runs = [str(tiny.run(tmp_path_factory, attention=attention)) for attention in (True, False)]
-    capsys.readouterr()  # of a training
+    capsys.readouterr()  # discard the output of training
     commands.main(["export", *runs, "--onnx", "empty", "--torch", "new/programs"])
     assert capsys.readouterr().out == "written: empty\nwritten: new/programs\n"
     for directory, ending in (("empty", "onnx"), ("new/programs", "pt2")):
@@ -193,11 +202,11 @@ def test_the_command_writes_an_ensemble(tmp_path, tmp_path_factory, capsys, monk
 
 
 def test_nothing_is_overwritten(run, tmp_path):
-    (tmp_path / "mine").write_text("dear")
-    for place in (tmp_path, tmp_path / "mine"):
-        with pytest.raises(InputError, match=f"{place} already exists; choose another directory"):
-            commands.main(["export", run, "--onnx", str(place)])
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / "notes").write_text("keep")
+    for path in (tmp_path, tmp_path / "notes"):
+        with pytest.raises(InputError, match=f"{path} .*; choose another directory"):
+            commands.main(["export", run, "--onnx", str(path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
 
 
 def test_nothing_to_write(run):
@@ -207,22 +216,25 @@ def test_nothing_to_write(run):
 
 def test_without_the_extra(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(InputError, match=r"--onnx needs onnxscript; .*'captioner\[onnx\]'"):
+    with pytest.raises(
+        InputError,
+        match=r"--onnx needs onnxscript; install it with pip install 'captioner\[onnx\]'",
+    ):
         commands.main(["export", run, "--onnx", str(tmp_path / "new")])
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_all_or_nothing(run, tmp_path, monkeypatch, error):
-    def fail(program, path):
+@pytest.mark.slow
+def test_a_failure_leaves_no_directory(run, tmp_path, monkeypatch, error):
+    def fail(_, path):
         Path(path).write_text("half")
         if path.name == "step.pt2":
             raise error
 
-    monkeypatch.setattr(export, "_program", lambda part: None)  # it takes its time
     monkeypatch.setattr(torch.export, "save", fail)
-    told = f"{tmp_path / 'new'} cannot be written: .*No space left on device"
+    message = f"{tmp_path / 'new'} cannot be written: .*No space left on device"
     with (
-        pytest.raises(InputError, match=told)
+        pytest.raises(InputError, match=message)
         if isinstance(error, OSError)
         else pytest.raises(KeyboardInterrupt)
     ):

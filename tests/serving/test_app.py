@@ -1,4 +1,4 @@
-"""The service over real sockets: what it answers, what it refuses, how it stops."""
+"""The service over real sockets: answers, errors, limits, shutdown."""
 
 import io
 import re
@@ -21,6 +21,7 @@ from captioner import Captioner
 from captioner.caption import Caption
 from captioner.data.images import Transform
 from captioner.decoding.options import DecodingOptions
+from captioner.devices import RuntimeOptions
 from captioner.errors import InputError
 from captioner.serving.schemas import Limits, answer
 from captioner.serving.server import ServeOptions, listen, serve
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Stub:
-    """Captions an image by the colour of its first pixel and the options, when it may."""
+    """Captions an image by the colour of its first pixel and the options; may be held back."""
 
     def __init__(self):
         self.transform = Transform(4)
@@ -53,7 +54,8 @@ class Stub:
         words = (*map(str, image.getpixel((0, 0))), options.method)
         maps = np.full((4, 2, 3), 1 / 6, np.float32)
         log_probs = (-0.5, -1.0, -0.25, -2.0, -0.125)
-        others = ((("a", -1.0), ("", -2.0))[: options.word_alternatives],) * 4
+        pairs = (("a", -1.0), ("", -2.0))[: options.word_alternatives]
+        others = (pairs,) * 4 if pairs else ()
         best = Caption(" ".join(words), words, -3.875, log_probs, maps, (), image, -0.25, others)
         return replace(best, alternatives=(best,) * (options.num_captions - 1))
 
@@ -77,72 +79,118 @@ def client(shared, stub):
     return shared
 
 
-def test_an_answer_is_the_caption(client):
-    found = client.post("/api/caption?num_captions=2", content=png((1, 2, 3)))
-    assert found.status_code == 200 and found.headers["content-type"] == "application/json"
-    body = found.json()
-    assert body["text"] == "1 2 3 beam" and body["words"] == ["1", "2", "3", "beam"]
-    assert body["function_words"] == [False] * 4
-    assert body["probabilities"] == [0.6065, 0.3679, 0.7788, 0.1353]  # the end's is not a word's
-    assert body["score"] == -3.875 and body["offset"] == -0.25
-    assert np.shape(body["attention"]) == (4, 2, 3) and body["attention"][0][0][0] == 0.1667
-    assert body["word_alternatives"] == [[], [], [], []]
+def test_the_answer_is_the_caption_as_json(client):
+    response = client.post("/api/caption?num_captions=2", content=png((1, 2, 3)))
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert body["caption"] == "1 2 3 beam"
+    assert body["words"] == ["1", "2", "3", "beam"]
+    assert body["dimmed"] == [False] * 4
+    assert body["log_probs"] == [-0.5, -1.0, -0.25, -2.0, -0.125]
+    assert body["score"] == -3.875
+    assert body["offset"] == -0.25
+    assert np.shape(body["attention"]) == (4, 2, 3)
+    assert body["attention"][0][0][0] == 0.1667
+    assert "word_alternatives" not in body
     (other,) = body["alternatives"]
-    assert other["text"] == body["text"] and other["alternatives"] == []
+    assert other == {key: value for key, value in body.items() if key != "alternatives"}
 
 
-def test_an_answer_tells_which_words_are_function_words():
-    caption = Caption("A dog of", ("A", "dog", "of"), -3.0, (-1.0,) * 3, None, (), None)
-    assert answer(caption)["function_words"] == [True, False, True]
-
-
-def test_words_come_with_their_alternatives_where_asked_for(client):
+def test_word_alternatives_on_request(client):
     body = client.post("/api/caption?word_alternatives=2", content=png()).json()
-    others = [{"word": "a", "probability": 0.3679}, {"word": "", "probability": 0.1353}]
+    others = [{"word": "a", "log_prob": -1.0}, {"word": "", "log_prob": -2.0}]
     assert body["word_alternatives"] == [others] * 4
 
 
-def test_a_form_is_as_good_as_a_body(client):
-    form = client.post("/api/caption?method=greedy", files={"image": ("x.png", png((4, 5, 6)))})
-    assert form.status_code == 200 and form.json()["text"] == "4 5 6 greedy"
+@pytest.mark.parametrize("field", ["image", "picture"])  # the old name is still accepted
+def test_an_image_may_be_the_file_of_a_form(client, field):
+    form = client.post("/api/caption?method=greedy", files={field: ("x.png", png((4, 5, 6)))})
+    assert form.status_code == 200
+    assert form.json()["caption"] == "4 5 6 greedy"
 
 
-REFUSED = {
-    "nothing": (422, "", {"content": b""}, "there is no image in the request"),
-    "no image": (422, "", {"content": b"/etc/passwd"}, "the file: not an image in any of the"),
-    "a path for a file": (422, "", {"content": b"file:///etc/passwd"}, "the file: not an image"),
+REJECTED = {
+    "empty body": (422, "", {"content": b""}, "the request contains no image"),
+    "not an image": (422, "", {"content": b"/etc/passwd"}, "the file: not an image in any of the"),
+    "a path instead of a file": (
+        422,
+        "",
+        {"content": b"file:///etc/passwd"},
+        "the file: not an image",
+    ),
     "broken": (422, "", {"content": png()[:45]}, "the file: cannot be"),
-    "empty file": (422, "", {"files": {"image": ("x", b"")}}, "there is no image"),
-    "file of another name": (422, "", {"files": {"photo": ("x", png())}}, "a form holds one file"),
-    "path in a form": (422, "", {"files": {"image": (None, "/etc/passwd")}}, "a form holds one"),
+    "empty file": (422, "", {"files": {"image": ("x", b"")}}, "the request contains no image"),
+    "file with another name": (
+        422,
+        "",
+        {"files": {"photo": ("x", png())}},
+        "a form must contain one file",
+    ),
+    "path in a form": (
+        422,
+        "",
+        {"files": {"image": (None, "/etc/passwd")}},
+        "a form must contain one",
+    ),
     "options in a form": (
         422,
         "",
         {"files": {"image": ("x", png())}, "data": {"beam_size": "2"}},
-        "a form holds one file, called image; options belong in the query",
+        "a form must contain one file, named image; options belong in the query",
     ),
     "two files": (
         422,
         "",
         {"files": [("image", ("x", png())), ("image", ("y", png()))]},
-        "a form holds one file",
+        "a form must contain one file",
     ),
     "form without boundary": (
         422,
         "",
         {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
-        "a form holds one file",
+        "a form must contain one file",
     ),
-    "bytes": (413, "", {"content": b"x" * 5001}, "an image has at most 5,000 bytes"),
-    "bytes in a form": (413, "", {"files": {"image": ("x", b"x" * 5001)}}, "at most 5,000 bytes"),
-    "bytes beside a form": (413, "", {"files": {"x": ("x", b"x" * 100_000)}}, "at most 5,000"),
-    "pixels": (422, "", {"content": png(size=(101, 100))}, "101 x 100 pixels, at most 10,000 are"),
-    "beam": (422, "beam_size=11", {"content": png()}, "beam_size: .* less than or equal to 10"),
-    "captions": (422, "num_captions=11", {"content": png()}, "num_captions: .*or equal to 10"),
-    "words": (422, "max_length=51", {"content": png()}, "max_length: .* or equal to 50"),
-    "alternatives": (422, "word_alternatives=21", {"content": png()}, "equal to 20"),
-    "no number": (422, "beam_size=two", {"content": png()}, "beam_size: .*integer.*, got 'two'"),
-    "below": (422, "beam_size=0", {"content": png()}, "beam_size must be at least 1, got 0"),
+    "too many bytes": (413, "", {"content": b"x" * 5001}, "an image may have at most 5,000 bytes"),
+    "too many bytes in a form": (
+        413,
+        "",
+        {"files": {"image": ("x", b"x" * 5001)}},
+        "at most 5,000 bytes",
+    ),
+    "too many bytes of another file": (
+        413,
+        "",
+        {"files": {"x": ("x", b"x" * 100_000)}},
+        "at most 5,000",
+    ),
+    "too many pixels": (
+        422,
+        "",
+        {"content": png(size=(101, 100))},
+        "101 x 100 pixels, at most 10,000 are",
+    ),
+    "beam too large": (
+        422,
+        "beam_size=11",
+        {"content": png()},
+        "beam_size: .* less than or equal to 10",
+    ),
+    "too many captions": (
+        422,
+        "num_captions=11",
+        {"content": png()},
+        "num_captions: .*or equal to 10",
+    ),
+    "too many words": (422, "max_length=51", {"content": png()}, "max_length: .* or equal to 50"),
+    "too many alternatives": (422, "word_alternatives=21", {"content": png()}, "equal to 20"),
+    "not a number": (422, "beam_size=two", {"content": png()}, "beam_size: .*integer.*, got 'two'"),
+    "beam too small": (
+        422,
+        "beam_size=0",
+        {"content": png()},
+        "beam_size must be at least 1, got 0",
+    ),
     "unknown option": (422, "beams=2", {"content": png()}, "beams: Extra inputs are not permitted"),
     "a path as option": (422, "image=/etc/passwd", {"content": b""}, "image: Extra inputs"),
     "unknown method": (422, "method=guess", {"content": png()}, "method: .*'greedy', 'sample'"),
@@ -155,71 +203,81 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_refusals_are_one_sentence(client, name):
-    status, query, content, sentence = REFUSED[name]
-    found = client.post(f"/api/caption?{query}", **content)
-    assert found.status_code == status
-    assert list(found.json()) == ["detail"] and re.search(sentence, found.json()["detail"])
-    assert client.post("/api/caption", content=png()).status_code == 200  # and all goes on
+@pytest.mark.parametrize("name", REJECTED)
+def test_errors_are_one_message(client, name):
+    status, query, content, message = REJECTED[name]
+    response = client.post(f"/api/caption?{query}", **content)
+    assert response.status_code == status
+    assert list(response.json()) == ["detail"]
+    assert re.search(message, response.json()["detail"])
+    assert client.post("/api/caption", content=png()).status_code == 200  # still serving
 
 
-def test_only_what_is_there_is_answered(client):
+def test_other_paths_are_not_found(client):
     for path in ("/../../etc/passwd", "/page.html", "/static/x", "/api/caption/x"):
         assert client.get(path).status_code == 404
     assert client.get("/api/caption").status_code == 405
 
 
-def test_a_failure_inside_is_told_without_its_insides(client, stub, caplog):
+def test_internal_errors_are_logged_but_not_disclosed(client, stub, caplog):
     stub.error = RuntimeError("/secret/path")
-    found = client.post("/api/caption", content=png())
-    assert (found.status_code, found.json()) == (
+    response = client.post("/api/caption", content=png())
+    assert (response.status_code, response.json()) == (
         500,
         {"detail": "the image could not be captioned"},
     )
-    assert "/secret/path" in caplog.text  # for the operator
-    stub.error = InputError("the model says no")
-    found = client.post("/api/caption", content=png())
-    assert (found.status_code, found.json()["detail"]) == (422, "the model says no")
+    assert "/secret/path" in caplog.text  # in the log
+    stub.error = InputError("the model refuses")
+    response = client.post("/api/caption", content=png())
+    assert (response.status_code, response.json()["detail"]) == (422, "the model refuses")
 
 
-def test_every_answer_has_the_headers_of_safety(client):
-    for found in (client.get("/"), client.get("/nowhere"), client.post("/api/caption")):
-        policy = found.headers["content-security-policy"]
-        assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
-        assert found.headers["x-content-type-options"] == "nosniff"
-        assert "access-control-allow-origin" not in found.headers
+def test_every_answer_has_security_headers(client):
+    for response in (client.get("/"), client.get("/nowhere"), client.post("/api/caption")):
+        policy = response.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "http" not in policy
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in response.headers
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
-def test_pages_load_nothing_from_elsewhere(client, path):
-    found = client.get(path)
-    assert found.status_code == 200 and found.headers["content-type"].startswith("text/html")
-    addresses = re.findall(r"https?://[^\s'\"]+", found.text)
-    assert set(addresses) <= {"http://www.w3.org/2000/svg"}  # a name, not an address
-    assert not re.findall(r"<(?:script|link|img|iframe)[^>]* (?:src|href)=\"(?!data:)", found.text)
-    assert " style=" not in found.text and not re.findall(r"<[^>]* on\w+=", found.text)
+def test_pages_load_nothing_from_other_servers(client, path):
+    response = client.get(path)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    addresses = re.findall(r"https?://[^\s'\"]+", response.text)
+    assert set(addresses) <= {"http://www.w3.org/2000/svg"}  # a namespace, not a link
+    assert not re.findall(
+        r"<(?:script|link|img|iframe)[^>]* (?:src|href)=\"(?!data:)", response.text
+    )
+    assert " style=" not in response.text
+    assert not re.findall(r"<[^>]* on\w+=", response.text)
 
 
-def test_openapi_tells_options_limits_and_answers(client):
+def test_openapi_describes_options_limits_and_answers(client):
     api = client.get("/openapi.json").json()
     call = api["paths"]["/api/caption"]["post"]
     options = {each["name"]: each for each in call["parameters"]}
-    assert options["max_length"]["schema"]["maximum"] == 50 and len(options) == 14
+    assert options["max_length"]["schema"]["maximum"] == 50
+    assert len(options) == 14
     assert 50 in [each.get("maximum") for each in options["consensus"]["schema"]["anyOf"]]
     assert options["temperature"]["description"].startswith("sampling temperature")
     assert {"200", "413", "422", "429", "503", "504"} <= set(call["responses"])
     assert set(call["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
     described = api["components"]["schemas"]["Answer"]["properties"]
-    caption = Stub.describe(Image.new("RGB", (1, 1)), DecodingOptions())
-    assert set(described) == set(answer(caption))
+    options = DecodingOptions(num_captions=2, word_alternatives=2)
+    assert set(described) == set(answer(Stub.describe(Image.new("RGB", (1, 1)), options)))
 
 
 def test_health_and_metrics(stub):
     with served(stub) as client:
         health = client.get("/health")
-        assert health.status_code == 200 and health.json()["status"] == "ok"
-        assert health.json()["attends"] is True and health.json()["limits"]["max_words"] == 50
+        assert health.status_code == 200
+        assert health.json()["status"] == "ok"
+        assert health.json()["has_attention"] is True
+        assert health.json()["limits"]["max_words"] == 50
         for content in (png(), png(), b"none"):
             client.post("/api/caption", content=content)
         lines = client.get("/metrics").text.splitlines()
@@ -234,11 +292,11 @@ def test_health_and_metrics(stub):
             'captioner_batch_size_bucket{le="1"} 2',
         ):
             assert line in lines
-        for line in lines:  # the text format: comments, or a name, labels and a number
+        for line in lines:  # a comment, or a name, labels and a number
             assert re.fullmatch(r"# (HELP|TYPE) \w+ .+|\w+(\{\w+=\"[^\"]+\"\})? [\d.]+", line), line
 
 
-def test_a_full_house_refuses_and_recovers(stub):
+def test_a_full_queue_rejects_requests_and_recovers(stub):
     stub.go.clear()
     stub.busy.clear()
     with served(stub, Limits(queue=3)) as client, ThreadPoolExecutor(3) as pool:
@@ -247,33 +305,35 @@ def test_a_full_house_refuses_and_recovers(stub):
         until = time.monotonic() + 10
         while "captioner_unanswered 3" not in client.get("/metrics").text:
             assert time.monotonic() < until
-        found = client.post("/api/caption", content=png())
-        assert found.status_code == 429 and found.headers["retry-after"] == "1"
-        assert found.json()["detail"] == "3 requests are under way; try again in a moment"
+        response = client.post("/api/caption", content=png())
+        assert response.status_code == 429
+        assert response.headers["retry-after"] == "1"
+        assert response.json()["detail"] == "the request queue is full (3 requests); try again soon"
         stub.go.set()
         assert [each.result().status_code for each in held] == [200] * 3
         assert client.post("/api/caption", content=png()).status_code == 200
 
 
-def test_time_runs_out_for_the_device_and_for_the_sender(stub):
+def test_the_time_limit_covers_the_device_and_the_upload(stub):
     stub.go.clear()
     with served(stub, Limits(timeout=0.3)) as client:
-        found = client.post("/api/caption", content=png())
-        assert found.status_code == 504
-        assert found.json()["detail"] == "no caption within 0.3 seconds; try again"
+        response = client.post("/api/caption", content=png())
+        assert response.status_code == 504
+        assert response.json()["detail"] == "no caption within 0.3 seconds; try again"
         stub.go.set()
 
-        def slowly():
+        def slow_upload():
             yield png()[:10]
             time.sleep(0.8)
             yield png()[10:]
 
-        assert client.post("/api/caption", content=slowly()).status_code == 504
+        assert client.post("/api/caption", content=slow_upload()).status_code == 504
         assert client.post("/api/caption", content=png()).status_code == 200
 
 
-def test_64_clients_get_each_its_own_answer(tmp_path_factory):
-    """With a real model, each answer is the one that the image gets alone."""
+@pytest.mark.slow
+def test_64_clients_each_get_their_own_answer(tmp_path_factory):
+    """With a real model, each answer equals the one that the image gets alone."""
     captioner = Captioner.from_pretrained(tiny.run(tmp_path_factory, attention=True), "cpu")
     noise = np.random.default_rng(1)
     images, texts = [], []
@@ -287,33 +347,35 @@ def test_64_clients_get_each_its_own_answer(tmp_path_factory):
         options |= {"word_alternatives": number % 2}
         alone = answer(captioner.caption(Image.fromarray(pixels), **options))
         texts.append((options, alone))
-    assert len({str(alone["attention"]) for _, alone in texts}) == 64  # no two are alike
+    assert len({str(alone["attention"]) for _, alone in texts}) == 64  # all distinct
 
     with served(captioner) as client, ThreadPoolExecutor(64) as pool:
 
-        def ask(number):
+        def request(number):
             options, alone = texts[number % 64]
-            found = client.post("/api/caption", params=options, content=images[number % 64])
-            found = found.json()
-            near = np.allclose(found["attention"], alone["attention"], atol=2e-4)
-            return found["text"] == alone["text"] and near
+            response = client.post("/api/caption", params=options, content=images[number % 64])
+            response = response.json()
+            near = np.allclose(response["attention"], alone["attention"], atol=2e-4)
+            return response["caption"] == alone["caption"] and near
 
-        assert all(pool.map(ask, range(128)))
+        assert all(pool.map(request, range(128)))
         metrics = client.get("/metrics").text
     batches = float(re.search(r"captioner_batch_size_count (\d+)", metrics)[1])
-    assert batches < 100  # many went together
+    assert batches < 100  # many requests were batched
 
 
-def test_stopping_answers_what_is_under_way_and_refuses_the_rest(stub):
+def test_stopping_answers_pending_requests_and_rejects_new_ones(stub):
     stub.go.clear()
     stub.busy.clear()
     with served(stub) as client, ThreadPoolExecutor(1) as pool:
         held = pool.submit(client.post, "/api/caption", content=png())
         assert stub.busy.wait(10)
-        client.server.config.app.state.batcher.close()  # the signal, before the sockets are closed
+        client.server.config.app.state.batcher.close()  # as the signal handler does
         late = client.post("/api/caption", content=png())
-        assert late.status_code == 503 and late.json()["detail"] == "the service is stopping"
-        assert late.headers["retry-after"] == "5" and late.headers["connection"] == "close"
+        assert late.status_code == 503
+        assert late.json()["detail"] == "the service is stopping"
+        assert late.headers["retry-after"] == "5"
+        assert late.headers["connection"] == "close"
         assert client.get("/health").status_code == 503
         client.server.handle_exit(signal.SIGTERM, None)
         time.sleep(0.3)
@@ -324,22 +386,23 @@ def test_stopping_answers_what_is_under_way_and_refuses_the_rest(stub):
         assert held.result(10).status_code == 200
 
 
-def test_the_command_serves_until_it_is_told_to_stop(tmp_path_factory):
+@pytest.mark.slow
+def test_the_command_serves_until_it_is_terminated(tmp_path_factory):
     run = tiny.run(tmp_path_factory, attention=True)
     command = [sys.executable, "-m", "captioner", "serve", str(run), "--port", "0"]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         line = process.stdout.readline()
-        url = re.search(r"captions images at (http://127\.0\.0\.1:\d+) ", line)[1]
-        found = httpx.post(f"{url}/api/caption", content=png((220, 30, 30)), timeout=60)
-        assert found.json()["words"]
+        url = re.search(r"serving .* at (http://127\.0\.0\.1:\d+) ", line)[1]
+        response = httpx.post(f"{url}/api/caption", content=png((220, 30, 30)), timeout=60)
+        assert response.json()["words"]
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "stopped\n")
 
 
-def test_mistakes_of_the_operator(tmp_path, monkeypatch):
+def test_invalid_settings_of_the_service(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="port must be from 0 to 65535, got 70000"):
         ServeOptions(port=70000)
     for name, limit in (("queue", 0), ("batch_size", 0), ("max_bytes", 0), ("max_pixels", 0)):
@@ -357,11 +420,13 @@ def test_mistakes_of_the_operator(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=rf"cannot listen on 127.0.0.1 port {port}: Address"):
             listen("127.0.0.1", port)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(InputError, match=r"needs uvicorn; pip install 'captioner\[serve\]'"):
-        serve(tmp_path, ServeOptions(), Limits())
+    with pytest.raises(
+        InputError, match=r"needs uvicorn; install it with pip install 'captioner\[serve\]'"
+    ):
+        serve(tmp_path, ServeOptions(), Limits(), RuntimeOptions())
 
 
-def test_it_listens_on_this_machine_alone_unless_told():
+def test_it_listens_on_this_machine_only_by_default():
     assert ServeOptions().host == "127.0.0.1"
     with listen(ServeOptions().host, 0) as listener:
         assert listener.getsockname()[0] == "127.0.0.1"

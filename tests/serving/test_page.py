@@ -1,6 +1,6 @@
-"""The page in a real Chromium: images in, captions and maps out, by mouse and by keyboard.
+"""The web page in Chromium: images in, captions and maps out, by mouse and by keyboard.
 
-Skips where there is no Playwright or no Chromium; `captioner serve` itself needs neither.
+Skipped without Playwright or Chromium, neither of which `captioner serve` needs.
 """
 
 import re
@@ -18,7 +18,10 @@ from tests.support.service import png, served
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on the PATH"),
+]
 FLAGS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
@@ -37,21 +40,21 @@ RATIOS = """() => {
 
 
 class Painter:
-    """Two words on a grid of 4 x 4: it looks at one corner, then at the opposite one."""
+    """A captioner of two words on a 4 x 4 grid that looks at one corner, then at the opposite."""
 
     transform, model = Transform(8), SimpleNamespace(has_attention=True)
 
     def __init__(self):
-        self.asked = []
+        self.requests = []
 
-    def caption(self, images, *, batch_size, **options):
-        self.asked.append(options)
+    def caption(self, images, *, batch_size, **options):  # noqa: ARG002
+        self.requests.append(options)
         maps = np.full((2, 4, 4), 0.01, np.float32)
         maps[0, 0, 3] = maps[1, 3, 0] = 0.85
         colour = "red" if images[0].getpixel((0, 0))[0] > 128 else "green"
-        instead = ((("blue", -3.0), ("", -9.0)), (("sun", -1.0),))
+        alternatives = ((("blue", -3.0), ("", -9.0)), (("sun", -1.0),))
         best = Caption(
-            f"{colour} sky", (colour, "sky"), -0.5, (-0.1, -0.4), maps, (), None, 0.0, instead
+            f"{colour} sky", (colour, "sky"), -0.5, (-0.1, -0.4), maps, (), None, 0.0, alternatives
         )
         other = replace(best, text=f"{colour} sea", words=(colour, "sea"), score=-2.0)
         return [replace(best, alternatives=(other, best)[: options["num_captions"] - 1])]
@@ -78,19 +81,19 @@ def browser():
 
 @pytest.fixture
 def page(browser, address, painter):
-    """The page, freshly opened; it may not complain, nor ask anyone but the service."""
-    painter.asked.clear()
+    """A freshly opened page, which must report no error and load from the service alone."""
+    painter.requests.clear()
     opened = browser.new_page(viewport={"width": 1100, "height": 800}, reduced_motion="reduce")
     opened.set_default_timeout(15_000)
-    troubles, asked = [], []
-    opened.on("pageerror", lambda error: troubles.append(str(error)))
-    opened.on("console", lambda line: troubles.append(line.text) if line.type == "error" else None)
-    opened.on("request", lambda request: asked.append(request.url))
+    errors, urls = [], []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+    opened.on("request", lambda request: urls.append(request.url))
     opened.goto(address)
     yield opened
     opened.close()
-    assert [each for each in troubles if "Failed to load" not in each] == []
-    assert all(url.startswith((address, "blob:", "data:")) for url in asked)
+    assert [each for each in errors if "Failed to load" not in each] == []
+    assert all(url.startswith((address, "blob:", "data:")) for url in urls)
 
 
 def choose(page, content, name="a.png"):
@@ -103,70 +106,75 @@ def words(page):
 
 
 def brightest(page):
-    """Where on the map its colour is strongest, as shares of its width and height."""
+    """The position of the map's strongest colour, as fractions of its width and height."""
     return page.evaluate("""() => {
       const map = document.getElementById("map");
       const pixels = map.getContext("2d").getImageData(0, 0, map.width, map.height).data;
-      let most = 3;
-      for (let i = 3; i < pixels.length; i += 4) if (pixels[i] > pixels[most]) most = i;
-      const at = (most - 3) / 4;
+      let peak = 3;
+      for (let i = 3; i < pixels.length; i += 4) if (pixels[i] > pixels[peak]) peak = i;
+      const at = (peak - 3) / 4;
       return [(at % map.width) / map.width, Math.floor(at / map.width) / map.height];
     }""")
 
 
-def test_a_chosen_image_gets_a_caption_and_maps(page, painter):
-    assert page.locator("#waiting").inner_text() == "The caption will stand here."
+def test_choosing_an_image_shows_its_caption_and_maps(page, painter):
+    assert page.locator("#waiting").inner_text() == "The caption will appear here."
     choose(page, png((200, 0, 0), (60, 40)))
     assert words(page) == ["red", "sky"]
-    assert page.locator("#status").inner_text() == "Caption: red sky"  # what is read aloud
-    assert [(each["beam_size"], each["num_captions"]) for each in painter.asked] == [(5, 5)]
+    assert (
+        page.locator("#status").inner_text() == "Caption: red sky"
+    )  # read aloud by screen readers
+    assert [(each["beam_size"], each["num_captions"]) for each in painter.requests] == [(5, 5)]
     page.hover("#caption li:nth-child(1) button")
-    said = "red 90 % probable, looked most at the upper right. Other words here:"
-    assert page.locator("#detail").inner_text() == said
+    detail = "red: probability 90 %, looked mostly at the upper right. Other words here:"
+    assert page.locator("#detail").inner_text() == detail
     across, down = brightest(page)
-    assert across > 0.75 and down < 0.25
+    assert across > 0.75
+    assert down < 0.25
     page.hover("#caption li:nth-child(2) button")
     across, down = brightest(page)
-    assert across < 0.25 and down > 0.75
+    assert across < 0.25
+    assert down > 0.75
     frame = page.locator("#frame")
     assert "mapped" in frame.get_attribute("class")
     image, canvas = page.locator("#image").bounding_box(), page.locator("#map").bounding_box()
-    assert image == canvas and image["width"] / image["height"] == pytest.approx(1.5, 0.02)
+    assert image == canvas
+    assert image["width"] / image["height"] == pytest.approx(1.5, 0.02)
     page.mouse.move(5, 5)
     assert "mapped" not in (frame.get_attribute("class") or "")
     assert page.locator("#most").inner_text() == "85 %"
 
 
-def test_a_word_shows_the_others_in_its_place(page, painter):
+def test_pointing_at_a_word_shows_its_alternatives(page, painter):
     choose(page, png((200, 0, 0)))
     words(page)
-    assert painter.asked[-1]["word_alternatives"] == 6
-    instead, below = page.locator("#instead"), page.locator("#others-title")
+    assert painter.requests[-1]["word_alternatives"] == 6
+    alternatives, below = page.locator("#alternatives"), page.locator("#nbest-title")
     before = below.bounding_box()
-    assert instead.inner_text() == ""
+    assert alternatives.inner_text() == ""
     page.hover("#caption li:nth-child(1) button")
-    others = instead.locator("li").all_inner_texts()
+    others = alternatives.locator("li").all_inner_texts()
     assert [text.split("\n") for text in others] == [["blue", "5.0 %"], ["(the end)", "< 0.1 %"]]
-    bar, whole = (instead.locator(part).first.bounding_box()["width"] for part in ("i", "li"))
-    assert bar / whole == pytest.approx(0.05, abs=0.01)
-    assert below.bounding_box() == before  # nothing jumps
+    bar, item = (alternatives.locator(part).first.bounding_box()["width"] for part in ("i", "li"))
+    assert bar / item == pytest.approx(0.05, abs=0.01)
+    assert below.bounding_box() == before  # nothing moves
     page.mouse.move(5, 5)
-    assert instead.inner_text() == ""
+    assert alternatives.inner_text() == ""
 
 
-def test_alternatives_stand_beside_it_with_their_probabilities(page):
+def test_the_other_captions_are_listed_with_their_probabilities(page):
     choose(page, png((0, 200, 0)))
     words(page)
-    others = page.locator("#others button")
+    others = page.locator("#nbest button")
     texts = [re.sub(r"\s+", " ", text) for text in others.all_inner_texts()]
-    assert texts == ["green sky 61 %", "green sea 14 %"]  # what came twice stands there once
+    assert texts == ["green sky 61 %", "green sea 14 %"]  # duplicates are listed once
     others.nth(1).click()
     assert words(page) == ["green", "sea"]
     assert others.nth(1).get_attribute("aria-pressed") == "true"
     assert others.nth(0).get_attribute("aria-pressed") == "false"
 
 
-def test_it_all_works_by_keyboard(page):
+def test_everything_works_with_the_keyboard(page):
     choose(page, png((200, 0, 0)))
     words(page)
     order = []
@@ -174,22 +182,24 @@ def test_it_all_works_by_keyboard(page):
         page.keyboard.press("Tab")
         order.append(page.evaluate("document.activeElement.id || document.activeElement.innerText"))
         width = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
-        assert width == "3px", order[-1]  # the focus is seen
+        assert width == "3px", order[-1]  # the focus is visible
     assert order[:4] == ["choose", "photograph", "red", "sky"]
     assert [text.split("\n")[0] for text in order[4:6]] == ["red sky", "red sea"]
     assert order[7:9] == ["beam_size", "max_length"]
     page.focus("#caption button")
     page.keyboard.press("ArrowRight")
     assert (
-        page.locator("#detail").inner_text().startswith("sky 67 % probable, looked most at the l")
+        page.locator("#detail")
+        .inner_text()
+        .startswith("sky: probability 67 %, looked mostly at the l")
     )
     label = page.locator("#caption button").nth(1).get_attribute("aria-label")
-    assert label == "sky: 67 % probable, looked most at the lower left; instead: sun 37 %"
+    assert label == "sky: probability 67 %, looked mostly at the lower left; other words: sun 37 %"
     page.keyboard.press("Escape")
     assert "mapped" not in (page.locator("#frame").get_attribute("class") or "")
 
 
-def test_sliders_change_what_is_asked_for(page, painter):
+def test_settings_change_the_request(page, painter):
     choose(page, png())
     words(page)
     assert page.locator("#temperature").is_disabled()
@@ -197,21 +207,22 @@ def test_sliders_change_what_is_asked_for(page, painter):
     with page.expect_response("**/api/caption*"):
         page.keyboard.press("ArrowLeft")
     words(page)
-    assert painter.asked[-1]["beam_size"] == 4
+    assert painter.requests[-1]["beam_size"] == 4
     with page.expect_response("**/api/caption*"):
-        page.get_by_label("At random").check()
+        page.get_by_label("Random (sampling)").check()
     words(page)
-    assert painter.asked[-1]["method"] == "sample" and page.locator("#beam_size").is_disabled()
+    assert painter.requests[-1]["method"] == "sample"
+    assert page.locator("#beam_size").is_disabled()
     page.locator("#temperature").focus()
     with page.expect_response("**/api/caption*"):
         page.keyboard.press("ArrowRight")
-    assert painter.asked[-1]["temperature"] == 1.1
+    assert painter.requests[-1]["temperature"] == 1.1
     with page.expect_response("**/api/caption*"):
-        page.get_by_text("Draw again").click()
+        page.get_by_text("Sample again").click()
     assert page.locator("#max_length").get_attribute("max") == "50"
 
 
-def test_dropped_and_pasted_images(page):
+def test_images_can_be_dropped_and_pasted(page):
     send = """([name, type, bytes]) => {
       const data = new DataTransfer();
       if (bytes) data.items.add(new File([new Uint8Array(bytes)], "a.png", { type: "image/png" }));
@@ -224,31 +235,29 @@ def test_dropped_and_pasted_images(page):
         page.evaluate(send, ["paste", "", list(png((0, 200, 0)))])
     assert words(page) == ["green", "sky"]
     page.evaluate(send, ["paste", "", None])
-    assert "There is no image in that." in page.get_by_role("alert").inner_text()
+    assert "That contains no image." in page.get_by_role("alert").inner_text()
 
 
-def test_a_photograph_is_taken(page):
+def test_a_photo_can_be_taken(page):
     page.click("#photograph")
-    seen = (
-        "view => new Promise((seen) => view.videoWidth ? seen() : view.onloadeddata = () => seen())"
-    )
-    page.locator("#view").evaluate(seen)
+    ready = "view => new Promise((go) => view.videoWidth ? go() : view.onloadeddata = () => go())"
+    page.locator("#view").evaluate(ready)
     page.click("#shoot")
     assert words(page)[1] == "sky"
     assert not page.locator("#camera").is_visible()
     assert page.evaluate("document.getElementById('view').srcObject") is None  # the camera is off
 
 
-def test_what_goes_wrong_is_said(page):
+def test_errors_are_shown(page):
     choose(page, b"nothing")
     alert = page.get_by_role("alert")
     alert.wait_for()
-    assert alert.inner_text().startswith("No caption. The file: not an image in any of the form")
+    assert alert.inner_text().startswith("The file: not an image in any of the form")
     choose(page, b"x" * 100_001)
-    page.get_by_text("This image has 0.1 MB; at most 0.1 MB are taken.").wait_for()
+    page.get_by_text("This image is 0.1 MB; the limit is 0.1 MB.").wait_for()
     page.route("**/api/caption*", lambda route: route.abort())
     choose(page, png())
-    page.get_by_text("The service does not answer. Is it still running?").wait_for()
+    page.get_by_text("The service does not respond. Is it still running?").wait_for()
     page.unroute("**/api/caption*")
     choose(page, png())
     words(page)
@@ -256,63 +265,64 @@ def test_what_goes_wrong_is_said(page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everything_has_a_name_and_enough_contrast(page, scheme):
+def test_every_control_has_a_name_and_every_text_enough_contrast(page, scheme):
     page.emulate_media(color_scheme=scheme)
     choose(page, png())
     words(page)
     for box in page.locator("input:visible, button:visible").all():
         assert box.evaluate("e => e.labels?.length || e.innerText || e.ariaLabel"), box
     ratios = page.evaluate(RATIOS)
-    assert len(ratios) > 15 and [each for each in ratios if each[1] < 4.5] == []  # WCAG AA
+    assert len(ratios) > 15
+    assert [each for each in ratios if each[1] < 4.5] == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_function_words_are_dimmed_and_readable(browser, scheme):
     painter = Painter()
-    found = painter.caption
+    caption = painter.caption
     painter.caption = lambda images, **options: [
-        replace(each, words=("The", "sky"), alternatives=()) for each in found(images, **options)
+        replace(each, words=("The", "sky"), alternatives=()) for each in caption(images, **options)
     ]
     with served(painter) as client:
         page = browser.new_page(color_scheme=scheme, reduced_motion="reduce")
         page.goto(str(client.base_url))
         choose(page, png())
         assert words(page) == ["The", "sky"]
-        at_rest, box = (5, 5), page.locator("#caption button").first.bounding_box()
-        for place in (at_rest, (box["x"] + 5, box["y"] + 5)):
-            page.mouse.move(*place)
+        elsewhere, box = (5, 5), page.locator("#caption button").first.bounding_box()
+        for position in (elsewhere, (box["x"] + 5, box["y"] + 5)):
+            page.mouse.move(*position)
             ratios = dict(page.evaluate(RATIOS))
             assert 4.5 < ratios["The"] < ratios["sky"] - 3
         page.close()
 
 
 @pytest.mark.parametrize("width", [320, 1100])
-def test_nothing_is_wider_than_the_window(page, width):
+def test_the_page_fits_the_width_of_the_window(page, width):
     page.set_viewport_size({"width": width, "height": 700})
     choose(page, png(size=(300, 100)))
     words(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_page_for_programs(page, address):
+def test_the_api_documentation(page, address):
     page.goto(f"{address}/docs")
     page.get_by_role("heading", name="POST /api/caption").wait_for()
-    for text in ("beam_size", "integer, at most 10", "too many requests at once", "GET /metrics"):
+    for text in ("beam_size", "integer, at most 10", "the request queue is full", "GET /metrics"):
         assert page.get_by_text(text).first.is_visible()
 
 
-def test_a_model_without_attention_says_so(browser):
+def test_a_model_without_attention_has_no_maps(browser):
     plain = Painter()
-    found = plain.caption
+    caption = plain.caption
     plain.caption = lambda images, **options: [
-        replace(each, attention=None, alternatives=()) for each in found(images, **options)
+        replace(each, attention=None, alternatives=()) for each in caption(images, **options)
     ]
     with served(plain) as client:
         opened = browser.new_page()
         opened.goto(str(client.base_url))
         choose(opened, png((200, 0, 0)))
         assert words(opened) == ["red", "sky"]
-        assert "there are no maps of single words" in opened.locator("#detail").inner_text()
+        assert "there are no maps for single words" in opened.locator("#detail").inner_text()
         opened.hover("#caption button")
-        assert opened.locator("#detail").inner_text().startswith("red 90 % probable. ")
+        assert opened.locator("#detail").inner_text().startswith("red: probability 90 %. ")
         opened.close()

@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback, as far as huggingface_hub asks for one to push and to fetch."""
+"""A Hugging Face hub on loopback that supports pushing to and downloading from it."""
 
 import base64
 import hashlib
@@ -13,13 +13,17 @@ PLAIN = r"/api/models/(?P<name>[^/]+/[^/]+)"
 
 
 class Hub(ThreadingHTTPServer):
-    """repositories: by name their files by revision, "main" and what else a test puts there."""
+    """The server and what it stores and receives.
+
+    repositories: {name: {revision: {path: content}}}. created: bodies of the requests that created
+    repositories. fetched: paths of the files that were downloaded.
+    """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repositories = {}
-        self.created = []  # what was asked for
-        self.fetched = []  # the paths of files
+        self.created = []
+        self.fetched = []
 
     @property
     def url(self):
@@ -28,6 +32,7 @@ class Hub(ThreadingHTTPServer):
 
 @contextmanager
 def running():
+    """A Hub that serves until the block ends."""
     with Hub() as hub:
         threading.Thread(target=hub.serve_forever, daemon=True).start()
         yield hub
@@ -66,32 +71,32 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = self.path.partition("?")[0]
-        if asked := re.fullmatch(PLAIN + r"/revision/(?P<revision>[^/]+)", path):
-            if found := self.files(asked["name"], asked["revision"]):
-                names = [{"rfilename": name} for name in found[1]]
+        if match := re.fullmatch(PLAIN + r"/revision/(?P<revision>[^/]+)", path):
+            if revision := self.files(match["name"], match["revision"]):
+                names = [{"rfilename": name} for name in revision[1]]
                 self.answer(
-                    200, {"id": asked["name"], "sha": commit_of(found[0]), "siblings": names}
+                    200, {"id": match["name"], "sha": commit_of(revision[0]), "siblings": names}
                 )
-        elif asked := re.fullmatch(PLAIN + r"/tree/(?P<revision>[^/]+)", path):
-            if found := self.files(asked["name"], asked["revision"]):
+        elif match := re.fullmatch(PLAIN + r"/tree/(?P<revision>[^/]+)", path):
+            if revision := self.files(match["name"], match["revision"]):
                 rows = [
                     {"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
-                    for n, c in found[1].items()
+                    for n, c in revision[1].items()
                 ]
                 self.answer(200, rows)
-        elif asked := re.fullmatch(
+        elif match := re.fullmatch(
             r"/(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)", path
         ):
-            if found := self.files(asked["name"], asked["revision"]):
-                content = found[1][asked["file"]]
+            if revision := self.files(match["name"], match["revision"]):
+                content = revision[1][match["file"]]
                 if self.command == "GET":
-                    self.server.fetched.append(asked["file"])
+                    self.server.fetched.append(match["file"])
                 etag = f'"{hashlib.sha1(content).hexdigest()}"'
-                self.answer(200, content, ETag=etag, X_Repo_Commit=commit_of(found[0]))
+                self.answer(200, content, ETag=etag, X_Repo_Commit=commit_of(revision[0]))
         else:
             self.answer(404)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815  the name that http.server calls
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
@@ -100,25 +105,25 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/api/validate-yaml":
             self.answer(200, {"errors": [], "warnings": []})
         elif self.path == "/api/repos/create":
-            asked = json.loads(body)
-            name = f"{asked['organization']}/{asked['name']}"
-            self.server.created.append(asked)
+            repository = json.loads(body)
+            name = f"{repository['organization']}/{repository['name']}"
+            self.server.created.append(repository)
             self.server.repositories.setdefault(name, {"main": {}})
             self.answer(200, {"url": f"{self.server.url}/{name}", "name": name})
-        elif asked := re.fullmatch(PLAIN + r"/preupload/(?P<revision>[^/]+)", self.path):
+        elif match := re.fullmatch(PLAIN + r"/preupload/(?P<revision>[^/]+)", self.path):
             files = [
                 {"path": each["path"], "uploadMode": "regular", "shouldIgnore": False}
                 for each in json.loads(body)["files"]
             ]
             self.answer(200, {"files": files})
-        elif asked := re.fullmatch(PLAIN + r"/commit/(?P<revision>[^/]+)", self.path):
-            files = self.server.repositories[asked["name"]][asked["revision"]]
+        elif match := re.fullmatch(PLAIN + r"/commit/(?P<revision>[^/]+)", self.path):
+            files = self.server.repositories[match["name"]][match["revision"]]
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     value = line["value"]
                     assert value["encoding"] == "base64"
                     files[value["path"]] = base64.b64decode(value["content"])
-            url = f"{self.server.url}/{asked['name']}/commit/{commit_of('main')}"
+            url = f"{self.server.url}/{match['name']}/commit/{commit_of('main')}"
             self.answer(200, {"commitUrl": url, "commitOid": commit_of("main"), "success": True})
         else:
             self.answer(404)

@@ -1,4 +1,4 @@
-"""Checkpoint files that tests change: which there are, and a manifest that matches again."""
+"""Signing checkpoints whose files a test has changed."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ FILES = (
 
 
 def sign(directory: Path) -> None:
-    """Make the manifest agree with files that were tampered with."""
+    """Rewrite the manifest to match the files."""
     sums = {
         name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in FILES[:-1]
     }
