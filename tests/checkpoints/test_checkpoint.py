@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from captioner.atomic_io import beside
+from captioner.atomic_io import sibling_path
 from captioner.checkpoints.checkpoint import FORMAT, find, load, save
 from captioner.errors import InputError
 from captioner.text.vocabulary import Vocabulary
@@ -208,7 +208,7 @@ def test_killed_between_the_two_renames(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert not directory.exists()
     for path in (directory, run):
-        assert find(path) == beside(directory, "old")
+        assert find(path) == sibling_path(directory, "old")
         assert load(path).vocabulary.words[0] == "word0"
     write(directory, seed=2)
     assert load(run).vocabulary.words[0] == "word2"
@@ -217,7 +217,7 @@ def test_killed_between_the_two_renames(tmp_path, monkeypatch):
 
 def test_killed_before_the_old_checkpoint_was_deleted(tmp_path):
     write(tmp_path / "best", seed=1)
-    write(beside(tmp_path / "best", "old"))
+    write(sibling_path(tmp_path / "best", "old"))
     assert load(tmp_path / "best").vocabulary.words[0] == "word1"
     write(tmp_path / "best", seed=2)
     assert load(tmp_path / "best").vocabulary.words[0] == "word2"
