@@ -1,4 +1,7 @@
-"""Write the map of the code into CONTRIBUTING.md: python docs/house.py; a test keeps it current."""
+"""Write the map of the code into CONTRIBUTING.md: python docs/house.py.
+
+Its ROWS are also the layers that `tests/test_layers.py` checks.
+"""
 
 import ast
 from pathlib import Path
@@ -6,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "CONTRIBUTING.md"
 START, END = "<!-- map -->\n", "<!-- end of map -->\n"
-# Rooms in the order in which they may import: from those above only.
+# The layers: a room imports only from rooms before it.
 ROWS = (
     *("_version", "errors", "options", "atomic_io", "devices", "distributed", "prefetch"),
     *("text", "data", "vision", "decoding", "models", "metrics", "plots", "checkpoints"),
@@ -16,15 +19,15 @@ ROWS = (
 
 
 def first_line(path: Path) -> str:
-    """The first line of a module's docstring, without the mark at its end."""
+    """The first line of a module's docstring, without final punctuation."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.partition("\n")[0].rstrip(".;:,")
 
 
 def draw() -> str:
-    """The map: each room with its modules, each with the first line of its docstring."""
-    lines = ["train.py", "evaluate.py"]
-    lines = [f"{name:34}{first_line(ROOT / name)}" for name in lines] + ["captioner/"]
+    """The map as a fenced block: rooms in order with their modules and first lines."""
+    lines = [f"{name:34}{first_line(ROOT / name)}" for name in ("train.py", "evaluate.py")]
+    lines.append("captioner/")
     for name in ROWS:
         module = ROOT / "captioner" / f"{name}.py"
         if module.is_file():
@@ -39,7 +42,7 @@ def _row(module: Path, depth: int) -> str:
 
 
 def _room(room: Path, depth: int) -> list[str]:
-    """The room's own line, then its modules and the rooms inside it, by name."""
+    """The room's own line, then its modules and inner rooms by name."""
     lines = [f"{'  ' * depth + room.name + '/':34}{first_line(room / '__init__.py')}"]
     for path in sorted(room.iterdir()):
         if path.is_dir() and (path / "__init__.py").is_file():

@@ -1,8 +1,8 @@
-"""Whatever README and docs/ tell people to type is run, and no flag is told of that there is not.
+"""Every command and Python block of README and docs/ runs, and every flag named there exists.
 
-A page is a story: its blocks run one after another in a directory of its own. What they name and none
-before has made (`dog.jpg`, `checkpoints/RUN`) is put there first, as stand_ins.py has it. Trainings
-are shortened by SHORT. What cannot be run here is at least parsed, and ONLY_PARSED says why.
+The blocks of a page run one after another in a directory of its own. Names that the page uses and
+no earlier block creates (`dog.jpg`, `checkpoints/RUN`) are created first by stand_ins.py. Trainings
+are shortened by SHORT. What cannot run here is only parsed; ONLY_PARSED gives the reasons.
 """
 
 import argparse
@@ -30,39 +30,42 @@ from captioner.training import config as recipe
 from tests.support import pages
 from tests.support.stand_ins import provide
 
+pytestmark = pytest.mark.docs
+
 ROOT = pages.ROOT
 SHORT = (
     "--epochs 1 --batch-size 8 --hidden-size 16 --embedding-size 16 --image-size 64 --workers 0 "
     "--precision float32 --device cpu"
 ).split()
-ONLY_PARSED = {  # commands and Python that hold this, and why they are not run
-    "captioner serve": "it ends when it is told to; tests/serving/test_app.py does",
-    "captioner export": "half a minute and an extra; tests/inference/test_export.py does",
+ONLY_PARSED = {  # text that commands or Python contain: why they are not run
+    "captioner serve": "runs until it is stopped; covered by tests/serving/test_app.py",
+    "captioner export": "half a minute and an extra; covered by tests/inference/test_export.py",
     "onnxruntime": "the same",
-    "push_to_hub": "the network; tests/checkpoints/test_hub.py has a hub of its own",
+    "push_to_hub": "needs the network; tests/checkpoints/test_hub.py uses a hub on loopback",
     "user/": "the same",
-    "recipes/": "extras and processes; tests/docs/test_recipes.py does",
-    "https://host": "the network; tests/data/storage/test_remote_tar.py has a server of its own",
-    "--tensorboard": "an extra; tests/training/test_logging.py does",
-    "benchmarks": "minutes",
-    "torchrun": "processes that import torch anew; tests/test_distributed.py has two",
+    "recipes/": "extras and processes; covered by tests/docs/test_recipes.py",
+    "https://host": "needs the network; tests/data/storage/test_remote_tar.py uses loopback",
+    "--tensorboard": "an extra; covered by tests/training/test_logging.py",
+    "benchmarks": "take minutes",
+    "torchrun": "processes that import torch; covered by tests/test_distributed.py",
 }
-LONG = ("docs/results.md", "docs/performance")  # pages of commands that took minutes and hours
-OURS = ("pytest", ".ci/run", "ruff ", "mypy", "python -m venv", ". .venv")  # of CONTRIBUTING.md
-FOREIGN = {  # of programs that are not ours
+MEASURED = ("docs/results.md", "docs/lab-notes.md", "docs/performance")  # took minutes and hours
+TOOLS = ("pytest", ".ci/run", "ruff ", "mypy", "python -m venv", ". .venv")  # in CONTRIBUTING.md
+SHELL = ("cp", "mkdir", "ls", "head", "cat", "echo", "find")
+OTHER_FLAGS = {  # of programs that are not part of this repository
     *("--data-binary", "--check", "--logdir", "--nproc-per-node", "--nnodes"),
     *("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id"),
 }
-WRITTEN = {"onnx_caption.py"}  # programs that pages show
-NUMBERS = {"N": "1", "P": "0.5", "STAGE": "0"}  # what commands within the text say
+SHOWN_PROGRAMS = {"onnx_caption.py"}  # printed on a page
+NUMBERS = {"N": "1", "P": "0.5", "STAGE": "0"}  # placeholders in inline commands
 
 
-# ---- what all pages begin with -------------------------------------------------------------------
+# ---- the state in which every page begins --------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The demo's first scenes, and a run on them."""
+    """A directory with a few demo scenes and a run trained on them."""
     here = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
@@ -73,46 +76,49 @@ def made(tmp_path_factory):
 
 
 def make_small(patch):
-    """Of everything less: scenes, heatmaps, Java, C++."""
+    """Fewer scenes and heatmaps, no Java, no C++ compiler."""
     write = demo.write_demo
     patch.setattr(demo, "write_demo", lambda path: write(path, train=24, val=8, test=4))
     patch.setattr(train, "HEATMAPS", 1)
     patch.setattr(captioner, "compile_steps", lambda model: model)
-    patch.setattr("captioner.metrics.meteor.shutil.which", lambda name: None)
+    patch.setattr("captioner.metrics.meteor.shutil.which", lambda _: None)
 
 
-# ---- commands ------------------------------------------------------------------------------------
+# ---- parsers -------------------------------------------------------------------------------------
 
 
-class Found(Exception):
-    """The parser that a program was about to use."""
+class ParserFoundError(Exception):
+    """Carries the parser that a program was about to use."""
 
 
 def parser_of(main):
-    """The parser that `main()` makes; nothing of what it would do is done."""
+    """The parser that `main()` builds; `main` does not get further than parsing."""
 
-    def stop(parser, *args, **kwargs):
-        raise Found(parser)
+    def stop(parser, *_, **__):
+        raise ParserFoundError(parser)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
-        with pytest.raises(Found) as found:
+        with pytest.raises(ParserFoundError) as caught:
             main()
-    return found.value.args[0]
+    return caught.value.args[0]
 
 
 def module_parser(module):
-    """The parser of `python -m module`, also where another test has imported it."""
+    """The parser of `python -m module`, whether or not another test has imported it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(sys.modules, module, raising=False)
         return parser_of(lambda: runpy.run_module(module, run_name="__main__", alter_sys=True))
 
 
+# ---- commands ------------------------------------------------------------------------------------
+
+
 def run_training(argv, *, parse):
     recipe.parse(argv)
     if not parse:
-        rare = [] if {"--start-from", "--min-count"} & {*argv} else ["--min-count", "1"]
-        train.main([*argv, *SHORT, *rare])
+        min_count = [] if {"--start-from", "--min-count"} & {*argv} else ["--min-count", "1"]
+        train.main([*argv, *SHORT, *min_count])
 
 
 def run_evaluation(argv, *, parse):
@@ -127,8 +133,24 @@ def run_captioner(argv, *, parse):
         command.main(argv)
 
 
-def run_curl(line):
-    """The request that curl would make, of the application itself."""
+def run_python(argv, *, parse):
+    match argv:
+        case ["train.py", *rest]:
+            run_training(rest, parse=parse)
+        case ["evaluate.py", *rest]:
+            run_evaluation(rest, parse=parse)
+        case ["-m", "captioner", *rest]:
+            run_captioner(rest, parse=parse)
+        case ["-m", module, *rest] if module.startswith("benchmarks"):
+            module_parser(module).parse_known_args(rest)
+        case [file, *_] if parse:
+            assert file in SHOWN_PROGRAMS or (ROOT / file).is_file(), f"{file} does not exist"
+        case _:
+            raise ValueError(f"python {shlex.join(argv)}: a kind of command that is not known")
+
+
+def run_curl(argv, *, parse):
+    """Send curl's request to the application itself."""
     testing = pytest.importorskip("fastapi.testclient")
     from captioner.serving.app import create_app
     from captioner.serving.schemas import Limits
@@ -137,89 +159,101 @@ def run_curl(line):
     parser.add_argument("url")
     parser.add_argument("--data-binary")
     parser.add_argument("-F")
-    asked = parser.parse_args(shlex.split(line)[1:])
-    url = urlsplit(asked.url)
+    options = parser.parse_args(argv)
+    if parse:
+        return
+    url = urlsplit(options.url)
     model = Captioner.from_pretrained("checkpoints/RUN", "cpu")
     with testing.TestClient(create_app(model, Limits())) as client:
-        place = f"{url.path}?{url.query}"
-        if asked.F:
-            name, _, file = asked.F.partition("=@")
-            answer = client.post(place, files={name: Path(file).read_bytes()})
+        target = f"{url.path}?{url.query}"
+        if options.F:
+            field, _, file = options.F.partition("=@")
+            response = client.post(target, files={field: Path(file).read_bytes()})
         else:
-            answer = client.post(place, content=Path(asked.data_binary[1:]).read_bytes())
-    assert answer.status_code == 200, answer.text
+            response = client.post(target, content=Path(options.data_binary[1:]).read_bytes())
+    assert response.status_code == 200, response.text
 
 
-def check_installation(words):
-    """The extras that are asked for exist."""
+def check_torchrun(argv, *, parse):  # noqa: ARG001  never run
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.distributed.run import get_args_parser
+    options = get_args_parser().parse_args(argv)
+    run_python([options.training_script, *options.training_script_args], parse=True)
+
+
+def check_installation(argv, *, parse):  # noqa: ARG001  nothing is installed
+    """The extras that `pip install` names exist."""
+    assert argv[0] == "install"
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    there = set(setup["options.extras_require"])
-    ours = [word for word in words if word.startswith((".", "captioner"))]
-    asked = {
-        e for word in ours for several in re.findall(r"\[(.*)\]", word) for e in several.split(",")
+    packages = [word for word in argv if word.startswith((".", "captioner"))]
+    named = {
+        extra
+        for package in packages
+        for extras in re.findall(r"\[(.*)\]", package)
+        for extra in extras.split(",")
     }
-    assert asked <= there, f"{asked - there} is no extra"
+    unknown = named - set(setup["options.extras_require"])
+    assert not unknown, f"{unknown} is not an extra"
+
+
+def check_tensorboard(argv, *, parse):  # noqa: ARG001  runs until it is stopped
+    assert argv[:-1] == ["--logdir"]
+
+
+PROGRAMS = {
+    "python": run_python,
+    "captioner": run_captioner,
+    "curl": run_curl,
+    "torchrun": check_torchrun,
+    "pip": check_installation,
+    "tensorboard": check_tensorboard,
+}
 
 
 def run_command(line, *, parse=False):
-    """A command as it stands on a page; fails for one of a kind that is not known."""
-    first, piped, line = line.rpartition(" | ")
-    if piped:
-        listed = subprocess.run(first, shell=True, check=True, timeout=20, capture_output=True)
+    """Run one command of a page, or only parse it; fails for a kind that is not known."""
+    before, pipe, after = line.rpartition(" | ")
+    if pipe:
+        piped = subprocess.run(before, shell=True, check=True, timeout=20, capture_output=True)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed.stdout)))
-            return run_command(line, parse=parse)
-    line, redirected, file = line.partition(" > ")
-    if redirected:
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(piped.stdout)))
+            run_command(after, parse=parse)
+        return
+    line, redirect, file = line.partition(" > ")
+    if redirect:
         with open(file, "w") as out, contextlib.redirect_stdout(out):
-            return run_command(line, parse=parse)
-    words = [word.removesuffix("...") for word in shlex.split(line)]
-    words = [word for word in words if word]
-    match words:
-        case ["python", "train.py", *argv]:
-            run_training(argv, parse=parse)
-        case ["python", "evaluate.py", *argv]:
-            run_evaluation(argv, parse=parse)
-        case ["python", "-m", "captioner", *argv] | ["captioner", *argv]:
-            run_captioner(argv, parse=parse)
-        case ["python", "-m", module, *argv] if module.startswith("benchmarks"):
-            module_parser(module).parse_known_args(argv)
-        case ["torchrun", *argv]:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                from torch.distributed.run import get_args_parser
-            read = get_args_parser().parse_args(argv)
-            words = ["python", read.training_script, *read.training_script_args]
-            run_command(shlex.join(words), parse=True)
-        case ["curl", *_]:
-            run_curl(line)
-        case ["pip", "install", *_]:
-            check_installation(words)
-        case ["cp" | "mkdir" | "ls" | "head" | "cat" | "echo" | "find", *_]:
-            subprocess.run(line, shell=True, check=True, timeout=20)
-        case ["python", file, *_] if parse:
-            assert file in WRITTEN or (ROOT / file).is_file()
-        case ["tensorboard", "--logdir", _]:
-            pass
-        case _:
-            assert line.startswith(OURS), (
-                f"{line!r}: a kind of command that tests/docs/test_docs.py does not know"
-            )
+            run_command(line, parse=parse)
+        return
+    program, *argv = [word for raw in shlex.split(line) if (word := raw.removesuffix("..."))]
+    if line.startswith(TOOLS):
+        return
+    if program in SHELL:
+        subprocess.run(line, shell=True, check=True, timeout=20)
+    elif program in PROGRAMS:
+        PROGRAMS[program](argv, parse=parse)
+    else:
+        raise ValueError(f"{line!r}: a kind of command that is not known")
 
 
 def only_parsed(page, text):
-    """Whether commands or Python may not be run."""
-    return page.startswith(LONG) or any(each in text for each in ONLY_PARSED)
+    return page.startswith(MEASURED) or any(marker in text for marker in ONLY_PARSED)
 
 
 # ---- the tests -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages.PAGES)
-def test_what_a_page_tells_to_type_is_run(page, made, tmp_path, monkeypatch):
+def test_commands_and_python_of_a_page_run(page, made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_small(monkeypatch)
+    run_page(page, made)
+
+
+def run_page(page, made):
+    """Run the page's blocks from top to bottom in the working directory."""
     names = {"__name__": "page"}
     for block in pages.blocks(page):
         provide(block.text if block.kind in ("sh", "python") else "", made)
@@ -236,54 +270,63 @@ def test_what_a_page_tells_to_type_is_run(page, made, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", pages.PAGES)
-def test_commands_within_the_text_are_commands(page):
-    for code in pages.inline(page):
-        code = re.sub(r"^(train|evaluate)\.py", r"python \g<0>", code).replace("`", "")
+def test_inline_commands_parse(page):
+    for code in inline_commands(page):
+        words = [NUMBERS.get(word, word) for word in shlex.split(code) if word != "--help"]
+        try:
+            if words[0] == "captioner" and len(words) == 2:  # only a command's name
+                assert words[1] in command.COMMANDS
+            elif shlex.join(words) not in ("python evaluate.py", "python -m captioner"):
+                run_command(shlex.join(words), parse=True)
+        except (Exception, SystemExit) as error:
+            pytest.fail(f"{page}: {code}\n{type(error).__name__}: {error}")
+
+
+def inline_commands(page):
+    """Commands between backticks, without those whose arguments before the flags are elided."""
+    for raw in pages.inline(page):
+        code = re.sub(r"^(train|evaluate)\.py", r"python \g<0>", raw).replace("`", "")
         if re.match(r"(python|captioner|torchrun) ", code) and "..." not in code.split("--")[0]:
-            words = [NUMBERS.get(word, word) for word in shlex.split(code) if word != "--help"]
-            try:
-                if words[0] == "captioner" and len(words) == 2:  # the name alone
-                    assert words[1] in command.COMMANDS
-                elif shlex.join(words) not in ("python evaluate.py", "python -m captioner"):
-                    run_command(shlex.join(words), parse=True)
-            except (Exception, SystemExit) as error:
-                pytest.fail(f"{page}: {code}\n{type(error).__name__}: {error}")
+            yield code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("Prints\n\n    a dog\n", "neither commands nor Python"),
         ("```\npython train.py\n```\n", "neither commands nor Python"),
-        ("    \n\n    pip install captioner[all]\n", "is no extra"),
+        ("    \n\n    pip install captioner[all]\n", "is not an extra"),
         ("\n    cat a.txt &&\\\n      format-disk\n", "a kind of command that"),
         ("\n    python train.py --atention\n", "SystemExit: 2"),
         ("\n    from captioner import Caption\n    Caption.show\n", "AttributeError"),
     ],
 )
-def test_pages_that_are_wrong(text, message, made, tmp_path, monkeypatch):
+def test_a_wrong_page_fails(text, message, made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_small(monkeypatch)
     (tmp_path / "a.txt").touch()
     page = tmp_path / "page.md"
     page.write_text(text)
     with pytest.raises((ValueError, pytest.fail.Exception), match=message):
-        test_what_a_page_tells_to_type_is_run(str(page), made, tmp_path, monkeypatch)
+        run_page(str(page), made)
 
 
 @pytest.fixture(scope="module")
 def flags():
     """Every flag of every program."""
-    of_benchmarks = re.findall(r'"(--[a-z-]+)"', "".join(map(read, ROOT.glob("benchmarks/*.py"))))
+    benchmarks = "".join(map(read, ROOT.glob("benchmarks/*.py")))
     parsers = [parser_of(lambda: recipe.parse([])), parser_of(lambda: evaluation_options.parse([]))]
     commands = command.parser()._subparsers._group_actions[0].choices.values()
     return {
-        *of_benchmarks,
-        *FOREIGN,
-        *(f for p in (*parsers, *commands) for f in p._option_string_actions),
+        *re.findall(r'"(--[a-z-]+)"', benchmarks),
+        *OTHER_FLAGS,
+        *(flag for parser in (*parsers, *commands) for flag in parser._option_string_actions),
     }
 
 
 @pytest.mark.parametrize("page", pages.PAGES)
-def test_every_flag_is_there(page, flags):
+def test_every_flag_exists(page, flags):
     assert {*re.findall(r"(?<![\w-])--[a-z][a-z-]+", read(ROOT / page))} <= flags
 
 

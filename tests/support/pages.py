@@ -1,7 +1,7 @@
-"""What the pages tell people to type: README.md, CONTRIBUTING.md and docs/, taken apart.
+"""The code blocks and inline code of README.md, CONTRIBUTING.md and docs/.
 
-A block is indented by four spaces and holds commands or Python, or it is fenced and says what it
-holds: ```sh, ```python, or ```text for what is only shown.
+A block is indented by four spaces and holds commands or Python, or it is fenced and labelled:
+```sh, ```python, or ```text for what is only shown.
 """
 
 import ast
@@ -20,13 +20,13 @@ PROGRAMS = (  # a block that begins with one of these holds commands
     "python pip captioner torchrun tensorboard curl pytest ruff mypy .ci/run "
     "cp mkdir ls head cat echo find"
 ).split()
-SHOWN = ("text", "json", "nginx", "html", "csv")  # fences of what nobody types
+SHOWN = ("text", "json", "nginx", "html", "csv")  # fences of what is not typed
 FENCE = re.compile(r" *```(\w*)$")
 
 
 @dataclass(frozen=True)
 class Block:
-    """What is no text, from line `line` of a page on; kind: sh, python or one of SHOWN."""
+    """A code block that begins at `line` of a page; kind: sh, python or one of SHOWN."""
 
     line: int
     kind: str
@@ -34,31 +34,31 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """One a line, or several joined by &&; comments and breaks after a backslash are gone."""
-        whole = re.sub(r"\\\n\s*", "", self.text)
-        lines = (re.sub(r"(^|\s+)# .*", "", line).strip() for line in whole.splitlines())
+        """The commands, one per line or joined by &&, without comments and continuation breaks."""
+        joined = re.sub(r"\\\n\s*", "", self.text)
+        lines = (re.sub(r"(^|\s+)# .*", "", line).strip() for line in joined.splitlines())
         return [part for line in lines if line for part in re.split(r"\s*&&\s*", line)]
 
 
 def blocks(page: str) -> list[Block]:
-    """The blocks of a page; raises ValueError for one that does not say what it is."""
+    """The code blocks of a page; raises ValueError for one without a recognisable kind."""
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
-    return [_block(page, *each) for each in _stretches(lines)]
+    return [_block(page, *block) for block in _raw_blocks(lines)]
 
 
 def inline(page: str) -> list[str]:
-    """What stands between backticks in the page's text and tables, each on one line."""
+    """The inline code of the page's text and tables, each joined to one line."""
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
-    for first, _, inside in list(_stretches(lines)):
-        lines[first - 1 : first - 1 + len(inside)] = [""] * len(inside)
+    for first, _, body in list(_raw_blocks(lines)):
+        lines[first - 1 : first - 1 + len(body)] = [""] * len(body)
     lines = [line for line in lines if not FENCE.match(line)]
     return [
         " ".join(code.split()) for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", "\n".join(lines))
     ]
 
 
-def _stretches(lines: list[str]) -> Iterator[tuple[int, str, list[str]]]:
-    """Line number of each block, what its fence says (nothing, if it has none), its lines."""
+def _raw_blocks(lines: list[str]) -> Iterator[tuple[int, str, list[str]]]:
+    """Line number, label ("" if indented, "?" if a fence has none) and lines of each block."""
     number = 0
     while number < len(lines):
         first, fence = number, FENCE.match(lines[number])
@@ -83,7 +83,7 @@ def _block(page: str, line: int, kind: str, lines: list[str]) -> Block:
         kind = "python"
     if kind not in ("sh", "python", *SHOWN):
         raise ValueError(
-            f"{page}:{line}: neither commands nor Python: fence what is only shown by ```text"
+            f"{page}:{line}: neither commands nor Python; fence what is only shown as ```text"
         )
     return Block(line, kind, text)
 

@@ -1,6 +1,7 @@
-"""What pages name and do not make themselves: a name, and what puts it there.
+"""Stand-ins for names that pages use without creating them, such as `dog.jpg` or `DIR`.
 
-`made` is a directory with the demo's first scenes in `demo` and a run on them in `checkpoints`.
+`made` is a directory with a few demo scenes in `demo` and a run trained on them in `checkpoints`.
+Each stand-in is a function of `made` and of the path to create.
 """
 
 import json
@@ -13,12 +14,12 @@ import torchvision
 from PIL import Image
 
 
-def link(target):
-    return lambda made, path: path.symlink_to(made / target)
+def link(source):
+    return lambda made, path: path.symlink_to(made / source)
 
 
-def copy(target):
-    return lambda made, path: shutil.copytree(made / target, path)
+def copy(source):
+    return lambda made, path: shutil.copytree(made / source, path)
 
 
 def save_image(made, path):
@@ -26,7 +27,7 @@ def save_image(made, path):
         image.save(path, "JPEG" if path.suffix == ".jpg" else "PNG")
 
 
-def save_mobilenet(made, path):
+def save_mobilenet(_, path):
     torch.save(torchvision.models.mobilenet_v2(weights=None).state_dict(), path)
 
 
@@ -38,8 +39,8 @@ def save_kaggle(made, path):
 
 def save_results(made, path):
     content = json.loads((made / "demo/annotations/captions_val.json").read_text())
-    first = {row["image_id"]: row["caption"] for row in content["annotations"]}
-    rows = [{"image_id": key, "caption": text} for key, text in first.items()]
+    captions = {row["image_id"]: row["caption"] for row in content["annotations"]}
+    rows = [{"image_id": key, "caption": text} for key, text in captions.items()]
     path.write_text(json.dumps(rows))
 
 
@@ -62,10 +63,10 @@ STAND_INS = {
 
 
 def provide(text, made):
-    """Put into the working directory what the text names and is not there."""
+    """Create in the working directory what the text names and does not exist yet."""
     for word in re.findall(r"[\w./-]+", text):
-        for name, make in STAND_INS.items():
+        for name, create in STAND_INS.items():
             path = Path(name)
             if word.rstrip(".").startswith(name) and not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                make(made, path)
+                create(made, path)
