@@ -19,7 +19,7 @@ from captioner.data.batches import epoch_order
 from captioner.data.images import Transform
 from captioner.devices import products_in
 from captioner.prefetch import load_ahead
-from captioner.training.loop import step
+from captioner.training.loop import train_step
 from captioner.training.optimization import TrainingOptions, parameter_groups
 from captioner.vision.encoders import Encoder, build_encoder
 from captioner.vision.feature_cache import FeatureCache, ImageSource
@@ -116,7 +116,7 @@ def training_need(device: torch.device, rounds: int) -> float:
     batch = draw_batch(SIZES, BATCH, 8, 16).to(device)
     options = TrainingOptions()
     optimizer = AdamW(parameter_groups(model, options), fused=True)
-    work = {"": lambda: step(model, optimizer, batch, options, device)}
+    work = {"": lambda: train_step(model, optimizer, batch, options, device)}
     return BATCH / measure.side_by_side(work, rounds, device)[""]
 
 

@@ -21,7 +21,7 @@ from captioner.data.batches import Batch
 from captioner.metrics.cider_d import CiderD
 from captioner.models.captioning.build import CaptioningModel
 from captioner.models.captioning.scst import LONGEST, SAMPLES, add_rollouts, draw
-from captioner.training.loop import step
+from captioner.training.loop import train_step
 from captioner.training.optimization import TrainingOptions, parameter_groups
 
 IMAGES = 32
@@ -41,7 +41,7 @@ def library_step(model: CaptioningModel, batch: Batch, precision: str) -> measur
     options = TrainingOptions(precision=precision)
     optimizer = AdamW(parameter_groups(model, options), fused=True)
     model.train()
-    return lambda: step(model, optimizer, batch, options, batch.tokens.device)
+    return lambda: train_step(model, optimizer, batch, options, batch.tokens.device)
 
 
 def textbook_rows(batch: Batch) -> tuple[Tensor, Tensor, list[int]]:

@@ -6,13 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-import train
 from captioner.data.batches import Source
 from captioner.models.captioning.build import build_model
 from captioner.models.captioning.options import ModelOptions
 from captioner.text.collate import pad_captions
 from captioner.text.vocabulary import Vocabulary
-from captioner.training import logging as watching
 from captioner.vision.encoders import Encoder
 from tests.support.words import WORDS
 
@@ -20,15 +18,6 @@ from tests.support.words import WORDS
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_drawing():
-    """It takes longer than an epoch does here; test_watching.py has it done."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watching, "draw_curves", lambda *arguments: None)
-        patch.setattr(train, "show_samples", lambda *arguments: None)
-        yield
 
 
 @pytest.fixture

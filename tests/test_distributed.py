@@ -41,7 +41,6 @@ def counted_load(self, *args):
         os.kill(os.getpid(), signal.SIGTERM)  # one of the two gets the signal
     return batch
 
-train.draw_heatmaps = train.show_samples = lambda *arguments: None  # they take a second
 evaluation.caption_batches = counted_captions
 batches.Source.batch = counted_load
 
@@ -88,7 +87,6 @@ def rows(run):
 
 def test_two_processes_train_as_one(directory, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(directory)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     train.main([*options(str(tiny.data(tmp_path_factory))), "--run", "one"])
     one, two = (checkpoint.load(directory / "checkpoints" / name) for name in ("one", "two"))
     for key, value in one.weights.items():

@@ -1,8 +1,9 @@
-"""`captioner caption`: a line for each caption, or a record; heatmaps."""
+"""`captioner caption`: print or write captions of images, and draw heatmaps."""
 
 import argparse
 
 from ..decoding.options import DecodingOptions
+from ..devices import RuntimeOptions
 from ..inference.batch_caption import CaptionOptions, caption_images
 from ..options import add_options, from_arguments
 
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_options(parser, CaptionOptions, "captioning")
     add_options(parser, DecodingOptions, "decoding")
+    add_options(parser, RuntimeOptions, "runtime")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -24,4 +26,5 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.images,
         from_arguments(CaptionOptions, arguments),
         from_arguments(DecodingOptions, arguments),
+        from_arguments(RuntimeOptions, arguments),
     )

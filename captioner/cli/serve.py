@@ -1,7 +1,8 @@
-"""`captioner serve`: the service, from the command line."""
+"""`captioner serve`: caption images over HTTP."""
 
 import argparse
 
+from ..devices import RuntimeOptions
 from ..options import add_options, from_arguments
 from ..serving.schemas import Limits
 from ..serving.server import ServeOptions, serve
@@ -15,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoints(parser)
     add_options(parser, ServeOptions, "serving")
     add_options(parser, Limits, "limits")
+    add_options(parser, RuntimeOptions, "runtime")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -22,4 +24,5 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.checkpoint,
         from_arguments(ServeOptions, arguments),
         from_arguments(Limits, arguments),
+        from_arguments(RuntimeOptions, arguments),
     )

@@ -23,6 +23,7 @@ from ..data.readers import load_data
 from ..data.storage import tar as shards
 from ..decoding.hypothesis import Hypothesis
 from ..decoding.options import DecodingOptions
+from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..metrics import bootstrap
 from ..metrics import captions as metrics
@@ -36,7 +37,10 @@ References = Mapping[int | str, Sequence[str]]
 
 
 def evaluate_checkpoint(
-    options: EvaluationOptions, scoring: ScoringOptions, decoding: DecodingOptions
+    options: EvaluationOptions,
+    scoring: ScoringOptions,
+    decoding: DecodingOptions,
+    runtime: RuntimeOptions = RuntimeOptions(),
 ) -> None:
     """Caption a split by one checkpoint or several together, and score that."""
     split = split_name(options.split)
@@ -48,7 +52,9 @@ def evaluate_checkpoint(
     examples = data.split(split)
     references = {example.id: example.captions for example in examples}
     others = others_of(scoring, references)
-    captioner = Captioner.from_checkpoints(read, options.device, options.precision, options.compile)
+    captioner = Captioner.from_checkpoints(
+        read, runtime.device, runtime.precision, runtime.compile
+    )
     directory = make_directory(options.output or evaluation_directory(read[0].path, split))
     if options.report:
         make_directory(options.report)
@@ -105,7 +111,7 @@ def _write_captions(
         decoding,
         batch_size=options.batch_size,
         workers=options.workers,
-        precision=options.precision,
+        precision=captioner.precision,
     )
     texts = texts_of(hypotheses, captioner.vocabulary)
     (directory / SCORES).unlink(missing_ok=True)  # of other captions

@@ -1,17 +1,12 @@
-"""The flags of evaluate.py, and what does not go together."""
+"""Options of evaluation and scoring."""
 
-import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.runs import CHECKPOINTS
 from ..data.readers import READERS
-from ..decoding.options import DecodingOptions
-from ..devices import PRECISIONS
-from ..errors import InputError
 from ..metrics.captions import METRICS, chosen
-from ..options import add_options, check_at_least, from_arguments, given_flags, option
+from ..options import check_at_least, option
 from ..prefetch import WORKERS
 
 SAMPLES = 1000  # of a comparison, unless --bootstrap says otherwise
@@ -32,9 +27,6 @@ class EvaluationOptions:
     batch_size: int = option(64, "images captioned at once")
     workers: int = option(WORKERS, "threads that load ahead")
     cache: Path = option(CHECKPOINTS / ".cache", "directory of the demo images")
-    device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
-    precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
-    compile: bool = option(False, "fuse the steps of decoding with torch.compile")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")
@@ -66,42 +58,3 @@ class ScoringOptions:
         if self.metrics is None:
             return None
         return chosen([name.strip() for name in self.metrics.split(",")])
-
-
-def parse(
-    argv: Sequence[str] | None,
-) -> tuple[EvaluationOptions, ScoringOptions, DecodingOptions]:
-    """The three groups of flags; raises InputError for flags that would do nothing."""
-    parser = argparse.ArgumentParser(
-        description="Caption a split and score the captions, or score captions from a file.",
-        epilog="Without --output the files go to evaluation-SPLIT in the directory of the run; "
-        "several checkpoints need --output, and captions from a file are scored without files.",
-    )
-    add_options(parser, EvaluationOptions, "evaluation")
-    add_options(parser, ScoringOptions, "scoring")
-    add_options(parser, DecodingOptions, "decoding")
-    arguments = parser.parse_args(argv)
-    if (arguments.checkpoint is None) == (arguments.predictions is None):
-        parser.error(
-            "either --checkpoint is required, for example checkpoints/demo-attention, "
-            "or --predictions"
-        )
-    given = given_flags(parser, argv)
-    scoring = from_arguments(ScoringOptions, arguments)
-    _refuse_idle_flags(given, scoring)
-    decoding = from_arguments(DecodingOptions, arguments)
-    return from_arguments(EvaluationOptions, arguments), scoring, decoding
-
-
-def _refuse_idle_flags(given: set[str], scoring: ScoringOptions) -> None:
-    of_files = {"references", "allow_missing", "training_captions"}
-    idle = given & of_files
-    if scoring.predictions is not None:
-        if scoring.references is None:
-            raise InputError("--predictions needs --references, the file to score them against")
-        of_both = {"predictions", "metrics", "bootstrap", "compare", "output"}
-        idle = given - of_files - of_both
-    if idle:
-        other = "--predictions" if scoring.predictions is None else "--checkpoint"
-        name = sorted(idle)[0].replace("_", "-")
-        raise InputError(f"--{name} needs {other}")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..checkpoints import checkpoint, hub
 from ..data.image_paths import find_images, part_of, unique_names
 from ..decoding.options import DecodingOptions
-from ..devices import PRECISIONS
+from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..options import check_at_least, option, to_dict
 from ..plots.heatmaps import ENDINGS
@@ -41,9 +41,6 @@ class CaptionOptions:
     heatmap: Path | None = option(None, "directory for a heatmap of each image")
     heatmap_format: str = option("png", "figure (png, svg ...), gif, webp or npy", choices=ENDINGS)
     batch_size: int = option(32, "images captioned at once")
-    device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
-    precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
-    compile: bool = option(False, "fuse the steps of decoding with torch.compile")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")
@@ -53,7 +50,10 @@ class CaptionOptions:
 
 
 def caption_images(
-    sources: Sequence[str], options: CaptionOptions, decoding: DecodingOptions
+    sources: Sequence[str],
+    options: CaptionOptions,
+    decoding: DecodingOptions,
+    runtime: RuntimeOptions = RuntimeOptions(),
 ) -> None:
     """Caption what the sources name, and print it or write it to a file.
 
@@ -64,11 +64,11 @@ def caption_images(
     names = unique_names(images) if options.heatmap else {}
     mine = part_of(images, options.shard)
     if options.output:
-        failed = _to_file(options.output, mine, names, options, decoding)
+        failed = _to_file(options.output, mine, names, options, decoding, runtime)
         print(f"captions: {options.output}")
     else:
         failed = 0
-        records = _answer(mine, names, options, decoding)
+        records = _answer(mine, names, options, decoding, runtime)
         for text, record in _FORMATS[options.format or "text"](records):
             print(text, end="", flush=True)
             failed += "error" in record
@@ -107,13 +107,14 @@ def _to_file(
     names: Mapping[str, str],
     options: CaptionOptions,
     decoding: DecodingOptions,
+    runtime: RuntimeOptions,
 ) -> int:
     """Answer the images that the file does not; returns how many of all have an error there."""
     made_by = {
         "checkpoint": " + ".join(
             checkpoint.identity(hub.local(path)) for path in options.checkpoint
         ),
-        "precision": options.precision,
+        "precision": runtime.precision,
         **to_dict(decoding),
         "beam_size": decoding.beams,  # what is meant where they are not given
         "length_penalty": decoding.penalty,
@@ -124,7 +125,7 @@ def _to_file(
         if len(left) < len(images):
             print(f"{len(images) - len(left):,} images are answered in {path}", file=sys.stderr)
         if left:
-            records = _answer(left, names, options, decoding)
+            records = _answer(left, names, options, decoding, runtime)
             failed += sum("error" in each for each in answers.append(records))
     return failed
 
@@ -134,9 +135,10 @@ def _answer(
     names: Mapping[str, str],
     options: CaptionOptions,
     decoding: DecodingOptions,
+    runtime: RuntimeOptions,
 ) -> Iterator[Record]:
     """A record for each image, in order; its heatmap is written first."""
-    captioner = _load(options)
+    captioner = _load(options, runtime)
     stream = captioner.stream(
         images, batch_size=options.batch_size, on_error="yield", **to_dict(decoding)
     )
@@ -153,11 +155,11 @@ def _answer(
             bar.update()
 
 
-def _load(options: CaptionOptions) -> "Captioner":
+def _load(options: CaptionOptions, runtime: RuntimeOptions) -> "Captioner":
     from ..captioner import Captioner
 
     captioner = Captioner.from_pretrained(
-        options.checkpoint, options.device, options.precision, options.compile
+        options.checkpoint, runtime.device, runtime.precision, runtime.compile
     )
     if options.heatmap and not captioner.model.has_attention:
         which = " + ".join(map(str, options.checkpoint))

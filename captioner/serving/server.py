@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..devices import PRECISIONS
+from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..options import option
 from .schemas import Limits
@@ -25,16 +25,18 @@ class ServeOptions:
 
     host: str = option("127.0.0.1", "address; 0.0.0.0 lets others in")
     port: int = option(8000, "port; 0 takes a free one")
-    device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
-    precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
-    compile: bool = option(False, "fuse the steps of decoding with torch.compile")
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
             raise InputError(f"port must be from 0 to 65535, got {self.port}")
 
 
-def serve(checkpoints: Sequence[Path], options: ServeOptions, limits: Limits) -> None:
+def serve(
+    checkpoints: Sequence[Path],
+    options: ServeOptions,
+    limits: Limits,
+    runtime: RuntimeOptions = RuntimeOptions(),
+) -> None:
     """Answer requests until SIGINT or SIGTERM, then those under way, and return.
 
     checkpoints: several answer as an ensemble. A second signal does not wait for what is under way.
@@ -53,7 +55,7 @@ def serve(checkpoints: Sequence[Path], options: ServeOptions, limits: Limits) ->
     from .app import create_app
 
     captioner = Captioner.from_pretrained(
-        checkpoints, options.device, options.precision, options.compile
+        checkpoints, runtime.device, runtime.precision, runtime.compile
     )
     listener = listen(options.host, options.port)
     server = build_server(create_app(captioner, limits), limits)

@@ -13,6 +13,7 @@ from captioner import Captioner, DecodingOptions, InputError
 from captioner.__main__ import main
 from captioner.checkpoints.checkpoint import load
 from captioner.cli import caption as caption_command
+from captioner.devices import RuntimeOptions
 from tests.support import loopback_hub, tiny
 
 SHARED = {"config.json", "vocabulary.json", "model.safetensors", "manifest.json"}
@@ -153,11 +154,12 @@ def test_what_was_changed_on_the_way_is_refused(captioner, hub):
 
 def test_commands_fetch_as_well(captioner, hub, images, capsys):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
-    options = caption_command.CaptionOptions(checkpoint=(Path("me/colours"),), device="cpu")
-    caption_command.caption_images([str(images[0])], options, DecodingOptions())
+    cpu = RuntimeOptions(device="cpu")
+    options = caption_command.CaptionOptions(checkpoint=(Path("me/colours"),))
+    caption_command.caption_images([str(images[0])], options, DecodingOptions(), cpu)
     assert capsys.readouterr().out.endswith(f"{captioner.caption(images[0]).text}\n")
     into = replace(options, output=Path("captions.jsonl"))
-    caption_command.caption_images([str(images[0])], into, DecodingOptions())
+    caption_command.caption_images([str(images[0])], into, DecodingOptions(), cpu)
     main(["info", "me/colours"])
     told = capsys.readouterr().out
     assert "  files     model.safetensors " in told and "training_state" not in told

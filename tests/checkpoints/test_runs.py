@@ -50,7 +50,6 @@ def test_rows_that_were_skipped_are_listed_in_the_run(tmp_path, monkeypatch, cap
     (root / "train" / "5.png").unlink()
     (root / "val" / "103.png").unlink()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     train.main(["--data", str(root), "--on-error", "skip", "--run", "mine", *tiny.OPTIONS])
     said = capsys.readouterr().out
     counts = "train 15 images, 30 captions; val 6 images, 12 captions; test 3 images, 6 capt"
@@ -77,29 +76,29 @@ def test_rows_that_were_skipped_are_listed_in_the_run(tmp_path, monkeypatch, cap
         (["--on-error", "skip"], "--on-error needs --data"),
         (
             ["--encoder", "resnet18", "--encoder-learning-rate", "0.1"],
-            "--encoder-learning-rate needs a trained encoder: --fine-tune-encoder",
+            "--encoder-learning-rate needs a trained encoder; pass --fine-tune-encoder",
         ),
         (
             ["--start-from", "x", "--encoder-learning-rate", "0.1"],
-            "--encoder-learning-rate needs a trained encoder: --fine-tune-encoder",
+            "--encoder-learning-rate needs a trained encoder; pass --fine-tune-encoder",
         ),
-        (["--self-critical"], "--self-critical needs a model that can caption: --start-from"),
+        (["--self-critical"], "--self-critical needs a trained model; pass --start-from"),
         (
             ["--start-from", "x", "--cross-entropy-share", "0.3"],
             "--cross-entropy-share needs --self-critical",
         ),
         (
             ["--start-from", "x", "--self-critical", "--scheduled-sampling", "0.2"],
-            "--scheduled-sampling needs true words alone: --self-critical trains on sampled ones",
+            "--scheduled-sampling cannot be combined with --self-critical",
         ),
         (
             ["--start-from", "x", "--self-critical", "--teachers", "y"],
-            "--teachers needs captions of people: --self-critical trains on sampled ones",
+            "--teachers cannot be combined with --self-critical",
         ),
-        (["--start-from", "x", "--min-count", "2"], "--min-count needs a new vocabulary"),
+        (["--start-from", "x", "--min-count", "2"], "--min-count cannot be combined with --start-from"),
         (
             ["--start-from", "x", "--encoder-weights", "y"],
-            "--start-from brings the encoder's weights, too; drop --encoder-weights",
+            "--encoder-weights cannot be combined with --start-from",
         ),
     ],
 )
@@ -123,7 +122,6 @@ STILL = "--learning-rate 1e-12 --weight-decay 0".split()
 def start(tmp_path, tmp_path_factory, monkeypatch):
     """A run called "base" in an empty working directory; returns how to start others from it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     shutil.copytree(tiny.run(tmp_path_factory, attention=True), "checkpoints/base")
     colours = tiny.write_colours(Path("colours"))
     captions = colours / "annotations" / "captions_train.json"
@@ -210,7 +208,7 @@ def test_weights_may_lack_buffers_but_no_parameters():
     assert model.weight.sum() == 6 and model.mean == 5
     with pytest.raises(InputError, match=r"the weights of run do not fit: bias is missing$"):
         take(weight=torch.ones(3, 2), mean=torch.tensor(1.0))
-    with pytest.raises(InputError, match=r"the weights of run do not fit: more has no place$"):
+    with pytest.raises(InputError, match=r"the weights of run do not fit: more is unexpected$"):
         take(weight=torch.ones(3, 2), bias=torch.zeros(3), more=torch.ones(1))
     with pytest.raises(InputError, match=r"the weights of run do not fit: .* size mismatch"):
         take(weight=torch.ones(3, 1), bias=torch.zeros(3))

@@ -419,7 +419,6 @@ def test_demo_data_written_by_hand_train_the_same(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(
         demo, "write_demo", lambda directory: write(directory, train=16, val=4, test=2)
     )
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     monkeypatch.chdir(tmp_path)
     commands.main(["demo-data", "by-hand"])
     assert capsys.readouterr().out == "demo data: by-hand\n"

@@ -114,7 +114,6 @@ def test_no_training_and_no_features_before_it(colours, tmp_path, monkeypatch, f
     """Stop, then skip; evaluating such a run leaves them out, too, and knows what it learned."""
     broken = spoil(colours)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     options = ["--data", "colours", "--run", "mine", *tiny.OPTIONS]
     if frozen:
         torch.manual_seed(3)
@@ -122,7 +121,7 @@ def test_no_training_and_no_features_before_it(colours, tmp_path, monkeypatch, f
         options += ["--encoder-weights", "encoder.pth"]
     with monkeypatch.context() as patch:
         patch.setattr("captioner.training.setup.cached_features", None)
-        patch.setattr(train, "fit", None)
+        patch.setattr("captioner.training.run.fit", None)
         with pytest.raises(InputError, match=r"colours \(read as coco\) has 3 problems"):
             train.main(options)
     assert not Path("checkpoints/mine").exists()

@@ -117,5 +117,5 @@ def test_the_command(tmp_path, capsys):
     )
     assert capsys.readouterr().out == f"{told}written: {out / 'captions.jsonl'}\n"
     assert len(read_captions(out).examples) == len(CAPTIONS) - 1
-    with pytest.raises(InputError, match="--convert writes jsonl, got 'csv'"):
+    with pytest.raises(InputError, match="--convert must be followed by jsonl and a directory, got 'csv'"):
         commands.main(["data", str(tmp_path / "data"), "--convert", "csv", str(out)])

@@ -348,7 +348,6 @@ def test_demo_data_tell_the_pointing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         demo, "write_demo", lambda directory: write(directory, train=8, val=3, test=2)
     )
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     train.main([*tiny.OPTIONS, "--attention", "--min-count", "3"])
     nouns = {*KINDS, *PLURALS.values()}
 

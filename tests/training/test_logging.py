@@ -86,7 +86,6 @@ def work(tmp_path, tmp_path_factory, monkeypatch):
     """An empty working directory, all drawn; returns how to train there."""
     colours = str(tiny.data(tmp_path_factory))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     monkeypatch.setattr(train, "show_samples", SHOW_SAMPLES)
     monkeypatch.setattr(watching, "draw_curves", draw_curves)
     monkeypatch.setattr(watching, "STEPS", 1)

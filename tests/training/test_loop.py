@@ -467,7 +467,6 @@ def work(tmp_path, tmp_path_factory, monkeypatch):
     """An empty working directory; returns how to train there, by name and options."""
     colours = str(tiny.data(tmp_path_factory))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
 
     def call(name, *options):
         train.main(["--data", colours, "--run", name, *tiny.OPTIONS, *options])

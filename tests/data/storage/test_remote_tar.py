@@ -441,7 +441,6 @@ def start(tmp_path, server, directory, monkeypatch):
     """Trains in a directory of its own, on the shards in place or on the server, in windows of 8."""
     server.serve(directory)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda setup, result: None)
     monkeypatch.setattr(features, "WINDOW", 8)
     torch.manual_seed(3)
     torch.save(SmallCNN().state_dict(), "encoder.pth")
