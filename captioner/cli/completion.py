@@ -1,8 +1,8 @@
 """`captioner completion`: print a completion script for bash, zsh or fish.
 
-shtab 1.13 writes the scripts, and they complete what it supports: commands, options, choices and
-paths as separate words. In zsh, options are completed before the first path only, and
-`--option=value` is completed in fish only.
+shtab writes the scripts: commands, options, choices and paths are completed. Beyond shtab 1.13
+are, in zsh, the second and further paths of a command; in zsh and fish, the directory after
+`--convert jsonl`; in bash and zsh, the value in `--option=value`, unlike `--option value`.
 """
 
 import argparse

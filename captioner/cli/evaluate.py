@@ -4,30 +4,22 @@ evaluate.py calls this module.
 """
 
 import argparse
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
-from ..data.caption_files import match, read_caption_file, read_predictions
 from ..decoding.options import DecodingOptions
 from ..devices import RuntimeOptions
 from ..errors import InputError
-from ..evaluation.evaluate import (
-    evaluate_checkpoint,
-    make_directory,
-    others_of,
-    show_scores,
-    write,
-)
+from ..evaluation.evaluate import evaluate_checkpoint, evaluate_file
 from ..evaluation.options import EvaluationOptions, ScoringOptions
-from ..evaluation.scoring import judge
 from ..options import add_options, from_arguments, given_flags
 
 EXAMPLE = """python evaluate.py --checkpoint checkpoints/RUN --split test
 python evaluate.py --predictions captions.json --references references.json"""
 GROUPS: dict[str, type] = {
     "evaluation": EvaluationOptions,
+    "runtime": RuntimeOptions,
     "scoring": ScoringOptions,
     "decoding": DecodingOptions,
-    "runtime": RuntimeOptions,
 }
 FILE_FLAGS = {"references", "allow_missing", "training_captions"}  # need --predictions
 SHARED_FLAGS = {"predictions", "metrics", "bootstrap", "compare", "output"}  # need neither
@@ -77,33 +69,8 @@ def run(arguments: argparse.Namespace) -> None:
     options = from_arguments(EvaluationOptions, arguments)
     scoring = from_arguments(ScoringOptions, arguments)
     if scoring.predictions is not None:
-        score_files(options, scoring)
+        evaluate_file(options, scoring)
         return
+    runtime = from_arguments(RuntimeOptions, arguments)
     decoding = from_arguments(DecodingOptions, arguments)
-    evaluate_checkpoint(options, scoring, decoding, from_arguments(RuntimeOptions, arguments))
-
-
-def score_files(options: EvaluationOptions, scoring: ScoringOptions) -> None:
-    """Score the captions of one file against the references of another."""
-    assert scoring.predictions is not None
-    assert scoring.references is not None
-    wanted = scoring.wanted  # raises InputError if METEOR is asked for without Java
-    captions, references, note = match(
-        read_predictions(scoring.predictions),
-        read_caption_file(scoring.references),
-        scoring.allow_missing,
-    )
-    baseline = others_of(scoring, references)
-    training: Iterable[str] | None = None
-    if scoring.training_captions is not None:
-        captions_by_image = read_caption_file(scoring.training_captions).values()
-        training = (text for texts in captions_by_image for text in texts)
-    directory = options.output and make_directory(options.output)
-    result = judge(captions, references, wanted, training)
-    print(f"{scoring.predictions} against {scoring.references}, {len(captions)} images")
-    if note:
-        print(note)
-    scores = show_scores(result, references, baseline, scoring)
-    if directory:
-        write(directory, {"scores.json": scores})
-        print(f"scores: {directory}")
+    evaluate_checkpoint(options, runtime, scoring, decoding)

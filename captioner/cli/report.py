@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     first, split = checkpoint.find(hub.local(options.checkpoint[0])), split_name(options.split)
     evaluate_checkpoint(
         replace(options, report=options.output or evaluation_directory(first, split)),
+        from_arguments(RuntimeOptions, arguments),
         from_arguments(ScoringOptions, arguments),
         from_arguments(DecodingOptions, arguments),
-        from_arguments(RuntimeOptions, arguments),
     )

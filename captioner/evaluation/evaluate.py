@@ -4,7 +4,7 @@ evaluate.py and `captioner report` call it; how a split is captioned and scored 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ..checkpoints import checkpoint, hub
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.runs import evaluation_directory, read_log, run_of
 from ..data.batches import Source
-from ..data.caption_files import read_others
+from ..data.caption_files import match, read_caption_file, read_others, read_predictions
 from ..data.dataset import CaptionData, Example, fingerprint, some, split_name
 from ..data.demo import scenes as demo
 from ..data.image_check import drop_corrupt_images
@@ -30,7 +30,7 @@ from ..metrics import captions as metrics
 from ..vision.feature_cache import ImageSource
 from .options import SAMPLES, EvaluationOptions, ScoringOptions
 from .report import Heading, write_report
-from .scoring import Evaluation, assess, caption_all, texts_of
+from .scoring import Evaluation, assess, caption_all, judge, texts_of
 
 CAPTIONS, SCORES = "captions.json", "scores.json"
 References = Mapping[int | str, Sequence[str]]
@@ -38,9 +38,9 @@ References = Mapping[int | str, Sequence[str]]
 
 def evaluate_checkpoint(
     options: EvaluationOptions,
+    runtime: RuntimeOptions,
     scoring: ScoringOptions,
     decoding: DecodingOptions,
-    runtime: RuntimeOptions = RuntimeOptions(),
 ) -> None:
     """Caption a split by one checkpoint or several together, and score that."""
     split = split_name(options.split)
@@ -79,6 +79,32 @@ def evaluate_checkpoint(
     if options.report:
         heading = _heading(title, read, result, references, scoring, decoding)
         _write_page(options.report / "report.html", heading, result, examples, captioner)
+
+
+def evaluate_file(options: EvaluationOptions, scoring: ScoringOptions) -> None:
+    """Score the captions of one file against the references of another."""
+    assert scoring.predictions is not None
+    assert scoring.references is not None
+    wanted = scoring.wanted  # raises InputError if METEOR is asked for without Java
+    captions, references, note = match(
+        read_predictions(scoring.predictions),
+        read_caption_file(scoring.references),
+        scoring.allow_missing,
+    )
+    baseline = others_of(scoring, references)
+    training: Iterable[str] | None = None
+    if scoring.training_captions is not None:
+        captions_by_image = read_caption_file(scoring.training_captions).values()
+        training = (text for texts in captions_by_image for text in texts)
+    directory = options.output and make_directory(options.output)
+    result = judge(captions, references, wanted, training)
+    print(f"{scoring.predictions} against {scoring.references}, {len(captions)} images")
+    if note:
+        print(note)
+    scores = show_scores(result, references, baseline, scoring)
+    if directory:
+        write(directory, {"scores.json": scores})
+        print(f"scores: {directory}")
 
 
 def _read_checkpoints(options: EvaluationOptions) -> list[Checkpoint]:
