@@ -1,4 +1,4 @@
-"""Runs that are interrupted and compared with runs that were not."""
+"""Interrupt runs, and compare them with uninterrupted ones."""
 
 import json
 import os
@@ -16,7 +16,7 @@ def assert_same_rows(left, right):
 
 
 def interrupt_at(step, signum, monkeypatch):
-    """Send a signal while batch `step` (from 1, over all epochs) is loaded."""
+    """Send a signal to this process while it loads batch `step`, counted from 1 over all epochs."""
     load, count = batches.Source.batch, [0]
 
     def loaded(self, *args):
