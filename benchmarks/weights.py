@@ -1,4 +1,4 @@
-"""Hashes of trained weights, by which a change that must not alter numerics is checked.
+"""Hashes of trained weights, to check that a change keeps numerics.
 
     python -m benchmarks.weights --output before.json    # before the change
     python -m benchmarks.weights --compare before.json   # after it

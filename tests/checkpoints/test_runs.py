@@ -15,7 +15,6 @@ from captioner.checkpoints.checkpoint import Checkpoint
 from captioner.checkpoints.runs import CHECKPOINTS, SKIPPED, lock_run, run_directory
 from captioner.errors import InputError
 from captioner.text.vocabulary import Vocabulary
-from captioner.training import config as recipe
 from captioner.training.setup import load_checkpoint_weights
 from tests.support import tiny
 
@@ -64,53 +63,6 @@ def test_rows_that_were_skipped_are_listed_in_the_run(tmp_path, monkeypatch, cap
     assert len(rows) == 2
     evaluate.main(["--checkpoint", str(CHECKPOINTS / "mine"), "--workers", "0"])
     assert "val split, 6 images" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--attention-size", "256"], "--attention-size needs --attention"),
-        (["--coverage-weight", "0.01"], "--coverage-weight needs --attention"),
-        (["--hard-attention"], "--hard-attention needs --attention"),
-        (["--format", "coco"], "--format needs --data"),
-        (["--on-error", "skip"], "--on-error needs --data"),
-        (
-            ["--encoder", "resnet18", "--encoder-learning-rate", "0.1"],
-            "--encoder-learning-rate needs a trained encoder; pass --fine-tune-encoder",
-        ),
-        (
-            ["--start-from", "x", "--encoder-learning-rate", "0.1"],
-            "--encoder-learning-rate needs a trained encoder; pass --fine-tune-encoder",
-        ),
-        (["--self-critical"], "--self-critical needs a trained model; pass --start-from"),
-        (
-            ["--start-from", "x", "--cross-entropy-share", "0.3"],
-            "--cross-entropy-share needs --self-critical",
-        ),
-        (
-            ["--start-from", "x", "--self-critical", "--scheduled-sampling", "0.2"],
-            "--scheduled-sampling cannot be combined with --self-critical",
-        ),
-        (
-            ["--start-from", "x", "--self-critical", "--teachers", "y"],
-            "--teachers cannot be combined with --self-critical",
-        ),
-        (["--start-from", "x", "--min-count", "2"], "--min-count cannot be combined with --start-from"),
-        (
-            ["--start-from", "x", "--encoder-weights", "y"],
-            "--encoder-weights cannot be combined with --start-from",
-        ),
-    ],
-)
-def test_flags_that_would_do_nothing_are_refused(options, message):
-    with pytest.raises(InputError, match=message):
-        recipe.parse(options)
-
-
-def test_the_encoder_decides_defaults_but_not_what_is_given():
-    small, other = recipe.parse(["--epochs", "6"]), recipe.parse(["--encoder", "resnet18"])
-    assert small["training"].epochs == other["training"].epochs == 6
-    assert small["model"].hidden_size == 256 and other["model"].hidden_size == 512
 
 
 # ---- starting from another run's weights --------------------------------------------------------

@@ -446,7 +446,7 @@ def test_demo_data_of_the_command_train_the_same_run(tmp_path, monkeypatch, caps
     )
 
 
-# ---- exit codes and messages -------------------------------------------------------------------------
+# ---- exit codes and messages ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

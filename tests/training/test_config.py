@@ -48,23 +48,50 @@ def test_unknown_option():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hard_attention": True}, "--hard-attention needs --attention"),
-        ({"attention_size": 256}, "--attention-size needs --attention"),
-        ({"on_error": "stop"}, "--on-error needs --data"),
-        ({"self_critical": True}, "--self-critical needs a trained model; pass --start-from"),
+        (["--attention-size", "256"], "--attention-size needs --attention"),
+        (["--coverage-weight", "0.01"], "--coverage-weight needs --attention"),
+        (["--hard-attention"], "--hard-attention needs --attention"),
+        (["--format", "coco"], "--format needs --data"),
+        (["--on-error", "skip"], "--on-error needs --data"),
         (
-            {"start_from": Path("x"), "self_critical": True, "teachers": (Path("y"),)},
+            ["--encoder", "resnet18", "--encoder-learning-rate", "0.1"],
+            "--encoder-learning-rate needs a trained encoder; pass --fine-tune-encoder",
+        ),
+        (
+            ["--start-from", "x", "--encoder-learning-rate", "0.1"],
+            "--encoder-learning-rate needs a trained encoder; pass --fine-tune-encoder",
+        ),
+        (["--self-critical"], "--self-critical needs a trained model; pass --start-from"),
+        (
+            ["--start-from", "x", "--cross-entropy-share", "0.3"],
+            "--cross-entropy-share needs --self-critical",
+        ),
+        (
+            ["--start-from", "x", "--self-critical", "--scheduled-sampling", "0.2"],
+            "--scheduled-sampling cannot be combined with --self-critical",
+        ),
+        (
+            ["--start-from", "x", "--self-critical", "--teachers", "y"],
             "--teachers cannot be combined with --self-critical",
         ),
         (
-            {"start_from": Path("x"), "encoder_weights": "y"},
+            ["--start-from", "x", "--min-count", "2"],
+            "--min-count cannot be combined with --start-from",
+        ),
+        (
+            ["--start-from", "x", "--encoder-weights", "y"],
             "--encoder-weights cannot be combined with --start-from",
         ),
     ],
 )
-def test_contradictory_options_are_refused(options, message):
+def test_contradictory_flags_are_refused(options, message):
     with pytest.raises(InputError, match=message):
-        TrainConfig.from_options(**options)
+        parse(options)
+
+
+def test_an_option_without_effect_is_refused_even_with_its_default():
+    with pytest.raises(InputError, match="--on-error needs --data"):
+        TrainConfig.from_options(on_error="stop")
 
 
 def test_contradictions_are_refused_without_a_command_line():
