@@ -156,7 +156,7 @@ Decoder = AttentionDecoder | PlainDecoder
 
 def with_weights_of(model: Any) -> Decoder:
     """The textbook model that corresponds to a library model, with copies of its weights."""
-    channels = (model.annotate if model.options.attention else model.image).in_features
+    channels = (model.annotate if model.options.attention else model.image_embedding).in_features
     vocabulary, embedding = model.words.weight.shape
     sizes = (channels, model.options.hidden_size, embedding)
     decoder: Decoder
@@ -170,7 +170,7 @@ def with_weights_of(model: Any) -> Decoder:
         decoder = PlainDecoder(*sizes, vocabulary)
         lstm = model.lstm.named_parameters()
         weights = {f"decode_step.{name.removesuffix('_l0')}": value for name, value in lstm}
-        weights |= {"image": model.image, "project": model.project}
+        weights |= {"image": model.image_embedding, "project": model.project}
         weights |= {"init_h": model.initial_hidden, "init_c": model.initial_cell}
         weights |= {"embedding.weight": model.words.weight * embedding**0.5}
     weights |= {"fc.weight": model.words.weight, "fc.bias": model.words.bias}

@@ -80,7 +80,7 @@ def test_loss_and_gradients_are_the_textbooks(model, captions):
         pairs += [
             (ours.lstm.weight_ih_l0.grad, cell.weight_ih.grad),
             (ours.lstm.weight_hh_l0.grad, cell.weight_hh.grad),
-            (ours.image.weight.grad, theirs.image.weight.grad),
+            (ours.image_embedding.weight.grad, theirs.image.weight.grad),
         ]
     for one, other in pairs:
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
