@@ -1,4 +1,4 @@
-"""Run every benchmark and write the tables as one Markdown page: python -m benchmarks --help."""
+"""Run the benchmarks and write their tables as one page: python -m benchmarks."""
 
 import argparse
 import subprocess
@@ -12,8 +12,10 @@ PROGRAMS = ("decode", "train_step", "encode", "end_to_end")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Other options go to every program.")
-    parser.add_argument("--output", type=Path, help="file to write; the screen unless given")
+    parser = argparse.ArgumentParser(
+        description="Run the benchmarks; other options are passed to each of them."
+    )
+    parser.add_argument("--output", type=Path, help="Markdown file to write [standard output]")
     argv, options = parser.parse_known_args()
     device = measure.device_of(measure.arguments(None, options))
     command = " ".join(["python -m benchmarks", *options])

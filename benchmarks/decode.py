@@ -1,4 +1,4 @@
-"""Captions per second of decoding from feature maps: python -m benchmarks.decode --help."""
+"""Captions per second of decoding from maps: python -m benchmarks.decode."""
 
 from collections.abc import Callable
 from typing import cast
@@ -45,12 +45,12 @@ def captions_of(
 
 
 def rows_of(features: Tensor) -> Tensor:
-    """Maps (B, D, h, w) as the textbook takes them, (B, P, D)."""
+    """Maps (B, D, h, w) in the textbook's layout (B, P, D)."""
     return features.flatten(2).mT.contiguous()
 
 
-def agree(model: CaptioningModel, decoder: textbook.Decoder, features: Tensor) -> None:
-    """The library's captions are the textbook's, word by word, and their scores to 1e-4."""
+def check_agreement(model: CaptioningModel, decoder: textbook.Decoder, features: Tensor) -> None:
+    """Exit unless library and textbook have equal captions, and equal scores to 1e-4."""
     found = decode(model, features, forced(SIZES))
     for (best, *_), image in zip(found, rows_of(features), strict=True):
         tokens, score = textbook.beam_search(decoder, image, SIZES.beams, SIZES.steps, SIZES.steps)
@@ -63,7 +63,7 @@ def compare(attention: bool, device: torch.device, rounds: int, compiled: bool) 
     decoder = textbook.with_weights_of(model)
     batches = [1, SIZES.batch] if device.type == "cpu" else [1, 8, 64, 512]
     features = draw_features(SIZES, max(batches), device)
-    agree(model, decoder, features[:8])
+    check_agreement(model, decoder, features[:8])
     one = rows_of(features[:1])[0]
     beams, steps = SIZES.beams, SIZES.steps
     cases: dict[str, measure.Work] = {}
@@ -91,17 +91,17 @@ def compare(attention: bool, device: torch.device, rounds: int, compiled: bool) 
         rows.append([name, rate, 1000 * taken, over, done, peak])
     kind = "Show, Attend and Tell" if attention else "Show and Tell"
     print(f"### Decoding, {kind}: beam {beams}, {steps} forced words\n")
-    head = ["", "captions/s", "ms a batch", "over textbook", "share of float32 matrix limit"]
+    head = ["", "captions/s", "ms per batch", "over textbook", "share of float32 matrix limit"]
     head.append("peak MB")
     print(measure.table(head, rows))
-    print(f"\n{both} A caption counts {each / 1e9:.2f} GFLOP by the plain")
-    print("equations, of which the library does fewer.\n")
+    print(f"\n{both} A caption takes {each / 1e9:.2f} GFLOP by the plain")
+    print("equations; the library needs fewer.\n")
 
 
 def memory(device: torch.device, process: float) -> None:
     """Peak memory of one call at the target's batch, greedy and with beams.
 
-    process: megabytes of the interpreter and its libraries, before any model was built.
+    process: megabytes of the interpreter and its libraries, before any model is built.
     """
     features = draw_features(SIZES, SIZES.batch, device)
     rows = []
@@ -122,7 +122,7 @@ def memory(device: torch.device, process: float) -> None:
 
 
 def growth(device: torch.device, rounds: int) -> None:
-    """What a caption costs as one size grows and the others stay."""
+    """The cost of a caption as one size grows and the others are fixed."""
     batches = (1, 4, 16, 64, 256) if device.type == "cpu" else (1, 4, 16, 64, 256, 512)
     variations = {
         "batch": batches,
@@ -142,7 +142,7 @@ def growth(device: torch.device, rounds: int) -> None:
             taken = measure.side_by_side({"": work}, min(rounds, 3), device)[""] / sizes.batch
             used = measure.peak_memory(work, device) / sizes.batch
             rows.append([value, 1000 * taken, 1e6 * taken / (sizes.beams * sizes.steps), used])
-        head = [name, "ms a caption", "us a word and beam", "peak MB an image"]
+        head = [name, "ms per caption", "us per word and beam", "peak MB per image"]
         print(measure.table(head, rows) + "\n")
 
 

@@ -1,7 +1,7 @@
-"""The image of docs/export.md: python -m benchmarks.elsewhere --help.
+"""Library and ONNX Runtime compared in one figure: python -m benchmarks.elsewhere.
 
-Images of the demo data captioned by the library, and by ONNX Runtime from exported programs: a
-map for each word of both, and how far they are apart. T words, V vocabulary, h, w grid.
+Demo images are captioned by both; the figure of docs/export.md shows each word's map and the
+differences. Shapes: T words, V vocabulary, h, w grid.
 """
 
 import argparse
@@ -25,7 +25,7 @@ DPI = 110
 
 
 @dataclass(frozen=True)
-class Written:
+class CaptionOutput:
     """A caption: T words, their log-probabilities, and their maps (T, h, w)."""
 
     words: Sequence[str]
@@ -34,98 +34,103 @@ class Written:
 
 
 class Programs:
-    """The exported programs of a directory, in ONNX Runtime, with numpy and Pillow alone."""
+    """Exported programs in ONNX Runtime, used with numpy and Pillow only."""
 
     def __init__(self, directory: Path) -> None:
         from onnxruntime import InferenceSession
 
-        self.told = json.loads((directory / "captioner.json").read_text(encoding="utf-8"))
-        programs = self.told["programs"].items()
+        self.metadata = json.loads((directory / "captioner.json").read_text(encoding="utf-8"))
+        programs = self.metadata["programs"].items()
         self.sessions = {
             name: InferenceSession(directory / part["file"]) for name, part in programs
         }
 
     def run(self, program: str, **inputs: np.ndarray) -> dict[str, Any]:
-        names = [output["name"] for output in self.told["programs"][program]["outputs"]]
+        names = [output["name"] for output in self.metadata["programs"][program]["outputs"]]
         return dict(zip(names, self.sessions[program].run(names, inputs), strict=True))
 
     def pixels(self, path: Path) -> np.ndarray:
-        told, side = self.told["image"], self.told["image"]["size"]
+        image, side = self.metadata["image"], self.metadata["image"]["size"]
         small = load_image(path).resize((side, side), 3)  # bicubic
-        values = np.asarray(small, np.float32) / 255 - np.float32(told["mean"])
-        return np.ascontiguousarray((values / np.float32(told["std"])).transpose(2, 0, 1)[None])
+        values = np.asarray(small, np.float32) / 255 - np.float32(image["mean"])
+        return np.ascontiguousarray((values / np.float32(image["std"])).transpose(2, 0, 1)[None])
 
-    def caption(self, path: Path) -> Written:
+    def caption(self, path: Path) -> CaptionOutput:
         """Greedy search."""
-        given = self.run("start", **self.run("encoder", pixels=self.pixels(path)))
-        token, end = self.told["tokens"]["START"], self.told["tokens"]["END"]
+        inputs = self.run("start", **self.run("encoder", pixels=self.pixels(path)))
+        token, end = self.metadata["tokens"]["START"], self.metadata["tokens"]["END"]
         words: list[str] = []
         log_probs: list[float] = []
         maps: list[np.ndarray] = []
-        while len(words) < self.told["decoding"]["max_length"]:
-            found = self.run("step", tokens=np.array([[token]]), **given)
+        while len(words) < self.metadata["decoding"]["max_length"]:
+            found = self.run("step", tokens=np.array([[token]]), **inputs)
             scores = found["scores"][0, 0].astype(np.float64)  # (V,)
-            scores[self.told["never"]] = -np.inf
+            scores[self.metadata["never"]] = -np.inf
             scores -= scores.max()
             scores -= np.log(np.exp(scores).sum())
             token = int(scores.argmax())
             if token == end:
                 break
-            words.append(self.told["words"][token])
+            words.append(self.metadata["words"][token])
             log_probs.append(scores[token])
             maps.append(found["attention"][0, 0])
-            given |= {n.removeprefix("next_"): v for n, v in found.items() if n.startswith("next_")}
-        return Written(words, np.array(log_probs), np.array(maps))
+            inputs |= {
+                n.removeprefix("next_"): v for n, v in found.items() if n.startswith("next_")
+            }
+        return CaptionOutput(words, np.array(log_probs), np.array(maps))
 
 
-def by_library(captioner: Captioner, path: Path) -> Written:
+def by_library(captioner: Captioner, path: Path) -> CaptionOutput:
     """Greedy search."""
     found = captioner.caption(path, method="greedy")
     assert found.attention is not None
-    return Written(found.words, np.array(found.log_probs[: len(found.words)]), found.attention)
+    return CaptionOutput(
+        found.words, np.array(found.log_probs[: len(found.words)]), found.attention
+    )
 
 
 def draw(paths: Sequence[Path], captioner: Captioner, programs: Programs, file: Path) -> None:
-    """Two rows of panels for each image, log-probabilities below, differences beside them."""
+    """Draw two rows of panels per image, with log-probabilities and a line of differences."""
     from matplotlib.figure import Figure
 
     pairs = [(by_library(captioner, path), programs.caption(path)) for path in paths]
-    most = max(len(each.words) for pair in pairs for each in pair)
+    longest = max(len(each.words) for pair in pairs for each in pair)
     row, block = PANEL + BELOW, TOP + WORD + 2 * (PANEL + BELOW)
-    width, height = LEFT + (most + 1) * (PANEL + GAP), block * len(paths)
+    width, height = LEFT + (longest + 1) * (PANEL + GAP), block * len(paths)
     figure = Figure(figsize=(width / DPI, height / DPI), facecolor="white")
     page = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     page.set_axis_off()
     for number, (path, pair) in enumerate(zip(paths, pairs, strict=True)):
         top = number * block
-        page.text(12, top + 22, apart(*pair), color=INK, size=9)
+        page.text(12, top + 22, describe_difference(*pair), color=INK, size=9)
         page.text(12, top + TOP + WORD + PANEL / 2, "the library", color=INK, size=9)
         page.text(12, top + TOP + WORD + PANEL / 2 + row, "ONNX Runtime", color=INK, size=9)
         small = load_image(path).resize((PANEL, PANEL), 1)
-        for line, written in enumerate(pair):
-            vmax = float(written.maps.max())
+        for line, output in enumerate(pair):
+            vmax = float(output.maps.max())
             shown = [
-                overlay(small, m, vmax=vmax, offset=programs.told["offset"]) for m in written.maps
+                overlay(small, m, vmax=vmax, offset=programs.metadata["offset"])
+                for m in output.maps
             ]
             for t, panel in enumerate([small, *shown]):
                 x, y = LEFT + t * (PANEL + GAP), top + TOP + WORD + line * row
                 page.imshow(panel, extent=(x, x + PANEL, y + PANEL, y), interpolation="none")
                 if not t:
                     continue
-                word, middle = written.words[t - 1], x + PANEL / 2
+                word, middle = output.words[t - 1], x + PANEL / 2
                 color = DIM if is_dimmed(word) else INK
                 if not line:
                     page.text(middle, y - 6, word, color=color, size=9, ha="center")
-                said = f"{written.log_probs[t - 1]:.5f}"
+                said = f"{output.log_probs[t - 1]:.5f}"
                 page.text(middle, y + PANEL + 16, said, color=DIM, size=8, ha="center")
     page.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
     figure.savefig(file, dpi=DPI)
 
 
-def apart(ours: Written, theirs: Written) -> str:
-    """How far two captions are from each other, in words."""
+def describe_difference(ours: CaptionOutput, theirs: CaptionOutput) -> str:
+    """The difference of two captions as text."""
     if list(ours.words) != list(theirs.words):
-        return "other words"
+        return "different words"
     maps = float(abs(ours.maps - theirs.maps).max())
     log_probs = float(abs(ours.log_probs - theirs.log_probs).max())
     return (
@@ -137,19 +142,25 @@ def apart(ours: Written, theirs: Written) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="a run on the demo data")
-    parser.add_argument("--data", type=Path, help="what captioner demo-data wrote", required=True)
     parser.add_argument(
-        "--scenes", type=int, nargs="+", default=[4, 25, 76], help="of the val split"
+        "--data", type=Path, help="demo data written by captioner demo-data", required=True
+    )
+    parser.add_argument(
+        "--scenes",
+        type=int,
+        nargs="+",
+        default=[4, 25, 76],
+        help="numbers of scenes in the val split",
     )
     parser.add_argument("--output", type=Path, default=Path("docs/export/onnx.png"))
-    asked = parser.parse_args()
-    captioner = Captioner.from_pretrained(asked.run, "cpu")
-    examples = read_captions(asked.data).split("val")
-    paths = [examples[scene - 1].path for scene in asked.scenes]
-    asked.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments = parser.parse_args()
+    captioner = Captioner.from_pretrained(arguments.run, "cpu")
+    examples = read_captions(arguments.data).split("val")
+    paths = [examples[scene - 1].path for scene in arguments.scenes]
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory:
         export_onnx(captioner, Path(directory) / "onnx")
-        draw(paths, captioner, Programs(Path(directory) / "onnx"), asked.output)
+        draw(paths, captioner, Programs(Path(directory) / "onnx"), arguments.output)
 
 
 if __name__ == "__main__":

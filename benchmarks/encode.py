@@ -1,4 +1,4 @@
-"""Images per second from file to feature map, and from the cache: python -m benchmarks.encode."""
+"""Images per second of files, encoders and the cache: python -m benchmarks.encode."""
 
 import argparse
 import tempfile
@@ -20,14 +20,14 @@ from captioner.data.images import Transform
 from captioner.data.sources import ImageSource
 from captioner.devices import products_in
 from captioner.prefetch import load_ahead
-from captioner.training.loop import step
+from captioner.training.loop import train_step
 from captioner.training.optimization import TrainingOptions, parameter_groups
 from captioner.vision.encoders import Encoder, build_encoder
 from captioner.vision.feature_cache import FeatureSource
 
 ENCODERS = ("mobilenet_v2", "resnet50")
 BATCH = 32
-COCO = 120_000  # maps, about as many as COCO 2014 has images
+COCO = 120_000  # maps; COCO 2014 has about as many images
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def encoders(device: torch.device, argv: argparse.Namespace) -> None:
-    """The library's way with a frozen CNN against the plain one: as torchvision builds it, NCHW."""
+    """The library's frozen encoder against the plain one: as torchvision builds it, NCHW."""
     batches = [1, BATCH] if device.type == "cpu" else [1, 64, 512]
     print("### Encoders, 224 x 224 pixels, random weights\n")
     for name in ENCODERS:
@@ -50,14 +50,14 @@ def encoders(device: torch.device, argv: argparse.Namespace) -> None:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             encoder.layers(images[:1])
         operations = counter.get_total_flops()
-        check(encoder, images[:2])
+        check_agreement(encoder, images[:2])
         cases: dict[str, measure.Work] = {}
         for batch in batches:
-            some = images[:batch]
-            cases[f"plain, batch {batch}"] = partial(plain, encoder, some)
+            chosen = images[:batch]
+            cases[f"plain, batch {batch}"] = partial(plain, encoder, chosen)
             for precision in ("float32", "bfloat16"):
                 case = f"library, batch {batch}, {precision}"
-                cases[case] = partial(encode, encoder, some, precision)
+                cases[case] = partial(encode, encoder, chosen, precision)
         products, size = measure.matrix_limits(device)
         times = measure.side_by_side({**cases, **products}, argv.rounds, device)
         limit, _ = measure.limits_of(times, size)
@@ -68,7 +68,7 @@ def encoders(device: torch.device, argv: argparse.Namespace) -> None:
             done = measure.share(count * operations / taken, limit)
             peak = measure.peak_memory(cases[case], device)
             rows.append([f"{name}: {case}", count / taken, 1000 * taken, over, done, peak])
-        head = ["", "images/s", "ms a batch", "over plain", "share of float32 matrix limit"]
+        head = ["", "images/s", "ms per batch", "over plain", "share of float32 matrix limit"]
         print(measure.table([*head, "peak MB"], rows) + "\n")
 
 
@@ -82,8 +82,8 @@ def encode(encoder: Encoder, images: torch.Tensor, precision: str) -> torch.Tens
         return encoder(images)
 
 
-def check(encoder: Encoder, images: torch.Tensor) -> None:
-    """The library's maps are the plain ones to 1e-4 of the largest value."""
+def check_agreement(encoder: Encoder, images: torch.Tensor) -> None:
+    """Exit unless library and plain maps are equal to 1e-4 of the largest value."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         expected, found = plain(encoder, images), encode(encoder, images, "float32")
     difference = ((found - expected).abs().max() / expected.abs().max()).item()
@@ -92,7 +92,7 @@ def check(encoder: Encoder, images: torch.Tensor) -> None:
 
 
 def files(rounds: int) -> None:
-    """Opening, decoding and squashing JPEGs, by one thread and by two."""
+    """Opening, decoding and resizing JPEG files, with and without threads."""
     cpu = torch.device("cpu")
     with tempfile.TemporaryDirectory() as directory:
         paths = draw_images(Path(directory), 128)
@@ -104,7 +104,7 @@ def files(rounds: int) -> None:
         times = measure.side_by_side(cases, rounds, cpu)
     print("### JPEG files of 640 x 480 pixels to tensors of 224 x 224\n")
     rows = [[name, 128 / taken, 1000 * taken / 128] for name, taken in times.items()]
-    print(measure.table(["threads", "images/s", "ms an image"], rows) + "\n")
+    print(measure.table(["threads", "images/s", "ms per image"], rows) + "\n")
 
 
 def read_all(source: ImageSource, batches: Sequence[range], workers: int) -> int:
@@ -112,18 +112,20 @@ def read_all(source: ImageSource, batches: Sequence[range], workers: int) -> int
 
 
 def training_need(device: torch.device, rounds: int) -> float:
-    """Images per second that the fastest training step takes from the cache."""
+    """Images per second that the fastest training step reads from the cache."""
     model = build(SIZES, attention=True, device=device).train()
     batch = draw_batch(SIZES, BATCH, 8, 16).to(device)
     options = TrainingOptions()
     optimizer = AdamW(parameter_groups(model, options), fused=True)
-    work = {"": lambda: step(model, optimizer, batch, options, device)}
+    work = {"": lambda: train_step(model, optimizer, batch, options, device)}
     return BATCH / measure.side_by_side(work, rounds, device)[""]
 
 
 def cache_of_coco_size(count: int, need: float) -> None:
     """A sparse cache of `count` maps: opening, ordering an epoch, reading it at random, memory."""
-    copied = measure.copy_limit(torch.device("cpu")) / 2  # read and written, of which we read
+    copied = (
+        measure.copy_limit(torch.device("cpu")) / 2
+    )  # the copy reads and writes; only reading is compared
     side = round(SIZES.positions**0.5)
     shape = (count, side, side, SIZES.channels)
     with tempfile.TemporaryDirectory() as directory:
@@ -152,13 +154,13 @@ def cache_of_coco_size(count: int, need: float) -> None:
     print(f"### A feature cache of {count:,} images, {size / 1e9:.1f} GB (a sparse file)\n")
     rows = [
         ["opened in", f"{1000 * opened:.1f} ms"],
-        ["an epoch's order is there after", f"{ordered:.2f} s"],
+        ["an epoch's order made in", f"{ordered:.2f} s"],
         ["read in that order, no thread", f"{rates[0]:,.0f} images/s"],
         ["read in that order, a thread ahead", f"{rates[1]:,.0f} images/s"],
         ["the fastest training step needs", f"{need:,.0f} images/s"],
-        ["read over need", f"{max(rates.values()) / need:.0f}x"],
-        ["bytes read over those of a copy", measure.share(bytes_read, copied)],
-        ["memory grown by (order and batches included)", f"{grown:,.0f} MB, own {own:,.0f} MB"],
+        ["read rate over needed rate", f"{max(rates.values()) / need:.0f}x"],
+        ["bytes read per second over those of a copy", measure.share(bytes_read, copied)],
+        ["memory growth (with order and batches)", f"{grown:,.0f} MB, anonymous {own:,.0f} MB"],
     ]
     print(measure.table(["", ""], rows) + "\n")
 

@@ -1,4 +1,4 @@
-"""Captioning a directory of JPEG files, from disk to text: python -m benchmarks.end_to_end."""
+"""Captioning a directory of JPEG files: python -m benchmarks.end_to_end."""
 
 import tempfile
 from functools import partial
@@ -23,7 +23,7 @@ from captioner.vision.encoders import Encoder, build_encoder
 
 ENCODERS = ("mobilenet_v2", "resnet50", "resnet101")
 BATCH = 32
-LENGTHS = (12, 20)  # words: about a caption's of Flickr8k or COCO with its end, and the targets'
+LENGTHS = (12, 20)  # words: about a Flickr8k or COCO caption with its end token, and the targets'
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def captioner_with(name: str, precision: str, device: torch.device) -> Captioner
 def textbook_directory(
     captioner: Captioner, decoder: textbook.Decoder, paths: list[Path], words: int
 ) -> None:
-    """One image after the other: open, encode as torchvision builds it, search."""
+    """Caption image by image: open, encode with torchvision's model, search."""
     encoder = captioner.model.encoder
     assert isinstance(encoder, Encoder)
     for path in paths:
@@ -69,7 +69,7 @@ def textbook_directory(
 
 
 def operations(captioner: Captioner, words: int) -> int:
-    """Floating-point operations of an image from pixels to a beam of 3, by the plain equations."""
+    """Floating-point operations per image, from pixels to a beam of 3, by the plain equations."""
     encoder = captioner.model.encoder
     assert isinstance(encoder, Encoder)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -80,7 +80,7 @@ def operations(captioner: Captioner, words: int) -> int:
 
 
 def works_of(captioner: Captioner, paths: list[Path]) -> dict[str, measure.Work]:
-    """The encoder alone; by length of caption the search alone, and all from disk to text."""
+    """The encoder alone; per caption length, the search alone and everything from disk to text."""
     images = torch.rand(BATCH, 3, 224, 224, device=captioner.device)
 
     def encode() -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""The images and the table of docs/decoding.md: python -m benchmarks.guide --help.
+"""Figures and table of the decoding options: python -m benchmarks.guide.
 
-Drawn from a run on the demo data: one scene's caption by each option, and what the options do to
-the captions of a whole split.
+For docs/decoding.md, from a run on the demo data: one scene's captions with each option, and the
+effect of the options on a whole split.
 """
 
 import argparse
@@ -45,17 +45,17 @@ METHODS: Cases = (
 PENALTIES = (0.0, 0.25, 0.5, 0.7, 1.0, 1.5, 2.0)
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 BLUE, ORANGE, GREEN, GREY = "#1f5fa8", "#c8641e", "#3c8c3c", "#666666"
-WIDTH, LINE, GAP = 11, 0.235, 0.5  # of the scene's figure: inches, inches, lines
+WIDTH, LINE, GAP = 11, 0.235, 0.5  # of the scene figure: inches, inches, lines
 
 
 def captions_of(captioner: Captioner, image: Any, options: Mapping[str, Any]) -> list[Any]:
-    """All captions that the options ask for."""
+    """The caption and its alternatives."""
     best = captioner.caption(image, **options)
     return [best, *best.alternatives]
 
 
 def draw_scene(captioner: Captioner, example: Example, cases: Cases, file: Path) -> None:
-    """The image, and beside it each case's captions; bold are those its references have, too."""
+    """Draw the image and each case's captions; those among the references are bold."""
     from matplotlib.figure import Figure
 
     found = [(name, captions_of(captioner, example.path, options)) for name, options in cases]
@@ -67,12 +67,12 @@ def draw_scene(captioner: Captioner, example: Example, cases: Cases, file: Path)
     axes = figure.add_axes((0.24, 0, 0.76, 1), xlim=(0, 1), ylim=(lines, 0))
     axes.text(0.27, 1, "log p", color=GREY, ha="right")
     row = 2.2
-    said = {" ".join(split_words(text)) for text in example.captions}
+    references = {" ".join(split_words(text)) for text in example.captions}
     for name, captions in found:
         for number, part in enumerate(name.split(", ")):
             axes.text(0, row + number, part, color=BLUE)
         for caption in captions:
-            weight = "bold" if caption.text in said else "normal"
+            weight = "bold" if caption.text in references else "normal"
             axes.text(0.27, row, f"{caption.score:.2f}", color=GREY, ha="right")
             axes.text(0.29, row, caption.text, weight=weight)
             row += 1
@@ -82,10 +82,10 @@ def draw_scene(captioner: Captioner, example: Example, cases: Cases, file: Path)
     figure.savefig(file, dpi=110)
 
 
-def measured(
+def measure_captions(
     captioner: Captioner, examples: Sequence[Example], options: Mapping[str, Any]
 ) -> dict[str, float]:
-    """Scores and statistics of the split's captions, and the seconds they took."""
+    """Scores and statistics of the split's captions, and the seconds of captioning."""
     images = [load_image(example.path) for example in examples]
     started = time.perf_counter()
     captions = captioner.caption(images, batch_size=64, **options)
@@ -96,8 +96,10 @@ def measured(
     return {**score_captions(texts, references, scoring).numbers, "seconds": seconds}
 
 
-def variety(captioner: Captioner, examples: Sequence[Example], options: Mapping[str, Any]) -> float:
-    """How many in 100 of five captions of an image are distinct, over all images."""
+def distinct_share(
+    captioner: Captioner, examples: Sequence[Example], options: Mapping[str, Any]
+) -> float:
+    """Percentage of distinct captions among five per image."""
     images = [load_image(example.path) for example in examples]
     found = captioner.caption(images, batch_size=64, num_captions=5, **options)
     different = [len({c.text for c in (best, *best.alternatives)}) for best in found]
@@ -105,26 +107,26 @@ def variety(captioner: Captioner, examples: Sequence[Example], options: Mapping[
 
 
 def draw_curves(captioner: Captioner, examples: Sequence[Example], file: Path) -> None:
-    """Length and BLEU-4 against the length penalty, BLEU-4 and variety against temperature."""
+    """Draw length and BLEU-4 by length penalty, BLEU-4 and distinct captions by temperature."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.4), layout="constrained", facecolor="white")
     length, bleu, heat = figure.subplots(1, 3)
     for beams, colour in ((3, BLUE), (10, ORANGE)):
-        asked = [{"beam_size": beams, "length_penalty": each} for each in PENALTIES]
-        rows = [measured(captioner, examples, options) for options in asked]
+        cases = [{"beam_size": beams, "length_penalty": each} for each in PENALTIES]
+        rows = [measure_captions(captioner, examples, options) for options in cases]
         label = f"beam_size {beams}"
         length.plot(PENALTIES, [r["mean_length"] for r in rows], "o-", c=colour, label=label)
         bleu.plot(PENALTIES, [r["BLEU-4"] for r in rows], "o-", c=colour, label=label)
     words = [len(text.split()) for example in examples for text in example.captions]
     length.axhline(sum(words) / len(words), c=GREY, ls="--", label="references")
-    length.set(xlabel="length_penalty", ylabel="words a caption")
+    length.set(xlabel="length_penalty", ylabel="words per caption")
     bleu.set(xlabel="length_penalty", ylabel="BLEU-4")
     sampled = [{"method": "sample", "seed": 0, "temperature": each} for each in TEMPERATURES]
-    rows = [measured(captioner, examples, options) for options in sampled]
+    rows = [measure_captions(captioner, examples, options) for options in sampled]
     heat.plot(TEMPERATURES, [r["BLEU-4"] for r in rows], "o-", c=BLUE, label="BLEU-4")
-    several = [variety(captioner, examples, options) for options in sampled]
-    heat.plot(TEMPERATURES, several, "s-", c=GREEN, label="distinct of 5 captions, %")
+    distinct = [distinct_share(captioner, examples, options) for options in sampled]
+    heat.plot(TEMPERATURES, distinct, "s-", c=GREEN, label="distinct of 5 captions, %")
     heat.set(xlabel="temperature", ylim=(0, 100))
     for axes in (length, bleu, heat):
         axes.grid(alpha=0.3)
@@ -133,10 +135,10 @@ def draw_curves(captioner: Captioner, examples: Sequence[Example], file: Path) -
 
 
 def table(captioner: Captioner, examples: Sequence[Example]) -> str:
-    """A Markdown row for each of METHODS."""
+    """A Markdown table with a row for each of METHODS."""
     rows = []
     for name, options in METHODS:
-        found = measured(captioner, examples, options)
+        found = measure_captions(captioner, examples, options)
         keys = ("BLEU-4", "CIDEr", "mean_length", "distinct", "seconds")
         rows.append([name, *(f"{found[key]:.1f}" for key in keys)])
     return measure.table(["", "BLEU-4", "CIDEr", "words", "distinct, %", "seconds"], rows)
@@ -145,15 +147,17 @@ def table(captioner: Captioner, examples: Sequence[Example]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="a run on the demo data")
-    parser.add_argument("--data", type=Path, help="what captioner demo-data wrote", required=True)
-    parser.add_argument("--scene", type=int, default=2, help="which of the val split")
+    parser.add_argument(
+        "--data", type=Path, help="demo data written by captioner demo-data", required=True
+    )
+    parser.add_argument("--scene", type=int, default=2, help="number of the scene in the val split")
     parser.add_argument("--output", type=Path, default=Path("docs/decoding"))
-    asked = parser.parse_args()
-    captioner = Captioner.from_pretrained(asked.run)
-    examples = read_captions(asked.data).split("val")
-    asked.output.mkdir(parents=True, exist_ok=True)
-    draw_scene(captioner, examples[asked.scene - 1], SCENE, asked.output / "scene.png")
-    draw_curves(captioner, examples, asked.output / "curves.png")
+    arguments = parser.parse_args()
+    captioner = Captioner.from_pretrained(arguments.run)
+    examples = read_captions(arguments.data).split("val")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    draw_scene(captioner, examples[arguments.scene - 1], SCENE, arguments.output / "scene.png")
+    draw_curves(captioner, examples, arguments.output / "curves.png")
     print(table(captioner, examples))
 
 

@@ -1,4 +1,4 @@
-"""How the benchmarks measure: times side by side, the machine's own limits, memory, tables."""
+"""Measurements of the benchmarks: times, machine limits, memory, tables."""
 
 import argparse
 import ctypes
@@ -15,19 +15,23 @@ Work = Callable[[], object]
 
 
 def device_of(argv: argparse.Namespace) -> torch.device:
-    """The device asked for, or CUDA where there is one."""
+    """The chosen device, else CUDA if available."""
     return torch.device(argv.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def arguments(description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options that all programs share."""
+    """Parse the options that all benchmarks share."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--device", help="cpu or cuda; CUDA where there is one unless given")
-    parser.add_argument("--rounds", type=int, default=5, help="times each case is run (default: 5)")
+    parser.add_argument("--device", help="cpu or cuda [cuda if available]")
     parser.add_argument(
-        "--compile", action="store_true", help="with torch.compile, too, where it is offered"
+        "--rounds", type=int, default=5, help="number of runs of each case (default: 5)"
     )
-    parser.add_argument("--quick", action="store_true", help="one round, no tables of growth")
+    parser.add_argument(
+        "--compile", action="store_true", help="also measure with torch.compile, where supported"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a single round, and no tables of growth"
+    )
     chosen = parser.parse_args(argv)
     if chosen.quick:
         chosen.rounds = 1
@@ -35,7 +39,7 @@ def arguments(description: str | None, argv: Sequence[str] | None = None) -> arg
 
 
 def seconds(work: Work, device: torch.device) -> float:
-    """How long one call takes, by the device's own clock where it is a GPU."""
+    """The duration of one call, by the device's clock on a GPU."""
     if device.type != "cuda":
         started = time.perf_counter()
         work()
@@ -50,9 +54,9 @@ def seconds(work: Work, device: torch.device) -> float:
 
 
 def side_by_side(cases: Mapping[str, Work], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each case; all cases take turns, so that a slow minute meets all of them.
+    """Median seconds of each case; the cases take turns, so that a slow minute affects all of them.
 
-    The first round warms up and does not count.
+    The first round is a warm-up and is not counted.
     """
     times: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds + 1):
@@ -64,7 +68,7 @@ def side_by_side(cases: Mapping[str, Work], rounds: int, device: torch.device) -
 
 
 def matrix_limits(device: torch.device) -> tuple[dict[str, Work], int]:
-    """Large products in both precisions, to be timed beside the rest, and their operations."""
+    """Large products in both precisions, to be timed with the cases, and their operations."""
     size = 2048 if device.type == "cpu" else 8192
     works: dict[str, Work] = {}
     for precision in (torch.float32, torch.bfloat16):
@@ -74,8 +78,9 @@ def matrix_limits(device: torch.device) -> tuple[dict[str, Work], int]:
 
 
 def limits_of(times: dict[str, float], operations: int) -> tuple[float, str]:
-    """Take the limits out of the measured times: the float32 one, in operations per second, and a
-    sentence about both.
+    """Remove the limits from the measured times.
+
+    Returns the float32 limit, in operations per second, and a sentence about both.
     """
     exact, half = (operations / times.pop(f"limit in {name}") for name in ("float32", "bfloat16"))
     both = f"Matrix limits: {exact / 1e9:,.0f} GFLOP/s in float32, {half / 1e9:,.0f} in bfloat16."
@@ -91,15 +96,15 @@ def copy_limit(device: torch.device) -> float:
 
 
 def peak_memory(work: Work, device: torch.device) -> float:
-    """Megabytes that a call takes at its peak beyond what is taken before; NaN if unknown."""
+    """Megabytes that a call allocates at its peak, beyond those before it; NaN if unknown."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         work()
         return (torch.cuda.max_memory_allocated(device) - before) / 1e6
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # give back what is free, or reusing it would not count
-        Path("/proc/self/clear_refs").write_text("5")  # forget the highest resident size so far
+        ctypes.CDLL(None).malloc_trim(0)  # else reused free memory would not be counted
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak resident size
     except (OSError, AttributeError):
         return float("nan")
     held = resident("VmRSS")
@@ -108,14 +113,14 @@ def peak_memory(work: Work, device: torch.device) -> float:
 
 
 def resident(name: str = "VmRSS") -> float:
-    """Megabytes of this process in memory: now (VmRSS), its own (RssAnon), at most (VmHWM)."""
+    """Resident megabytes of this process: present (VmRSS), anonymous (RssAnon), peak (VmHWM)."""
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024 / 1e6
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; numbers with three significant figures."""
+    """A Markdown table; numbers have three significant figures."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
@@ -133,7 +138,7 @@ def share(part: float, whole: float) -> str:
 
 
 def machine(device: torch.device) -> str:
-    """One paragraph: processor or card, threads, versions, date."""
+    """One sentence: processor or GPU, threads, versions, date."""
     if device.type == "cuda":
         what = torch.cuda.get_device_name(device)
     else:

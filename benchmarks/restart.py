@@ -1,7 +1,7 @@
-"""The image of docs/scaling.md: python -m benchmarks.restart --help.
+"""Figure of a killed and restarted captioning job: python -m benchmarks.restart.
 
-torchrun's recipe with two processes, one of which is killed on the way, and the same command again:
-the lines in each process's file, by the clock.
+For docs/scaling.md: the torchrun recipe runs with two processes, one of which is killed; then the
+same command runs again. The figure shows the lines in each process's file over time.
 """
 
 import argparse
@@ -18,15 +18,15 @@ from pathlib import Path
 
 RECIPE = Path(__file__).parents[1] / "docs" / "recipes" / "torchrun_captions.py"
 COLORS = ("#1f5fa8", "#c8641e")
-EVERY = 0.1  # seconds from one look at the files to the next
+EVERY = 0.1  # seconds between two looks at the files
 
 Seen = list[tuple[float, list[int]]]  # seconds, and the lines of each file
 
 
 def watch(command: Sequence[str], out: Path, seen: Seen, kill: Callable[[list[int]], bool]) -> str:
-    """Run the command, look at the files until it ends; returns what it printed.
+    """Run the command, recording the lines of its files until it ends; returns its output.
 
-    kill: told the lines of each file; once it says yes, the second process gets SIGKILL.
+    kill: a function of the lines of each file; once true, the second process gets SIGKILL.
     """
     with tempfile.TemporaryFile("w+") as printed:
         launcher = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT)
@@ -47,16 +47,16 @@ def _lines(file: Path) -> int:
 
 
 def _second(launcher: int) -> int:
-    """The process of rank 1 among the launcher's."""
+    """The id of the launcher's process of rank 1."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
     ranks = {
         child: b"\0RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes() for child in children
     }
-    return next(int(child) for child, wanted in ranks.items() if wanted)
+    return next(int(child) for child, is_second in ranks.items() if is_second)
 
 
-def draw(first: Seen, second: Seen, all_of_them: int, file: Path) -> None:
-    """The lines of both files on each other, what there is to do, the kill and the second start."""
+def draw(first: Seen, second: Seen, total: int, file: Path) -> None:
+    """Draw the stacked lines of both files, the total, the kill and the second start."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained", facecolor="white")
@@ -67,18 +67,18 @@ def draw(first: Seen, second: Seen, all_of_them: int, file: Path) -> None:
         above = [low + lines[rank] for low, (_, lines) in zip(below, seen, strict=True)]
         axes.fill_between(places, below, above, color=color, lw=0, label=f"captions-{rank}.jsonl")
         below = above
-    axes.axhline(all_of_them, color="0.3", ls="--", lw=1)
-    axes.text(places[-1] * 0.01, all_of_them * 1.02, f"{all_of_them:,} images", color="0.3")
+    axes.axhline(total, color="0.3", ls="--", lw=1)
+    axes.text(places[-1] * 0.01, total * 1.02, f"{total:,} images", color="0.3")
     for (at, lines), said in (
-        (first[-1], "process 1 is killed:\ntorchrun stops the other,\nand ends"),
-        (second[0], "the same command again:\nboth read the model,\nand go on"),
+        (first[-1], "process 1 is killed:\ntorchrun stops the other\nand exits"),
+        (second[0], "the same command again:\nboth load the model\nand continue"),
     ):
         axes.axvline(at - began, color="0.3", ls=":", lw=1)
         side = "right" if at is first[-1][0] else "left"
         shift = -6 if side == "right" else 6
         place = (at - began, sum(lines) * 1.1)
         axes.annotate(said, place, (shift, 0), textcoords="offset points", ha=side, va="bottom")
-    axes.set(xlabel="seconds", ylabel="lines", xlim=(0, places[-1]), ylim=(0, 1.12 * all_of_them))
+    axes.set(xlabel="seconds", ylabel="lines", xlim=(0, places[-1]), ylim=(0, 1.12 * total))
     axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(0, 0.9))
@@ -88,25 +88,29 @@ def draw(first: Seen, second: Seen, all_of_them: int, file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="a run on the demo data")
-    parser.add_argument("--data", type=Path, help="what captioner demo-data wrote", required=True)
-    parser.add_argument("--images", type=int, default=2000, help="so many of its train split")
+    parser.add_argument(
+        "--data", type=Path, help="demo data written by captioner demo-data", required=True
+    )
+    parser.add_argument(
+        "--images", type=int, default=2000, help="number of images of the train split"
+    )
     parser.add_argument("--output", type=Path, default=Path("docs/scaling/restart.png"))
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     first: Seen = []
     second: Seen = []
     with tempfile.TemporaryDirectory() as directory:
         images, out = Path(directory) / "images", Path(directory) / "out"
         images.mkdir()
-        for image in sorted((asked.data / "train").glob("*.png"))[: asked.images]:
+        for image in sorted((arguments.data / "train").glob("*.png"))[: arguments.images]:
             shutil.copy(image, images)
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command = [*launch, "--nproc-per-node=2", *map(str, (RECIPE, asked.run, images, out))]
-        print(watch(command, out, first, lambda lines: sum(lines) > 0.4 * asked.images))
-        print(watch(command, out, second, lambda lines: False))
+        command = [*launch, "--nproc-per-node=2", *map(str, (RECIPE, arguments.run, images, out))]
+        print(watch(command, out, first, lambda lines: sum(lines) > 0.4 * arguments.images))
+        print(watch(command, out, second, lambda _: False))
         rows = [json.loads(row) for file in out.iterdir() for row in file.read_text().splitlines()]
     print(f"{len(rows):,} lines for {len({row['image'] for row in rows}):,} images")
-    asked.output.parent.mkdir(parents=True, exist_ok=True)
-    draw(first, second, len(rows), asked.output)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    draw(first, second, len(rows), arguments.output)
 
 
 if __name__ == "__main__":

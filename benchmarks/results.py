@@ -1,7 +1,6 @@
-"""Tables and curves of finished runs: python -m benchmarks.results --help. Trains nothing.
+"""Tables and curves of finished runs: python -m benchmarks.results.
 
-It reads what train.py and evaluate.py left in the directories of the runs, and drew the curves in
-docs/results.md.
+It reads the files that train.py and evaluate.py wrote, and draws the curves of docs/results.md.
 """
 
 import argparse
@@ -28,7 +27,7 @@ COLUMNS = {
 
 
 def table(files: Sequence[Path]) -> str:
-    """One Markdown row for each scores.json, BLEU with and without its brevity penalty."""
+    """A Markdown table with one row per scores.json; BLEU with and without brevity penalty."""
     rows = []
     for file in files:
         scores = json.loads(file.read_text())
@@ -41,14 +40,14 @@ def table(files: Sequence[Path]) -> str:
 
 
 def minutes(log: Path) -> list[tuple[float, dict[str, Any]]]:
-    """Each row of a log.jsonl after the minutes of training and evaluating up to it."""
+    """The rows of a log.jsonl, each with the minutes of training and evaluation up to it."""
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     spent = accumulate(row["training_seconds"] + row["evaluation_seconds"] for row in rows)
     return [(seconds / 60, row) for seconds, row in zip(spent, rows, strict=True)]
 
 
 def plot(logs: Sequence[Path], score: str, file: Path) -> None:
-    """The score of the val split against time, a line for each run."""
+    """Plot the score of the val split against time, with one line per run."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -59,7 +58,7 @@ def plot(logs: Sequence[Path], score: str, file: Path) -> None:
         points = minutes(log)
         times, values = [time for time, _ in points], [row[score] for _, row in points]
         axes.plot(times, values, marker="o", markersize=3, label=log.parent.name)
-    axes.set(xlabel="minutes of training and evaluating", ylabel=f"validation {score}")
+    axes.set(xlabel="minutes of training and evaluation", ylabel=f"validation {score}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=120)
@@ -71,7 +70,7 @@ def main() -> None:
         "directories", nargs="+", type=Path, help="runs, or directories of evaluations"
     )
     parser.add_argument("--plot", type=Path, help="PNG of the validation score against time")
-    parser.add_argument("--score", default="BLEU-4", help="which score to plot")
+    parser.add_argument("--score", default="BLEU-4", help="score to plot")
     arguments = parser.parse_args()
     files = [
         file

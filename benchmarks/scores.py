@@ -1,7 +1,7 @@
-"""Scores against the official tool's, and how long they take: python -m benchmarks.scores --help.
+"""Scores and their time against pycocoevalcap: python -m benchmarks.scores.
 
-Captions and references are those of one file with several captions an image: every third image
-is scored with a caption of another one, the others with one of their own references.
+Captions and references come from one file with several captions per image: every third image is
+scored with a caption of another one, the others with one of their own references.
 """
 
 import argparse
@@ -16,23 +16,23 @@ from captioner.metrics import captions as metrics
 
 
 def draw(captions: dict[Id, list[str]], images: int) -> tuple[dict[Id, str], dict[Id, list[str]]]:
-    """Captions to score and references of so many images, in turns through those there."""
+    """Captions to score and references of `images` images, cycling through those of the file."""
     rng, ids = random.Random(0), list(captions)
-    said: dict[Id, str] = {}
+    hypotheses: dict[Id, str] = {}
     references: dict[Id, list[str]] = {}
     for place in range(images):
-        several = captions[ids[place % len(ids)]]
-        chosen = rng.randrange(len(several))
+        own = captions[ids[place % len(ids)]]
+        chosen = rng.randrange(len(own))
         foreign = captions[rng.choice(ids)][0]
-        said[place] = foreign if place % 3 == 0 else several[chosen]
-        references[place] = several
-    return said, references
+        hypotheses[place] = foreign if place % 3 == 0 else own[chosen]
+        references[place] = own
+    return hypotheses, references
 
 
 def official(
-    said: dict[Id, str], references: dict[Id, list[str]], meteor: bool
+    hypotheses: dict[Id, str], references: dict[Id, list[str]], meteor: bool
 ) -> dict[str, float]:
-    """By pycocoevalcap alone, Java's tokenizer and all."""
+    """Scores of pycocoevalcap alone, including its Java tokenizer."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.meteor.meteor import Meteor
@@ -40,11 +40,11 @@ def official(
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     java = PTBTokenizer()
-    theirs = java.tokenize({i: [{"caption": text}] for i, text in said.items()})
-    those = java.tokenize({i: [{"caption": t} for t in ts] for i, ts in references.items()})
-    bleu, _ = Bleu(4).compute_score(those, theirs, verbose=0)
+    tokenized = java.tokenize({i: [{"caption": text}] for i, text in hypotheses.items()})
+    targets = java.tokenize({i: [{"caption": t} for t in ts] for i, ts in references.items()})
+    bleu, _ = Bleu(4).compute_score(targets, tokenized, verbose=0)
     others = [*([Meteor()] if meteor else []), Rouge(), Cider()]
-    values = [*bleu, *(scorer.compute_score(those, theirs)[0] for scorer in others)]
+    values = [*bleu, *(scorer.compute_score(targets, tokenized)[0] for scorer in others)]
     names = [name for name in metrics.SCORES if meteor or name != "METEOR"]
     return {name: 100.0 * float(value) for name, value in zip(names, values, strict=True)}
 
@@ -53,22 +53,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captions", type=Path, help="COCO annotations, .jsonl or .csv")
     parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--samples", type=int, default=1000, help="of the bootstrap")
-    parser.add_argument("--official", action="store_true", help="compare; needs Java")
-    parser.add_argument("--meteor", action="store_true", help="METEOR, too; needs Java")
+    parser.add_argument("--samples", type=int, default=1000, help="number of bootstrap samples")
+    parser.add_argument(
+        "--official", action="store_true", help="compare with pycocoevalcap; needs Java"
+    )
+    parser.add_argument("--meteor", action="store_true", help="include METEOR; needs Java")
     chosen = parser.parse_args()
     wanted = metrics.WITHOUT_JAVA + ("meteor",) * chosen.meteor
-    said, references = draw(read_caption_file(chosen.captions), chosen.images)
+    hypotheses, references = draw(read_caption_file(chosen.captions), chosen.images)
     number = sum(map(len, references.values()))
-    print(f"{len(said)} images, {number} references\n")
+    print(f"{len(hypotheses)} images, {number} references\n")
     wall, cpu = time.perf_counter(), time.process_time()
-    ours = metrics.compute_scores(said, references, wanted)
+    ours = metrics.compute_scores(hypotheses, references, wanted)
     found = ours.corpus
     scored = (time.perf_counter() - wall, time.process_time() - cpu)
     wall, cpu = time.perf_counter(), time.process_time()
     sure = bootstrap.intervals(ours, chosen.samples)
     drawn = (time.perf_counter() - wall, time.process_time() - cpu)
-    theirs = official(said, references, chosen.meteor) if chosen.official else {}
+    theirs = official(hypotheses, references, chosen.meteor) if chosen.official else {}
     rows = [
         [name, f"{value:.6f}", f"{theirs[name]:.6f}" if theirs else "-", f"{sure[name]:.2f}"]
         for name, value in found.items()
@@ -76,7 +78,7 @@ def main() -> None:
     print(measure.table(["score", "here", "pycocoevalcap", "95 % interval"], rows) + "\n")
     names = ("tokenising and scoring", f"{chosen.samples} bootstrap samples")
     times = [[name, *each] for name, each in zip(names, (scored, drawn), strict=True)]
-    print(measure.table(["", "seconds", "of one core"], times))
+    print(measure.table(["", "seconds", "CPU seconds"], times))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The service under load on loopback, with and without batches: python -m benchmarks.serve.
+"""The service under load, with and without batching: python -m benchmarks.serve.
 
-Clients are threads of this process, so that what they cost is taken from the service.
+The clients are threads of this process, so their cost is counted against the service.
 """
 
 import io
@@ -22,7 +22,7 @@ from captioner.serving.app import create_app
 from captioner.serving.schemas import Limits
 from captioner.serving.server import build_server, listen
 
-WORDS = 12  # about a caption's of Flickr8k or COCO with its end
+WORDS = 12  # about the length of a Flickr8k or COCO caption with its end token
 OPTIONS = {"beam_size": 3, "min_length": WORDS, "max_length": WORDS}
 BATCHES = (1, 32)
 
@@ -38,20 +38,20 @@ def main() -> None:
     for clients in (1, 64):
         rates: dict[int, float] = {}
         for batch_size in BATCHES:
-            asked = images[: 16 if clients == 1 else None] * rounds
-            taken, latencies, right = load(captioner, asked, scores, batch_size, clients)
-            rates[batch_size] = len(asked) / taken
+            requests = images[: 16 if clients == 1 else None] * rounds
+            taken, latencies, correct = load(captioner, requests, scores, batch_size, clients)
+            rates[batch_size] = len(requests) / taken
             low, high = np.percentile(latencies, [50, 95])
             over = rates[batch_size] / rates[BATCHES[0]]
-            answers = f"{right} of {len(asked)}"
+            answers = f"{correct} of {len(requests)}"
             rows.append([clients, batch_size, rates[batch_size], over, low, high, answers])
     print(f"### {len(images)} images of 640 x 480, beam 3, {WORDS} words, MobileNetV2\n")
-    head = ["clients", "batch at most", "captions/s", "over batches of 1"]
-    print(measure.table([*head, "p50 s", "p95 s", "right answers"], rows))
+    head = ["clients", "maximum batch", "captions/s", "over batches of 1"]
+    print(measure.table([*head, "p50 s", "p95 s", "correct answers"], rows))
 
 
 def draw(count: int) -> list[bytes]:
-    """JPEG files of smooth colours, no two alike."""
+    """Distinct JPEG files of smooth colours."""
     noise = np.random.default_rng(0)
     files = []
     for _ in range(count):
@@ -69,15 +69,18 @@ def load(
     batch_size: int,
     clients: int,
 ) -> tuple[float, list[float], int]:
-    """Seconds in all, each request's, and how many got the answer that the image gets alone."""
+    """Total seconds, seconds per request, and the number of answers equal to single images'."""
     limits = Limits(batch_size=batch_size, timeout=300)
     listener = listen("127.0.0.1", 0)
     server = build_server(create_app(captioner, limits), limits)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/api/caption"
-    most = httpx.Limits(max_connections=clients)
-    with httpx.Client(limits=most, timeout=300) as client, ThreadPoolExecutor(clients) as pool:
+    connections = httpx.Limits(max_connections=clients)
+    with (
+        httpx.Client(limits=connections, timeout=300) as client,
+        ThreadPoolExecutor(clients) as pool,
+    ):
 
         def ask(number: int) -> tuple[float, bool]:
             started = time.perf_counter()
@@ -85,7 +88,7 @@ def load(
             near = abs(found["score"] - scores[number % len(scores)]) < 1e-3
             return time.perf_counter() - started, near
 
-        ask(0)  # warms up
+        ask(0)  # warm-up
         started = time.perf_counter()
         done = list(pool.map(ask, range(len(images))))
         taken = time.perf_counter() - started

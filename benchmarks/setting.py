@@ -1,4 +1,4 @@
-"""What the benchmarks work on: sizes, random models without an encoder, maps, captions."""
+"""Random models, feature maps and captions in the sizes of the benchmarks."""
 
 import random
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ from captioner.text.collate import pad_captions
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of the published targets."""
+    """The sizes to which the published targets refer."""
 
     positions: int = 49
     channels: int = 1280
     vocabulary: int = 2541
-    hidden: int = 512  # and embedding, annotation and attention
+    hidden: int = 512  # also of embedding, annotations and attention
     steps: int = 20
     beams: int = 5
     batch: int = 64
@@ -32,7 +32,7 @@ SIZES = Sizes()
 
 
 class NoEncoder(nn.Module):
-    """Stands where a model's encoder would: features are given."""
+    """A placeholder for the encoder of a model that is given features."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -55,21 +55,21 @@ def build(sizes: Sizes, *, attention: bool, device: torch.device) -> CaptioningM
 
 
 def draw_features(sizes: Sizes, images: int, device: torch.device) -> Tensor:
-    """Maps (B, D, h, w) as an encoder with a last ReLU leaves them, channels last."""
+    """Maps (B, D, h, w) like those of an encoder that ends in a ReLU, channels last."""
     side = round(sizes.positions**0.5)
     maps = torch.randn(images, sizes.channels, side, side).relu()
     return maps.to(device, memory_format=torch.channels_last)
 
 
 def forced(sizes: Sizes) -> DecodingOptions:
-    """Beam search, or greedy for one beam, of captions that all have `steps` words."""
+    """Options of beam search, greedy for one beam, with exactly `steps` words per caption."""
     if sizes.beams == 1:
         return DecodingOptions("greedy", min_length=sizes.steps, max_length=sizes.steps)
     return DecodingOptions(beam_size=sizes.beams, min_length=sizes.steps, max_length=sizes.steps)
 
 
 def draw_captions(sizes: Sizes, images: int, shortest: int, longest: int) -> list[list[list[int]]]:
-    """Captions of random words as tokens, each image's longest first."""
+    """Captions of random words as tokens, each image's longest caption first."""
     rng = random.Random(0)
     return [
         sorted(
@@ -85,15 +85,15 @@ def draw_captions(sizes: Sizes, images: int, shortest: int, longest: int) -> lis
 
 
 def draw_batch(sizes: Sizes, images: int, shortest: int, longest: int) -> Batch:
-    """Images with captions of random words, as the feature cache and the loader give them."""
+    """A batch with captions of random words, as loaded from the feature cache."""
     captions = draw_captions(sizes, images, shortest, longest)
     maps = draw_features(sizes, images, torch.device("cpu")).half()
-    source = FunctionSource(lambda indices: maps, are_features=True)
+    source = FunctionSource(lambda _: maps, are_features=True)
     return make_batch(source, range(images), range(images), pad_captions(captions))
 
 
 def word_operations(sizes: Sizes, attention: bool) -> int:
-    """Floating-point operations of one word by the plain equations: two per multiplication."""
+    """Floating-point operations per word by the plain equations, two per multiplication."""
     s, h = sizes, sizes.hidden
     if not attention:
         return 2 * (h * 4 * h + h * 4 * h + h * h + h * s.vocabulary)
@@ -104,7 +104,7 @@ def word_operations(sizes: Sizes, attention: bool) -> int:
 
 
 def image_operations(sizes: Sizes, attention: bool) -> int:
-    """The same of what is done once for an image: annotations, keys and state, or embedding."""
+    """Operations per image: annotations, keys and initial state, or the embedding."""
     if not attention:
         return 2 * (sizes.channels * sizes.hidden + 8 * sizes.hidden**2)
     annotations = sizes.positions * sizes.channels * sizes.hidden

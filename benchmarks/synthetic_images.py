@@ -1,4 +1,4 @@
-"""Drawn JPEG files that cost as much to open as photographs."""
+"""Synthetic JPEG files that cost as much to open as photographs."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def draw_images(directory: Path, count: int, width: int = 640, height: int = 480) -> list[Path]:
-    """Smooth colours with fine noise, about as many bytes as a photograph of that size."""
+    """Draw smooth colours with fine noise, in about as many bytes as a photograph of that size."""
     noise = np.random.default_rng(0)
     paths = []
     for number in range(count):

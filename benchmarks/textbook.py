@@ -1,17 +1,16 @@
-"""What tutorials teach, written plainly: the yardstick that the library is timed against.
+"""Plain implementations of the models, as baselines for the library's speed.
 
-The equations are the library's and the weights are copied from its models, so that the answers can
-be compared; the way of computing them is the one of the field's well-known tutorials and first
-research codes:
+The equations are the library's and the weights are copied from its models, so that the results can
+be compared. They are computed as in well-known tutorials and early research code:
 
-- training gives every caption a row of its own, with its own copy of the image's features;
-- the attention's keys are computed anew at every step;
+- in training every caption is a separate row, with a copy of the image's features;
+- the attention's keys are recomputed at every step;
 - an `nn.LSTMCell` advances step by step, with the vocabulary product inside the loop and all its
   scores kept in one (rows, steps, V) buffer;
-- beam search runs over one image at a time: its hypotheses share one batch, their words are
+- beam search runs over one image at a time, with its hypotheses in one batch and their words in
   Python lists.
 
-Nothing of the library may be imported here; `with_weights_of` only reads the weights of a model.
+This module must not import the library; `with_weights_of` only reads the weights of a model.
 Shapes: R rows, T steps, V vocabulary, D channels, P positions, H hidden, A attention.
 """
 
@@ -70,7 +69,7 @@ class AttentionDecoder(nn.Module):
         self.dropout = nn.Dropout(0.5)
 
     def annotations(self, features: Tensor) -> Tensor:
-        """Features (R, P, D) -> what all else works with, (R, P, annotation)."""
+        """Features (R, P, D) -> annotations (R, P, annotation)."""
         return self.dropout(torch.relu(self.annotate(features)))
 
     def init_hidden_state(self, features: Tensor) -> State:
@@ -131,7 +130,7 @@ class PlainDecoder(nn.Module):
         state = torch.tanh(self.init_h(mean)), torch.tanh(self.init_c(mean))
         return self.decode_step(self.dropout(self.image(mean)), state)
 
-    def step(self, features: Tensor, words: Tensor, state: State) -> tuple[Tensor, State, None]:
+    def step(self, _: Tensor, words: Tensor, state: State) -> tuple[Tensor, State, None]:
         hidden, cell = self.decode_step(words, state)
         output = torch.tanh(self.project(self.dropout(hidden)))
         return self.fc(self.dropout(output)), (hidden, cell), None
@@ -156,7 +155,7 @@ Decoder = AttentionDecoder | PlainDecoder
 
 
 def with_weights_of(model: Any) -> Decoder:
-    """The textbook's kind of a model of the library, with copies of its weights, in its mode."""
+    """The textbook model that corresponds to a library model, with copies of its weights."""
     channels = (model.annotate if model.options.attention else model.image_embedding).in_features
     vocabulary, embedding = model.words.weight.shape
     sizes = (channels, model.options.hidden_size, embedding)
@@ -176,7 +175,7 @@ def with_weights_of(model: Any) -> Decoder:
         weights |= {"embedding.weight": model.words.weight * embedding**0.5}
     weights |= {"fc.weight": model.words.weight, "fc.bias": model.words.bias}
     state: dict[str, Tensor] = {}
-    for name, value in weights.items():  # of a parameter, or of a whole layer
+    for name, value in weights.items():  # a parameter or a layer
         parts = value.state_dict() if isinstance(value, nn.Module) else {"": value}
         state |= {f"{name}.{part}".rstrip("."): tensor.detach() for part, tensor in parts.items()}
     decoder.load_state_dict(state)
@@ -185,10 +184,10 @@ def with_weights_of(model: Any) -> Decoder:
 
 
 def _attention_weights(model: Any, scale: float) -> dict[str, nn.Module | Tensor]:
-    """The library scales the words for the LSTM, the textbook's LSTM has the factor in it."""
+    """Weights by name; the LSTM's word weights include the factor that the library applies."""
     word_gates = scale * model.word_gates.weight
-    query, gate, hidden_gates = model.read_hidden.weight.split(model.hidden_parts)
-    context_gates, output_context = model.read_context.weight.split(model.context_parts)
+    query, gate, hidden_gates = model.read_hidden.weight.split(model.of_hidden)
+    context_gates, output_context = model.read_context.weight.split(model.of_context)
     return {
         "embedding.weight": model.words.weight,
         "annotate": model.annotate,
@@ -252,7 +251,7 @@ def beam_search(
 ) -> tuple[list[int], float]:
     """The best caption of one image, features (P, D), and its log-probability.
 
-    The beam shrinks by one with every hypothesis that ends, as tutorials have it.
+    The beam shrinks by one with every finished hypothesis, as in tutorials.
     """
     k = beam_size
     features = decoder.annotations(features.unsqueeze(0))

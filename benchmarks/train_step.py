@@ -1,4 +1,4 @@
-"""Captions per second of a training step: python -m benchmarks.train_step --help."""
+"""Captions per second of a training step: python -m benchmarks.train_step"""
 
 import copy
 
@@ -21,7 +21,7 @@ from captioner.data.batches import Batch
 from captioner.metrics.cider_d import CiderD
 from captioner.models.captioning.build import CaptioningModel
 from captioner.models.captioning.scst import MAX_LENGTH, SAMPLES, add_rollouts, sample_captions
-from captioner.training.loop import step
+from captioner.training.loop import train_step
 from captioner.training.optimization import TrainingOptions, parameter_groups
 
 IMAGES = 32
@@ -41,7 +41,7 @@ def library_step(model: CaptioningModel, batch: Batch, precision: str) -> measur
     options = TrainingOptions(precision=precision)
     optimizer = AdamW(parameter_groups(model, options), fused=True)
     model.train()
-    return lambda: step(model, optimizer, batch, options, batch.tokens.device)
+    return lambda: train_step(model, optimizer, batch, options, batch.tokens.device)
 
 
 def textbook_rows(batch: Batch) -> tuple[Tensor, Tensor, list[int]]:
@@ -64,8 +64,8 @@ def textbook_step(decoder: textbook.Decoder, model: CaptioningModel, batch: Batc
     return lambda: textbook.train_step(decoder, optimizer, *rows, smoothing, coverage, clip)
 
 
-def agree(model: CaptioningModel, decoder: textbook.Decoder, batch: Batch) -> None:
-    """Without dropout, the two losses are the same to 1e-4."""
+def check_agreement(model: CaptioningModel, decoder: textbook.Decoder, batch: Batch) -> None:
+    """Exit unless the two losses are equal to 1e-4 without dropout."""
     smoothing, coverage = model.options.label_smoothing, model.options.coverage_weight
     with torch.no_grad():
         ours = model.eval().loss(batch).value.item()
@@ -79,7 +79,7 @@ def compare(attention: bool, device: torch.device, rounds: int) -> None:
     model = build(SIZES, attention=attention, device=device)
     decoder = textbook.with_weights_of(model)
     batch = draw_batch(SIZES, IMAGES, 8, 16).to(device)
-    agree(model, decoder, batch)
+    check_agreement(model, decoder, batch)
     cases = {"textbook": textbook_step(decoder, model, batch)}
     for precision in ("float32", "bfloat16", "auto"):
         cases[f"library, {precision}"] = library_step(copy.deepcopy(model), batch, precision)
@@ -89,7 +89,7 @@ def compare(attention: bool, device: torch.device, rounds: int) -> None:
     memory = {name: measure.peak_memory(work, device) for name, work in cases.items()}
     captions = IMAGES * SIZES.captions
     words = int((batch.tokens[..., 1:] != 0).sum())
-    # Forward once, backward twice that; the features themselves need no gradient.
+    # The backward pass costs twice the forward pass; the features need no gradient.
     counted = 3 * words * word_operations(SIZES, attention)
     counted += 2 * IMAGES * image_operations(SIZES, attention)
     rows = []
@@ -101,12 +101,12 @@ def compare(attention: bool, device: torch.device, rounds: int) -> None:
     print(f"### Training step, {kind}: {IMAGES} images x {SIZES.captions} captions\n")
     head = ["", "captions/s", "ms", "over textbook", "share of float32 matrix limit", "peak MB"]
     print(measure.table(head, rows))
-    print(f"\n{both} {words} words of 8-16 a caption and its end count")
-    print(f"{counted / 1e9:.0f} GFLOP by the plain equations, of which the library does fewer.\n")
+    print(f"\n{both} {words} words, 8-16 per caption and its end token, take")
+    print(f"{counted / 1e9:.0f} GFLOP by the plain equations; the library needs fewer.\n")
 
 
 def self_critical(device: torch.device, rounds: int) -> None:
-    """What of a self-critical step goes into sampling and into the reward."""
+    """The shares of sampling and reward in a self-critical step."""
     model = build(SIZES, attention=True, device=device)
     batch = draw_batch(SIZES, IMAGES, 8, 16).to(device)
     cider = CiderD.of(draw_captions(SIZES, 6000, 8, 16), SIZES.vocabulary).to(device)
@@ -137,7 +137,7 @@ def self_critical(device: torch.device, rounds: int) -> None:
 
 
 def growth(device: torch.device, rounds: int) -> None:
-    """What a caption costs as one size grows and the others stay."""
+    """The cost of a caption as one size grows and the others are fixed."""
     print("### Growth of the training step, Show, Attend and Tell, float32\n")
     cases: dict[str, list[tuple[object, Sizes, int, int]]] = {
         "images": [(n, SIZES, n, 12) for n in (4, 16, 32, 64)],
@@ -157,7 +157,7 @@ def growth(device: torch.device, rounds: int) -> None:
             used = measure.peak_memory(work, device)
             captions = images * sizes.captions
             rows.append([value, 1000 * taken / captions, used])
-        print(measure.table([name, "ms a caption", "peak MB"], rows) + "\n")
+        print(measure.table([name, "ms per caption", "peak MB"], rows) + "\n")
 
 
 if __name__ == "__main__":

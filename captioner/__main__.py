@@ -1,4 +1,4 @@
-"""The `captioner` command: which commands there are; each has a module in cli/."""
+"""The `captioner` command and its list of subcommands."""
 
 import argparse
 import sys
@@ -12,24 +12,24 @@ from .errors import run_command
 
 COMMANDS = {
     "caption": "print a caption for each image",
-    "report": "evaluate a model and write the report, a page",
-    "serve": "caption images on a page and for other programs",
-    "info": "print what a checkpoint is",
+    "report": "evaluate a model and write the report as a page",
+    "serve": "caption images over HTTP, with a page for browsers",
+    "info": "describe a checkpoint",
     "export": "write a model as programs for ONNX Runtime or torch.export",
-    "data": "print what a data set holds, and what is wrong in it",
+    "data": "describe a data set and list its problems",
     "demo-data": "write the demo data set as a COCO directory",
-    "completion": "print what completes this command in a shell",
+    "completion": "print a completion script for a shell",
 }
 
 
 def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
-    """Knows the arguments of the commands in `complete`, whose modules are loaded for that."""
-    shaped = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
+    """The parser of all commands; only those in `complete` are imported and have arguments."""
+    formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
     main = argparse.ArgumentParser(
         prog="captioner",
         description="Describe images with a trained model.",
-        epilog="captioner COMMAND --help tells more.",
-        formatter_class=shaped,
+        epilog="captioner COMMAND --help shows the options of a command.",
+        formatter_class=formatter,
     )
     main.add_argument("-V", "--version", action="version", version=__version__)
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -37,9 +37,9 @@ def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=text,
-            description=text[0].upper() + text[1:] + ".",  # ONNX stays ONNX
+            description=text[0].upper() + text[1:] + ".",  # capitalize() would spoil ONNX
             add_help=False,
-            formatter_class=shaped,
+            formatter_class=formatter,
         )
         command.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
         if name in complete:
@@ -51,14 +51,14 @@ def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Raises InputError for users' mistakes."""
+    """Run a command; raises InputError for a user's mistake."""
     words = sys.argv[1:] if argv is None else argv
-    arguments = parser(words[:1]).parse_args(words)  # only what is called is loaded
+    arguments = parser(words[:1]).parse_args(words)  # imports the called command only
     arguments.run(arguments)
 
 
 def command() -> None:
-    """The entry point that installation puts on the path."""
+    """The entry point of the installed script."""
     run_command(main)
 
 

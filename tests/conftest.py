@@ -1,4 +1,4 @@
-"""Fixtures of many test modules: one thread, a tiny encoder, tiny models, batches."""
+"""What several test modules share: one thread, a tiny encoder, tiny models, batches."""
 
 from itertools import pairwise
 
@@ -6,14 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-import train
 from captioner.data import batches
 from captioner.data.sources import FunctionSource
 from captioner.models.captioning.build import build_model
 from captioner.models.captioning.options import ModelOptions
 from captioner.text.collate import pad_captions
 from captioner.text.vocabulary import Vocabulary
-from captioner.training import logging as training_log
 from captioner.vision.encoders import Encoder
 from tests.support.words import WORDS
 
@@ -23,15 +21,6 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def no_drawing():
-    """Leave out curves and samples, which take longer than an epoch; test_logging.py draws them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_log, "draw_curves", lambda *_: None)
-        patch.setattr(train, "show_samples", lambda *_: None)
-        yield
-
-
 @pytest.fixture
 def vocabulary():
     return Vocabulary(WORDS)
@@ -39,7 +28,7 @@ def vocabulary():
 
 @pytest.fixture(params=[False, True], ids=["show-and-tell", "attention"])
 def attention(request):
-    """Runs a test once for each of the two models."""
+    """Tests that use this run once for each of the two models."""
     return request.param
 
 
@@ -62,7 +51,7 @@ def tiny_encoder():
 
 @pytest.fixture
 def tiny_model(tiny_encoder):
-    """A small model over WORDS whose weights are larger than at initialisation."""
+    """A small model over WORDS that has opinions: its weights are larger than at a real start."""
 
     def build(attention, *, trained_from=None, seed=0, **options):
         sizes = {"embedding_size": 9, "hidden_size": 11, "attention_size": 7, "dropout": 0.0}
@@ -81,7 +70,7 @@ def tiny_model(tiny_encoder):
 
 @pytest.fixture
 def features():
-    """Distinct feature maps (B, 10, 4, 3) of any number of images."""
+    """Feature maps (B, 10, 4, 3) of any number of images, each unlike the others."""
 
     def draw(images, seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -93,7 +82,7 @@ def features():
 
 @pytest.fixture
 def make_batch(features):
-    """A Batch with captions given as lists of tokens, over random images or feature maps."""
+    """A Batch of captions given as lists of words' tokens, over random source or maps."""
 
     def build(captions, images=False, seed=0):
         whole = [

@@ -1,4 +1,4 @@
-"""Two processes train as one does, and caption each image once."""
+"""Two processes on one machine train as one would, and caption each image once."""
 
 import json
 from itertools import chain
@@ -22,30 +22,30 @@ from pathlib import Path
 import torch
 import train
 from captioner import distributed
-from captioner.evaluation import split as evaluation
+from captioner.data import batches
+from captioner.evaluation import scoring as evaluation
 from captioner.errors import Interrupted
 
 rank, options = os.environ["RANK"], sys.argv[1:]
-caption_batches, load = evaluation.caption_batches, train.make_batch
+caption_batches, load = evaluation.caption_batches, batches.Source.batch
 captioned, loaded = [], []
 
 def counted_captions(model, images, chosen, *rest, **options):
     captioned.append([index for batch in chosen for index in batch])
     return caption_batches(model, images, chosen, *rest, **options)
 
-def counted_load(*args):
-    batch = load(*args)
+def counted_load(self, *args):
+    batch = load(self, *args)
     loaded.append(list(batch.ids))
     if "stopped" in options and rank == "1" and len(loaded) == 3:
-        os.kill(os.getpid(), signal.SIGTERM)  # only one of the two
+        os.kill(os.getpid(), signal.SIGTERM)  # one of the two gets the signal
     return batch
 
-train.draw_heatmaps = train.show_samples = lambda *arguments: None  # they take a second
 evaluation.caption_batches = counted_captions
-train.make_batch = counted_load
+batches.Source.batch = counted_load
 
 with distributed.process_group(torch.device("cpu")):
-    distributed.process_group = lambda device: nullcontext()  # joined only once
+    distributed.process_group = lambda device: nullcontext()  # joined once for all that follows
     train.main([*options, "--run", "two"])
     Path(f"rank{rank}.json").write_text(json.dumps({"captioned": captioned, "loaded": loaded}))
     options += ["--dropout", "0.5", "--run"]
@@ -63,7 +63,7 @@ with distributed.process_group(torch.device("cpu")):
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """The directory where two processes ran the script above, with a frozen encoder."""
+    """Where two processes have run the script above, with a frozen encoder and no dropout."""
     directory = tmp_path_factory.mktemp("two")
     torch.manual_seed(3)
     torch.save(SmallCNN().state_dict(), directory / "encoder.pth")
@@ -85,10 +85,8 @@ def rows(run):
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.distributed
 def test_two_processes_train_as_one(directory, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(directory)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     train.main([*options(str(tiny.data(tmp_path_factory))), "--run", "one"])
     one, two = (checkpoint.load(directory / "checkpoints" / name) for name in ("one", "two"))
     for key, value in one.weights.items():
@@ -100,12 +98,11 @@ def test_two_processes_train_as_one(directory, tmp_path_factory, monkeypatch):
         assert a["BLEU-1"] == pytest.approx(b["BLEU-1"], abs=0.01)
 
 
-@pytest.mark.distributed
 def test_two_nodes_train_as_one_node_of_two_processes(directory, tmp_path_factory):
     data = str(tiny.data(tmp_path_factory))
     command = [*two_nodes(), "--", ROOT / "train.py", *options(data), "--run", "nodes"]
     printed = finish(start(*command, cwd=directory), start(*command, cwd=directory))
-    assert printed.count("best epoch: ") == 1  # only one process prints
+    assert printed.count("best epoch: ") == 1  # one of the two speaks
     one, two = (directory / "checkpoints" / name for name in ("two", "nodes"))
     for name in ("last", "best"):
         weights = checkpoint.load(two / name).weights
@@ -115,8 +112,7 @@ def test_two_nodes_train_as_one_node_of_two_processes(directory, tmp_path_factor
         assert tiny.untimed(a) == pytest.approx(tiny.untimed(b), rel=1e-6)
 
 
-@pytest.mark.distributed
-def test_each_process_gets_its_share_of_images(directory):
+def test_each_process_takes_its_share(directory):
     first, second = (json.loads((directory / f"rank{rank}.json").read_text()) for rank in (0, 1))
     epochs = [first["loaded"][i : i + 2] + second["loaded"][i : i + 2] for i in (0, 2)]
     for epoch in epochs:  # two steps of four images in each process
@@ -126,8 +122,7 @@ def test_each_process_gets_its_share_of_images(directory):
     assert second["captioned"] == [[1, 3, 5]] * 3
 
 
-@pytest.mark.distributed
-def test_a_signal_to_one_process_stops_both_and_resuming_is_exact(directory):
+def test_a_signal_to_one_stops_both_and_resuming_is_exact(directory):
     assert [(directory / f"stopped{rank}").read_text() for rank in (0, 1)] == ["SIGTERM"] * 2
     straight, stopped = (directory / "checkpoints" / name for name in ("straight", "stopped"))
     for name in ("last", "best"):
@@ -144,7 +139,7 @@ def test_a_signal_to_one_process_stops_both_and_resuming_is_exact(directory):
 # ---- one process --------------------------------------------------------------------------------
 
 
-def test_without_torchrun_nothing_is_done():
+def test_alone_nothing_is_done():
     with distributed.process_group(torch.device("cpu")):
         assert not dist.is_initialized()
         assert (distributed.rank(), distributed.world_size()) == (0, 1)
@@ -157,7 +152,7 @@ def test_without_torchrun_nothing_is_done():
 
 @pytest.fixture
 def started(monkeypatch):
-    """The calls of a process that torchrun started on a machine with two GPUs."""
+    """A process as torchrun starts it on a machine with two GPUs; returns what it called."""
     calls = []
     for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
@@ -172,7 +167,7 @@ def started(monkeypatch):
     ("device", "calls"),
     [("cuda", [1, "nccl", "left"]), ("cuda:0", ["nccl", "left"]), ("cpu", ["gloo", "left"])],
 )
-def test_each_process_gets_a_gpu(started, device, calls):
+def test_each_process_takes_a_gpu_of_its_own(started, device, calls):
     with pytest.raises(KeyError), distributed.process_group(torch.device(device)):
         raise KeyError
     assert started == calls

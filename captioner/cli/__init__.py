@@ -1,5 +1,7 @@
-"""A module for each command of `captioner`, with `add_arguments(parser)`, `run(arguments)` and an
-EXAMPLE; what a command does lives in the modules it calls.
+"""One module per command, with `add_arguments(parser)`, `run(arguments)` and EXAMPLE.
+
+What a command does lives in the modules that it calls. train and evaluate are called by train.py
+and evaluate.py.
 """
 
 import argparse
@@ -7,7 +9,7 @@ from pathlib import Path
 
 
 def add_checkpoints(parser: argparse.ArgumentParser) -> None:
-    """The positional argument of what takes one checkpoint or an ensemble."""
+    """Add the positional arguments of a command that takes a checkpoint or an ensemble."""
     parser.add_argument(
         "checkpoint",
         nargs="+",

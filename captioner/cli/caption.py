@@ -1,4 +1,4 @@
-"""`captioner caption`: a line for each caption, or a record; heatmaps."""
+"""`captioner caption`: print or write captions of images, and draw heatmaps."""
 
 import argparse
 

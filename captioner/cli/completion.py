@@ -1,7 +1,11 @@
-"""`captioner completion`: what a shell needs to complete commands, options and paths."""
+"""`captioner completion`: print a completion script for bash, zsh or fish.
+
+shtab writes the scripts: commands, options, choices and paths are completed. Beyond shtab 1.13
+are, in zsh, the second and further paths of a command; in zsh and fish, the directory after
+`--convert jsonl`; in bash and zsh, the value in `--option=value`, unlike `--option value`.
+"""
 
 import argparse
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,28 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     import shtab
 
-    # fish asks for `--onnx=do` as one word, and wants what follows the sign
+    # The current word without "--option=", which fish counts as part of it.
     word = "(string replace --regex '^--[^=]*=' '' -- (commandline -ct))"
     path = {**shtab.FILE, "fish": f"(__fish_complete_path {word})"}
-    whole = arguments.parser()  # of all commands, whose module lies above this one
-    for action in _actions(whole):
-        stands_alone = not action.option_strings and not action.choices
-        if stands_alone or action.type is Path:
+    parser = arguments.parser()  # of all commands, from the module above this package
+    for action in _actions(parser):
+        is_positional = not action.option_strings
+        if action.type is Path or (is_positional and not action.choices):
             action.complete = path  # type: ignore[attr-defined]
-        if stands_alone:  # shtab takes OUT of `--convert jsonl OUT` for the only path there is
-            action.nargs = "+"
-    script = shtab.complete(whole, arguments.shell)
-    print(_mended(script) if arguments.shell == "zsh" else script)
-
-
-def _mended(script: str) -> str:
-    """shtab's script for zsh, with paths after the first one, and `--option=value`."""
-    script = re.sub(r'^  "\(\*\):', '  "*:', script, flags=re.MULTILINE)
-    return re.sub(r'^(  "--[\w-]+)(\[.*\]:)', r"\1=\2", script, flags=re.MULTILINE)
+    print(shtab.complete(parser, arguments.shell))
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """The arguments of a parser and of its commands."""
+    """The arguments of a parser and of its commands; argparse has no public access to them."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():

@@ -1,4 +1,4 @@
-"""`captioner data`: what lies at a path, and the same as JSONL."""
+"""`captioner data`: describe a data set, and convert it to JSONL."""
 
 import argparse
 from pathlib import Path
@@ -14,20 +14,23 @@ EXAMPLE = "captioner data flickr8k --convert jsonl flickr8k-jsonl"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="PATH", help="data directory or file")
     parser.add_argument(
-        "--format", choices=tuple(READERS), metavar="STR", help="force the layout of the data"
+        "--format",
+        choices=tuple(READERS),
+        metavar="STR",
+        help="layout of the data [detected]",
     )
     parser.add_argument(
         "--convert",
         nargs=2,
         metavar=("jsonl", "OUT"),
-        help="write it to OUT/captions.jsonl, without what is wrong",
+        help="write OUT/captions.jsonl without the rows that have problems",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     convert = arguments.convert
     if convert and convert[0] != "jsonl":
-        raise InputError(f"--convert writes jsonl, got {convert[0]!r}")
+        raise InputError(f"--convert must be followed by jsonl and a directory, got {convert[0]!r}")
     data = read_captions(arguments.path, arguments.format, on_error="skip")
     print(describe_data(data))
     if convert:

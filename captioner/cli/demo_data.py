@@ -1,4 +1,4 @@
-"""`captioner demo-data`: the demo's data set as a directory."""
+"""`captioner demo-data`: write the demo data set to a directory."""
 
 import argparse
 from pathlib import Path

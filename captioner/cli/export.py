@@ -1,4 +1,4 @@
-"""`captioner export`: a checkpoint as programs that run without captioner."""
+"""`captioner export`: write a model as programs that run without captioner."""
 
 import argparse
 from dataclasses import dataclass
@@ -14,16 +14,14 @@ EXAMPLE = "captioner export checkpoints/RUN --onnx captioner-onnx"
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Where to write what."""
+    """The formats to write, and their directories."""
 
     onnx: Path | None = option(None, "new directory for encoder.onnx, start.onnx and step.onnx")
-    torch: Path | None = option(
-        None, "new directory for the same as programs of torch.export, .pt2"
-    )
+    torch: Path | None = option(None, "new directory for the same as torch.export programs (.pt2)")
 
     def __post_init__(self) -> None:
         if self.onnx is None and self.torch is None:
-            raise InputError("nothing to write; name a directory by --onnx or --torch")
+            raise InputError("no format to write; pass --onnx DIR or --torch DIR")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,11 +35,11 @@ def run(arguments: argparse.Namespace) -> None:
     from ..inference.export import export_onnx, export_torch
 
     options = from_arguments(ExportOptions, arguments)
-    directories = {export_onnx: options.onnx, export_torch: options.torch}
-    chosen = {export: directory for export, directory in directories.items() if directory}
-    for directory in chosen.values():  # before any work
+    exports = [(export_onnx, options.onnx), (export_torch, options.torch)]
+    chosen = [(export, directory) for export, directory in exports if directory]
+    for _, directory in chosen:  # before the first export takes its time
         check_absent(directory)
     captioner = Captioner.from_pretrained(arguments.checkpoint, "cpu")
-    for export, directory in chosen.items():
+    for export, directory in chosen:
         export(captioner, directory)
         print(f"written: {directory}")

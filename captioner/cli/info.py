@@ -1,4 +1,4 @@
-"""`captioner info`: what a checkpoint is."""
+"""`captioner info`: describe a checkpoint."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ captioner info checkpoints/RUN/last --json"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="run or checkpoint")
-    parser.add_argument("--json", action="store_true", help="all that is known, for programs")
+    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:

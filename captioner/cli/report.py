@@ -1,4 +1,4 @@
-"""`captioner report`: an evaluation as a page."""
+"""`captioner report`: evaluate a model and write the report as one HTML page."""
 
 import argparse
 from dataclasses import replace
@@ -14,18 +14,18 @@ from . import add_checkpoints
 
 EXAMPLE = """captioner report checkpoints/RUN
 captioner report checkpoints/RUN --split test --beam-size 5 --output DIR"""
-# Fields without a flag: what would do nothing here, or is seldom other than it is.
-IDLE = {"checkpoint", "report", "workers", "cache", "predictions", "references", "allow_missing"}
-IDLE |= {"training_captions", "compare", "num_captions"}
+# Fields without a flag: they have no effect here or are rarely changed.
+OMITTED = {"checkpoint", "report", "workers", "cache", "predictions", "references"}
+OMITTED |= {"allow_missing", "training_captions", "compare", "num_captions"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} CHECKPOINT... [option...]"
     add_checkpoints(parser)
-    add_options(parser, EvaluationOptions, "evaluation", without=IDLE)
+    add_options(parser, EvaluationOptions, "evaluation", without=OMITTED)
+    add_options(parser, ScoringOptions, "scoring", without=OMITTED)
+    add_options(parser, DecodingOptions, "decoding", without=OMITTED)
     add_options(parser, RuntimeOptions, "runtime")
-    add_options(parser, ScoringOptions, "scoring", without=IDLE)
-    add_options(parser, DecodingOptions, "decoding", without=IDLE)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`captioner serve`: the service, from the command line."""
+"""`captioner serve`: caption images over HTTP."""
 
 import argparse
 

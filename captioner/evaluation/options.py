@@ -3,18 +3,13 @@
 This module imports no torch, so that --help is fast.
 """
 
-import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.runs import CHECKPOINTS
 from ..data.readers import READERS
-from ..decoding.options import DecodingOptions
-from ..devices import RuntimeOptions
-from ..errors import InputError
 from ..metrics.captions import METRICS, select_metrics
-from ..options import add_options, check_at_least, from_arguments, given_flags, option
+from ..options import check_at_least, option
 from ..prefetch import WORKERS
 
 SAMPLES = 1000  # bootstrap samples of a comparison or report if --bootstrap is not given
@@ -66,44 +61,3 @@ class ScoringOptions:
         if self.metrics is None:
             return None
         return select_metrics([name.strip() for name in self.metrics.split(",")])
-
-
-def parse(
-    argv: Sequence[str] | None,
-) -> tuple[EvaluationOptions, RuntimeOptions, ScoringOptions, DecodingOptions]:
-    """The four groups of flags; raises InputError for flags that would do nothing."""
-    parser = argparse.ArgumentParser(
-        description="Caption a split and score the captions, or score captions from a file.",
-        epilog="Without --output the files go to evaluation-SPLIT in the directory of the run; "
-        "several checkpoints need --output, and captions from a file are scored without files.",
-    )
-    add_options(parser, EvaluationOptions, "evaluation")
-    add_options(parser, RuntimeOptions, "runtime")
-    add_options(parser, ScoringOptions, "scoring")
-    add_options(parser, DecodingOptions, "decoding")
-    arguments = parser.parse_args(argv)
-    if (arguments.checkpoint is None) == (arguments.predictions is None):
-        parser.error(
-            "either --checkpoint is required, for example checkpoints/demo-attention, "
-            "or --predictions"
-        )
-    given = given_flags(parser, argv)
-    scoring = from_arguments(ScoringOptions, arguments)
-    _refuse_idle_flags(given, scoring)
-    decoding = from_arguments(DecodingOptions, arguments)
-    runtime = from_arguments(RuntimeOptions, arguments)
-    return from_arguments(EvaluationOptions, arguments), runtime, scoring, decoding
-
-
-def _refuse_idle_flags(given: set[str], scoring: ScoringOptions) -> None:
-    of_files = {"references", "allow_missing", "training_captions"}
-    idle = given & of_files
-    if scoring.predictions is not None:
-        if scoring.references is None:
-            raise InputError("--predictions needs --references, the file to score them against")
-        of_both = {"predictions", "metrics", "bootstrap", "compare", "output"}
-        idle = given - of_files - of_both
-    if idle:
-        other = "--predictions" if scoring.predictions is None else "--checkpoint"
-        name = sorted(idle)[0].replace("_", "-")
-        raise InputError(f"--{name} needs {other}")

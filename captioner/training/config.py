@@ -1,22 +1,24 @@
-"""The flags of train.py: groups of options, which defaults hold, what does not go together."""
+"""The typed configuration of a training run.
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+Command lines are parsed in the `cli` package.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.runs import CHECKPOINTS
+from ..checkpoints.runs import CHECKPOINTS, run_directory
 from ..data.readers import ON_ERROR, READERS
 from ..errors import InputError
 from ..models.captioning.options import ModelOptions
-from ..options import add_options, check_at_least, from_arguments, given_flags, option
+from ..options import check_at_least, option
 from ..prefetch import WORKERS
 from ..vision.encoders import SMALL_CNN, EncoderOptions
 from .optimization import TrainingOptions
 
-# What suits an encoder that is learned from scratch on small images: a smaller decoder, too.
-SMALL_RECIPE = {
+# Defaults for an encoder that is trained from scratch on small images, with a smaller decoder.
+SMALL_CNN_DEFAULTS: dict[str, int | float] = {
     "image_size": 128,
     "embedding_size": 128,
     "hidden_size": 256,
@@ -33,16 +35,16 @@ SMALL_RECIPE = {
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What to train on."""
+    """The training data and how it is read."""
 
     data: Path | None = option(None, "data directory or file [the generated demo data]")
-    format: str | None = option(None, "force the layout of the data", choices=tuple(READERS))
+    format: str | None = option(None, "layout of the data [detected]", choices=tuple(READERS))
     on_error: str = option(
-        "stop", "rows that cannot be used: stop at them, or skip and list them", choices=ON_ERROR
+        "stop", "unusable rows and images: stop, or skip and list them", choices=ON_ERROR
     )
-    min_count: int = option(5, "words that occur less often in training captions are <unk>")
-    workers: int = option(WORKERS, "threads that load ahead")
-    cache: Path = option(CHECKPOINTS / ".cache", "directory of feature maps and demo images")
+    min_count: int = option(5, "minimum count of a word in the training captions, else <unk>")
+    workers: int = option(WORKERS, "threads that load batches ahead")
+    cache: Path = option(CHECKPOINTS / ".cache", "directory for feature maps and demo images")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "min_count")
@@ -51,21 +53,69 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where the run lives, and who may watch it."""
+    """The run's name, its starting point, its device and its progress reports."""
 
     run: str | None = option(None, "name of the run [from data and model]")
-    resume: bool = option(False, "continue the run exactly where it was saved last")
+    resume: bool = option(False, "continue the run exactly from its last checkpoint")
     start_from: Path | None = option(
-        None, "run or checkpoint whose weights and words to begin with"
+        None, "run or checkpoint that provides initial weights and vocabulary"
     )
     teachers: tuple[Path, ...] = option(
-        (), "runs or checkpoints to learn from beside the captions, together"
+        (), "runs or checkpoints to distil from, as an ensemble, in addition to the captions"
     )
-    device: str | None = option(None, "cpu, cuda or cuda:N [cuda where there is one]")
-    tensorboard: bool = option(False, "write the run's numbers and samples for TensorBoard, too")
+    device: str | None = option(None, "cpu, cuda or cuda:N [cuda if available]")
+    tensorboard: bool = option(False, "also log scores and samples for TensorBoard")
+    samples: int = option(4, "validation images captioned and drawn after each epoch; 0: none")
+    heatmaps: int = option(12, "validation images with heatmaps after training; 0: none")
+    curves: bool = option(True, "draw curves.png after each epoch")
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "samples", "heatmaps")
+        if self.run is not None:
+            run_directory(self.run)  # raises InputError for a name that is not a plain name
 
 
-GROUPS = {
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what one training run does, in groups of options.
+
+    Raises InputError for options that contradict each other. The groups' own defaults suit an
+    encoder with trained weights; `from_options` takes the defaults that suit the chosen encoder.
+    """
+
+    data: DataOptions = DataOptions()
+    encoder: EncoderOptions = EncoderOptions()
+    model: ModelOptions = ModelOptions()
+    training: TrainingOptions = TrainingOptions()
+    run: RunOptions = RunOptions()
+
+    def __post_init__(self) -> None:
+        check_combination(self, _changed_options(self))
+
+    @classmethod
+    def from_options(cls, **options: Any) -> "TrainConfig":
+        """Build a config from options of all groups by name.
+
+        Options that are not given have the defaults of their group or, with the encoder
+        `small_cnn`, those of SMALL_CNN_DEFAULTS. Raises InputError for an unknown option and
+        for one that has no effect with the others, even if its value is the default.
+        """
+        known = {name for group in GROUPS.values() for name in _names(group)}
+        if unknown := sorted(options.keys() - known):
+            raise InputError(f"unknown training option {', '.join(map(repr, unknown))}")
+        small = options.get("encoder", SMALL_CNN) == SMALL_CNN
+        values = (SMALL_CNN_DEFAULTS if small else {}) | options
+        config = cls(
+            **{
+                name: group(**{key: values[key] for key in _names(group) if key in values})
+                for name, group in GROUPS.items()
+            }
+        )
+        check_combination(config, options)
+        return config
+
+
+GROUPS: dict[str, type] = {
     "data": DataOptions,
     "encoder": EncoderOptions,
     "model": ModelOptions,
@@ -74,54 +124,55 @@ GROUPS = {
 }
 
 
-def parse(argv: Sequence[str] | None) -> dict[str, Any]:
-    """The options of each group. The encoder named decides some of the defaults."""
-    parser = argparse.ArgumentParser(
-        description="Train a captioning model on the generated demo data or on --data.",
-        epilog="With small_cnn, the encoder unless one is named, other defaults hold: "
-        + ", ".join(f"{name} {value}" for name, value in SMALL_RECIPE.items())
-        + ".",
-    )
-    for title, cls in GROUPS.items():
-        add_options(parser, cls, title)
-    arguments = parser.parse_args(argv)
-    given = given_flags(parser, argv)
-    if arguments.encoder == SMALL_CNN:
-        vars(arguments).update({k: v for k, v in SMALL_RECIPE.items() if k not in given})
-    options: dict[str, Any] = {
-        title: from_arguments(cls, arguments) for title, cls in GROUPS.items()
-    }
-    refuse_idle_flags(given, options)
-    return options
+def _names(group: type) -> list[str]:
+    return [field.name for field in fields(group)]
 
 
-def refuse_idle_flags(given: set[str], options: dict[str, Any]) -> None:
-    """A flag that would do nothing beside the others is a mistake; raises InputError."""
-    encoder: EncoderOptions = options["encoder"]
-    started = options["run"].start_from is not None
-    if started and encoder.encoder_weights is not None:
-        raise InputError("--start-from brings the encoder's weights, too; drop --encoder-weights")
-    trains = encoder.fine_tune_encoder is not None if started else encoder.trains
+def _changed_options(config: TrainConfig) -> set[str]:
+    """The names of options whose values differ from every default."""
+    changed = set()
+    for group in (config.data, config.encoder, config.model, config.training, config.run):
+        for field in fields(group):
+            defaults = (field.default, SMALL_CNN_DEFAULTS.get(field.name, field.default))
+            if getattr(group, field.name) not in defaults:
+                changed.add(field.name)
+    return changed
+
+
+def check_combination(config: TrainConfig, given: Collection[str]) -> None:
+    """Raise InputError if an option in `given` has no effect together with the other options."""
+    starts = config.run.start_from is not None
+    if starts and config.encoder.encoder_weights is not None:
+        raise InputError(
+            "--encoder-weights cannot be combined with --start-from, "
+            "which provides the encoder's weights"
+        )
+    fine_tunes = config.encoder.fine_tune_encoder is not None
+    trains_encoder = fine_tunes if starts else config.encoder.trains
+    has_data, attends = config.data.data is not None, config.model.attention
     needs = {
-        "annotation_size": (options["model"].attention, "--attention"),
-        "attention_size": (options["model"].attention, "--attention"),
-        "coverage_weight": (options["model"].attention, "--attention"),
-        "hard_attention": (options["model"].attention, "--attention"),
-        "format": (options["data"].data is not None, "--data"),
-        "on_error": (options["data"].data is not None, "--data"),
-        "encoder_learning_rate": (trains, "a trained encoder: --fine-tune-encoder"),
-        "min_count": (not started, "a new vocabulary: --start-from has its own"),
-        "self_critical": (started, "a model that can caption: --start-from"),
-        "cross_entropy_share": (options["training"].self_critical, "--self-critical"),
-        "teachers": (
-            not options["training"].self_critical,
-            "captions of people: --self-critical trains on sampled ones",
-        ),
-        "scheduled_sampling": (
-            not options["training"].self_critical,
-            "true words alone: --self-critical trains on sampled ones",
-        ),
+        "annotation_size": (attends, "--attention"),
+        "attention_size": (attends, "--attention"),
+        "coverage_weight": (attends, "--attention"),
+        "hard_attention": (attends, "--attention"),
+        "format": (has_data, "--data"),
+        "on_error": (has_data, "--data"),
+        "encoder_learning_rate": (trains_encoder, "a trained encoder; pass --fine-tune-encoder"),
+        "self_critical": (starts, "a trained model; pass --start-from"),
+        "cross_entropy_share": (config.training.self_critical, "--self-critical"),
     }
-    for name, (holds, what) in needs.items():
-        if name in given and not holds:
-            raise InputError(f"--{name.replace('_', '-')} needs {what}")
+    for name, (met, requirement) in needs.items():
+        if name in given and not met:
+            raise InputError(f"{_flag(name)} needs {requirement}")
+    conflicts = {
+        "min_count": (starts, "--start-from, which provides the vocabulary"),
+        "teachers": (config.training.self_critical, "--self-critical"),
+        "scheduled_sampling": (config.training.self_critical, "--self-critical"),
+    }
+    for name, (conflict, other) in conflicts.items():
+        if name in given and conflict:
+            raise InputError(f"{_flag(name)} cannot be combined with {other}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,4 +1,7 @@
-"""What to do after a training: commands that work for its run, in the directory it was started in."""
+"""Suggested commands at the end of training.
+
+They work in the directory in which the training was started.
+"""
 
 import shlex
 import sys
@@ -6,47 +9,51 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..data.storage.location import Location
+
 
 def next_commands(
-    run: Path, split: str, image: Path, beam_size: int, has_attention: bool
+    run: Path, split: str, image: Path | Location, beam_size: int, has_attention: bool
 ) -> list[str]:
-    """Score the split; caption the image, with heatmaps where the model attends; serve."""
+    """Commands that score the split, caption the image (with heatmaps if possible), and serve."""
     beam = ["--beam-size", str(beam_size)]
     maps = ["--heatmap", str(run / "maps")] if has_attention else []
-    served = all(find_spec(name) for name in ("fastapi", "uvicorn", "python_multipart"))
+    can_serve = all(find_spec(name) for name in ("fastapi", "uvicorn", "python_multipart"))
+    evaluate = ["python", script_path("evaluate.py"), "--checkpoint", str(run), "--split", split]
     caption = ["python", "-m", "captioner", "caption", str(image), "--checkpoint", str(run)]
+    serve = ["python", "-m", "captioner", "serve", str(run)]
     return [
-        shlex.join(
-            ["python", script("evaluate.py"), "--checkpoint", str(run), "--split", split, *beam]
-        ),
+        shlex.join([*evaluate, *beam]),
         shlex.join([*caption, *beam, *maps]),
-        ("" if served else "pip install 'captioner[serve]' && ")
-        + shlex.join(["python", "-m", "captioner", "serve", str(run)]),
+        ("" if can_serve else "pip install 'captioner[serve]' && ") + shlex.join(serve),
     ]
 
 
-def longer(argv: Sequence[str], run: Path, epochs: int, processes: int = 1) -> str:
-    """The training of these arguments anew, in another run and with so many epochs.
+def longer_command(argv: Sequence[str], run: Path, epochs: int, processes: int = 1) -> str:
+    """The command that repeats a training as a new run with another number of epochs.
 
-    Anew, since the learning rate falls to nothing by the last epoch, however many there are.
+    argv: the arguments of the finished training. It starts from scratch, since the learning rate
+    of the finished run has already decayed to zero.
     """
-    several = ["torchrun", "--nproc-per-node", str(processes), "--"]  # without it --run is its own
-    start = ["python"] if processes == 1 else several
+    # Without "--", torchrun would parse --run as an abbreviation of one of its own options.
+    launch = ["torchrun", "--nproc-per-node", str(processes), "--"] if processes > 1 else ["python"]
     words, kept = iter(argv), []
     for word in words:
         if word in ("--epochs", "--run"):
             next(words)
-        elif not (_resumes(word) or word.startswith(("--epochs=", "--run="))):
+        elif not (_is_resume(word) or word.startswith(("--epochs=", "--run="))):
             kept.append(word)
-    changed = ["--epochs", str(epochs), "--run", f"{run.name}-{epochs}-epochs"]  # the last count
-    return shlex.join([*start, script("train.py"), *kept, *changed])
+    # The last --epochs counts, so an abbreviated one that was kept does no harm.
+    changed = ["--epochs", str(epochs), "--run", f"{run.name}-{epochs}-epochs"]
+    return shlex.join([*launch, script_path("train.py"), *kept, *changed])
 
 
-def _resumes(word: str) -> bool:
+def _is_resume(word: str) -> bool:
+    """Whether argparse reads the word as --resume, possibly abbreviated."""
     return word.startswith("--re") and "--resume".startswith(word)
 
 
-def script(name: str) -> str:
-    """A program beside the one that runs."""
+def script_path(name: str) -> str:
+    """The path of a script in the directory of the running train.py, else its name alone."""
     running = Path(sys.argv[0])
     return str(running.with_name(name)) if running.name == "train.py" else name

@@ -1,5 +1,6 @@
-"""What a training tells while it goes on, from the numbers of its steps and epochs: the log, the
-curves, TensorBoard, a line for each epoch; how the numbers come about is training.py's.
+"""The training log: log.jsonl, curves, TensorBoard and one console line per epoch.
+
+The values are computed by the training loop.
 """
 
 import json
@@ -13,46 +14,52 @@ from tqdm import tqdm
 
 from ..atomic_io import atomic_write
 from ..plots.curves import draw_curves
-from .tensorboard import Board
+from .tensorboard import TensorBoardWriter
 
 LOG, CURVES = "log.jsonl", "curves.png"
-STEPS = 10  # from one to the next that TensorBoard gets
+TENSORBOARD_INTERVAL = 10  # steps between two logged to TensorBoard
 
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """Where a training's numbers go: files in the run's directory, TensorBoard, lines for people."""
+    """Where the values of steps and epochs go.
 
-    run: Path
-    board: Board | None = None
+    directory: the run's, for log.jsonl and curves.png. curves: whether curves.png is drawn.
+    """
 
-    def step(self, step: int, loss: float, learning_rate: float) -> None:
-        """Take in the loss of a step, by its number in the whole training, and its rate."""
-        if self.board and step % STEPS == 0:
-            self.board.step(step, loss=loss, learning_rate=learning_rate)
+    directory: Path
+    tensorboard: TensorBoardWriter | None = None
+    curves: bool = True
 
-    def epoch(
-        self, rows: Sequence[Mapping[str, Any]], epochs: int, watch: str, best_epoch: int
+    def log_step(self, step: int, loss: float, learning_rate: float) -> None:
+        """Log a step's loss and learning rate; `step` counts from 1 over all epochs."""
+        if self.tensorboard and step % TENSORBOARD_INTERVAL == 0:
+            self.tensorboard.add_step(step, loss=loss, learning_rate=learning_rate)
+
+    def log_epoch(
+        self, history: Sequence[Mapping[str, Any]], epochs: int, watch: str, best_epoch: int
     ) -> None:
-        """Take in the epochs so far, a row of numbers each, of `epochs` that there may be.
+        """Log the last epoch of `history`, which has one row per finished epoch.
 
-        watch: the score that decided on the best epoch, 0 where there is none yet.
+        epochs: the maximum number of epochs. watch: the score that decides on the best epoch.
+        best_epoch: 0 if there is none yet.
         """
-        write_log(self.run / LOG, rows)
-        draw_curves(self.run / CURVES, rows, watch, best_epoch)
-        if self.board:
-            self.board.epoch(rows[-1])
-        tqdm.write(line(rows[-1], epochs, watch, best_epoch))
+        write_log(self.directory / LOG, history)
+        if self.curves:
+            draw_curves(self.directory / CURVES, history, watch, best_epoch)
+        if self.tensorboard:
+            self.tensorboard.add_epoch(history[-1])
+        tqdm.write(format_epoch(history[-1], epochs, watch, best_epoch))
 
 
-def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A row of JSON for each epoch; what is no finite number becomes null."""
-    finite = [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in rows]
-    atomic_write(path, "".join(json.dumps(row) + "\n" for row in finite))
+def write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write one row of JSON per epoch; values that are not finite become null."""
+    rows = [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in history]
+    atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def line(row: Mapping[str, Any], epochs: int, watch: str, best_epoch: int) -> str:
-    """One epoch for people: loss, watched score, speed, and what of the machine it took."""
+def format_epoch(row: Mapping[str, Any], epochs: int, watch: str, best_epoch: int) -> str:
+    """One line about an epoch: loss, watched score, speed and memory."""
     memory = f"{row['memory_mb'] / 1000:.2f} GB"
     if "gpu_memory_mb" in row:
         memory += f" and {row['gpu_memory_mb'] / 1000:.2f} GB of the GPU"

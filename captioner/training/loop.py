@@ -1,7 +1,6 @@
-"""fit: the one training loop. It knows a model by `loss(batch)` and a checkpoint by `save`.
+"""The training loop.
 
-What the scores are, where batches come from and what a checkpoint holds is the caller's; how the
-numbers are shown is watching.py's.
+It calls a model by `loss(batch)`, and takes batches, evaluation and checkpoints as functions.
 """
 
 import math
@@ -23,33 +22,38 @@ from ..devices import peak_memory, products_in
 from ..errors import InputError, Interrupted, collect_signals
 from ..models.losses import Loss
 from .logging import TrainingLog
-from .optimization import TrainingOptions, WeightAverage, parameter_groups, rate_share
+from .optimization import TrainingOptions, WeightAverage, learning_rate_factor, parameter_groups
 
-NOTHING = 0.02  # what BLEU may be, of 100, where no n-gram of its order matches
-BAD_STEPS = 3  # so many gradients in a row that are not finite end the training
+NEGLIGIBLE_SCORE = 0.02  # BLEU of 0-100 is not exactly 0 where no n-gram of its order matches
+MAX_BAD_STEPS = 3  # consecutive steps without a finite gradient that end the training
+
+Batches = Callable[[int, int], Iterable[Batch]]
 
 
 @dataclass
 class Progress:
-    """How far the training is, in plain values that a checkpoint can hold."""
+    """The progress of a training, in plain values that a checkpoint can hold."""
 
-    epoch: int = 0  # epochs finished
-    batch: int = 0  # batches done of the one under way
-    step: int = 0  # batches done in all
-    bad: int = 0  # the last of them whose gradient was not finite
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the current epoch
+    step: int = 0  # finished batches of all epochs
+    bad: int = 0  # consecutive steps, up to the last one, without a finite gradient
     best_score: float | None = None
     best_epoch: int = 0
-    sums: dict[str, float] = field(default_factory=dict)  # of this epoch, as `add` has them
+    sums: dict[str, float] = field(default_factory=dict)  # over the current epoch, see `add`
     history: list[dict[str, Any]] = field(default_factory=list)  # the rows of log.jsonl
 
     def finished(self, options: TrainingOptions) -> bool:
         """Whether the epochs or the patience are used up."""
-        waited = self.epoch - self.best_epoch
-        return self.epoch >= options.epochs or waited >= options.patience
+        epochs_since_best = self.epoch - self.best_epoch
+        return self.epoch >= options.epochs or epochs_since_best >= options.patience
 
     def add(self, loss: Loss, seconds: float, waited: float) -> None:
-        """Take one step into this epoch's sums: words, the loss times these, seconds, of which
-        waited for data."""
+        """Add one step to the epoch's sums.
+
+        The loss and its parts are weighted by words. seconds: the step's duration, of which
+        `waited` were spent waiting for data.
+        """
         values = {"words": 1.0, "loss": float(loss.value)}
         values |= {name: float(value) for name, value in loss.parts.items()}
         for name, value in values.items():
@@ -58,7 +62,7 @@ class Progress:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self) -> dict[str, float]:
-        """This epoch's loss and its parts per word, its speed and seconds; NaN before any step."""
+        """The epoch's loss and its parts per word, speed and seconds; NaN before any step."""
         sums = {**dict.fromkeys(("words", "seconds", "waiting", "loss"), math.nan), **self.sums}
         words, seconds, waited = (sums.pop(name) for name in ("words", "seconds", "waiting"))
         return {
@@ -70,58 +74,60 @@ class Progress:
 
 
 @dataclass
-class _Session:
-    """What one run of `fit` works with."""
+class _LoopState:
+    """Everything that one call of `fit` works with and changes."""
 
-    model: nn.Module  # what is called: the model, or its data-parallel wrapper
+    model: nn.Module  # the model or its data-parallel wrapper
     options: TrainingOptions
     optimizer: AdamW
-    schedule: LambdaLR
+    scheduler: LambdaLR
     average: WeightAverage
     progress: Progress
     device: torch.device
-    steps: int  # of an epoch
+    steps_per_epoch: int
     log: TrainingLog
-    stop: list[int] = field(default_factory=list)  # signals received
+    signals: list[int] = field(default_factory=list)  # numbers of the signals received
 
     @property
-    def rate(self) -> float:
-        """The next step's learning rate, outside of the encoder."""
-        return float(self.schedule.get_last_lr()[0])
+    def learning_rate(self) -> float:
+        """The next step's learning rate, outside the encoder."""
+        return float(self.scheduler.get_last_lr()[0])
 
-    def told_to_stop(self) -> bool:
-        """Whether any process got a signal: all must stop after the same step."""
+    def should_stop(self) -> bool:
+        """Whether any process received a signal; all must stop after the same step."""
         if distributed.world_size() == 1:
-            return bool(self.stop)
-        if not distributed.total(torch.tensor(len(self.stop), device=self.device)):
+            return bool(self.signals)
+        if not distributed.total(torch.tensor(len(self.signals), device=self.device)):
             return False
-        signals = distributed.gather(self.stop[:1])
-        self.stop[:] = [signum for received in signals for signum in received]
-        return bool(self.stop)
+        first_signals = distributed.gather(self.signals[:1])
+        self.signals[:] = [signum for received in first_signals for signum in received]
+        return bool(self.signals)
 
-    def state(self) -> dict[str, Any]:
-        """All that resuming needs beyond the weights; every process must call this."""
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs in addition to the weights; every process must call this."""
         generators = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
         return {
             "progress": asdict(self.progress),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "average": self.average.state(),
+            "schedule": self.scheduler.state_dict(),
+            "average": self.average.state_dict(),
             "generators": distributed.gather(generators),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        if len(state["generators"]) != distributed.world_size():
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state; raises InputError if the number of processes differs."""
+        processes = len(state["generators"])
+        if processes != distributed.world_size():
             raise InputError(
-                f"the run was trained by {len(state['generators'])} processes, these are "
-                f"{distributed.world_size()}; resume with as many"
+                f"the run was trained with {processes} processes, got "
+                f"{distributed.world_size()}; resume with {processes}"
             )
         self.progress = Progress(**state["progress"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.average.restore(state["average"])
+        self.scheduler.load_state_dict(state["schedule"])
+        self.average.load_state_dict(state["average"])
         generators = state["generators"][distributed.rank()]
         torch.set_rng_state(generators["cpu"])
         if self.device.type == "cuda" and "cuda" in generators:
@@ -130,7 +136,7 @@ class _Session:
 
 def fit(
     model: nn.Module,
-    batches: Callable[[int, int], Iterable[Batch]],
+    batches: Batches,
     steps_per_epoch: int,
     options: TrainingOptions,
     *,
@@ -141,69 +147,78 @@ def fit(
     device: torch.device,
     resume: dict[str, Any] | None = None,
 ) -> Progress:
-    """Train until the epochs are over or `patience` of them brought no better `watch`ed score.
+    """Train for all epochs, or until `patience` epochs have not improved the watched score.
 
-    batches(epoch, first): the epoch's batches from number `first` on. evaluate(epoch): the scores
-    after an epoch, counted from 1, higher is better, by free decoding; it and save find the running
-    average of the weights in the model. save(name, training_state, scores): writes the checkpoint
-    "last" or "best". record: takes the numbers of steps and epochs. resume: a training state that
-    `save` was given, while the model has the weights that `save` found there; continues as if never
-    stopped.
-    Raises Interrupted on SIGINT or SIGTERM once "last" is saved, FloatingPointError when the
-    gradient stays without a finite value; what was saved before is kept.
+    batches(epoch, first): the batches of an epoch, counted from 0, from number `first` on.
+    evaluate(epoch): the scores after an epoch, counted from 1; higher is better.
+    watch: the name of the score, among those that `evaluate` returns, that decides on the best
+    epoch and on early stopping.
+    save(name, training_state, scores): write the checkpoint "last" or "best".
+    resume: a training state that `save` received, if the model has the weights it had then; the
+    training continues as if it had never stopped.
+    Within `evaluate` and `save` the model has the running average of its weights.
+    Raises Interrupted after SIGINT or SIGTERM, once "last" is saved, and FloatingPointError if
+    the gradient stays not finite; the checkpoints saved before are kept.
     """
-    session = _begin(model, options, steps_per_epoch, log, device)
+    state = _start(model, options, steps_per_epoch, log, device)
     if resume is not None:
-        session.restore(resume)
-    progress = session.progress
+        state.load_state_dict(resume)
+    progress = state.progress
 
     def save_as(name: str, scores: dict[str, float]) -> None:
-        state = session.state()
+        training_state = state.state_dict()
         if distributed.is_first():
-            with session.average.in_use():
-                save(name, state, scores)
+            with state.average.applied():
+                save(name, training_state, scores)
         distributed.barrier()
 
-    with collect_signals(session.stop):
+    with collect_signals(state.signals):
         while not progress.finished(options):
-            _train_epoch(session, batches)
-            save_as("last", {})  # before anything can go wrong in evaluating
+            _train_epoch(state, batches)
+            save_as("last", {})  # so that a failure in evaluation costs no training
             if progress.batch < steps_per_epoch:
-                raise Interrupted(session.stop[0])
-            scores = _finish_epoch(session, evaluate)
+                raise Interrupted(state.signals[0])
+            scores = _finish_epoch(state, evaluate)
             if _is_better(scores[watch], progress.best_score):
                 progress.best_score, progress.best_epoch = scores[watch], progress.epoch
                 save_as("best", scores)
             save_as("last", scores)
             if distributed.is_first():
-                log.epoch(progress.history, options.epochs, watch, progress.best_epoch)
-            if session.told_to_stop() and not progress.finished(options):
-                raise Interrupted(session.stop[0])
+                log.log_epoch(progress.history, options.epochs, watch, progress.best_epoch)
+            if state.should_stop() and not progress.finished(options):
+                raise Interrupted(state.signals[0])
     return progress
 
 
-def _begin(
-    model: nn.Module, options: TrainingOptions, steps: int, log: TrainingLog, device: torch.device
-) -> _Session:
-    """All that steps need, before the first of them; `steps` are those of an epoch."""
+def _start(
+    model: nn.Module,
+    options: TrainingOptions,
+    steps_per_epoch: int,
+    log: TrainingLog,
+    device: torch.device,
+) -> _LoopState:
+    """The state before the first step."""
     optimizer = AdamW(parameter_groups(model, options), fused=True)
-    schedule = LambdaLR(optimizer, rate_share(options.warmup, steps * options.epochs))
+    factor = learning_rate_factor(options.warmup, steps_per_epoch * options.epochs)
+    scheduler = LambdaLR(optimizer, factor)
     torch.manual_seed(options.seed + distributed.rank())
     parallel = model
     if distributed.world_size() > 1:
         parallel = DistributedDataParallel(model, broadcast_buffers=False)
-    average = WeightAverage(model, options.average)
-    return _Session(parallel, options, optimizer, schedule, average, Progress(), device, steps, log)
+    average, progress = WeightAverage(model, options.average), Progress()
+    return _LoopState(
+        parallel, options, optimizer, scheduler, average, progress, device, steps_per_epoch, log
+    )
 
 
-def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch]]) -> None:
-    """The rest of the epoch under way, or as much of it as a signal leaves."""
-    options, progress = session.options, session.progress
-    session.model.train()
+def _train_epoch(state: _LoopState, batches: Batches) -> None:
+    """Take the remaining steps of the current epoch; return early after a signal."""
+    progress = state.progress
+    state.model.train()
     started = time.perf_counter()
     with tqdm(
-        desc=f"epoch {progress.epoch + 1}/{options.epochs}",
-        total=session.steps,
+        desc=f"epoch {progress.epoch + 1}/{state.options.epochs}",
+        total=state.steps_per_epoch,
         initial=progress.batch,
         unit="batch",
         mininterval=1,
@@ -211,68 +226,75 @@ def _train_epoch(session: _Session, batches: Callable[[int, int], Iterable[Batch
         leave=False,
     ) as bar:
         for batch in batches(progress.epoch, progress.batch):
-            batch, rate = batch.to(session.device), session.rate
-            loss, finite = step(session.model, session.optimizer, batch, options, session.device)
-            if finite:
-                session.schedule.step()
-                session.average.update()
-            progress.bad = 0 if finite else progress.bad + 1
-            if progress.bad == BAD_STEPS:
-                raise FloatingPointError(
-                    f"the gradient was not finite {BAD_STEPS} times in a row, at step "
-                    f"{progress.step} and learning rate {rate:.2g}, the last time for "
-                    f"images {list(batch.ids)[:5]}; lower the learning rate"
-                )
-            progress.step += 1
-            progress.batch += 1
+            loss, finite, learning_rate = _take_step(state, batch)
             now = time.perf_counter()
             if finite:
                 progress.add(loss, now - started, batch.waited)
-            session.log.step(progress.step, float(loss.value), rate)
+            state.log.log_step(progress.step, float(loss.value), learning_rate)
             started = now
-            bar.set_postfix_str(_status(session), refresh=False)
+            bar.set_postfix_str(_status(state), refresh=False)
             bar.update()
-            if session.told_to_stop():
+            if state.should_stop():
                 return
 
 
+def _take_step(state: _LoopState, batch: Batch) -> tuple[Loss, bool, float]:
+    """Train on a batch; returns its loss, whether the gradient was finite, the learning rate."""
+    progress, learning_rate = state.progress, state.learning_rate
+    batch = batch.to(state.device)
+    loss, finite = train_step(state.model, state.optimizer, batch, state.options, state.device)
+    if finite:
+        state.scheduler.step()
+        state.average.update()
+    progress.bad = 0 if finite else progress.bad + 1
+    if progress.bad == MAX_BAD_STEPS:
+        raise FloatingPointError(
+            f"the gradient was not finite {MAX_BAD_STEPS} times in a row, at step "
+            f"{progress.step} and learning rate {learning_rate:.2g}, the last time for "
+            f"images {list(batch.ids)[:5]}; lower the learning rate"
+        )
+    progress.step += 1
+    progress.batch += 1
+    return loss, finite, learning_rate
+
+
 def _finish_epoch(
-    session: _Session, evaluate: Callable[[int], dict[str, float]]
+    state: _LoopState, evaluate: Callable[[int], dict[str, float]]
 ) -> dict[str, float]:
-    """Score the epoch whose steps are done, and count it: its row joins the history."""
-    progress = session.progress
+    """Score the epoch whose steps are done, count it and add its row to the history."""
+    progress = state.progress
     row = {"epoch": progress.epoch + 1, "step": progress.step, **progress.means()}
-    row |= {"learning_rate": session.rate}  # where the epoch ends
+    row |= {"learning_rate": state.learning_rate}  # at the end of the epoch
     started = time.perf_counter()
-    with session.average.in_use():
-        distributed.share_buffers(session.model)
+    with state.average.applied():
+        distributed.share_buffers(state.model)
         scores = evaluate(progress.epoch + 1)
     row |= {**scores, "evaluation_seconds": time.perf_counter() - started}
-    row |= peak_memory(session.device)
-    progress.history.append({key: _short(value) for key, value in row.items()})
+    row |= peak_memory(state.device)
+    progress.history.append({key: _round(value) for key, value in row.items()})
     progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
     return scores
 
 
-def step(
+def train_step(
     model: nn.Module,
     optimizer: AdamW,
     batch: Batch,
     options: TrainingOptions,
     device: torch.device,
 ) -> tuple[Loss, bool]:
-    """One optimizer step, skipped where the gradient is not finite, as is then returned.
+    """Take one optimizer step, and return the loss and whether the gradient was finite.
 
-    The loss returned is of the whole batch, of which each process has its share.
+    The step is skipped if it was not. The loss is that of the whole batch, over all processes.
     """
     with products_in(options.precision, device):
         loss: Loss = model(batch)
     values = torch.stack([loss.value.detach(), *loss.parts.values()]).float()
     sums = distributed.total(torch.cat([torch.ones_like(values[:1]), values]) * loss.count)
     words, means = sums[0], sums[1:] / sums[0]
-    # Processes are averaged: each weighs as many words as it has, not one of world_size.
+    # DistributedDataParallel averages gradients over processes; this weighs each by its words.
     optimizer.zero_grad(set_to_none=True)
-    (loss.value * (loss.count * distributed.world_size() / words)).backward()
+    torch.autograd.backward(loss.value * (loss.count * distributed.world_size() / words))
     norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
     finite = bool(norm.isfinite())
     if finite:
@@ -280,20 +302,24 @@ def step(
     return Loss(means[0], int(words), dict(zip(loss.parts, means[1:], strict=True))), finite
 
 
-def _short(value: float) -> float:
+def _round(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.8g}")
 
 
 def _is_better(score: float, best: float | None) -> bool:
-    """A score of nothing after nothing counts: BLEU-4 of few images stays there for epochs."""
-    nothing = best is not None and max(score, best) <= NOTHING
-    return math.isfinite(score) and (best is None or score > best or nothing)
+    """Whether a score beats the best one.
+
+    Near-zero scores count as improvements on each other, so that the first epochs do not use up
+    patience: BLEU-4 of few images stays near 0 for several epochs.
+    """
+    negligible = best is not None and max(score, best) <= NEGLIGIBLE_SCORE
+    return math.isfinite(score) and (best is None or score > best or negligible)
 
 
-def _status(session: _Session) -> str:
-    """Loss, words per second, and the time that training (without evaluation) still takes."""
-    progress, means = session.progress, session.progress.means()
-    left = session.options.epochs * session.steps - progress.step
+def _status(state: _LoopState) -> str:
+    """Loss, words per second and the remaining training time, without evaluation."""
+    progress, means = state.progress, state.progress.means()
+    left = state.options.epochs * state.steps_per_epoch - progress.step
     minutes = left * progress.sums.get("seconds", math.nan) / max(1, progress.batch) / 60
     return (
         f"loss {means['loss']:.3f}, {means['words_per_second']:,.0f} words/s, "

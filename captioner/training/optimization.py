@@ -1,4 +1,4 @@
-"""How training steps: its options, learning rates, weight decay, weight average; no loop."""
+"""Optimisation: its options, learning rates, weight decay and weight average."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -16,30 +16,32 @@ from ..options import check_at_least, check_share, option
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to train; the batch is counted in images, each with all its captions."""
+    """Optimisation, validation and stopping; a batch is counted in images, with all captions."""
 
-    epochs: int = option(6, "times through the training images, at most")
+    epochs: int = option(6, "maximum number of epochs")
     batch_size: int = option(16, "images per step, over all processes")
-    learning_rate: float = option(1.5e-3, "highest learning rate")
-    encoder_learning_rate: float = option(1e-4, "the same for the encoder, where it is trained")
-    weight_decay: float = option(0.01, "AdamW's decay of weight matrices")
-    warmup: float = option(0.1, "share of all steps in which the rate rises, before the cosine")
-    average: float = option(0.998, "decay per step of the weights' running average; 0: none")
-    scheduled_sampling: float = option(0.0, "share of own words to learn after, in the last step")
-    clip: float = option(5.0, "largest norm of the gradient")
+    learning_rate: float = option(1.5e-3, "learning rate at the end of warm-up")
+    encoder_learning_rate: float = option(1e-4, "the same for a trained encoder")
+    weight_decay: float = option(0.01, "AdamW's weight decay, of matrices only")
+    warmup: float = option(0.1, "share of all steps in linear warm-up; cosine decay follows")
+    average: float = option(0.998, "decay per step of the running weight average; 0: none")
+    scheduled_sampling: float = option(0.0, "final scheduled-sampling probability")
+    clip: float = option(5.0, "maximum norm of the gradient")
     watch: str = option(
         "bleu-4",
-        "validation score that decides on the best epoch and on patience",
+        "validation score that decides on the best epoch and on early stopping",
         choices=tuple(name.lower() for name in SCORES),
     )
     patience: int = option(4, "epochs without a better watched score before stopping")
     beam_size: int = option(3, "beam size of the validation captions")
     precision: str = option(
-        "auto", "auto: bfloat16 where the device multiplies it fast", choices=PRECISIONS
+        "auto", "auto: bfloat16 where the device multiplies it faster", choices=PRECISIONS
     )
     seed: int = option(0, "seed of weights, dropout and order")
-    self_critical: bool = option(False, "train on sampled captions by their CIDEr-D, too")
-    cross_entropy_share: float = option(0.1, "share of the references' cross-entropy in that")
+    self_critical: bool = option(False, "also train on sampled captions, rewarded by CIDEr-D")
+    cross_entropy_share: float = option(
+        0.1, "share of the references' cross-entropy in self-critical training"
+    )
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "epochs", "batch_size", "patience", "beam_size")
@@ -51,9 +53,14 @@ class TrainingOptions:
         if self.seed >= 2**63:
             raise InputError(f"seed must be below 2**63, got {self.seed}")
 
+    @property
+    def watched_score(self) -> str:
+        """The watched score's name as in `metrics.captions.SCORES`."""
+        return next(name for name in SCORES if name.lower() == self.watch)
+
 
 def parameter_groups(model: nn.Module, options: TrainingOptions) -> list[dict[str, Any]]:
-    """The trained parameters by learning rate (the encoder has its own) and decay (matrices)."""
+    """Trained parameters by learning rate (encoder or not) and weight decay (matrices or not)."""
     groups = []
     for in_encoder, rate in (
         (False, options.learning_rate),
@@ -72,24 +79,27 @@ def parameter_groups(model: nn.Module, options: TrainingOptions) -> list[dict[st
     return groups
 
 
-def rate_share(warmup: float, steps: int) -> Callable[[int], float]:
-    """Share of the highest learning rate at a step: a linear rise, then half a cosine to 0."""
-    rising = max(1, round(warmup * steps))
+def learning_rate_factor(warmup: float, steps: int) -> Callable[[int], float]:
+    """The schedule as a factor of the peak learning rate, by step from 0.
 
-    def share(step: int) -> float:
-        if step < rising:
-            return (step + 1) / rising
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
+    warmup: the share of all `steps` in the linear rise; half a cosine down to 0 follows.
+    """
+    warmup_steps = max(1, round(warmup * steps))
+    decay_steps = max(1, steps - warmup_steps)
 
-    return share
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup_steps) / decay_steps)))
+
+    return factor
 
 
 class WeightAverage:
-    """The exponential moving average of what a model learns: better than the last step, while the
-    learning rate is high.
+    """Exponential moving average of a model's trained parameters and floating-point buffers.
 
-    Averaged are the trained parameters and all floating-point buffers, as batch norms have. The
-    decay rises from 0.1 to `decay`, so that the first steps are soon forgotten.
+    It generalises better than the weights after the last step while the learning rate is high.
+    The decay rises from 0.1 to `decay`, so that the first steps are soon forgotten.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -100,15 +110,15 @@ class WeightAverage:
         self.average = {name: value.clone() for name, value in self.values.items()}
 
     def update(self) -> None:
-        """Take in the values after a step."""
+        """Include the values after one more step."""
         self.steps += 1
-        share = 1 - min(self.decay, self.steps / (self.steps + 9))
+        weight = 1 - min(self.decay, self.steps / (self.steps + 9))
         for name, value in self.values.items():
-            self.average[name].lerp_(value, share)
+            self.average[name].lerp_(value, weight)
 
     @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """While this lasts the model has the average's values."""
+    def applied(self) -> Iterator[None]:
+        """Within the context the model has the average's values."""
         self._exchange()
         try:
             yield
@@ -121,13 +131,13 @@ class WeightAverage:
             value.copy_(self.average[name])
             self.average[name].copy_(kept)
 
-    def state(self) -> dict[str, Any]:
-        """What resuming needs beyond the average: the values that are being trained."""
+    def state_dict(self) -> dict[str, Any]:
+        """The step count and the values in training; a checkpoint's weights are the average."""
         values = {name: value.clone() for name, value in self.values.items()}
         return {"steps": self.steps, "values": values}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue in a model that has been given the average's values."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue in a model that has the average's values."""
         self.steps = state["steps"]
         for name, value in self.values.items():
             self.average[name].copy_(value)

@@ -1,4 +1,7 @@
-"""A training's numbers and images as TensorBoard reads them; which there are is watching.py's."""
+"""TensorBoard event files of a training run.
+
+Which steps, epochs and images are logged is decided by the callers.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -12,52 +15,53 @@ from ..errors import InputError
 from ..metrics.caption_statistics import Statistics
 from ..metrics.captions import SCORES
 
-_TEXT = {each.name for each in fields(Statistics)}
-_USE = ("_per_second", "_seconds", "_share", "_mb")  # endings
+_TEXT_STATISTICS = {field.name for field in fields(Statistics)}
+_RESOURCE_SUFFIXES = ("_per_second", "_seconds", "_share", "_mb")
 
 
 def check_tensorboard() -> None:
-    """Raises InputError where the extra `tensorboard` is missing."""
+    """Raise InputError if the extra `tensorboard` is not installed."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"--tensorboard needs {error.name}; pip install 'captioner[tensorboard]' brings it"
+            f"--tensorboard needs {error.name}; run pip install 'captioner[tensorboard]'"
         ) from error
 
 
-class Board:
-    """Event files in a directory; everything stands at the step after which it was so.
+class TensorBoardWriter:
+    """Event files in one directory; every value is logged at the step after which it was measured.
 
-    rows: of the epochs that there were before; written where the directory is new, so that a run
-    whose beginning was not watched is there as a whole. What the directory holds of later steps than
-    `step`, which a run that was killed had not saved, is forgotten. To be closed.
+    step: the number of steps already taken. Events of later steps, which a killed run logged but
+    did not save, are purged. history: the rows of the epochs so far; they are written only if the
+    directory is new, so that a run first logged on resuming still has complete curves. Close the
+    writer after use.
     """
 
     def __init__(
-        self, directory: Path, step: int = 0, rows: Sequence[Mapping[str, Any]] = ()
+        self, directory: Path, step: int = 0, history: Sequence[Mapping[str, Any]] = ()
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        new = not directory.exists()
+        is_new = not directory.exists()
         self._writer = SummaryWriter(str(directory), purge_step=step + 1, flush_secs=30)
-        for row in rows if new else ():
-            self.epoch(row)
+        for row in history if is_new else ():
+            self.add_epoch(row)
 
-    def step(self, step: int, **numbers: float) -> None:
-        """Add numbers of one step."""
-        for name, value in numbers.items():
+    def add_step(self, step: int, **values: float) -> None:
+        """Log values of one step by name."""
+        for name, value in values.items():
             self._writer.add_scalar(f"step/{name}", value, step)
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """Add all numbers of an epoch's row at its step, in groups that are folded one by one."""
+    def add_epoch(self, row: Mapping[str, Any]) -> None:
+        """Log all values of an epoch's row at its last step, in TensorBoard's foldable groups."""
         for name, value in row.items():
             if name not in ("epoch", "step"):
                 self._writer.add_scalar(f"{_group(name)}/{name}", value, row["step"])
         self._writer.flush()
 
-    def image(self, name: str, image: Image.Image, step: int) -> None:
-        """Add an RGB image."""
+    def add_image(self, name: str, image: Image.Image, step: int) -> None:
+        """Log an RGB image."""
         self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
 
     def close(self) -> None:
@@ -65,9 +69,9 @@ class Board:
 
 
 def _group(name: str) -> str:
-    """Where an epoch's number stands; TensorBoard opens the first two by the alphabet."""
+    """The group of an epoch's value; TensorBoard unfolds the first two in alphabetical order."""
     if name in SCORES:
         return "score"
-    if name in _TEXT:
+    if name in _TEXT_STATISTICS:
         return "text"
-    return "use" if name.endswith(_USE) else "epoch"
+    return "use" if name.endswith(_RESOURCE_SUFFIXES) else "epoch"

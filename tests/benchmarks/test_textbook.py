@@ -1,4 +1,4 @@
-"""The fast way against the textbook's: the same words, scores, losses and gradients."""
+"""Library and textbook agree in words, scores, losses and gradients."""
 
 import shutil
 
@@ -21,7 +21,7 @@ SIZES = setting.Sizes(
 
 @pytest.fixture
 def model(attention):
-    """A model with opinions: its weights are larger than at a real start."""
+    """A model whose weights are larger than at initialisation, so that scores differ."""
     model = setting.build(SIZES, attention=attention, device=CPU)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -56,8 +56,10 @@ def test_loss_and_gradients_are_the_textbooks(model, captions):
     value.backward()
     loss.value.backward()
     ours, theirs = model, decoder
-    scale = SIZES.hidden**0.5  # the library's, of the words that the LSTM reads
-    entering = 1 if model.options.attention else scale  # where the textbook has the factor
+    scale = SIZES.hidden**0.5  # by which the library multiplies the words that the LSTM reads
+    entering = (
+        1 if model.options.attention else scale
+    )  # the textbook's attention model has no such factor in its embedding
     embedding = entering * theirs.embedding.weight.grad + theirs.fc.weight.grad  # tied
     pairs = [(ours.words.weight.grad, embedding), (ours.words.bias.grad, theirs.fc.bias.grad)]
     cell = theirs.decode_step
@@ -104,13 +106,14 @@ def test_compiled_steps_change_nothing(model, maps):
     expected = decode(model, maps, options)
     found = decode(compile_steps(model), maps, options)
     for (one, *_), (other, *_) in zip(found, expected, strict=True):
-        assert one.tokens == other.tokens and one.score == pytest.approx(other.score, abs=1e-4)
+        assert one.tokens == other.tokens
+        assert one.score == pytest.approx(other.score, abs=1e-4)
 
 
-# ---- how it is measured -------------------------------------------------------------------------
+# ---- measuring -----------------------------------------------------------------------------------
 
 
-def test_peak_memory_sees_what_is_there_only_for_a_while():
+def test_peak_memory_includes_temporary_allocations():
     def work():
         torch.ones(25_000_000).sum()  # 100 MB
 
@@ -118,7 +121,7 @@ def test_peak_memory_sees_what_is_there_only_for_a_while():
         assert measure.peak_memory(work, CPU) == pytest.approx(100, abs=15)
 
 
-def test_cases_take_turns_and_the_first_does_not_count():
+def test_cases_take_turns_after_a_warm_up_round():
     order = []
     cases = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
     assert set(measure.side_by_side(cases, 2, CPU)) == {"a", "b"}
@@ -132,8 +135,8 @@ def test_tables_are_markdown():
     assert measure.table(["x"], [[float("nan")]]).endswith("| - |")
 
 
-def test_operations_are_those_of_the_layers():
-    """Counted by torch over the textbook's step, which does nothing beforehand."""
+def test_operation_counts_match_those_of_torch():
+    """Counted over the textbook's step, which precomputes nothing."""
     from torch.utils.flop_counter import FlopCounterMode
 
     model = setting.build(SIZES, attention=True, device=CPU)
@@ -142,7 +145,7 @@ def test_operations_are_those_of_the_layers():
     state = decoder.init_hidden_state(features)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         decoder.step(features, words, state)
-    keys = 2 * SIZES.positions * SIZES.hidden**2  # the library's are the image's
-    weighted_mean = 2 * SIZES.positions * SIZES.hidden  # no product for torch's counter
+    keys = 2 * SIZES.positions * SIZES.hidden**2  # per image in the library
+    weighted_mean = 2 * SIZES.positions * SIZES.hidden  # not counted as a product by torch
     expected = setting.word_operations(SIZES, attention=True) - weighted_mean + keys
     assert counter.get_total_flops() == expected

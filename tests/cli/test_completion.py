@@ -1,4 +1,4 @@
-"""`captioner completion`, installed as its examples say, in the shells themselves."""
+"""Completion scripts, installed as in their examples, in real shells."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ import pytest
 from captioner import __main__ as commands
 
 DOGS = ["dog 1.png", "dogs"]
-OFFERED = {  # by what was typed before the tab
+COMPLETIONS = {  # in every shell, by the line before the tab
     "captioner ": list(commands.COMMANDS),
     "captioner cap": ["caption"],
     "captioner --v": ["--version"],
@@ -20,15 +20,17 @@ OFFERED = {  # by what was typed before the tab
     "captioner data --format kaggle3": ["kaggle30k"],
     "captioner info --js": ["--json"],
     "captioner caption dog": DOGS,
-    "captioner caption 'dog 1.png' dog": DOGS,
     "captioner caption --beam-size 3 dog": DOGS,
     "captioner caption dogs --checkpoint dog": DOGS,
     "captioner report dog": DOGS,
-    "captioner data dogs --convert jsonl dog": DOGS,
-    "captioner data --convert jsonl out dog": DOGS,
     "captioner completion z": ["zsh"],
 }
-WITH_SIGN = {  # bash takes the sign for the end of a word
+SECOND_PATH = {"captioner caption 'dog 1.png' dog": DOGS}  # not in zsh
+CONVERSION = {  # in bash only
+    "captioner data dogs --convert jsonl dog": DOGS,
+    "captioner data --convert jsonl out dog": DOGS,
+}
+WITH_EQUALS_SIGN = {  # in fish only
     "captioner report --method=": ["--method=greedy", "--method=sample", "--method=beam"],
     "captioner export --onnx=dog": ["--onnx=dog 1.png", "--onnx=dogs"],
 }
@@ -40,12 +42,12 @@ def completion(shell, capsys):
 
 
 def needs(shell):
-    return pytest.mark.skipif(shutil.which(shell) is None, reason=f"there is no {shell}")
+    return pytest.mark.skipif(shutil.which(shell) is None, reason=f"{shell} is not installed")
 
 
 @pytest.fixture
 def directory(tmp_path):
-    """Where something can be named."""
+    """A directory with a file and a directory to complete."""
     (tmp_path / "here" / "dogs").mkdir(parents=True)
     (tmp_path / "here" / "dog 1.png").touch()
     return tmp_path / "here"
@@ -65,15 +67,16 @@ def run(command, directory, **environment):
     return done.stdout
 
 
-def sorted_names(offered):
-    """Without the sign of a directory, and in an order that all shells agree on."""
+def sorted_names(completions):
+    """Without the slash of directories, in an order common to all shells."""
     return {
-        line: sorted(each.removesuffix("/") for each in names) for line, names in offered.items()
+        line: sorted(each.removesuffix("/") for each in names)
+        for line, names in completions.items()
     }
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_every_command_and_option_is_known(shell, capsys):
+def test_scripts_have_every_command_and_option(shell, capsys):
     script = completion(shell, capsys)
     actions = commands.parser()._actions
     whole = next(each for each in actions if isinstance(each, argparse._SubParsersAction))
@@ -86,19 +89,22 @@ def test_every_command_and_option_is_known(shell, capsys):
 
 @needs("bash")
 def test_bash(directory, capsys):
-    asked = [completion("bash", capsys), "complete -p captioner > /dev/null"]
-    for line in OFFERED:
+    script = [completion("bash", capsys), "complete -p captioner > /dev/null"]
+    expected = COMPLETIONS | SECOND_PATH | CONVERSION
+    for line in expected:
         words = [*shlex.split(line), *([""] if line.endswith(" ") else [])]
-        asked += [
+        script += [
             f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; COMPREPLY=()",
-            # Where it offers nothing, readline offers files.
+            # Without completions, readline completes files.
             '_shtab_captioner; [ ${#COMPREPLY[@]} = 0 ] && COMPREPLY=("-o bashdefault")',
             'printf "%s/" "${COMPREPLY[@]}"; echo',
         ]
-    told = run(["bash", "--noprofile", "--norc", "-c", "\n".join(asked)], directory).splitlines()
-    found = {line: names.split("/")[:-1] for line, names in zip(OFFERED, told, strict=True)}
-    found = {k: DOGS if names == ["-o bashdefault"] else names for k, names in found.items()}
-    assert sorted_names(found) == sorted_names(OFFERED)
+    printed = run(["bash", "--noprofile", "--norc", "-c", "\n".join(script)], directory)
+    found = {}
+    for line, names in zip(expected, printed.splitlines(), strict=True):
+        words = names.split("/")[:-1]
+        found[line] = DOGS if words == ["-o bashdefault"] else words
+    assert sorted_names(found) == sorted_names(expected)
 
 
 ZSHRC = """
@@ -107,9 +113,9 @@ fpath=($FUNCTIONS $fpath)
 autoload -Uz compinit && compinit -u -D
 zstyle ':completion:*' completer _all_matches _complete  # all matches go to the line
 zstyle ':completion:*' insert true
-tell() { zle complete-word; print -r -- "$BUFFER" >> $TOLD; BUFFER=''; zle -I; print NEXT }
-zle -N tell
-bindkey '^I' tell
+record() { zle complete-word; print -r -- "$BUFFER" >> $LINES_FILE; BUFFER=''; zle -I; print NEXT }
+zle -N record
+bindkey '^I' record
 """
 TYPIST = """
 zmodload zsh/zpty
@@ -125,19 +131,17 @@ zpty -d shell
 
 @needs("zsh")
 def test_zsh(directory, tmp_path, capsys):
-    """In an interactive shell, into which each line and a tab are typed."""
+    """Each line and a tab are typed into an interactive shell."""
     for name, content in (("_captioner", completion("zsh", capsys)), (".zshrc", ZSHRC)):
         (tmp_path / name).write_text(content)
-    told = tmp_path / "told"
-    typed = {**OFFERED, **WITH_SIGN}
-    places = {"ZDOTDIR": str(tmp_path), "FUNCTIONS": str(tmp_path), "TOLD": str(told)}
-    run(["zsh", "-f", "-c", TYPIST, "typist", *typed], directory, **places)
+    lines = tmp_path / "lines"
+    places = {"ZDOTDIR": str(tmp_path), "FUNCTIONS": str(tmp_path), "LINES_FILE": str(lines)}
+    run(["zsh", "-f", "-c", TYPIST, "typist", *COMPLETIONS], directory, **places)
     found = {}
-    for line, after in zip(typed, told.read_text().splitlines(), strict=True):
+    for line, after in zip(COMPLETIONS, lines.read_text().splitlines(), strict=True):
         before = len(shlex.split(line)) - (not line.endswith(" "))
-        # A sign that waits for its value goes when a space is typed.
-        found[line] = [name.removesuffix("=") for name in shlex.split(after)[before:]]
-    assert sorted_names(found) == sorted_names(typed)
+        found[line] = shlex.split(after)[before:]
+    assert sorted_names(found) == sorted_names(COMPLETIONS)
 
 
 @needs("fish")
@@ -145,20 +149,21 @@ def test_fish(directory, tmp_path, capsys):
     place = tmp_path / "fish" / "completions" / "captioner.fish"
     place.parent.mkdir(parents=True)
     place.write_text(completion("fish", capsys))
-    (tmp_path / "captioner").write_text("")  # fish completes what it finds on the path
+    (tmp_path / "captioner").write_text("")  # fish completes commands on the path only
     (tmp_path / "captioner").chmod(0o755)
-    typed = {**OFFERED, **WITH_SIGN}
-    told = run(
-        ["fish", "-c", "for line in $argv; complete -C $line; echo NEXT; end", *typed],
+    expected = COMPLETIONS | SECOND_PATH | WITH_EQUALS_SIGN
+    printed = run(
+        ["fish", "-c", "for line in $argv; complete -C $line; echo NEXT; end", *expected],
         directory,
         XDG_CONFIG_HOME=str(tmp_path),
         PATH=f"{tmp_path}:{os.environ['PATH']}",
     )
-    found = [[each.split("\t")[0] for each in names.splitlines()] for names in told.split("NEXT\n")]
-    assert sorted_names(dict(zip(typed, found[:-1], strict=True))) == sorted_names(typed)
+    blocks = printed.split("NEXT\n")[:-1]
+    found = [[line.split("\t")[0] for line in block.splitlines()] for block in blocks]
+    assert sorted_names(dict(zip(expected, found, strict=True))) == sorted_names(expected)
 
 
-def test_a_shell_that_is_not_known(capsys):
+def test_unknown_shell(capsys):
     with pytest.raises(SystemExit, match="2"):
         commands.main(["completion", "cmd"])
     assert "invalid choice: 'cmd'" in capsys.readouterr().err

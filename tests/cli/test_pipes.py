@@ -1,4 +1,4 @@
-"""Commands whose output is not read to its end, as by `head`, or cannot be written."""
+"""Commands whose output is closed early, as by `head`, or cannot be written."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts a program of the project with a standard output."""
+    """A function that starts a program with a given standard output."""
 
     def start(program, *words, output, **environment):
         program = ["-m", "captioner"] if program == "captioner" else [ROOT / program]
@@ -31,44 +31,44 @@ def start(tmp_path):
     return start
 
 
-def unread(process):
-    """How the process ends, and what it says, where nobody reads what it prints."""
+def close_output(process):
+    """Close the process's output unread; returns its exit code and standard error."""
     process.stdout.close()
-    _, said = process.communicate(timeout=120)
-    return process.returncode, said
+    _, stderr = process.communicate(timeout=120)
+    return process.returncode, stderr
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_what_nobody_reads_ends_silently(start, unbuffered, tmp_path_factory):
+def test_closed_output_ends_a_command_silently(start, unbuffered, tmp_path_factory):
     words = ["data", tiny.data(tmp_path_factory)]
     process = start("captioner", *words, output=subprocess.PIPE, PYTHONUNBUFFERED=unbuffered)
-    assert unread(process) == (128 + signal.SIGPIPE, "")
+    assert close_output(process) == (128 + signal.SIGPIPE, "")
 
 
-def test_captions_that_nobody_reads(start, tmp_path_factory):
+def test_closed_output_ends_captioning_silently(start, tmp_path_factory):
     run, images = tiny.run(tmp_path_factory, attention=True), tiny.data(tmp_path_factory) / "val"
     words = ["caption", images, "--checkpoint", run, "--device", "cpu"]
     process = start("captioner", *words, output=subprocess.PIPE)
-    assert unread(process) == (128 + signal.SIGPIPE, "")
+    assert close_output(process) == (128 + signal.SIGPIPE, "")
 
 
 @pytest.mark.parametrize("program", ["captioner", "train.py"])
-def test_help_that_nobody_reads(start, program):
+def test_closed_output_ends_help_silently(start, program):
     process = start(program, "--help", output=subprocess.PIPE, PYTHONUNBUFFERED="")
-    assert unread(process) == (128 + signal.SIGPIPE, "")
+    assert close_output(process) == (128 + signal.SIGPIPE, "")
 
 
-def test_a_mistake_is_told_whoever_reads(start):
+def test_a_mistake_is_reported_although_output_is_closed(start):
     process = start("captioner", "data", "gone", output=subprocess.PIPE)
-    assert unread(process) == (1, "error: data directory gone does not exist\n")
+    assert close_output(process) == (1, "error: data directory gone does not exist\n")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_output_that_cannot_be_written(start, unbuffered, tmp_path_factory):
+def test_output_to_a_full_disk(start, unbuffered, tmp_path_factory):
     if not os.path.exists("/dev/full"):
-        pytest.skip("there is no /dev/full")
+        pytest.skip("this system has no /dev/full")
     with open("/dev/full", "w") as full:
         words = ["data", tiny.data(tmp_path_factory)]
         process = start("captioner", *words, output=full, PYTHONUNBUFFERED=unbuffered)
-        _, said = process.communicate(timeout=120)
-    assert (process.returncode, said) == (1, "error: [Errno 28] No space left on device\n")
+        _, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stderr) == (1, "error: [Errno 28] No space left on device\n")

@@ -94,7 +94,6 @@ def test_commands_on_a_pattern(tmp_path, monkeypatch, capsys):
     """Train, evaluate on the data of the training, inspect and convert."""
     root = tiny.write_shards(tmp_path / "shards", tiny.write_colours(tmp_path / "colours"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     pattern = "shards/{train-{00..03},val-00,test-00}.tar"
     train.main(["--data", pattern, *tiny.OPTIONS])
     assert Path("checkpoints/shards-show-and-tell/best").is_dir()

@@ -24,9 +24,9 @@ import evaluate
 import train
 from captioner import Captioner, captioner
 from captioner import __main__ as command
+from captioner.cli import evaluate as evaluate_command
+from captioner.cli import train as train_command
 from captioner.data.demo import dataset as demo
-from captioner.evaluation import options as evaluation_options
-from captioner.training import config as recipe
 from tests.support import pages
 from tests.support.stand_ins import provide
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.docs
 ROOT = pages.ROOT
 SHORT = (
     "--epochs 1 --batch-size 8 --hidden-size 16 --embedding-size 16 --image-size 64 --workers 0 "
-    "--precision float32 --device cpu"
+    "--precision float32 --device cpu --samples 0 --heatmaps 1 --no-curves"
 ).split()
 ONLY_PARSED = {  # text that commands or Python contain: why they are not run
     "captioner serve": "runs until it is stopped; covered by tests/serving/test_app.py",
@@ -79,7 +79,6 @@ def make_small(patch):
     """Fewer scenes and heatmaps, no Java, no C++ compiler."""
     write = demo.write_demo
     patch.setattr(demo, "write_demo", lambda path: write(path, train=24, val=8, test=4))
-    patch.setattr(train, "HEATMAPS", 1)
     patch.setattr(captioner, "compile_steps", lambda model: model)
     patch.setattr("captioner.metrics.meteor.shutil.which", lambda _: None)
 
@@ -115,14 +114,14 @@ def module_parser(module):
 
 
 def run_training(argv, *, parse):
-    recipe.parse(argv)
+    train_command.parse(argv)
     if not parse:
         min_count = [] if {"--start-from", "--min-count"} & {*argv} else ["--min-count", "1"]
         train.main([*argv, *SHORT, *min_count])
 
 
 def run_evaluation(argv, *, parse):
-    evaluation_options.parse(argv)
+    evaluate_command.parse(argv)
     if not parse:
         evaluate.main(argv)
 
@@ -316,7 +315,10 @@ def test_a_wrong_page_fails(text, message, made, tmp_path, monkeypatch):
 def flags():
     """Every flag of every program."""
     benchmarks = "".join(map(read, ROOT.glob("benchmarks/*.py")))
-    parsers = [parser_of(lambda: recipe.parse([])), parser_of(lambda: evaluation_options.parse([]))]
+    parsers = [
+        parser_of(lambda: train_command.parse([])),
+        parser_of(lambda: evaluate_command.parse([])),
+    ]
     commands = command.parser()._subparsers._group_actions[0].choices.values()
     return {
         *re.findall(r'"(--[a-z-]+)"', benchmarks),

@@ -369,7 +369,6 @@ def test_pointing_accuracy_of_the_demo_is_printed(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(
         demo, "write_demo", lambda directory: write(directory, train=8, val=3, test=2)
     )
-    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     train.main([*tiny.OPTIONS, "--attention", "--min-count", "3"])
     nouns = {*KINDS, *PLURALS.values()}
 

@@ -1,12 +1,13 @@
-"""Runs that are interrupted and compared with runs that were not."""
+"""Interrupt runs, and compare them with uninterrupted ones."""
 
+import itertools
 import json
 import os
 
 import torch
 
-import train
 from captioner.checkpoints import checkpoint
+from captioner.training.epoch_batches import EpochBatches
 from tests.support import tiny
 
 
@@ -16,16 +17,16 @@ def assert_same_rows(left, right):
 
 
 def interrupt_at(step, signum, monkeypatch):
-    """Send a signal while batch `step` (from 1, over all epochs) is loaded."""
-    load, count = train.make_batch, [0]
+    """Send a signal to this process before training step `step`, counted from 1 over all epochs."""
+    original, steps = EpochBatches.__call__, itertools.count(1)
 
-    def loaded(*args):
-        count[0] += 1
-        if count[0] == step:
-            os.kill(os.getpid(), signum)
-        return load(*args)
+    def interrupted(self, epoch, first):
+        for batch in original(self, epoch, first):
+            if next(steps) == step:
+                os.kill(os.getpid(), signum)
+            yield batch
 
-    monkeypatch.setattr(train, "make_batch", loaded)
+    monkeypatch.setattr(EpochBatches, "__call__", interrupted)
 
 
 def assert_same_run(left, right):

@@ -1,4 +1,4 @@
-"""Programs as processes of their own that meet, like launchers of torchrun on several machines."""
+"""Python programs as processes, e.g. torchrun launchers that stand for several machines."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ LAUNCH = ["-m", "torch.distributed.run", "--rdzv-backend", "c10d"]
 
 
 def two_nodes():
-    """What both of two launchers are given, to meet at a free port of loopback."""
+    """The arguments of each of two launchers that meet at a free loopback port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     meet = ["--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test"]
@@ -19,7 +19,7 @@ def two_nodes():
 
 
 def start(*command, cwd=None):
-    """Python with these arguments, in a session of its own."""
+    """Start Python with these arguments in a new session."""
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=cwd,
@@ -32,15 +32,13 @@ def start(*command, cwd=None):
 
 
 def finish(*processes):
-    """What they printed; they end in any case."""
+    """Wait for the processes and return their output; none is left running."""
     try:
         outputs = [process.communicate(timeout=300)[0] for process in processes]
     finally:
         for process in processes:
-            if (
-                process.poll() is None
-            ):  # a launcher ends its processes, by force after half a minute
-                process.terminate()
+            if process.poll() is None:
+                process.terminate()  # a launcher then ends its processes within half a minute
                 process.communicate(timeout=60)
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output

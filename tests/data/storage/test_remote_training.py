@@ -34,7 +34,6 @@ def start(tmp_path, server, directory, monkeypatch):
     """Train in a new directory, on the tar files on disk or on the server, in windows of 8."""
     server.serve_directory(directory)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     monkeypatch.setattr(sources, "WINDOW", 8)
     torch.manual_seed(3)
     torch.save(SmallCNN().state_dict(), "encoder.pth")

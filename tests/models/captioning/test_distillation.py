@@ -18,7 +18,7 @@ from captioner.errors import InputError, Interrupted
 from captioner.models.captioning.distillation import add_soft_targets, compute_soft_targets
 from captioner.models.captioning.ensemble import Ensemble
 from captioner.text.vocabulary import Vocabulary
-from captioner.training.setup import open_teachers
+from captioner.training.teachers import open_teachers
 from tests.support import tiny
 from tests.support.interrupting import assert_same_run, interrupt_at
 
@@ -131,7 +131,6 @@ def work(tmp_path, tmp_path_factory, monkeypatch):
     """In an empty working directory: a function that trains there, and a trained run."""
     colours, base = tiny.data(tmp_path_factory), tiny.run(tmp_path_factory, attention=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     options = f"--data {colours} {tiny.SIZES} {tiny.PLAIN} --epochs 2 --batch-size 5"
 
     def call(name, *more):
@@ -177,13 +176,13 @@ def test_incompatible_teachers_are_refused(work, tiny_model):
     call, base = work
     taught = checkpoint.load(Path(base))
     words, seen = taught.vocabulary, Transform(**taught.config["transform"])
-    student = tiny_model(attention=True)  # with another frozen encoder
-    with pytest.raises(InputError, match="cannot teach: its encoder is another than the frozen"):
+    student = tiny_model(attention=True)  # frozen, its encoder is another one
+    with pytest.raises(InputError, match="has another encoder than the new model"):
         open_teachers([Path(base)], student, words, seen)
-    with pytest.raises(InputError, match="cannot teach: it was trained on other words"):
+    with pytest.raises(InputError, match="has another vocabulary"):
         open_teachers([Path(base)], student, Vocabulary(["dog"]), seen)
     learner = tiny_model(attention=True, trained_from=0)
-    with pytest.raises(InputError, match=r"cannot teach: it takes images as Transform\(size=32"):
+    with pytest.raises(InputError, match=r"takes images as Transform\(size=32"):
         open_teachers([Path(base)], learner, words, replace(seen, size=64))
     with pytest.raises(InputError, match="checkpoint nobody does not exist"):
         call("wrong", "--teachers", "nobody")

@@ -145,7 +145,8 @@ def test_equal_encoders_run_once(seeds, runs, tiny_model):
     calls.clear()
     ensemble = together(members)
     features = ensemble.encoder(images)
-    assert len(calls) == runs and features.shape == (4, 10 * runs, 4, 4)
+    assert len(calls) == runs
+    assert features.shape == (4, 10 * runs, 4, 4)
     memory, _ = ensemble.start(features, 1)
     for number, (member, maps) in enumerate(zip(members, alone, strict=True)):
         expected, _ = member.start(maps, 1)
@@ -209,7 +210,8 @@ def other_words(runs, tmp_path):
 def test_a_captioner_of_several(runs, images, precision):
     several = Captioner.from_pretrained(runs, "cpu", precision)
     captions = several.caption(images)
-    assert several.device == torch.device("cpu") and several.model.has_attention
+    assert several.device == torch.device("cpu")
+    assert several.model.has_attention
     assert len({caption.text for caption in captions}) >= 4
     scores = several.score(images, [caption.text for caption in captions])
     rounding = 1e-4 if precision == "float32" else 0.05
@@ -222,7 +224,8 @@ def test_a_list_of_one_is_the_model_and_twice_the_same_is_like_it(runs, images):
     for run in runs:
         alone = Captioner.from_pretrained(run, "cpu")
         one, two = (Captioner.from_pretrained(paths, "cpu") for paths in ([run], (run, str(run))))
-        assert type(one.model) is type(alone.model) and isinstance(two.model, Ensemble)
+        assert type(one.model) is type(alone.model)
+        assert isinstance(two.model, Ensemble)
         for options in ({}, {"method": "greedy"}, {"method": "sample", "seed": 3}):
             expected = alone.caption(images, **options)
             for captioner in (one, two):

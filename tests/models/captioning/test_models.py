@@ -389,7 +389,7 @@ def test_four_drawn_images_are_memorised(attention, tiny_encoder):
     captions = [example.captions[0] for example in examples]
     vocabulary = Vocabulary.build([caption.split() for caption in captions])
     tokens = pad_captions(encode_captions(examples, vocabulary))
-    source = FunctionSource(lambda indices: images, are_features=False)
+    source = FunctionSource(lambda _: images, are_features=False)
     batch = make_batch(source, range(4), range(4), tokens)
     sizes = {"embedding_size": 32, "hidden_size": 48, "attention_size": 24, "dropout": 0.0}
     options = ModelOptions(attention=attention, **sizes)

@@ -156,7 +156,6 @@ def work(tmp_path, tmp_path_factory, monkeypatch):
     """In an empty working directory: a function that trains there, starting from a trained run."""
     colours, base = tiny.data(tmp_path_factory), tiny.run(tmp_path_factory, attention=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "draw_heatmaps", lambda *_: None)
     options = "--attention --hidden-size 64 --embedding-size 64 --image-size 32 --dropout 0.5"
     options = f"{options} {tiny.PLAIN} --epochs 2 --batch-size 5 --learning-rate 1e-3"
     options = f"--data {colours} --start-from {base} --self-critical {options}"

@@ -1,0 +1,98 @@
+"""The batches of each epoch of a training run."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from .. import distributed
+from ..data.batches import Batch, encode_captions, epoch_order, make_batch
+from ..metrics.cider_d import CiderD
+from ..models.captioning.distillation import (
+    SoftTargets,
+    add_soft_targets,
+    compute_soft_targets,
+)
+from ..models.captioning.scst import add_rollouts
+from ..prefetch import load_ahead, timed
+from ..text.collate import pad_captions
+from .setup import TrainingSetup
+
+Captions = list[list[list[int]]]  # per image its captions as tokens, longest first
+
+
+class EpochBatches:
+    """The training batches, to be called with an epoch and the number of its first batch.
+
+    With a teacher the batches have its soft targets, which are computed once, here. In
+    self-critical training they have captions sampled from the model as it is at that step.
+    Under torchrun each process has its share of every batch.
+
+    steps: the number of batches per epoch.
+    """
+
+    def __init__(self, setup: TrainingSetup) -> None:
+        self._options = setup.config.training
+        self._workers = setup.config.data.workers
+        self._pin = setup.device.type == "cuda"
+        self._images = setup.training.images
+        self._ids = [example.id for example in setup.training.examples]
+        self._captions = encode_captions(setup.training.examples, setup.vocabulary)
+        self.steps = len(self._order(0))
+        self._add_rollouts = _rollouts(setup, self._captions)
+        self._soft_targets = _soft_targets(setup, self._captions)
+
+    def __call__(self, epoch: int, first: int) -> Iterator[Batch]:
+        """The epoch's batches from number `first` on; both are counted from 0."""
+        rank, world = distributed.rank(), distributed.world_size()
+        shares = [batch[rank::world] for batch in self._order(epoch)[first:]]
+        loaded = load_ahead(self._load, shares, self._workers, pin=self._pin)
+        for step, (batch, waited) in enumerate(timed(loaded), start=epoch * self.steps + first):
+            completed = replace(batch, waited=waited, sampling_prob=self._sampling_prob(step))
+            yield self._add_rollouts(completed) if self._add_rollouts else completed
+
+    def _order(self, epoch: int) -> list[list[int]]:
+        options, images = self._options, self._images
+        return epoch_order(
+            self._captions,
+            options.batch_size,
+            options.seed,
+            epoch,
+            distributed.world_size(),
+            images.groups,
+            images.window,
+        )
+
+    def _sampling_prob(self, step: int) -> float:
+        """Scheduled sampling's probability, which rises from 0 at the first step to the last."""
+        share = step / max(1, self._options.epochs * self.steps - 1)
+        return share * self._options.scheduled_sampling
+
+    def _load(self, indices: Sequence[int]) -> Batch:
+        tokens = pad_captions([self._captions[i] for i in indices])
+        batch = make_batch(self._images, indices, [self._ids[i] for i in indices], tokens)
+        if self._soft_targets is None:
+            return batch
+        return add_soft_targets(batch, [self._soft_targets[i] for i in indices])
+
+
+def _rollouts(setup: TrainingSetup, captions: Captions) -> Callable[[Batch], Batch] | None:
+    """The function that adds sampled captions; None unless training is self-critical."""
+    options = setup.config.training
+    if not options.self_critical:
+        return None
+    return partial(
+        add_rollouts,
+        model=setup.model,
+        reward=CiderD.of(captions, len(setup.vocabulary)).to(setup.device).score,
+        share=options.cross_entropy_share,
+        precision=options.precision,
+    )
+
+
+def _soft_targets(setup: TrainingSetup, captions: Captions) -> list[SoftTargets] | None:
+    """The teacher's predictions for the training captions; None without a teacher."""
+    if setup.teacher is None:
+        return None
+    precision, workers = setup.config.training.precision, setup.config.data.workers
+    images = setup.training.images
+    return compute_soft_targets(setup.teacher, images, captions, precision, workers)

@@ -1,0 +1,45 @@
+"""The teachers of a distilled model, from checkpoints."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..checkpoints import checkpoint
+from ..checkpoints.checkpoint import restore
+from ..data.images import Transform
+from ..errors import InputError
+from ..models.base import CaptionModel
+from ..models.captioning.build import CaptioningModel
+from ..models.captioning.ensemble import Candidate, build_ensemble
+from ..text.vocabulary import Vocabulary
+
+
+def open_teachers(
+    paths: Sequence[Path], student: CaptioningModel, vocabulary: Vocabulary, transform: Transform
+) -> CaptionModel:
+    """Load the checkpoints in eval mode and without gradients, several of them as an ensemble.
+
+    vocabulary, transform: the student's. Raises InputError for a checkpoint with another
+    vocabulary or transform, or one that cannot read the maps of the student's frozen encoder.
+    """
+    loaded = [checkpoint.load(path) for path in paths]
+    for teacher in loaded:
+        if teacher.vocabulary.words != vocabulary.words:
+            raise InputError(f"teacher {teacher.path} has another vocabulary than the new model")
+    candidates = [
+        Candidate(str(teacher.path), *restore(teacher), teacher.vocabulary) for teacher in loaded
+    ]
+    for candidate in candidates:
+        if candidate.transform != transform:
+            raise InputError(
+                f"teacher {candidate.name} takes images as {candidate.transform}, "
+                f"the new model as {transform}"
+            )
+    if student.encoder.frozen:
+        fingerprint = student.encoder.fingerprint()
+        for candidate in candidates:
+            if candidate.model.encoder.fingerprint() != fingerprint:
+                raise InputError(
+                    f"teacher {candidate.name} has another encoder than the new model, "
+                    "whose encoder is frozen"
+                )
+    return build_ensemble(candidates).eval().requires_grad_(False)

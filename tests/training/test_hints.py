@@ -1,0 +1,73 @@
+"""The commands suggested at the end of training."""
+
+import shlex
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+import evaluate
+import train
+from captioner import __main__
+from captioner.training import hints
+from captioner.training.loop import Progress
+from captioner.training.summary import may_improve
+from tests.support import tiny
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--attention"]])
+def test_suggested_commands_work(tmp_path, tmp_path_factory, monkeypatch, capsys, options):
+    monkeypatch.chdir(tmp_path)
+    data = str(tiny.data(tmp_path_factory))
+    argv = ["--data", data, "--run", "run", *tiny.OPTIONS, "--epochs", "1", *options]
+    monkeypatch.setattr(sys, "argv", ["train.py", *argv])
+    train.main()
+    lines = capsys.readouterr().out.partition("next:\n")[2].splitlines()
+    score, caption, serve, _, longer = (shlex.split(line) for line in lines)
+    assert score[:2] == ["python", "evaluate.py"]
+    assert "--split test" in lines[0]
+    evaluate.main([*score[2:], "--workers", "0", "--metrics", "bleu"])
+    assert "test split, 3 images" in capsys.readouterr().out
+    assert caption[:3] == serve[:3] == ["python", "-m", "captioner"]
+    __main__.main(caption[3:])
+    assert capsys.readouterr().out.startswith(f"{caption[4]}\t")
+    assert Path("checkpoints/run/maps").exists() == bool(options)
+    assert __main__.parser().parse_args(serve[3:]).checkpoint == [Path("checkpoints/run")]
+    assert lines[3] == "the last epoch was the best; more epochs may improve the scores:"
+    assert longer[:2] == ["python", "train.py"]
+    train.main(longer[2:])
+    assert len(Path("checkpoints/run-2-epochs/log.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("epoch", "best_epoch", "expected"), [(4, 4, True), (4, 3, False), (3, 3, False)]
+)
+def test_longer_training_is_suggested_if_the_last_of_all_epochs_was_best(
+    epoch, best_epoch, expected
+):
+    assert may_improve(Progress(epoch=epoch, best_epoch=best_epoch), epochs=4) == expected
+
+
+def test_command_of_a_longer_training(monkeypatch):
+    run = Path("checkpoints/my run")
+    argv = ["--run", "my run", "--epochs=3", "--resume", "--data", "my data", "--epo", "3", "--res"]
+    monkeypatch.setattr(sys, "argv", ["../here/train.py"])
+    kept = "../here/train.py --data 'my data' --epo 3"
+    changed = "--epochs 6 --run 'my run-6-epochs'"
+    assert hints.longer_command(argv, run, 6) == f"python {kept} {changed}"
+    distributed = hints.longer_command(argv, run, 6, processes=2)
+    assert distributed == f"torchrun --nproc-per-node 2 -- {kept} {changed}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.distributed.run import get_args_parser
+    parsed = get_args_parser().parse_args(shlex.split(distributed)[1:])
+    assert parsed.training_script == "../here/train.py"
+    assert parsed.training_script_args[-2:] == ["--run", "my run-6-epochs"]
+
+
+def test_serving_without_its_extra_is_suggested_with_the_installation(monkeypatch):
+    monkeypatch.setattr(hints, "find_spec", lambda _: None)
+    *_, serve = hints.next_commands(Path("r"), "val", Path("p"), 3, False)
+    assert serve == "pip install 'captioner[serve]' && python -m captioner serve r"

@@ -1,0 +1,247 @@
+"""Complete training runs: exact resuming, run directories, watched scores, the demo data."""
+
+import json
+import math
+import signal
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from captioner.captioner import restore
+from captioner.checkpoints import checkpoint
+from captioner.data.demo import scenes as demo
+from captioner.errors import InputError, Interrupted
+from captioner.metrics import captions as metrics
+from captioner.metrics.statistics import SufficientStatistics
+from captioner.models.captioning import show_and_tell
+from captioner.training.optimization import TrainingOptions
+from captioner.vision.encoders import SmallCNN
+from tests.support import tiny
+from tests.support.interrupting import assert_same_run, interrupt_at
+
+NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")  # those without Java
+
+FOUR_STEPS = ["--batch-size", "5", "--dropout", "0.5"]  # per epoch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "step", "signum"),
+    [
+        ([], 2, signal.SIGTERM),
+        (["--attention"], 3, signal.SIGINT),
+        (["--attention"], 4, signal.SIGTERM),  # the last of the first epoch
+        (["--attention"], 5, signal.SIGINT),
+        (["--attention", "--hard-attention"], 3, signal.SIGTERM),
+        (["--scheduled-sampling", "0.9"], 3, signal.SIGINT),
+    ],
+)
+def test_resuming_is_exact(train_run, monkeypatch, options, step, signum):
+    straight = train_run("straight", *FOUR_STEPS, *options)
+    with monkeypatch.context() as patch:
+        interrupt_at(step, signum, patch)
+        with pytest.raises(Interrupted, match=signum.name):
+            train_run("stopped", *FOUR_STEPS, *options)
+    assert checkpoint.load("checkpoints/stopped/last").training_state()["progress"]["step"] == step
+    assert_same_run(train_run("stopped", *FOUR_STEPS, *options, "--resume"), straight)
+
+
+@pytest.mark.slow
+def test_resuming_is_exact_with_a_frozen_encoder_and_twice(train_run, monkeypatch):
+    torch.manual_seed(3)
+    torch.save(SmallCNN().state_dict(), "encoder.pth")
+    options = [*FOUR_STEPS, "--attention", "--encoder-weights", "encoder.pth"]
+    straight = train_run("straight", *options)
+    for step in (1, 2):  # the first step, then the third
+        with monkeypatch.context() as patch:
+            interrupt_at(step, signal.SIGTERM, patch)
+            with pytest.raises(Interrupted):
+                train_run("stopped", *options, *(["--resume"] if step > 1 else []))
+    assert_same_run(train_run("stopped", *options, "--resume"), straight)
+    weights = checkpoint.load(straight).weights
+    for key, value in torch.load("encoder.pth").items():
+        assert torch.equal(weights[f"encoder.layers.{key}"], value)
+
+
+def test_show_and_tell_standardises_the_maps_of_a_frozen_encoder(train_run):
+    torch.manual_seed(3)
+    torch.save(SmallCNN().state_dict(), "encoder.pth")
+    weights = checkpoint.load(
+        train_run("run", *FOUR_STEPS, "--encoder-weights", "encoder.pth")
+    ).weights
+    assert weights["standardize.mean"].any()
+
+
+@pytest.mark.slow
+def test_the_number_of_workers_changes_nothing(train_run):
+    alone = train_run("alone", *FOUR_STEPS)
+    assert_same_run(train_run("workers", *FOUR_STEPS, "--workers", "2"), alone)
+
+
+def test_scheduled_sampling_rises_linearly_from_the_first_step_to_the_last(train_run, monkeypatch):
+    probs, original = [], show_and_tell.previous_words
+
+    def record(model, features, batch):
+        probs.append(batch.sampling_prob)
+        return original(model, features, batch)
+
+    monkeypatch.setattr(show_and_tell, "previous_words", record)
+    train_run("run", *FOUR_STEPS, "--scheduled-sampling", "0.7")
+    assert probs == pytest.approx([0.1 * step for step in range(8)])
+
+
+def test_hard_attention_has_its_own_name_and_baseline(train_run):
+    options = [*FOUR_STEPS, "--attention", "--hard-attention"]
+    weights = checkpoint.load(train_run("run", *options)).weights
+    assert -math.log(30) < weights["baseline"] < 0
+    rows = [json.loads(row) for row in Path("checkpoints/run/log.jsonl").read_text().splitlines()]
+    assert all(0 < row["entropy"] < math.log(64) for row in rows)
+    model, _ = restore(checkpoint.load("checkpoints/run"))
+    assert model.options.name == "hard-attention"
+    assert torch.equal(model.baseline, weights["baseline"])
+
+
+def test_resuming_a_finished_run_changes_nothing(train_run, capsys):
+    run = train_run("run")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    train_run("run", "--resume")
+    assert "best epoch" in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_an_existing_run_is_not_overwritten(train_run):
+    run = train_run("run")
+    message = r"checkpoints/run holds a run already; --resume continues it, --run NAME starts ano"
+    with pytest.raises(InputError, match=message):
+        train_run("run")
+    (run / "last").rename(run / ".last.old")  # as after a replacement that was cut short
+    with pytest.raises(InputError, match=r"checkpoints/run holds a run already; .*--run NAME st"):
+        train_run("run")
+    train_run("run", "--resume")
+
+
+def test_resuming_with_other_options_or_data_is_refused(train_run):
+    run = train_run("run", "--epochs", "1")
+    before = (run / "last" / "manifest.json").read_bytes()
+    changes = ["--epochs", "2", "--hidden-size", "32", "--seed", "1", "--attention"]
+    with pytest.raises(InputError, match="cannot be continued with other options: ") as caught:
+        train_run("run", "--resume", *changes)
+    for difference in (
+        "training.epochs was 1 and is 2",
+        "model.hidden_size was 16 and is 32",
+        "training.seed was 0 and is 1",
+        "model.attention was False and is True",
+    ):
+        assert difference in str(caught.value)
+    other = tiny.write_colours(Path("other"))
+    captions = other / "annotations" / "captions_train.json"
+    captions.write_text(captions.read_text().replace("nothing else", "nothing more"))
+    message = r"cannot be continued with other options: the captions have changed$"
+    with pytest.raises(InputError, match=message):
+        train_run("run", "--resume", "--epochs", "1", "--data", "other")
+    train_run("run", "--resume", "--epochs", "1", "--patience", "7", "--workers", "1")
+    assert (run / "last" / "manifest.json").read_bytes() == before
+
+
+def test_resuming_a_missing_run_is_refused(train_run):
+    with pytest.raises(InputError, match="checkpoint checkpoints/run/last does not exist"):
+        train_run("run", "--resume")
+    assert not Path("checkpoints/run").exists()
+
+
+@pytest.mark.slow
+def test_a_run_depends_on_its_seed_only(train_run):
+    runs = [
+        train_run("a", *FOUR_STEPS),
+        train_run("b", *FOUR_STEPS),
+        train_run("c", *FOUR_STEPS, "--seed", "1"),
+    ]
+    assert_same_run(runs[0], runs[1])
+    a, c = (checkpoint.load(run / "last").weights for run in (runs[0], runs[2]))
+    assert any(not torch.equal(a[key], c[key]) for key in a)
+
+
+def test_checkpoint_holds_options_and_scores_of_the_best_epoch(train_run):
+    run = train_run("run", "--epochs", "3")
+    rows = [json.loads(row) for row in (run / "log.jsonl").read_text().splitlines()]
+    config = checkpoint.load(run).config
+    for row in rows:
+        assert {*NAMES, "mean_length", "brevity_penalty"} <= row.keys()
+    best = max(rows, key=lambda row: (row["BLEU-4"], row["epoch"]))
+    assert config["scores"]["BLEU-4"] == pytest.approx(best["BLEU-4"], abs=1e-6)
+    assert config["model"]["hidden_size"] == 16
+    assert config["encoder"]["image_size"] == 32
+    assert config["training"] == {**asdict(TrainingOptions()), **config["training"], "epochs": 3}
+    assert config["data"]["path"] == str(Path(config["data"]["path"]).resolve())
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "best"),
+    [
+        ([], "BLEU-4", 1),
+        (["--watch", "cider"], "CIDEr", 2),
+        (["--watch", "rouge-l"], "ROUGE-L", 3),
+        (["--watch", "meteor"], "METEOR", 2),
+    ],
+)
+def test_the_watched_score_decides_on_best_epoch_and_stopping(
+    train_run, monkeypatch, capsys, options, name, best
+):
+    """The scores improve in different epochs."""
+    scripted = {
+        "BLEU-4": iter([3.0, 2.0, 1.0, 0.5, 0.2, 0.1]),
+        "CIDEr": iter([1.0, 5.0, 4.0, 3.0, 2.0, 1.0]),
+        "ROUGE-L": iter([1.0, 2.0, 4.0, 3.0, 2.0, 1.0]),
+        "METEOR": iter([1.0, 5.0, 4.0, 3.0, 2.0, 1.0]),
+    }
+
+    def scripted_scores(_captions, _references, wanted):
+        counts = np.array([[next(scripted[name])] for name in scripted])
+        assert ("meteor" in wanted) == (name == "METEOR")
+        tally = SufficientStatistics(tuple(scripted), counts.T, lambda sums: sums)
+        return metrics.Scores((0,), {"all": tally})
+
+    monkeypatch.setattr(metrics, "find_java", lambda: "java")
+    monkeypatch.setattr(metrics, "measure", scripted_scores)
+    run = train_run("run", "--epochs", "5", "--patience", "2", *options)
+    out = capsys.readouterr().out
+    rows = [json.loads(row) for row in (run / "log.jsonl").read_text().splitlines()]
+    assert len(rows) == best + 2
+    assert f"validation {name} " in out
+    saved = checkpoint.load(run / "best")
+    assert saved.training_state()["progress"]["best_epoch"] == best
+    assert saved.config["scores"][name] == max(row[name] for row in rows)
+
+
+def test_watching_meteor_without_java_is_refused(train_run, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match="METEOR needs Java, and there is no java on the path"):
+        train_run("run", "--watch", "meteor")
+    assert not Path("checkpoints/run").exists()
+
+
+def test_a_resumed_run_cannot_watch_another_score(train_run):
+    train_run("run", "--epochs", "1")
+    with pytest.raises(InputError, match=r"training.watch was bleu-4 and is cider"):
+        train_run("run", "--epochs", "1", "--resume", "--watch", "cider")
+
+
+def test_demo_data_is_drawn_into_the_cache_without_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write, drawn = demo.write_demo, []
+
+    def small(directory):
+        drawn.append(directory)
+        write(directory, train=12, val=4, test=2)
+
+    monkeypatch.setattr(demo, "write_demo", small)
+    train.main([*tiny.OPTIONS, "--attention"])
+    assert drawn[0].is_relative_to("checkpoints/.cache")
+    assert drawn[0].name == "demo"
+    assert checkpoint.load("checkpoints/demo-attention").config["data"]["path"] is None
+    assert "demo: coco; train 12 images" in capsys.readouterr().out
