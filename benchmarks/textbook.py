@@ -186,8 +186,8 @@ def with_weights_of(model: Any) -> Decoder:
 def _attention_weights(model: Any, scale: float) -> dict[str, nn.Module | Tensor]:
     """Weights by name; the LSTM's word weights include the factor that the library applies."""
     word_gates = scale * model.word_gates.weight
-    query, gate, hidden_gates = model.read_hidden.weight.split(model.of_hidden)
-    context_gates, output_context = model.read_context.weight.split(model.of_context)
+    query, gate, hidden_gates = model.read_hidden.weight.split(model.hidden_parts)
+    context_gates, output_context = model.read_context.weight.split(model.context_parts)
     return {
         "embedding.weight": model.words.weight,
         "annotate": model.annotate,

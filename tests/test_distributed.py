@@ -22,27 +22,27 @@ from pathlib import Path
 import torch
 import train
 from captioner import distributed
-from captioner.data import batches
-from captioner.evaluation import scoring as evaluation
+from captioner.evaluation import split as evaluation
+from captioner.training import epoch_batches
 from captioner.errors import Interrupted
 
 rank, options = os.environ["RANK"], sys.argv[1:]
-caption_batches, load = evaluation.caption_batches, batches.Source.batch
+caption_batches, load = evaluation.caption_batches, epoch_batches.make_batch
 captioned, loaded = [], []
 
 def counted_captions(model, images, chosen, *rest, **options):
     captioned.append([index for batch in chosen for index in batch])
     return caption_batches(model, images, chosen, *rest, **options)
 
-def counted_load(self, *args):
-    batch = load(self, *args)
+def counted_load(*args):
+    batch = load(*args)
     loaded.append(list(batch.ids))
     if "stopped" in options and rank == "1" and len(loaded) == 3:
         os.kill(os.getpid(), signal.SIGTERM)  # one of the two gets the signal
     return batch
 
 evaluation.caption_batches = counted_captions
-batches.Source.batch = counted_load
+epoch_batches.make_batch = counted_load
 
 with distributed.process_group(torch.device("cpu")):
     distributed.process_group = lambda device: nullcontext()  # joined once for all that follows

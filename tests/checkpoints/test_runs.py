@@ -59,7 +59,7 @@ def test_rows_that_were_skipped_are_listed_in_the_run(tmp_path, monkeypatch, cap
     rows = [json.loads(line) for line in listed.read_text().splitlines()]
     place = str(root / "annotations" / "captions_train.json")
     what = f"the image {root / 'train' / '5.png'} is missing"
-    advice = "add the file, or remove what names it"
+    advice = "add the file, or remove the row that names it"
     assert rows[0] == {"file": place, "image": 6, "what": what, "advice": advice}
     assert len(rows) == 2
     evaluate.main(["--checkpoint", str(CHECKPOINTS / "mine"), "--workers", "0"])

@@ -21,7 +21,7 @@ from PIL import Image
 import train
 from captioner import Captioner
 from captioner import __main__ as commands
-from captioner.data.demo import scenes as demo
+from captioner.data.demo import dataset as demo
 from captioner.errors import InputError, Interrupted, run_command
 from captioner.vision.encoders import SmallCNN
 from tests.support import tiny
@@ -37,14 +37,14 @@ import matplotlib.figure, nltk, safetensors.torch
 import captioner.captioner, evaluate
 
 def interrupt_first_batch():
-    from captioner.data import batches
-    load = batches.Source.batch
+    from captioner.training import epoch_batches
+    load = epoch_batches.make_batch
 
-    def loaded(self, *args):
+    def loaded(*args):
         os.kill(os.getpid(), signal.SIGTERM)
-        return load(self, *args)
+        return load(*args)
 
-    batches.Source.batch = loaded
+    epoch_batches.make_batch = loaded
 
 for number, setup in enumerate(jobs):
     child = os.fork()
@@ -132,7 +132,7 @@ MISTAKES = {
     ),
     "weights of another encoder": Mistake(
         f"{ON_COLOURS} --encoder squeezenet1_1 --encoder-weights {{here}}/small.pth",
-        r"the weights do not fit squeezenet1_1: features.0.weight is missing; .* more",
+        r"do not fit squeezenet1_1: features.0.weight is missing; .* more",
     ),
     "missing weights": Mistake(
         f"{ON_COLOURS} --encoder-weights gone.pth", "encoder weights gone.pth do not exist"
@@ -417,7 +417,7 @@ def test_interrupted(done):
     assert found.code == 128 + signal.SIGTERM
     assert (
         found.err.strip().splitlines()[-1]
-        == "stopped by SIGTERM; everything is saved, --resume goes on"
+        == "stopped by SIGTERM; everything is saved, --resume continues"
     )
     assert "Traceback" not in found.err
     assert {name.split("/")[2] for name in files(found.directory)} == {"last"}
@@ -458,7 +458,7 @@ def test_demo_data_of_the_command_train_the_same_run(tmp_path, monkeypatch, caps
         (
             Interrupted(signal.SIGINT),
             130,
-            "stopped by SIGINT; everything is saved, --resume goes on\n",
+            "stopped by SIGINT; everything is saved, --resume continues\n",
         ),
         (KeyboardInterrupt(), 130, ""),
     ],

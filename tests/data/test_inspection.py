@@ -235,7 +235,7 @@ def test_training_and_evaluation_leave_out_corrupt_images(
         options += ["--encoder-weights", "encoder.pth"]
     with monkeypatch.context() as patch:
         patch.setattr("captioner.training.setup.cached_features", None)
-        patch.setattr(train, "fit", None)
+        patch.setattr("captioner.training.run.fit", None)
         with pytest.raises(InputError, match=r"colours \(read as coco\) has 3 problems"):
             train.main(options)
     assert not Path("checkpoints/mine").exists()

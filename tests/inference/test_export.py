@@ -210,7 +210,7 @@ def test_nothing_is_overwritten(run, tmp_path):
 
 
 def test_nothing_to_write(run):
-    with pytest.raises(InputError, match="name a directory by --onnx or --torch"):
+    with pytest.raises(InputError, match="pass --onnx DIR or --torch DIR"):
         commands.main(["export", run])
 
 

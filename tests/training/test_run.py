@@ -13,8 +13,9 @@ import torch
 import train
 from captioner.captioner import restore
 from captioner.checkpoints import checkpoint
-from captioner.data.demo import scenes as demo
+from captioner.data.demo import dataset as demo
 from captioner.errors import InputError, Interrupted
+from captioner.evaluation import split
 from captioner.metrics import captions as metrics
 from captioner.metrics.statistics import SufficientStatistics
 from captioner.models.captioning import show_and_tell
@@ -207,7 +208,7 @@ def test_the_watched_score_decides_on_best_epoch_and_stopping(
         return metrics.Scores((0,), {"all": tally})
 
     monkeypatch.setattr(metrics, "find_java", lambda: "java")
-    monkeypatch.setattr(metrics, "measure", scripted_scores)
+    monkeypatch.setattr(split, "compute_scores", scripted_scores)
     run = train_run("run", "--epochs", "5", "--patience", "2", *options)
     out = capsys.readouterr().out
     rows = [json.loads(row) for row in (run / "log.jsonl").read_text().splitlines()]
@@ -220,7 +221,7 @@ def test_the_watched_score_decides_on_best_epoch_and_stopping(
 
 def test_watching_meteor_without_java_is_refused(train_run, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(InputError, match="METEOR needs Java, and there is no java on the path"):
+    with pytest.raises(InputError, match="METEOR needs Java, but there is no java on the PATH"):
         train_run("run", "--watch", "meteor")
     assert not Path("checkpoints/run").exists()
 
