@@ -12,10 +12,10 @@ from .errors import run_command
 
 COMMANDS = {
     "caption": "print a caption for each image",
-    "report": "evaluate a model and write the report as a page",
+    "report": "evaluate a model and write an HTML report",
     "serve": "caption images over HTTP, with a page for browsers",
     "info": "describe a checkpoint",
-    "export": "write a model as programs for ONNX Runtime or torch.export",
+    "export": "export a model to ONNX or as torch.export programs",
     "data": "describe a data set and list its problems",
     "demo-data": "write the demo data set as a COCO directory",
     "completion": "print a completion script for a shell",

@@ -1,4 +1,4 @@
-"""Caption: the words about an image, their scores and attention maps.
+"""Caption: the words of a caption, their scores and attention maps.
 
 Shapes: `T` words, `h, w` the attention grid.
 """

@@ -21,7 +21,7 @@ class RuntimeOptions:
 
     device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
     precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
-    compile: bool = option(False, "fuse the decoding steps with torch.compile")
+    compile: bool = option(False, "compile the decoding step with torch.compile")
 
 
 def pick_device(device: "str | torch.device | None") -> "torch.device":

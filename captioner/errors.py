@@ -1,7 +1,7 @@
 """Errors and signals that end a command without a traceback.
 
-These are a user's mistake, a failure of the machine and a signal. Any other exception is a bug and
-shows its traceback.
+They are a user's mistake, a machine failure or a signal. Any other exception is a bug and shows its
+traceback.
 """
 
 import os

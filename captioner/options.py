@@ -63,7 +63,7 @@ def _add_flag(
         group.add_argument(flag, action=action, default=default, help=text)
         return
     if default is not None:
-        shown = " ".join(map(str, default)) if _is_tuple(hint) else default
+        shown = (" ".join(map(str, default)) or "none") if _is_tuple(hint) else default
         text += f" [{shown}]".replace("%", "%%")
     arguments: dict[str, Any] = {"default": default}
     if _is_tuple(hint):  # "extend" would add given values to a default instead of replacing it

@@ -19,7 +19,7 @@ def local(path: str | Path, revision: str | None = None) -> Path:
 
     A path that exists, or whose parent directory exists or is `checkpoints`, is returned as it is;
     a repository is downloaded and its directory returned. revision: a branch, tag or commit of the
-    repository. Raises InputError if there is no such repository, or for a revision of a path.
+    repository. Raises InputError if there is no such repository, or if a local path has a revision.
     """
     path = Path(path)
     may_be_repository = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path))

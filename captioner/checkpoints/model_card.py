@@ -21,15 +21,15 @@ PAPERS = """\
 def model_card(
     config: Mapping[str, Any], name: str, license: str, *, words: int, parameters: int
 ) -> str:
-    """The card as Markdown, with the hub's metadata in front.
+    """The card as Markdown, with the hub's metadata as front matter.
 
     name: the repository or directory from which people will load the model. license: the hub's
-    identifier of the weights' licence. words: size of the vocabulary. parameters: number of
+    identifier for the licence of the weights. words: size of the vocabulary. parameters: number of
     weights. Raises InputError for a licence that is not an identifier.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise InputError(
-            f"license must be an identifier of the hub, such as apache-2.0, got {license!r}"
+            f"license must be a Hugging Face license identifier, e.g. apache-2.0, got {license!r}"
         )
     options = from_dict(ModelOptions, config["model"])
     return f"""\

@@ -15,5 +15,5 @@ def add_checkpoints(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="CHECKPOINT",
-        help="run or checkpoint; several caption together",
+        help="run or checkpoint; several form an ensemble",
     )

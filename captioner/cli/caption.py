@@ -14,7 +14,10 @@ captioner caption photos 'more/**/*.jpg' --output captions.jsonl --shard 2/8"""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} IMAGE... [option...]"
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="file, directory, quoted glob, - for a list"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="file, directory, quoted glob, or - to read a list",
     )
     add_options(parser, CaptionOptions, "captioning")
     add_options(parser, DecodingOptions, "decoding")

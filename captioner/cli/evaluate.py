@@ -39,8 +39,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The parsed flags; raises InputError for flags that have no effect."""
     parser = argparse.ArgumentParser(
         description="Caption a split and score the captions, or score captions from a file.",
-        epilog="Without --output the files go to evaluation-SPLIT in the run's directory; "
-        "several checkpoints need --output, and captions from a file are scored without files.",
+        epilog="Without --output, files are written to evaluation-SPLIT in the run's directory; "
+        "several checkpoints need --output, and nothing is written for captions from a file.",
     )
     add_arguments(parser)
     arguments = parser.parse_args(argv)

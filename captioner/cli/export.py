@@ -17,7 +17,7 @@ class ExportOptions:
     """The formats to write, and their directories."""
 
     onnx: Path | None = option(None, "new directory for encoder.onnx, start.onnx and step.onnx")
-    torch: Path | None = option(None, "new directory for the same as torch.export programs (.pt2)")
+    torch: Path | None = option(None, "new directory for encoder.pt2, start.pt2 and step.pt2")
 
     def __post_init__(self) -> None:
         if self.onnx is None and self.torch is None:

@@ -1,8 +1,8 @@
 """Captions by image id, read from a file in any common format.
 
 The formats are COCO results (a list of objects) and COCO annotations (.json), JSON lines (.jsonl)
-and tables with a header (.csv, .tsv), with the column names of data sets. Images and splits are
-not read.
+and tables with a header (.csv, .tsv), with the same column names as in data sets. Images and
+splits are not read.
 """
 
 from collections import Counter

@@ -67,7 +67,7 @@ def load_image(image: ImageInput) -> Image.Image:
 
 
 def read_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The image in the bytes of a file, under the rules of `load_image`.
+    """Decode the bytes of an image file, by the same rules as `load_image`.
 
     max_pixels: maximum number of pixels to decode. Raises InputError for anything else.
     """

@@ -88,8 +88,8 @@ def drop_corrupt_images(
     """The data without the images of these splits that cannot be decoded, and the ids of those.
 
     on_error: "stop" raises InputError if there are any, and lists them; "skip" adds them to the
-    problems of the data. cache: a directory that remembers which files could be decoded, so that
-    each is decoded once, in this run or an earlier one; None to check all. workers: threads that
+    problems of the data. cache: a directory that records which files could be decoded, so that
+    each is decoded only once over all runs; None to check all. workers: threads that
     decode. Under torchrun the first process checks for all.
     """
     from .. import distributed
@@ -151,9 +151,9 @@ def _defect(path: Path | Location) -> str | None:
 
 
 def _remember(memo: Path, stamps: set[str]) -> None:
-    """Append stamps, so that runs at the same time add to each other's.
+    """Append stamps, so that concurrent runs do not overwrite each other's.
 
-    They begin with a line break, as a run that was killed may have left half a line.
+    They begin with a line break, because a run that was killed may have left half a line.
     """
     try:
         memo.parent.mkdir(parents=True, exist_ok=True)

@@ -105,7 +105,7 @@ def load_data(
 
 
 def _data_name(root: Path | Location) -> str:
-    """Return the name of the file or directory; of a pattern, the directory before its brace."""
+    """Return the name of the file or directory; for a pattern, the directory before its brace."""
     if isinstance(root, Location) or storage.is_pattern(root):
         return Path(f"{str(root).partition('{')[0]}...").resolve().parent.name
     path = root.resolve()
@@ -124,7 +124,7 @@ def recognise_format(root: Path | Location, format: str | None = None) -> str:
         raise InputError(f"data directory {root} does not exist")
     layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in allowed.items())
     kind = "file" if root.is_file() else "directory"
-    raise InputError(f"{root} is a {kind} that holds no captions in a known layout ({layouts})")
+    raise InputError(f"{kind} {root} contains no captions in a known layout ({layouts})")
 
 
 def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
@@ -212,7 +212,7 @@ def _check_words(image_id: int | str, captions: Sequence[str]) -> Fault | None:
 
 
 def _complete_splits(examples: list[Example], reader: Reader) -> tuple[list[Example], str]:
-    """Return the examples, all with a split, and a note on the splits that were drawn."""
+    """Assign missing splits; return the examples and a note on the splits that were drawn."""
     if not any(example.split for example in examples):
         return assign_splits(examples), "no splits given: 80/10/10 drawn with seed 0"
     training = [example.split for example in examples].count("train")

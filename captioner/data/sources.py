@@ -22,8 +22,8 @@ class Source(Protocol):
     """The pixels or the feature maps of a list of examples, by index.
 
     `groups` and `window` are arguments of `epoch_order`: for each image, the tar file that should
-    be read in one go, or an empty sequence if images can be read in any order at no cost; and the
-    number of images of such groups to shuffle among each other.
+    be read in one pass, or an empty sequence if images can be read in any order at no cost; and
+    the number of images from such groups to shuffle together.
     """
 
     @property
@@ -66,7 +66,7 @@ class ImageSource:
 
     @cached_property
     def groups(self) -> Sequence[Path | Location]:
-        """The file on disk of each image, a tar file or its own; empty if none is in a tar file."""
+        """The tar file of each image, or its own file; empty if no image is in a tar file."""
         files = [storage.container(path) for path in self.paths]
         return [] if files == list(self.paths) else files
 

@@ -93,10 +93,10 @@ def _finish(
 
 
 class _Trace:
-    """The choices of all steps for the live hypotheses, in buffers allocated once.
+    """The tokens chosen at every step for the live hypotheses, in buffers allocated once.
 
     tokens, parents, log_probs, end_log_probs (T, B, K): the token, the hypothesis it continues,
-    its log-probability, and that of the end token at its place. attention: per step the maps
+    its log-probability, and that of the end token in its place. attention: per step the maps
     (R, h, w), or None.
     """
 

@@ -210,7 +210,7 @@ def _make_directory(directory: Path, flag: str) -> None:
 def _write_captions(
     directory: Path, captioner: Captioner, examples: Sequence[Example], settings: DecodeSettings
 ) -> dict[int | str, Hypothesis]:
-    """Caption the examples, and write the captions before anything can fail in scoring."""
+    """Caption the examples and write the captions before scoring, which may fail."""
     files = ImageSource([example.path for example in examples], captioner.transform)
     hypotheses = caption_split(captioner.model, examples, files, settings)
     texts = caption_texts(hypotheses, captioner.vocabulary)

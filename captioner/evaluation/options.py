@@ -19,17 +19,17 @@ SAMPLES = 1000  # bootstrap samples of a comparison or report if --bootstrap is 
 class EvaluationOptions:
     """What to caption, with which checkpoints, and where to write the results."""
 
-    checkpoint: tuple[Path, ...] = option(None, "run or checkpoint; several decode as an ensemble")
+    checkpoint: tuple[Path, ...] = option(None, "run or checkpoint; several form an ensemble")
     split: str = option("val", "train, val (or dev) or test")
     data: Path | None = option(None, "data directory or file [the first checkpoint's]")
     format: str | None = option(None, "layout of the data [detected]", choices=tuple(READERS))
     output: Path | None = option(None, "output directory [evaluation-SPLIT in the run]")
     report: Path | None = option(
-        None, "directory for report.html: scores, curves and images with maps in one page"
+        None, "directory for report.html, a page of scores, curves, images and attention maps"
     )
     batch_size: int = option(64, "images per batch")
-    workers: int = option(WORKERS, "threads that load images ahead")
-    cache: Path = option(CHECKPOINTS / ".cache", "cache directory of the demo images")
+    workers: int = option(WORKERS, "threads that prefetch images")
+    cache: Path = option(CHECKPOINTS / ".cache", "cache directory for the demo images")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")
@@ -50,7 +50,7 @@ class ScoringOptions:
     )
     metrics: str | None = option(None, f"comma-separated: {','.join(METRICS)} [all]")
     bootstrap: int = option(0, "bootstrap samples for 95 percent intervals")
-    compare: Path | None = option(None, "file of other captions of the same images to compare with")
+    compare: Path | None = option(None, "file of other captions of the same images, for comparison")
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "bootstrap")

@@ -42,7 +42,7 @@ _CURVES = (
 class Heading:
     """What the page shows above the images.
 
-    facts: lines of text. intervals: by name of the score. curves: SVG elements of the training.
+    facts: lines of text. intervals: confidence intervals by score. curves: training curves as SVG.
     """
 
     title: str

@@ -69,7 +69,7 @@ class Evaluation:
     def describe(self, references: Iterable[Sized]) -> str:
         """Scores, statistics, signature, and the pointing accuracy if there is one; one per line.
 
-        references: of each image; only their number matters.
+        references: those of each image; only their number is used.
         """
         corpus = self.scores.corpus
         scores = "  ".join(f"{name} {value:.2f}" for name, value in corpus.items())

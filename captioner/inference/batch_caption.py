@@ -32,11 +32,9 @@ Record = Mapping[str, Any]
 class CaptionOptions:
     """The checkpoints, the output and its format, heatmaps."""
 
-    checkpoint: tuple[Path, ...] = option(
-        (Path("checkpoints/demo-attention"),), "run, or several runs"
-    )
+    checkpoint: tuple[Path, ...] = option((Path("checkpoints/demo-attention"),), "one or more runs")
     format: str | None = option(None, "output format [text]", choices=("text", "json", "jsonl"))
-    output: Path | None = option(None, "JSONL file; the same command again resumes it")
+    output: Path | None = option(None, "JSONL file; rerun the command to resume")
     shard: str = option("1/1", "part of the images to caption, as i/n")
     heatmap: Path | None = option(None, "directory for a heatmap of each image")
     heatmap_format: str = option("png", "figure (png, svg ...), gif, webp or npy", choices=ENDINGS)

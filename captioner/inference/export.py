@@ -192,7 +192,7 @@ class _Step(nn.Module):
 
 
 def _axes(program: Program) -> tuple[Any, ...]:
-    """The free axes of the inputs, nested as the arguments of the module's `forward` are."""
+    """The dynamic shapes of the inputs, nested like the arguments of the module's `forward`."""
     names = {name: Dim(name) for name in ROWS}
     first, *others = (
         {i: names[name] for i, name in enumerate(axes)} for _, axes in program.inputs.values()

@@ -28,7 +28,7 @@ class Statistics:
     function_endings: percentage of captions that end in one of DANGLING_ENDINGS. distinct: number
     of different captions per 100. brevity_penalty: BLEU's, 0-1, for the whole corpus and the
     references closest in length; BLEU without it is BLEU / brevity_penalty. novelty: percentage
-    of captions that are equal to no training caption; None if these are not available.
+    of captions that are not among the training captions; None if these are not available.
     """
 
     mean_length: float

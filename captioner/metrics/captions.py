@@ -159,13 +159,13 @@ def select_metrics(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_corpus(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> None:
-    """Raise InputError unless there are a list of words and references for each image."""
+    """Raise InputError unless each image has a caption and references, all as lists of words."""
     if not hypotheses:
         raise InputError("there are no captions to score")
     if len(hypotheses) != len(references):
         raise InputError(
             f"every caption needs its references, got {len(hypotheses)} captions "
-            f"and references of {len(references)} images"
+            f"and references for {len(references)} images"
         )
     for i, (words, image_references) in enumerate(zip(hypotheses, references, strict=True)):
         if not image_references:
@@ -184,7 +184,7 @@ def split_corpus(
 ) -> tuple[list[list[str]], list[list[list[str]]]]:
     """Split captions and references into words; both in the order of the captions.
 
-    Raises InputError unless both name the same images, at least one, each with references.
+    Raises InputError unless both have the same images, at least one, each with references.
     """
     uncaptioned = [id for id in references if id not in captions]
     unreferenced = [id for id in captions if id not in references]

@@ -26,10 +26,10 @@ SIGMA = 6.0
 class CiderD:
     """CIDEr-D (Vedantam et al. 2015) with the document frequencies of given references.
 
-    An n-gram is encoded as one integer whose digits are its tokens. base: of these integers, the
-    size of the vocabulary. ngrams (G,): those of the references, ascending. rarity (G,): log of
-    the number of images over the number of images that have the n-gram. unseen: the rarity of an
-    n-gram that no image has.
+    An n-gram is encoded as one integer whose digits are its tokens. base: the base of these
+    integers, which is the size of the vocabulary. ngrams (G,): those of the references, ascending.
+    rarity (G,): inverse document frequency, log(images / images with the n-gram). unseen: the
+    inverse document frequency of an n-gram that no image has.
     """
 
     base: int

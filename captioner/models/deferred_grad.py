@@ -1,7 +1,7 @@
 """Matrix products in a loop, with one weight gradient after the loop.
 
-Autograd adds up the gradient of a matrix step by step: at every step a product too thin to be
-fast, and an addition as large as the matrix. Here the backward pass of each step only stores its
+Autograd accumulates the gradient of a matrix step by step: every step costs a product too thin to
+be fast, and an addition as large as the matrix. Here the backward pass of each step only stores its
 two factors, and the last backward node multiplies the concatenated factors once.
 """
 

@@ -46,10 +46,10 @@ class Standardize(nn.Module):
         self.register_buffer("deviation", torch.ones(channels))
 
     def measure(self, maps: Iterable[Tensor]) -> None:
-        """Set mean and deviation from at least one batch of maps (B, D, h, w).
+        """Set mean and standard deviation from at least one batch of maps (B, D, h, w).
 
-        Deviations are at least a tenth of the mean deviation, so that channels that hardly vary
-        are not amplified to noise.
+        Each standard deviation is at least a tenth of their mean, so that the noise of nearly
+        constant channels is not amplified.
         """
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
         for batch in maps:

@@ -1,6 +1,6 @@
 """The training losses: cross-entropy of captions and attention coverage.
 
-Shapes: N words, L words with probability in a target, V vocabulary, E embedding, M captions,
+Shapes: N words, L tokens with probability in a target, V vocabulary, E embedding, M captions,
 P positions of the grid.
 """
 

@@ -24,9 +24,9 @@ _FIRST, _CONTENT, _FUNCTION, _LAST = 900, 900, 300, 1800  # duration of frames i
 def animation(
     ending: str, image: Image.Image, words: Sequence[str], attention: np.ndarray, offset: float
 ) -> bytes:
-    """A GIF or WebP, by `ending`: the RGB image, then its overlay with each map of `(T, h, w)`.
+    """A GIF or WebP (`ending`): the RGB image, then its overlay with each map of `(T, h, w)`.
 
-    The caption stands below, with a box around the word whose map is shown. Function words are
+    The caption is drawn below, with a box around the word whose map is shown. Function words are
     dimmed and shown for a third of the time. All frames share one colour scale; the animation
     repeats forever. offset: as in `overlays.upsample`.
     """
@@ -91,10 +91,10 @@ def _draw_caption(
 
 
 def _quantize(frame: Image.Image) -> Image.Image:
-    """Reduce a frame to 256 colours, which always include the paper's and the colour bar's.
+    """Reduce a frame to 256 colours, always with those of the background and the colour bar.
 
-    Otherwise these would differ from frame to frame. There is no dithering: its noise would
-    flicker and double the size of the file.
+    Otherwise these would differ from frame to frame. Dithering is off: its noise would flicker
+    and double the size of the file.
     """
     fixed = [*_PAPER, *_scale_colors(_SCALE).ravel().tolist()]
     adaptive = np.reshape(frame.quantize(256 - len(fixed) // 3).getpalette() or [], (-1, 3))
@@ -124,7 +124,7 @@ def word_places(words: Sequence[str], width: int) -> tuple[list[tuple[int, int]]
 
 
 def _draw_color_bar(frame: Image.Image, place: tuple[int, int, int], vmax: float) -> None:
-    """Draw the colour scale at (x, y, height), from 0 to the attention of the strongest cell."""
+    """Draw the colour bar at (x, y, height), from 0 to the maximum attention, `vmax`."""
     x, y, height = place
     bar = Image.fromarray(_scale_colors(_SCALE)[::-1, None])  # (_SCALE, 1, 3)
     frame.paste(bar.resize((_BAR, height), Image.Resampling.NEAREST), (x, y))

@@ -1,4 +1,4 @@
-"""Attention maps as files: figures with a panel per word, animations, bare arrays.
+"""Attention maps as files: figures with a panel per word, animations, raw arrays.
 
 Shapes: T words, h, w attention grid.
 """
@@ -42,21 +42,21 @@ def save_heatmap(
     title: str | None = None,
     offset: float = 0.0,
 ) -> None:
-    """Write the attention `(T, h, w)` of each word in the format of the path's ending.
+    """Write the attention maps `(T, h, w)` in the format given by the path's extension.
 
-    A figure (png, jpg, tiff, pdf, svg) has the image and a panel per word, all under one colour
-    scale from 0 to the strongest cell of the caption; only figures show the title. An animation
-    (gif, webp) has a frame per word. npy holds the maps as float32, and a .json of the same name
-    the words and the offset. offset: position of a cell's value, as in `overlays.upsample`; use
-    `Encoder.offset`. Missing directories are created; each file is replaced atomically. Raises
-    InputError for an unknown ending, for maps that do not fit the words, and if the file cannot
+    A figure (png, jpg, tiff, pdf, svg) has the image and a panel per word, which share one colour
+    scale from 0 to the caption's maximum; only figures show the title. An animation (gif, webp)
+    has a frame per word. An npy file contains the maps as float32, and a .json file of the same
+    name the words and the offset. offset: position of a cell's value, as in `overlays.upsample`;
+    use `Encoder.offset`. Missing directories are created; each file is replaced atomically. Raises
+    InputError for an unknown extension, if words and maps differ in number, and if the file cannot
     be written.
     """
     path = Path(path)
     ending = path.suffix[1:].lower()
     if ending not in ENDINGS:
         raise InputError(
-            f"{str(path)!r} has no known ending; choose one of {', '.join(ENDINGS)} for a heatmap"
+            f"{str(path)!r} has no known extension; choose one of {', '.join(ENDINGS)}"
         )
     attention = check_maps(attention, 3)
     if len(words) != len(attention) or not words:
@@ -110,7 +110,7 @@ class _Layout:
     def fractions(
         self, x: float, y: float, w: float, h: float
     ) -> tuple[float, float, float, float]:
-        """A box in matplotlib's units: fractions of the figure, from its bottom left corner."""
+        """A box in figure coordinates: fractions of the figure, from its bottom left corner."""
         return x / self.width, 1 - (y + h) / self.height, w / self.width, h / self.height
 
 

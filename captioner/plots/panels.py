@@ -34,7 +34,7 @@ def draw_panels(
 ) -> list[Image.Image]:
     """The RGB image, then its overlay with each map of `(T, h, w)`, all of the image's size.
 
-    The overlays share one colour scale and have 6 bits per colour, which halves PNG files without
+    The overlays share one colour scale and have 6 bits per channel, which halves PNG files without
     a visible difference. offset: as in `overlays.upsample`.
     """
     if attention is None:

@@ -65,7 +65,7 @@ def draw_sample(sample: Sample, offset: float = 0.0) -> Image.Image:
 
 
 def _draw(sample: Sample, offset: float, max_width: int) -> Image.Image:
-    """One sample: the caption, the reference, then the panels in lines."""
+    """One sample: the caption, the reference, then the panels in rows."""
     small = sample.image.resize(panel_size(sample.image, _SIDE), Image.Resampling.LANCZOS)
     panels = draw_panels(small, sample.attention, offset)
     text = _text_lines(sample, max_width)

@@ -65,7 +65,7 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
 
     def start(self) -> None:
-        """Start the thread that captions."""
+        """Start the worker thread."""
         self._thread.start()
 
     @property
@@ -86,9 +86,9 @@ class Batcher:
 
     @contextmanager
     def admit(self) -> Iterator[None]:
-        """Hold a place for one request, from before its image is read until it is answered.
+        """Reserve a slot for one request, from before its image is read until it is answered.
 
-        Raises QueueFull if no place is free, and Closed after `close`.
+        Raises QueueFull if no slot is free, and Closed after `close`.
         """
         if self.closing:
             raise Closed
@@ -103,7 +103,7 @@ class Batcher:
                 self.admitted -= 1
 
     def submit(self, image: ImageInput, options: DecodingOptions) -> Future[Caption]:
-        """Queue an image; returns the future caption, which may be cancelled before its turn.
+        """Queue an image; returns a Future of its caption, which can be cancelled until it starts.
 
         Raises Closed after `close`.
         """

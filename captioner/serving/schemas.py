@@ -31,7 +31,7 @@ class Limits:
     max_bytes: int = option(16 * 2**20, "maximum size of an image file in bytes")
     max_pixels: int = option(50_000_000, "maximum number of pixels of an image")
     max_beam_size: int = option(10, "maximum beam_size and num_captions")
-    max_words: int = option(50, "maximum max_length")
+    max_words: int = option(50, "maximum value of max_length")
     queue: int = option(128, "maximum number of unanswered requests")
     batch_size: int = option(32, "maximum number of images in a batch")
     timeout: float = option(30.0, "time limit of a request in seconds")

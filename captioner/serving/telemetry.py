@@ -28,7 +28,7 @@ class Histogram:
             self._sum += value
 
     def lines(self) -> list[str]:
-        """The histogram in the text format, buckets cumulative."""
+        """The histogram in Prometheus text format, with cumulative buckets."""
         with self._lock:
             counts, total = list(self._counts), self._sum
         lines = [f"# HELP {self.name} {self.help}", f"# TYPE {self.name} histogram"]

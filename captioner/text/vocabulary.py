@@ -95,12 +95,12 @@ class Vocabulary:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path}: is not a readable vocabulary ({error})") from error
+            raise InputError(f"{path} is not a readable vocabulary ({error})") from error
         if not isinstance(content, dict) or not isinstance(content.get("words"), list):
             raise InputError(f"{path}: is not a vocabulary: it has no list of words")
         if content.get("format") != FORMAT:
             version = content.get("format")
-            raise InputError(f"{path}: has format {version!r}, this version reads format {FORMAT}")
+            raise InputError(f"{path} has format {version!r}; this version reads format {FORMAT}")
         try:
             return cls(content["words"])
         except InputError as error:

@@ -42,8 +42,10 @@ class DataOptions:
     on_error: str = option(
         "stop", "unusable rows and images: stop, or skip and list them", choices=ON_ERROR
     )
-    min_count: int = option(5, "minimum count of a word in the training captions, else <unk>")
-    workers: int = option(WORKERS, "threads that load batches ahead")
+    min_count: int = option(
+        5, "minimum word count in the training captions; rarer words become <unk>"
+    )
+    workers: int = option(WORKERS, "threads that prefetch batches")
     cache: Path = option(CHECKPOINTS / ".cache", "directory for feature maps and demo images")
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """The training loop.
 
-It calls a model by `loss(batch)`, and takes batches, evaluation and checkpoints as functions.
+It uses a model's `loss(batch)`; batches, evaluation and checkpoints are passed in as functions.
 """
 
 import math
@@ -261,7 +261,7 @@ def _take_step(state: _LoopState, batch: Batch) -> tuple[Loss, bool, float]:
 def _finish_epoch(
     state: _LoopState, evaluate: Callable[[int], dict[str, float]]
 ) -> dict[str, float]:
-    """Score the epoch whose steps are done, count it and add its row to the history."""
+    """Evaluate the finished epoch, append its row to the history and advance the progress."""
     progress = state.progress
     row = {"epoch": progress.epoch + 1, "step": progress.step, **progress.means()}
     row |= {"learning_rate": state.learning_rate}  # at the end of the epoch

@@ -21,23 +21,21 @@ class TrainingOptions:
     epochs: int = option(6, "maximum number of epochs")
     batch_size: int = option(16, "images per step, over all processes")
     learning_rate: float = option(1.5e-3, "learning rate at the end of warm-up")
-    encoder_learning_rate: float = option(1e-4, "the same for a trained encoder")
-    weight_decay: float = option(0.01, "AdamW's weight decay, of matrices only")
-    warmup: float = option(0.1, "share of all steps in linear warm-up; cosine decay follows")
-    average: float = option(0.998, "decay per step of the running weight average; 0: none")
+    encoder_learning_rate: float = option(1e-4, "the same for the encoder, if it is trained")
+    weight_decay: float = option(0.01, "AdamW weight decay, applied to matrices only")
+    warmup: float = option(0.1, "fraction of steps for linear warm-up, before cosine decay")
+    average: float = option(0.998, "decay of the weights' exponential moving average; 0: none")
     scheduled_sampling: float = option(0.0, "final scheduled-sampling probability")
-    clip: float = option(5.0, "maximum norm of the gradient")
+    clip: float = option(5.0, "maximum gradient norm")
     watch: str = option(
         "bleu-4",
-        "validation score that decides on the best epoch and on early stopping",
+        "validation score that determines the best epoch and early stopping",
         choices=tuple(name.lower() for name in SCORES),
     )
-    patience: int = option(4, "epochs without a better watched score before stopping")
-    beam_size: int = option(3, "beam size of the validation captions")
-    precision: str = option(
-        "auto", "auto: bfloat16 where the device multiplies it faster", choices=PRECISIONS
-    )
-    seed: int = option(0, "seed of weights, dropout and order")
+    patience: int = option(4, "epochs without improvement before early stopping")
+    beam_size: int = option(3, "beam size for validation captions")
+    precision: str = option("auto", "auto: bfloat16 where it is faster", choices=PRECISIONS)
+    seed: int = option(0, "seed for weights, dropout and data order")
     self_critical: bool = option(False, "also train on sampled captions, rewarded by CIDEr-D")
     cross_entropy_share: float = option(
         0.1, "share of the references' cross-entropy in self-critical training"

@@ -147,7 +147,7 @@ def with_corrupt_images(
 ) -> dict[str, Any]:
     """The checkpoint config with the ids of images that cannot be decoded, as "left_out".
 
-    Raises InputError if the resumed run was trained without other images.
+    Raises InputError if the resumed run left out different images.
     """
     before = ids if resumed is None else resumed.config["data"].get("left_out", [])
     if ids != before:
@@ -204,7 +204,9 @@ def load_checkpoint_weights(model: nn.Module, source: Checkpoint) -> None:
     problems = [f"{name} is missing" for name in missing if name in parameters]
     problems += [f"{name} is unexpected" for name in unexpected]
     if problems:
-        raise InputError(f"the weights of {source.path} do not fit: {'; '.join(problems[:5])}")
+        raise InputError(
+            f"the weights of {source.path} do not fit the model: {'; '.join(problems[:5])}"
+        )
 
 
 def sample_maps(model: CaptioningModel, images: Source, count: int) -> Iterator[Tensor]:

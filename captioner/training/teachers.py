@@ -24,7 +24,9 @@ def open_teachers(
     loaded = [checkpoint.load(path) for path in paths]
     for teacher in loaded:
         if teacher.vocabulary.words != vocabulary.words:
-            raise InputError(f"teacher {teacher.path} has another vocabulary than the new model")
+            raise InputError(
+                f"teacher {teacher.path} has a different vocabulary from the new model"
+            )
     candidates = [
         Candidate(str(teacher.path), *restore(teacher), teacher.vocabulary) for teacher in loaded
     ]

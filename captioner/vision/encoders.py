@@ -32,17 +32,15 @@ class EncoderOptions:
     encoder_weights: str | None = option(
         None, "torchvision weights name, or a .pth or .safetensors file"
     )
-    fine_tune_encoder: int | None = option(
-        None, "first stage of the encoder that is trained, 0 to 4 [none]"
-    )
-    image_size: int = option(224, "side in pixels to which images are resized")
+    fine_tune_encoder: int | None = option(None, "first encoder stage to train, 0 to 4 [none]")
+    image_size: int = option(224, "side length of resized images in pixels")
 
     def __post_init__(self) -> None:
         check_at_least(self, 32, "image_size")
 
     @property
     def trains(self) -> bool:
-        """Whether any stage is trained: if one is named, and always in a small_cnn from scratch."""
+        """Whether any stage is trained: with `fine_tune_encoder`, or a small_cnn from scratch."""
         from_scratch = self.encoder == SMALL_CNN and self.encoder_weights is None
         return self.fine_tune_encoder is not None or from_scratch
 
@@ -81,7 +79,7 @@ class Coordinates(nn.Module):
 
 
 class Recentre(nn.Module):
-    """Convert from ImageNet's mean and deviation to 0.5 and 0.5, as Inception networks expect."""
+    """Convert from ImageNet's mean and std to 0.5 and 0.5, as Inception networks expect."""
 
     def forward(self, images: Tensor) -> Tensor:
         mean = images.new_tensor([0.485, 0.456, 0.406])[:, None, None]
@@ -168,7 +166,7 @@ class Encoder(nn.Module):
         return self._fold[1]
 
     def fingerprint(self) -> str:
-        """SHA-256 over names and values of the weights: equal weights, equal fingerprint."""
+        """SHA-256 of the names and values of the weights; equal weights have equal fingerprints."""
         digest = hashlib.sha256(self.name.encode())
         for key, value in self.state_dict().items():
             digest.update(key.encode())

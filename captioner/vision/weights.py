@@ -33,7 +33,7 @@ def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: st
         raise InputError(
             f"encoder weights {weights} do not fit {name}: {'; '.join(problems[:SHOWN])}"
             + (f"; and {more} more" if more > 0 else "")
-            + f"; choose weights that were trained as {name}"
+            + f"; choose weights for {name}"
         )
     with torch.no_grad():
         for key, tensor in wanted.items():

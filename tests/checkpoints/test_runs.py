@@ -163,9 +163,13 @@ def test_weights_may_lack_buffers_but_no_parameters():
     take(weight=torch.ones(3, 2), bias=torch.zeros(3))
     assert model.weight.sum() == 6
     assert model.mean == 5
-    with pytest.raises(InputError, match=r"the weights of run do not fit: bias is missing$"):
+    with pytest.raises(
+        InputError, match=r"the weights of run do not fit the model: bias is missing$"
+    ):
         take(weight=torch.ones(3, 2), mean=torch.tensor(1.0))
-    with pytest.raises(InputError, match=r"the weights of run do not fit: more is unexpected$"):
+    with pytest.raises(
+        InputError, match=r"the weights of run do not fit the model: more is unexpected$"
+    ):
         take(weight=torch.ones(3, 2), bias=torch.zeros(3), more=torch.ones(1))
     with pytest.raises(InputError, match=r"the weights of run do not fit: .* size mismatch"):
         take(weight=torch.ones(3, 1), bias=torch.zeros(3))

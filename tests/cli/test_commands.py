@@ -92,11 +92,11 @@ MISTAKES = {
     # data
     "missing data": Mistake("train.py --data gone", "data directory gone does not exist"),
     "unknown layout": Mistake(
-        "train.py --data {here}/empty", "holds no captions in a known layout"
+        "train.py --data {here}/empty", "contains no captions in a known layout"
     ),
     "other layout": Mistake(
         "train.py --data {colours} --format kaggle",
-        r"holds no captions in a known layout \(kaggle: captions.txt beside Images/\)",
+        r"contains no captions in a known layout \(kaggle: captions.txt beside Images/\)",
     ),
     "missing images": Mistake(
         "train.py --data {here}/missing", r"image 6: the image \S*/5.png is missing; add the file"
@@ -128,7 +128,7 @@ MISTAKES = {
         f"{ON_COLOURS} --encoder resnet5", r"unknown encoder 'resnet5'; choose small_cnn or one of"
     ),
     "encoder without a map": Mistake(
-        f"{ON_COLOURS} --encoder vit_b_16", r"encoder 'vit_b_16' gives no feature map"
+        f"{ON_COLOURS} --encoder vit_b_16", r"encoder 'vit_b_16' does not return a feature map"
     ),
     "weights of another encoder": Mistake(
         f"{ON_COLOURS} --encoder squeezenet1_1 --encoder-weights {{here}}/small.pth",

@@ -193,7 +193,7 @@ def test_kaggle_row_without_its_second_bar(tmp_path):
 def test_results_csv_of_another_program(tmp_path):
     write_kaggle30k(tmp_path, TEN)
     write(tmp_path / "results.csv", "epoch,loss\n1,2\n")
-    with pytest.raises(InputError, match="holds no captions in a known layout"):
+    with pytest.raises(InputError, match="contains no captions in a known layout"):
         read_captions(tmp_path)
 
 

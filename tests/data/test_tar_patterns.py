@@ -72,7 +72,7 @@ def test_a_named_shard_that_is_missing_is_an_error(tmp_path):
         ("gone-{0..1}", r"data directory .*gone-\{0..1\} does not exist"),
         ("pipe:cat 0.tar", "data directory .* does not exist"),
         ("pipe:cat {0..1}.tar", r"pipe:cat 0.tar, which .* names, is missing"),
-        ("text.txt", "is a file that holds no captions in a known layout"),
+        ("text.txt", "text.txt contains no captions in a known layout"),
     ],
 )
 def test_patterns_and_lists_without_shards(tmp_path, monkeypatch, name, message):

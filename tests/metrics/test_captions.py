@@ -104,7 +104,7 @@ def test_an_empty_caption_costs_only_the_brevity_penalty() -> None:
     ("hypotheses", "references", "message"),
     [
         ([], [], "no captions to score"),
-        ([["a"]], [], "got 1 captions and references of 0 images"),
+        ([["a"]], [], "got 1 captions and references for 0 images"),
         ([["a"], ["b"]], [[["a"]], []], "image 1 has no references"),
         (["a dog"], [[["a"]]], "image 0 has a string"),
         ([["a"]], [["a dog"]], "image 0 has a string"),

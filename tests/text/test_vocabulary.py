@@ -105,8 +105,8 @@ def test_saved_vocabulary_is_readable_and_loads(tmp_path: Path) -> None:
         (b"[]", "it has no list of words"),
         (b'{"format": 1}', "it has no list of words"),
         (b'{"format": 1, "words": "a dog"}', "it has no list of words"),
-        (b'{"words": ["a"]}', "has format None, this version reads format 1"),
-        (b'{"format": 2, "words": ["a"]}', "has format 2, this version reads format 1"),
+        (b'{"words": ["a"]}', "has format None; this version reads format 1"),
+        (b'{"format": 2, "words": ["a"]}', "has format 2; this version reads format 1"),
     ],
 )
 def test_load_refuses_a_damaged_or_different_file(
@@ -114,12 +114,12 @@ def test_load_refuses_a_damaged_or_different_file(
 ) -> None:
     path = tmp_path / "vocabulary.json"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=rf"vocabulary\.json: .*{message}"):
+    with pytest.raises(InputError, match=rf"vocabulary\.json:? .*{message}"):
         Vocabulary.load(path)
 
 
 def test_load_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"missing\.json: is not a readable vocabulary \(.*No such file"
+        InputError, match=r"missing\.json is not a readable vocabulary \(.*No such file"
     ):
         Vocabulary.load(tmp_path / "missing.json")

@@ -114,7 +114,9 @@ def test_coordinates_are_those_of_each_cell():
 def test_networks_without_a_feature_map_are_refused(name):
     with (
         torch.device("meta"),
-        pytest.raises(InputError, match=f"'{name}' gives no feature map .B, D, h, w.; choose"),
+        pytest.raises(
+            InputError, match=f"'{name}' does not return a feature map .B, D, h, w.; choose"
+        ),
     ):
         build_encoder(name)
 

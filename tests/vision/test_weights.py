@@ -105,7 +105,7 @@ def with_nan(values):
         (with_nan, "conv5.0.weight is not finite"),
         (
             dict.clear,
-            r"conv1.0.weight is missing; .*; and \d+ more; choose weights that were trained as",
+            r"conv1.0.weight is missing; .*; and \d+ more; choose weights for",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""COCO caption annotations of 2014, 2017 or no year, with image directories."""
+"""COCO caption annotations (2014, 2017 or without a year) and their image directories."""
 
 import re
 from pathlib import Path

@@ -34,10 +34,10 @@ _MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<extension>[^/]*)", re.D
 
 
 def recognise(path: Path | Location) -> list[Path | Location]:
-    """Return the tar files that `path` means.
+    """Return the tar files that `path` names.
 
-    These are the tar file itself; the files that braces or the lines of a text file name; or those
-    in the directory and in its subdirectories, symbolic links included.
+    These are the tar file itself, the files named by braces or by the lines of a text file, or
+    those in a directory and its subdirectories, including symbolic links.
     """
     if isinstance(path, Location) or storage.is_pattern(path):
         return storage.expand(path)

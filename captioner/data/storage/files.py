@@ -21,7 +21,7 @@ _SCHEME = re.compile(r"(https?):/+")
 
 
 class Archive(Protocol):
-    """A tar file, wherever it is."""
+    """A tar file, local or remote."""
 
     def index(self) -> Index: ...
 
@@ -58,7 +58,7 @@ def absolute(path: Path | Location) -> Path | Location:
 
 
 def is_pattern(path: Path | Location) -> bool:
-    """Whether this names tar files through braces, train-{000000..000099}.tar, or on a server."""
+    """Whether this names tar files by braces, as in train-{000000..000099}.tar, or on a server."""
     if isinstance(path, Location):
         return True
     return "{" in str(path) and ".tar" in str(path) and not path.exists()
@@ -82,9 +82,7 @@ def expand(pattern: Path | Location) -> list[Path | Location]:
         raise InputError(f"{pattern} cannot be expanded: {error}; close each brace") from error
     for tar in tars:
         if isinstance(tar, Location) and container(tar / "name") != tar:
-            raise InputError(
-                f"{tar} is not the address of a tar file, which ends in .tar; correct it"
-            )
+            raise InputError(f"{tar} is not the address of a tar file; it must end in .tar")
     return tars
 
 
@@ -109,7 +107,7 @@ def container(path: Path | Location) -> Path | Location:
 
 
 def exists(path: Path | Location) -> bool:
-    """Whether the file exists; assumed of locations, which are only checked by reading them."""
+    """Whether the file exists; assumed for locations, which are checked only when they are read."""
     return isinstance(path, Location) or path.exists()
 
 
@@ -134,9 +132,9 @@ def read(path: Path | Location) -> bytes:
 
 
 def index(tar: Path | Location) -> Index:
-    """What a tar file holds; raises InputError for one that is compressed, damaged or cut short.
+    """The index of a tar file; raises InputError if it is compressed, damaged or cut short.
 
-    Links, directories and sparse files are left out. The index is kept until the file changes.
+    Links, directories and sparse files are left out. The index is cached until the file changes.
     """
     return _archive(tar).index()
 
@@ -164,7 +162,7 @@ def shuffle_window(paths: Sequence[Path | Location]) -> int:
 
 
 def _archive(tar: Path | Location) -> Archive:
-    """The tar file; the code for servers is only imported for a location."""
+    """The tar file; the code for remote tar files is imported only for a location."""
     if isinstance(tar, Location):
         from .remote_tar import RemoteTar
 

@@ -35,7 +35,7 @@ _COMPRESSED = re.compile(rb"\x1f\x8b\x08|BZh.1AY&SY|]\0\0\x80|\xfd7zXZ|\x28\xb5\
 
 @dataclass(frozen=True)
 class RemoteTar:
-    """A tar file on a server. It must stay the same while the program runs: a change is an error.
+    """A tar file on a server; if it changes while the program runs, reading it fails.
 
     Several threads may use it; each tar file is read by one of them at a time.
     """
@@ -78,7 +78,7 @@ class MemberCache:
         self._lock = threading.Lock()
 
     def put(self, key: Hashable, content: bytes) -> None:
-        """Keep the content and drop others, or the content itself if it is too large."""
+        """Cache the content and evict others; a content that is too large is not cached."""
         with self._lock:
             self.size += len(content) - len(self._contents.get(key, b""))
             self._contents[key] = content

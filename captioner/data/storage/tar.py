@@ -77,10 +77,10 @@ def _index(tar: Path, size: int, modified: int) -> Index:  # noqa: ARG001  (part
 
 
 def check_end(block: bytes, offset: int) -> None:
-    """Raise ReadError unless the block after the last member is the zeros that end a tar file.
+    """Raise ReadError unless a block of zeros, which ends a tar file, follows the last member.
 
-    tarfile (Python 3.11) stops silently at a header it cannot read, and at a file that was cut
-    between two members.
+    tarfile (Python 3.11) stops silently at a header that it cannot read, and at the end of a file
+    that was cut short between two members.
     """
     if block != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError(f"no {'header' if block else 'end'} at byte {offset}")

@@ -28,10 +28,10 @@ def build_model(encoder: Encoder, vocabulary_size: int, options: ModelOptions) -
 
 
 class CompiledSteps(nn.Module):
-    """A model whose `step` is compiled by torch.compile, on CUDA into one graph.
+    """A model whose `step` is compiled by torch.compile, on CUDA with CUDA graphs.
 
-    Everything else is the model's own; weights are shared with it, and the state dict is the
-    model's. The first captions of each shape take some seconds longer. On a CPU torch.compile
+    Everything else is delegated to the model; weights are shared with it, and the state dict is
+    the model's. The first captions of each shape take a few seconds longer. On a CPU torch.compile
     needs a C++ compiler.
     """
 

@@ -71,9 +71,9 @@ class LocationSampler:
         is updated in place.
 
         Equation 11 with less variance: the reward of a position is the log-probability of its own
-        and the later words, each minus the baseline, since it cannot have influenced the words
-        before. The caption's weight multiplies the reward. The reward term has the value 0 and only
-        a gradient, because its value says nothing about the model.
+        and all later words, each minus the baseline, since it cannot have influenced earlier words.
+        The reward is multiplied by the caption's weight. The reward term has the value 0 and only a
+        gradient, because its value does not measure the model's quality.
         """
         captions = self.real.shape[2]
         attention, positions = (

@@ -69,7 +69,7 @@ def test_a_change_is_noticed_without_length_and_etag(server, members, monkeypatc
         ),
         ("a b.tar", r"a b.tar cannot be opened: .*; check the address"),
         ("ä.tar", r"ä.tar cannot be opened: .*; check the address"),
-        ("set/", "/set is not the address of a tar file, which ends in .tar; correct it"),
+        ("set/", "/set is not the address of a tar file; it must end in .tar"),
         ("x.tar?key=1", "is not the address of a tar file"),
         ("y.tar/x.tar", "is not the address of a tar file"),
     ],

@@ -179,7 +179,7 @@ def test_incompatible_teachers_are_refused(work, tiny_model):
     student = tiny_model(attention=True)  # frozen, its encoder is another one
     with pytest.raises(InputError, match="has another encoder than the new model"):
         open_teachers([Path(base)], student, words, seen)
-    with pytest.raises(InputError, match="has another vocabulary"):
+    with pytest.raises(InputError, match="has a different vocabulary"):
         open_teachers([Path(base)], student, Vocabulary(["dog"]), seen)
     learner = tiny_model(attention=True, trained_from=0)
     with pytest.raises(InputError, match=r"takes images as Transform\(size=32"):
