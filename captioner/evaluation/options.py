@@ -29,7 +29,7 @@ class EvaluationOptions:
     )
     batch_size: int = option(64, "images per batch")
     workers: int = option(WORKERS, "threads that load images ahead")
-    cache: Path = option(CHECKPOINTS / ".cache", "cache directory of the demo images")
+    cache: Path = option(CHECKPOINTS / ".cache", "directory for feature maps and demo images")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")

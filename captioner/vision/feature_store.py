@@ -1,29 +1,24 @@
-"""Features of a frozen encoder on disk, a row per image, shared by every run and command.
+"""Features of a frozen encoder on disk, one row per image, shared by every run and command.
 
 A store belongs to one encoder, its weights and the transform. A row is found by the stamp of its
-image, so that adding, removing or splitting images in another way computes only what is new. Rows
-are appended in segments, each written under a temporary name and renamed when it is whole: a
-process that is killed loses the segment at hand, and several processes may fill one store.
-
-    features-KEY/
-      store.json          what the store is of
-      maps-ID.npy         (n, h, w, D) half precision: an image is one contiguous read
-      pooled-ID.npy       (n, 2, D) half precision: mean and maximum over the positions
-      maps-ID.keys.npy    (n,) 16 bytes: the keys of the images, in the order of the rows
+image, so that adding, removing or re-splitting images computes only what is new. Rows are appended
+in segments, which are written under temporary names and renamed when they are whole: a process
+that is killed loses one segment, and several processes may fill one store. The files are described
+in `store_files`.
 
 Shapes: N images, B of them at once, D channels, h, w grid.
 """
 
+import functools
 import hashlib
 import json
 import os
 import secrets
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -32,27 +27,28 @@ from tqdm import tqdm
 
 from ..atomic_io import atomic_write
 from ..data.images import Transform
+from ..data.sources import ImageSource, Source
+from ..data.storage.files import stamp
 from ..errors import InputError
 from ..prefetch import load_ahead
 from .encoders import Encoder
+from .store_files import KEY_TYPE, KEYS, ROWS, Segment, read_segments, remove_abandoned
 
-FORMAT = 2
-SEGMENT = 512  # images of a segment: what a killed process may lose
-ABANDONED = 3600  # seconds without a write after which a temporary file is of a killed process
+FORMAT = 2  # part of the key
+SEGMENT = 512  # images: what a killed process may lose; a multiple of the batch size
+OPEN_FILES = 256  # per StoredFeatures; systems allow a process 1,024 or fewer
 
 
-@dataclass(frozen=True)
-class Segment:
-    """One file of rows: where the rows start in it, and the shape and bytes of one row."""
+class _Descriptor:
+    """A file open for reading, closed when the last thread that uses it lets go of it."""
 
-    path: Path
-    start: int
-    count: int
-    shape: tuple[int, ...]
+    def __init__(self, path: Path) -> None:
+        self.number = -1
+        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
 
-    @property
-    def row_bytes(self) -> int:
-        return int(np.prod(self.shape)) * 2
+    def __del__(self) -> None:
+        if self.number >= 0:
+            os.close(self.number)
 
 
 class StoredFeatures:
@@ -66,27 +62,36 @@ class StoredFeatures:
     window = 0
 
     def __init__(self, kind: str, segments: Sequence[Segment], places: np.ndarray) -> None:
-        """places (N, 2): of each image, the number of its segment and the row in it."""
+        """places (N, 2): the number of the segment of each image, and the row in it."""
         self.kind, self.segments, self.places = kind, tuple(segments), places
+        self._open = functools.lru_cache(OPEN_FILES)(_Descriptor)
 
     def __len__(self) -> int:
         return len(self.places)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one stored row: maps (h, w, D), pooled (2, D)."""
+        return self.segments[self.places[0, 0]].shape if len(self.places) else ()
+
     def load(self, indices: Sequence[int]) -> Tensor:
         """The rows at `indices`, float16: maps (B, D, h, w), or pooled (B, 2, D).
 
-        Threads may call it at once. The files are not mapped: mapped pages would count as memory of
-        the process. Raises InputError for a file that was cut short.
+        Several threads may call it. The files are read, not mapped: mapped pages would count as the
+        process's own memory. Raises InputError for a file that is cut short or was deleted.
         """
-        first = self.segments[self.places[indices[0], 0]]
-        rows = np.empty((len(indices), *first.shape), np.float16)
-        for values, index in zip(rows, indices, strict=True):
-            number, row = self.places[index]
+        rows = np.empty((len(indices), *self.shape), np.float16)
+        places = self.places[np.asarray(indices, dtype=np.intp)].tolist()
+        for values, (number, row) in zip(rows, places, strict=True):
             segment = self.segments[number]
-            with segment.path.open("rb", buffering=0) as file:
-                offset = segment.start + int(row) * segment.row_bytes
-                if os.preadv(file.fileno(), [values], offset) != segment.row_bytes:
-                    raise InputError(f"{segment.path} was cut short; delete {segment.path.parent}")
+            try:
+                file = self._open(segment.path)
+                offset = segment.start + row * values.nbytes
+                count = os.preadv(file.number, [values], offset)
+            except OSError as error:
+                raise InputError(f"{segment.path} cannot be read: {error.strerror}") from error
+            if count != values.nbytes:
+                raise InputError(f"{segment.path} is cut short; delete {segment.path.parent}")
         features = torch.from_numpy(rows)
         return features.permute(0, 3, 1, 2) if self.kind == "maps" else features
 
@@ -102,19 +107,25 @@ class FeatureStore:
         self.directory = (cache / f"features-{key}").resolve()
         self._about = about
 
+    def open_files(
+        self, images: ImageSource, runtime: "Runtime", kind: str = "maps"
+    ) -> StoredFeatures:
+        """Rows of image files, as `open` with the stamps of the files."""
+        return self.open(images, [stamp(path) for path in images.paths], runtime, kind)
+
     def open(
         self,
-        images: Any,
+        images: Source,
         stamps: Sequence[bytes],
         runtime: "Runtime",
         kind: str = "maps",
     ) -> StoredFeatures:
-        """Rows of these images, of which those that are missing are computed and stored now.
+        """Rows of these images, in their order; missing rows are computed and stored first.
 
-        images: a source of pixels, `load(indices) -> (B, 3, S, S)`. stamps: of each image, bytes
-        that change with its content. kind: "maps", which stores pooled rows as well, or "pooled"
-        alone, from stored maps where there are any. Raises InputError for an image that cannot be
-        read, for features that half precision cannot hold, and where the cache cannot be written.
+        images: a source of pixels. stamps: of each image, bytes that change with its content. kind:
+        "maps", which stores pooled rows as well, or "pooled" alone, from stored maps if there are
+        any. Raises InputError for an image that cannot be read, for features that exceed half
+        precision, and for a cache that cannot be written.
         """
         keys = _keys(stamps)
         try:
@@ -134,23 +145,14 @@ class FeatureStore:
 
     # ---- reading ----
 
-    def _segments(self, kind: str) -> Iterator[tuple[Segment, np.ndarray]]:
-        """The whole segments of a kind and their keys (n,), by name."""
-        for keys_path in sorted(self.directory.glob(f"{kind}-*.keys.npy")):
-            path = keys_path.with_name(keys_path.name.replace(".keys.npy", ".npy"))
-            try:
-                segment, keys = _read_header(path), np.load(keys_path)
-            except (OSError, ValueError):  # pruned meanwhile, or damaged: as if it were not there
-                continue
-            if segment.count == len(keys):
-                yield segment, keys
-
     def _find(self, keys: np.ndarray, kind: str) -> tuple[list[Segment], np.ndarray]:
         """The segments, and for each key (N, 2) the segment and row, -1 where it is missing."""
         wanted, inverse = np.unique(keys, return_inverse=True)
         places = np.full((len(wanted), 2), -1, dtype=np.int64)
-        segments = []
-        for number, (segment, stored) in enumerate(self._segments(kind)):
+        segments: list[Segment] = []
+        if not len(keys):
+            return segments, places
+        for number, (segment, stored) in enumerate(read_segments(self.directory, kind)):
             segments.append(segment)
             at = np.searchsorted(wanted, stored).clip(max=len(wanted) - 1)
             rows = np.flatnonzero(wanted[at] == stored)
@@ -172,15 +174,10 @@ class FeatureStore:
         about = self.directory / "store.json"
         if not about.exists():
             atomic_write(about, json.dumps(self._about, indent=1) + "\n")
-        for part in self.directory.glob(".*.part"):
-            try:
-                if time.time() - part.stat().st_mtime > ABANDONED:
-                    part.unlink()
-            except FileNotFoundError:  # its process has just finished
-                continue
+        remove_abandoned(self.directory)
 
     def _next_chunk(self, missing: np.ndarray) -> np.ndarray:
-        """The first SEGMENT missing images, or others while another process writes to the store."""
+        """The first SEGMENT missing images, or random ones while another process writes."""
         if not any(self.directory.glob(".*.part")):
             return missing[:SEGMENT]
         first = secrets.randbelow(-(-len(missing) // SEGMENT)) * SEGMENT
@@ -188,7 +185,7 @@ class FeatureStore:
 
     def _compute(
         self,
-        images: Any,
+        images: Source,
         keys: np.ndarray,
         chunk: np.ndarray,
         kind: str,
@@ -196,23 +193,28 @@ class FeatureStore:
         bar: "tqdm[Any]",
     ) -> None:
         """Append a segment with the rows of the images `chunk`."""
-        maps, pooled = [], []
-        for values in self._features(images, keys, chunk, kind, runtime):  # (B, h, w, D) halves
-            if not np.isfinite(values).all():
-                raise InputError(
-                    f"features of {self.encoder.name} cannot be stored: half precision cannot hold "
-                    "them; train the encoder instead of freezing it"
-                )
-            if kind == "maps":
-                maps.append(values)
-            pooled.append(pool(values))
-            bar.update(len(values))
-        if maps:
-            self._append("maps", np.concatenate(maps), keys[chunk])
-        self._append("pooled", np.concatenate(pooled), keys[chunk])
+        pooled: list[np.ndarray] = []
+
+        def maps() -> Iterator[np.ndarray]:  # (B, h, w, D), float16
+            for values in self._features(images, keys, chunk, kind, runtime):
+                if not np.isfinite(values).all():
+                    raise InputError(
+                        f"features of {self.encoder.name} exceed half precision, so they cannot be "
+                        "stored; choose other encoder weights"
+                    )
+                pooled.append(pool(values))
+                yield values
+                bar.update(len(values))
+
+        if kind == "maps":
+            self._append("maps", maps(), keys[chunk])
+        else:
+            for _ in maps():
+                pass
+        self._append("pooled", iter(pooled), keys[chunk])
 
     def _features(
-        self, images: Any, keys: np.ndarray, chunk: np.ndarray, kind: str, runtime: "Runtime"
+        self, images: Source, keys: np.ndarray, chunk: np.ndarray, kind: str, runtime: "Runtime"
     ) -> Iterator[np.ndarray]:
         """Maps (B, h, w, D), float16, of a chunk: stored ones where all are, else computed."""
         size = runtime.batch_size
@@ -232,19 +234,24 @@ class FeatureStore:
                 features = self.encoder(pixels.to(runtime.device, non_blocking=True))
                 yield features.permute(0, 2, 3, 1).half().cpu().numpy()
 
-    def _append(self, kind: str, rows: np.ndarray, keys: np.ndarray) -> None:
-        """Write one segment: the rows, then the keys, whose presence makes it whole."""
+    def _append(self, kind: str, batches: Iterator[np.ndarray], keys: np.ndarray) -> None:
+        """Write one segment batch by batch; nothing stays if another process was faster."""
         name = f"{kind}-{uuid.uuid4().hex}"
-        for ending, array in ((".npy", rows), (".keys.npy", keys)):
-            part = self.directory / f".{name}{ending}.part"
-            try:
-                with part.open("wb") as file:
-                    np.save(file, np.ascontiguousarray(array))
-                    file.flush()
-                    os.fsync(file.fileno())
-                part.rename(self.directory / f"{name}{ending}")
-            finally:
-                part.unlink(missing_ok=True)
+        rows_part, keys_part = (self.directory / f".{name}{end}.part" for end in (ROWS, KEYS))
+        try:
+            with rows_part.open("xb") as file:
+                _write_rows(file, batches, len(keys))
+            with keys_part.open("xb") as file:
+                np.save(file, keys)
+                _sync(file)
+            if (self._find(keys, kind)[1] >= 0).all():
+                return
+            # Keys first: a process that is killed in between leaves the small file.
+            keys_part.rename(self.directory / f"{name}{KEYS}")
+            rows_part.rename(self.directory / f"{name}{ROWS}")
+        finally:
+            rows_part.unlink(missing_ok=True)
+            keys_part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -256,15 +263,23 @@ class Runtime:
     batch_size: int = 64
 
 
-def _read_header(path: Path) -> Segment:
-    """Where the rows of a segment start, and their shape; raises ValueError for a damaged file."""
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        segment = Segment(path, file.tell(), shape[0], shape[1:])
-    if dtype != np.float16 or path.stat().st_size != segment.start + shape[0] * segment.row_bytes:
-        raise ValueError(f"{path} is not a whole segment")
-    return segment
+def _write_rows(file: IO[bytes], batches: Iterator[np.ndarray], count: int) -> None:
+    """Write batches of `count` rows in all in NumPy's format.
+
+    Not through a writable memory map: a full disk kills the process there, without an error.
+    """
+    for number, values in enumerate(batches):
+        if number == 0:
+            descr = np.lib.format.dtype_to_descr(values.dtype)
+            header = {"descr": descr, "fortran_order": False, "shape": (count, *values.shape[1:])}
+            np.lib.format.write_array_header_1_0(file, header)
+        file.write(values.tobytes())
+    _sync(file)
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def pool(maps: np.ndarray) -> np.ndarray:
@@ -276,48 +291,4 @@ def pool(maps: np.ndarray) -> np.ndarray:
 
 def _keys(stamps: Sequence[bytes]) -> np.ndarray:
     """A key of 16 bytes (N,) for each stamp: the beginning of its SHA-256."""
-    return np.array([hashlib.sha256(stamp).digest()[:16] for stamp in stamps], dtype="S16")
-
-
-# ---- what a cache holds -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class StoreInfo:
-    """A store in a cache: what it is of, how many images have maps and pooled rows, its bytes."""
-
-    directory: Path
-    encoder: str
-    size: int
-    maps: int
-    pooled: int
-    bytes: int
-    used: float  # when it was last written, in seconds since 1970
-
-
-def list_stores(cache: Path) -> list[StoreInfo]:
-    """The stores in a cache directory, least recently written first."""
-    found = []
-    for about in cache.glob("features-*/store.json"):
-        directory = about.parent
-        try:
-            content = json.loads(about.read_text(encoding="utf-8"))
-            files = list(directory.iterdir())
-            counts = {
-                kind: sum(len(np.load(file)) for file in directory.glob(f"{kind}-*.keys.npy"))
-                for kind in ("maps", "pooled")
-            }
-            found.append(
-                StoreInfo(
-                    directory,
-                    content["encoder"],
-                    content["transform"]["size"],
-                    counts["maps"],
-                    counts["pooled"],
-                    sum(file.stat().st_size for file in files),
-                    max(file.stat().st_mtime for file in files),
-                )
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return sorted(found, key=lambda store: store.used)
+    return np.array([hashlib.sha256(stamp).digest()[:16] for stamp in stamps], dtype=KEY_TYPE)

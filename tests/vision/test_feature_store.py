@@ -98,7 +98,7 @@ def test_a_segment_that_was_cut_short(store):
     (file,) = (path for path in store.directory.glob("maps-*.npy") if "keys" not in path.name)
     with file.open("r+b") as opened:
         opened.truncate(file.stat().st_size - 10)
-    with pytest.raises(InputError, match=f"{file} was cut short; delete {store.directory}"):
+    with pytest.raises(InputError, match=f"{file} is cut short; delete {store.directory}"):
         rows.load([0, 4])
     pixels = Pixels(5)
     assert torch.isfinite(store.open(pixels, stamps(range(5)), CPU).load([4])).all()
@@ -108,7 +108,7 @@ def test_a_segment_that_was_cut_short(store):
 def test_values_that_half_precision_cannot_hold(store):
     pixels = Pixels(2)
     pixels.values = pixels.values * 1e30
-    with pytest.raises(InputError, match="features of tiny cannot be stored: half precision"):
+    with pytest.raises(InputError, match="features of tiny exceed half precision"):
         store.open(pixels, stamps(range(2)), CPU)
     assert not list(store.directory.glob("maps-*"))
 
