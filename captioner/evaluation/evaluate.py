@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -181,7 +182,8 @@ def _load_data(
     path, format = data_source(config, options.data, options.format)
     on_error = config["data"].get("on_error", "stop")
     complete = load_data(path, format, options.cache, on_error)
-    data, _ = drop_corrupt_images(complete, (split,), on_error, None, options.workers)
+    memo = _writable(options.cache)
+    data, _ = drop_corrupt_images(complete, (split,), on_error, memo, options.workers)
     for line in problem_lines(data.problems[len(complete.problems) :]):
         print(f"skipped: {line}")
     if fingerprint(complete) == config["data"]["fingerprint"]:
@@ -208,6 +210,15 @@ def _make_directory(directory: Path, flag: str) -> None:
         raise InputError(
             f"{flag} {directory} cannot be created: {error.strerror}; choose another directory"
         ) from error
+
+
+def _writable(cache: Path) -> Path | None:
+    """The cache directory, created if necessary; None if it cannot be written."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return cache if os.access(cache, os.W_OK) else None
 
 
 def _open_images(

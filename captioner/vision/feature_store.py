@@ -127,7 +127,7 @@ class FeatureStore:
         any. Raises InputError for an image that cannot be read, for features that exceed half
         precision, and for a cache that cannot be written.
         """
-        keys = _keys(stamps)
+        keys = keys_of(stamps)
         try:
             self._prepare()
             if len(missing := self._missing(keys, kind)):
@@ -289,6 +289,6 @@ def pool(maps: np.ndarray) -> np.ndarray:
     return np.stack([mean.astype(np.float16), flat.max(1)], axis=1)
 
 
-def _keys(stamps: Sequence[bytes]) -> np.ndarray:
+def keys_of(stamps: Sequence[bytes]) -> np.ndarray:
     """A key of 16 bytes (N,) for each stamp: the beginning of its SHA-256."""
     return np.array([hashlib.sha256(stamp).digest()[:16] for stamp in stamps], dtype=KEY_TYPE)
