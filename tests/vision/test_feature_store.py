@@ -224,7 +224,7 @@ def test_values_that_half_precision_cannot_hold(store):
 def test_a_directory_that_cannot_be_written(tmp_path, tiny_encoder):
     (tmp_path / "file").write_text("x")
     store = FeatureStore(tmp_path / "file", tiny_encoder(), Transform(32))
-    with pytest.raises(InputError, match="feature store .* cannot be written: "):
+    with pytest.raises(InputError, match=r"feature store .* cannot be written: "):
         store.open(Pixels(2), stamps(range(2)), CPU)
 
 
