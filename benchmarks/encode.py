@@ -23,7 +23,8 @@ from captioner.prefetch import load_ahead
 from captioner.training.loop import train_step
 from captioner.training.optimization import TrainingOptions, parameter_groups
 from captioner.vision.encoders import Encoder, build_encoder
-from captioner.vision.feature_cache import FeatureSource
+from captioner.vision.feature_store import SEGMENT, FeatureStore, Runtime, keys_of
+from captioner.vision.store_files import KEYS, ROWS
 
 ENCODERS = ("mobilenet_v2", "resnet50")
 BATCH = 32
@@ -122,23 +123,18 @@ def training_need(device: torch.device, rounds: int) -> float:
 
 
 def cache_of_coco_size(count: int, need: float) -> None:
-    """A sparse cache of `count` maps: opening, ordering an epoch, reading it at random, memory."""
+    """A sparse store of `count` maps: opening, ordering an epoch, reading it at random, memory."""
     copied = (
         measure.copy_limit(torch.device("cpu")) / 2
     )  # the copy reads and writes; only reading is compared
-    side = round(SIZES.positions**0.5)
-    shape = (count, side, side, SIZES.channels)
     with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "maps.npy"
-        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-        with file.open("wb") as maps:
-            np.lib.format.write_array_header_1_0(maps, header)
-            size = 2 * int(np.prod(shape))
-            maps.truncate(maps.tell() + size)
+        store = FeatureStore(Path(directory), build_encoder("small_cnn"), Transform(224))
+        stamps = [f"image {i}".encode() for i in range(count)]
+        size = write_sparse_store(store, stamps)
         captions = [[[1] * (8 + (i * 7 + c) % 9) for c in range(5, 0, -1)] for i in range(count)]
         before, own = measure.resident(), measure.resident("RssAnon")
         started = time.perf_counter()
-        cache = FeatureSource(Path(directory))
+        cache = store.open(ImageSource([], store.transform), stamps, Runtime(torch.device("cpu")))
         opened = time.perf_counter() - started
         started = time.perf_counter()
         order = epoch_order(captions, BATCH, seed=0, epoch=0)
@@ -151,7 +147,7 @@ def cache_of_coco_size(count: int, need: float) -> None:
             rates[workers] = read / (time.perf_counter() - started)
         bytes_read = max(rates.values()) * size / count
         grown, own = measure.resident() - before, measure.resident("RssAnon") - own
-    print(f"### A feature cache of {count:,} images, {size / 1e9:.1f} GB (a sparse file)\n")
+    print(f"### A feature cache of {count:,} images, {size / 1e9:.1f} GB (sparse files)\n")
     rows = [
         ["opened in", f"{1000 * opened:.1f} ms"],
         ["an epoch's order made in", f"{ordered:.2f} s"],
@@ -163,6 +159,23 @@ def cache_of_coco_size(count: int, need: float) -> None:
         ["memory growth (with order and batches)", f"{grown:,.0f} MB, anonymous {own:,.0f} MB"],
     ]
     print(measure.table(["", ""], rows) + "\n")
+
+
+def write_sparse_store(store: FeatureStore, stamps: Sequence[bytes]) -> int:
+    """Segments without content for images of these stamps; returns the bytes of the maps."""
+    side = round(SIZES.positions**0.5)
+    store.directory.mkdir(parents=True)
+    keys, total = keys_of(stamps), 0
+    for first in range(0, len(keys), SEGMENT):
+        part = keys[first : first + SEGMENT]
+        shape = (len(part), side, side, SIZES.channels)
+        np.save(store.directory / f"maps-{first:06}{KEYS}", part)
+        with (store.directory / f"maps-{first:06}{ROWS}").open("wb") as maps:
+            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(maps, header)
+            total += 2 * int(np.prod(shape))
+            maps.truncate(maps.tell() + 2 * int(np.prod(shape)))
+    return total
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ COMMANDS = {
     "info": "describe a checkpoint",
     "export": "export a model to ONNX or as torch.export programs",
     "data": "describe a data set and list its problems",
+    "cache": "list and prune the stored features of frozen encoders",
     "demo-data": "write the demo data set as a COCO directory",
     "completion": "print a completion script for a shell",
 }

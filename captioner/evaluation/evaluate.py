@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +23,7 @@ from ..data.dataset import CaptionData, Example, fingerprint, problem_lines, spl
 from ..data.demo import dataset as demo
 from ..data.inspection import drop_corrupt_images
 from ..data.readers import load_data
-from ..data.sources import ImageSource
+from ..data.sources import ImageSource, Source
 from ..data.storage import files as storage
 from ..data.storage.location import Location
 from ..decoding.decode import DecodeSettings
@@ -33,6 +34,8 @@ from ..errors import InputError
 from ..metrics.bootstrap import Interval, differences, intervals
 from ..metrics.captions import SCORES, compute_scores
 from ..plots.curves import curves_svg
+from ..vision.encoders import EncoderOptions
+from ..vision.feature_store import FeatureStore, Runtime
 from .options import SAMPLES, EvaluationOptions, ScoringOptions
 from .report import Heading, write_report
 from .split import (
@@ -79,7 +82,8 @@ def evaluate_checkpoint(
     if options.report:
         _make_directory(options.report, "--report")
     settings = DecodeSettings(decoding, options.batch_size, options.workers, runtime.precision)
-    hypotheses = _write_captions(directory, captioner, examples, settings)
+    images = _open_images(captioner, examples, options)
+    hypotheses = _write_captions(directory, captioner, examples, images, settings)
     shapes = demo.read_shapes(data.root, split)
     scoring_settings = ScoringSettings(metrics, training_captions, shapes)
     try:
@@ -178,7 +182,8 @@ def _load_data(
     path, format = data_source(config, options.data, options.format)
     on_error = config["data"].get("on_error", "stop")
     complete = load_data(path, format, options.cache, on_error)
-    data, _ = drop_corrupt_images(complete, (split,), on_error, None, options.workers)
+    memo = _writable(options.cache)
+    data, _ = drop_corrupt_images(complete, (split,), on_error, memo, options.workers)
     for line in problem_lines(data.problems[len(complete.problems) :]):
         print(f"skipped: {line}")
     if fingerprint(complete) == config["data"]["fingerprint"]:
@@ -207,12 +212,45 @@ def _make_directory(directory: Path, flag: str) -> None:
         ) from error
 
 
+def _writable(cache: Path) -> Path | None:
+    """The cache directory, created if necessary; None if it cannot be written."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return cache if os.access(cache, os.W_OK) else None
+
+
+def _open_images(
+    captioner: Captioner, examples: Sequence[Example], options: EvaluationOptions
+) -> Source:
+    """Stored features of one model with a frozen encoder, else the images themselves.
+
+    Features that cannot be stored, for example on a full disk, are computed without storing them.
+    """
+    files = ImageSource([example.path for example in examples], captioner.transform)
+    names = ("encoder", "encoder_weights", "fine_tune_encoder")
+    if captioner.config is None:  # an ensemble
+        return files
+    if EncoderOptions(*(captioner.config["encoder"].get(name) for name in names)).trains:
+        return files
+    store = FeatureStore(options.cache, captioner.model.encoder, captioner.transform)
+    try:
+        return store.open_files(files, Runtime(captioner.device, options.workers))
+    except InputError as error:
+        print(f"note: features are not stored: {error}")
+        return files
+
+
 def _write_captions(
-    directory: Path, captioner: Captioner, examples: Sequence[Example], settings: DecodeSettings
+    directory: Path,
+    captioner: Captioner,
+    examples: Sequence[Example],
+    images: Source,
+    settings: DecodeSettings,
 ) -> dict[int | str, Hypothesis]:
     """Caption the examples and write the captions before scoring, which may fail."""
-    files = ImageSource([example.path for example in examples], captioner.transform)
-    hypotheses = caption_split(captioner.model, examples, files, settings)
+    hypotheses = caption_split(captioner.model, examples, images, settings)
     texts = caption_texts(hypotheses, captioner.vocabulary)
     (directory / SCORES_FILE).unlink(missing_ok=True)  # they belong to earlier captions
     rows = [{"image_id": id, "caption": text} for id, text in texts.items()]

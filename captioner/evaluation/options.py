@@ -29,7 +29,7 @@ class EvaluationOptions:
     )
     batch_size: int = option(64, "images per batch")
     workers: int = option(WORKERS, "threads that prefetch images")
-    cache: Path = option(CHECKPOINTS / ".cache", "cache directory for the demo images")
+    cache: Path = option(CHECKPOINTS / ".cache", "cache directory for features and demo images")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")

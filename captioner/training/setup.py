@@ -29,7 +29,7 @@ from ..options import to_dict
 from ..text.tokenizer import split_words
 from ..text.vocabulary import Vocabulary
 from ..vision.encoders import build_encoder
-from ..vision.feature_cache import cached_features
+from ..vision.feature_store import FeatureStore, Runtime
 from .config import DataOptions, TrainConfig
 from .teachers import open_teachers
 
@@ -224,20 +224,17 @@ def open_split(
     options: DataOptions,
     device: torch.device,
 ) -> SplitData:
-    """The examples with cached feature maps of a frozen encoder, else with their images."""
+    """The examples with stored feature maps of a frozen encoder, else with their images."""
     files = ImageSource([example.path for example in examples], transform)
     if not model.encoder.frozen:
         return SplitData(examples, files)
 
-    def open_cache() -> Source:
-        return cached_features(
-            options.cache, model.encoder, files, device=device, workers=options.workers
-        )
-
+    store = FeatureStore(options.cache, model.encoder, transform)
+    runtime = Runtime(device, options.workers)
     if distributed.is_first():  # which computes the features before the others read them
-        open_cache()
+        store.open_files(files, runtime)
     distributed.barrier()
-    return SplitData(examples, open_cache())
+    return SplitData(examples, store.open_files(files, runtime))
 
 
 def epoch_metrics(watch: str) -> tuple[str, ...]:

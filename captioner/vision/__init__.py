@@ -1,1 +1,1 @@
-"""Image encoders, their weights and receptive fields, cached feature maps."""
+"""Image encoders, their weights and receptive fields, stored features."""

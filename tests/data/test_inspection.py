@@ -234,7 +234,7 @@ def test_training_and_evaluation_leave_out_corrupt_images(
         torch.save(SmallCNN().state_dict(), "encoder.pth")
         options += ["--encoder-weights", "encoder.pth"]
     with monkeypatch.context() as patch:
-        patch.setattr("captioner.training.setup.cached_features", None)
+        patch.setattr("captioner.training.setup.FeatureStore", None)
         patch.setattr("captioner.training.run.fit", None)
         with pytest.raises(InputError, match=r"colours \(read as coco\) has 3 problems"):
             train.main(options)

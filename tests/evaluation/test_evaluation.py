@@ -30,6 +30,7 @@ from captioner.metrics.captions import corpus_scores, signature
 from captioner.metrics.pointing import Pointing, pointing
 from captioner.text.tokenizer import split_words
 from captioner.text.vocabulary import Vocabulary
+from captioner.vision.encoders import Encoder, SmallCNN
 from tests.support import tiny
 
 WITHOUT_JAVA = ["--metrics", "bleu,rouge-l,cider"]  # Java takes seconds to start
@@ -354,6 +355,59 @@ def test_options_that_cannot_work_are_refused_before_any_work(options, message):
 def test_workers_below_zero_are_refused():
     with pytest.raises(InputError, match="workers must be at least 0, got -1"):
         call(workers=-1)
+
+
+@pytest.fixture
+def frozen(data, tmp_path, monkeypatch):
+    """A working directory with a run of a frozen encoder."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(3)
+    torch.save(SmallCNN().state_dict(), "encoder.pth")
+    options = ["--data", str(data.root), "--encoder-weights", "encoder.pth", "--run", "frozen"]
+    train.main([*options, "--attention", *tiny.OPTIONS])
+    return "checkpoints/frozen"
+
+
+def encoded_images(monkeypatch):
+    """A list to which the size of each batch that an encoder encodes is added from now on."""
+    sizes, forward = [], Encoder.forward
+
+    def counted(encoder, images):
+        sizes.append(len(images))
+        return forward(encoder, images)
+
+    monkeypatch.setattr(Encoder, "forward", counted)
+    return sizes
+
+
+def test_features_of_a_frozen_encoder_are_stored(frozen, monkeypatch):
+    sizes = encoded_images(monkeypatch)
+    call("--checkpoint", frozen)
+    assert sizes == []  # training stored those of val
+    call("--checkpoint", frozen, "--split", "test")
+    call("--checkpoint", frozen, "--split", "test")
+    assert sizes == [3]
+    stored = results(f"{frozen}/evaluation-test")
+    call("--checkpoint", frozen, "--split", "test", "--cache", "other")
+    assert sizes == [3, 3]
+    assert results(f"{frozen}/evaluation-test") == stored
+
+
+def test_an_ensemble_and_a_trained_encoder_encode_images(frozen, run, monkeypatch):
+    sizes = encoded_images(monkeypatch)
+    call("--checkpoint", run, "--split", "test", "--output", "out", "--cache", "cache")
+    call("--checkpoint", frozen, "--checkpoint", frozen, "--output", "out", "--cache", "cache")
+    assert sum(sizes) >= 3 + 7
+    assert not list(Path("cache").glob("features-*"))
+
+
+def test_features_that_cannot_be_stored_are_computed(frozen, monkeypatch, capsys):
+    sizes = encoded_images(monkeypatch)
+    Path("file").write_text("x")
+    capsys.readouterr()
+    call("--checkpoint", frozen, "--cache", "file/cache")
+    assert capsys.readouterr().out.startswith("note: features are not stored: the feature store ")
+    assert sum(sizes) == 7
 
 
 def test_a_checkpoint_or_predictions_are_required(capsys):

@@ -1,0 +1,294 @@
+"""Features of a frozen encoder on disk, one row per image, shared by every run and command.
+
+A store belongs to one encoder, its weights and the transform. A row is found by the stamp of its
+image, so that adding, removing or re-splitting images computes only what is new. Rows are appended
+in segments, which are written under temporary names and renamed when they are whole: a process
+that is killed loses one segment, and several processes may fill one store. The files are described
+in `store_files`.
+
+Shapes: N images, B of them at once, D channels, h, w grid.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import secrets
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..atomic_io import atomic_write
+from ..data.images import Transform
+from ..data.sources import ImageSource, Source
+from ..data.storage.files import stamp
+from ..errors import InputError
+from ..prefetch import load_ahead
+from .encoders import Encoder
+from .store_files import KEY_TYPE, KEYS, ROWS, Segment, read_segments, remove_abandoned
+
+FORMAT = 2  # part of the key
+SEGMENT = 512  # images: what a killed process may lose; a multiple of the batch size
+OPEN_FILES = 256  # per StoredFeatures; systems allow a process 1,024 or fewer
+
+
+class _Descriptor:
+    """A file open for reading, closed when the last thread that uses it lets go of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = -1
+        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+    def __del__(self) -> None:
+        if self.number >= 0:
+            os.close(self.number)
+
+
+class StoredFeatures:
+    """Stored rows of a list of images, read as they are asked for; memory does not grow.
+
+    kind: "maps" or "pooled". Has the attributes of a `Source`.
+    """
+
+    are_features = True
+    groups: Sequence[Path] = ()
+    window = 0
+
+    def __init__(self, kind: str, segments: Sequence[Segment], places: np.ndarray) -> None:
+        """places (N, 2): the number of the segment of each image, and the row in it."""
+        self.kind, self.segments, self.places = kind, tuple(segments), places
+        self._open = functools.lru_cache(OPEN_FILES)(_Descriptor)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one stored row: maps (h, w, D), pooled (2, D)."""
+        return self.segments[self.places[0, 0]].shape if len(self.places) else ()
+
+    def load(self, indices: Sequence[int]) -> Tensor:
+        """The rows at `indices`, float16: maps (B, D, h, w), or pooled (B, 2, D).
+
+        Several threads may call it. The files are read, not mapped: mapped pages would count as the
+        process's own memory. Raises InputError for a file that is cut short or was deleted.
+        """
+        rows = np.empty((len(indices), *self.shape), np.float16)
+        places = self.places[np.asarray(indices, dtype=np.intp)].tolist()
+        for values, (number, row) in zip(rows, places, strict=True):
+            segment = self.segments[number]
+            try:
+                file = self._open(segment.path)
+                offset = segment.start + row * values.nbytes
+                count = os.preadv(file.number, [values], offset)
+            except OSError as error:
+                raise InputError(f"{segment.path} cannot be read: {error.strerror}") from error
+            if count != values.nbytes:
+                raise InputError(f"{segment.path} is cut short; delete {segment.path.parent}")
+        features = torch.from_numpy(rows)
+        return features.permute(0, 3, 1, 2) if self.kind == "maps" else features
+
+
+class FeatureStore:
+    """The features of one encoder under a cache directory; `open` finds or computes rows."""
+
+    def __init__(self, cache: Path, encoder: Encoder, transform: Transform) -> None:
+        self.encoder, self.transform = encoder, transform
+        about = {"format": FORMAT, "encoder": encoder.name, "weights": encoder.fingerprint()}
+        about |= {"transform": json.loads(json.dumps(asdict(transform)))}
+        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:20]
+        self.directory = (cache / f"features-{key}").resolve()
+        self._about = about
+
+    def open_files(
+        self, images: ImageSource, runtime: "Runtime", kind: str = "maps"
+    ) -> StoredFeatures:
+        """Rows of image files, as `open` with the stamps of the files."""
+        return self.open(images, [stamp(path) for path in images.paths], runtime, kind)
+
+    def open(
+        self,
+        images: Source,
+        stamps: Sequence[bytes],
+        runtime: "Runtime",
+        kind: str = "maps",
+    ) -> StoredFeatures:
+        """Rows of these images, in their order; missing rows are computed and stored first.
+
+        images: a source of pixels. stamps: of each image, bytes that change with its content. kind:
+        "maps", which stores pooled rows as well, or "pooled" alone, from stored maps if there are
+        any. Raises InputError for an image that cannot be read, for features that exceed half
+        precision, and for a cache that cannot be written.
+        """
+        keys = keys_of(stamps)
+        try:
+            self._prepare()
+            if len(missing := self._missing(keys, kind)):
+                with tqdm(total=len(missing), desc="features", unit="image", leave=False) as bar:
+                    while len(missing):
+                        chunk = self._next_chunk(missing)
+                        self._compute(images, keys, chunk, kind, runtime, bar)
+                        missing = self._missing(keys, kind)  # another process may have added some
+        except OSError as error:
+            raise InputError(
+                f"the feature store {self.directory} cannot be written: {error}"
+            ) from error
+        segments, places = self._find(keys, kind)
+        return StoredFeatures(kind, segments, places)
+
+    # ---- reading ----
+
+    def _find(self, keys: np.ndarray, kind: str) -> tuple[list[Segment], np.ndarray]:
+        """The segments, and for each key (N, 2) the segment and row, -1 where it is missing."""
+        wanted, inverse = np.unique(keys, return_inverse=True)
+        places = np.full((len(wanted), 2), -1, dtype=np.int64)
+        segments: list[Segment] = []
+        if not len(keys):
+            return segments, places
+        for number, (segment, stored) in enumerate(read_segments(self.directory, kind)):
+            segments.append(segment)
+            at = np.searchsorted(wanted, stored).clip(max=len(wanted) - 1)
+            rows = np.flatnonzero(wanted[at] == stored)
+            places[at[rows], 0], places[at[rows], 1] = number, rows
+        return segments, places[inverse]
+
+    def _missing(self, keys: np.ndarray, kind: str) -> np.ndarray:
+        """Indices of the images without a row, in order, each key once."""
+        _, places = self._find(keys, kind)
+        missing = np.flatnonzero(places[:, 0] < 0)
+        _, first = np.unique(keys[missing], return_index=True)
+        return missing[np.sort(first)]
+
+    # ---- writing ----
+
+    def _prepare(self) -> None:
+        """Create the directory, and delete what killed processes left."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        about = self.directory / "store.json"
+        if not about.exists():
+            atomic_write(about, json.dumps(self._about, indent=1) + "\n")
+        remove_abandoned(self.directory)
+
+    def _next_chunk(self, missing: np.ndarray) -> np.ndarray:
+        """The first SEGMENT missing images, or random ones while another process writes."""
+        if not any(self.directory.glob(".*.part")):
+            return missing[:SEGMENT]
+        first = secrets.randbelow(-(-len(missing) // SEGMENT)) * SEGMENT
+        return missing[first : first + SEGMENT]
+
+    def _compute(
+        self,
+        images: Source,
+        keys: np.ndarray,
+        chunk: np.ndarray,
+        kind: str,
+        runtime: "Runtime",
+        bar: "tqdm[Any]",
+    ) -> None:
+        """Append a segment with the rows of the images `chunk`."""
+        pooled: list[np.ndarray] = []
+
+        def maps() -> Iterator[np.ndarray]:  # (B, h, w, D), float16
+            for values in self._features(images, keys, chunk, kind, runtime):
+                if not np.isfinite(values).all():
+                    raise InputError(
+                        f"features of {self.encoder.name} exceed half precision, so they cannot be "
+                        "stored; choose other encoder weights"
+                    )
+                pooled.append(pool(values))
+                yield values
+                bar.update(len(values))
+
+        if kind == "maps":
+            self._append("maps", maps(), keys[chunk])
+        else:
+            for _ in maps():
+                pass
+        self._append("pooled", iter(pooled), keys[chunk])
+
+    def _features(
+        self, images: Source, keys: np.ndarray, chunk: np.ndarray, kind: str, runtime: "Runtime"
+    ) -> Iterator[np.ndarray]:
+        """Maps (B, h, w, D), float16, of a chunk: stored ones where all are, else computed."""
+        size = runtime.batch_size
+        batches = [chunk[i : i + size] for i in range(0, len(chunk), size)]
+        segments, places = self._find(keys[chunk], "maps") if kind == "pooled" else ([], None)
+        if places is not None and (places[:, 0] >= 0).all():
+            stored = StoredFeatures("maps", segments, places)
+            for first in range(0, len(chunk), size):
+                rows = range(first, min(first + size, len(chunk)))
+                yield stored.load(rows).permute(0, 2, 3, 1).numpy()
+            return
+        pin = runtime.device.type == "cuda"
+        loaded = load_ahead(lambda b: images.load(b.tolist()), batches, runtime.workers, pin=pin)
+        self.encoder.eval()
+        with torch.inference_mode():
+            for pixels in loaded:
+                features = self.encoder(pixels.to(runtime.device, non_blocking=True))
+                yield features.permute(0, 2, 3, 1).half().cpu().numpy()
+
+    def _append(self, kind: str, batches: Iterator[np.ndarray], keys: np.ndarray) -> None:
+        """Write one segment batch by batch; nothing stays if another process was faster."""
+        name = f"{kind}-{uuid.uuid4().hex}"
+        rows_part, keys_part = (self.directory / f".{name}{end}.part" for end in (ROWS, KEYS))
+        try:
+            with rows_part.open("xb") as file:
+                _write_rows(file, batches, len(keys))
+            with keys_part.open("xb") as file:
+                np.save(file, keys)
+                _sync(file)
+            if (self._find(keys, kind)[1] >= 0).all():
+                return
+            # Keys first: a process that is killed in between leaves the small file.
+            keys_part.rename(self.directory / f"{name}{KEYS}")
+            rows_part.rename(self.directory / f"{name}{ROWS}")
+        finally:
+            rows_part.unlink(missing_ok=True)
+            keys_part.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where missing rows are computed: the device, threads that load ahead, images at once."""
+
+    device: torch.device
+    workers: int = 0
+    batch_size: int = 64
+
+
+def _write_rows(file: IO[bytes], batches: Iterator[np.ndarray], count: int) -> None:
+    """Write batches of `count` rows in all in NumPy's format.
+
+    Not through a writable memory map: a full disk kills the process there, without an error.
+    """
+    for number, values in enumerate(batches):
+        if number == 0:
+            descr = np.lib.format.dtype_to_descr(values.dtype)
+            header = {"descr": descr, "fortran_order": False, "shape": (count, *values.shape[1:])}
+            np.lib.format.write_array_header_1_0(file, header)
+        file.write(values.tobytes())
+    _sync(file)
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def pool(maps: np.ndarray) -> np.ndarray:
+    """Maps (B, h, w, D) -> mean and maximum over the positions (B, 2, D), float16."""
+    flat = maps.reshape(len(maps), -1, maps.shape[-1])
+    mean = flat.mean(1, dtype=np.float32)
+    return np.stack([mean.astype(np.float16), flat.max(1)], axis=1)
+
+
+def keys_of(stamps: Sequence[bytes]) -> np.ndarray:
+    """A key of 16 bytes (N,) for each stamp: the beginning of its SHA-256."""
+    return np.array([hashlib.sha256(stamp).digest()[:16] for stamp in stamps], dtype=KEY_TYPE)

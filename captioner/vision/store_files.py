@@ -1,0 +1,185 @@
+"""Files of feature stores: segments, the stores in a cache, and pruning.
+
+    features-KEY/
+      store.json          encoder, weights and transform
+      maps-ID.npy         (n, h, w, D) half precision: an image is one contiguous read
+      maps-ID.keys.npy    (n,) 16 bytes: the key of the image in each row
+      pooled-ID.npy       (n, 2, D) half precision: mean and maximum over the positions
+      pooled-ID.keys.npy
+
+A segment is the two files of one ID. It counts once both exist and are whole. Temporary files are
+hidden and end in .part. This module imports no torch, so that `captioner cache` is fast.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KINDS = ("maps", "pooled")
+ROWS, KEYS = ".npy", ".keys.npy"
+KEY_TYPE = np.dtype("S16")
+ABANDONED = 3600  # seconds without a write after which a file belongs to a killed process
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A file of rows: the byte at which they start, their number, and the shape of one row."""
+
+    path: Path
+    start: int
+    count: int
+    shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        return int(np.prod(self.shape)) * 2
+
+    @property
+    def keys_path(self) -> Path:
+        return self.path.with_name(self.path.name.removesuffix(ROWS) + KEYS)
+
+
+def read_segments(directory: Path, kind: str) -> Iterator[tuple[Segment, np.ndarray]]:
+    """The whole segments of a kind, by name, with their keys (n,).
+
+    Damaged segments, and those that another process prunes at the same time, are left out.
+    """
+    for keys_path in sorted(directory.glob(f"{kind}-*{KEYS}")):
+        path = keys_path.with_name(keys_path.name.removesuffix(KEYS) + ROWS)
+        try:
+            segment, keys = _read_header(path), np.load(keys_path)
+        except (OSError, ValueError, EOFError):
+            continue
+        if keys.dtype == KEY_TYPE and keys.shape == (segment.count,):
+            yield segment, keys
+
+
+def _read_header(path: Path) -> Segment:
+    """The segment whose rows are in `path`; raises ValueError for a damaged file."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        segment = Segment(path, file.tell(), shape[0], shape[1:])
+    whole = path.stat().st_size == segment.start + shape[0] * segment.row_bytes
+    if dtype != np.float16 or fortran or not whole:
+        raise ValueError(f"{path} is not a whole segment")
+    return segment
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Delete what killed processes left: temporary files, and keys whose rows never came."""
+    now = time.time()
+    for path in [*directory.glob(".*.part"), *_orphans(directory)]:
+        try:
+            if now - path.stat().st_mtime > ABANDONED:
+                path.unlink()
+        except FileNotFoundError:  # its process has just finished
+            continue
+
+
+def _orphans(directory: Path) -> list[Path]:
+    """Files of keys without rows, and of rows without keys."""
+    files = {path.name for kind in KINDS for path in directory.glob(f"{kind}-*{ROWS}")}
+    keys = {name.removesuffix(KEYS) for name in files if name.endswith(KEYS)}
+    rows = {name.removesuffix(ROWS) for name in files if not name.endswith(KEYS)}
+    names = [*(name + KEYS for name in keys - rows), *(name + ROWS for name in rows - keys)]
+    return [directory / name for name in sorted(names)]
+
+
+# ---- the stores of a cache ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """A store in a cache.
+
+    encoder: its name; None for a cache of an older version, which is no longer read. size: side of
+    the images in pixels. maps, pooled: numbers of images. used: time of the last write, in seconds
+    since 1970.
+    """
+
+    directory: Path
+    encoder: str | None
+    size: int
+    maps: int
+    pooled: int
+    bytes: int
+    used: float
+
+
+def list_stores(cache: Path) -> list[StoreInfo]:
+    """The stores in a cache directory, the one that was written longest ago first."""
+    found = []
+    for directory in cache.glob("features-*"):
+        try:
+            found.append(_describe(directory))
+        except (OSError, ValueError):  # deleted meanwhile, or not a directory
+            continue
+    return sorted(found, key=lambda store: store.used)
+
+
+def _describe(directory: Path) -> StoreInfo:
+    files = [path.stat() for path in directory.iterdir()]
+    encoder, size = _read_about(directory)
+    counts = {}
+    for kind in KINDS:
+        keys = [keys for _, keys in read_segments(directory, kind)]
+        counts[kind] = len(np.unique(np.concatenate(keys))) if keys else 0
+    return StoreInfo(
+        directory,
+        encoder,
+        size,
+        **counts,
+        bytes=sum(file.st_size for file in files),
+        used=max((file.st_mtime for file in files), default=directory.stat().st_mtime),
+    )
+
+
+def _read_about(directory: Path) -> tuple[str | None, int]:
+    """Encoder and image size of store.json; None and 0 if it is missing or damaged."""
+    try:
+        about: Any = json.loads((directory / "store.json").read_text(encoding="utf-8"))
+        return str(about["encoder"]), int(about["transform"]["size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, 0
+
+
+def prune(cache: Path, before: float = 0) -> int:
+    """Delete what is not needed in a cache directory; returns the number of bytes freed.
+
+    That is stores last written before `before`, in seconds since 1970; caches of older versions;
+    and in the other stores abandoned temporary files, incomplete segments, and segments whose
+    images all have rows in others. Files of the last hour stay, except in stores that are deleted:
+    a process may be writing them.
+    """
+    stores = list_stores(cache)
+    for store in stores:
+        last = before if store.encoder is not None else max(before, time.time() - ABANDONED)
+        if store.used < last:
+            shutil.rmtree(store.directory)
+            continue
+        remove_abandoned(store.directory)
+        for kind in KINDS:
+            _remove_duplicates(store.directory, kind)
+    return sum(store.bytes for store in stores) - sum(s.bytes for s in list_stores(cache))
+
+
+def _remove_duplicates(directory: Path, kind: str) -> None:
+    """Delete damaged segments, and those whose images all have rows in larger ones."""
+    whole = sorted(read_segments(directory, kind), key=lambda pair: -pair[0].count)
+    needed, seen = set(), np.array([], KEY_TYPE)
+    for segment, keys in whole:
+        if not np.isin(keys, seen).all():
+            seen = np.union1d(seen, keys)
+            needed.add(segment.keys_path)
+    now = time.time()
+    for keys_path in set(directory.glob(f"{kind}-*{KEYS}")) - needed:
+        if now - keys_path.stat().st_mtime > ABANDONED:  # else its rows may be about to come
+            keys_path.with_name(keys_path.name.removesuffix(KEYS) + ROWS).unlink(missing_ok=True)
+            keys_path.unlink(missing_ok=True)
