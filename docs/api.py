@@ -45,7 +45,8 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "metrics.bootstrap": ("intervals", "differences", "Interval"),
     },
     "Models": {
-        "vision.encoders": ("build_encoder", "Encoder", "EncoderOptions"),
+        "vision.encoders": ("build_encoder", "Encoder"),
+        "vision.options": ("EncoderOptions",),
         "models.captioning.build": ("build_model",),
         "models.captioning.options": ("ModelOptions",),
         "checkpoints.checkpoint": ("load", "save", "Checkpoint"),
