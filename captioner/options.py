@@ -108,15 +108,6 @@ def from_arguments(cls: type[T], arguments: argparse.Namespace) -> T:
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def given_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> set[str]:
-    """Names of the options on the command line, even those given with their default value.
-
-    Sets all defaults of the parser to None.
-    """
-    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), None))
-    return {name for name, value in vars(parser.parse_args(argv)).items() if value is not None}
-
-
 def to_dict(options: Any) -> dict[str, Any]:
     """A dict for JSON; paths become strings."""
     return {

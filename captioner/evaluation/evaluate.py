@@ -28,7 +28,7 @@ from ..data.storage.location import Location
 from ..decoding.decode import DecodeSettings
 from ..decoding.hypothesis import Hypothesis
 from ..decoding.options import DecodingOptions
-from ..devices import RuntimeOptions
+from ..devices import RuntimeOptions, pick_device
 from ..errors import InputError
 from ..metrics.bootstrap import Interval, differences, intervals
 from ..metrics.captions import SCORES, compute_scores
@@ -66,6 +66,7 @@ def evaluate_checkpoint(
             f"evaluation scores one caption per image, got num_captions {decoding.num_captions}; "
             "leave --num-captions at 1"
         )
+    pick_device(runtime.device)  # raises InputError before images are decoded
     checkpoints = _load_checkpoints(options)
     data, training_captions = _load_data(options, checkpoints[0].config, split)
     examples = data.split(split)

@@ -20,16 +20,17 @@ def read_stored_options(path: Path, groups: Mapping[str, type]) -> dict[str, Any
         path = path.parent
     path, config = checkpoint.inspect(hub.local(path))
     place = path / checkpoint.CONFIG
-    data, teachers = config.get("data"), config.get("teachers")
-    sections = [data, *(config.get(name) for name in ("encoder", "model", "training"))]
-    if not all(isinstance(section, dict) for section in sections):
+    place = path / checkpoint.CONFIG
+    sections = [config.get(name) for name in ("data", "encoder", "model", "training")]
+    data, *others = [section for section in sections if isinstance(section, dict)] or [{}]
+    if len(others) < 3:
         raise InputError(f"{place} does not describe a training")
-    stored = {name: value for section in sections[1:] for name, value in section.items()}
+    stored = {name: value for section in others for name, value in section.items()}
     stored["start_from"] = config.get("start_from")
+    values: dict[str, Any] = {}
     try:
-        stored["teachers"] = [teacher["path"] for teacher in teachers or ()]
+        stored["teachers"] = [teacher["path"] for teacher in config.get("teachers") or ()]
         stored |= _data_options(data, starts=stored["start_from"] is not None)
-        values = {}
         for group in groups.values():
             known = {field.name for field in fields(group)} & stored.keys()
             values |= convert_values(group, {name: stored[name] for name in known})

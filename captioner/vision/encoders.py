@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import InputError
-from .options import SMALL_CNN
+from .options import SMALL_CNN, EncoderOptions
 from .receptive_field import measure_receptive_field
 from .weights import load_weights
 
@@ -196,6 +196,20 @@ def build_encoder(
     if weights is not None:
         load_weights(name, whole, layers, weights)
     return Encoder(name, layers, trained_from=fine_tune_from, pretrained=pretrained)
+
+
+def check_encoder(options: EncoderOptions, pretrained: bool = False) -> None:
+    """Raise InputError as `build_encoder` would, without memory for the encoder.
+
+    The weights are read, and downloaded if they are named, but no random numbers are drawn.
+    """
+    with torch.device("meta"):
+        build_encoder(
+            options.encoder,
+            options.encoder_weights,
+            fine_tune_from=options.fine_tune_encoder,
+            pretrained=pretrained,
+        )
 
 
 def _torchvision_model(name: str) -> nn.Module:
