@@ -148,20 +148,23 @@ def _convert(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
     kind = _value_type(hint)
     if _is_tuple(hint):
         if not isinstance(value, list | tuple):
-            raise InputError(f"{field.name} must be a list of {kind.__name__}, got {value!r}")
+            raise InputError(f"{field.name} must be a list of {_shown(kind)}, got {value!r}")
         return tuple(_convert_one(field, kind, each) for each in value)
     return None if value is None and _accepts(hint, None) else _convert_one(field, kind, value)
 
 
 def _convert_one(field: "dataclasses.Field[Any]", kind: Any, value: Any) -> Any:
     if not _accepts(kind, value):
-        expected = "str" if kind is Path else kind.__name__
-        raise InputError(f"{field.name} must be {expected}, got {value!r}")
+        raise InputError(f"{field.name} must be {_shown(kind)}, got {value!r}")
     if choices := field.metadata.get("choices"):
         if value.lower() not in choices:
             raise InputError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}")
         return value.lower()
     return kind(value) if kind in (float, Path) else value
+
+
+def _shown(kind: type) -> str:
+    return "str" if kind is Path else kind.__name__
 
 
 def _accepts(annotation: Any, value: Any) -> bool:

@@ -74,7 +74,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options on the command line, and those of --config that are not on it."""
     values = {} if arguments.config is None else read_option_file(arguments.config, GROUPS)
     names = {field.name for group in GROUPS.values() for field in fields(group)}
-    flags = {name: getattr(arguments, name) for name in names}
+    flags = {name: getattr(arguments, name, None) for name in names}
     return values | {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in flags.items()

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def read_config(arguments: argparse.Namespace) -> TrainConfig:
     """The config of the parsed flags; raises InputError for flags that contradict each other."""
     names = {field.name for group in GROUPS.values() for field in fields(group)}
-    values = {name: getattr(arguments, name) for name in names}
+    values = {name: getattr(arguments, name, None) for name in names}
     given = {name: value for name, value in values.items() if value is not None}
     if arguments.config is not None:
         return TrainConfig.from_file(arguments.config, **given)
