@@ -24,6 +24,9 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "captioner": ("Captioner",),
         "caption": ("Caption",),
         "decoding.options": ("DecodingOptions",),
+        "training.api": ("train",),
+        "training.config": ("TrainConfig",),
+        "training.result": ("TrainingResult",),
         "errors": ("InputError",),
     },
     "Images and heatmaps": {
@@ -58,8 +61,9 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "decoding.teacher_forcing": ("score_captions",),
     },
     "Training": {
-        "training.loop": ("fit",),
+        "training.config": ("DataOptions", "RunOptions"),
         "training.optimization": ("TrainingOptions",),
+        "training.loop": ("fit",),
     },
     "Service": {"serving.app": ("create_app",), "serving.schemas": ("Limits",)},
 }

@@ -103,7 +103,7 @@ def elsewhere(installed, tmp_path_factory):
     tiny.write_colours(directory / "data")
     flags = ["--data", "data", "--run", "first", *FLAGS]
     out = run(installed / "captioner", "train", *flags, cwd=directory)
-    assert "captioner evaluate --checkpoint checkpoints/first --split test" in out
+    assert "\n  captioner evaluate --checkpoint checkpoints/first --split test" in out
     return directory
 
 

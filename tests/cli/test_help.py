@@ -10,7 +10,6 @@ import pytest
 import captioner
 from captioner import __main__ as commands
 
-
 MAX_LINES = 44
 LONGER = {"train": 98, "evaluate": 66}  # with all flags of a configuration
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import train
-
 from captioner.cli.train import parse
 from captioner.errors import InputError
 from captioner.models.captioning.options import ModelOptions

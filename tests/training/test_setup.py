@@ -89,5 +89,5 @@ def test_checking_an_encoder_draws_no_random_numbers(tmp_path, suffix):
     assert torch.equal(torch.get_rng_state(), before)
     del weights["0.0.weight"]
     torch.save(weights, file) if suffix == "pth" else save_file(weights, file)
-    with pytest.raises(InputError, match="0.0.weight is missing"):
+    with pytest.raises(InputError, match=r"0\.0\.weight is missing"):
         check_encoder(EncoderOptions(encoder_weights=str(file)))
