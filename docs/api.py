@@ -133,7 +133,7 @@ def decorators(node: ast.FunctionDef | ast.ClassDef) -> list[str]:
 def signature(node: ast.FunctionDef) -> str:
     """`name(arguments) -> result` on one line, or one argument per line if that is too long."""
     result = f" -> {ast.unparse(node.returns)}".replace("'", "") if node.returns else ""
-    if "property" in decorators(node):
+    if {"property", "cached_property"} & set(decorators(node)):
         return f"{node.name}{result}"
     parameters = [text.replace("'", '"') for text in arguments(node.args)]
     line = f"{node.name}({', '.join(parameters)}){result}"
