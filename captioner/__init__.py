@@ -1,9 +1,10 @@
 """Image captioning: Show and Tell; Show, Attend and Tell.
 
-from captioner import Captioner
+from captioner import Captioner, TrainConfig, train
 
 captioner = Captioner.from_pretrained("checkpoints/RUN")
 captioner.caption("photo.jpg", beam_size=5).text
+train(TrainConfig.from_options(data="photos", attention=True)).captioner
 """
 
 from importlib import import_module
@@ -16,12 +17,30 @@ from .errors import InputError
 if TYPE_CHECKING:
     from .caption import Caption
     from .captioner import Captioner
+    from .training.api import train
+    from .training.config import TrainConfig
+    from .training.result import TrainingResult
 
-__all__ = ["Caption", "Captioner", "DecodingOptions", "InputError", "__version__"]
+__all__ = [
+    "Caption",
+    "Captioner",
+    "DecodingOptions",
+    "InputError",
+    "TrainConfig",
+    "TrainingResult",
+    "__version__",
+    "train",
+]
+MODULES = {  # of the names that are imported on first use, since importing torch takes seconds
+    "Caption": "caption",
+    "Captioner": "captioner",
+    "TrainConfig": "training.config",
+    "TrainingResult": "training.result",
+    "train": "training.api",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the classes that need torch on first use, since importing torch takes seconds."""
-    if name in ("Caption", "Captioner"):
-        return getattr(import_module(f".{name.lower()}", __name__), name)
+    if name in MODULES:
+        return getattr(import_module(f".{MODULES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,12 +5,14 @@ import sys
 from collections.abc import Collection, Sequence
 from functools import partial
 from importlib import import_module
-from textwrap import indent
+from textwrap import fill, indent
 
 from ._version import __version__
 from .errors import run_command
 
 COMMANDS = {
+    "train": "train a captioning model",
+    "evaluate": "caption a split and score the captions, or score a file",
     "caption": "print a caption for each image",
     "report": "evaluate a model and write an HTML report",
     "serve": "caption images over HTTP, with a page for browsers",
@@ -46,8 +48,10 @@ def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
         if name in complete:
             module = import_module(f".cli.{name.replace('-', '_')}", __package__)
             module.add_arguments(command)
+            if note := getattr(module, "NOTE", None):
+                command.description = f"{command.description}\n{fill(note, 79)}"
             command.epilog = "examples:\n" + indent(module.EXAMPLE, "  ")
-            command.set_defaults(run=module.run, parser=parser)
+            command.set_defaults(execute=module.run, parser=parser)  # "run" is a flag of train
     return main
 
 
@@ -55,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; raises InputError for a user's mistake."""
     words = sys.argv[1:] if argv is None else argv
     arguments = parser(words[:1]).parse_args(words)  # imports the called command only
-    arguments.run(arguments)
+    arguments.words = words[1:]
+    arguments.execute(arguments)
 
 
 def command() -> None:

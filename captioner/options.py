@@ -11,12 +11,34 @@ import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from .errors import InputError
 
 T = TypeVar("T")
 LISTED_CHOICES = 4  # longer lists would push the description out of sight
+
+
+class Options:
+    """Base of options that are checked and converted at construction.
+
+    A str becomes the Path, a list the tuple and an int the float that its field is annotated with;
+    choices are accepted in any case. Raises InputError for a value of another type.
+    given: the names of the fields that were passed, with whatever value.
+    """
+
+    given: frozenset[str]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        options = super().__new__(cls)
+        names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        given = frozenset(names[: len(args)]) | kwargs.keys()
+        object.__setattr__(options, "given", given)  # a subclass is frozen
+        return options
+
+    def __post_init__(self) -> None:
+        for name, value in convert_values(type(self), vars(self)).items():
+            object.__setattr__(self, name, value)
 
 
 def option(default: Any, help: str, *, choices: Sequence[str] | None = None) -> Any:
@@ -86,15 +108,6 @@ def from_arguments(cls: type[T], arguments: argparse.Namespace) -> T:
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def given_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> set[str]:
-    """Names of the options on the command line, even those given with their default value.
-
-    Sets all defaults of the parser to None.
-    """
-    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), None))
-    return {name for name, value in vars(parser.parse_args(argv)).items() if value is not None}
-
-
 def to_dict(options: Any) -> dict[str, Any]:
     """A dict for JSON; paths become strings."""
     return {
@@ -117,6 +130,41 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
             expected = getattr(annotation, "__name__", annotation)
             raise InputError(f"{name} must be {expected}, got {values[name]!r}")
     return cls(**values)
+
+
+def convert_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of fields of the dataclass `cls`, as `Options` converts them; others are left out.
+
+    Raises InputError for a value of a wrong type and for one that is not among the choices.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = [field for field in dataclasses.fields(cls) if field.name in values]
+    return {field.name: _convert(field, hints[field.name], values[field.name]) for field in fields}
+
+
+def _convert(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
+    if value is field.default:  # such as None for a field whose flag is required
+        return value
+    kind = _value_type(hint)
+    if _is_tuple(hint):
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{field.name} must be a list of {_shown(kind)}, got {value!r}")
+        return tuple(_convert_one(field, kind, each) for each in value)
+    return None if value is None and _accepts(hint, None) else _convert_one(field, kind, value)
+
+
+def _convert_one(field: "dataclasses.Field[Any]", kind: Any, value: Any) -> Any:
+    if not _accepts(kind, value):
+        raise InputError(f"{field.name} must be {_shown(kind)}, got {value!r}")
+    if choices := field.metadata.get("choices"):
+        if value.lower() not in choices:
+            raise InputError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}")
+        return value.lower()
+    return kind(value) if kind in (float, Path) else value
+
+
+def _shown(kind: type) -> str:
+    return "str" if kind is Path else kind.__name__
 
 
 def _accepts(annotation: Any, value: Any) -> bool:

@@ -24,6 +24,9 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "captioner": ("Captioner",),
         "caption": ("Caption",),
         "decoding.options": ("DecodingOptions",),
+        "training.api": ("train",),
+        "training.config": ("TrainConfig",),
+        "training.result": ("TrainingResult",),
         "errors": ("InputError",),
     },
     "Images and heatmaps": {
@@ -45,7 +48,8 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "metrics.bootstrap": ("intervals", "differences", "Interval"),
     },
     "Models": {
-        "vision.encoders": ("build_encoder", "Encoder", "EncoderOptions"),
+        "vision.encoders": ("build_encoder", "Encoder"),
+        "vision.options": ("EncoderOptions",),
         "models.captioning.build": ("build_model",),
         "models.captioning.options": ("ModelOptions",),
         "checkpoints.checkpoint": ("load", "save", "Checkpoint"),
@@ -57,8 +61,9 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "decoding.teacher_forcing": ("score_captions",),
     },
     "Training": {
-        "training.loop": ("fit",),
+        "training.config": ("DataOptions", "RunOptions"),
         "training.optimization": ("TrainingOptions",),
+        "training.loop": ("fit",),
     },
     "Service": {"serving.app": ("create_app",), "serving.schemas": ("Limits",)},
 }
@@ -128,7 +133,7 @@ def decorators(node: ast.FunctionDef | ast.ClassDef) -> list[str]:
 def signature(node: ast.FunctionDef) -> str:
     """`name(arguments) -> result` on one line, or one argument per line if that is too long."""
     result = f" -> {ast.unparse(node.returns)}".replace("'", "") if node.returns else ""
-    if "property" in decorators(node):
+    if {"property", "cached_property"} & set(decorators(node)):
         return f"{node.name}{result}"
     parameters = [text.replace("'", '"') for text in arguments(node.args)]
     line = f"{node.name}({', '.join(parameters)}){result}"

@@ -11,7 +11,16 @@ PAGE = ROOT / "CONTRIBUTING.md"
 START, END = "<!-- map -->\n", "<!-- end of map -->\n"
 # The layers: a room imports only from rooms before it.
 ROWS = (
-    *("_version", "errors", "options", "atomic_io", "devices", "distributed", "prefetch"),
+    *(
+        "_version",
+        "errors",
+        "options",
+        "option_files",
+        "atomic_io",
+        "devices",
+        "distributed",
+        "prefetch",
+    ),
     *("text", "data", "vision", "decoding", "models", "metrics", "plots", "checkpoints"),
     *("caption", "captioner", "evaluation", "inference", "training", "serving", "cli"),
     *("__main__",),

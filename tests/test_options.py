@@ -21,7 +21,7 @@ from captioner.options import (
     to_dict,
 )
 from captioner.training.optimization import TrainingOptions
-from captioner.vision.encoders import EncoderOptions
+from captioner.vision.options import EncoderOptions
 
 ALL = [ModelOptions, EncoderOptions, DecodingOptions, TrainingOptions]
 

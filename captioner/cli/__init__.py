@@ -1,7 +1,9 @@
 """One module per command, with `add_arguments(parser)`, `run(arguments)` and EXAMPLE.
 
-What a command does lives in the modules that it calls. train and evaluate are called by train.py
-and evaluate.py.
+A module may have a NOTE, which follows the command's description in its help.
+
+What a command does lives in the modules that it calls. The programs train.py and evaluate.py call
+`main` of train and evaluate.
 """
 
 import argparse
@@ -17,3 +19,9 @@ def add_checkpoints(parser: argparse.ArgumentParser) -> None:
         metavar="CHECKPOINT",
         help="run or checkpoint; several form an ensemble",
     )
+
+
+def add_config(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add --config; every flag that is not given is None in the parsed arguments."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help=help)
+    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), None))

@@ -1,20 +1,25 @@
-"""Caption a split and score the captions, or score captions from files.
-
-evaluate.py calls this module.
-"""
+"""`captioner evaluate` and evaluate.py: score captions of a checkpoint or of a file."""
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from ..decoding.options import DecodingOptions
 from ..devices import RuntimeOptions
 from ..errors import InputError
-from ..evaluation.evaluate import evaluate_checkpoint, evaluate_file
 from ..evaluation.options import EvaluationOptions, ScoringOptions
-from ..options import add_options, from_arguments, given_flags
+from ..option_files import read_option_file
+from ..options import add_options
+from . import add_config
 
-EXAMPLE = """python evaluate.py --checkpoint checkpoints/RUN --split test
-python evaluate.py --predictions captions.json --references references.json"""
+T = TypeVar("T")
+EXAMPLE = """captioner evaluate --checkpoint checkpoints/RUN --split test
+captioner evaluate --predictions captions.json --references references.json"""
+NOTE = (
+    "Without --output, files are written to evaluation-SPLIT in the run's directory; "
+    "several checkpoints need --output, and nothing is written for captions from a file."
+)
 GROUPS: dict[str, type] = {
     "evaluation": EvaluationOptions,
     "runtime": RuntimeOptions,
@@ -26,31 +31,60 @@ SHARED_FLAGS = {"predictions", "metrics", "bootstrap", "compare", "output"}  # n
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of all groups; one that is not given is None in the parsed arguments."""
+    parser.usage = f"{parser.prog} [option...]"
     for title, group in GROUPS.items():
         add_options(parser, group, title)
+    add_config(parser, "TOML file of options; flags win")
+    parser.set_defaults(wrong_usage=parser.error)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run evaluate.py; raises InputError for a user's mistake."""
-    run(parse(argv))
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluate; raises InputError for a user's mistake."""
+    options, runtime, scoring, decoding = read_options(arguments)
+    from ..evaluation.evaluate import evaluate_checkpoint, evaluate_file
+
+    if scoring.predictions is not None:
+        evaluate_file(options, scoring)
+    else:
+        evaluate_checkpoint(options, runtime, scoring, decoding)
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The parsed flags; raises InputError for flags that have no effect."""
-    parser = argparse.ArgumentParser(
-        description="Caption a split and score the captions, or score captions from a file.",
-        epilog="Without --output, files are written to evaluation-SPLIT in the run's directory; "
-        "several checkpoints need --output, and nothing is written for captions from a file.",
-    )
-    add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    if (arguments.checkpoint is None) == (arguments.predictions is None):
-        parser.error(
+def read_options(
+    arguments: argparse.Namespace,
+) -> tuple[EvaluationOptions, RuntimeOptions, ScoringOptions, DecodingOptions]:
+    """The options of the parsed flags; raises InputError for flags that have no effect."""
+    given = _given(arguments)
+    if ("checkpoint" in given) == ("predictions" in given):
+        arguments.wrong_usage(
             "either --checkpoint is required, for example checkpoints/demo-attention, "
             "or --predictions"
         )
-    check_combination(given_flags(parser, argv), from_arguments(ScoringOptions, arguments))
-    return arguments
+    options = (
+        _build(EvaluationOptions, given),
+        _build(RuntimeOptions, given),
+        _build(ScoringOptions, given),
+        _build(DecodingOptions, given),
+    )
+    check_combination(given, options[2])
+    return options
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options on the command line, and those of --config that are not on it."""
+    values = {} if arguments.config is None else read_option_file(arguments.config, GROUPS)
+    names = {field.name for group in GROUPS.values() for field in fields(group)}
+    flags = {name: getattr(arguments, name, None) for name in names}
+    return values | {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in flags.items()
+        if value is not None
+    }
+
+
+def _build(group: type[T], values: Mapping[str, Any]) -> T:
+    names = [field.name for field in fields(group)]  # type: ignore[arg-type]
+    return group(**{name: values[name] for name in names if name in values})
 
 
 def check_combination(given: Collection[str], scoring: ScoringOptions) -> None:
@@ -65,12 +99,18 @@ def check_combination(given: Collection[str], scoring: ScoringOptions) -> None:
         raise InputError(f"--{min(idle).replace('_', '-')} needs {needed}")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    options = from_arguments(EvaluationOptions, arguments)
-    scoring = from_arguments(ScoringOptions, arguments)
-    if scoring.predictions is not None:
-        evaluate_file(options, scoring)
-        return
-    runtime = from_arguments(RuntimeOptions, arguments)
-    decoding = from_arguments(DecodingOptions, arguments)
-    evaluate_checkpoint(options, runtime, scoring, decoding)
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The parsed flags of evaluate.py; raises InputError for flags that have no effect."""
+    parser = argparse.ArgumentParser(
+        description="Caption a split and score the captions, or score captions from a file.",
+        epilog=NOTE,
+    )
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    read_options(arguments)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run evaluate.py; raises InputError for a user's mistake."""
+    run(parse(argv))

@@ -1,42 +1,46 @@
-"""Train a captioning model.
-
-train.py calls this module.
-"""
+"""`captioner train` and train.py: train a captioning model."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 
 from ..options import add_options
 from ..training.config import GROUPS, SMALL_CNN_DEFAULTS, TrainConfig
+from . import add_config
 
-EXAMPLE = """python train.py --attention
-python train.py --attention --data DIR --encoder mobilenet_v2 --encoder-weights FILE"""
-EPILOG = "Defaults with the encoder small_cnn: " + ", ".join(
+EXAMPLE = """captioner train --attention
+captioner train --attention --data DIR --encoder mobilenet_v2 --encoder-weights FILE"""
+DESCRIPTION = "Train a captioning model on the generated demo data or on --data."
+NOTE = "Defaults with the encoder small_cnn: " + ", ".join(
     f"{name} {value}" for name, value in SMALL_CNN_DEFAULTS.items()
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of all groups; one that is not given is None in the parsed arguments."""
+    parser.usage = f"{parser.prog} [option...]"
     for title, group in GROUPS.items():
         add_options(parser, group, title)
-    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), None))
+    add_config(parser, "TOML file of options, or a run whose options are repeated; flags win")
 
 
 def read_config(arguments: argparse.Namespace) -> TrainConfig:
     """The config of the parsed flags; raises InputError for flags that contradict each other."""
-    given = {name: value for name, value in vars(arguments).items() if value is not None}
-    return TrainConfig.from_options(
-        **{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
-    )
+    names = {field.name for group in GROUPS.values() for field in fields(group)}
+    values = {name: getattr(arguments, name, None) for name in names}
+    given = {name: value for name, value in values.items() if value is not None}
+    if arguments.config is not None:
+        return TrainConfig.from_file(arguments.config, **given)
+    return TrainConfig.from_options(**given)
 
 
-def run(arguments: argparse.Namespace, argv: Sequence[str] | None = None) -> None:
-    """Train; argv: the command line, for the suggested commands at the end."""
+def run(arguments: argparse.Namespace) -> None:
+    """Train; the words of the command line are for the suggested commands at the end."""
+    config = read_config(arguments)
     from ..training.run import run_training
 
-    run_training(read_config(arguments), argv)
+    run_training(config, arguments.words)
 
 
 def parse(argv: Sequence[str] | None = None) -> TrainConfig:
@@ -47,13 +51,10 @@ def parse(argv: Sequence[str] | None = None) -> TrainConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run train.py; raises InputError for a user's mistake."""
     words = sys.argv[1:] if argv is None else argv
-    run(_parser().parse_args(words), words)
+    run(_parser().parse_args(words, argparse.Namespace(words=words)))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Train a captioning model on the generated demo data or on --data.",
-        epilog=f"{EPILOG}.",
-    )
+    parser = argparse.ArgumentParser(description=DESCRIPTION, epilog=f"{NOTE}.")
     add_arguments(parser)
     return parser

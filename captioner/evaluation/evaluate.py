@@ -29,13 +29,13 @@ from ..data.storage.location import Location
 from ..decoding.decode import DecodeSettings
 from ..decoding.hypothesis import Hypothesis
 from ..decoding.options import DecodingOptions
-from ..devices import RuntimeOptions
+from ..devices import RuntimeOptions, pick_device
 from ..errors import InputError
 from ..metrics.bootstrap import Interval, differences, intervals
 from ..metrics.captions import SCORES, compute_scores
 from ..plots.curves import curves_svg
-from ..vision.encoders import EncoderOptions
 from ..vision.feature_store import FeatureStore, Runtime
+from ..vision.options import EncoderOptions
 from .options import SAMPLES, EvaluationOptions, ScoringOptions
 from .report import Heading, write_report
 from .split import (
@@ -69,6 +69,7 @@ def evaluate_checkpoint(
             f"evaluation scores one caption per image, got num_captions {decoding.num_captions}; "
             "leave --num-captions at 1"
         )
+    pick_device(runtime.device)  # raises InputError before images are decoded
     checkpoints = _load_checkpoints(options)
     data, training_captions = _load_data(options, checkpoints[0].config, split)
     examples = data.split(split)

@@ -4,7 +4,7 @@ Command lines are parsed in the `cli` package.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,21 @@ from ..checkpoints.runs import CHECKPOINTS, run_directory
 from ..data.readers import ON_ERROR, READERS
 from ..errors import InputError
 from ..models.captioning.options import ModelOptions
-from ..options import check_at_least, option
+from ..option_files import read_option_file
+from ..options import Options, check_at_least, option
 from ..prefetch import WORKERS
-from ..vision.encoders import SMALL_CNN, EncoderOptions
+from ..vision.options import SMALL_CNN, EncoderOptions
 from .optimization import TrainingOptions
+from .stored_options import read_stored_options
+
+__all__ = [
+    "DataOptions",
+    "EncoderOptions",
+    "ModelOptions",
+    "RunOptions",
+    "TrainConfig",
+    "TrainingOptions",
+]
 
 # Defaults for an encoder that is trained from scratch on small images, with a smaller decoder.
 SMALL_CNN_DEFAULTS: dict[str, int | float] = {
@@ -34,7 +45,7 @@ SMALL_CNN_DEFAULTS: dict[str, int | float] = {
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class DataOptions(Options):
     """The training data and how it is read."""
 
     data: Path | None = option(None, "data directory or file [the generated demo data]")
@@ -49,12 +60,13 @@ class DataOptions:
     cache: Path = option(CHECKPOINTS / ".cache", "directory for feature maps and demo images")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_at_least(self, 1, "min_count")
         check_at_least(self, 0, "workers")
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Options):
     """The run's name, its starting point, its device and its progress reports."""
 
     run: str | None = option(None, "name of the run [from data and model]")
@@ -72,49 +84,10 @@ class RunOptions:
     curves: bool = option(True, "draw curves.png after each epoch")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_at_least(self, 0, "samples", "heatmaps")
         if self.run is not None:
             run_directory(self.run)  # raises InputError for a name that is not a plain name
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides what one training run does, in groups of options.
-
-    Raises InputError for options that contradict each other. The groups' own defaults suit an
-    encoder with trained weights; `from_options` takes the defaults that suit the chosen encoder.
-    """
-
-    data: DataOptions = DataOptions()
-    encoder: EncoderOptions = EncoderOptions()
-    model: ModelOptions = ModelOptions()
-    training: TrainingOptions = TrainingOptions()
-    run: RunOptions = RunOptions()
-
-    def __post_init__(self) -> None:
-        check_combination(self, _changed_options(self))
-
-    @classmethod
-    def from_options(cls, **options: Any) -> "TrainConfig":
-        """Build a config from options of all groups by name.
-
-        Options that are not given have the defaults of their group or, with the encoder
-        `small_cnn`, those of SMALL_CNN_DEFAULTS. Raises InputError for an unknown option and
-        for one that has no effect with the others, even if its value is the default.
-        """
-        known = {name for group in GROUPS.values() for name in _names(group)}
-        if unknown := sorted(options.keys() - known):
-            raise InputError(f"unknown training option {', '.join(map(repr, unknown))}")
-        small = options.get("encoder", SMALL_CNN) == SMALL_CNN
-        values = (SMALL_CNN_DEFAULTS if small else {}) | options
-        config = cls(
-            **{
-                name: group(**{key: values[key] for key in _names(group) if key in values})
-                for name, group in GROUPS.items()
-            }
-        )
-        check_combination(config, options)
-        return config
 
 
 GROUPS: dict[str, type] = {
@@ -124,6 +97,76 @@ GROUPS: dict[str, type] = {
     "training": TrainingOptions,
     "run": RunOptions,
 }
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what one training run does, in groups of options.
+
+    With the encoder `small_cnn`, options that the groups were not given have the values of
+    SMALL_CNN_DEFAULTS. Raises InputError for options that contradict each other.
+    """
+
+    data: DataOptions = DataOptions()
+    encoder: EncoderOptions = EncoderOptions()
+    model: ModelOptions = ModelOptions()
+    training: TrainingOptions = TrainingOptions()
+    run: RunOptions = RunOptions()
+
+    def __post_init__(self) -> None:
+        if self.encoder.encoder == SMALL_CNN:
+            for name in ("encoder", "model", "training"):
+                object.__setattr__(self, name, _with_small_cnn_defaults(getattr(self, name)))
+        check_combination(self, _changed_options(self))
+
+    @classmethod
+    def from_options(cls, **options: Any) -> "TrainConfig":
+        """Build a config from options of all groups by name, such as `attention=True, epochs=3`.
+
+        Raises InputError for an unknown option, a value of a wrong type, and an option that has no
+        effect with the others, even if its value is the default.
+        """
+        return cls._build(options, options)
+
+    @classmethod
+    def from_file(cls, path: Path | str, **options: Any) -> "TrainConfig":
+        """Build a config from a TOML file or an earlier run; `options` replace what it gives.
+
+        path: a TOML file whose keys are the flags; or a run, a checkpoint or its config.json, whose
+        training is repeated as a new run. Paths in a file are relative to the working directory.
+        Raises InputError as `from_options` does, and if the file cannot be read.
+        """
+        path = Path(path)
+        if path.suffix == ".toml":
+            options = read_option_file(path, GROUPS) | options
+            return cls._build(options, options)
+        if path.is_file() and path.name != "config.json":
+            raise InputError(f"{path} must be a .toml file, a run, a checkpoint or its config.json")
+        stored = read_stored_options(path, GROUPS)
+        if "data" in options:  # the stored format is that of the stored data
+            stored.pop("format", None)
+        return cls._build(stored | options, options)
+
+    @classmethod
+    def _build(cls, values: dict[str, Any], given: Collection[str]) -> "TrainConfig":
+        """The config with these values; those `given` must have an effect."""
+        known = {name for group in GROUPS.values() for name in _names(group)}
+        if unknown := sorted(values.keys() - known):
+            raise InputError(f"unknown training option {', '.join(map(repr, unknown))}")
+        config = cls(
+            **{
+                name: group(**{key: values[key] for key in _names(group) if key in values})
+                for name, group in GROUPS.items()
+            }
+        )
+        check_combination(config, given)
+        return config
+
+
+def _with_small_cnn_defaults(group: Any) -> Any:
+    """The group of options with SMALL_CNN_DEFAULTS for those that it was not given."""
+    absent = set(_names(type(group))) - group.given
+    return replace(group, **{k: v for k, v in SMALL_CNN_DEFAULTS.items() if k in absent})
 
 
 def _names(group: type) -> list[str]:

@@ -19,9 +19,9 @@ def next_commands(
     beam = ["--beam-size", str(beam_size)]
     maps = ["--heatmap", str(run / "maps")] if has_attention else []
     can_serve = all(find_spec(name) for name in ("fastapi", "uvicorn", "python_multipart"))
-    evaluate = ["python", script_path("evaluate.py"), "--checkpoint", str(run), "--split", split]
-    caption = ["python", "-m", "captioner", "caption", str(image), "--checkpoint", str(run)]
-    serve = ["python", "-m", "captioner", "serve", str(run)]
+    evaluate = [*program("evaluate"), "--checkpoint", str(run), "--split", split]
+    caption = [*captioner_command(), "caption", str(image), "--checkpoint", str(run)]
+    serve = [*captioner_command(), "serve", str(run)]
     return [
         shlex.join([*evaluate, *beam]),
         shlex.join([*caption, *beam, *maps]),
@@ -35,17 +35,21 @@ def longer_command(argv: Sequence[str], run: Path, epochs: int, processes: int =
     argv: the arguments of the finished training. It starts from scratch, since the learning rate
     of the finished run has already decayed to zero.
     """
-    # Without "--", torchrun would parse --run as an abbreviation of one of its own options.
-    launch = ["torchrun", "--nproc-per-node", str(processes), "--"] if processes > 1 else ["python"]
-    words, kept = iter(argv), []
-    for word in words:
+    remaining, kept = iter(argv), []
+    for word in remaining:
         if word in ("--epochs", "--run"):
-            next(words)
+            next(remaining)
         elif not (_is_resume(word) or word.startswith(("--epochs=", "--run="))):
             kept.append(word)
     # The last --epochs counts, so an abbreviated one that was kept does no harm.
     changed = ["--epochs", str(epochs), "--run", f"{run.name}-{epochs}-epochs"]
-    return shlex.join([*launch, script_path("train.py"), *kept, *changed])
+    words = program("train")
+    if processes > 1:
+        # Without "--", torchrun would parse --run as an abbreviation of one of its own options.
+        module = [] if words[0] == "python" and words[1] != "-m" else ["-m"]
+        script = ["captioner", "train"] if module else words[1:]
+        words = ["torchrun", "--nproc-per-node", str(processes), *module, "--", *script]
+    return shlex.join([*words, *kept, *changed])
 
 
 def _is_resume(word: str) -> bool:
@@ -53,7 +57,15 @@ def _is_resume(word: str) -> bool:
     return word.startswith("--re") and "--resume".startswith(word)
 
 
-def script_path(name: str) -> str:
-    """The path of a script in the directory of the running train.py, else its name alone."""
+def program(name: str) -> list[str]:
+    """The words that start "train" or "evaluate": the script beside a running train.py, if any."""
     running = Path(sys.argv[0])
-    return str(running.with_name(name)) if running.name == "train.py" else name
+    if running.name == "train.py":
+        return ["python", str(running.with_name(f"{name}.py"))]
+    return [*captioner_command(), name]
+
+
+def captioner_command() -> list[str]:
+    """The words that start the captioner command; it is on the path if it is running by name."""
+    by_name = Path(sys.argv[0]).stem == "captioner"
+    return ["captioner"] if by_name else ["python", "-m", "captioner"]

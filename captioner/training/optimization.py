@@ -4,18 +4,19 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from ..devices import PRECISIONS
 from ..errors import InputError
 from ..metrics.captions import SCORES
-from ..options import check_at_least, check_share, option
+from ..options import Options, check_at_least, check_share, option
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
+class TrainingOptions(Options):
     """Optimisation, validation and stopping; a batch is counted in images, with all captions."""
 
     epochs: int = option(6, "maximum number of epochs")
@@ -42,6 +43,7 @@ class TrainingOptions:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_at_least(self, 1, "epochs", "batch_size", "patience", "beam_size")
         check_at_least(self, 0, "weight_decay", "seed")
         check_share(self, "warmup", "average", "cross_entropy_share", "scheduled_sampling")
@@ -57,7 +59,7 @@ class TrainingOptions:
         return next(name for name in SCORES if name.lower() == self.watch)
 
 
-def parameter_groups(model: nn.Module, options: TrainingOptions) -> list[dict[str, Any]]:
+def parameter_groups(model: "nn.Module", options: TrainingOptions) -> list[dict[str, Any]]:
     """Trained parameters by learning rate (encoder or not) and weight decay (matrices or not)."""
     groups = []
     for in_encoder, rate in (
@@ -100,7 +102,7 @@ class WeightAverage:
     The decay rises from 0.1 to `decay`, so that the first steps are soon forgotten.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: "nn.Module", decay: float) -> None:
         self.decay, self.steps = decay, 0
         parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
         buffers = {k: b for k, b in model.named_buffers() if b.is_floating_point()}

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .. import distributed
@@ -18,24 +16,11 @@ from .epoch_batches import EpochBatches
 from .held_out import evaluate_held_out
 from .logging import TrainingLog
 from .loop import Progress, fit
+from .result import TrainingResult
 from .samples import draw_heatmaps, show_samples
 from .setup import TrainingSetup, build_setup
 from .summary import describe_best, next_steps
 from .tensorboard import TensorBoardWriter, check_tensorboard
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """A finished run.
-
-    run: its directory, which holds the checkpoints "best" and "last". history: one row of values
-    per epoch, as in log.jsonl. evaluation: the best checkpoint on the val split.
-    """
-
-    run: Path
-    best_epoch: int
-    history: list[dict[str, Any]]
-    evaluation: Evaluation
 
 
 def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> TrainingResult:
@@ -54,7 +39,7 @@ def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> Trai
                 say(f"skipped: {write_skipped(setup.run, setup.data.problems)}")
             progress = train(setup)
             evaluation = finish(setup, progress, argv)
-    return TrainingResult(setup.run, progress.best_epoch, progress.history, evaluation)
+    return TrainingResult(setup.run, progress.best_epoch, progress.history, evaluation, str(device))
 
 
 def train(setup: TrainingSetup) -> Progress:

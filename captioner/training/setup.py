@@ -28,7 +28,7 @@ from ..models.captioning.build import CaptioningModel, build_model
 from ..options import to_dict
 from ..text.tokenizer import split_words
 from ..text.vocabulary import Vocabulary
-from ..vision.encoders import build_encoder
+from ..vision.encoders import build_encoder, check_encoder
 from ..vision.feature_store import FeatureStore, Runtime
 from .config import DataOptions, TrainConfig
 from .teachers import open_teachers
@@ -72,6 +72,7 @@ def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
     What users may have got wrong is checked before the steps that take long.
     """
     epoch_metrics(config.training.watch)  # raises InputError if METEOR is watched without Java
+    check_encoder(config.encoder, pretrained=config.run.start_from is not None)
     options = config.data
     original = load_data(options.data, options.format, options.cache, options.on_error)
     transform = Transform(config.encoder.image_size)

@@ -7,7 +7,6 @@ import copy
 import hashlib
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -16,33 +15,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import InputError
-from ..options import check_at_least, option
+from .options import SMALL_CNN, EncoderOptions
 from .receptive_field import measure_receptive_field
 from .weights import load_weights
 
-SMALL_CNN = "small_cnn"
 INCEPTIONS = ("googlenet", "inception_v3")
-
-
-@dataclass(frozen=True)
-class EncoderOptions:
-    """The CNN, where its weights come from, and which of its stages are trained."""
-
-    encoder: str = option(SMALL_CNN, "small_cnn, or the name of a torchvision CNN")
-    encoder_weights: str | None = option(
-        None, "torchvision weights name, or a .pth or .safetensors file"
-    )
-    fine_tune_encoder: int | None = option(None, "first encoder stage to train, 0 to 4 [none]")
-    image_size: int = option(224, "side length of resized images in pixels")
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 32, "image_size")
-
-    @property
-    def trains(self) -> bool:
-        """Whether any stage is trained: with `fine_tune_encoder`, or a small_cnn from scratch."""
-        from_scratch = self.encoder == SMALL_CNN and self.encoder_weights is None
-        return self.fine_tune_encoder is not None or from_scratch
 
 
 class SmallCNN(nn.Sequential):
@@ -219,6 +196,20 @@ def build_encoder(
     if weights is not None:
         load_weights(name, whole, layers, weights)
     return Encoder(name, layers, trained_from=fine_tune_from, pretrained=pretrained)
+
+
+def check_encoder(options: EncoderOptions, pretrained: bool = False) -> None:
+    """Raise InputError as `build_encoder` would, without memory for the encoder.
+
+    The weights are read, and downloaded if they are named, but no random numbers are drawn.
+    """
+    with torch.device("meta"):
+        build_encoder(
+            options.encoder,
+            options.encoder_weights,
+            fine_tune_from=options.fine_tune_encoder,
+            pretrained=pretrained,
+        )
 
 
 def _torchvision_model(name: str) -> nn.Module:

@@ -206,6 +206,17 @@ MISTAKES = {
         "evaluate.py --checkpoint {run} --data {here}/corrupt --split train",
         r"has 1 problem, .* \S*/5.png: not an image in any of",
     ),
+    # captioner train, captioner evaluate
+    "option that does not exist in a file": Mistake(
+        "captioner train --config {here}/wrong.toml",
+        r"wrong.toml: unknown option 'atention'; did you mean 'attention'\?",
+    ),
+    "training command without its data": Mistake(
+        "captioner train --data gone", "data directory gone does not exist"
+    ),
+    "evaluation command without a checkpoint": Mistake(
+        "captioner evaluate", "either --checkpoint is required, for example", 2
+    ),
     # python -m captioner
     "no command": Mistake("captioner", "the following arguments are required: COMMAND", 2),
     "missing image": Mistake(
@@ -252,6 +263,7 @@ VALID = {
     "train help": "train.py --help",
     "evaluate help": "evaluate.py --help",
     "caption help": "captioner caption --help",
+    "train": "captioner train --data {colours} --attention {options} --epochs 1",
     "interrupted": f"{ON_COLOURS} --run stopped",
 }
 
@@ -280,6 +292,7 @@ def done(tmp_path_factory):
     (here / "no-val" / "annotations" / "captions_val.json").unlink()
     (here / "corrupt" / "train" / "5.png").write_bytes(b"no image")
     (here / "corrupt" / "train" / "5.pth").write_bytes(b"no weights")
+    (here / "wrong.toml").write_text("[model]\natention = true\n")
     torch.save(SmallCNN().state_dict(), here / "small.pth")
     for name in ("retrieval", "damaged", "sent"):
         shutil.copytree(run / "best", here / name)
@@ -398,12 +411,24 @@ def test_evaluate(done):
 
 
 @pytest.mark.slow
+def test_train(done):
+    found = done["train"]
+    assert found.code == 0, found.err
+    assert (
+        "\n  python -m captioner evaluate --checkpoint checkpoints/colours-attention" in found.out
+    )
+    longer = found.out.splitlines()[-1]
+    assert longer.startswith("  python -m captioner train --data ")
+    assert longer.endswith("--epochs 2 --run colours-attention-2-epochs")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train help", "evaluate help", "caption help"])
 def test_help(done, name):
     found = done[name]
     assert (found.code, found.err, files(found.directory)) == (0, "", [])
     flags = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", found.out, re.MULTILINE)
-    assert len(flags) == len(set(flags)) <= 45
+    assert len(flags) == len(set(flags)) <= 46
     for flag in flags:  # has a help text
         assert re.search(rf"^  .*{flag}\b[^\n]*\s+[^\s-]\S* \S+", found.out, re.MULTILINE), flag
     assert "None" not in found.out

@@ -1,14 +1,20 @@
 """The typed training configuration: defaults by encoder and contradictory options."""
 
+import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import train
 from captioner.cli.train import parse
 from captioner.errors import InputError
 from captioner.models.captioning.options import ModelOptions
-from captioner.training.config import SMALL_CNN_DEFAULTS, RunOptions, TrainConfig
+from captioner.training.config import SMALL_CNN_DEFAULTS, DataOptions, RunOptions, TrainConfig
 from captioner.training.optimization import TrainingOptions
+from captioner.vision.options import EncoderOptions
+from tests.support import tiny
 
 
 def test_small_cnn_has_its_own_defaults():
@@ -38,6 +44,48 @@ def test_command_line_gives_the_same_config():
         teachers=(Path("a"), Path("b"), Path("c")),
     )
     assert parse([]) == TrainConfig.from_options()
+
+
+def test_groups_get_the_same_defaults_as_flags():
+    """Also if the groups are built one by one; what they were given stays, even a default."""
+    grouped = TrainConfig(
+        data=DataOptions(data="photos"),
+        model=ModelOptions(attention=True, dropout=0.3),
+        training=TrainingOptions(epochs=6),
+    )
+    line = "--data photos --attention --dropout 0.3 --epochs 6"
+    assert grouped == parse(line.split())
+    assert grouped.model.hidden_size == SMALL_CNN_DEFAULTS["hidden_size"]
+    assert (grouped.model.dropout, grouped.training.epochs) == (0.3, 6)
+    pretrained = TrainConfig(encoder=EncoderOptions(encoder="resnet18"))
+    assert pretrained == parse(["--encoder", "resnet18"])
+    assert replace(grouped, run=RunOptions(run="x")).model == grouped.model
+
+
+def test_options_are_converted():
+    config = TrainConfig.from_options(
+        data="photos", teachers=["a"], clip=2, watch="CIDEr", encoder_weights="DEFAULT"
+    )
+    assert (config.data.data, config.run.teachers) == (Path("photos"), (Path("a"),))
+    assert (config.training.watch, config.training.watched_score) == ("cider", "CIDEr")
+    assert isinstance(config.training.clip, float)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": "3"}, "epochs must be int, got '3'"),
+        ({"epochs": True}, "epochs must be int, got True"),
+        ({"epochs": None}, "epochs must be int, got None"),
+        ({"attention": 1}, "attention must be bool, got 1"),
+        ({"data": 3}, "data must be str, got 3"),
+        ({"teachers": "a"}, "teachers must be a list of str, got 'a'"),
+        ({"watch": "spice"}, "watch must be one of bleu-1, .*, got 'spice'"),
+    ],
+)
+def test_values_of_a_wrong_type_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        TrainConfig.from_options(**options)
 
 
 def test_unknown_option():
@@ -116,3 +164,133 @@ def test_contradictions_are_refused_without_a_command_line():
 def test_invalid_run_options(options, message):
     with pytest.raises(InputError, match=message):
         RunOptions(**options)
+
+
+# ---- from a file ---------------------------------------------------------------------------------
+
+NOT_STORED = {"device": "cpu", "workers": 0}
+START = "--epochs 1 --workers 0 --device cpu --samples 0 --no-curves --batch-size 8".split()
+OPTIONS_FILE = """
+data = "photos"
+attention = true
+epochs = 3
+run.teachers = ["a", "b"]
+[model]
+hidden-size = 99
+[training]
+learning_rate = 1
+watch = "CIDEr"
+"""
+
+
+@pytest.fixture
+def options_file(tmp_path):
+    path = tmp_path / "options.toml"
+    path.write_text(OPTIONS_FILE)
+    return path
+
+
+def test_a_file_gives_the_same_config_as_flags(options_file):
+    flags = "--data photos --attention --epochs 3 --teachers a b --hidden-size 99"
+    expected = parse([*flags.split(), "--learning-rate", "1", "--watch", "cider"])
+    assert parse(["--config", str(options_file)]) == expected
+    assert TrainConfig.from_file(options_file) == expected
+
+
+def test_flags_replace_what_a_file_gives(options_file):
+    config = parse(["--config", str(options_file), "--epochs", "5", "--teachers", "c"])
+    assert (config.training.epochs, config.model.hidden_size) == (5, 99)
+    assert config.run.teachers == (Path("c"),)
+    assert TrainConfig.from_file(options_file, epochs=5, teachers=["c"]) == config
+
+
+def test_the_encoder_of_a_file_decides_on_the_defaults(tmp_path):
+    path = tmp_path / "options.toml"
+    path.write_text('encoder = "resnet18"\n[training]\nepochs = 2\n')
+    assert parse(["--config", str(path)]) == parse(["--encoder", "resnet18", "--epochs", "2"])
+    config = parse(["--config", str(path), "--encoder", "small_cnn"])
+    assert config.model.hidden_size == SMALL_CNN_DEFAULTS["hidden_size"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("atention = true", r"unknown option 'atention'; did you mean 'attention'\?"),
+        ("no-curves = true", "unknown option 'no-curves'; write curves = false"),
+        ("[model]\nzzz = 1", "unknown option 'zzz'$"),
+        ("[modell]\nattention = true", r"unknown table \[modell\]; the tables are \[data\], "),
+        ("[data]\nattention = true", r"attention belongs in table \[model\], not in \[data\]"),
+        ("epochs = 1\n[training]\nepochs = 2", "epochs is given twice"),
+        ("min-count = 1\nmin_count = 1", "min_count is given twice"),
+        ("epochs = 'three'", "epochs must be int, got 'three'"),
+        ("data = 3", "data must be str, got 3"),
+        ("watch = 'spice'", "watch must be one of bleu-1"),
+        ("[run]\nteachers = 'a'", "teachers must be a list of str, got 'a'"),
+        ("[run]\nteachers = [1]", "teachers must be str, got 1"),
+        ("epochs = ", "is not a valid TOML file: Invalid value"),
+        ("a = '\xff'", "is not a valid TOML file: "),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name_and_key(tmp_path, text, message):
+    path = tmp_path / "options.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=f"^{re.escape(str(path))}:? {message}"):
+        parse(["--config", str(path)])
+
+
+def test_a_file_may_not_contradict_itself(tmp_path):
+    path = tmp_path / "options.toml"
+    path.write_text("attention-size = 9")
+    with pytest.raises(InputError, match="--attention-size needs --attention"):
+        parse(["--config", str(path)])
+    assert parse(["--config", str(path), "--attention"]).model.attention_size == 9
+
+
+def test_only_files_of_options_are_read(tmp_path):
+    with pytest.raises(InputError, match=r"gone.toml cannot be read: No such file"):
+        TrainConfig.from_file(tmp_path / "gone.toml")
+    with pytest.raises(InputError, match="gone does not exist"):
+        TrainConfig.from_file(tmp_path / "gone")
+    (tmp_path / "options.yaml").touch()
+    with pytest.raises(InputError, match=r"options.yaml must be a \.toml file, a run"):
+        TrainConfig.from_file(tmp_path / "options.yaml")
+
+
+@pytest.mark.parametrize("part", ["", "best", "last/config.json"])
+def test_a_run_gives_the_options_it_was_trained_with(train_run, part):
+    argv = ["--attention", "--dropout", "0.4", "--epochs", "1", "--min-count", "2"]
+    run = train_run("run", *argv)
+    config = TrainConfig.from_file(run / part, **NOT_STORED)
+    data = json.loads((run / "best" / "config.json").read_text())["data"]
+    expected = parse(["--data", data["path"], "--format", "coco", *tiny.OPTIONS, *argv])
+    assert config == replace(expected, run=RunOptions(device="cpu"))
+
+
+def test_a_run_is_repeated_with_its_own_config(train_run):
+    run = train_run("run", "--epochs", "1")
+    plain = ["--workers", "0", "--device", "cpu", "--samples", "0", "--no-curves"]
+    train.main(["--config", str(run), "--run", "again", *plain])
+    rows = [
+        tiny.untimed(json.loads(line))
+        for name in ("run", "again")
+        for line in Path(f"checkpoints/{name}/log.jsonl").read_text().splitlines()
+    ]
+    assert rows[0] == rows[1]
+    train.main(["--config", str(run), "--run", "more", "--epochs", "2", *plain])
+    assert len(Path("checkpoints/more/log.jsonl").read_text().splitlines()) == 2
+
+
+def test_other_data_have_their_own_format(train_run):
+    config = TrainConfig.from_file(train_run("run", "--epochs", "1"), data="other")
+    assert (config.data.data, config.data.format) == (Path("other"), None)
+
+
+def test_stored_options_that_do_not_matter_are_not_refused(train_run):
+    """A run that starts from another has its vocabulary, so no min_count."""
+    run = train_run("run", "--epochs", "1")
+    sizes = ["--hidden-size", "16", "--embedding-size", "16", "--image-size", "32"]
+    data = str(TrainConfig.from_file(run).data.data)
+    train.main(["--data", data, "--start-from", str(run), "--run", "next", *sizes, *START])
+    config = TrainConfig.from_file("checkpoints/next")
+    assert config.run.start_from == run
+    assert config.data.min_count == DataOptions().min_count

@@ -67,6 +67,35 @@ def test_command_of_a_longer_training(monkeypatch):
     assert parsed.training_script_args[-2:] == ["--run", "my run-6-epochs"]
 
 
+@pytest.mark.parametrize(
+    ("started", "program", "launched"),
+    [
+        ("/usr/bin/captioner", "captioner", "-m -- captioner"),
+        ("/lib/captioner/__main__.py", "python -m captioner", "-m -- captioner"),
+        ("notebook.py", "python -m captioner", "-m -- captioner"),
+    ],
+)
+def test_commands_after_captioner_train(monkeypatch, started, program, launched):
+    """They name the command as it was started; a program of the user's gets `python -m`."""
+    monkeypatch.setattr(sys, "argv", [started])
+    run = Path("checkpoints/run")
+    changed = "--attention --epochs 6 --run run-6-epochs"
+    argv = ["--attention", "--run", "run"]
+    assert hints.longer_command(argv, run, 6) == f"{program} train {changed}"
+    distributed = hints.longer_command(argv, run, 6, processes=2)
+    assert distributed == f"torchrun --nproc-per-node 2 {launched} train {changed}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.distributed.run import get_args_parser
+    parsed = get_args_parser().parse_args(shlex.split(distributed)[1:])
+    assert (parsed.module, parsed.training_script) == (True, "captioner")
+    assert parsed.training_script_args == ["train", *changed.split()]
+    evaluate, caption, serve = hints.next_commands(run, "val", Path("p"), 3, False)
+    assert evaluate.startswith(f"{program} evaluate --checkpoint checkpoints/run")
+    assert caption.startswith(f"{program} caption p")
+    assert f"{program} serve checkpoints/run" in serve
+
+
 def test_serving_without_its_extra_is_suggested_with_the_installation(monkeypatch):
     monkeypatch.setattr(hints, "find_spec", lambda _: None)
     *_, serve = hints.next_commands(Path("r"), "val", Path("p"), 3, False)

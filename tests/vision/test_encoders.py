@@ -10,11 +10,11 @@ from captioner.vision import encoders
 from captioner.vision.encoders import (
     Coordinates,
     Encoder,
-    EncoderOptions,
     SmallCNN,
     build_encoder,
     fold_batch_norms,
 )
+from captioner.vision.options import EncoderOptions
 
 TINY = "shufflenet_v2_x0_5"  # the smallest of torchvision's, for tests about files
 

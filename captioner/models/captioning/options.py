@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from ...options import check_at_least, check_share, option
+from ...options import Options, check_at_least, check_share, option
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(Options):
     """Which captioning model to build, its sizes and its regularisation."""
 
     attention: bool = option(False, "Show, Attend and Tell instead of Show and Tell")
@@ -20,6 +20,7 @@ class ModelOptions:
     coverage_weight: float = option(0.01, "weight of the doubly stochastic attention loss")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_at_least(self, 1, "embedding_size", "hidden_size", "attention_size")
         check_share(self, "dropout", "label_smoothing")
         check_at_least(self, 0, "annotation_size", "coverage_weight")

@@ -1,0 +1,16 @@
+"""Training from Python."""
+
+from .config import TrainConfig
+from .result import TrainingResult
+from .run import run_training
+
+
+def train(config: TrainConfig | None = None) -> TrainingResult:
+    """Train a model as `captioner train` does, and return the finished run.
+
+    config: None trains Show and Tell on the demo data. The run's directory is created in
+    `checkpoints` of the working directory; progress and scores are printed. Sets the seed of torch.
+    Raises InputError for a user's mistake, `captioner.errors.Interrupted` after SIGINT or SIGTERM
+    once the run is saved, and FloatingPointError if the gradient stays not finite.
+    """
+    return run_training(TrainConfig.from_options() if config is None else config)

@@ -1,0 +1,29 @@
+"""The options of the encoder."""
+
+from dataclasses import dataclass
+
+from ..options import Options, check_at_least, option
+
+SMALL_CNN = "small_cnn"
+
+
+@dataclass(frozen=True)
+class EncoderOptions(Options):
+    """The CNN, where its weights come from, and which of its stages are trained."""
+
+    encoder: str = option(SMALL_CNN, "small_cnn, or the name of a torchvision CNN")
+    encoder_weights: str | None = option(
+        None, "torchvision weights name, or a .pth or .safetensors file"
+    )
+    fine_tune_encoder: int | None = option(None, "first encoder stage to train, 0 to 4 [none]")
+    image_size: int = option(224, "side length of resized images in pixels")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 32, "image_size")
+
+    @property
+    def trains(self) -> bool:
+        """Whether any stage is trained: with `fine_tune_encoder`, or a small_cnn from scratch."""
+        from_scratch = self.encoder == SMALL_CNN and self.encoder_weights is None
+        return self.fine_tune_encoder is not None or from_scratch

@@ -1,0 +1,93 @@
+"""The order of checks: a user's mistake shows before any image is opened."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import evaluate
+import train
+from captioner.errors import InputError
+from captioner.training.config import TrainConfig
+from captioner.training.run import run_training
+from captioner.vision.encoders import SmallCNN, check_encoder
+from captioner.vision.options import EncoderOptions
+from tests.support import tiny
+
+
+@pytest.fixture
+def unreadable(tmp_path, tmp_path_factory, monkeypatch):
+    """A data set of which no image can be decoded, and the working directory beside it."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny.data(tmp_path_factory), "data")
+    for image in Path("data").rglob("*.png"):
+        image.write_bytes(b"no image")
+    torch.save(SmallCNN().state_dict(), "small.pth")
+    Path("damaged.pth").write_bytes(b"no weights")
+    return Path("data")
+
+
+MISTAKES = [
+    ({"encoder": "resnet5"}, "unknown encoder 'resnet5'"),
+    ({"encoder": "vit_b_16"}, "encoder 'vit_b_16' gives no feature map"),
+    ({"fine_tune_encoder": 9}, "--fine-tune-encoder must be a stage of small_cnn"),
+    ({"encoder_weights": "gone.pth"}, "encoder weights gone.pth do not exist"),
+    ({"encoder_weights": "damaged.pth"}, "encoder weights damaged.pth cannot be read"),
+    ({"encoder_weights": "DEFAULT"}, "small_cnn has no published weights"),
+    ({"encoder": "squeezenet1_1", "encoder_weights": "small.pth"}, "do not fit squeezenet1_1"),
+    ({"device": "abacus"}, "device must be cpu, cuda"),
+    ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
+    ({"start_from": "gone"}, "checkpoint gone does not exist"),
+    ({"teachers": ["gone"]}, "checkpoint gone does not exist"),
+    ({"run": "new", "resume": True}, "checkpoint checkpoints/new/last does not exist"),
+    ({"attention_size": 9}, "--attention-size needs --attention"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), MISTAKES)
+def test_mistakes_show_before_images_are_opened(unreadable, options, message):
+    with pytest.raises(InputError, match=message):
+        run_training(TrainConfig.from_options(data=unreadable, workers=0, **options))
+    assert not Path("checkpoints").exists()
+
+
+def test_the_images_are_opened_without_a_mistake(unreadable):
+    with pytest.raises(InputError, match="not an image in any of"):
+        run_training(TrainConfig.from_options(data=unreadable, workers=0))
+
+
+@pytest.mark.parametrize("options", [["--encoder", "resnet5"], ["--encoder-weights", "gone.pth"]])
+def test_mistakes_show_before_the_demo_is_drawn(tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="encoder"):
+        train.main(options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_device_shows_before_images_are_evaluated(unreadable, tmp_path_factory):
+    run = str(tiny.run(tmp_path_factory, attention=False))
+    argv = ["--checkpoint", run, "--data", str(unreadable), "--workers", "0", "--output", "out"]
+    with pytest.raises(InputError, match="device must be cpu, cuda"):
+        evaluate.main([*argv, "--device", "abacus"])
+    with pytest.raises(InputError, match="not an image in any of"):
+        evaluate.main(argv)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_checking_an_encoder_draws_no_random_numbers(tmp_path, suffix):
+    from safetensors.torch import save_file
+
+    weights = SmallCNN().state_dict()
+    file = tmp_path / f"small.{suffix}"
+    torch.save(weights, file) if suffix == "pth" else save_file(weights, file)
+    before = torch.get_rng_state()
+    check_encoder(EncoderOptions())
+    check_encoder(EncoderOptions(encoder="resnet18"))
+    check_encoder(EncoderOptions(encoder_weights=str(file)))
+    assert torch.equal(torch.get_rng_state(), before)
+    del weights["0.0.weight"]
+    torch.save(weights, file) if suffix == "pth" else save_file(weights, file)
+    with pytest.raises(InputError, match=r"0\.0\.weight is missing"):
+        check_encoder(EncoderOptions(encoder_weights=str(file)))
