@@ -112,7 +112,7 @@ def self_critical(device: torch.device, rounds: int) -> None:
     cider = CiderD.of(draw_captions(SIZES, 6000, 8, 16), SIZES.vocabulary).to(device)
     captions = batch.tokens[:, :1, 1:].repeat(1, SAMPLES, 1)
     precision = TrainingOptions().precision
-    sampled = add_rollouts(batch, model, cider.score, 0.1, precision=precision)
+    sampled, _ = add_rollouts(batch, model, cider.score, 0.1, precision=precision)
     times = measure.side_by_side(
         {
             "sampling": lambda: sample_captions(batch, model, precision, SAMPLES, MAX_LENGTH),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from .errors import InputError
 
@@ -65,6 +66,11 @@ def barrier() -> None:
     """Wait until all processes are here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def unwrap(module: nn.Module) -> Any:
+    """The model itself, without its data-parallel wrapper."""
+    return module.module if isinstance(module, DistributedDataParallel) else module
 
 
 def share_buffers(module: nn.Module) -> None:

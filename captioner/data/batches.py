@@ -5,9 +5,9 @@ tokens of a teacher.
 """
 
 import random
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,33 @@ from .sources import Source
 MAX_WORDS = 50  # longer captions are cut: one caption of 10,000 words must not fill the memory
 CHUNK = 50  # batches that are sorted by length together
 
+Group = TypeVar("Group", bound="Batch | Distillation | Rollouts")
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A teacher's predictions for the captions of a batch.
+
+    tokens, probs (B, C, T, L): the teacher's likeliest tokens at each position and their
+    probabilities, which sum to 1. weight: weight of the teacher in the target, in [0, 1].
+    """
+
+    tokens: Tensor
+    probs: Tensor
+    weight: float
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Which captions of a batch are samples of the model, and how much each caption counts.
+
+    weights (B, C): factor of each caption's log-likelihood. sampled (B, C): whether a caption is a
+    sample of the model instead of a reference.
+    """
+
+    weights: Tensor
+    sampled: Tensor
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -32,16 +59,9 @@ class Batch:
     active_captions: for each of the T predicted tokens, the largest number of captions of an image
         that are that long.
     images (B, 3, S, S), features (B, D, h, w): one of the two, the other is None.
-    weights (B, C): factor of each caption's log-likelihood; None for all 1.
-    sampled (B, C): whether a caption is a sample of the model instead of a reference; given
-        together with weights.
-    teacher_tokens, teacher_probs (B, C, T, L): a teacher's likeliest tokens at each position and
-        their probabilities, which sum to 1.
-    distill_weight: weight of the teacher in the target, in [0, 1].
+    distillation, rollouts: what distilled and self-critical training add; None otherwise.
     sampling_prob: probability with which an input word is taken from the model's own prediction
         (scheduled sampling).
-    waited: seconds that the computation waited for this batch to be loaded.
-    parts: named scalars to report with the loss.
     """
 
     ids: tuple[int | str, ...]
@@ -49,14 +69,9 @@ class Batch:
     active_captions: tuple[int, ...]
     images: Tensor | None = None
     features: Tensor | None = None
-    weights: Tensor | None = None
-    sampled: Tensor | None = None
-    teacher_tokens: Tensor | None = None
-    teacher_probs: Tensor | None = None
-    distill_weight: float = 0.0
+    distillation: Distillation | None = None
+    rollouts: Rollouts | None = None
     sampling_prob: float = 0.0
-    waited: float = 0.0
-    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
     def features_by(self, encoder: Callable[[Tensor], Tensor]) -> Tensor:
         """The feature maps (B, D, h, w) in float32; `encoder` computes them if there are none."""
@@ -72,11 +87,18 @@ class Batch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        parts = {name: change(value) for name, value in self.parts.items()}
-        tensors: dict[str, Any] = {
-            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return replace(self, parts=parts, **tensors)
+        return _map_tensors(self, change)
+
+
+def _map_tensors(values: Group, change: Callable[[Tensor], Tensor]) -> Group:
+    """A copy of a dataclass in which every tensor, nested ones included, is changed."""
+    changed: dict[str, Any] = {}
+    for name, value in vars(values).items():
+        if isinstance(value, Tensor):
+            changed[name] = change(value)
+        elif isinstance(value, Distillation | Rollouts):
+            changed[name] = _map_tensors(value, change)
+    return replace(values, **changed)
 
 
 def make_batch(

@@ -23,11 +23,14 @@ class Loss:
     value: scalar to minimise, the mean per word; gradients flow through it.
     count: number of words, end tokens included.
     parts: named scalars per word for the log, detached.
+    statistics: sums over the batch, from which the model keeps a running mean; the training loop
+        adds those of all processes and passes them to the model's `update_statistics`.
     """
 
     value: Tensor
     count: int
     parts: dict[str, Tensor] = field(default_factory=dict)
+    statistics: Tensor | None = None
 
 
 @dataclass(frozen=True)

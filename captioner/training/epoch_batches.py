@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
+from torch import Tensor
+
 from .. import distributed
 from ..data.batches import Batch, encode_captions, epoch_order, make_batch
 from ..metrics.cider_d import CiderD
@@ -13,7 +15,7 @@ from ..models.captioning.distillation import (
     compute_soft_targets,
 )
 from ..models.captioning.scst import add_rollouts
-from ..prefetch import load_ahead, timed
+from ..prefetch import load_ahead
 from ..text.collate import pad_captions
 from .setup import TrainingSetup
 
@@ -23,9 +25,8 @@ Captions = list[list[list[int]]]  # per image its captions as tokens, longest fi
 class EpochBatches:
     """The training batches, to be called with an epoch and the number of its first batch.
 
-    With a teacher the batches have its soft targets, which are computed once, here. In
-    self-critical training they have captions sampled from the model as it is at that step.
-    Under torchrun each process has its share of every batch.
+    With a teacher the batches have its soft targets, which are computed once, here. Under
+    torchrun each process has its share of every batch.
 
     steps: the number of batches per epoch.
     """
@@ -46,9 +47,18 @@ class EpochBatches:
         rank, world = distributed.rank(), distributed.world_size()
         shares = [batch[rank::world] for batch in self._order(epoch)[first:]]
         loaded = load_ahead(self._load, shares, self._workers, pin=self._pin)
-        for step, (batch, waited) in enumerate(timed(loaded), start=epoch * self.steps + first):
-            completed = replace(batch, waited=waited, sampling_prob=self._sampling_prob(step))
-            yield self._add_rollouts(completed) if self._add_rollouts else completed
+        for step, batch in enumerate(loaded, start=epoch * self.steps + first):
+            yield replace(batch, sampling_prob=self._sampling_prob(step))
+
+    def prepare(self, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:
+        """In self-critical training, add captions sampled from the model as it is now.
+
+        Returns the batch and, then, their mean reward.
+        """
+        if self._add_rollouts is None:
+            return batch, {}
+        batch, reward = self._add_rollouts(batch)
+        return batch, {"reward": reward}
 
     def _order(self, epoch: int) -> list[list[int]]:
         options, images = self._options, self._images
@@ -75,7 +85,9 @@ class EpochBatches:
         return add_soft_targets(batch, [self._soft_targets[i] for i in indices])
 
 
-def _rollouts(setup: TrainingSetup, captions: Captions) -> Callable[[Batch], Batch] | None:
+def _rollouts(
+    setup: TrainingSetup, captions: Captions
+) -> Callable[[Batch], tuple[Batch, Tensor]] | None:
     """The function that adds sampled captions; None unless training is self-critical."""
     options = setup.config.training
     if not options.self_critical:

@@ -60,6 +60,7 @@ def write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
 
 def format_epoch(row: Mapping[str, Any], epochs: int, watch: str, best_epoch: int) -> str:
     """One line about an epoch: loss, watched score, speed and memory."""
+    speed = next(name for name in row if name.endswith("_per_second"))
     memory = f"{row['memory_mb'] / 1000:.2f} GB"
     if "gpu_memory_mb" in row:
         memory += f" and {row['gpu_memory_mb'] / 1000:.2f} GB of the GPU"
@@ -67,6 +68,6 @@ def format_epoch(row: Mapping[str, Any], epochs: int, watch: str, best_epoch: in
         f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.3f}, "
         f"validation {watch} {row[watch]:.2f}"
         + (" (best so far)" if row["epoch"] == best_epoch else "")
-        + f", {row['words_per_second']:,.0f} words/s, "
+        + f", {row[speed]:,.0f} {speed.removesuffix('_per_second')}/s, "
         f"{100 * row['waiting_share']:.0f} % of the time waiting for data, memory {memory}"
     )

@@ -5,29 +5,42 @@ It uses a model's `loss(batch)`; batches, evaluation and checkpoints are passed 
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from .. import distributed
-from ..data.batches import Batch
 from ..devices import peak_memory, products_in
 from ..errors import InputError, Interrupted, collect_signals
 from ..models.losses import Loss
+from ..prefetch import timed
 from .logging import TrainingLog
 from .optimization import TrainingOptions, WeightAverage, learning_rate_factor, parameter_groups
 
-NEGLIGIBLE_SCORE = 0.02  # BLEU of 0-100 is not exactly 0 where no n-gram of its order matches
 MAX_BAD_STEPS = 3  # consecutive steps without a finite gradient that end the training
 
-Batches = Callable[[int, int], Iterable[Batch]]
+
+class Batch(Protocol):
+    """What the loop needs of a batch; the rest is between the batches and the model."""
+
+    @property
+    def ids(self) -> Sequence[int | str]:
+        """Names of the images, for error messages."""
+
+    def to(self, device: torch.device) -> Self:
+        """A copy on the device."""
+
+
+Batches = Callable[[int, int], Iterable[Any]]  # of `Batch`
+Prepare = Callable[[Any], tuple[Any, dict[str, Tensor]]]
 
 
 @dataclass
@@ -51,23 +64,26 @@ class Progress:
     def add(self, loss: Loss, seconds: float, waited: float) -> None:
         """Add one step to the epoch's sums.
 
-        The loss and its parts are weighted by words. seconds: the step's duration, of which
+        The loss and its parts are weighted by its count. seconds: the step's duration, of which
         `waited` were spent waiting for data.
         """
-        values = {"words": 1.0, "loss": float(loss.value)}
+        values = {"count": 1.0, "loss": float(loss.value)}
         values |= {name: float(value) for name, value in loss.parts.items()}
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value * loss.count
         for name, value in (("seconds", seconds), ("waiting", waited)):
             self.sums[name] = self.sums.get(name, 0.0) + value
 
-    def means(self) -> dict[str, float]:
-        """The epoch's loss and its parts per word, speed and seconds; NaN before any step."""
-        sums = {**dict.fromkeys(("words", "seconds", "waiting", "loss"), math.nan), **self.sums}
-        words, seconds, waited = (sums.pop(name) for name in ("words", "seconds", "waiting"))
+    def means(self, unit: str) -> dict[str, float]:
+        """The epoch's loss and its parts, speed and seconds; NaN before any step.
+
+        unit: what losses count, in the plural, as in "words".
+        """
+        sums = {**dict.fromkeys(("count", "seconds", "waiting", "loss"), math.nan), **self.sums}
+        count, seconds, waited = (sums.pop(name) for name in ("count", "seconds", "waiting"))
         return {
-            **{name: value / words for name, value in sums.items()},
-            "words_per_second": words / seconds,
+            **{name: value / count for name, value in sums.items()},
+            f"{unit}_per_second": count / seconds,
             "training_seconds": seconds,
             "waiting_share": waited / seconds,
         }
@@ -86,6 +102,7 @@ class _LoopState:
     device: torch.device
     steps_per_epoch: int
     log: TrainingLog
+    unit: str
     signals: list[int] = field(default_factory=list)  # numbers of the signals received
 
     @property
@@ -125,6 +142,9 @@ class _LoopState:
                 f"{distributed.world_size()}; resume with {processes}"
             )
         self.progress = Progress(**state["progress"])
+        sums = self.progress.sums
+        if "words" in sums:  # written when every loss counted words
+            sums["count"] = sums.pop("words")
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["schedule"])
         self.average.load_state_dict(state["average"])
@@ -145,6 +165,9 @@ def fit(
     save: Callable[[str, dict[str, Any], dict[str, float]], None],
     log: TrainingLog,
     device: torch.device,
+    unit: str,
+    negligible: float = 0.0,
+    prepare: Prepare = lambda batch: (batch, {}),
     resume: dict[str, Any] | None = None,
 ) -> Progress:
     """Train for all epochs, or until `patience` epochs have not improved the watched score.
@@ -154,13 +177,18 @@ def fit(
     watch: the name of the score, among those that `evaluate` returns, that decides on the best
     epoch and on early stopping.
     save(name, training_state, scores): write the checkpoint "last" or "best".
+    unit: what the losses count, in the plural, as in "words"; names the speed in the log.
+    negligible: a score up to which scores count as improvements on each other, so that the first
+    epochs do not use up patience: BLEU-4 of few images stays near 0 for several epochs.
+    prepare(batch): called with each batch on the device, just before its step; returns the batch to
+    train on and named scalars to log beside the loss's parts.
     resume: a training state that `save` received, if the model has the weights it had then; the
     training continues as if it had never stopped.
     Within `evaluate` and `save` the model has the running average of its weights.
     Raises Interrupted after SIGINT or SIGTERM, once "last" is saved, and FloatingPointError if
     the gradient stays not finite; the checkpoints saved before are kept.
     """
-    state = _start(model, options, steps_per_epoch, log, device)
+    state = _start(model, options, steps_per_epoch, log, device, unit)
     if resume is not None:
         state.load_state_dict(resume)
     progress = state.progress
@@ -174,12 +202,12 @@ def fit(
 
     with collect_signals(state.signals):
         while not progress.finished(options):
-            _train_epoch(state, batches)
+            _train_epoch(state, batches, prepare)
             save_as("last", {})  # so that a failure in evaluation costs no training
             if progress.batch < steps_per_epoch:
                 raise Interrupted(state.signals[0])
             scores = _finish_epoch(state, evaluate)
-            if _is_better(scores[watch], progress.best_score):
+            if _is_better(scores[watch], progress.best_score, negligible):
                 progress.best_score, progress.best_epoch = scores[watch], progress.epoch
                 save_as("best", scores)
             save_as("last", scores)
@@ -196,6 +224,7 @@ def _start(
     steps_per_epoch: int,
     log: TrainingLog,
     device: torch.device,
+    unit: str,
 ) -> _LoopState:
     """The state before the first step."""
     optimizer = AdamW(parameter_groups(model, options), fused=True)
@@ -207,11 +236,20 @@ def _start(
         parallel = DistributedDataParallel(model, broadcast_buffers=False)
     average, progress = WeightAverage(model, options.average), Progress()
     return _LoopState(
-        parallel, options, optimizer, scheduler, average, progress, device, steps_per_epoch, log
+        parallel,
+        options,
+        optimizer,
+        scheduler,
+        average,
+        progress,
+        device,
+        steps_per_epoch,
+        log,
+        unit,
     )
 
 
-def _train_epoch(state: _LoopState, batches: Batches) -> None:
+def _train_epoch(state: _LoopState, batches: Batches, prepare: Prepare) -> None:
     """Take the remaining steps of the current epoch; return early after a signal."""
     progress = state.progress
     state.model.train()
@@ -225,11 +263,11 @@ def _train_epoch(state: _LoopState, batches: Batches) -> None:
         disable=not distributed.is_first(),
         leave=False,
     ) as bar:
-        for batch in batches(progress.epoch, progress.batch):
-            loss, finite, learning_rate = _take_step(state, batch)
+        for batch, waited in timed(batches(progress.epoch, progress.batch)):
+            loss, finite, learning_rate = _take_step(state, batch, prepare)
             now = time.perf_counter()
             if finite:
-                progress.add(loss, now - started, batch.waited)
+                progress.add(loss, now - started, waited)
             state.log.log_step(progress.step, float(loss.value), learning_rate)
             started = now
             bar.set_postfix_str(_status(state), refresh=False)
@@ -238,11 +276,13 @@ def _train_epoch(state: _LoopState, batches: Batches) -> None:
                 return
 
 
-def _take_step(state: _LoopState, batch: Batch) -> tuple[Loss, bool, float]:
+def _take_step(state: _LoopState, batch: Batch, prepare: Prepare) -> tuple[Loss, bool, float]:
     """Train on a batch; returns its loss, whether the gradient was finite, the learning rate."""
     progress, learning_rate = state.progress, state.learning_rate
-    batch = batch.to(state.device)
-    loss, finite = train_step(state.model, state.optimizer, batch, state.options, state.device)
+    batch, scalars = prepare(batch.to(state.device))
+    loss, finite = train_step(
+        state.model, state.optimizer, batch, state.options, state.device, scalars
+    )
     if finite:
         state.scheduler.step()
         state.average.update()
@@ -263,7 +303,7 @@ def _finish_epoch(
 ) -> dict[str, float]:
     """Evaluate the finished epoch, append its row to the history and advance the progress."""
     progress = state.progress
-    row = {"epoch": progress.epoch + 1, "step": progress.step, **progress.means()}
+    row = {"epoch": progress.epoch + 1, "step": progress.step, **progress.means(state.unit)}
     row |= {"learning_rate": state.learning_rate}  # at the end of the epoch
     started = time.perf_counter()
     with state.average.applied():
@@ -282,46 +322,47 @@ def train_step(
     batch: Batch,
     options: TrainingOptions,
     device: torch.device,
+    scalars: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> tuple[Loss, bool]:
     """Take one optimizer step, and return the loss and whether the gradient was finite.
 
     The step is skipped if it was not. The loss is that of the whole batch, over all processes.
+    scalars: added to the parts of the loss.
     """
     with products_in(options.precision, device):
         loss: Loss = model(batch)
-    values = torch.stack([loss.value.detach(), *loss.parts.values()]).float()
+    parts = {**loss.parts, **scalars}
+    values = torch.stack([loss.value.detach(), *parts.values()]).float()
     sums = distributed.total(torch.cat([torch.ones_like(values[:1]), values]) * loss.count)
-    words, means = sums[0], sums[1:] / sums[0]
-    # DistributedDataParallel averages gradients over processes; this weighs each by its words.
+    count, means = sums[0], sums[1:] / sums[0]
+    if loss.statistics is not None:
+        distributed.unwrap(model).update_statistics(distributed.total(loss.statistics))
+    # DistributedDataParallel averages gradients over processes; this weighs each by its count.
     optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss.value * (loss.count * distributed.world_size() / words))
+    torch.autograd.backward(loss.value * (loss.count * distributed.world_size() / count))
     norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
     finite = bool(norm.isfinite())
     if finite:
         optimizer.step()
-    return Loss(means[0], int(words), dict(zip(loss.parts, means[1:], strict=True))), finite
+    return Loss(means[0], int(count), dict(zip(parts, means[1:], strict=True))), finite
 
 
 def _round(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.8g}")
 
 
-def _is_better(score: float, best: float | None) -> bool:
-    """Whether a score beats the best one.
-
-    Near-zero scores count as improvements on each other, so that the first epochs do not use up
-    patience: BLEU-4 of few images stays near 0 for several epochs.
-    """
-    negligible = best is not None and max(score, best) <= NEGLIGIBLE_SCORE
-    return math.isfinite(score) and (best is None or score > best or negligible)
+def _is_better(score: float, best: float | None, negligible: float) -> bool:
+    """Whether a score beats the best one, or both are at most `negligible`."""
+    beats = best is None or score > best or max(score, best) <= negligible
+    return math.isfinite(score) and beats
 
 
 def _status(state: _LoopState) -> str:
-    """Loss, words per second and the remaining training time, without evaluation."""
-    progress, means = state.progress, state.progress.means()
+    """Loss, speed and the remaining training time, without evaluation."""
+    progress, means = state.progress, state.progress.means(state.unit)
     left = state.options.epochs * state.steps_per_epoch - progress.step
     minutes = left * progress.sums.get("seconds", math.nan) / max(1, progress.batch) / 60
     return (
-        f"loss {means['loss']:.3f}, {means['words_per_second']:,.0f} words/s, "
+        f"loss {means['loss']:.3f}, {means[f'{state.unit}_per_second']:,.0f} {state.unit}/s, "
         f"{minutes:.1f} min left in all"
     )

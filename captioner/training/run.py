@@ -22,6 +22,8 @@ from .setup import TrainingSetup, build_setup
 from .summary import describe_best, next_steps
 from .tensorboard import TensorBoardWriter, check_tensorboard
 
+NEGLIGIBLE_BLEU = 0.02  # of 0-100: not exactly 0 where no n-gram of its order matches
+
 
 def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> TrainingResult:
     """Train, evaluate the best checkpoint, and print progress, scores and suggested commands.
@@ -71,6 +73,9 @@ def train(setup: TrainingSetup) -> Progress:
             watch=config.training.watched_score,
             save=save,
             log=TrainingLog(setup.run, tensorboard, config.run.curves),
+            unit="words",
+            negligible=NEGLIGIBLE_BLEU,
+            prepare=batches.prepare,
             device=setup.device,
             resume=state,
         )

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from captioner.data import batches
-from captioner.data.batches import MAX_WORDS, Batch, encode_captions, epoch_order
+from captioner.data.batches import (
+    MAX_WORDS,
+    Batch,
+    Distillation,
+    Rollouts,
+    encode_captions,
+    epoch_order,
+)
 from captioner.data.dataset import Example
 from captioner.data.sources import FunctionSource
 from captioner.errors import InputError
@@ -214,11 +221,14 @@ def test_all_tensors_move_with_the_batch(make_batch):
     assert moved.tokens.is_meta
     assert moved.features.is_meta
     assert moved.images is None
-    extra = {"weights": torch.ones(2, 1), "sampled": torch.zeros(2, 1, dtype=torch.bool)}
-    moved = replace(batch, **extra, parts={"reward": torch.ones(())}).to(torch.device("meta"))
-    assert moved.weights.is_meta
-    assert moved.sampled.is_meta
-    assert moved.parts["reward"].is_meta
+    rollouts = Rollouts(torch.ones(2, 1), torch.zeros(2, 1, dtype=torch.bool))
+    soft = Distillation(torch.ones(2, 1, 3, 4), torch.ones(2, 1, 3, 4), 0.3)
+    moved = replace(batch, rollouts=rollouts, distillation=soft).to(torch.device("meta"))
+    assert moved.rollouts.weights.is_meta
+    assert moved.rollouts.sampled.is_meta
+    assert moved.distillation.tokens.is_meta
+    assert moved.distillation.probs.is_meta
+    assert moved.distillation.weight == 0.3
     source = make_batch([[[4, 5]]], images=True).to(torch.device("meta"))
     assert source.images.is_meta
     assert source.features is None

@@ -1,11 +1,13 @@
 """The training loop on a toy model: its steps, stopping, signals and exact resuming."""
 
 import contextlib
+import copy
 import json
 import math
 import os
 import signal
 import threading
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,7 +41,6 @@ class ToyBatch:
     x: torch.Tensor
     ids: tuple[int, ...]
     count: int = 1
-    waited: float = 0.0
 
     def to(self, _):
         return self
@@ -105,7 +106,7 @@ class Fit:
             save=save,
             log=TrainingLog(directory, curves=False),
             device=CPU,
-            **more,
+            **{"unit": "words", "negligible": 0.02, **more},
         )
 
     def rows(self):
@@ -309,7 +310,7 @@ def test_log_rows(tmp_path):
         assert row["loss"] == pytest.approx(2 * row["half"], abs=2e-6)
         assert row["words_per_second"] > 0
         assert row["training_seconds"] > 0
-        assert row["waiting_share"] == 0
+        assert 0 <= row["waiting_share"] < 1
         assert row["memory_mb"] > 50
         assert row["evaluation_seconds"] >= 0
     # With negligible steps the loss is the mean over words of the initial model.
@@ -320,6 +321,62 @@ def test_log_rows(tmp_path):
         batches = toy_batches(epoch, 0)
         losses = [model(batch).value.item() * batch.count for batch in batches]
         assert row["loss"] == pytest.approx(sum(losses) / sum(b.count for b in batches), rel=1e-5)
+
+
+def test_prepared_batches_are_trained_on_and_their_scalars_logged(tmp_path):
+    """The time that `prepare` takes is the step's, not spent waiting for data."""
+
+    def prepare(batch):
+        time.sleep(0.01)
+        number = batch.ids[0] - 2  # the batch in training is another one
+        return toy_batch(number), {"number": torch.tensor(float(number))}
+
+    run = Fit(tmp_path, replace(OPTIONS, epochs=1), prepare=prepare, unit="pairs")
+    run.call()
+    assert run.model.seen == [-2, -1, 0, 1]
+    (row,) = run.rows()
+    counts = [toy_batch(number).count for number in run.model.seen]
+    mean = sum(n * c for n, c in zip(run.model.seen, counts, strict=True)) / sum(counts)
+    assert row["number"] == pytest.approx(mean)
+    assert row["pairs_per_second"] * row["training_seconds"] == pytest.approx(sum(counts))
+    assert "words_per_second" not in row
+    assert row["training_seconds"] >= 4 * 0.01
+    assert row["waiting_share"] * row["training_seconds"] < 0.01
+
+
+def test_a_model_receives_the_statistics_of_its_losses(tmp_path):
+    class Counting(Toy):
+        received = 0
+
+        def forward(self, batch):
+            return replace(super().forward(batch), statistics=torch.tensor([batch.ids[0], 1]))
+
+        def update_statistics(self, sums):
+            self.received = self.received + sums
+
+    run = Fit(tmp_path, model=Counting())
+    run.call()
+    assert run.model.received.tolist() == [sum(range(12)), 12]
+
+
+def test_a_training_stopped_within_an_epoch_by_an_older_version_continues(tmp_path):
+    """Whose sums were named by the words that losses counted then."""
+    with pytest.raises(Interrupted):
+        stopped = Fit(tmp_path, batches=signalled_at(6, signal.SIGINT))
+        stopped.call()
+    state = stopped.states["last"]
+    assert 0 < state["progress"]["batch"] < STEPS
+    older = copy.deepcopy(state)
+    older["progress"]["sums"]["words"] = older["progress"]["sums"].pop("count")
+    rows = []
+    for name, resume in (("now", state), ("older", older)):
+        (tmp_path / name).mkdir()
+        model = Toy()
+        model.load_state_dict(stopped.weights["last"])
+        run = Fit(tmp_path / name, scores=[2.0, 3.0], model=model, resume=resume)
+        run.call()
+        rows.append([row["loss"] for row in run.rows()])
+    assert rows[0] == rows[1]
 
 
 # ---- signals ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ... import distributed
-from ...data.batches import Batch, epoch_order, make_batch
+from ...data.batches import Batch, Distillation, epoch_order, make_batch
 from ...data.sources import Source
 from ...decoding.options import DecodingOptions
 from ...decoding.teacher_forcing import teacher_forced_log_probs
@@ -110,9 +110,5 @@ def add_soft_targets(
         torch.stack([F.pad(x, (0, 0, 0, words - x.shape[1], 0, captions - len(x))) for x in part])
         for part in zip(*soft_targets, strict=True)
     )
-    return replace(
-        batch,
-        teacher_tokens=tokens.long(),
-        teacher_probs=probs.float(),
-        distill_weight=distill_weight,
-    )
+    teacher = Distillation(tokens.long(), probs.float(), distill_weight)
+    return replace(batch, distillation=teacher)

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ... import distributed
 from ...data.batches import Batch
 
 DRAWN_SHARE = 0.5  # share of the captions with sampled positions; the others attend softly
@@ -50,7 +49,7 @@ class LocationSampler:
     ) -> None:
         self.score_weight, self.entropy_weight, self.draw = score_weight, entropy_weight, draw
         self.real = (batch.tokens[..., 1:] != 0).permute(2, 0, 1)  # (T, B, C)
-        self.weights = 1.0 if batch.weights is None else batch.weights
+        self.weights = 1.0 if batch.rollouts is None else batch.rollouts.weights
         uniform = torch.rand(self.real.shape[1:], device=batch.tokens.device)
         self.drawn = uniform < drawn_share  # (B, C)
         self.steps: list[tuple[Tensor, Tensor]] = []  # attention (B, K, P), positions (B, K, 1)
@@ -63,12 +62,12 @@ class LocationSampler:
         one_hot = torch.zeros_like(attention).scatter_(-1, positions, 1.0)
         return torch.where(drawn, one_hot, attention)
 
-    def loss(self, log_probs: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss to add to the cross-entropy, and the entropy of the attention; both summed.
+    def loss(self, log_probs: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss to add to the cross-entropy, the entropy of the attention, and statistics.
 
         log_probs (N,): of the first words of all captions, then of the second ones, and so on,
-        without a gradient. baseline (): the expected log-probability of a word, a running mean that
-        is updated in place.
+        without a gradient. baseline (): the expected log-probability of a word. Loss and entropy
+        are sums over the batch; the statistics (2,) are for `update_baseline`.
 
         Equation 11 with less variance: the reward of a position is the log-probability of its own
         and all later words, each minus the baseline, since it cannot have influenced earlier words.
@@ -88,17 +87,17 @@ class LocationSampler:
         counted = self.real & self.drawn
         rewards = ((words - baseline) * counted).flip(0).cumsum(0).flip(0)
         score = (logs.gather(-1, positions)[..., 0] * rewards * self.weights).sum()
-        _update_baseline(baseline, words * counted, counted)
+        statistics = torch.stack([(words * counted).sum(), counted.sum()])
         reward = self.score_weight * (score - score.detach())
-        return -reward - self.entropy_weight * entropy, entropy.detach()
+        return -reward - self.entropy_weight * entropy, entropy.detach(), statistics
 
 
-def _update_baseline(baseline: Tensor, log_probs: Tensor, counted: Tensor) -> None:
+def update_baseline(baseline: Tensor, sums: Tensor) -> None:
     """Move the baseline towards the mean log-probability of the counted words, in place.
 
-    Summed over all processes, whose models must keep equal buffers. A mean that is not finite, as
-    of no words or of a diverged batch, leaves the baseline unchanged, without waiting for the GPU.
+    sums (2,): their log-probabilities and their number, over all processes. A mean that is not
+    finite, as of no words or of a diverged batch, leaves the baseline unchanged, without waiting
+    for the GPU.
     """
-    sums = distributed.total(torch.stack([log_probs.sum(), counted.sum()]))
     moved = baseline.lerp(sums[0] / sums[1], 1 - BASELINE_MOMENTUM)
     baseline.copy_(torch.where(moved.isfinite(), moved, baseline))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...data.batches import Batch, count_active_captions
+from ...data.batches import Batch, Rollouts, count_active_captions
 from ...decoding.options import DecodingOptions
 from ...decoding.sampling import choose_words
 from ...devices import products_in
@@ -34,7 +34,7 @@ def add_rollouts(
     precision: str = "float32",
     samples: int = SAMPLES,
     max_length: int = MAX_LENGTH,
-) -> Batch:
+) -> tuple[Batch, Tensor]:
     """The batch, on the model's device, with S captions per image sampled from the model.
 
     Rennie et al. 2017: the reward of a sample is its score, e.g. CIDEr-D, against the image's
@@ -48,7 +48,7 @@ def add_rollouts(
 
     The samples follow the distribution that the loss trains: over all words including <unk>, but
     without dropout. A caption cut by max_length is neither rewarded nor trained for an end token.
-    Draws from torch's global generator. The mean reward is added to the batch's parts as "reward".
+    Draws from torch's global generator. Returns the batch and the mean reward.
 
     share: weight of the references' cross-entropy, in [0, 1]. samples: at least 2.
     """
@@ -66,14 +66,10 @@ def add_rollouts(
     lengths = (tokens != PAD).sum(-1)
     order = lengths.argsort(dim=1, descending=True, stable=True)
     tokens = tokens.take_along_dim(order[..., None], 1)[..., : int(lengths.max())]
-    return replace(
-        batch,
-        tokens=tokens,
-        active_captions=count_active_captions(tokens),
-        weights=weights.take_along_dim(order, 1),
-        sampled=order >= references.shape[1],
-        parts={**batch.parts, "reward": rewards.mean()},
-    )
+    rollouts = Rollouts(weights.take_along_dim(order, 1), order >= references.shape[1])
+    active_captions = count_active_captions(tokens)
+    batch = replace(batch, tokens=tokens, active_captions=active_captions, rollouts=rollouts)
+    return batch, rewards.mean()
 
 
 def sample_captions(

@@ -110,7 +110,7 @@ class ShowAndTell(nn.Module):
         value, word_losses = self.words.cross_entropy(output, targets)
         word_losses = targets.of_references(word_losses)
         count = len(word_losses)
-        parts = {"cross_entropy": word_losses.sum() / count, **batch.parts}
+        parts = {"cross_entropy": word_losses.sum() / count}
         return Loss(value / count, count, parts)
 
     forward = loss

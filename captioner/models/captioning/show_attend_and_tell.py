@@ -21,7 +21,7 @@ from ..layers import Dropout, lstm_cell
 from ..losses import Loss, attention_coverage
 from .attention import additive_energies
 from .embedding import TiedEmbedding, scale_embeddings
-from .hard_attention import LocationSampler, initial_baseline
+from .hard_attention import LocationSampler, initial_baseline, update_baseline
 from .options import ModelOptions
 from .scheduled_sampling import previous_words
 from .targets import build_targets
@@ -183,14 +183,17 @@ class ShowAttendAndTell(nn.Module):
         own_losses = targets.of_references(word_losses)
         count = len(own_losses)
         parts = {"cross_entropy": own_losses.sum() / count, "coverage": coverage.detach() / count}
-        parts |= batch.parts
-        value = cross_entropy + self.options.coverage_weight * coverage
+        value, statistics = cross_entropy + self.options.coverage_weight * coverage, None
         if sampler:
-            sampler_loss, entropy = sampler.loss(-word_losses, self.baseline)
+            sampler_loss, entropy, statistics = sampler.loss(-word_losses, self.baseline)
             value, parts["entropy"] = value + sampler_loss, entropy / count
-        return Loss(value / count, count, parts)
+        return Loss(value / count, count, parts, statistics)
 
     forward = loss
+
+    def update_statistics(self, sums: Tensor) -> None:
+        """Move hard attention's baseline by the statistics of a batch, over all processes."""
+        update_baseline(self.baseline, sums)
 
     def _read_captions(
         self, words: Tensor, state: State, invariants: LoopInvariants, batch: Batch
@@ -243,7 +246,7 @@ def _real_words(batch: Batch) -> tuple[Tensor, Tensor]:
 def _coverage(attention_received: Tensor, batch: Batch) -> Tensor:
     """Coverage loss of the reference captions; attention_received (B, C, P)."""
     counted = batch.tokens[..., 1] != PAD
-    if batch.sampled is not None:
-        counted &= ~batch.sampled
-    weights = None if batch.weights is None else batch.weights[counted]
-    return attention_coverage(attention_received[counted], weights)
+    if batch.rollouts is None:
+        return attention_coverage(attention_received[counted])
+    counted &= ~batch.rollouts.sampled
+    return attention_coverage(attention_received[counted], batch.rollouts.weights[counted])

@@ -17,8 +17,8 @@ def build_targets(batch: Batch, order: Tensor, label_smoothing: float) -> Target
     order (N,): where in the flattened tokens[..., 1:] (B * C * T) each real word is, in the order
     in which the model predicts them.
 
-    A batch with soft targets mixes the captions' own words, smoothed, with the teacher's
-    probabilities, which are not smoothed. A batch with weights is not smoothed at all: with a
+    A distilled batch mixes the captions' own words, smoothed, with the teacher's
+    probabilities, which are not smoothed. A batch with rollouts is not smoothed at all: with a
     negative weight, smoothing would lower the scores of the whole vocabulary without bound.
     """
 
@@ -27,19 +27,19 @@ def build_targets(batch: Batch, order: Tensor, label_smoothing: float) -> Target
 
     words = batch.tokens[..., 1:]
     tokens = pick(words)
-    if batch.teacher_tokens is not None and batch.teacher_probs is not None:
-        own_share = 1 - batch.distill_weight
-        soft_probs = batch.distill_weight * pick(batch.teacher_probs)
+    if teacher := batch.distillation:
+        own_share = 1 - teacher.weight
+        soft_probs = teacher.weight * pick(teacher.probs)
         own_probs = soft_probs.new_full((len(tokens), 1), own_share * (1 - label_smoothing))
         return Targets(
-            torch.cat([tokens[:, None], pick(batch.teacher_tokens)], dim=1),
+            torch.cat([tokens[:, None], pick(teacher.tokens)], dim=1),
             torch.cat([own_probs, soft_probs], dim=1),
             own_share * label_smoothing,
         )
-    if batch.weights is None or batch.sampled is None:
+    if batch.rollouts is None:
         return Targets.one_word(tokens, label_smoothing)
     return Targets.one_word(
         tokens,
-        weights=pick(batch.weights[..., None].expand_as(words)),
-        references=~pick(batch.sampled[..., None].expand_as(words)),
+        weights=pick(batch.rollouts.weights[..., None].expand_as(words)),
+        references=~pick(batch.rollouts.sampled[..., None].expand_as(words)),
     )

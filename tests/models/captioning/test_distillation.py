@@ -68,20 +68,20 @@ def test_soft_targets_are_the_teachers_likeliest_words(attention, several, tiny_
     soft_targets = soft_targets_of(teacher, batch, batch_size=2, top_tokens=4)
     assert [each.tokens.shape for each in soft_targets] == [(3, 5, 4), (1, 8, 4), (2, 3, 4)]
     new = add_soft_targets(batch, soft_targets, 0.3)
-    assert new.distill_weight == 0.3
+    assert new.distillation.weight == 0.3
     assert new.tokens is batch.tokens
     assert new.features is batch.features
-    assert new.teacher_tokens.shape == new.teacher_probs.shape == (3, 3, 8, 4)
+    assert new.distillation.tokens.shape == new.distillation.probs.shape == (3, 3, 8, 4)
     for b, c, words in each_caption(batch):
         rows = [
             distributions(each, batch.features[b], words[:-1], FORBIDDEN).log() for each in members
         ]
         expected = (torch.stack(rows).mean(0) if several else rows[0]).softmax(-1)
         probs, likely = expected.topk(4)
-        assert new.teacher_tokens[b, c, : len(likely)].tolist() == likely.tolist()
+        assert new.distillation.tokens[b, c, : len(likely)].tolist() == likely.tolist()
         probs = probs / probs.sum(1, keepdim=True)
         torch.testing.assert_close(
-            new.teacher_probs[b, c, : len(probs)], probs, atol=1e-3, rtol=1e-3
+            new.distillation.probs[b, c, : len(probs)], probs, atol=1e-3, rtol=1e-3
         )
 
 

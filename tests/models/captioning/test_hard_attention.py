@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from captioner.data.batches import Batch
+from captioner.data.batches import Batch, Rollouts
 from captioner.decoding.decode import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.devices import products_in
@@ -44,8 +44,8 @@ def loss_by_hand(model, batch, sampler, baseline):
     count = 0
     for b, (image, texts) in enumerate(zip(batch.features, CAPTIONS, strict=True)):
         for c, caption in enumerate(texts):
-            weight = 1.0 if batch.weights is None else batch.weights[b, c]
-            is_reference = batch.sampled is None or not batch.sampled[b, c]
+            weight = 1.0 if batch.rollouts is None else batch.rollouts.weights[b, c]
+            is_reference = batch.rollouts is None or not batch.rollouts.sampled[b, c]
             positions = [sampler.steps[t][1][b, c, 0].item() for t in range(len(caption) + 1)]
 
             def look(t, attention, positions=positions, drawn=sampler.drawn[b, c]):
@@ -75,7 +75,7 @@ def test_loss_and_gradients_equal_the_equations(share, weighted, hard_model, mak
     if weighted:
         weights = torch.tensor([[0.7, -0.4, 2.0], [-1.5, 9.0, 9.0], [0.3, 0.6, 9.0]])
         sampled = torch.tensor([[False, True, False], [True, False, False], [False, False, True]])
-        batch = replace(batch, weights=weights, sampled=sampled)
+        batch = replace(batch, rollouts=Rollouts(weights, sampled))
     model.baseline.fill_(-1.5)
     sampler = LocationSampler(batch, drawn_share=share, score_weight=0.7, entropy_weight=0.3)
     loss = model.loss(batch, sampler)
@@ -142,7 +142,7 @@ def test_the_baseline_is_a_moving_average_over_words_with_sampled_positions(hard
     assert model.baseline.item() == pytest.approx(moving)
     for _ in range(2):
         sampler = LocationSampler(batch)
-        model.loss(batch, sampler)
+        model.update_statistics(model.loss(batch, sampler).statistics)
         words = []
         for b, texts in enumerate(CAPTIONS):
             for c, caption in enumerate(texts):
@@ -164,9 +164,11 @@ def test_the_baseline_is_a_moving_average_over_words_with_sampled_positions(hard
 def test_batches_without_a_finite_mean_leave_the_baseline(hard_model, make_batch):
     model, batch = hard_model(), make_batch(CAPTIONS)
     before = model.baseline.clone()
-    model.loss(batch, LocationSampler(batch, drawn_share=0.0))  # a mean of no words
+    no_words = LocationSampler(batch, drawn_share=0.0)
+    model.update_statistics(model.loss(batch, no_words).statistics)
     broken = replace(batch, features=batch.features * math.nan)
-    model.loss(broken, LocationSampler(broken, drawn_share=1.0, draw=likeliest))
+    every_word = LocationSampler(broken, drawn_share=1.0, draw=likeliest)
+    model.update_statistics(model.loss(broken, every_word).statistics)
     assert torch.equal(model.baseline, before)
 
 
@@ -200,6 +202,7 @@ def test_in_evaluation_the_loss_attends_softly_and_draws_nothing(hard_model, mak
     loss = model.loss(batch)
     assert loss.value.item() == pytest.approx(-log_prob / WORDS, rel=1e-4)
     assert "entropy" not in loss.parts
+    assert loss.statistics is None
     assert torch.equal(torch.get_rng_state(), generator)
     assert torch.equal(model.baseline, before)
 

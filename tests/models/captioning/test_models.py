@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch.overrides import TorchFunctionMode
 
-from captioner.data.batches import Batch, encode_captions, make_batch
+from captioner.data.batches import Batch, Rollouts, encode_captions, make_batch
 from captioner.data.dataset import Example
 from captioner.data.images import Transform
 from captioner.data.sources import FunctionSource
@@ -140,8 +140,7 @@ def test_a_weighted_batch_is_the_weighted_sum_over_its_captions(attention, tiny_
     batch = make_batch(CAPTIONS)
     weights = torch.tensor([[0.7, -0.4, 2.0], [-1.5, 9.0, 9.0], [0.3, 0.6, 9.0]])
     sampled = torch.tensor([[False, True, False], [True, True, False], [True, False, True]])
-    parts = {"reward": torch.tensor(3.0)}
-    loss = model.loss(replace(batch, weights=weights, sampled=sampled, parts=parts))
+    loss = model.loss(replace(batch, rollouts=Rollouts(weights, sampled)))
     expected, words, plain = torch.zeros(()), 0, 0.0
     for b, texts in enumerate(CAPTIONS):
         for c, caption in enumerate(sorted(texts, key=len, reverse=True)):
@@ -158,7 +157,6 @@ def test_a_weighted_batch_is_the_weighted_sum_over_its_captions(attention, tiny_
     assert loss.count == words
     assert loss.value.item() == pytest.approx(expected.item() / words, rel=1e-5)
     assert loss.parts["cross_entropy"].item() == pytest.approx(plain / words, rel=1e-5)
-    assert loss.parts["reward"] == 3
     parameters = [p for p in model.parameters() if p.requires_grad]
     grads = torch.autograd.grad(loss.value, parameters)
     expected_grads = torch.autograd.grad(expected / words, parameters)

@@ -45,27 +45,31 @@ def test_references_are_kept_and_samples_weighted_by_their_advantage(
 ):
     model, batch, cider = tiny_model(attention), make_batch(CAPTIONS), cider_of(CAPTIONS)
     torch.manual_seed(1)
-    new = add_rollouts(batch, model, cider.score, 0.3, samples=4, max_length=6)
-    assert new.tokens.shape[:2] == new.weights.shape == new.sampled.shape == (3, 7)
+    new, reward = add_rollouts(batch, model, cider.score, 0.3, samples=4, max_length=6)
+    assert (
+        new.tokens.shape[:2] == new.rollouts.weights.shape == new.rollouts.sampled.shape == (3, 7)
+    )
     assert new.features is batch.features
     assert new.ids == batch.ids
     rewards = []
     for b, texts in enumerate(CAPTIONS):
         captions, given = rows(new.tokens[b]), batch.tokens[b : b + 1, :, 1:]
         assert [len(c) for c in captions] == sorted(map(len, captions), reverse=True)
-        references = [c for c, own in zip(captions, new.sampled[b], strict=True) if c and not own]
+        references = [
+            c for c, own in zip(captions, new.rollouts.sampled[b], strict=True) if c and not own
+        ]
         assert sorted(references) == sorted([*text, END] for text in texts)
-        assert all(new.weights[b, ~new.sampled[b]] == 0.3)
-        samples = [c for c, own in zip(captions, new.sampled[b], strict=True) if own]
+        assert all(new.rollouts.weights[b, ~new.rollouts.sampled[b]] == 0.3)
+        samples = [c for c, own in zip(captions, new.rollouts.sampled[b], strict=True) if own]
         assert len(samples) == 4
         assert len({*map(tuple, samples)}) > 1
         assert all(END not in c[:-1] and (c[-1] == END or len(c) == 6) for c in samples)
         scores = cider.score(pad_captions([samples]), given)[0]
         others = [(scores.sum() - score) / 3 for score in scores]
         expected = 0.7 * len(texts) / 4 * (scores - torch.stack(others))
-        torch.testing.assert_close(new.weights[b, new.sampled[b]], expected)
+        torch.testing.assert_close(new.rollouts.weights[b, new.rollouts.sampled[b]], expected)
         rewards.append(scores)
-    torch.testing.assert_close(new.parts["reward"], torch.stack(rewards).mean())
+    torch.testing.assert_close(reward, torch.stack(rewards).mean())
     lengths = (new.tokens[..., 1:] != PAD).sum(-1)
     expected = [max((row > t).sum().item() for row in lengths) for t in range(lengths.max())]
     assert list(new.active_captions) == expected
@@ -77,16 +81,17 @@ def test_sampling_leaves_the_model_unchanged(attention, tiny_model, make_batch):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batch = make_batch(CAPTIONS, images=True)
     torch.manual_seed(1)
-    first = add_rollouts(batch, model, cider.score, 0.1)
+    first, _ = add_rollouts(batch, model, cider.score, 0.1)
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     torch.manual_seed(1)
     # Sampling is without dropout in both modes.
-    second = add_rollouts(batch, model.eval(), cider.score, 0.1)
+    second, _ = add_rollouts(batch, model.eval(), cider.score, 0.1)
     assert not model.training
     assert torch.equal(first.tokens, second.tokens)
-    assert torch.equal(first.weights, second.weights)
-    assert not torch.equal(add_rollouts(batch, model, cider.score, 0.1).tokens, first.tokens)
+    assert torch.equal(first.rollouts.weights, second.rollouts.weights)
+    third, _ = add_rollouts(batch, model, cider.score, 0.1)
+    assert not torch.equal(third.tokens, first.tokens)
     model.train().loss(first).value.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
@@ -127,7 +132,7 @@ def test_the_gradient_is_the_gradient_of_the_expected_reward(attention, tiny_enc
     exact = torch.autograd.grad(-expected_reward, parameters)
 
     torch.manual_seed(0)
-    many = add_rollouts(batch, model, cider.score, 0.0, samples=20_000, max_length=2)
+    many, _ = add_rollouts(batch, model, cider.score, 0.0, samples=20_000, max_length=2)
     loss = model.loss(many)
     estimate = torch.autograd.grad(loss.value * loss.count, parameters)
     exact, estimate = (torch.cat([g.flatten() for g in gradient]) for gradient in (exact, estimate))
@@ -140,8 +145,8 @@ def test_a_few_steps_raise_the_reward(attention, tiny_model, make_batch):
     torch.manual_seed(0)
     rewards = []
     for _ in range(60):  # rewards only, no cross-entropy
-        sampled = add_rollouts(batch, model, cider.score, 0.0, samples=100, max_length=8)
-        rewards.append(sampled.parts["reward"].item())
+        sampled, reward = add_rollouts(batch, model, cider.score, 0.0, samples=100, max_length=8)
+        rewards.append(reward.item())
         optimizer.zero_grad()
         model.loss(sampled).value.backward()
         optimizer.step()
