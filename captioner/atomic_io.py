@@ -5,19 +5,23 @@ old content or the new one, and two writers never share a temporary file. If wri
 content stays and the temporary sibling is removed.
 """
 
+import errno
 import os
 import re
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from .errors import InputError
 
 ABANDONED_SECONDS = 3600  # a temporary directory without a write for so long has lost its writer
+CONTENTION = (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY)  # of two writers who rename at once
+CONTENTION_SECONDS = 10  # then an error with one of these numbers has another cause
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -32,7 +36,8 @@ def atomic_write(path: Path, content: str | bytes) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
         os.replace(part, path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # which would hide the error
+            part.unlink(missing_ok=True)
         raise
 
 
@@ -123,6 +128,18 @@ def _remove_abandoned(directory: Path, now: float) -> None:
 
 
 def _replace(new: Path, directory: Path) -> None:
+    """Rename `new` to `directory`, again if another writer of `directory` is just doing so."""
+    deadline = time.monotonic() + CONTENTION_SECONDS
+    while True:
+        try:
+            return _swap(new, directory)
+        except OSError as error:
+            if error.errno not in CONTENTION or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _swap(new: Path, directory: Path) -> None:
     """Rename `new` to `directory`; the old one steps aside first, as directories cannot swap."""
     aside = sibling_path(directory, "old")
     if aside.exists():

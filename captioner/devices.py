@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+DEVICE_HELP = "cpu, cuda, cuda:N or mps [cuda if available]"
 
 
 @dataclass(frozen=True)
 class RuntimeOptions:
     """The device that a trained model runs on, its number format, and whether it is compiled."""
 
-    device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
+    device: str | None = option(None, DEVICE_HELP)
     precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
     compile: bool = option(False, "compile the decoding step with torch.compile")
 

@@ -4,6 +4,7 @@ They are a user's mistake, a machine failure or a signal. Any other exception is
 traceback.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -66,11 +67,25 @@ def run_command(main: Callable[[], None]) -> None:
         print(end="", flush=True)  # an error of the interpreter's own flush could not be caught
     except OSError as error:
         closed = isinstance(error, BrokenPipeError)
-        status = status or (128 + SIGPIPE if closed else f"error: {error}")
+        status = status or (128 + SIGPIPE if closed else f"error: {_explain(error)}")
         # The interpreter flushes what is left in the buffer; it must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if status is not None:
         sys.exit(status)
+
+
+def _explain(error: OSError) -> str:
+    """The file that an error of the system is about, its reason and what to do."""
+    advice = {
+        errno.EACCES: "; choose another path or change its permissions",
+        errno.EROFS: "; choose a path on a writable disk",
+        errno.ENOSPC: "; free some space or choose another disk",
+    }
+    if error.strerror is None:
+        return str(error)
+    path = error.filename
+    about = "" if path is None else f"{os.fsdecode(path)} cannot be used: "
+    return f"{about}{error.strerror}{advice.get(error.errno or 0, '')}"
 
 
 def _exit_status(main: Callable[[], None]) -> str | int | None:
@@ -81,8 +96,10 @@ def _exit_status(main: Callable[[], None]) -> str | int | None:
         return ended.code
     except BrokenPipeError:
         raise
-    except (InputError, FloatingPointError, OSError) as error:
+    except (InputError, FloatingPointError) as error:
         return f"error: {error}"
+    except OSError as error:
+        return f"error: {_explain(error)}"
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Interrupted as error:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -159,6 +160,20 @@ def test_two_writers_of_one_directory_do_not_share_a_part(tmp_path):
         (second / "file").write_text("second")
     assert (directory / "file").read_text() == "first"  # whose block ended last
     assert names(tmp_path) == ["directory"]
+
+
+def test_writers_who_replace_one_directory_at_once_do_not_fail(tmp_path):
+    """One of them moves the old directory aside while the other does."""
+
+    def write(letter):
+        for _ in range(150):
+            with atomic_directory(tmp_path / "directory") as part:
+                (part / "file").write_text(letter * 1000)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, "abc"))  # raises what a writer raised
+    assert names(tmp_path) == ["directory"]
+    assert set((tmp_path / "directory" / "file").read_text()) in ({"a"}, {"b"}, {"c"})
 
 
 def test_only_abandoned_parts_are_removed(tmp_path):

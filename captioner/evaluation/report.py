@@ -118,7 +118,7 @@ def _image_data(
         "size": small.size,
         "jpeg": jpeg(small, _QUALITY),
         "words": words,
-        "function_words": [is_dimmed(word) for word in words],
+        "dimmed": [is_dimmed(word) for word in words],
         "log_probs": [round(p, 3) for p in hypothesis.log_probs[: len(words)]],
         "references": example.captions,
         "scores": [round(score, 2) if math.isfinite(score) else None for score in scores],

@@ -479,7 +479,18 @@ def test_demo_data_of_the_command_train_the_same_run(tmp_path, monkeypatch, caps
     [
         (InputError("wrong"), "error: wrong", ""),
         (FloatingPointError("not finite"), "error: not finite", ""),
-        (OSError(28, "No space left on device"), "error: [Errno 28] No space left on device", ""),
+        (
+            OSError(28, "No space left on device"),
+            "error: No space left on device; free some space or choose another disk",
+            "",
+        ),
+        (
+            PermissionError(13, "Permission denied", "runs"),
+            "error: runs cannot be used: Permission denied; "
+            "choose another path or change its permissions",
+            "",
+        ),
+        (OSError("of a library"), "error: of a library", ""),
         (
             Interrupted(signal.SIGINT),
             130,

@@ -71,4 +71,5 @@ def test_output_to_a_full_disk(start, unbuffered, tmp_path_factory):
         words = ["data", tiny.data(tmp_path_factory)]
         process = start("captioner", *words, output=full, PYTHONUNBUFFERED=unbuffered)
         _, stderr = process.communicate(timeout=120)
-    assert (process.returncode, stderr) == (1, "error: [Errno 28] No space left on device\n")
+    message = "error: No space left on device; free some space or choose another disk\n"
+    assert (process.returncode, stderr) == (1, message)

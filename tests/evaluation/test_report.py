@@ -91,7 +91,7 @@ def test_the_page_has_captions_scores_maps_and_curves(tmp_path):
     for i, example in enumerate(examples):
         image, hypothesis = by_name[example.id], result.hypotheses[example.id]
         words = result.texts[example.id].split()
-        assert image["function_words"] == [word in ("a", "on", "the") for word in words]
+        assert image["dimmed"] == [word in ("a", "on", "the") for word in words]
         assert image["words"] == words
         assert image["references"] == list(example.captions)
         np.testing.assert_allclose(
@@ -307,7 +307,7 @@ def test_a_word_shows_the_same_map_as_the_overlay(seen):
     found, data, result = seen
     assert found["stops"][:3] == [0, -1, -1]
     best = max(data["images"], key=lambda image: image["scores"][4])
-    assert found["dim"] == best["function_words"]
+    assert found["dim"] == best["dimmed"]
     assert found["focused"] == best["words"][1]
     assert found["status"].startswith(best["words"][1])
     assert " %" in found["status"]

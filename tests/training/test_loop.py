@@ -361,8 +361,8 @@ def test_a_model_receives_the_statistics_of_its_losses(tmp_path):
 
 def test_a_training_stopped_within_an_epoch_by_an_older_version_continues(tmp_path):
     """Whose sums were named by the words that losses counted then."""
+    stopped = Fit(tmp_path, batches=signalled_at(6, signal.SIGINT))
     with pytest.raises(Interrupted):
-        stopped = Fit(tmp_path, batches=signalled_at(6, signal.SIGINT))
         stopped.call()
     state = stopped.states["last"]
     assert 0 < state["progress"]["batch"] < STEPS

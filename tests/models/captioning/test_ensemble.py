@@ -111,7 +111,7 @@ def test_all_captions_are_ranked_by_the_mean_of_log_probabilities(members, maps)
 def test_greedy_and_scores_and_maps_are_those_of_the_members_one_by_one(members, maps):
     ensemble = together(members).eval()
     captions = decode(ensemble, maps, DecodingOptions("greedy", max_length=6))
-    heard = set()
+    seen = set()
     for image, (hypothesis,) in zip(maps, captions, strict=True):
         after, words, log_probs = next_words(members, image), (), []
         while len(words) < 6 and END not in words:
@@ -130,8 +130,8 @@ def test_greedy_and_scores_and_maps_are_those_of_the_members_one_by_one(members,
                 np.testing.assert_allclose(hypothesis.attention[t], mean, atol=1e-5)
             else:
                 assert hypothesis.attention is None
-        heard.add(round(sum(log_probs), 3))
-    assert len(heard) == len(maps)  # each image makes a difference
+        seen.add(round(sum(log_probs), 3))
+    assert len(seen) == len(maps)  # each image makes a difference
 
 
 @pytest.mark.parametrize(("seeds", "runs"), [((0, 0), 1), ((0, 1), 2), ((0, 1, 0), 2)], ids=str)
