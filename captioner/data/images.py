@@ -192,7 +192,7 @@ def _decode(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> Ima
         ) from error
     method = _UPRIGHT.get(_orientation(image))
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
-        image = ImageChops.invert(image)  # Pillow inverts every CMYK JPEG, as only Adobe's need
+        image = ImageChops.invert(image)  # Pillow inverts all, though only Adobe's are negative
     if method is not None:
         image = image.transpose(method)
     return _to_rgb(image, where)

@@ -75,7 +75,7 @@ def _replacement(match: re.Match[str]) -> str:
 def join_words(words: Sequence[str]) -> str:
     """Join words into a readable sentence that `split_words` splits into the same words.
 
-    Contracted endings and the contents of brackets are joined without a space if that does not
+    Contraction endings and the contents of brackets are joined without a space if that does not
     change the words.
     """
     pieces: list[str] = []

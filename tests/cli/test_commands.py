@@ -214,7 +214,7 @@ MISTAKES = {
         "1 of 2 images could not be captioned",
     ),
     "no images": Mistake(
-        "captioner caption {here}/empty --checkpoint {run}", "no image found for '.*/empty'"
+        "captioner caption {here}/empty --checkpoint {run}", "no images found for '.*/empty'"
     ),
     "invalid shard": Mistake(
         "captioner caption {image} --checkpoint {run} --shard 3/2", "shard must be i/n with i"

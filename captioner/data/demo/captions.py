@@ -71,7 +71,7 @@ def _noun_phrases(groups: Sequence[Group]) -> list[list[str]]:
 
 
 def _noun_phrase(group: Group, omit: str) -> str:
-    """Return e.g. "two large striped red stars", without size or texture if `omit` says so."""
+    """Return e.g. "two large striped red stars", without the attribute `omit` ("" omits none)."""
     shape = group[0]
     words = [] if omit == "size" else [shape.size]
     words += [] if omit == "texture" or shape.texture == "solid" else [shape.texture]

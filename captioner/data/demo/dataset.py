@@ -69,7 +69,7 @@ def read_shapes(root: Path | Location, split: str) -> dict[int | str, list[Drawn
             shape = DrawnShape(kinds[item["category_id"]], box=box, **item["attributes"])
             shapes.setdefault(item["image_id"], []).append(shape)
     except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError):
-        return {}  # no instances, or not those of the demo
+        return {}  # the file is missing or not from the demo
     return shapes
 
 

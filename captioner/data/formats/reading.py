@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ...errors import InputError
 from ..storage.location import Location
 
-SPLIT_NAMES = {  # common names of the splits, and ours
+SPLIT_NAMES = {  # common name of a split: our name
     **dict.fromkeys(("train", "training", "restval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),

@@ -109,7 +109,7 @@ def container(path: Path | Location) -> Path | Location:
 
 
 def exists(path: Path | Location) -> bool:
-    """Return whether the file exists; locations are checked only when read, so assume they do."""
+    """Return whether the file exists; True for locations, which are checked only when read."""
     return isinstance(path, Location) or path.exists()
 
 

@@ -42,7 +42,7 @@ class RemoteTar:
     location: Location
 
     def index(self) -> Index:
-        """Return the index, with numbers as offsets; raise InputError if the file is unreadable.
+        """Return the index, with members numbered; raise InputError if the file is unreadable.
 
         Links, directories, sparse files and webdataset's metadata are omitted.
         """
