@@ -1,8 +1,8 @@
 """Atomic writing of files and directories, and exclusive file locks.
 
-A temporary sibling with a unique name is written first and then renamed, so that readers see the
-old content or the new one, and two writers never share a temporary file. If writing fails, the old
-content stays and the temporary sibling is removed.
+A temporary sibling with a unique name is written first and then renamed, so that readers see
+either the old or the new content, and two writers never share a temporary file. If writing fails,
+the old content is kept and the temporary sibling is removed.
 """
 
 import errno
@@ -19,15 +19,16 @@ from typing import IO, Any
 
 from .errors import InputError
 
-ABANDONED_SECONDS = 3600  # a temporary directory without a write for so long has lost its writer
-CONTENTION = (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY)  # of two writers who rename at once
-CONTENTION_SECONDS = 10  # then an error with one of these numbers has another cause
+ABANDONED_SECONDS = 3600  # a temporary directory unchanged for this long is abandoned
+CONTENTION = (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY)  # if two writers rename at once
+CONTENTION_SECONDS = 10  # after which an error with one of these numbers has another cause
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Write a file, a str as UTF-8, replacing an older one; parent directories are created.
+    """Write a file, replacing any existing one; a str is encoded as UTF-8.
 
-    The file gets the permissions of any new file (the umask applies).
+    Parent directories are created. The file gets the permissions of any new file (the umask
+    applies).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _temporary_sibling(path)
@@ -45,9 +46,9 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 def atomic_directory(directory: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a new directory to write files into, which becomes `directory` when the block ends.
 
-    The files directly in it are synced before it is renamed. replace: whether an older directory is
-    replaced; if False, OSError is raised at the end if `directory` exists and is not empty. What
-    killed writers of the same directory left behind is removed after an hour.
+    Its top-level files are synced to disk before it is renamed. replace: whether to replace an
+    existing directory; if False, OSError is raised at the end if `directory` exists and is not
+    empty. Temporary directories left behind by killed writers are removed after an hour.
     """
     part = _temporary_sibling(directory)
     try:
@@ -66,10 +67,10 @@ def atomic_directory(directory: Path, *, replace: bool = True) -> Iterator[Path]
 
 
 def sibling_path(path: Path, suffix: str) -> Path:
-    """The hidden path `.NAME.SUFFIX` beside `path`.
+    """Return the hidden path `.NAME.SUFFIX` beside `path`.
 
-    `sibling_path(directory, "old")` holds the old content while `atomic_directory` replaces it; if
-    the process is killed between the two renames, it is the only complete one.
+    `sibling_path(directory, "old")` contains the old content while `atomic_directory` replaces it;
+    if the process is killed between the two renames, it is the only complete copy.
     """
     return path.parent / f".{path.name}.{suffix}"
 
@@ -83,13 +84,13 @@ def check_absent(directory: Path) -> None:
 
 
 def lock_file(file: IO[Any]) -> bool:
-    """Lock an open file exclusively until it is closed; False if another process has locked it."""
+    """Lock an open file exclusively until it is closed; return False if it is already locked."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
             position = os.lseek(file.fileno(), 0, os.SEEK_CUR)
-            # Windows keeps others from reading locked bytes, so lock one far behind the content.
+            # Windows prevents others from reading locked bytes, so lock one far beyond the content.
             os.lseek(file.fileno(), 2**30, os.SEEK_SET)
             try:
                 msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -99,36 +100,36 @@ def lock_file(file: IO[Any]) -> bool:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # msvcrt raises the second
+    except (BlockingIOError, PermissionError):  # msvcrt raises PermissionError
         return False
     return True
 
 
 def _temporary_sibling(path: Path) -> Path:
-    """A unique hidden path beside `path`; long names are cut, since systems limit their length."""
+    """Return a unique hidden path beside `path`; the name is truncated to a safe length."""
     return path.parent / f".{path.name[:40]}.{uuid.uuid4().hex}.part"
 
 
 def _remove_abandoned(directory: Path, now: float) -> None:
     """Remove the temporary directories that killed writers of `directory` left behind.
 
-    now: by the clock of the file system, which need not be that of this machine.
+    now: current time on the file system's clock, which may differ from this machine's.
     """
-    # Older versions named it .NAME.part.
+    # Older versions used the name .NAME.part.
     pattern = re.compile(rf"\.{re.escape(directory.name[:40])}(\.[0-9a-f]{{32}})?\.part")
     for part in directory.parent.iterdir():
         if not pattern.fullmatch(part.name):
             continue
         try:
             written = max(path.stat().st_mtime for path in (part, *part.rglob("*")))
-        except OSError:  # its writer has just finished, or belongs to another user
+        except OSError:  # its writer has just finished, or it belongs to another user
             continue
         if now - written > ABANDONED_SECONDS:
             shutil.rmtree(part, ignore_errors=True)
 
 
 def _replace(new: Path, directory: Path) -> None:
-    """Rename `new` to `directory`, again if another writer of `directory` is just doing so."""
+    """Rename `new` to `directory`, and retry while another writer of `directory` does the same."""
     deadline = time.monotonic() + CONTENTION_SECONDS
     while True:
         try:
@@ -140,7 +141,7 @@ def _replace(new: Path, directory: Path) -> None:
 
 
 def _swap(new: Path, directory: Path) -> None:
-    """Rename `new` to `directory`; the old one steps aside first, as directories cannot swap."""
+    """Rename `new` to `directory`, first moving the old one aside, as they cannot be swapped."""
     aside = sibling_path(directory, "old")
     if aside.exists():
         if directory.exists():
@@ -154,7 +155,7 @@ def _swap(new: Path, directory: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a directory, have reached the disk."""
+    """Flush a file, or the entries of a directory, to disk."""
     if os.name == "nt" and path.is_dir():  # Windows cannot open directories
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The device to compute on, its number format, and the memory used."""
+"""Device selection, numeric precision and memory use."""
 
 import math
 import sys
@@ -18,17 +18,19 @@ DEVICE_HELP = "cpu, cuda, cuda:N or mps [cuda if available]"
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """The device that a trained model runs on, its number format, and whether it is compiled."""
+    """The device and precision of a trained model, and whether it is compiled."""
 
     device: str | None = option(None, DEVICE_HELP)
-    precision: str = option("float32", "auto: bfloat16 where it is faster", choices=PRECISIONS)
+    precision: str = option(
+        "float32", "precision; auto: bfloat16 if it is faster", choices=PRECISIONS
+    )
     compile: bool = option(False, "compile the decoding step with torch.compile")
 
 
 def pick_device(device: "str | torch.device | None") -> "torch.device":
-    """The device of that name; None: CUDA if available, else the CPU.
+    """Return the device of this name; for None, CUDA if it is available, otherwise the CPU.
 
-    Raises InputError for other kinds of devices and for one that is not available.
+    Raises InputError if the device is not of a supported type or not available.
     """
     import torch
 
@@ -49,26 +51,27 @@ def pick_device(device: "str | torch.device | None") -> "torch.device":
 
 
 def _check_mps(device: "torch.device") -> None:
-    """Raise RuntimeError if there is no such Apple GPU; torch's own message fills a page."""
+    """Raise RuntimeError if there is no such Apple GPU; torch's own message is a page long."""
     import torch
 
     if not torch.backends.mps.is_available():
         raise RuntimeError("no Apple GPU is available to this build of torch")
     if device.index not in (None, 0):
-        raise RuntimeError("there is only one Apple GPU, mps")
+        raise RuntimeError("there is only one Apple GPU; use mps")
 
 
 def device_of(model: Any) -> "torch.device":
-    """The device of the first parameter of a torch module."""
+    """Return the device of a torch module's first parameter."""
     device: torch.device = next(model.parameters()).device
     return device
 
 
 def pick_precision(name: str, device: "torch.device") -> "torch.dtype":
-    """bfloat16 or float32, by the name of a precision.
+    """Return bfloat16 or float32 for the name of a precision.
 
-    "auto" is bfloat16 on devices that multiply it faster: GPUs with hardware support, and CPUs with
-    AMX or AVX512-BF16. An Apple GPU on which autocast does not support bfloat16 gets float32.
+    "auto" selects bfloat16 on devices that multiply it faster: GPUs with hardware support, and CPUs
+    with AMX or AVX512-BF16. On Apple GPUs, "auto" selects float32, and so does "bfloat16" if
+    autocast does not support it.
     """
     import torch
 
@@ -88,14 +91,14 @@ def pick_precision(name: str, device: "torch.device") -> "torch.dtype":
 
 
 def _mps_has_bfloat16() -> bool:
-    """Whether autocast can use bfloat16 on an Apple GPU: from torch 2.6 and macOS 14 on."""
+    """Return whether autocast supports bfloat16 on Apple GPUs (since torch 2.6 and macOS 14)."""
     import torch
 
     return torch.amp.is_autocast_available("mps") and torch.backends.mps.is_macos_or_newer(14, 0)
 
 
 def products_in(name: str, device: "torch.device") -> AbstractContextManager[object]:
-    """A context in which matrix products and convolutions use the precision called `name`."""
+    """Return a context in which matrix products and convolutions use the precision `name`."""
     import torch
 
     precision = pick_precision(name, device)
@@ -103,7 +106,7 @@ def products_in(name: str, device: "torch.device") -> AbstractContextManager[obj
 
 
 def peak_memory(device: "torch.device") -> dict[str, float]:
-    """Peak memory of this process in MB: `memory_mb`, and on CUDA `gpu_memory_mb`.
+    """Return the peak memory of this process in MB: `memory_mb`, and on CUDA `gpu_memory_mb`.
 
     `memory_mb` is NaN on systems without getrusage (Windows).
     """
@@ -120,5 +123,5 @@ def _peak_bytes() -> float:
         import resource
     except ImportError:
         return math.nan
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, else KiB
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -21,8 +21,8 @@ from .errors import InputError
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the process group of torchrun, if there is one, and leave it at the end.
 
-    With the device "cuda", each process takes the GPU of its local rank. Raises InputError if
-    there are more processes on this machine than GPUs.
+    With the device "cuda", each process uses the GPU of its local rank. Raises InputError if there
+    are more processes than GPUs on this machine.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield
@@ -30,9 +30,11 @@ def process_group(device: torch.device) -> Iterator[None]:
     if device.type == "cuda" and device.index is None:
         local_rank, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
         if local_rank >= count:
-            raise InputError(f"there are {count} GPUs; start at most {count} processes here")
+            raise InputError(
+                f"this machine has {count} GPUs; start at most {count} processes on it"
+            )
         torch.cuda.set_device(local_rank)
-    # Others wait at a barrier while the first process computes the features of a data set.
+    # The timeout must allow the first process to compute features while the others wait.
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(hours=12))
     try:
@@ -42,17 +44,17 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """Return the rank of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """The number of processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and prints."""
+    """Return whether this is the process that prints and writes files."""
     return rank() == 0
 
 
@@ -63,7 +65,7 @@ def say(text: str) -> None:
 
 
 def barrier() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes reach this point."""
     if dist.is_initialized():
         dist.barrier()
 
@@ -74,14 +76,14 @@ def unwrap(module: nn.Module) -> Any:
 
 
 def share_buffers(module: nn.Module) -> None:
-    """Copy the first process's buffers to all: batch norm's running statistics differ."""
+    """Copy the first process's buffers to all, since running statistics of batch norms differ."""
     if dist.is_initialized():
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes, in every process."""
+    """Return the sum over all processes, in every process."""
     if dist.is_initialized():
         values = values.clone()
         dist.all_reduce(values)
@@ -89,7 +91,7 @@ def total(values: Tensor) -> Tensor:
 
 
 def gather(item: Any) -> list[Any]:
-    """The items of all processes in order of rank, in every process."""
+    """Return the items of all processes in order of rank, in every process."""
     if not dist.is_initialized():
         return [item]
     items: list[Any] = [None] * world_size()

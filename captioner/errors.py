@@ -1,6 +1,6 @@
 """Errors and signals that end a command without a traceback.
 
-They are a user's mistake, a machine failure or a signal. Any other exception is a bug and shows its
+They are user mistakes, machine failures and signals. Any other exception is a bug and shows its
 traceback.
 """
 
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-SIGPIPE = 13  # Windows has no such signal
+SIGPIPE = 13  # signal.SIGPIPE does not exist on Windows
 
 
 class InputError(ValueError):
@@ -20,7 +20,7 @@ class InputError(ValueError):
 
 
 class Interrupted(Exception):  # noqa: N818 -- not an error: the work was saved
-    """A signal ended the work after everything was saved."""
+    """Raised when a signal has stopped the work and everything has been saved."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -31,8 +31,9 @@ class Interrupted(Exception):  # noqa: N818 -- not an error: the work was saved
 def collect_signals(received: list[int]) -> Iterator[None]:
     """Append SIGINT or SIGTERM to `received` instead of ending the program.
 
-    Only the first one: then the earlier handlers are back, so that a second signal ends the program
-    as usual. Outside the main thread, where Python cannot handle signals, nothing changes.
+    Only the first signal is collected: the previous handlers are then restored, so that a second
+    signal ends the program as usual. Outside the main thread, where Python cannot handle signals,
+    this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -56,26 +57,26 @@ def collect_signals(received: list[int]) -> Iterator[None]:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command and exit with the status that a shell expects: 0, 1 for an error, 128 + signal.
+    """Run a command and exit with 0 for success, 1 for an error, or 128 + N for signal N.
 
-    argparse itself exits with 2 for a wrong command line. If the reader of the output has closed
-    the pipe, as `head` does, the command ends silently, as if SIGPIPE had ended it.
+    argparse itself exits with 2 for an invalid command line. If the reader of the output has closed
+    the pipe, as `head` does, the command ends silently, as if it had been killed by SIGPIPE.
     """
     status: str | int | None = None
     try:
         status = _exit_status(main)
-        print(end="", flush=True)  # an error of the interpreter's own flush could not be caught
+        print(end="", flush=True)  # an error in the final flush at exit cannot be caught
     except OSError as error:
         closed = isinstance(error, BrokenPipeError)
         status = status or (128 + SIGPIPE if closed else f"error: {_explain(error)}")
-        # The interpreter flushes what is left in the buffer; it must not fail again.
+        # The interpreter flushes the rest of the buffer at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if status is not None:
         sys.exit(status)
 
 
 def _explain(error: OSError) -> str:
-    """The file that an error of the system is about, its reason and what to do."""
+    """Describe a system error: the file, the reason and what to do."""
     advice = {
         errno.EACCES: "; choose another path or change its permissions",
         errno.EROFS: "; choose a path on a writable disk",
@@ -89,7 +90,7 @@ def _explain(error: OSError) -> str:
 
 
 def _exit_status(main: Callable[[], None]) -> str | int | None:
-    """The argument of sys.exit after running `main`; raises BrokenPipeError for a closed pipe."""
+    """Run `main` and return the argument for sys.exit; raise BrokenPipeError for a closed pipe."""
     try:
         main()
     except SystemExit as ended:
@@ -103,6 +104,8 @@ def _exit_status(main: Callable[[], None]) -> str | int | None:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Interrupted as error:
-        print(f"stopped by {error}; everything is saved, --resume continues", file=sys.stderr)
+        print(
+            f"stopped by {error}; everything is saved; pass --resume to continue", file=sys.stderr
+        )
         return 128 + error.signum
     return None

@@ -1,7 +1,7 @@
 """Options as frozen dataclasses, read from the command line and from dicts.
 
-Each module declares its options as a frozen dataclass of `option(...)` fields: the name of a field
-is its flag, its annotation the type, its default the default.
+Each module declares its options as a frozen dataclass of `option(...)` fields. The name of a field
+becomes the flag, its annotation the type and its default the default value.
 """
 
 import argparse
@@ -42,12 +42,12 @@ class Options:
 
 
 def option(default: Any, help: str, *, choices: Sequence[str] | None = None) -> Any:
-    """A dataclass field with a help text and, for strings, the values allowed."""
+    """Declare a dataclass field with a help text and, for strings, the allowed values."""
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
 
 
 def _value_type(annotation: Any) -> Any:
-    """The type of one value on the command line: int for `int | None` and `tuple[int, ...]`."""
+    """Return the type of one command-line value: int for `int | None` and `tuple[int, ...]`."""
     if isinstance(annotation, types.UnionType):
         return next(part for part in typing.get_args(annotation) if part is not type(None))
     return typing.get_args(annotation)[0] if _is_tuple(annotation) else annotation
@@ -62,9 +62,9 @@ def add_options(
 ) -> None:
     """Add one flag per field of the dataclass `cls`, in a help group called `title`.
 
-    without: names of fields that get no flag and keep their defaults. The flag of a tuple may be
-    repeated; it takes several values at once only in a parser without positional arguments, which
-    it would swallow.
+    without: names of fields that get no flag and keep their defaults. A flag for a tuple may be
+    repeated; it takes several values at once only if the parser has no positional arguments, since
+    it would consume them.
     """
     nargs = "+" if all(action.option_strings for action in parser._actions) else 1
     group = parser.add_argument_group(f"{title} [default]")
@@ -93,7 +93,7 @@ def _add_flag(
         arguments = {"default": absent, "action": "extend", "nargs": nargs}
     group.add_argument(
         flag,
-        type=str.lower if choices else kind,  # choices are accepted in any case
+        type=str.lower if choices else kind,  # choices are case-insensitive
         **arguments,
         choices=choices or None,
         metavar=None if 0 < len(choices) <= LISTED_CHOICES else kind.__name__.upper(),
@@ -102,14 +102,14 @@ def _add_flag(
 
 
 def from_arguments(cls: type[T], arguments: argparse.Namespace) -> T:
-    """The dataclass `cls` from the parsed flags that `add_options` added for it."""
+    """Build the dataclass `cls` from the parsed flags that `add_options` added for it."""
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def to_dict(options: Any) -> dict[str, Any]:
-    """A dict for JSON; paths become strings."""
+    """Convert options to a dict for JSON; paths become strings."""
     return {
         key: str(value) if isinstance(value, Path) else value
         for key, value in dataclasses.asdict(options).items()
@@ -117,18 +117,18 @@ def to_dict(options: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-    """The dataclass `cls` from a plain dict; unknown names and wrong types raise InputError."""
+    """Build the dataclass `cls` from a dict; raise InputError for unknown names or wrong types."""
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - known)
     if unknown:
         raise InputError(
             f"unknown option {', '.join(map(repr, unknown))} for {cls.__name__}; "
-            f"it has {', '.join(sorted(known))}"
+            f"the options are {', '.join(sorted(known))}"
         )
     for name, annotation in typing.get_type_hints(cls).items():
         if name in values and not _accepts(annotation, values[name]):
             expected = getattr(annotation, "__name__", annotation)
-            raise InputError(f"{name} must be {expected}, got {values[name]!r}")
+            raise InputError(f"{name} must be of type {expected}, got {values[name]!r}")
     return cls(**values)
 
 
@@ -168,7 +168,7 @@ def _shown(kind: type) -> str:
 
 
 def _accepts(annotation: Any, value: Any) -> bool:
-    """Whether a value fits an annotation; an int fits float, a str fits Path, a bool only bool."""
+    """Return whether a value fits a type; an int fits float, a str fits Path, a bool only bool."""
     if isinstance(annotation, types.UnionType):
         return any(_accepts(part, value) for part in typing.get_args(annotation))
     if isinstance(value, bool):
@@ -177,7 +177,7 @@ def _accepts(annotation: Any, value: Any) -> bool:
 
 
 def check_at_least(options: Any, minimum: float, *names: str) -> None:
-    """Raise InputError for the first named field below `minimum`, infinite or NaN; None passes."""
+    """Raise InputError for the first named field below `minimum`, infinite or NaN; accept None."""
     for name in names:
         value = getattr(options, name)
         if value is not None and not minimum <= value < math.inf:

@@ -1,7 +1,7 @@
-"""Loading ahead: threads load the next items while the present one is used.
+"""Prefetching: threads load the next items while the current one is used.
 
-Threads suffice, since Pillow and numpy release Python's global lock while they work. What they load
-must not use torch's own threads, which belong to the computation.
+Threads suffice, since Pillow and NumPy release the global interpreter lock while they work. The
+loading function must not use torch's own threads, which the computation needs.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 
 def _default_workers() -> int:
-    """Cores per process on this machine minus one for the computation, from 1 to 8."""
+    """Return the number of cores per process, minus one for the computation, from 1 to 8."""
     affinity = getattr(os, "sched_getaffinity", None)  # only on Linux
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))
@@ -22,7 +22,7 @@ def _default_workers() -> int:
 WORKERS = _default_workers()
 
 Item = TypeVar("Item")
-Loaded = TypeVar("Loaded", bound=Any)  # has pin_memory() if load_ahead is called with pin
+Loaded = TypeVar("Loaded", bound=Any)  # must have pin_memory() if `pin` is true
 
 
 def load_ahead(
@@ -30,8 +30,9 @@ def load_ahead(
 ) -> Iterator[Loaded]:
     """Yield load(item) for each item, in order, while threads load the next `workers` items.
 
-    workers: 0 loads each item when it is asked for. pin: copy to pinned memory, from which a GPU
-    copies while it computes. An exception of `load` is raised when its item's turn comes.
+    workers: number of threads; 0 loads each item when it is requested. pin: whether to copy to
+    pinned memory, from which a GPU can copy while it computes. An exception in `load` is raised
+    when its item is due.
     """
 
     def get(item: Item) -> Loaded:
@@ -57,7 +58,7 @@ def load_ahead(
 
 
 def timed(items: Iterable[Item]) -> Iterator[tuple[Item, float]]:
-    """Yield each item with the seconds that were spent waiting for it."""
+    """Yield each item with the seconds spent waiting for it."""
     started = time.perf_counter()
     for item in items:
         yield item, time.perf_counter() - started

@@ -166,13 +166,13 @@ def test_images_of_every_mode(captioner, tmp_path):
     ("image", "message"),
     [
         ("gone.png", "'gone.png': no such file"),
-        (None, "an image is a path, a PIL image, .* got NoneType"),
-        (7, "an image is a path, a PIL image, .* got int"),
+        (None, "an image must be a path, a PIL image, .* got NoneType"),
+        (7, "an image must be a path, a PIL image, .* got int"),
         (
             torch.zeros(2, 3, 4, 4),
-            r"an image tensor has the shape \(3, H, W\), got \(2, 3, 4, 4\)",
+            r"an image tensor must have the shape \(3, H, W\), got \(2, 3, 4, 4\)",
         ),
-        ([["a.png"]], "an image is a path, .* got list"),
+        ([["a.png"]], "an image must be a path, .* got list"),
     ],
 )
 def test_values_that_are_not_images(captioner, image, message, tmp_path, monkeypatch):
@@ -187,7 +187,9 @@ def test_values_that_are_not_images(captioner, image, message, tmp_path, monkeyp
 def test_decoding_options(captioner, images):
     caption = captioner.caption(images[0], max_length=2, min_length=2)
     assert len(caption.words) == 2 == len(caption.log_probs)  # cut, so there is no end token
-    with pytest.raises(InputError, match="unknown option 'beams' for DecodingOptions; it has allo"):
+    with pytest.raises(
+        InputError, match="unknown option 'beams' for DecodingOptions; the options are allo"
+    ):
         captioner.caption(images[0], beams=3)
     with pytest.raises(InputError, match="beam_size must be at least 1, got 0"):
         captioner.caption(images[0], beam_size=0)

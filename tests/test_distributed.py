@@ -176,7 +176,7 @@ def test_each_process_takes_a_gpu_of_its_own(started, device, calls):
 def test_more_processes_than_gpus(started, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     with (
-        pytest.raises(InputError, match="there are 2 GPUs; start at most 2 processes here"),
+        pytest.raises(InputError, match="this machine has 2 GPUs; start at most 2 processes on it"),
         distributed.process_group(torch.device("cuda")),
     ):
         pass

@@ -1,1 +1,1 @@
-"""Data sets of captioned images: readers, storage, the demo, image loading, checks, batches."""
+"""Data sets of captioned images: readers, storage, demo, images, batches."""

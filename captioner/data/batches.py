@@ -1,7 +1,7 @@
 """Batches for training: captions as tokens, the order of an epoch, collation.
 
-Shapes: B images, C captions per image, T words, D channels, h, w grid, S image side, L likely
-tokens of a teacher.
+Shapes: B images, C captions per image, T words, D channels, h, w grid, S image side, L teacher
+tokens per position.
 """
 
 import random
@@ -18,8 +18,8 @@ from ..text.vocabulary import Vocabulary
 from .dataset import Example
 from .sources import Source
 
-MAX_WORDS = 50  # longer captions are cut: one caption of 10,000 words must not fill the memory
-CHUNK = 50  # batches that are sorted by length together
+MAX_WORDS = 50  # longer captions are truncated: one of 10,000 words could exhaust memory
+CHUNK = 50  # number of batches whose images are sorted by length together
 
 Group = TypeVar("Group", bound="Batch | Distillation | Rollouts")
 
@@ -28,7 +28,7 @@ Group = TypeVar("Group", bound="Batch | Distillation | Rollouts")
 class Distillation:
     """A teacher's predictions for the captions of a batch.
 
-    tokens, probs (B, C, T, L): the teacher's likeliest tokens at each position and their
+    tokens, probs (B, C, T, L): the teacher's most likely tokens at each position and their
     probabilities, which sum to 1. weight: weight of the teacher in the target, in [0, 1].
     """
 
@@ -41,8 +41,8 @@ class Distillation:
 class Rollouts:
     """Which captions of a batch are samples of the model, and how much each caption counts.
 
-    weights (B, C): factor of each caption's log-likelihood. sampled (B, C): whether a caption is a
-    sample of the model instead of a reference.
+    weights (B, C): factor for each caption's log-likelihood. sampled (B, C): whether a caption was
+    sampled from the model instead of being a reference.
     """
 
     weights: Tensor
@@ -53,15 +53,15 @@ class Rollouts:
 class Batch:
     """Images with all their captions.
 
-    ids: one per image.
-    tokens (B, C, 1 + T): start, words, end, then padding (0); the captions of an image longest
-        first, missing ones all padding.
-    active_captions: for each of the T predicted tokens, the largest number of captions of an image
-        that are that long.
-    images (B, 3, S, S), features (B, D, h, w): one of the two, the other is None.
-    distillation, rollouts: what distilled and self-critical training add; None otherwise.
-    sampling_prob: probability with which an input word is taken from the model's own prediction
-        (scheduled sampling).
+    ids: image ids.
+    tokens (B, C, 1 + T): start token, words, end token, padding (0). The captions of an image are
+        sorted from longest to shortest; missing captions are all padding.
+    active_captions: for each of the T predicted positions, the maximum over the images of the
+        number of captions that are long enough to have a token there.
+    images (B, 3, S, S), features (B, D, h, w): exactly one of the two; the other is None.
+    distillation: set in distillation. rollouts: set in self-critical training.
+    sampling_prob: probability of replacing an input word by the model's own prediction (scheduled
+        sampling).
     """
 
     ids: tuple[int | str, ...]
@@ -74,7 +74,7 @@ class Batch:
     sampling_prob: float = 0.0
 
     def features_by(self, encoder: Callable[[Tensor], Tensor]) -> Tensor:
-        """The feature maps (B, D, h, w) in float32; `encoder` computes them if there are none."""
+        """Return the feature maps (B, D, h, w) in float32; `encoder` computes them if needed."""
         if self.features is not None:
             return self.features.float()
         assert self.images is not None
@@ -91,7 +91,7 @@ class Batch:
 
 
 def _map_tensors(values: Group, change: Callable[[Tensor], Tensor]) -> Group:
-    """A copy of a dataclass in which every tensor, nested ones included, is changed."""
+    """Return a copy of a dataclass with `change` applied to every tensor, also to nested ones."""
     changed: dict[str, Any] = {}
     for name, value in vars(values).items():
         if isinstance(value, Tensor):
@@ -106,7 +106,7 @@ def make_batch(
 ) -> Batch:
     """Load the images or features at `indices` and put them into a Batch with these captions.
 
-    ids: one per index. tokens (B, C, 1 + T): as in Batch.
+    ids: image ids, one per index. tokens (B, C, 1 + T): as in Batch.
     """
     values = source.load(indices)
     return Batch(
@@ -119,7 +119,7 @@ def make_batch(
 
 
 def count_active_captions(tokens: Tensor) -> tuple[int, ...]:
-    """The `active_captions` of a Batch with these tokens (B, C, 1 + T)."""
+    """Return the `active_captions` of a Batch with these tokens (B, C, 1 + T)."""
     lengths = (tokens[:, :, 1:] != Vocabulary.PAD).sum(-1)  # (B, C)
     steps = torch.arange(tokens.shape[-1] - 1, device=tokens.device)
     active_captions = (lengths[..., None] > steps).sum(1).amax(0) if len(steps) else steps
@@ -127,9 +127,9 @@ def count_active_captions(tokens: Tensor) -> tuple[int, ...]:
 
 
 def encode_captions(examples: Sequence[Example], vocabulary: Vocabulary) -> list[list[list[int]]]:
-    """The captions of each image as tokens from start to end, longest first.
+    """Encode the captions of each image as tokens from start to end, longest first.
 
-    Captions without words are left out, those of more than MAX_WORDS words are cut.
+    Captions without words are omitted; those of more than MAX_WORDS words are truncated.
     """
     return [
         sorted(
@@ -154,13 +154,14 @@ def epoch_order(
     groups: Sequence[Hashable] = (),
     window: int = 0,
 ) -> list[list[int]]:
-    """Random batches of image indices, with captions of similar length in one batch.
+    """Return random batches of image indices, grouping captions of similar length.
 
     Within chunks of CHUNK batches, images are sorted by their longest caption; then the batches are
     shuffled. Every batch has at least `processes` images, so that each process gets one.
-    groups: the tar file of each image, to be read once from beginning to end. Then the groups are
-    shuffled, and images and batches only within chunks of about `window` images.
-    The order depends on nothing but the arguments. Raises InputError if there are fewer images than
+    groups: the tar file of each image, so that each file is read once from beginning to end. If
+    groups are given, they are shuffled, but images and batches are shuffled only within chunks of
+    about `window` images.
+    The order depends only on the arguments. Raises InputError if there are fewer images than
     processes.
     """
     generator = random.Random(f"{seed}/{epoch}")
@@ -183,7 +184,7 @@ def epoch_order(
 
 
 def _merge_small(batches: list[list[int]], minimum: int) -> list[list[int]]:
-    """Append batches of fewer than `minimum` images to the last of the others."""
+    """Append batches of fewer than `minimum` images to the last larger batch."""
     small = [batch for batch in batches if len(batch) < minimum]
     batches = [batch for batch in batches if len(batch) >= minimum]
     if not batches:
@@ -199,7 +200,7 @@ def _merge_small(batches: list[list[int]], minimum: int) -> list[list[int]]:
 def _shuffle_within(
     batches: list[list[int]], chunk: int, generator: random.Random
 ) -> list[list[int]]:
-    """Shuffle each run of `chunk` batches."""
+    """Shuffle the batches within each group of `chunk` consecutive batches."""
     order = []
     for first in range(0, len(batches), chunk):
         part = batches[first : first + chunk]

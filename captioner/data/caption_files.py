@@ -23,17 +23,17 @@ from .formats.tables import (
 
 Id = int | str
 LocatedRow = tuple[SourceLocation, dict[str, Any]]
-IDS = ("image_id", *IMAGES, "id")  # the first of these keys that a row has identifies its image
-MAX_DIGITS = 18  # of a quoted id that is read as a number, so that it fits 64 bits
+IDS = ("image_id", *IMAGES, "id")  # the first of these keys in a row identifies its image
+MAX_DIGITS = 18  # longest quoted id that is read as a number, so that it fits in 64 bits
 
 
 def read_caption_file(path: Path | str) -> dict[Id, list[str]]:
-    """Return the captions of each image in the file; the list is empty if there are none.
+    """Return the captions of each image in the file; images without captions have empty lists.
 
-    A row has `image_id`, `file_name`, `image` or `id`, and a `caption`, a `text` or a list of
-    them. A quoted id that is a whole number of at most 18 digits without leading zeros is read as
-    that number. Raises InputError, with file and row, for any other row, for ids of images or
-    captions that COCO annotations list twice, and for captions of images that they do not list.
+    Each row has an `image_id`, `file_name`, `image` or `id`, and a `caption` or `text`, which may
+    be a list. A quoted id that is an integer of at most 18 digits without leading zeros is read as
+    a number. Raises InputError, with the file and the row, for any other row, for image or caption
+    ids listed twice in COCO annotations, and for captions of images not listed there.
     """
     path = Path(path)
     try:
@@ -48,19 +48,19 @@ def read_caption_file(path: Path | str) -> dict[Id, list[str]]:
         return _read_annotations(path, content)
     raise InputError(
         f"{path} has no captions: expected a list of objects or COCO annotations; "
-        "files in other formats must end in .jsonl, .csv or .tsv"
+        "other formats need the extension .jsonl, .csv or .tsv"
     )
 
 
 def read_predictions(path: Path | str) -> dict[Id, str]:
-    """Return the one caption of each image; InputError if images have none or several."""
+    """Return the caption of each image; raise InputError unless each image has exactly one."""
     captions = read_caption_file(path)
     if not captions:
         raise InputError(f"{path} has no captions")
     wrong = [image_id for image_id, texts in captions.items() if len(texts) != 1]
     if wrong:
         raise InputError(
-            f"{path}: {_list_ids(wrong)} must have one caption each, not none or several"
+            f"{path}: expected exactly one caption per image; correct {_list_ids(wrong)}"
         )
     return {image_id: texts[0] for image_id, texts in captions.items()}
 
@@ -68,15 +68,15 @@ def read_predictions(path: Path | str) -> dict[Id, str]:
 def read_comparison_captions(
     path: Path | str, ids: Iterable[Id], allow_more: bool = False
 ) -> dict[Id, str]:
-    """Return one caption for each of the images, with the ids as given and in their order.
+    """Return one caption for each of the images, by the ids as given and in their order.
 
-    allow_more: whether the file may have captions of other images, which are ignored. Raises
-    InputError, with a list of ids, for images without a caption and for other images.
+    allow_more: whether to ignore captions of other images. Raises InputError, with a list of ids,
+    if images have no caption or, unless `allow_more` is true, if there are other images.
     """
     captions, given_ids = read_predictions(path), {normalise_id(id): id for id in ids}
     lacking = [id for id in given_ids if id not in captions]
     if lacking:
-        raise InputError(f"{path} lacks {_list_ids(lacking)}")
+        raise InputError(f"{path} has no caption for {_list_ids(lacking)}")
     other = [id for id in captions if id not in given_ids]
     if other and not allow_more:
         raise InputError(f"{path} has captions of images that are not scored: {_list_ids(other)}")
@@ -84,12 +84,12 @@ def read_comparison_captions(
 
 
 def normalise_id(value: Any) -> Id:
-    """Return an image's id in the form that all files share; raise ValueError if it is not an id.
+    """Return an image id in its canonical form; raise ValueError if it is not an id.
 
-    "7" and 7 are the same id; "07", "7.jpg" and numbers of 19 digits or more in quotes are text.
+    "7" and 7 are the same id; "07", "7.jpg" and quoted numbers of 19 or more digits are text.
     """
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise ValueError(f"{value!r} is not an id; use a number or text")
+        raise ValueError(f"{value!r} is not an id; use an integer or text")
     str(value).encode()  # raises UnicodeEncodeError, a ValueError, for JSON's lone surrogates
     if (
         isinstance(value, str)
@@ -109,8 +109,8 @@ def match(
 ) -> tuple[dict[Id, str], dict[Id, Sequence[str]], str]:
     """Return captions and references of the images that have both, and a note on the others.
 
-    The note is "" if there are no others. Raises InputError, with a list of ids, if there are
-    others and `allow_missing` is false, and if no image has both.
+    The note is empty if there are no others. Raises InputError, with a list of ids, if there are
+    others and `allow_missing` is false, or if no image has both.
     """
     both = [id for id in references if id in captions and references[id]]
     unmatched = {
@@ -122,13 +122,13 @@ def match(
     if not both:
         raise InputError(f"no image has both a caption and references: {listing or 'no images'}")
     if listing and not allow_missing:
-        raise InputError(f"{listing}; --allow-missing scores the rest")
+        raise InputError(f"{listing}; pass --allow-missing to score the rest")
     note = f"note: {len(both)} images are scored; {listing}" if listing else ""
     return {id: captions[id] for id in both}, {id: references[id] for id in both}, note
 
 
 def _read_rows(path: Path) -> Iterator[LocatedRow]:
-    """Yield the rows of JSON lines or a table; the first problem raises InputError."""
+    """Yield the rows of JSON lines or a table; raise InputError at the first problem."""
     result = ReadResult()
     for row in table_rows(path, result, IDS):
         _raise_first(result)
@@ -181,7 +181,9 @@ def _valid_captions(location: SourceLocation, row: Mapping[str, Any]) -> list[st
 def _missing_key(
     location: SourceLocation, row: Mapping[str, Any], keys: Sequence[str]
 ) -> InputError:
-    return InputError(f"{location}: expected one of {', '.join(keys)}, got {str(row)[:80]}")
+    return InputError(
+        f"{location}: expected one of the keys {', '.join(keys)}, got {str(row)[:80]}"
+    )
 
 
 def _read_annotations(path: Path, content: dict[str, Any]) -> dict[Id, list[str]]:
@@ -201,11 +203,11 @@ def _read_annotations(path: Path, content: dict[str, Any]) -> dict[Id, list[str]
     unlisted = captions.keys() - set(image_ids)
     if unlisted:
         ids = sorted(unlisted, key=str)
-        raise InputError(f"{path}: captions of {_list_ids(ids)}, which it does not list")
+        raise InputError(f"{path} has captions of {_list_ids(ids)}, not in its list of images")
     return {id: captions.get(id, []) for id in image_ids}
 
 
 def _list_ids(ids: Sequence[Any], noun: str = "image") -> str:
-    """Return the number of ids and the first ten of them."""
+    """Return a text with the number of ids and the first ten of them."""
     shown = ", ".join(map(repr, ids[:10])) + (", ..." if len(ids) > 10 else "")
     return f"{len(ids)} {noun}{'s' * (len(ids) > 1)} ({shown})"

@@ -1,4 +1,4 @@
-"""Conversion of a data set of any format to JSONL."""
+"""Conversion of a data set in any format to JSONL."""
 
 import json
 import os
@@ -19,14 +19,14 @@ IMAGES = "images"  # the link to the images, in the directory of the JSONL file
 def write_jsonl(data: CaptionData, directory: Path) -> Path:
     """Write a data set as `directory`/captions.jsonl, one image per line, and link to its images.
 
-    The link `images` leads to the common parent directory of all images; nothing is copied, except
-    from servers: then `images` is a directory of copies. Returns the path of the JSONL file. Raises
-    InputError if either already exists.
+    The link `images` points to the common parent directory of all images. If any image is on a
+    server, `images` is a directory with copies of all images instead. Returns the path of the JSONL
+    file. Raises InputError if either already exists.
     """
     target, link = directory / "captions.jsonl", directory / IMAGES
     for path in (target, link):
         if path.exists() or path.is_symlink():
-            raise InputError(f"{path} already exists; convert to another directory")
+            raise InputError(f"{path} already exists; choose another directory")
     parents = [storage.container(example.path).parent for example in data.examples]
     absolute = [Path("/") / str(storage.absolute(parent)) for parent in parents]
     base = Path(os.path.commonpath(absolute))
@@ -55,7 +55,7 @@ def _row(example: Example, name: Path) -> str:
 
 
 def _copy(examples: Sequence[Example], targets: Sequence[Path]) -> None:
-    """Write images that are in tar files as files."""
+    """Extract images from tar files."""
     images = zip(examples, targets, strict=True)
     for example, target in tqdm(images, total=len(targets), unit="image", leave=False):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """A data set of captioned images in memory: examples, splits and problems.
 
-Files are read in `readers`.
+The files are read by `readers`.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ from .formats.reading import Problem
 from .storage.location import Location
 
 SPLITS = ("train", "val", "test")
-MAX_LISTED = 20  # problems that a message lists
+MAX_LISTED = 20  # maximum number of problems listed in a message
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image file and its captions as written; `id` is unique within the data set."""
+    """An image file and its unmodified captions; `id` is unique within the data set."""
 
     id: int | str
     path: Path | Location
@@ -29,10 +29,10 @@ class Example:
 
 @dataclass(frozen=True)
 class CaptionData:
-    """A data set as read: its name, its format, and all examples that can be used.
+    """A data set with its name, its format and all usable examples.
 
-    problems: the rows and images that were left out. note: how splits were drawn, or "" if the
-    files give them.
+    problems: rows and images that were omitted. note: how splits were drawn, or "" if the files
+    define them.
     """
 
     name: str
@@ -43,18 +43,18 @@ class CaptionData:
     note: str = ""
 
     def split(self, name: str) -> list[Example]:
-        """Return the examples of train, val (or dev) or test; InputError if there are none."""
+        """Return the examples of train, val (or dev) or test; raise InputError if it is empty."""
         name = split_name(name)
         chosen = [example for example in self.examples if example.split == name]
         if not chosen:
             present = sorted({example.split for example in self.examples})
             raise InputError(
-                f"{self.root} has no images in split {name!r}; it has {', '.join(present)}"
+                f"{self.root} has no images in split {name!r}; choose {' or '.join(present)}"
             )
         return chosen
 
     def summary(self) -> str:
-        """Return one line: format, images and captions per split, number of problems."""
+        """Return a one-line summary: format, images and captions per split, number of problems."""
         parts = [self.format]
         for split in SPLITS:
             chosen = [example for example in self.examples if example.split == split]
@@ -75,7 +75,7 @@ def split_name(name: str) -> str:
 
 
 def fingerprint(data: CaptionData) -> str:
-    """Return the SHA-256 of all ids, splits and captions; the images' pixels do not count."""
+    """Return the SHA-256 of all ids, splits and captions; pixels are not included."""
     digest = hashlib.sha256()
     for example in data.examples:
         digest.update(json.dumps([example.id, example.split, *example.captions]).encode())
@@ -83,16 +83,17 @@ def fingerprint(data: CaptionData) -> str:
 
 
 def problems_error(root: Path | Location, format: str, problems: Sequence[Problem]) -> InputError:
-    """Return the error to raise for a data set with problems if --on-error is stop."""
+    """Return the error for a data set with problems when --on-error is stop."""
     lines = problem_lines(problems)
+    several = len(problems) > 1
+    count = f"{len(problems)} problems; correct them" if several else "1 problem; correct it"
     return InputError(
-        f"{root} (read as {format}) has {len(problems)} problem{'s' * (len(problems) > 1)}, "
-        f"which --on-error skip would leave out:"
+        f"{root} (read as {format}) has {count} or pass --on-error skip:"
         + (f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines))
     )
 
 
 def problem_lines(problems: Sequence[Problem]) -> list[str]:
-    """Return a line for each of the first 20 problems and, if there are more, their number."""
+    """Return a line for each of the first 20 problems and a count of any others."""
     more = len(problems) - MAX_LISTED
     return [*map(str, problems[:MAX_LISTED]), *([f"and {more} more"] if more > 0 else [])]

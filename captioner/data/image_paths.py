@@ -15,21 +15,21 @@ from .formats.reading import IMAGE_SUFFIXES
 
 
 def find_images(sources: Iterable[str], listed: Iterable[bytes] = ()) -> list[str]:
-    """Return the image paths that the sources name, in their order and without duplicates.
+    """Return the image paths named by the sources, in order and without duplicates.
 
-    A source is one of: a directory, for all files below it with an image suffix, sorted; a glob,
-    for its matches with an image suffix, sorted; "-", for the paths in `listed`, one per line; or
-    a file of any name, which need not exist. Hidden files are ignored unless they are named. Raises
-    InputError for a directory or a glob without images, and OSError for a directory that cannot be
-    read.
+    A source is a directory (all files below it with an image extension, sorted), a glob (all
+    matches with an image extension, sorted), "-" (the paths in `listed`, one per line) or a file
+    (with any name; it need not exist). Hidden files are ignored unless they are named explicitly.
+    Raises InputError for a directory or a glob without images, and OSError for a directory that
+    cannot be read.
     """
     return list(dict.fromkeys(path for source in sources for path in _expand(source, listed)))
 
 
 def part_of(images: Sequence[str], shard: str) -> Sequence[str]:
-    """Return part i of n of the images, for a shard "i/n": every n-th from the i-th on.
+    """Return the shard "i/n" of the images: every n-th image, starting with the i-th.
 
-    The n parts are disjoint, contain all images, and differ in length by at most one.
+    The n shards are disjoint, contain all images, and differ in length by at most one.
     """
     first, _, step = shard.partition("/")
     if not (first.isdecimal() and step.isdecimal() and 1 <= int(first) <= int(step)):
@@ -38,9 +38,10 @@ def part_of(images: Sequence[str], shard: str) -> Sequence[str]:
 
 
 def unique_names(images: Sequence[str]) -> dict[str, str]:
-    """Return a unique name for each path, without directory and suffix.
+    """Return a unique name for each path, without directory and extension.
 
-    It is the file's stem; if several paths have the same stem, the image's number is appended.
+    The name is the file's stem; if several paths have the same stem, their numbers in the list are
+    appended.
     """
     stems = [PurePath(image).stem for image in images]
     counts = Counter(stems)
@@ -78,7 +79,7 @@ def _expand(source: str, listed: Iterable[bytes]) -> Iterator[str]:
             yield path
     if not count:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"no image found for {source!r}; image files end in {suffixes}")
+        raise InputError(f"no images found for {source!r}; known extensions are {suffixes}")
 
 
 def _walk(directory: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""Loading images as upright 8-bit RGB, and their transform to tensors.
+"""Loading images as upright 8-bit RGB and transforming them to tensors.
 
-Files may come from anyone: their size is limited and broken ones raise InputError.
-Shapes: H, W pixels of the image, S side of the square that the encoder takes.
+Files are not trusted: their size is limited, and broken files raise InputError.
+Shapes: H, W height and width of the image, S side of the encoder's square input.
 """
 
 import io
@@ -28,7 +28,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 89_000_000
 
-# The operation that undoes each EXIF orientation; 1 and values outside the standard are upright.
+# The operation that undoes each EXIF orientation; 1 and nonstandard values mean upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -42,15 +42,16 @@ _filters_lock = threading.Lock()
 
 
 def load_image(image: ImageInput) -> Image.Image:
-    """The image as a new, upright, 8-bit RGB image without metadata.
+    """Load an image as a new, upright, 8-bit RGB image without metadata.
 
-    A path names a regular file or one in a tar file (`x.tar/a.jpg`; as a string, also on a server),
-    of at most 64 MB and 89 million pixels, in JPEG, PNG, BMP, GIF, WebP or TIFF. Only the first
-    frame of an animation is used. EXIF orientation is applied; a broken EXIF block is ignored.
-    16-bit grey is scaled by 1/257, transparency is composited over white. Tensors are `(3, H, W)`,
-    uint8 in [0, 255] or float in [0, 1]; arrays are `(H, W, 3)`, uint8.
+    A path names a regular file or a member of a tar file (`x.tar/a.jpg`), and a string may be the
+    address of a member on a server. Files are limited to 64 MB and 89 million pixels, in JPEG, PNG,
+    BMP, GIF, WebP or TIFF format. Only the first frame of an animation is used. EXIF orientation is
+    applied; a broken EXIF block is ignored. 16-bit grey is scaled by 1/257, and transparent pixels
+    are composited over white. Tensors have the shape `(3, H, W)` and are uint8 in [0, 255] or float
+    in [0, 1]; arrays have the shape `(H, W, 3)` and are uint8.
 
-    Raises InputError, which names the file and the reason, for anything else.
+    Raises InputError, naming the file and the reason, for anything else.
     """
     if isinstance(image, str | Path | Location):
         return _from_file(storage.parse_location(image) if isinstance(image, str) else image)
@@ -61,15 +62,15 @@ def load_image(image: ImageInput) -> Image.Image:
     if isinstance(image, np.ndarray):
         return _from_array(image)
     raise InputError(
-        "an image is a path, a PIL image, a (3, H, W) tensor or an (H, W, 3) array, "
+        "an image must be a path, a PIL image, a (3, H, W) tensor or an (H, W, 3) array, "
         f"got {type(image).__name__}"
     )
 
 
 def read_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode the bytes of an image file, by the same rules as `load_image`.
+    """Decode the bytes of an image file by the same rules as `load_image`.
 
-    max_pixels: maximum number of pixels to decode. Raises InputError for anything else.
+    max_pixels: maximum number of pixels to decode. Raises InputError if decoding fails.
     """
     return _read(lambda: io.BytesIO(content), "the file", max_pixels)
 
@@ -80,8 +81,8 @@ class Transform:
 
     The whole image is squashed to S x S (bicubic, antialiased). Nothing is cropped, flipped or
     padded, so that the feature grid covers the whole image and attention can be drawn over it.
-    Values are scaled to [0, 1] and normalised by `mean` and `std` per channel, by default those of
-    ImageNet. `Transform(**json.loads(json.dumps(asdict(transform))))` equals `transform`.
+    Values are scaled to [0, 1] and normalised per channel by `mean` and `std`, which default to
+    ImageNet's. `Transform(**json.loads(json.dumps(asdict(transform))))` equals `transform`.
     """
 
     size: int
@@ -94,7 +95,7 @@ class Transform:
         for name in ("mean", "std"):
             values = tuple(float(value) for value in getattr(self, name))
             if len(values) != 3:
-                raise InputError(f"{name} must have 3 values, red green blue, got {len(values)}")
+                raise InputError(f"{name} must have 3 values (red, green, blue), got {len(values)}")
             object.__setattr__(self, name, values)
         if min(self.std) <= 0:
             raise InputError(f"std must be above 0, got {self.std}")
@@ -114,13 +115,13 @@ class Transform:
         return torch.from_numpy(pixels)
 
     def squash(self, image: Image.Image) -> Image.Image:
-        """The image resized to S x S; its transform equals that of the image itself."""
+        """Resize an image to S x S; the result has the same transform as the image itself."""
         if image.size == (self.size, self.size):
             return image
         return image.resize((self.size, self.size), Image.Resampling.BICUBIC)
 
     def batch(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Several images as (B, 3, S, S)."""
+        """Transform several images to (B, 3, S, S)."""
         return torch.from_numpy(np.stack([self(image).numpy() for image in images]))
 
 
@@ -142,14 +143,14 @@ def _read(open_file: Callable[[], IO[bytes]], where: str, max_pixels: int) -> Im
     except UnidentifiedImageError as error:
         wanted = ", ".join(FORMATS)
         raise InputError(f"{where}: not an image in any of the formats {wanted}") from error
-    except Exception as error:  # on broken files the decoders raise nearly anything
+    except Exception as error:  # decoders raise nearly any exception for broken files
         raise InputError(
             f"{where}: cannot be read: {str(error) or type(error).__name__}"
         ) from error
 
 
 def _open(path: Path | Location, where: str) -> IO[bytes]:
-    """An image's file, or its bytes from the tar file that the path leads into."""
+    """Open an image file, or a buffer of its bytes if it is a member of a tar file."""
     if isinstance(path, Location) or storage.container(path) != path:
         _check_size(storage.size(path), where)
         return io.BytesIO(storage.read(path))
@@ -169,29 +170,29 @@ def _check_size(size: int, where: str) -> None:
     if size == 0:
         raise InputError(f"{where}: the file is empty")
     if size > MAX_BYTES:
-        raise InputError(f"{where}: {size:,} bytes, at most {MAX_BYTES:,} are read")
+        raise InputError(f"{where}: {size:,} bytes exceed the limit of {MAX_BYTES:,}; shrink it")
 
 
 def _decode(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise InputError(
-            f"{where}: {width} x {height} pixels, at most {max_pixels:,} are decoded; shrink it"
+            f"{where}: {width} x {height} pixels exceed the limit of {max_pixels:,}; shrink it"
         )
     if width * height == 0:
         raise InputError(f"{where}: has no pixels ({width} x {height})")
     try:
         if image.format == "TIFF":
-            with _quiet():  # the one decoder that parses metadata, with warnings, while it loads
+            with _quiet():  # the only decoder that parses metadata, and warns, while it loads
                 image.load()
         image.load()
     except Exception as error:
         raise InputError(
-            f"{where}: cannot be decoded, broken or cut short: {str(error) or type(error).__name__}"
+            f"{where}: cannot be decoded, broken or truncated: {str(error) or type(error).__name__}"
         ) from error
     method = _UPRIGHT.get(_orientation(image))
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
-        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG to be Adobe's negative
+        image = ImageChops.invert(image)  # Pillow inverts all, though only Adobe's are negative
     if method is not None:
         image = image.transpose(method)
     return _to_rgb(image, where)
@@ -201,16 +202,16 @@ def _orientation(image: Image.Image) -> int:
     try:
         with _quiet():
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a broken block does not affect the pixels
+    except Exception:  # a broken EXIF block does not affect the pixels
         return 1
 
 
 def _to_rgb(image: Image.Image, where: str) -> Image.Image:
     if image.mode == "F":
         raise InputError(
-            f"{where}: holds floating point values of unknown range; save it with 8 bits"
+            f"{where}: floating-point values have an unknown range; save it with 8 bits per channel"
         )
-    if image.mode.startswith("I"):  # "I;16" and variants, or "I" where Pillow widens 16 to 32 bits
+    if image.mode.startswith("I"):  # "I;16" and variants, or "I" if Pillow widens 16 to 32 bits
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise InputError(
@@ -221,39 +222,42 @@ def _to_rgb(image: Image.Image, where: str) -> Image.Image:
         colours = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
     rgb = image.convert("RGB")
-    rgb.info = {}  # else the orientation tag would be applied again at the next load
+    rgb.info = {}  # otherwise the next load would apply the orientation tag again
     return rgb
 
 
 def _from_tensor(tensor: torch.Tensor) -> Image.Image:
     if tensor.ndim != 3 or tensor.shape[0] != 3 or tensor.numel() == 0:
-        raise InputError(f"an image tensor has the shape (3, H, W), got {tuple(tensor.shape)}")
+        raise InputError(
+            f"an image tensor must have the shape (3, H, W), got {tuple(tensor.shape)}"
+        )
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():
         low, high = tensor.min().item(), tensor.max().item()
         if not (low >= 0 and high <= 1):  # also true for NaN
             raise InputError(
-                f"a float image tensor has values in [0, 1], not normalised, got {low} to {high}"
+                f"a float image tensor must have unnormalised values in [0, 1], got {low} to {high}"
             )
         tensor = tensor.float().mul(255).round().to(torch.uint8)
     if tensor.dtype != torch.uint8:
-        raise InputError(f"an image tensor is uint8 or float in [0, 1], got {tensor.dtype}")
+        raise InputError(f"an image tensor must be uint8 or float in [0, 1], got {tensor.dtype}")
     return _from_array(tensor.permute(1, 2, 0).numpy())
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise InputError(f"an image array has the shape (H, W, 3), got {array.shape}")
+        raise InputError(f"an image array must have the shape (H, W, 3), got {array.shape}")
     if array.dtype != np.uint8:
-        raise InputError(f"an image array is uint8, got {array.dtype}")
+        raise InputError(f"an image array must be uint8, got {array.dtype}")
     return Image.fromarray(array)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ignore warnings of Pillow in the short calls that read headers and metadata.
+    """Ignore Pillow's warnings in the short calls that read headers and metadata.
 
-    Warning filters belong to the process, so threads take turns; pixels are decoded outside.
+    Warning filters are global to the process, so threads take turns; pixels are decoded without
+    the lock.
     """
     with _filters_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")

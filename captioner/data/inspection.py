@@ -1,6 +1,6 @@
 """Inspection of a data set: its description and its undecodable images.
 
-The description does without torch, which takes seconds to import; the check of images imports it.
+The description does not need torch, which takes seconds to import; the image check does.
 """
 
 import hashlib
@@ -22,15 +22,15 @@ from .storage import files as storage
 from .storage.location import Location, UnreachableError
 
 MIN_COUNTS = (1, 2, 5, 10)
-DECODED = "decoded-v1.txt"  # in the cache directory: stamps of files that were decoded once
-CHUNK = 32  # images that one thread decodes at a time
+DECODED = "decoded-v1.txt"  # in the cache directory: stamps of files that can be decoded
+CHUNK = 32  # number of images that a thread decodes at a time
 
 
 # ---- description --------------------------------------------------------------------------------
 
 
 def describe_data(data: CaptionData) -> str:
-    """Format, splits, words per caption, vocabulary sizes and problems, as lines of text.
+    """Describe format, splits, words per caption, vocabulary sizes and problems as lines of text.
 
     Words are counted in the training captions, or in all captions if there is no training split.
     """
@@ -57,25 +57,28 @@ def _splits(data: CaptionData) -> list[str]:
 
 
 def _words(examples: Iterable[Example]) -> list[str]:
-    """Lengths of captions, and the vocabulary's size and coverage by minimum count."""
+    """Format the caption lengths and, by minimum count, the vocabulary's size and coverage."""
     captions = [split_words(caption) for example in examples for caption in example.captions]
     lengths = sorted(len(words) for words in captions if words)
-    marks = ", ".join(f"{share} % {percentile(lengths, share)}" for share in (5, 50, 95))
+    low, median, high = (percentile(lengths, share) for share in (5, 50, 95))
     lines = [
-        f"words per caption: mean {statistics.mean(lengths):.1f}; {marks}; longest {lengths[-1]}"
+        f"words per caption: mean {statistics.mean(lengths):.1f}, median {median}, "
+        f"5th to 95th percentile {low} to {high}, maximum {lengths[-1]}"
     ]
     silent = len(captions) - len(lengths)
-    lines += [f"captions without a word: {silent:,}"] if silent else []
+    lines += [f"captions without words: {silent:,}"] if silent else []
     counts, total = Counter(word for words in captions for word in words), sum(lengths)
     for minimum in MIN_COUNTS:
         kept = [count for count in counts.values() if count >= minimum]
         share = 100 * sum(kept) / total
-        lines.append(f"--min-count {minimum:<3}{len(kept):8,} words, {share:6.2f} % of all there")
+        lines.append(
+            f"--min-count {minimum:<3}{len(kept):8,} words, {share:6.2f} % of all occurrences"
+        )
     return lines
 
 
 def percentile(values: list[int], share: int) -> int:
-    """The smallest of the sorted values that `share` % of them do not exceed (nearest rank)."""
+    """Return the `share`-th percentile of the sorted values by the nearest-rank method."""
     return values[max(0, -(-share * len(values) // 100) - 1)]
 
 
@@ -85,12 +88,12 @@ def percentile(values: list[int], share: int) -> int:
 def drop_corrupt_images(
     data: CaptionData, splits: Sequence[str], on_error: str, cache: Path | None, workers: int = 0
 ) -> tuple[CaptionData, list[int | str]]:
-    """The data without the images of these splits that cannot be decoded, and the ids of those.
+    """Return the data without undecodable images of these splits, and the ids of those images.
 
-    on_error: "stop" raises InputError if there are any, and lists them; "skip" adds them to the
-    problems of the data. cache: a directory that records which files could be decoded, so that
-    each is decoded only once over all runs; None to check all. workers: threads that
-    decode. Under torchrun the first process checks for all.
+    on_error: "stop" raises an InputError that lists the undecodable images; "skip" adds them to the
+    problems of the data. cache: directory that records which files can be decoded, so that each is
+    decoded only once across all runs; None checks all of them. workers: number of decoding threads.
+    Under torchrun, the first process checks for all.
     """
     from .. import distributed
 
@@ -112,7 +115,7 @@ def drop_corrupt_images(
 def _check_images(
     paths: Sequence[Path | Location], memo: Path | None, workers: int
 ) -> dict[Path | Location, str]:
-    """For each image that cannot be decoded, the reason."""
+    """Return the reason for each image that cannot be decoded."""
     text = memo.read_text("utf-8", "replace") if memo and memo.is_file() else ""
     known = set(text.split())
     stamps = {path: hashlib.sha256(storage.stamp(path)).hexdigest()[:20] for path in paths}
@@ -131,14 +134,14 @@ def _check_images(
                     else:
                         decoded.add(stamps[path])
                 bar.update(len(chunk))
-    finally:  # also if a signal ends it
+    finally:  # even if a signal interrupts the check
         if memo and decoded:
             _remember(memo, decoded)
     return reasons
 
 
 def _defect(path: Path | Location) -> str | None:
-    """The reason why an image cannot be decoded, or None. A server that fails is not a reason."""
+    """Return the reason why an image cannot be decoded, or None; raise if its server fails."""
     from .images import load_image
 
     try:
@@ -151,9 +154,9 @@ def _defect(path: Path | Location) -> str | None:
 
 
 def _remember(memo: Path, stamps: set[str]) -> None:
-    """Append stamps, so that concurrent runs do not overwrite each other's.
+    """Append stamps to a file; concurrent runs do not overwrite each other's.
 
-    They begin with a line break, because a run that was killed may have left half a line.
+    Each stamp is preceded by a line break, because a killed run may have left a partial line.
     """
     try:
         memo.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Reading of data sets: recognising formats, validation, splits.
+"""Reading data sets: format recognition, validation and splits.
 
-The layouts of files are in `formats`; images are not opened here.
+The layouts are defined in `formats`; images are not opened here.
 """
 
 import random
@@ -23,7 +23,7 @@ WRITE_UTF8 = "write it as UTF-8 text"
 
 Fault = tuple[str, str]  # why an image cannot be used, and what to do about it
 
-READERS = {  # if several recognise a path, the first one reads it
+READERS = {  # the first reader that recognises a path is used
     "coco": Reader(
         coco.recognise,
         coco.read,
@@ -46,7 +46,7 @@ READERS = {  # if several recognise a path, the first one reads it
     "huggingface": Reader(
         huggingface.recognise,
         huggingface.read,
-        "metadata.jsonl or .csv, one or one per split directory",
+        "metadata.jsonl or .csv, or one per split directory",
     ),
     "jsonl": Reader(
         tables.recognise_jsonl,
@@ -68,11 +68,11 @@ READERS = {  # if several recognise a path, the first one reads it
 def read_captions(
     path: Path | Location | str, format: str | None = None, on_error: str = "stop"
 ) -> CaptionData:
-    """Read the data set at `path`, in the given format or the one that is recognised.
+    """Read the data set at `path` in the given format or, if None, the recognised one.
 
-    on_error: "stop" raises InputError if rows or images cannot be used, and lists them; "skip"
-    leaves them out and lists them in `problems`. In either case InputError is raised if no format
-    is recognised, if a whole file cannot be read, or if no image is left.
+    on_error: "stop" raises an InputError that lists the unusable rows and images; "skip" omits them
+    and lists them in `problems`. In either case, InputError is raised if no format is recognised,
+    if a whole file cannot be read, or if no image remains.
     """
     root = storage.parse_location(path)
     format_name = recognise_format(root, format)
@@ -92,7 +92,7 @@ def load_data(
 ) -> CaptionData:
     """Read the data set at `path`; None means the demo, which is drawn into `cache` if missing.
 
-    Under torchrun the first process draws it and the others wait.
+    Under torchrun, the first process draws it while the others wait.
     """
     if path is None:
         from .. import distributed  # imports torch, which readers do not need
@@ -105,7 +105,7 @@ def load_data(
 
 
 def _data_name(root: Path | Location) -> str:
-    """Return the name of the file or directory; for a pattern, the directory before its brace."""
+    """Return the name of the file or directory; for a pattern, of the directory before it."""
     if isinstance(root, Location) or storage.is_pattern(root):
         return Path(f"{str(root).partition('{')[0]}...").resolve().parent.name
     path = root.resolve()
@@ -113,7 +113,7 @@ def _data_name(root: Path | Location) -> str:
 
 
 def recognise_format(root: Path | Location, format: str | None = None) -> str:
-    """Return the name of the format of `root`; raise InputError if none, or not `format`, fits."""
+    """Return the format of `root`; raise InputError if none, or not the given one, matches."""
     if format is not None and format not in READERS:
         raise InputError(f"unknown format {format!r}; choose one of {', '.join(READERS)}")
     allowed = READERS if format is None else {format: READERS[format]}
@@ -128,11 +128,11 @@ def recognise_format(root: Path | Location, format: str | None = None) -> str:
 
 
 def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
-    """Return the examples that can be used, and all problems in order of location.
+    """Return the usable examples, and all problems in order of location.
 
-    This is the one policy for all formats. If an image is listed twice, the first one is kept.
-    Captions without a word are kept if the image has another one. A split that the files do not
-    give is "" here.
+    This policy applies to all formats. If an image is listed twice, its first entry is kept.
+    Captions without words are kept if the image has a caption with words. The split is "" if the
+    files do not define it.
     """
     examples: list[Example] = []
     problems = list(result.problems)
@@ -158,7 +158,7 @@ def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
 
 
 def _caption_problems(raw: RawExample) -> list[Problem]:
-    """Return the problems of those captions that are not valid text."""
+    """Return a problem for each caption that is not valid text."""
     return [
         Problem(location, f"the caption {shortened(caption)} {reason}", WRITE_UTF8)
         for caption, location in raw.captions
@@ -167,13 +167,13 @@ def _caption_problems(raw: RawExample) -> list[Problem]:
 
 
 def _check_fields(raw: RawExample, split_given: bool) -> Fault | None:
-    """Check an image's name, id and split, each by itself.
+    """Check an image's name, id and split independently of other images.
 
-    split_given: whether any image of the data set has a split; then all must have one.
+    split_given: whether any image of the data set has a split; if so, all must have one.
     """
     if not is_safe_name(raw.name):
         message = f"{shortened(raw.name)} is not the name of a file in {raw.directory}"
-        return message, "make it relative to that, without .. or backslashes"
+        return message, "use a relative path without .. or backslashes"
     if reason := text_problem(raw.name):
         return f"the name {shortened(raw.name)} {reason}", WRITE_UTF8
     if type(raw.id) is not int and text_problem(raw.id):
@@ -187,13 +187,13 @@ def _check_fields(raw: RawExample, split_given: bool) -> Fault | None:
 def _check_unique(
     raw: RawExample, same_id: RawExample | None, same_file: RawExample | None
 ) -> Fault | None:
-    """Check that no image before has the same id or the same file."""
+    """Check that no earlier image has the same id or the same file."""
     if same_id:
         twice = "twice" if same_id.split == raw.split else f"in {same_id.split} and in {raw.split}"
         message = f"image {raw.id} is listed {twice}, first at {same_id.location}"
     elif same_file:
         first = f"image {same_file.id} at {same_file.location}"
-        message = f"{raw.name} is image {raw.id} here, and {first}"
+        message = f"{raw.name} is the file of image {raw.id} and of {first}"
     else:
         return None
     return message, "remove one of them"
@@ -208,7 +208,7 @@ def _check_exists(path: Path | Location) -> Fault | None:
 def _check_words(image_id: int | str, captions: Sequence[str]) -> Fault | None:
     if any(split_words(caption) for caption in captions):
         return None
-    return f"image {image_id} has no caption with a word", "write one, or remove the image"
+    return f"image {image_id} has no caption with words", "add one, or remove the image"
 
 
 def _complete_splits(examples: list[Example], reader: Reader) -> tuple[list[Example], str]:
@@ -222,10 +222,10 @@ def _complete_splits(examples: list[Example], reader: Reader) -> tuple[list[Exam
 
 
 def assign_splits(examples: Sequence[Example], seed: int = 0) -> list[Example]:
-    """Return the examples with random splits: 80 % train, 10 % val, 10 % test.
+    """Assign random splits to the examples: 80 % train, 10 % val, 10 % test.
 
-    The splits depend only on the ids and the seed, not on order or machine. Of two images, one is
-    in val; of three or more, at least one is in val and one in test.
+    The splits depend only on the ids and the seed, not on the order or the machine. With two
+    images, one is in val; with more, at least one is in val and at least one in test.
     """
     order, tenth = _shuffled_ids(examples, seed), max(1, len(examples) // 10)
     val = order[:tenth] if len(order) >= 2 else []

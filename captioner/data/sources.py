@@ -15,15 +15,15 @@ from .images import Transform, load_image
 from .storage import files as storage
 from .storage.location import Location
 
-WINDOW = 2000  # images in tar files that are shuffled among each other, unless they are large
+WINDOW = 2000  # number of images in tar files to shuffle together; fewer if they are large
 
 
 class Source(Protocol):
-    """The pixels or the feature maps of a list of examples, by index.
+    """The pixels or feature maps of a list of examples, by index.
 
-    `groups` and `window` are arguments of `epoch_order`: for each image, the tar file that should
-    be read in one pass, or an empty sequence if images can be read in any order at no cost; and
-    the number of images from such groups to shuffle together.
+    `groups` and `window` are arguments of `epoch_order`. `groups` contains the tar file of each
+    image, which should be read in one pass; it is empty if images can be read in any order at no
+    extra cost. `window` is the number of images in such files to shuffle together.
     """
 
     @property
@@ -36,15 +36,15 @@ class Source(Protocol):
 
     @property
     def window(self) -> int:
-        """Number of images of groups that are shuffled among each other."""
+        """Number of images in tar files to shuffle together."""
 
     def load(self, indices: Sequence[int], /) -> Tensor:
-        """Images (B, 3, S, S), or feature maps (B, D, h, w); may be called by several threads."""
+        """Load images (B, 3, S, S) or feature maps (B, D, h, w); several threads may call it."""
 
 
 @dataclass(frozen=True)
 class FunctionSource:
-    """A source whose `load` is any function."""
+    """A source that loads through a given function."""
 
     load: Callable[[Sequence[int]], Tensor]
     are_features: bool
@@ -61,16 +61,16 @@ class ImageSource:
         self.paths, self.transform = paths, transform
 
     def load(self, indices: Sequence[int]) -> Tensor:
-        """The images at `indices` as (B, 3, S, S)."""
+        """Load the images at `indices` as (B, 3, S, S)."""
         return self.transform.batch([load_image(self.paths[i]) for i in indices])
 
     @cached_property
     def groups(self) -> Sequence[Path | Location]:
-        """The tar file of each image, or its own file; empty if no image is in a tar file."""
+        """The tar file of each image, or the image file; empty if no image is in a tar file."""
         files = [storage.container(path) for path in self.paths]
         return [] if files == list(self.paths) else files
 
     @cached_property
     def window(self) -> int:
-        """Number of images in tar files that can be read in any order while these are read once."""
+        """Number of images that can be shuffled together while each tar file is read only once."""
         return min(WINDOW, storage.shuffle_window(self.paths))

@@ -9,9 +9,9 @@ from .vocabulary import PAD
 
 
 def pad_captions(captions: Sequence[list[list[int]]]) -> Tensor:
-    """Tokens (B, C, 1 + T) of each image's captions, padded at the end with PAD.
+    """Pad each image's captions at the end with PAD, giving tokens (B, C, 1 + T).
 
-    C is the largest number of captions of an image, 1 + T the length of the longest caption.
+    C is the maximum number of captions per image; 1 + T is the length of the longest caption.
     """
     count = max(len(image) for image in captions)
     length = max(len(caption) for image in captions for caption in image)

@@ -1,4 +1,4 @@
-"""N-grams of token sequences, each coded as one number, and their counts.
+"""N-grams of token sequences, each encoded as one integer, and their counts.
 
 Shapes: T tokens.
 """
@@ -11,10 +11,11 @@ ORDERS = (1, 2, 3, 4)
 
 
 def ngram_ids(tokens: Tensor, n: int, base: int) -> Tensor:
-    """A number for the n-gram that begins at each position of (..., T); 0 if it exceeds the text.
+    """Encode the n-gram that starts at each position of (..., T); 0 if it runs past the text.
 
-    The number has the tokens, each below `base`, as digits; the padding token is 0. If base ** n
-    exceeds 2 ** 63, different n-grams can collide, which is very unlikely.
+    The digits of each integer in base `base` are the tokens, which must be below `base`; the
+    padding token is 0. If base ** n exceeds 2 ** 63, different n-grams can collide, but this is
+    very unlikely.
     """
     windows = F.pad(tokens, (0, n - 1)).unfold(-1, n, 1)  # (..., T, n)
     powers = torch.tensor([base**i for i in reversed(range(n))], device=tokens.device)
@@ -22,5 +23,5 @@ def ngram_ids(tokens: Tensor, n: int, base: int) -> Tensor:
 
 
 def ngram_counts(ids: Tensor, among: Tensor) -> Tensor:
-    """For each id (..., T), how often it occurs among the ids (..., T')."""
+    """Count how often each id (..., T) occurs among the ids (..., T')."""
     return (ids[..., :, None] == among[..., None, :]).sum(-1)

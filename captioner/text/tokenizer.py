@@ -1,4 +1,4 @@
-"""Splitting sentences into words, as COCO caption scores do, and joining them."""
+"""Splitting sentences into words as COCO scores do, and joining words."""
 
 import re
 import unicodedata
@@ -11,7 +11,7 @@ _SIGNS = {
     **dict.fromkeys("“”„‟«»‹›‚…–—―", " "),
     "\xad": "",
 }
-# Spellings that count as other words; the names of brackets are those of the Penn Treebank.
+# Spellings that are replaced by other words; the bracket names are from the Penn Treebank.
 _RESPELLED = {
     "(": ("-lrb-",),
     ")": ("-rrb-",),
@@ -49,17 +49,17 @@ _WORD = re.compile(
     | (?:[cdlos]|ma|qu)'{_INNER}{{2,}}                               # o'clock, ma'am
     | {_INNER}+(?:[-/.]{_INNER}+)*                                    # dog, t-shirt, and/or, mp3
     | [\#@](?=[^\W\d]){_INNER}+                                       # #hashtag
-    | [!?]{{2,}} | [^\s.,:;'"`!?-]                                    # a sign that is not dropped
+    | [!?]{{2,}} | [^\s.,:;'"`!?-]                                    # a symbol that is not dropped
     """,
     re.VERBOSE,
 )
 
 
 def split_words(sentence: str) -> list[str]:
-    """The lower-cased words of a sentence, as the COCO caption scores count them.
+    """Return the lower-cased words of a sentence, as the COCO caption scores count them.
 
-    Follows the tokeniser of the Penn Treebank ("don't" becomes "do", "n't"; a bracket "-lrb-"),
-    then drops the punctuation that coco-caption drops. Line breaks, control characters and
+    Follows the Penn Treebank tokeniser ("don't" becomes "do", "n't", and "(" becomes "-lrb-"), then
+    drops the punctuation that coco-caption drops. Line breaks, control characters and
     characters outside the Basic Multilingual Plane (emoji) count as spaces.
     """
     plain = re.sub(r"[^ -~]", _replacement, unicodedata.normalize("NFC", sentence)).lower()
@@ -73,10 +73,10 @@ def _replacement(match: re.Match[str]) -> str:
 
 
 def join_words(words: Sequence[str]) -> str:
-    """A readable sentence of these words; `split_words` returns the same words again.
+    """Join words into a readable sentence that `split_words` splits into the same words.
 
-    The endings of contractions and the content of brackets are joined without a space if that does
-    not change the words.
+    Contraction endings and the contents of brackets are joined without a space if that does not
+    change the words.
     """
     pieces: list[str] = []
     for word in words:

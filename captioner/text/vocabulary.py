@@ -13,11 +13,11 @@ FORMAT = 1
 
 
 class Vocabulary:
-    """The words of a model; tokens number them in order, after the four special tokens.
+    """The words of a model, numbered in order after the four special tokens.
 
-    `words` does not include the special tokens; `len` does: it is the number of tokens, V. Raises
-    InputError for a word that is empty, contains white space, is repeated, or is written like a
-    special token.
+    `words` does not include the special tokens, but `len` does: it is the number of tokens, V.
+    Raises InputError for a word that is empty, contains white space, is repeated, or is spelled
+    like a special token.
     """
 
     PAD, START, END, UNKNOWN = PAD, START, END, UNKNOWN
@@ -32,16 +32,16 @@ class Vocabulary:
                     f"vocabulary words must be strings without white space, got {word!r}"
                 )
             if word in SPECIALS or word in self._tokens:
-                defect = "is reserved" if word in SPECIALS else "is repeated"
-                raise InputError(f"the word {word!r} {defect}; list each plain word once")
+                defect = "reserved; remove it" if word in SPECIALS else "repeated; list it once"
+                raise InputError(f"the vocabulary word {word!r} is {defect}")
             self._tokens[word] = token
 
     @classmethod
     def build(cls, captions: Iterable[Sequence[str]], min_count: int = 1) -> "Vocabulary":
-        """The vocabulary of the words that occur at least `min_count` times.
+        """Build a vocabulary of the words that occur at least `min_count` times.
 
         captions: lists of words. The most frequent word comes first; words of equal frequency are
-        in alphabetical order. `<unk>` is not counted. Raises InputError if no word is left.
+        in alphabetical order. `<unk>` is not counted. Raises InputError if no word remains.
         """
         if min_count < 1:
             raise InputError(f"min_count must be at least 1, got {min_count}")
@@ -49,13 +49,13 @@ class Vocabulary:
         for caption in captions:
             if isinstance(caption, str):
                 raise InputError(
-                    f"captions must be lists of words, got {caption!r}; split it first"
+                    f"captions must be lists of words, got {caption!r}; split it into words"
                 )
             counts.update(caption)
-        del counts[SPECIALS[UNKNOWN]]  # captions may have had their rare words replaced
+        del counts[SPECIALS[UNKNOWN]]  # rare words may already have been replaced by it
         kept = [word for word, count in counts.items() if count >= min_count]
         if not kept:
-            raise InputError(f"no word occurs {min_count} times in the captions; lower min_count")
+            raise InputError(f"no word occurs at least {min_count} times; lower min_count")
         return cls(sorted(kept, key=lambda word: (-counts[word], word)))
 
     def __len__(self) -> int:
@@ -65,11 +65,11 @@ class Vocabulary:
         return word in self._tokens
 
     def encode(self, words: Iterable[str]) -> list[int]:
-        """One token per word, UNKNOWN for words outside the vocabulary; no start or end token."""
+        """Return one token per word, UNKNOWN for words outside the vocabulary; no START or END."""
         return [self._tokens.get(word, UNKNOWN) for word in words]
 
     def decode(self, tokens: Iterable[int]) -> list[str]:
-        """The words of the tokens before the first END, without PAD and START.
+        """Return the words of the tokens before the first END, without PAD and START.
 
         Raises InputError for a token outside the vocabulary.
         """
@@ -84,20 +84,20 @@ class Vocabulary:
         return words
 
     def save(self, path: str | Path) -> None:
-        """Write JSON with one word per line."""
+        """Write the vocabulary as JSON, one word per line."""
         content = {"format": FORMAT, "words": self.words}
         text = json.dumps(content, ensure_ascii=False, indent=0)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Read a file that `save` wrote; InputError for anything else names the file."""
+        """Read a file written by `save`; raise InputError, naming the file, for anything else."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path} is not a readable vocabulary ({error})") from error
         if not isinstance(content, dict) or not isinstance(content.get("words"), list):
-            raise InputError(f"{path}: is not a vocabulary: it has no list of words")
+            raise InputError(f"{path} is not a vocabulary: it has no list of words")
         if content.get("format") != FORMAT:
             version = content.get("format")
             raise InputError(f"{path} has format {version!r}; this version reads format {FORMAT}")

@@ -26,9 +26,9 @@ class SmallCNN(nn.Sequential):
     """Five convolutions with max pooling to stride 16, small enough to train on a CPU.
 
     Unlike strided convolutions, pooling keeps each cell's receptive field centred on the square of
-    pixels that the cell covers, and it learns shapes in a fraction of the steps. The last layer
-    also receives the coordinates of each cell: a network this shallow cannot infer them from the
-    padding at the borders, as deep ones do.
+    pixels that the cell covers, and the network learns shapes in a fraction of the steps. The last
+    layer also receives the coordinates of each cell: a network this shallow cannot infer them from
+    the padding at the borders, as deep networks do.
     """
 
     def __init__(self, channels: int = 128) -> None:
@@ -39,7 +39,7 @@ class SmallCNN(nn.Sequential):
 
 
 def _block(inputs: int, outputs: int, pool: nn.Module) -> nn.Sequential:
-    """Convolution, pooling, batch norm, ReLU; pooling first quarters the work of the batch norm."""
+    """Build convolution, pooling, batch norm and ReLU; early pooling makes batch norm cheaper."""
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     return nn.Sequential(convolution, pool, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
@@ -56,7 +56,7 @@ class Coordinates(nn.Module):
 
 
 class Recentre(nn.Module):
-    """Convert from ImageNet's mean and std to 0.5 and 0.5, as Inception networks expect."""
+    """Change the normalisation from ImageNet's to mean 0.5 and std 0.5, as Inception expects."""
 
     def forward(self, images: Tensor) -> Tensor:
         mean = images.new_tensor([0.485, 0.456, 0.406])[:, None, None]
@@ -65,19 +65,19 @@ class Recentre(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pixels (B, 3, S, S) -> feature map (B, D, h, w), where h = w = S / stride.
+    """Encodes images (B, 3, S, S) as feature maps (B, D, h, w), where h = w = S / stride.
 
-    If S / stride is not a whole number, the network's padding decides; networks that pad little
-    (alexnet, inception_v3) have a cell or two fewer.
+    If S / stride is not an integer, the result depends on the network's padding; networks with
+    little padding (alexnet, inception_v3) have one or two cells fewer.
 
     channels: D. stride: pixels per cell. offset: distance from the centre of the square of pixels
-    that a cell covers to the centre of its receptive field, in cells, to the right and down: 0 for
-    networks that halve by pooling, about -0.5 for those that halve by convolutions with symmetric
-    padding, as ResNets do. stages: the stage of each layer; stage s works at one cell per 2^(s+1)
-    pixels, so that stage 4 is the last of a network of stride 32.
-    trained_from: the first trained stage; None freezes all. Frozen stages have no gradients, and
-    their batch norms keep their statistics even after train(). pretrained: the weights come from
-    elsewhere; then batch norms keep their statistics in the trained stages too.
+    that a cell covers to the centre of its receptive field, in cells, to the right and down. It is
+    0 for networks that downsample by pooling, and about -0.5 for networks that downsample by
+    convolutions with symmetric padding, such as ResNets. stages: stage of each layer; stage s has
+    one cell per 2^(s+1) pixels, so that stage 4 is the last in a network of stride 32.
+    trained_from: first trained stage; None freezes all stages. Frozen stages have no gradients, and
+    their batch norms keep their statistics even after train(). pretrained: whether the weights come
+    from elsewhere; if so, batch norms in trained stages keep their statistics, too.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Encoder(nn.Module):
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             if torch.is_grad_enabled() or any(layer.training for layer in self.layers):
-                # The weights may change, and fused optimisers do not count that in _version.
+                # The weights may change, and fused optimisers do not update _version.
                 self._fold = None
                 features: Tensor = self.layers(images)
             else:
@@ -135,7 +135,7 @@ class Encoder(nn.Module):
         return features
 
     def _folded(self) -> nn.Sequential:
-        """A copy of the layers with folded batch norms, made again if any weight has changed."""
+        """Return a copy of the layers with folded batch norms, rebuilt if a weight has changed."""
         values = [*self.layers.parameters(), *self.layers.buffers()]
         version = [(v.data_ptr(), 0 if v.is_inference() else v._version) for v in values]
         if self._fold is None or self._fold[0] != version:
@@ -143,7 +143,7 @@ class Encoder(nn.Module):
         return self._fold[1]
 
     def fingerprint(self) -> str:
-        """SHA-256 of the names and values of the weights; equal weights have equal fingerprints."""
+        """Return the SHA-256 of the network's name and of the names and values of its weights."""
         digest = hashlib.sha256(self.name.encode())
         for key, value in self.state_dict().items():
             digest.update(key.encode())
@@ -152,10 +152,10 @@ class Encoder(nn.Module):
 
 
 def fold_batch_norms(layers: nn.Sequential) -> nn.Sequential:
-    """A copy, for eval mode, in which every batch norm is folded into its convolution.
+    """Return a copy for eval mode in which batch norms are folded into their convolutions.
 
-    The results differ only by rounding. A batch norm belongs to the convolution that is defined
-    right before it, as in all of torchvision's networks; other batch norms stay.
+    The outputs differ only by rounding. A batch norm belongs to the convolution defined immediately
+    before it, as in all torchvision networks; other batch norms are kept.
     """
     # Inference tensors would make the copy useless outside inference mode.
     with torch.inference_mode(False), torch.no_grad():
@@ -178,11 +178,12 @@ def build_encoder(
     """Build the encoder `name`: one of torchvision's CNN classifiers, or "small_cnn".
 
     weights: None for random weights; a torchvision weights name ("IMAGENET1K_V1", "DEFAULT"),
-    which is downloaded; or a local .pth or .safetensors file with torchvision's names.
-    fine_tune_from: the first trained stage. None freezes all stages, but all of a small_cnn without
-    weights, whose random features describe little, are trained.
-    pretrained: the caller will load weights, so the encoder is built as one that has them.
-    Raises InputError for an unknown name, a network that is not a CNN, or weights that do not fit.
+    which is downloaded; or a local .pth or .safetensors file with torchvision's parameter names.
+    fine_tune_from: first trained stage. None freezes all stages, except that a small_cnn without
+    weights is trained entirely, since its random features carry little information.
+    pretrained: whether the caller will load weights; if so, the encoder is set up as pretrained.
+    Raises InputError for an unknown name, a network that is not a CNN, or weights that do not fit
+    the network.
     """
     pretrained = pretrained or weights is not None
     if name == SMALL_CNN:
@@ -227,7 +228,7 @@ def _torchvision_model(name: str) -> nn.Module:
 
 
 def _cut_before_pooling(name: str, model: nn.Module) -> nn.Sequential:
-    """The layers of a torchvision classifier up to its global pooling."""
+    """Return the layers of a torchvision classifier up to its global pooling."""
     features = getattr(model, "features", None)
     if isinstance(features, nn.Sequential):
         layers = list(features)
@@ -241,14 +242,12 @@ def _cut_before_pooling(name: str, model: nn.Module) -> nn.Sequential:
 
 
 def _layers_before_pooling(model: nn.Module) -> Iterator[nn.Module]:
-    """Children in order up to the global pooling, without the auxiliary classifiers."""
+    """Yield the children in order up to the global pooling, without auxiliary classifiers."""
     for label, child in model.named_children():
         if label in ("avgpool", "classifier", "fc", "head", "heads"):
             return
-        if label in (
-            "layers",
-            "trunk_output",
-        ):  # of MNASNet and RegNet: else one layer, all of one stage
+        # In MNASNet and RegNet, this child contains all stages and would count as a single one.
+        if label in ("layers", "trunk_output"):
             yield from child.children()
         elif not label.lower().startswith("aux"):
             yield child

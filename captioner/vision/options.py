@@ -9,7 +9,7 @@ SMALL_CNN = "small_cnn"
 
 @dataclass(frozen=True)
 class EncoderOptions(Options):
-    """The CNN, where its weights come from, and which of its stages are trained."""
+    """The CNN, the source of its weights, and the stages to train."""
 
     encoder: str = option(SMALL_CNN, "small_cnn, or the name of a torchvision CNN")
     encoder_weights: str | None = option(

@@ -16,7 +16,7 @@ SIDE = 192  # pixels of the probe image: a multiple of every stride up to 64
 
 
 class ReceptiveField(NamedTuple):
-    """How the cells of a feature map relate to pixels; `Encoder` defines the fields."""
+    """How the cells of a feature map relate to pixels; `Encoder` documents the fields."""
 
     stages: list[int]  # of each layer
     channels: int
@@ -25,9 +25,9 @@ class ReceptiveField(NamedTuple):
 
 
 def measure_receptive_field(name: str, layers: nn.Sequential) -> ReceptiveField:
-    """Stages, channels, stride and offset of the network `name`; leaves it in eval mode.
+    """Measure stages, channels, stride and offset of the network `name`; leave it in eval mode.
 
-    Raises InputError if the layers do not give a square feature map.
+    Raises InputError if the layers do not return a square feature map.
     """
     probe = torch.zeros(1, 3, SIDE, SIDE)
     not_a_cnn = InputError(
@@ -48,18 +48,19 @@ def measure_receptive_field(name: str, layers: nn.Sequential) -> ReceptiveField:
             stages.append(max(0, halvings - 1))
     stride = 2**halvings
     offset = (sum(shifts.values()) - (stride - 1) / 2) / stride
-    # A grid that ends before the image does, as alexnet's, is drawn stretched over the image, for
-    # which no offset is right.
+    # A grid that ends before the image does (alexnet) is stretched over the image when it is drawn,
+    # and no offset would be correct.
     covers_image = probe.shape[-1] * stride == SIDE
     return ReceptiveField(stages, probe.shape[1], stride, offset if covers_image else 0.0)
 
 
 @contextmanager
 def _record_shifts(layers: nn.Module) -> Iterator[dict[int, float]]:
-    """Collect, during a forward pass, how far each halving moves the centre of output 0.
+    """Collect how far each downsampling step shifts the centre of output 0 in a forward pass.
 
-    Pixels, by the resolution at which a layer halves. Output i of a layer with stride 2 is centred
-    on input 2i + (kernel - 1) / 2 - padding. Layers that do not halve are assumed to pad evenly.
+    Shifts are in pixels, keyed by the pixels per input cell of a layer. Output i of a layer with
+    stride 2 is centred on input 2i + (kernel - 1) / 2 - padding. Layers with stride 1 are assumed
+    to have symmetric padding.
     """
     shifts: dict[int, float] = {}
 

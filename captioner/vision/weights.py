@@ -1,4 +1,4 @@
-"""Published encoder weights, from a file or by torchvision's name."""
+"""Published encoder weights, from a file or by torchvision name."""
 
 import re
 from collections.abc import Mapping
@@ -10,16 +10,17 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
-SHOWN = 5  # problems listed in an error
+SHOWN = 5  # maximum number of problems listed in an error
 
 
 def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: str) -> None:
     """Load weights into the encoder `name`, whose `layers` are a part of the `whole` classifier.
 
     weights: a .pth, .pt or .safetensors file, or a torchvision weights name, which is downloaded.
-    The values have torchvision's names for the whole; those of the classifier are not needed.
-    Files without batch norm's counters, which nothing here reads, and with DenseNet's old names
-    load too. Raises InputError if a value is missing, has another shape or is not finite.
+    Values have the names that torchvision uses in the whole classifier; values of the classifier
+    head are not needed. Files may lack batch norm counters, which are never read here, and may use
+    DenseNet's old names. Raises InputError if a value is missing, has a different shape or is not
+    finite.
     """
     values = _read_weights(name, weights)
     old_name = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
@@ -41,7 +42,7 @@ def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: st
 
 
 def _problems(wanted: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> list[str]:
-    """What keeps the values from being loaded into the wanted tensors."""
+    """Return the reasons why the values cannot be loaded into the wanted tensors."""
     shared = [key for key in wanted if key in values]
     problems = [f"{key} is missing" for key in wanted if key not in values]
     problems += [
@@ -71,7 +72,7 @@ def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
         else:
             values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader raises its own exceptions for a damaged file
-        # What torch.load adds after the first sentence is advice to unpickle unsafely.
+        # After its first sentence, torch.load advises unsafe unpickling.
         reason = str(error).partition(". ")[0] or "the file is empty"
         raise InputError(f"encoder weights {path} cannot be read: {reason}") from error
     if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
@@ -84,7 +85,7 @@ def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
 def _download_weights(name: str, weights: str) -> dict[str, Tensor]:
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise InputError(
-            f"{name} has no published weights, got {weights!r}; --encoder-weights must be a file"
+            f"{name} has no published weights, got {weights!r}; pass a file to --encoder-weights"
         )
     published = torchvision.models.get_model_weights(name)
     if weights != "DEFAULT" and weights not in published.__members__:
@@ -96,6 +97,6 @@ def _download_weights(name: str, weights: str) -> dict[str, Tensor]:
         values: dict[str, Tensor] = published[weights].get_state_dict(
             progress=True, check_hash=True
         )
-    except (OSError, RuntimeError) as error:  # the latter for a wrong hash
+    except (OSError, RuntimeError) as error:  # RuntimeError for a wrong hash
         raise InputError(f"weights {weights} of {name}: download failed: {error}") from error
     return values

@@ -102,27 +102,25 @@ MISTAKES = {
         "train.py --data {here}/missing", r"image 6: the image \S*/5.png is missing; add the file"
     ),
     "empty split": Mistake(
-        "train.py --data {here}/no-val", "no images in split 'val'; it has test, train"
+        "train.py --data {here}/no-val", "no images in split 'val'; choose test or train"
     ),
     "corrupt image, trained encoder": Mistake(
         "train.py --data {here}/corrupt {options}",
-        r"has 1 problem, .* \S*/5.png: not an image in any of",
+        r"has 1 problem; .* \S*/5.png: not an image in any of",
     ),
     "corrupt image, loaded by a worker": Mistake(
         "train.py --data {here}/corrupt {options} --workers 1",
-        r"has 1 problem, .* \S*/5.png: not an image in any of",
+        r"has 1 problem; .* \S*/5.png: not an image in any of",
     ),
     "corrupt image, frozen encoder": Mistake(
         "train.py --data {here}/corrupt {options} --encoder-weights {here}/small.pth",
-        r"has 1 problem, .* \S*/5.png: not an image in any of",
+        r"has 1 problem; .* \S*/5.png: not an image in any of",
     ),
     "corrupt image, frozen encoder, worker": Mistake(
         "train.py --data {here}/corrupt {options} --encoder-weights {here}/small.pth --workers 1",
-        r"has 1 problem, .* \S*/5.png: not an image in any of",
+        r"has 1 problem; .* \S*/5.png: not an image in any of",
     ),
-    "rare words": Mistake(
-        f"{ON_COLOURS} --min-count 99", "no word occurs 99 times in the captions"
-    ),
+    "rare words": Mistake(f"{ON_COLOURS} --min-count 99", "no word occurs at least 99 times"),
     # encoder
     "unknown encoder": Mistake(
         f"{ON_COLOURS} --encoder resnet5", r"unknown encoder 'resnet5'; choose small_cnn or one of"
@@ -182,7 +180,7 @@ MISTAKES = {
     ),
     "file without captions": Mistake(
         "evaluate.py --predictions {here}/jobs.json --references {here}/jobs.json",
-        "jobs.json, entry 1: expected one of image_id, file_name, ",
+        "jobs.json, entry 1: expected one of the keys image_id, file_name, ",
     ),
     "missing checkpoint": Mistake(
         "evaluate.py --checkpoint gone", "checkpoint gone does not exist"
@@ -204,7 +202,7 @@ MISTAKES = {
     ),
     "corrupt image to score": Mistake(
         "evaluate.py --checkpoint {run} --data {here}/corrupt --split train",
-        r"has 1 problem, .* \S*/5.png: not an image in any of",
+        r"has 1 problem; .* \S*/5.png: not an image in any of",
     ),
     # captioner train, captioner evaluate
     "option that does not exist in a file": Mistake(
@@ -227,7 +225,7 @@ MISTAKES = {
         "1 of 2 images could not be captioned",
     ),
     "no images": Mistake(
-        "captioner caption {here}/empty --checkpoint {run}", "no image found for '.*/empty'"
+        "captioner caption {here}/empty --checkpoint {run}", "no images found for '.*/empty'"
     ),
     "invalid shard": Mistake(
         "captioner caption {image} --checkpoint {run} --shard 3/2", "shard must be i/n with i"
@@ -251,7 +249,7 @@ MISTAKES = {
         "captioner caption {image} --checkpoint {here}/retrieval", "is for 'retrieval', not for"
     ),
     "demo data over other data": Mistake(
-        "captioner demo-data {colours}", "holds something other than this demo data set"
+        "captioner demo-data {colours}", "contains something other than this demo data set"
     ),
 }
 
@@ -442,7 +440,7 @@ def test_interrupted(done):
     assert found.code == 128 + signal.SIGTERM
     assert (
         found.err.strip().splitlines()[-1]
-        == "stopped by SIGTERM; everything is saved, --resume continues"
+        == "stopped by SIGTERM; everything is saved; pass --resume to continue"
     )
     assert "Traceback" not in found.err
     assert {name.split("/")[2] for name in files(found.directory)} == {"last"}
@@ -494,7 +492,7 @@ def test_demo_data_of_the_command_train_the_same_run(tmp_path, monkeypatch, caps
         (
             Interrupted(signal.SIGINT),
             130,
-            "stopped by SIGINT; everything is saved, --resume continues\n",
+            "stopped by SIGINT; everything is saved; pass --resume to continue\n",
         ),
         (KeyboardInterrupt(), 130, ""),
     ],

@@ -83,7 +83,7 @@ def test_a_quoted_caption_may_span_lines(tmp_path: Path) -> None:
         (
             "a.json",
             b"7",
-            r"a\.json has no captions: expected a list of objects or COCO annotations; files in",
+            r"a\.json has no captions: expected a list of objects or COCO annotations; other",
         ),
         ("a.json", b"{}", r"a\.json has no captions: expected"),
         ("a.json", b'{"annotations": []}', r"a\.json has annotations but no list of images"),
@@ -91,18 +91,22 @@ def test_a_quoted_caption_may_span_lines(tmp_path: Path) -> None:
         (
             "a.json",
             b'[{"caption": "a"}]',
-            r"entry 1: expected one of image_id, file_name, .*path, id, got {'c",
+            r"entry 1: expected one of the keys image_id, file_name, .*path, id, got {'c",
         ),
         (
             "a.json",
             b'[{"id": null, "caption": ""}]',
-            "entry 1: None is not an id; use a number or text",
+            "entry 1: None is not an id; use an integer or text",
         ),
         ("a.json", b'[{"id": true, "caption": ""}]', "entry 1: True is not an id"),
         ("a.json", b'[{"id": 1.5, "caption": ""}]', r"entry 1: 1\.5 is not an id"),
         ("a.json", b'[{"id": "", "caption": ""}]', "entry 1: '' is not an id"),
         ("a.json", b'[{"id": "\\ud800"}]', "entry 1: .* surrogates not allowed"),
-        ("a.json", b'[{"id": 1}]', "entry 1: expected one of caption, text, .*, got {'id': 1}"),
+        (
+            "a.json",
+            b'[{"id": 1}]',
+            "entry 1: expected one of the keys caption, text, .*, got {'id': 1}",
+        ),
         ("a.json", b'[{"id": 1, "caption": 2}]', "entry 1: the caption 2 is not text; correct it"),
         ("a.json", b'[{"id": 1, "captions": ["a", 2]}]', "entry 1: the caption 2 is not text"),
         (
@@ -118,11 +122,15 @@ def test_a_quoted_caption_may_span_lines(tmp_path: Path) -> None:
         ("a.jsonl", b"\n3", r"a\.jsonl, line 2: the line is not a JSON object; correct it"),
         ("a.jsonl", b'{"id": 1' + b"0" * 5000, r"a\.jsonl, line 1: the line is not a JSON object"),
         ("a.csv", b"photo,caption\n1,a\n", r"a\.csv has the columns photo, caption; it needs"),
-        ("a.csv", b"image,words\n1,a\n", r"it needs a column of images \(image_id, .*, id\) and"),
+        ("a.csv", b"image,words\n1,a\n", r"it needs an image column \(image_id, .*, id\) and"),
         ("a.csv", b"image,caption,Caption\n1,a,b", r"a\.csv has the column caption twice; remove"),
         ("a.tsv", b"id\tcaption\tid\n1\ta\t1", r"a\.tsv has the column id twice; remove one"),
         ("a.csv", b"image,caption\n1,\xff\n", r"a\.csv, line 2: the caption .* is not UTF-8"),
-        ("a.csv", b"image,caption\n1,a, b\n", r"a\.csv, line 2: expected 2 columns, .* in quotes"),
+        (
+            "a.csv",
+            b"image,caption\n1,a, b\n",
+            r"a\.csv, line 2: expected 2 columns, .*; quote captions",
+        ),
         ("a.csv", b'image,caption\n1,"a\n', r"a\.csv, line 2: unexpected end of data"),
     ],
 )
@@ -147,8 +155,11 @@ def test_a_missing_file(tmp_path: Path) -> None:
             {"annotations": [{"image_id": 1, "id": [7], "caption": "a"}]},
             r"a\.json, entry 1: \[7\] is not an id",
         ),
-        ({"images": [{"id": 5}]}, r"captions of 2 images \(1, 'b.jpg'\), which it does not list"),
-        ({"images": [{"file_name": "1.jpg"}]}, r"a\.json, image 1: expected one of id, got"),
+        ({"images": [{"id": 5}]}, r"captions of 2 images \(1, 'b.jpg'\), not in its list of"),
+        (
+            {"images": [{"file_name": "1.jpg"}]},
+            r"a\.json, image 1: expected one of the keys id, got",
+        ),
     ],
 )
 def test_inconsistent_annotations(change: dict, message: str, tmp_path: Path) -> None:
@@ -163,11 +174,11 @@ def test_predictions_have_one_caption_per_image(tmp_path: Path) -> None:
     path.write_text('[{"image_id": 2, "caption": "a dog"}, {"image_id": 1, "caption": ""}]')
     assert read_predictions(path) == {2: "a dog", 1: ""}
     path.write_text(json.dumps([{"id": i // 2, "caption": ""} for i in range(25)]))
-    message = r"a\.json: 12 images \(0, 1, .*, 9, \.\.\.\) must have one caption each, not none"
+    message = r"a\.json: expected exactly one .*; correct 12 images \(0, 1, .*, 9, \.\.\.\)$"
     with pytest.raises(InputError, match=message):
         read_predictions(path)
     path.write_text('[{"image_id": 2, "captions": []}]')
-    with pytest.raises(InputError, match=r"1 image \(2\) must have one caption each"):
+    with pytest.raises(InputError, match=r"one caption per image; correct 1 image \(2\)$"):
         read_predictions(path)
     path.write_text("[]")
     with pytest.raises(InputError, match=r"a\.json has no captions"):
@@ -209,7 +220,7 @@ def test_match_lists_images_without_counterpart() -> None:
     message = (
         r"^references but no caption: 12 images \(20, 21, .*, 29, \.\.\.\); a caption but not "
         r"among the references: 15 images \(0, .*\); no references: 1 image \(16\); "
-        r"--allow-missing scores the rest$"
+        r"pass --allow-missing to score the rest$"
     )
     with pytest.raises(InputError, match=message):
         match(captions, references)
@@ -225,7 +236,7 @@ def test_comparison_captions_have_the_ids_and_the_order_of_the_request(tmp_path:
     path = tmp_path / "a.csv"
     path.write_text("image,caption\n2,two\n1,one\n")
     assert list(read_comparison_captions(path, ["1", 2]).items()) == [("1", "one"), (2, "two")]
-    with pytest.raises(InputError, match=r"a\.csv lacks 2 images \(3, '4.jpg'\)$"):
+    with pytest.raises(InputError, match=r"a\.csv has no caption for 2 images \(3, '4.jpg'\)$"):
         read_comparison_captions(path, ["1", 2, 3, "4.jpg"], allow_more=True)
     with pytest.raises(
         InputError, match=r"a\.csv has captions of images that are not scored: 1 image \(2\)"

@@ -48,6 +48,6 @@ def test_images_are_linked_not_copied(tmp_path):
 def test_nothing_is_overwritten(tmp_path, name):
     data = read_captions(write_jsonl(tmp_path / "data", CAPTIONS))
     (tmp_path / name).symlink_to("nowhere")
-    with pytest.raises(InputError, match=f"{name} already exists; convert to another directory"):
+    with pytest.raises(InputError, match=f"{name} already exists; choose another directory"):
         convert(data, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["data", name])

@@ -42,12 +42,12 @@ def test_the_description_agrees_with_counting_by_hand(tmp_path):
         "              images  captions",
         "train              2         4",
         "val                1         1",
-        "words per caption: mean 4.0; 5 % 2, 50 % 3, 95 % 7; longest 7",
-        "captions without a word: 1",
-        "--min-count 1         4 words, 100.00 % of all there",  # a 8, dog 2, runs, cat
-        "--min-count 2         2 words,  83.33 % of all there",
-        "--min-count 5         1 words,  66.67 % of all there",
-        "--min-count 10        0 words,   0.00 % of all there",
+        "words per caption: mean 4.0, median 3, 5th to 95th percentile 2 to 7, maximum 7",
+        "captions without words: 1",
+        "--min-count 1         4 words, 100.00 % of all occurrences",  # a 8, dog 2, runs, cat
+        "--min-count 2         2 words,  83.33 % of all occurrences",
+        "--min-count 5         1 words,  66.67 % of all occurrences",
+        "--min-count 10        0 words,   0.00 % of all occurrences",
         "problems: 1",
         f"  {data.problems[0]}",
     ]
@@ -57,7 +57,7 @@ def test_the_description_agrees_with_counting_by_hand(tmp_path):
 def test_the_description_of_data_without_a_training_split(tmp_path):
     write_jsonl(tmp_path, {"a.jpg": ["a dog"]}, "val.jsonl")
     text = describe_data(read_captions(tmp_path))
-    assert "words per caption: mean 2.0;" in text
+    assert "words per caption: mean 2.0," in text
     assert text.endswith("problems: none")
 
 
@@ -124,8 +124,8 @@ def test_corrupt_images_are_reported_together(colours, tmp_path, workers):
     with pytest.raises(InputError) as caught:
         drop_corrupt_images(data, USED, "stop", tmp_path / "cache", workers)
     first, *lines = str(caught.value).split("\n")
-    assert first.startswith(f"{colours} (read as coco) has 3 problems, ")
-    reasons = ["cannot be decoded, broken or cut short", "the file is empty", "not an image in an"]
+    assert first.startswith(f"{colours} (read as coco) has 3 problems; ")
+    reasons = ["cannot be decoded, broken or truncated", "the file is empty", "not an image in an"]
     for line, path, reason in zip(lines, broken, reasons, strict=True):
         assert line.startswith(f"  {path}: {reason}")
         assert line.endswith("; replace the file or remove its captions")

@@ -84,7 +84,7 @@ def test_missing_images_are_refused_unless_allowed(capsys):
     write("ours.json", {1: "a dog runs", 2: "two men ride bikes", 7: "a cat"})
     message = (
         r"^references but no caption: 1 image \(3\); a caption but not among the "
-        r"references: 1 image \(7\); --allow-missing scores the rest$"
+        r"references: 1 image \(7\); pass --allow-missing to score the rest$"
     )
     with pytest.raises(InputError, match=message):
         call()
@@ -198,5 +198,7 @@ def test_a_checkpoints_captions_are_compared_with_a_file(
     assert "difference from short/captions.json, 95 % intervals by 1000 paired samples:" in printed
     with pytest.raises(InputError, match="--references needs --predictions"):
         evaluate.main([*model, "--references", "short/captions.json"])
-    with pytest.raises(InputError, match=r"captions.json lacks 3 images \(200, 201, 202\)"):
+    with pytest.raises(
+        InputError, match=r"captions.json has no caption for 3 images \(200, 201, 202\)"
+    ):
         evaluate.main([*model, "--split", "test", "--compare", "short/captions.json"])

@@ -168,7 +168,7 @@ REJECTED = {
         422,
         "",
         {"content": png(size=(101, 100))},
-        "101 x 100 pixels, at most 10,000 are",
+        "101 x 100 pixels exceed the limit of 10,000",
     ),
     "beam too large": (
         422,

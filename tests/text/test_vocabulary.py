@@ -77,9 +77,9 @@ def test_build_refuses_wrong_arguments() -> None:
         Vocabulary.build(["a dog"])
     with pytest.raises(InputError, match="min_count must be at least 1, got 0"):
         Vocabulary.build(captions("a dog"), min_count=0)
-    with pytest.raises(InputError, match="no word occurs 2 times"):
+    with pytest.raises(InputError, match="no word occurs at least 2 times"):
         Vocabulary.build(captions("a dog"), min_count=2)
-    with pytest.raises(InputError, match="no word occurs 1 times"):
+    with pytest.raises(InputError, match="no word occurs at least 1 times"):
         Vocabulary.build([])
 
 

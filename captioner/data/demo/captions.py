@@ -10,13 +10,13 @@ POSITIONS = (
     ("on the left", "in the middle", "on the right"),
     ("in the bottom left", "at the bottom", "in the bottom right"),
 )
-THIRDS = ((0, 0.3), (0.4, 0.6), (0.7, 1))  # shares of the side; between them no position is clear
-RELATIONS = (  # of a row and of a column: first to second, second to first, all in order
+THIRDS = ((0, 0.3), (0.4, 0.6), (0.7, 1))  # fractions of the side; the gaps are ambiguous
+RELATIONS = (  # for a row and a column: first to second, second to first, all in order
     ("to the left of", "to the right of", "from left to right"),
     ("above", "below", "from top to bottom"),
 )
 
-Group = Sequence[DrawnShape]  # shapes of the same look, which one noun phrase describes
+Group = Sequence[DrawnShape]  # shapes of the same look, described by one noun phrase
 
 
 def describe(groups: Sequence[Group]) -> list[str] | None:
@@ -32,7 +32,7 @@ def describe(groups: Sequence[Group]) -> list[str] | None:
         if line is None:
             return None
         sentences = (_describe_two if len(groups) == 2 else _describe_three)(*line)
-    # Without textures the phrases without texture repeat others; hence six sentences for five.
+    # If all shapes are solid, phrases without textures repeat others, so a sixth replaces one.
     return list(dict.fromkeys(sentences))[:5] if sentences else None
 
 
@@ -71,7 +71,7 @@ def _noun_phrases(groups: Sequence[Group]) -> list[list[str]]:
 
 
 def _noun_phrase(group: Group, omit: str) -> str:
-    """Return e.g. "two large striped red stars"; omit: "size", "texture" or ""."""
+    """Return e.g. "two large striped red stars", without the attribute `omit` ("" omits none)."""
     shape = group[0]
     words = [] if omit == "size" else [shape.size]
     words += [] if omit == "texture" or shape.texture == "solid" else [shape.texture]
@@ -81,7 +81,7 @@ def _noun_phrase(group: Group, omit: str) -> str:
 
 
 def _position(box: Box) -> str | None:
-    """Return where in the image the centre of a box is, None near the border of two positions."""
+    """Return the position of a box's centre, or None near the border between two positions."""
     row_and_column = []
     for low, high in ((box[1], box[3]), (box[0], box[2])):
         centre = (low + high) / 2 / SIDE
@@ -95,7 +95,8 @@ def _position(box: Box) -> str | None:
 def _find_line(groups: Sequence[Group]) -> tuple[int, list[Group]] | None:
     """Return the axis (0: a row, 1: a column) along which the groups clearly follow each other.
 
-    The groups come in that order, left to right or top to bottom. None if there is no such axis.
+    Also return the groups in that order, left to right or top to bottom. Return None if there is no
+    such axis.
     """
 
     def extent(group: Group, axis: int) -> tuple[int, int]:

@@ -15,19 +15,19 @@ from ..storage.location import Location
 from .scenes import Scene, sample_scene
 from .shapes import KINDS, SIDE, DrawnShape, draw_background
 
-VERSION = 6  # of the generator; raise it whenever the same arguments give other files
+VERSION = 6  # of the generator; increase it if the same arguments produce other files
 
 
 def write_demo(
     directory: Path, *, train: int = 4000, val: int = 300, test: int = 300, seed: int = 0
 ) -> None:
-    """Draw and caption the data set of shapes into `directory`, completely or not at all.
+    """Write the demo data set of captioned shapes to `directory`, completely or not at all.
 
-    train, val, test: the number of scenes. The same arguments give the same files, and no split
+    train, val, test: number of scenes. The same arguments produce the same files, and no split
     depends on the sizes of the others. `<split>/000001.png` ... are images of 128 x 128 pixels;
     `annotations/captions_<split>.json` and `annotations/instances_<split>.json` are in COCO's
-    format. Every image of val and test contains a combination of kind, colour and texture that no
-    other split has. Returns at once if `directory` already contains this data set; raises
+    format. Every image of val and test contains a combination of kind, colour and texture that
+    occurs in no other split. Returns at once if `directory` already contains this data set; raises
     InputError if it contains anything else.
     """
     directory = Path(directory).resolve()
@@ -40,7 +40,7 @@ def write_demo(
         return
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(
-            f"{directory} holds something other than this demo data set ({arguments}); "
+            f"{directory} contains something other than this demo data set ({arguments}); "
             "remove it, or choose an empty directory"
         )
     try:
@@ -55,7 +55,7 @@ def write_demo(
 
 
 def read_shapes(root: Path | Location, split: str) -> dict[int | str, list[DrawnShape]]:
-    """Return the shapes of each image by image id; {} if `root` is not a demo data set."""
+    """Return the shapes of each image by image id, or {} if `root` is not a demo data set."""
     shapes: dict[int | str, list[DrawnShape]] = {}
     try:
         text = (Path(str(root)) / "annotations" / f"instances_{split}.json").read_text(
@@ -69,12 +69,12 @@ def read_shapes(root: Path | Location, split: str) -> dict[int | str, list[Drawn
             shape = DrawnShape(kinds[item["category_id"]], box=box, **item["attributes"])
             shapes.setdefault(item["image_id"], []).append(shape)
     except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError):
-        return {}  # there are no instances, or they are not the demo's
+        return {}  # the file is missing or not from the demo
     return shapes
 
 
 def _is_complete(directory: Path, arguments: dict[str, int]) -> bool:
-    """Whether `directory` contains the demo data set of these arguments, with all its images."""
+    """Return whether `directory` contains the complete demo data set for these arguments."""
     try:
         found = json.loads((directory / "demo.json").read_text(encoding="utf-8"))
         drawn = {split: len(list((directory / split).glob("*.png"))) for split in SPLITS}
@@ -90,7 +90,7 @@ def _write_split(directory: Path, split: str, count: int, seed: int) -> None:
     captions: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
     for number in tqdm(range(1, count + 1), desc=f"drawing {split}", unit="scene"):
-        rng = random.Random(f"{seed} {split} {number}")  # scenes do not depend on each other
+        rng = random.Random(f"{seed} {split} {number}")  # independent of other scenes
         image = draw_background(rng)
         scene = sample_scene(rng, split)
         for shape, stamp in zip(scene.shapes, scene.stamps, strict=True):

@@ -1,4 +1,4 @@
-"""Sampling of the demo's scenes, and the combinations that one split has."""
+"""Sampling the demo's scenes, and combinations that occur in only one split."""
 
 import random
 from itertools import chain, combinations, product
@@ -10,19 +10,19 @@ from .captions import describe
 from .shapes import COLORS, GAP, KINDS, SIDE, SIZES, TEXTURES, Box, DrawnShape, draw_shape
 
 MARGIN = 2  # minimum distance of a shape to the edge of the image, in pixels
-PLACEMENTS = 100  # tries to place a scene's shapes before others are drawn
+PLACEMENTS = 100  # attempts to place a scene's shapes before new ones are drawn
 
 Combination = tuple[str, str, str]  # kind, colour, texture
 Look = tuple[str, str, str, str]  # kind, colour, size, texture
 
-# How many identical shapes there are in each group of a scene, and the relative frequency.
+# Number of identical shapes in each group of a scene, and its relative frequency.
 GROUP_SIZES = {(1,): 9, (1, 1): 5, (2,): 2, (3,): 2, (2, 1): 1, (1, 1, 1): 1}
 
 
 def _hold_out() -> dict[str, list[Combination]]:
-    """Return the combinations that only val, and only test, contains: 9 each of 108.
+    """Return the combinations that occur only in val or only in test: 9 each out of 108.
 
-    Among these 18, each kind occurs once in each texture, and never twice in one colour.
+    Among these 18, each kind occurs once with each texture, and never twice in the same colour.
     """
     held_out: dict[str, list[Combination]] = {"train": [], "val": [], "test": []}
     for (i, kind), (k, texture) in product(enumerate(KINDS), enumerate(TEXTURES)):
@@ -44,7 +44,7 @@ class Scene(NamedTuple):
 
 
 def sample_scene(rng: random.Random, split: str) -> Scene:
-    """Draw the shapes of a scene of `split`, with at least one held-out combination if it has any.
+    """Draw the shapes of a scene of `split`, including a held-out combination if it has any.
 
     The groups of a scene differ in both kind and colour, shapes do not overlap, and the captions
     are unambiguous.
@@ -58,7 +58,7 @@ def sample_scene(rng: random.Random, split: str) -> Scene:
             [draw_shape(rng, *look) for _ in range(count)]
             for look, count in zip(looks, counts, strict=True)
         ]
-        for _ in range(PLACEMENTS):  # some shapes hardly ever fit, so the number is limited
+        for _ in range(PLACEMENTS):  # some shapes hardly ever fit, so attempts are limited
             groups = [
                 [_place(rng, look, stamp) for stamp in stamps]
                 for look, stamps in zip(looks, groups_of_stamps, strict=True)
@@ -71,7 +71,7 @@ def sample_scene(rng: random.Random, split: str) -> Scene:
 
 
 def _sample_looks(rng: random.Random, split: str, count: int) -> list[Look] | None:
-    """Draw the looks of `count` groups; None if two have the same kind or colour."""
+    """Draw the looks of `count` groups; return None if two have the same kind or colour."""
     combinations = rng.sample(SEEN, count)
     if HELD_OUT[split]:
         combinations[rng.randrange(count)] = rng.choice(HELD_OUT[split])

@@ -1,4 +1,4 @@
-"""Drawing of the demo's shapes and backgrounds, and their possible looks.
+"""Drawing the demo's shapes and backgrounds, and their possible looks.
 
 Boxes are (x0, y0, x1, y1) in pixels; x points right, y points down; x1 and y1 are exclusive.
 """
@@ -11,12 +11,12 @@ from itertools import product
 import numpy as np
 from PIL import Image, ImageDraw
 
-SIDE = 128  # of an image, in pixels
+SIDE = 128  # side length of an image in pixels
 GAP = 8  # minimum distance between two shapes, in pixels
 SIZES = {"small": (28, 32), "large": (48, 54)}  # range of the box's longer side, in pixels
 TEXTURES = ("solid", "striped", "dotted")
 LIGHT, DARK = (250, 250, 250), (25, 25, 25)
-COLORS = {  # the colour, and that of its stripes and dots
+COLORS = {  # fill colour, and colour of the stripes and dots
     "red": ((220, 35, 40), LIGHT),
     "green": ((25, 150, 60), LIGHT),
     "blue": ((35, 85, 225), LIGHT),
@@ -43,7 +43,7 @@ class DrawnShape:
 
 
 def _outline(kind: str) -> list[tuple[float, float]]:
-    """Return the corners of a shape around the origin, y down, at an arbitrary scale."""
+    """Return the corners of a shape around the origin at an arbitrary scale, with y down."""
     turn = [2 * math.pi * i / 60 for i in range(60)]
     if kind == "circle":
         return [(math.cos(a), math.sin(a)) for a in turn]
@@ -71,7 +71,7 @@ def draw_shape(rng: random.Random, kind: str, color: str, size: str, texture: st
     cos, sin = math.cos(angle), math.sin(angle)
     rotated = np.array(_outline(kind)) @ [[cos, sin], [-sin, cos]]
     low, high = rotated.min(axis=0), rotated.max(axis=0)
-    middle = math.ceil(longest)  # of a square that is drawn at twice the resolution
+    middle = math.ceil(longest)  # centre of a square drawn at twice the resolution
     corners = middle + (rotated - (low + high) / 2) * 2 * longest / max(high - low)
     points = [tuple(corner) for corner in corners.tolist()]
 
@@ -91,9 +91,9 @@ def draw_shape(rng: random.Random, kind: str, color: str, size: str, texture: st
 def _draw_texture(
     rng: random.Random, draw: ImageDraw.ImageDraw, texture: str, ink: Rgb, middle: int, step: int
 ) -> None:
-    """Draw diagonal stripes, or dots in a honeycomb with one in the centre, or nothing if solid.
+    """Draw diagonal stripes, a honeycomb of dots with one in the centre, or nothing if solid.
 
-    step: the distance between two stripes or dots, in pixels.
+    step: distance between two stripes or dots, in pixels.
     """
     reach = range(-2 * middle // step, 2 * middle // step + 1)
     if texture == "striped":
@@ -110,7 +110,7 @@ def _draw_texture(
 
 
 def draw_background(rng: random.Random) -> Image.Image:
-    """Draw a flat tone, a gradient or soft noise: light, medium or dark, and nearly grey."""
+    """Draw a nearly grey background: flat, gradient or soft noise; light, medium or dark."""
     tone = rng.choice(((205, 235), (120, 160), (25, 60)))
     level, tint = rng.uniform(*tone), [rng.uniform(-7, 7) for _ in range(3)]
     nodes, swing = rng.choice(((2, 0), (2, 20), (9, 16)))

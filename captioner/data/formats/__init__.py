@@ -1,4 +1,4 @@
 """Readers of caption files, one module per layout.
 
-Each has `recognise` and `read`; neither validates, `readers.validate` does it for all of them.
+Each has `recognise` and `read`. Neither validates; `readers.validate` does this for all formats.
 """

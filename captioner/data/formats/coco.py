@@ -1,4 +1,4 @@
-"""COCO caption annotations (2014, 2017 or without a year) and their image directories."""
+"""COCO caption annotations (2014, 2017 or no year) and image directories."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from .reading import RawExample, ReadResult, SourceLocation, find_image_director
 
 
 def recognise(root: Path) -> dict[str, Path]:
-    """Return the caption files by split; of several years, the latest."""
+    """Return the caption files by split; if there are several years, only the latest."""
     files = sorted((root / "annotations").glob("captions_*.json"))
     found = {
         split: [file for file in files if re.fullmatch(f"captions_{split}[0-9]*", file.stem)]
@@ -33,7 +33,7 @@ def _read_file(root: Path, path: Path, split: str, result: ReadResult) -> None:
     name = path.stem.removeprefix("captions_")
     candidates = [root / name, root / "images" / name, root / "images", root / split]
     directory = find_image_directory(candidates, path) if images else root
-    examples: dict[str, RawExample] = {}  # by the id as in JSON: 1 is not "1"
+    examples: dict[str, RawExample] = {}  # by the repr of the id: 1 is not "1"
     for number, image in enumerate(images, start=1):
         location = SourceLocation(path, number, "image")
         example = RawExample(image.get("id"), directory, image.get("file_name"), split, location)
@@ -48,7 +48,7 @@ def _add_captions(
     examples: dict[str, RawExample],
     result: ReadResult,
 ) -> None:
-    """Add each annotation's caption to its image; those of unknown images are problems."""
+    """Add each annotation's caption to its image; report captions of unknown images."""
     first_locations: dict[str, SourceLocation] = {}  # by caption id
     for number, annotation in enumerate(annotations, start=1):
         location = first = SourceLocation(path, number, "annotation")
@@ -57,11 +57,11 @@ def _add_captions(
         example = examples.get(repr(annotation.get("image_id")))
         if example is None:
             image_id = annotation.get("image_id")
-            message = f"the caption is of image {image_id!r}, which the file does not list"
+            message = f"the caption belongs to image {image_id!r}, which the file does not list"
             result.add_problem(location, message, "list the image, or remove the caption")
         elif first is not location:
             message = f"the caption {annotation['id']!r} is listed twice, first at {first}"
-            result.add_problem(location, message, "remove one of them, or give it another id")
+            result.add_problem(location, message, "remove one of them, or change its id")
         else:
             example.captions.append((annotation.get("caption"), location))
 

@@ -1,4 +1,4 @@
-"""Flickr8k and Flickr30k as published: token files and lists of splits."""
+"""Flickr8k and Flickr30k as published: token files and split lists."""
 
 import re
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from .reading import (
     read_lines,
 )
 
-LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: its name in Flickr8k's lists
+LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: its name in Flickr8k's file names
 TOKENS_30K = ("results_20130124.token", "flickr30k.token", "results.token")
 IMAGES_30K = ("flickr30k-images", "flickr30k_images", "images", "Images")
 
 
 def recognise_8k(root: Path) -> tuple[Path, Path] | None:
-    """Return the directories of texts and images, unpacked side by side or one in the other."""
+    """Return the text and image directories, whether side by side or one inside the other."""
     texts = (root / "Flickr8k_text", root)
     images = (root / "Flicker8k_Dataset", root / "Flickr8k_Dataset", root / "Images")
     text = next((path for path in texts if (path / "Flickr8k.token.txt").is_file()), None)
@@ -32,9 +32,9 @@ def recognise_8k(root: Path) -> tuple[Path, Path] | None:
 def read_8k(root: Path) -> ReadResult:
     """Read the token file and the split lists.
 
-    Images that no list names are ignored if there is a training list; if there are only other
-    lists, they are the training images. The published token file has captions of an image that
-    does not exist, whose name lacks an image suffix; such a name is ignored unless it is listed.
+    Images in no list are ignored if there is a training list; if there are only other lists, these
+    images become the training images. The published token file has captions of an image that does
+    not exist and whose name lacks an image extension; such a name is ignored unless it is listed.
     """
     directories = recognise_8k(root)
     assert directories is not None
@@ -73,7 +73,7 @@ def read_30k(root: Path) -> ReadResult:
 
 
 def _token_rows(source: Path, images: Path, result: ReadResult) -> Iterator[RawExample]:
-    """Yield the rows `NAME#0<tab>CAPTION`."""
+    """Yield an example for each row `NAME#0<tab>CAPTION`."""
     for number, line in enumerate(read_lines(source), start=1):
         location = SourceLocation(source, number)
         name, tab, caption = line.partition("\t")
@@ -83,12 +83,12 @@ def _token_rows(source: Path, images: Path, result: ReadResult) -> Iterator[RawE
         elif tab:
             yield RawExample(name, images, name, None, location, [(caption, location)])
         elif line.strip():
-            message = "there is no tab between image and caption"
-            result.add_problem(location, message, "insert one")
+            message = "the tab between image and caption is missing"
+            result.add_problem(location, message, "insert it")
 
 
 def _read_lists(text: Path, result: ReadResult) -> dict[str, tuple[str, SourceLocation]]:
-    """Return the split of each listed image and the line that lists it."""
+    """Return the split of each listed image and the location of its line."""
     listed: dict[str, tuple[str, SourceLocation]] = {}
     for split, stem in LISTS.items():
         path = text / f"Flickr_8k.{stem}Images.txt"
@@ -98,13 +98,13 @@ def _read_lists(text: Path, result: ReadResult) -> dict[str, tuple[str, SourceLo
             location = SourceLocation(path, number)
             first_split, first = listed.setdefault(name, (split, location))
             if first_split != split:
-                message = f"{name} is listed in {split}, and in {first_split} at {first}"
+                message = f"{name} is listed in {split} and also in {first_split}, at {first}"
                 result.add_problem(location, message, "remove it from one of the lists")
     return listed
 
 
 def _is_stray(example: RawExample) -> bool:
-    """Whether this is the published 2258277193_586949ec62.jpg.1, or an image like it."""
+    """Return whether this is the published 2258277193_586949ec62.jpg.1 or a similar image."""
     if not is_safe_name(example.name) or Path(example.name).suffix.lower() in IMAGE_SUFFIXES:
         return False
     return not storage.is_file(example.directory / example.name)

@@ -8,7 +8,7 @@ from .tables import table_examples
 
 
 def recognise(root: Path) -> list[Path]:
-    """Return the metadata files of the directory and its split directories; JSONL before CSV."""
+    """Return the metadata files of the directory and its split directories, preferring JSONL."""
     for base in (root, root / "data"):
         directories = [base, *sorted(path for path in base.glob("*") if parse_split(path.name))]
         tables = []
@@ -21,7 +21,7 @@ def recognise(root: Path) -> list[Path]:
 
 
 def read(root: Path) -> ReadResult:
-    """Read the metadata files; the split is a column's value or a directory's name."""
+    """Read the metadata files; the split is the value of a column or the name of a directory."""
     result = ReadResult()
     for path in recognise(root):
         directory_split = parse_split(path.parent.name) if path.parent != root else None
@@ -37,12 +37,12 @@ def read(root: Path) -> ReadResult:
 
 
 def _split_of_name(row: RawExample) -> str | None:
-    """Return the split after which the image's own directory is named, if any."""
+    """Return the split named by the first directory in the image's file name, if any."""
     return parse_split(Path(row.name).parts[0]) if isinstance(row.name, str) and row.name else None
 
 
 def _unique_id(row: RawExample, root: Path) -> object:
-    """Prefix an id that is a file name with its directory: splits may reuse file names."""
+    """Prefix an id that is a file name with its directory, since splits may reuse names."""
     directory = row.directory.relative_to(root).as_posix()
     id_is_name = row.id is row.name and isinstance(row.name, str) and directory != "."
     return f"{directory}/{row.name}" if id_is_name else row.id

@@ -19,7 +19,7 @@ _ROW_30K = re.compile(r"(?P<name>[^|]*)\| *\d+(?: *\| ?|  +)(?P<caption>.*)", re
 
 
 def recognise_8k(root: Path) -> bool:
-    """Whether there are `captions.txt` and `Images/`."""
+    """Return whether the directory contains `captions.txt` and `Images/`."""
     return (root / "captions.txt").is_file() and (root / "Images").is_dir()
 
 
@@ -31,18 +31,18 @@ def read_8k(root: Path) -> ReadResult:
 
 
 def _rows_8k(root: Path, result: ReadResult) -> Iterator[RawExample]:
-    """Yield the rows of a CSV of two columns, with or without the header image,caption."""
+    """Yield the rows of a two-column CSV file, with or without the header `image,caption`."""
     images = root / "Images"
     for number, (location, row) in enumerate(read_table(root / "captions.txt", ",", result)):
         if len(row) != 2:
             message = f"expected image and caption, found {len(row)} columns"
-            result.add_problem(location, message, "put captions with commas in quotes")
+            result.add_problem(location, message, "quote captions that contain commas")
         elif number or [name.strip().lower() for name in row] != ["image", "caption"]:
             yield RawExample(row[0], images, row[0], None, location, [(row[1], location)])
 
 
 def recognise_30k(root: Path) -> Path | None:
-    """Return `results.csv` in the directory, or in the one that the archive unpacks to."""
+    """Return `results.csv` in the directory, or in the one created by unpacking the archive."""
     candidates = (root / "results.csv", root / "flickr30k_images" / "results.csv")
     return next((path for path in candidates if path.is_file() and _has_header(path)), None)
 
@@ -59,7 +59,7 @@ def read_30k(root: Path) -> ReadResult:
 
 
 def _rows_30k(source: Path, images: Path, result: ReadResult) -> Iterator[RawExample]:
-    """Yield the rows `NAME| 0| CAPTION`; quotes have no meaning."""
+    """Yield the rows `NAME| 0| CAPTION`; quotes are ordinary characters."""
     for number, line in enumerate(read_lines(source)[1:], start=2):
         location = SourceLocation(source, number)
         if match := _ROW_30K.fullmatch(line):

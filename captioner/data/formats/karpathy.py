@@ -21,13 +21,13 @@ DIRECTORIES = (
 
 
 def recognise(path: Path) -> list[Path]:
-    """Return the file itself, or all such files in the directory."""
+    """Return the file itself, or all matching files in the directory."""
     matches = path.name.startswith("dataset_") and path.suffix == ".json"
     return [path] if matches and path.is_file() else sorted(path.glob("dataset_*.json"))
 
 
 def read(path: Path) -> ReadResult:
-    """Read the one file; raise InputError if the directory contains several."""
+    """Read the file; raise InputError if the directory contains several."""
     files = recognise(path)
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
@@ -45,7 +45,7 @@ def read(path: Path) -> ReadResult:
 
 
 def _parse_image(image: dict[str, Any], directory: Path, location: SourceLocation) -> RawExample:
-    """Convert one entry; `restval`, COCO validation images in neither val nor test, is train."""
+    """Convert one entry; `restval` (COCO validation images outside val and test) is train."""
     name, subdirectory = image.get("filename"), image.get("filepath")
     if is_safe_name(name) and isinstance(subdirectory, str):
         name = f"{subdirectory}/{name}"
@@ -59,7 +59,7 @@ def _parse_image(image: dict[str, Any], directory: Path, location: SourceLocatio
 
 
 def _image_directory(source: Path, images: list[dict[str, Any]]) -> Path:
-    """Return the directory to which file names are relative: beside the file, or one level up."""
+    """Return the base directory of file names, which is beside `source` or one level up."""
     parents = (source.parent, source.parent.parent)
     subdirectory = images[0].get("filepath") if images else None
     if isinstance(subdirectory, str):  # COCO's train2014 or val2014

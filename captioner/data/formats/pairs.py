@@ -1,4 +1,4 @@
-"""A directory of images with a text file of the same name beside each."""
+"""Directories of images, each with a text file of the same name beside it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +17,12 @@ NOT_CAPTIONS = {"readme", "license", "licence"}  # text files about the data set
 
 
 def recognise(root: Path) -> bool:
-    """Whether at least one image below `root` has a text file."""
+    """Return whether at least one image below `root` has a text file."""
     return any(path.with_suffix(".txt").is_file() for path in _find_images(root))
 
 
 def read(root: Path) -> ReadResult:
-    """Read one caption per line; a directory named after a split gives the split."""
+    """Read one caption per line; a directory named after a split determines the split."""
     result, texts = ReadResult(), {path for path in root.rglob("*.txt") if path.is_file()}
     captioned = set()
     for path in sorted(_find_images(root)):

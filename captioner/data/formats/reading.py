@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ...errors import InputError
 from ..storage.location import Location
 
-SPLIT_NAMES = {  # common names of the splits
+SPLIT_NAMES = {  # common name of a split: our name
     **dict.fromkeys(("train", "training", "restval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -46,10 +46,10 @@ class Problem:
 
 @dataclass
 class RawExample:
-    """An image as a reader found it; none of the values has been checked.
+    """An image as found by a reader, with unchecked values.
 
-    name: the file name, relative to `directory`. split: None if the files do not give one.
-    captions: each with its location.
+    name: the file name, relative to `directory`. split: None if the files do not define one.
+    captions: pairs of a caption and its location.
     """
 
     id: Any
@@ -62,7 +62,7 @@ class RawExample:
 
 @dataclass
 class ReadResult:
-    """Everything a reader found: images, and problems with rows that it cannot interpret."""
+    """Everything found by a reader: images, and problems with rows that cannot be interpreted."""
 
     examples: list[RawExample] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -71,10 +71,10 @@ class ReadResult:
         self.problems.append(Problem(location, message, advice))
 
     def add_rows(self, rows: Iterable[RawExample]) -> None:
-        """Add rows with one caption or more each, merging the rows of one image."""
+        """Add rows of one or more captions each, merging the rows of the same image."""
         merged: dict[str, RawExample] = {}
         for row in rows:
-            # By repr, as nothing has been checked: values may be unhashable, and 1 is not "1".
+            # By repr, since unchecked values may be unhashable, and 1 is not "1".
             first = merged.setdefault(repr((row.id, row.directory, row.name, row.split)), row)
             if first is not row:
                 first.captions += row.captions
@@ -85,9 +85,9 @@ class ReadResult:
 class Reader:
     """The functions that recognise and read one layout, and its description for messages.
 
-    recognise: returns a true value if the path has this layout. val_from_train: whether a seeded
-    tenth of the training images becomes the validation split if the data set has none. remote:
-    whether `recognise` and `read` take a Location as well as a Path.
+    recognise: function that returns a true value if the path has this layout. val_from_train:
+    whether a seeded random tenth of the training images becomes the validation split if the data
+    set has none. remote: whether `recognise` and `read` accept a Location as well as a Path.
     """
 
     recognise: Callable[[Any], object]
@@ -98,7 +98,7 @@ class Reader:
 
 
 def is_safe_name(name: object) -> bool:
-    """Whether `name` is a relative file name that cannot lead out of its directory."""
+    """Return whether `name` is a relative file name that stays within its directory."""
     if not isinstance(name, str) or not name or "\\" in name or "\0" in name:
         return False
     return not name.startswith("/") and ".." not in name.split("/")
@@ -136,8 +136,8 @@ def find_image_directory(candidates: Sequence[Path], source: Path) -> Path:
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a text file; bytes that are not UTF-8 become lone surrogates.
 
-    `text_problem` reports such surrogates. Only LF and CRLF end a line: captions may contain
-    other separators, at which `str.splitlines` would split.
+    `text_problem` reports such surrogates. Only LF and CRLF end a line, since captions may contain
+    other separators at which `str.splitlines` would split.
     """
     return split_lines(path.read_bytes())
 
@@ -151,10 +151,10 @@ def split_lines(content: bytes) -> list[str]:
 def read_table(
     path: Path, delimiter: str, result: ReadResult
 ) -> Iterator[tuple[SourceLocation, list[str]]]:
-    """Yield the rows of a CSV file that are not blank, located at their first lines.
+    """Yield the nonblank rows of a CSV file, each with the location of its first line.
 
-    Quotes are as in Excel's dialect. A malformed row is added to the problems of `result`,
-    together with the number of the last line that it makes unreadable.
+    Quoting follows Excel's dialect. A malformed row is added to the problems of `result`, together
+    with the number of the last line that it makes unreadable.
     """
     lines = read_lines(path)
     end = len(lines) - (lines[-1] == "")
@@ -170,7 +170,7 @@ def read_table(
             message = str(error).split(" - ")[0]  # the rest is advice for programmers
             if last > location.number:
                 message += f", lines {location.number} to {last} are skipped"
-            result.add_problem(location, message, "quote the text, and double the quotes in it")
+            result.add_problem(location, message, "quote the text, and double any quotes in it")
             continue
         if "".join(row).strip():
             yield location, row

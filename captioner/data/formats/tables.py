@@ -1,4 +1,4 @@
-"""JSONL and CSV tables with a column of images and columns of captions."""
+"""JSONL and CSV tables with an image column and one or more caption columns."""
 
 import json
 import re
@@ -25,12 +25,12 @@ CAPTIONS = ("caption", "text", "sentence", "comment", "description", "title", "p
 
 
 def recognise_jsonl(path: Path) -> list[tuple[Path, str | None]]:
-    """Return the file itself, captions.jsonl in the directory, or train.jsonl, val.jsonl ..."""
+    """Return the file itself, or captions.jsonl or train.jsonl, val.jsonl, ... in the directory."""
     return _find_tables(path, (".jsonl",))
 
 
 def recognise_csv(path: Path) -> list[tuple[Path, str | None]]:
-    """Return the same as `recognise_jsonl` with the suffix .csv, or .tsv (tab-separated)."""
+    """Return the tables like `recognise_jsonl`, with the extension .csv or .tsv (tab-separated)."""
     return _find_tables(path, (".csv", ".tsv"))
 
 
@@ -45,7 +45,7 @@ def read_csv(path: Path) -> ReadResult:
 
 
 def _find_tables(path: Path, suffixes: Sequence[str]) -> list[tuple[Path, str | None]]:
-    """Return the tables at `path` and the splits that their names give."""
+    """Return the tables at `path` and the splits that are named by their file names."""
     if path.is_file():
         return [(path, None)] if path.suffix in suffixes else []
     files = [file for suffix in suffixes for file in sorted(path.glob(f"*{suffix}"))]
@@ -69,7 +69,7 @@ def table_examples(path: Path, result: ReadResult) -> Iterator[RawExample]:
         image = next((name for name in IMAGES if name in row), None)
         if image is None or not caption_columns(row):
             message = "the image or the caption is missing"
-            result.add_problem(location, message, f"name {_needed_columns(IMAGES)}")
+            result.add_problem(location, message, f"add {_needed_columns(IMAGES)}")
             continue
         captions = [(caption, location) for caption in row_captions(row)]
         name, image_id, split = row[image], row.get("image_id"), row.get("split")
@@ -86,11 +86,11 @@ def table_examples(path: Path, result: ReadResult) -> Iterator[RawExample]:
 def table_rows(
     path: Path, result: ReadResult, images: Collection[str] = IMAGES
 ) -> Iterator[tuple[SourceLocation, dict[str, Any]]]:
-    """Yield the rows of a JSONL or CSV file by column name in lower case.
+    """Yield the rows of a JSONL or CSV file by lower-case column name.
 
-    images: the possible names of the column that identifies the image. Malformed rows are added
-    to the problems of `result`. Raises InputError if a CSV header has no column of images, none of
-    captions, or one of these twice.
+    images: possible names of the column that identifies the image. Malformed rows are added to the
+    problems of `result`. Raises InputError if a CSV header lacks an image or a caption column, or
+    repeats one.
     """
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
@@ -104,7 +104,7 @@ def normalise_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def caption_columns(names: Iterable[str]) -> list[str]:
-    """Return the columns with the first of the CAPTIONS that occurs, in plural or numbered too."""
+    """Return the columns named after the first of CAPTIONS found, including plural or numbered."""
     for known in CAPTIONS:
         if found := [name for name in names if re.fullmatch(rf"{known}s?(_?\d+)?", name)]:
             return found
@@ -142,7 +142,7 @@ def _csv_rows(
     names = [name.strip().lower() for name in header]
     used = [name for name in names if name in images] + caption_columns(names)
     if repeated := [name for name, count in Counter(used).items() if count > 1]:
-        advice = "remove one, or number columns of captions: caption_1, caption_2"
+        advice = "remove one, or number caption columns: caption_1, caption_2"
         raise InputError(f"{path} has the column {repeated[0]} twice; {advice}")
     if header and not (set(names) & set(images) and caption_columns(names)):
         needed = _needed_columns(images)
@@ -152,11 +152,11 @@ def _csv_rows(
             yield location, dict(zip(names, row, strict=True))
         else:
             message = f"expected {len(header)} columns, found {len(row)}"
-            result.add_problem(location, message, "put captions with commas in quotes")
+            result.add_problem(location, message, "quote captions that contain commas")
 
 
 def _needed_columns(images: Iterable[str]) -> str:
-    return f"a column of images ({', '.join(images)}) and one of captions ({', '.join(CAPTIONS)})"
+    return f"an image column ({', '.join(images)}) and a caption column ({', '.join(CAPTIONS)})"
 
 
 def _image_directory(path: Path, rows: Sequence[RawExample]) -> Path:

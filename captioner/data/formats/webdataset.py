@@ -1,6 +1,6 @@
-"""WebDataset tar shards: members with one key are an image and its captions.
+"""WebDataset tar shards, in which members with the same key form an example.
 
-Nothing is unpacked.
+Shards are read in place, without unpacking.
 """
 
 import json
@@ -28,16 +28,16 @@ from .reading import (
 )
 from .tables import caption_columns
 
-TEXT_SUFFIXES = (".txt", ".json")  # of captions, in order of preference
+TEXT_SUFFIXES = (".txt", ".json")  # extensions of caption files, in order of preference
 # The key is the name up to the first dot after the last slash; hidden files have no key.
 _MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<extension>[^/]*)", re.DOTALL)
 
 
 def recognise(path: Path | Location) -> list[Path | Location]:
-    """Return the tar files that `path` names.
+    """Return the tar files named by `path`.
 
-    These are the tar file itself, the files named by braces or by the lines of a text file, or
-    those in a directory and its subdirectories, including symbolic links.
+    `path` is a tar file, a brace pattern, a text file that lists tar files, or a directory that
+    contains tar files, directly or in subdirectories. Symbolic links are included.
     """
     if isinstance(path, Location) or storage.is_pattern(path):
         return storage.expand(path)
@@ -47,9 +47,9 @@ def recognise(path: Path | Location) -> list[Path | Location]:
 
 
 def _read_list(path: Path) -> list[Path | Location]:
-    """Return the tar files that the lines of a text file name, relative to its directory.
+    """Return the tar files listed in a text file, relative to its directory.
 
-    The list is empty unless each line names a tar file or is a pattern of tar files.
+    The result is empty unless each line is a tar file or a pattern of tar files.
     """
     lines = read_lines(path) if path.suffix == ".txt" else []
     names = [line.strip() for line in lines if line.strip()]
@@ -61,12 +61,12 @@ def _read_list(path: Path) -> list[Path | Location]:
 
 
 def read(path: Path | Location) -> ReadResult:
-    """Read all shards; raise InputError if one that the user named does not exist."""
+    """Read all shards; raise InputError if an explicitly named one does not exist."""
     result, tars = ReadResult(), recognise(path)
     root = path if isinstance(path, Path) and path.is_dir() else None
     prefix = len(root.parts) if root else _shared_parts([tar.parent for tar in tars])
     for link in sorted(root.iterdir() if root else []):
-        if link.is_symlink() and not link.exists():  # an unmounted disk would hide its shards
+        if link.is_symlink() and not link.exists():  # an unmounted disk would hide shards
             advice = "mount its disk, or remove the link"
             result.add_problem(SourceLocation(link), "the link is broken", advice)
     remote = any(isinstance(tar, Location) for tar in tars)
@@ -75,7 +75,7 @@ def read(path: Path | Location) -> ReadResult:
             name = PurePosixPath(*tar.parts[prefix:]).with_suffix("").as_posix()
             _read_shard(tar, name, result)
         elif root is None:
-            raise InputError(f"{tar}, which {path} names, is missing; add it, or name other files")
+            raise InputError(f"{tar}, listed in {path}, is missing; add it, or list other files")
     return result
 
 
@@ -86,10 +86,10 @@ def _shared_parts(directories: list[Path | Location]) -> int:
 
 
 def _read_shard(tar: Path | Location, shard: str, result: ReadResult) -> None:
-    """Add a tar file's samples.
+    """Add the samples of a tar file to `result`.
 
-    shard: the tar file's name, which is a prefix of the ids and may contain the name of a split,
-    as in train-000001.
+    shard: name of the tar file, which becomes a prefix of the ids and may contain the name of a
+    split, as in train-000001.
     """
     index = storage.index(tar)
     for name in index.duplicates:
@@ -111,14 +111,14 @@ def _read_shard(tar: Path | Location, shard: str, result: ReadResult) -> None:
 def _group_members(
     tar: Path | Location, names: Iterable[str], result: ReadResult
 ) -> dict[str, dict[str, str]]:
-    """Return the members' names by key and suffix; unsafe names are problems."""
+    """Return the members' names by key and extension; report unsafe names as problems."""
     samples: dict[str, dict[str, str]] = {}
     for name in names:
         match = _MEMBER.fullmatch(name)
         suffix = f".{match['extension'].lower()}" if match else ""
         if suffix in IMAGE_SUFFIXES.union(TEXT_SUFFIXES) and not is_safe_name(name):
             message = f"{name!r} is not the name of a file in {tar}"
-            advice = "make it relative to that, without .. or backslashes"
+            advice = "use a relative path without .. or backslashes"
             result.add_problem(_member_location(tar, name), message, advice)
         elif match:
             samples.setdefault(match["key"], {}).setdefault(suffix, name)
@@ -126,7 +126,7 @@ def _group_members(
 
 
 def _split_of_shard(shard: str) -> str | None:
-    """Return the split that the names of the shard and its directory contain, if only one."""
+    """Return the split in the names of the shard and its directory if there is exactly one."""
     words = re.split(r"[^a-z]+", "/".join(shard.lower().split("/")[-2:]))
     splits = set(filter(None, map(parse_split, words)))
     return splits.pop() if len(splits) == 1 else None
@@ -149,7 +149,7 @@ def _read_captions(
     location = SourceLocation(texts[0])
     try:
         row = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError):  # ValueError also of a number of over 4300 digits
+    except (ValueError, RecursionError):  # ValueError also for a number of over 4300 digits
         row = None
     if not isinstance(row, dict):
         result.add_problem(location, "the file is not a JSON object", "correct it")

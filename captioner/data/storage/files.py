@@ -1,7 +1,8 @@
 """One interface to files on disk, in tar files and on servers.
 
-`shard.tar/name` is the path of a member of a tar file, `https://host/shard.tar/name` the location
-of one on a server. All other rooms use the functions of this module. Nothing is unpacked.
+`shard.tar/name` is the path of a member of a tar file, and `https://host/shard.tar/name` is the
+location of a member on a server. Other packages read files through this module. Tar files are read
+in place, without unpacking.
 """
 
 import json
@@ -28,22 +29,22 @@ class Archive(Protocol):
     def read(self, name: str) -> bytes: ...
 
     def version(self) -> Sequence[int | str | None]:
-        """Values of which at least one changes whenever the tar file does."""
+        """Return values, at least one of which changes whenever the tar file changes."""
 
 
 def parse_location(text: str | Path | Location, directory: Path | None = None) -> Path | Location:
-    """A Location if the text, or the first name in its braces, begins with http:// or https://.
+    """Return a Location if the text, or its first name in braces, is an http or https address.
 
-    Any other text is a path, relative to `directory` if one is given. This is for what a user
-    names: the names in a caption file are always files in its directory.
+    Any other text is a path, relative to `directory` if one is given. Use this only for names given
+    by the user: the names in a caption file are always files in its directory.
     """
     if isinstance(text, Location):
         return text
     address = str(text)
     if not _ADDRESS.match(address):
         return (directory or Path()) / text
-    # pathlib, through which options pass, leaves one slash of "http://". Only a pattern can hold
-    # several addresses; anywhere else a further "http:/" is part of a name.
+    # Options pass through pathlib, which turns "http://" into "http:/". Only a pattern can contain
+    # several addresses; in all other texts, a second "http:/" is part of a name.
     count = 0 if address.startswith("{") else 1
     return Location(_SCHEME.sub(r"\1://", address, count=count).rstrip("/"))
 
@@ -53,28 +54,29 @@ def absolute(path: Path) -> Path: ...
 @overload
 def absolute(path: Path | Location) -> Path | Location: ...
 def absolute(path: Path | Location) -> Path | Location:
-    """The path resolved, so that it is valid in any working directory; a location as it is."""
+    """Resolve a path, so that it is valid in any working directory; return a location unchanged."""
     return path if isinstance(path, Location) else path.resolve()
 
 
 def is_pattern(path: Path | Location) -> bool:
-    """Whether this names tar files by braces, as in train-{000000..000099}.tar, or on a server."""
+    """Return whether this is a brace pattern, as in train-{000000..000099}.tar, or a location."""
     if isinstance(path, Location):
         return True
     return "{" in str(path) and ".tar" in str(path) and not path.exists()
 
 
 def expand(pattern: Path | Location) -> list[Path | Location]:
-    """The tar files that a pattern names, in its order, whether they exist or not.
+    """Return the tar files named by a pattern, in order, whether they exist or not.
 
-    Braces work as in a shell: {00..12}, {train,val}, nested. Raises InputError for a brace that is
-    not closed and for an address that is not of a tar file.
+    Braces are expanded as in a shell, e.g. {00..12} or {train,val}, and may be nested. Raises
+    InputError for an unclosed brace and for an address that is not the address of a tar file.
     """
     try:
         from braceexpand import braceexpand
     except ImportError as error:
         raise InputError(
-            "braces in names of tar files need braceexpand: pip install 'captioner[webdataset]'"
+            "patterns of tar files need braceexpand; install it with "
+            "pip install 'captioner[webdataset]'"
         ) from error
     try:
         tars = [parse_location(name) for name in braceexpand(str(pattern))]
@@ -93,11 +95,11 @@ def container(path: Location) -> Location: ...
 @overload
 def container(path: Path | Location) -> Path | Location: ...
 def container(path: Path | Location) -> Path | Location:
-    """The tar file of which the path names a member; for any other file the path itself."""
+    """Return the tar file that contains the member `path`; for any other file, `path` itself."""
     text = str(path)
     if ".tar/" not in text:  # true for nearly all files, and the fastest test
         return path
-    if isinstance(path, Location):  # the first: servers are not asked which of several exists
+    if isinstance(path, Location):  # the first one, without asking the server which exists
         ends = (match.end() - 1 for match in re.finditer(r"\.tar/", text))
         tars = (Location(text[:end]) for end in ends)
         # Neither a host called x.tar nor a hidden file called .tar counts.
@@ -107,12 +109,12 @@ def container(path: Path | Location) -> Path | Location:
 
 
 def exists(path: Path | Location) -> bool:
-    """Whether the file exists; assumed for locations, which are checked only when they are read."""
+    """Return whether the file exists; True for locations, which are checked only when read."""
     return isinstance(path, Location) or path.exists()
 
 
 def is_file(path: Path | Location) -> bool:
-    """Whether the path names a file on disk or a member of a tar file."""
+    """Return whether the path names a file on disk or a member of a tar file."""
     tar = container(path)
     if tar == path:
         return isinstance(path, Path) and os.path.isfile(path)
@@ -120,29 +122,30 @@ def is_file(path: Path | Location) -> bool:
 
 
 def size(path: Path | Location) -> int:
-    """Bytes of a member; raises InputError if its tar file does not hold it."""
+    """Return the size of a member in bytes; raise InputError if it is not in its tar file."""
     tar, name = _split(path)
     return index(tar).find(name, tar)[1]
 
 
 def read(path: Path | Location) -> bytes:
-    """The content of a member; raises InputError if it is missing or cut short."""
+    """Return the content of a member; raise InputError if it is missing or truncated."""
     tar, name = _split(path)
     return _archive(tar).read(name)
 
 
 def index(tar: Path | Location) -> Index:
-    """The index of a tar file; raises InputError if it is compressed, damaged or cut short.
+    """Return the index of a tar file; raise InputError if it is compressed, damaged or truncated.
 
-    Links, directories and sparse files are left out. The index is cached until the file changes.
+    Links, directories and sparse files are omitted. The index is cached until the file changes.
     """
     return _archive(tar).index()
 
 
 def stamp(path: Path | Location) -> bytes:
-    """Bytes that change with the file's place, size and time of modification, or its tar file's.
+    """Return bytes that change whenever the file's path, size or modification time changes.
 
-    On a server: with its tar file's length and ETag, or Last-Modified if it has no ETag.
+    For a member, the size and time are its tar file's. On a server, they are replaced by the tar
+    file's length and its ETag, or Last-Modified if it has no ETag.
     """
     tar = container(path)
     if isinstance(tar, Location):
@@ -152,9 +155,10 @@ def stamp(path: Path | Location) -> bytes:
 
 
 def shuffle_window(paths: Sequence[Path | Location]) -> int:
-    """How many members can be read in any order while each tar file is read once, forward.
+    """Return how many members can be shuffled together while each tar file is read only once.
 
-    Half of the memory for members divided by their mean size, estimated from at most 1,000.
+    This is half of the memory for members divided by their mean size, which is estimated from at
+    most 1,000 of them.
     """
     sample = [p for p in paths[:: 1 + len(paths) // 1000] if container(p) != p]
     mean = sum(map(size, sample)) / max(1, len(sample))
@@ -162,7 +166,7 @@ def shuffle_window(paths: Sequence[Path | Location]) -> int:
 
 
 def _archive(tar: Path | Location) -> Archive:
-    """The tar file; the code for remote tar files is imported only for a location."""
+    """Return the tar file; import the module for remote tar files only for a location."""
     if isinstance(tar, Location):
         from .remote_tar import RemoteTar
 
@@ -171,7 +175,7 @@ def _archive(tar: Path | Location) -> Archive:
 
 
 def _split(path: Path | Location) -> tuple[Path | Location, str]:
-    """The tar file that holds a member, and the member's name in it."""
+    """Return the tar file that contains a member, and the member's name in it."""
     tar = container(path)
     if tar == path:
         raise InputError(f"{str(path)!r}: no such file")

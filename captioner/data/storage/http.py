@@ -1,6 +1,6 @@
 """Downloads over HTTP that resume where a connection was lost.
 
-Only http and https addresses are opened, also after a redirect.
+Only http and https addresses are opened, even after a redirect.
 """
 
 import ssl
@@ -12,21 +12,21 @@ from urllib.error import HTTPError, URLError
 
 from .location import Location, UnreachableError
 
-TIMEOUT = 30  # seconds without a byte
-PAUSES = (0.5, 1, 2, 4, 8)  # seconds before each further attempt
-CHUNK = 2**20  # bytes that are read at once from a response
-RETRIED = (OSError, HTTPException, ValueError)  # errors that a further attempt may get past
+TIMEOUT = 30  # maximum time without receiving a byte, in seconds
+PAUSES = (0.5, 1, 2, 4, 8)  # seconds before each retry
+CHUNK = 2**20  # bytes to read at once from a response
+RETRIED = (OSError, HTTPException, ValueError)  # errors that a retry may overcome
 
-# Length in bytes, None if unknown; ETag or Last-Modified, "" if unknown.
+# Length in bytes, or None if unknown; ETag or Last-Modified, or "" if unknown.
 Version: TypeAlias = tuple[int | None, str]
 
 
 class Download:
-    """The content of a file on a server, read once from its beginning to its end.
+    """The content of a file on a server, read once from beginning to end.
 
-    A lost connection is opened again at the same byte, or, if the server has no range requests,
-    from the beginning, and the bytes that were read before are skipped. version: the version of
-    the file to read, None for the one that the server has.
+    A lost connection is reopened at the same byte; if the server does not support range requests,
+    the file is requested from the beginning, and bytes that were already read are skipped.
+    version: version of the file to read; None accepts the server's current version.
     """
 
     def __init__(self, location: Location, version: Version | None = None) -> None:
@@ -37,9 +37,9 @@ class Download:
         return str(self.location)
 
     def read(self, count: int) -> bytes:
-        """At most `count` more bytes, b"" at the end.
+        """Return at most `count` more bytes, or b"" at the end.
 
-        Raises UnreachableError if further attempts are pointless or the file has changed.
+        Raises UnreachableError if all attempts fail, a retry is pointless or the file has changed.
         """
         if self.version and self.position == self.version[0]:
             return b""
@@ -91,8 +91,8 @@ class Download:
                 raise
             raise UnreachableError(
                 f"{self}: download failed: the server's certificate is not trusted "
-                f"({error.reason.verify_message}); set SSL_CERT_FILE to a file of the authorities "
-                "to trust"
+                f"({error.reason.verify_message}); set SSL_CERT_FILE to a file with the "
+                "certificate authorities to trust"
             ) from error
         self._response = response
         version = _version(response.status, response.headers)
@@ -105,7 +105,7 @@ class Download:
         return response
 
     def _skip(self, response: HTTPResponse) -> None:
-        """Read a response that begins at byte 0 up to the present position."""
+        """Read a response that begins at byte 0 up to the current position."""
         left = self.position
         while left:
             left -= (skipped := len(response.read(min(left, CHUNK))))
@@ -114,7 +114,7 @@ class Download:
 
 
 def changed(location: Location) -> UnreachableError:
-    """The error for a file that is no longer the one that was indexed."""
+    """Return the error for a file that has changed since it was indexed."""
     return UnreachableError(f"{location} has changed since it was indexed; start again")
 
 
@@ -131,7 +131,7 @@ def _reason(error: Exception) -> str:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """urllib's default opener without its handlers of local files, FTP and data addresses."""
+    """Return urllib's default opener without its handlers for local files, FTP and data URLs."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,

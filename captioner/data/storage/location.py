@@ -1,4 +1,4 @@
-"""Addresses of files on servers, as values; nothing is fetched here."""
+"""Addresses of files on servers, as value objects; nothing is fetched here."""
 
 from dataclasses import dataclass
 from functools import total_ordering
@@ -6,22 +6,22 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from ...errors import InputError
 
-# Bytes of members that are kept in memory while a tar file on a server is read forward. It also
+# Maximum bytes of members kept in memory while a tar file on a server is read forward. It also
 # limits the windows in which members of local tar files are shuffled, so that training draws the
 # same batches from a server as from a disk.
 KEPT_BYTES = 512 * 2**20
 
 
 class UnreachableError(InputError):
-    """A server failed or its file changed; the image that was asked for may well be sound."""
+    """Raised if a server failed or a file on it changed; the requested image may be valid."""
 
 
 @total_ordering
 @dataclass(frozen=True)
 class Location:
-    """An http or https address: of a tar file, of a member of one, or a pattern in braces.
+    """An http or https address of a tar file or of one of its members, or a brace pattern.
 
-    It has the few operations of pathlib that data sets need, but is not a path: the operating
+    It supports the few pathlib operations that data sets need, but it is not a path: the operating
     system cannot open it. Locations and paths can be sorted together, by their parts.
     """
 
@@ -40,7 +40,7 @@ class Location:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The scheme with its colon, the host and port, then each name of the path."""
+        """The scheme with its colon, the host and port, then each component of the path."""
         return PurePosixPath(self.text).parts
 
     @property
@@ -60,5 +60,5 @@ class Location:
         return Location(self.text.rpartition("/")[0])
 
     def relative_to(self, directory: "Path | Location") -> PurePosixPath:
-        """The rest of the address after `directory`; raises ValueError if it is elsewhere."""
+        """Return the address relative to `directory`; raise ValueError if it is not below it."""
         return PurePosixPath(self.text).relative_to(str(directory))

@@ -1,9 +1,8 @@
 """Members of tar files on servers, streamed through webdataset.
 
-Each tar file is read once to index its members. After that, members are read forward: those that
-are passed on the way to another are kept in memory for a while; one that was passed and is no
-longer kept costs another download from the beginning. Members that are too large for an image are
-never read.
+Each tar file is read once to index its members. After that, members are read forward. Members
+passed on the way to another are cached in memory for a while; reading one that is no longer cached
+costs another download from the beginning. Members that are too large for an image are never read.
 """
 
 import os
@@ -24,37 +23,37 @@ from .http import CHUNK, Download, Version, changed
 from .location import Location
 from .tar import Index, check_end, unreadable
 
-LARGEST = 64 * 2**20  # bytes of the largest member that is read: as many as an image may have
-OPEN = 64  # tar files with an open connection
-TEXTS = (".txt", ".json")  # members that are kept while indexing, since captions are read next
+LARGEST = 64 * 2**20  # maximum size of a member in bytes, the same as for images
+OPEN = 64  # maximum number of tar files with an open connection
+TEXTS = (".txt", ".json")  # members cached while indexing, since captions are read next
 
-# Compressed formats that tarfile would open in the mode that webdataset uses: gzip, bzip2, the two
-# of xz and, from Python 3.14 on, zstandard.
+# First bytes of the compressed formats that tarfile would open in webdataset's mode: gzip, bzip2,
+# LZMA, xz and, since Python 3.14, Zstandard.
 _COMPRESSED = re.compile(rb"\x1f\x8b\x08|BZh.1AY&SY|]\0\0\x80|\xfd7zXZ|\x28\xb5\x2f\xfd", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class RemoteTar:
-    """A tar file on a server; if it changes while the program runs, reading it fails.
+    """A tar file on a server; reading fails if the file changes while the program runs.
 
-    Several threads may use it; each tar file is read by one of them at a time.
+    Several threads may use it; only one of them reads a tar file at a time.
     """
 
     location: Location
 
     def index(self) -> Index:
-        """Its members, by number and size; raises InputError if it is unreachable or damaged.
+        """Return the index, with members numbered; raise InputError if the file is unreadable.
 
-        Links, directories, sparse files and webdataset's metadata are left out.
+        Links, directories, sparse files and webdataset's metadata are omitted.
         """
         return _contents(self.location).index
 
     def read(self, name: str) -> bytes:
-        """The content of a member; raises InputError if it is missing or above LARGEST."""
+        """Return the content of a member; raise InputError if it is missing or above LARGEST."""
         _, size = self.index().find(name, self.location)
         if size > LARGEST:
             raise InputError(
-                f"{self.location / name}: {size:,} bytes, at most {LARGEST:,} are read; shrink it"
+                f"{self.location / name}: {size:,} bytes exceed the limit of {LARGEST:,}; shrink it"
             )
         reader = _reader(self.location)
         with reader.lock:
@@ -62,14 +61,14 @@ class RemoteTar:
             return reader.read(name) if content is None else content
 
     def version(self) -> Version:
-        """Its length, and its ETag or Last-Modified."""
+        """Return the length, and the ETag or Last-Modified."""
         return _contents(self.location).version
 
 
 class MemberCache:
-    """Contents by key, of at most KEPT_BYTES together; several threads may use it.
+    """A cache of at most KEPT_BYTES of contents by key; several threads may use it.
 
-    Contents that were taken are dropped first, then the oldest.
+    Contents that have been taken are evicted first, then the oldest.
     """
 
     def __init__(self) -> None:
@@ -78,7 +77,7 @@ class MemberCache:
         self._lock = threading.Lock()
 
     def put(self, key: Hashable, content: bytes) -> None:
-        """Cache the content and evict others; a content that is too large is not cached."""
+        """Cache the content and evict others if needed; oversized content is not cached."""
         with self._lock:
             self.size += len(content) - len(self._contents.get(key, b""))
             self._contents[key] = content
@@ -87,7 +86,7 @@ class MemberCache:
                 self.size -= len(self._contents.popitem(last=False)[1])
 
     def take(self, key: Hashable) -> bytes | None:
-        """The content under this key, None if it is not kept."""
+        """Return the content for this key, or None if it is not cached."""
         with self._lock:
             if key in self._contents:
                 self._contents.move_to_end(key, last=False)
@@ -100,12 +99,12 @@ class MemberCache:
 
 
 class Stream(Download):
-    """The bytes of an uncompressed tar file as tarfile reads them; last: those of the last read."""
+    """An uncompressed tar file as a file object for tarfile; `last`: result of the last read."""
 
     last = b""
 
     def read(self, count: int) -> bytes:
-        """The next `count` bytes, fewer only at the end."""
+        """Return the next `count` bytes, fewer only at the end."""
         first, content = self.position == 0, b""
         while len(content) < count and (more := super().read(count - len(content))):
             content += more
@@ -118,7 +117,7 @@ class Stream(Download):
         return self.position
 
     def seek(self, position: int) -> None:
-        """Read on to `position`, or to the end."""
+        """Read forward to `position`, or to the end."""
         if position < self.position:
             raise tarfile.ReadError("a member has a negative size")
         while self.position < position and self.read(min(CHUNK, position - self.position)):
@@ -126,7 +125,7 @@ class Stream(Download):
 
 
 class Reader:
-    """Reads the members of one tar file forward; the caller holds `lock`."""
+    """Reads the members of one tar file forward; the caller must hold `lock`."""
 
     def __init__(self, tar: Location) -> None:
         self.tar, self.lock = tar, threading.Lock()
@@ -134,7 +133,7 @@ class Reader:
         self.restart()
 
     def restart(self) -> None:
-        """Go back to the first member; the connection opens with the next read."""
+        """Go back to the first member; the next read opens a connection."""
         self.stream.close()
         self.next = 0  # number of the next member
         contents = _contents(self.tar)
@@ -142,7 +141,7 @@ class Reader:
         self._members = _members(self.stream, contents.index)
 
     def read(self, wanted: str) -> bytes:
-        """The member of this name; those before it are kept, the first of each name."""
+        """Return the member `wanted`; cache members before it, only the first of each name."""
         members = _contents(self.tar).index.members
         wanted_number, _ = members[wanted]
         if wanted_number < self.next:
@@ -162,7 +161,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a tar file held when it was indexed."""
+    """The index and the version of a tar file at the time of indexing."""
 
     index: Index
     version: Version
@@ -174,7 +173,7 @@ _readers_lock, _index_lock = threading.Lock(), threading.Lock()
 
 
 def disconnect() -> None:
-    """Close all connections; the next read of a tar file opens another where it was."""
+    """Close all connections; the next read of a tar file reconnects at the same position."""
     with _readers_lock:
         for reader in _readers.values():
             with reader.lock:
@@ -182,7 +181,7 @@ def disconnect() -> None:
 
 
 def forget() -> None:
-    """Close all connections and drop all members and indices, as in a new process."""
+    """Close all connections and clear the caches of members and indices, as in a new process."""
     disconnect()
     with _readers_lock:
         _readers.clear()
@@ -191,7 +190,7 @@ def forget() -> None:
 
 
 def _contents(tar: Location) -> Contents:
-    """The index and version of a tar file; one is indexed at a time, and only once."""
+    """Return the index and version of a tar file; index one file at a time, each only once."""
     with _index_lock:
         return _cached_contents(tar)
 
@@ -204,7 +203,7 @@ def _cached_contents(tar: Location) -> Contents:
     with closing(Stream(tar)) as stream:
         for number, member in enumerate(_headers(stream)):
             name = str(PurePosixPath(member.name))
-            if member.issparse():  # a few bytes may stand for any number of zeros
+            if member.issparse():  # a few bytes may represent any number of zeros
                 continue
             if name in members:
                 duplicates.append(name)
@@ -217,7 +216,7 @@ def _cached_contents(tar: Location) -> Contents:
 
 
 def _reader(tar: Location) -> Reader:
-    """The reader of a tar file; above OPEN of them, the least recently used one is closed."""
+    """Return the reader of a tar file; if more than OPEN exist, close the least recently used."""
     with _readers_lock:
         reader = _readers.get(tar) or _readers.setdefault(tar, Reader(tar))
         _readers.move_to_end(tar)
@@ -229,11 +228,11 @@ def _reader(tar: Location) -> Reader:
 
 
 def _headers(stream: Stream) -> Iterator[tarfile.TarInfo]:
-    """Headers of the members that webdataset would yield, each before its content is read."""
+    """Yield the headers of members that webdataset would yield, each before its content."""
     with _tar_errors(stream):
         with tarfile.open(fileobj=stream, mode="r:") as archive:  # type: ignore[call-overload]
             for member in archive:
-                archive.members = []  # else it keeps all of them
+                archive.members = []  # otherwise it keeps all of them
                 name = member.name
                 is_metadata = "/" not in name and name.startswith("__") and name.endswith("__")
                 if member.isreg() and not is_metadata:
@@ -245,7 +244,7 @@ def _headers(stream: Stream) -> Iterator[tarfile.TarInfo]:
 
 
 def _members(stream: Stream, index: Index) -> Iterator[tuple[int, str, bytes]]:
-    """Number, name and content of each member that is not too large, in the tar file's order."""
+    """Yield number, name and content of each member that is not too large, in order."""
     wanted = {number for number, size in index.members.values() if size <= LARGEST}
     number = -1
 
@@ -262,7 +261,7 @@ def _members(stream: Stream, index: Index) -> Iterator[tuple[int, str, bytes]]:
 
 @contextmanager
 def _tar_errors(stream: Stream) -> Iterator[None]:
-    """Errors of tarfile as InputErrors, and messages as they were before webdataset's additions."""
+    """Convert tarfile's errors to InputErrors, and remove webdataset's additions to messages."""
     try:
         yield
     except InputError as error:
@@ -272,7 +271,7 @@ def _tar_errors(stream: Stream) -> Iterator[None]:
 
 
 def _message(error: Exception) -> str:
-    """The error's message without the object that webdataset appends after an @."""
+    """Return the error's message without the object that webdataset appends after an @."""
     return str(error).split(" @ ")[0]
 
 
@@ -282,6 +281,7 @@ def _tariterators() -> Any:
         from webdataset import tariterators
     except ImportError as error:
         raise InputError(
-            "tar files on servers need the webdataset package: pip install 'captioner[webdataset]'"
+            "tar files on servers need webdataset; install it with "
+            "pip install 'captioner[webdataset]'"
         ) from error
     return tariterators

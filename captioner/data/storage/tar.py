@@ -13,15 +13,15 @@ from ...errors import InputError
 class Index(NamedTuple):
     """The regular files of a tar file.
 
-    members: by name, in the tar file's order, the offset and size of each in bytes; on servers,
-    numbers in that order stand for offsets. duplicates: names that occur again; the first counts.
+    members: offset and size in bytes by name, in the tar file's order; on servers, the member's
+    number replaces the offset. duplicates: repeated names; only the first member is used.
     """
 
     members: dict[str, tuple[int, int]]
     duplicates: tuple[str, ...]
 
     def find(self, name: str, tar: object) -> tuple[int, int]:
-        """Offset and size of a member of `tar`; raises InputError if there is none."""
+        """Return the offset and size of a member of `tar`; raise InputError if it is missing."""
         if name not in self.members:
             raise InputError(f"{f'{tar}/{name}'!r}: no such file")
         return self.members[name]
@@ -34,35 +34,35 @@ class LocalTar:
     file: Path
 
     def index(self) -> Index:
-        """Its members; raises InputError for a file that is compressed, damaged or cut short.
+        """Return the index; raise InputError if the file is compressed, damaged or truncated.
 
-        Links, directories and sparse files are left out. The index is kept until the file changes.
+        Links, directories and sparse files are omitted. The index is cached until the file changes.
         """
         return _index(self.file, *self.version())
 
     def read(self, name: str) -> bytes:
-        """The content of a member; raises InputError if it is missing or cut short."""
+        """Return the content of a member; raise InputError if it is missing or truncated."""
         offset, count = self.index().find(name, self.file)
         with self.file.open("rb", buffering=0) as file:
             content = os.pread(file.fileno(), count, offset)
         if len(content) != count:
-            raise InputError(f"{self.file}/{name} is cut short; copy its tar file again")
+            raise InputError(f"{self.file}/{name} is truncated; copy its tar file again")
         return content
 
     def version(self) -> tuple[int, int]:
-        """Bytes, and nanoseconds at the last modification; defined for any file."""
+        """Return the size in bytes and the modification time in nanoseconds, for any file."""
         status = self.file.stat()
         return status.st_size, status.st_mtime_ns
 
 
 @cache
-def _index(tar: Path, size: int, modified: int) -> Index:  # noqa: ARG001  (parts of the key)
+def _index(tar: Path, size: int, modified: int) -> Index:  # noqa: ARG001  (parts of the cache key)
     members: dict[str, tuple[int, int]] = {}
     duplicates = []
     try:
         with tarfile.open(tar, "r:") as archive:
             for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # else it keeps all of them
+                archive.members = []  # type: ignore[attr-defined]  # otherwise it keeps all of them
                 name = str(PurePosixPath(member.name))
                 if not member.isreg() or member.issparse():
                     continue
@@ -79,13 +79,13 @@ def _index(tar: Path, size: int, modified: int) -> Index:  # noqa: ARG001  (part
 def check_end(block: bytes, offset: int) -> None:
     """Raise ReadError unless a block of zeros, which ends a tar file, follows the last member.
 
-    tarfile (Python 3.11) stops silently at a header that it cannot read, and at the end of a file
-    that was cut short between two members.
+    tarfile (Python 3.11) stops silently at an unreadable header, and at the end of a file that is
+    truncated between two members.
     """
     if block != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"no {'header' if block else 'end'} at byte {offset}")
+        raise tarfile.ReadError(f"{'invalid header' if block else 'truncated'} at byte {offset}")
 
 
 def unreadable(tar: object, reason: object) -> InputError:
-    """The error for a tar file that is compressed, damaged or cut short."""
+    """Return the error for a tar file that is compressed, damaged or truncated."""
     return InputError(f"{tar} is not a readable tar file: {reason}; decompress it or copy it again")

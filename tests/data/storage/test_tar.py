@@ -68,8 +68,14 @@ def test_a_changed_tar_file_is_indexed_again(tmp_path):
             lambda content: content[:1200],
             r"tar file: unexpected end of data; decompress it or copy it",
         ),
-        (lambda content: content + b"x" * 512, r"tar file: no header at byte 1536; decompress"),
-        (lambda content: content + b"x" * 100, r"tar file: no header at byte 1536; decompress"),
+        (
+            lambda content: content + b"x" * 512,
+            r"tar file: invalid header at byte 1536; decompress",
+        ),
+        (
+            lambda content: content + b"x" * 100,
+            r"tar file: invalid header at byte 1536; decompress",
+        ),
     ],
 )
 def test_damaged_tar_files_are_refused(tmp_path, damage, message):
@@ -84,7 +90,9 @@ def test_tar_files_cut_between_two_members_are_refused(tmp_path):
     content = tar.read_bytes()
     for end in (1536, 2560, 3072):
         tar.write_bytes(content[:end])
-        with pytest.raises(InputError, match=rf"tar file: no end at byte {end}; decompress it or"):
+        with pytest.raises(
+            InputError, match=rf"tar file: truncated at byte {end}; decompress it or"
+        ):
             storage.index(tar)
     tar.write_bytes(content[: 3072 + 512])  # other programs end with one block
     assert list(storage.index(tar).members) == ["a", "b", "c"]
@@ -108,7 +116,7 @@ def test_a_member_that_is_cut_short_after_indexing_is_an_error(tmp_path, monkeyp
     tar = write_tar(tmp_path / "x.tar", [("a", b"a" * 600)])
     pread = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, count, at: pread(fd, count - 1, at))
-    with pytest.raises(InputError, match=r"x.tar/a is cut short; copy its tar file again"):
+    with pytest.raises(InputError, match=r"x.tar/a is truncated; copy its tar file again"):
         storage.read(tar / "a")
 
 
@@ -132,5 +140,5 @@ def test_images_that_are_too_large_are_not_read(tmp_path, monkeypatch):
     tar = write_tar(tmp_path / "x.tar", [("a.jpg", b"a" * 600)])
     monkeypatch.setattr("captioner.data.images.MAX_BYTES", 500)
     monkeypatch.setattr(storage, "read", None)
-    with pytest.raises(InputError, match=r"x.tar/a.jpg': 600 bytes, at most 500 are read"):
+    with pytest.raises(InputError, match=r"x.tar/a.jpg': 600 bytes exceed the limit of 500"):
         load_image(tar / "a.jpg")
