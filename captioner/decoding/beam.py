@@ -1,7 +1,7 @@
 """Beam search for batches of images.
 
 Shapes: B images, K hypotheses per image, R = B*K rows, N requested captions, T steps,
-V vocabulary, h, w grid.
+V vocabulary, (h, w) grid.
 """
 
 import torch
@@ -18,13 +18,13 @@ Finished = tuple[Tensor, Tensor]  # scores (B, K), best first, and pointers (B, 
 def beam_search(
     model: Generator, features: Tensor, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
-    """For each feature map of (B, D, h, w) at most `num_captions` captions, best first.
+    """Return at most `num_captions` captions for each feature map of (B, D, h, w), best first.
 
-    Each step takes the best 2K continuations of an image: those that end and rank among the
-    first K compete for the K finished hypotheses; the K best others stay live. The back-pointers
-    are followed once, after the last step. An image is done when no live hypothesis can overtake
-    the last requested finished one: log-probabilities are at most 0, so the score of a live
-    hypothesis is at most its current sum / max_length ** length_penalty.
+    Each step takes the best 2K continuations of an image. Those that end and rank among the
+    first K compete for the K finished hypotheses; the best K of the others stay live. The
+    back-pointers are followed once, after the last step. An image is done when no live hypothesis
+    can overtake the last requested finished one: log-probabilities are at most 0, so the score of a
+    live hypothesis is at most its current sum / max_length ** length_penalty.
     """
     images, beams, max_length = len(features), options.beams, options.max_length
     penalty, device = options.penalty, features.device
@@ -35,7 +35,7 @@ def beam_search(
     tokens = torch.full((images * beams,), START, device=device)
     words = torch.zeros(images * beams, max_length, dtype=torch.long, device=device)
     live = torch.full((images, beams), -torch.inf, device=device)
-    live[:, 0] = 0  # one live hypothesis at first: identical copies would fill the beam
+    live[:, 0] = 0  # start with one hypothesis: identical copies would fill the beam
     trace = _Trace(images, beams, max_length, device)
     finished = live.new_full((images, beams), -torch.inf), words.new_zeros(images, beams)
     for t in range(max_length):
@@ -50,7 +50,7 @@ def beam_search(
         rows = (first_row + parents).flatten()
         tokens = tokens.flatten()
         state = {name: value.index_select(0, rows) for name, value in state.items()}
-        if options.no_repeat_ngram:  # the only filter that reads the words, not just their number
+        if options.no_repeat_ngram:  # the only filter that reads the words, not just counts them
             words = words.index_select(0, rows)
             words[:, t] = tokens
         if should_sync(features, t):
@@ -65,8 +65,9 @@ def _extend(
 ) -> tuple[Tensor, Tensor, Finished]:
     """Extend the live hypotheses by one token.
 
-    live (B, K): log-probability of each so far; log_probs (B, K, V): of each next token. Returns
-    the new live sums (B, K), the indices (B, K) of their last tokens in K*V, and the finished.
+    live (B, K): log-probability of each hypothesis so far. log_probs (B, K, V): log-probability of
+    each next token. Returns the new live sums (B, K), the indices (B, K) of their last tokens in
+    K*V, and the updated finished hypotheses.
     """
     beams, vocabulary = log_probs.shape[1:]
     totals = (live[..., None] + log_probs).flatten(1)  # (B, K*V)
@@ -82,8 +83,8 @@ def _finish(
 ) -> Finished:
     """Merge the hypotheses that end at this step into the K best finished ones of each image.
 
-    scores, ends, parents (B, 2K): the candidates of the step, whether they end, and which of the
-    K live hypotheses they continue. A pointer is step * K + parent.
+    scores, ends, parents (B, 2K): score of each candidate of the step, whether it ends, and the
+    index of the live hypothesis that it continues. A pointer is step * K + parent.
     """
     beams = finished[0].shape[1]
     scores = scores[:, :beams].masked_fill(~ends[:, :beams], -torch.inf)
@@ -95,9 +96,9 @@ def _finish(
 class _Trace:
     """The tokens chosen at every step for the live hypotheses, in buffers allocated once.
 
-    tokens, parents, log_probs, end_log_probs (T, B, K): the token, the hypothesis it continues,
-    its log-probability, and that of the end token in its place. attention: per step the maps
-    (R, h, w), or None.
+    tokens, parents, log_probs (T, B, K): each token, the index of the hypothesis it continues, and
+    its log-probability. end_log_probs (T, B, K): log-probability of the end token after each
+    hypothesis that was live before the step. attention: maps (R, h, w) of each step, or None.
     """
 
     def __init__(self, images: int, beams: int, steps: int, device: torch.device) -> None:
@@ -128,12 +129,12 @@ def _backtrack(
 ) -> list[list[Hypothesis]]:
     """Follow the back-pointers of the best `captions` hypotheses of each image.
 
-    live (B, K): scores of the live hypotheses, which follow the finished ones if fewer than
-    `captions` have ended.
+    live (B, K): scores of the live hypotheses, which complete the list if fewer than `captions`
+    have ended.
     """
     images, beams = live.shape
     scores, pointers = finished
-    # Live hypotheses rank after all finished ones; float64, so that 1e9 keeps their own order.
+    # Subtracting 1e9 ranks live hypotheses after all finished ones; float64 preserves their order.
     rank = torch.cat([scores.double(), live.double() - 1e9], dim=1)  # (B, 2K)
     ranks, chosen = rank.topk(captions)  # (B, N)
     unended, slot = chosen >= beams, chosen % beams
@@ -155,6 +156,6 @@ def _backtrack(
     hypotheses = collect_hypotheses(
         torch.stack(tokens[::-1], 1), torch.stack(log_probs[::-1], 1), maps[::-1]
     )
-    counts = ranks.isfinite().sum(1).tolist()  # hypotheses of rank -inf do not exist
+    counts = ranks.isfinite().sum(1).tolist()  # a rank of -inf marks an empty slot
     firsts = range(0, len(hypotheses), captions)
     return [hypotheses[i : i + count] for i, count in zip(firsts, counts, strict=True)]

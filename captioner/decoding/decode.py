@@ -1,6 +1,6 @@
-"""Decoding: the captions of feature maps and of whole image sources.
+"""Decoding of feature maps and of whole image sources into captions.
 
-Shapes: B images, K hypotheses per image, R = B*K rows, T steps, V vocabulary, h, w grid.
+Shapes: B images, K hypotheses per image, R = B*K rows, T steps, V vocabulary, (h, w) grid.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,18 +22,18 @@ from .options import DecodingOptions
 from .sampling import choose_words, generate
 from .teacher_forcing import teacher_forced_log_probs
 
-# Samples drawn together in reranking: in small groups the samples end at about the same time, so
-# that fewer ended ones take part in the steps.
+# Number of samples drawn together for reranking. The samples of a small group end at about the same
+# time, so that fewer steps are spent on samples that have ended.
 MBR_SAMPLES_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How images are captioned: the decoding options and how the work is done.
+    """Settings for captioning images: decoding options, batch size, loading and precision.
 
-    batch_size: number of images decoded together. workers: threads that load images ahead of the
-    model; 0 loads in the calling thread. precision: number format of matrix products, one of
-    `devices.PRECISIONS`.
+    batch_size: number of images decoded together. workers: number of threads that load images
+    ahead of the model; 0 loads in the calling thread. precision: number format of matrix products,
+    one of `devices.PRECISIONS`.
     """
 
     options: DecodingOptions = DecodingOptions()
@@ -43,9 +43,10 @@ class DecodeSettings:
 
 
 def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
-    """For each feature map of (B, D, h, w) its `num_captions` captions, best first.
+    """Return `num_captions` captions for each feature map of (B, D, h, w), best first.
 
-    Beam search, whose captions are all different, returns fewer if the options allow no more.
+    The captions of beam search are all different; it returns fewer if the options do not allow
+    `num_captions` different ones.
     """
     with torch.inference_mode():
         if options.consensus:
@@ -61,9 +62,9 @@ def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list
 def _rerank_by_mbr(
     model: Generator, features: Tensor, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
-    """The best `num_captions` of the whole beam by similarity to samples.
+    """Select the best `num_captions` of the whole beam by similarity to samples.
 
-    The samples have a fixed seed, so that an image's captions do not depend on its batch.
+    The samples are drawn with a fixed seed, so that an image's captions do not depend on its batch.
     """
     assert options.consensus
     beam_options = replace(options, num_captions=options.beams, consensus=None)
@@ -88,10 +89,10 @@ def _rerank_by_mbr(
 def _with_alternatives(
     model: Generator, features: Tensor, found: list[list[Hypothesis]], options: DecodingOptions
 ) -> list[list[Hypothesis]]:
-    """The same captions with the likeliest other words at each position.
+    """Return the captions with the most likely other words at each position.
 
-    Runs the model once more over the finished captions: storing the whole distribution of every
-    hypothesis during search would take V numbers per step.
+    Runs the model once more over the finished captions: storing all distributions during search
+    would take V numbers per hypothesis and step.
     """
     tokens = pad_captions([[[START, *caption.tokens] for caption in group] for group in found])
     tokens = tokens.to(features.device)
@@ -112,12 +113,12 @@ def _with_alternatives(
 def _add_alternatives(
     caption: Hypothesis, words: list[list[int]], log_probs: list[list[float]]
 ) -> Hypothesis:
-    """The caption with alternatives: per position the words and their log-probabilities."""
+    """Return the caption with the other words of each position and their log-probabilities."""
     positions = (
         tuple(
             (word, log_prob)
             for word, log_prob in zip(*position, strict=True)
-            if log_prob > -torch.inf  # forbidden by the options
+            if log_prob > -torch.inf  # words at -inf are forbidden by the options
         )
         for position in zip(words, log_probs, strict=True)
     )
@@ -130,10 +131,10 @@ def caption_batches(
     batches: Sequence[Sequence[int]],
     settings: DecodeSettings,
 ) -> Iterator[tuple[Sequence[int], list[list[Hypothesis]]]]:
-    """Load, encode and decode batch by batch, in eval mode.
+    """Load, encode and decode a source batch by batch, in eval mode.
 
-    batches: indices into the source; they decide how many images are decoded together, not
-    `settings.batch_size`. Yields each batch and the captions of its images, best first.
+    batches: indices into the source. They determine how many images are decoded together;
+    `settings.batch_size` is ignored. Yields each batch and the captions of its images, best first.
     """
     device = device_of(model)
     loaded = load_ahead(source.load, batches, settings.workers, pin=device.type == "cuda")

@@ -1,11 +1,11 @@
-"""Filters on the scores of the next token, and the cuts of sampling.
+"""Filters on next-token scores, and the truncation used in sampling.
 
 Shapes: R rows, t words so far, V vocabulary.
 
-A filter is a function (scores (R, V), previous words (R, t)) -> scores (R, V), which it may change
-in place. Filters act on the raw scores; the log-softmax of the filtered scores is the
-log-probability that is reported and summed. Temperature, top_k and top_p change only which word
-sampling draws, not its reported log-probability.
+A filter is a function (scores (R, V), previous words (R, t)) -> scores (R, V) that may modify its
+scores in place. Filters act on the raw scores; the log-softmax of the filtered scores is the
+log-probability that is reported and summed. Temperature, top_k and top_p affect only which word is
+sampled, not its reported log-probability.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ Filter = Callable[[Tensor, Tensor], Tensor]
 
 
 def build_filters(options: DecodingOptions) -> list[Filter]:
-    """The filters of the options, in the order of their application."""
+    """Build the filters that the options require, in order of application."""
     forbidden = (PAD, START) if options.allow_unknown else (PAD, START, UNKNOWN)
     filters = [_forbid(*forbidden)]
     if options.min_length:
@@ -58,7 +58,7 @@ def _forbid_repeats(size: int) -> Filter:
         repeats = (ngrams[:, :, :-1] == last[:, None]).all(-1)
         # scatter_ needs an index everywhere: n-grams that do not repeat point at the end token,
         # whose score is restored afterwards. If no word is left, the end token becomes the only
-        # possible one, even below min_length.
+        # possible token, even below min_length.
         forbidden = torch.where(repeats, ngrams[:, :, -1], END)
         end = scores[:, END].clone()
         scores.scatter_(1, forbidden, -torch.inf)
@@ -70,7 +70,7 @@ def _forbid_repeats(size: int) -> Filter:
 
 
 def apply_filters(filters: Sequence[Filter], scores: Tensor, words: Tensor) -> Tensor:
-    """Raw scores (R, V) after all filters, in float32; words (R, t): the previous ones."""
+    """Apply all filters to raw scores (R, V), in float32; words (R, t): the previous words."""
     scores = scores.float()
     for apply in filters:
         scores = apply(scores, words)
@@ -78,9 +78,9 @@ def apply_filters(filters: Sequence[Filter], scores: Tensor, words: Tensor) -> T
 
 
 def cut_scores(scores: Tensor, options: DecodingOptions) -> Tensor:
-    """Apply temperature, then top_k, then top_p to scores (R, V); cut words get -inf.
+    """Apply temperature, then top_k, then top_p to scores (R, V); excluded words get -inf.
 
-    top_p keeps the smallest set of likeliest words whose probabilities sum to at least p
+    top_p keeps the smallest set of most likely words whose probabilities sum to at least p
     (Holtzman et al. 2020).
     """
     scores = scores / options.temperature

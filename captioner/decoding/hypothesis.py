@@ -1,6 +1,6 @@
 """Hypotheses and the protocol of the models that generate them.
 
-Shapes: B images, K hypotheses per image, R = B*K rows, T steps, h, w grid.
+Shapes: B images, K hypotheses per image, R = B*K rows, T steps, (h, w) grid.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 
 
 class Generator(Protocol):
-    """What search and sampling need of a model; models/base.py specifies both methods."""
+    """The model interface used by search and sampling; models/base.py specifies both methods."""
 
     def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]: ...
 
@@ -29,7 +29,7 @@ class Generator(Protocol):
 
 
 class ImageGenerator(Generator, Protocol):
-    """A Generator that is a torch module and holds the encoder of its feature maps."""
+    """A Generator that is a torch module and includes the encoder of its feature maps."""
 
     encoder: Any  # pixels (B, 3, S, S) -> features (B, D, h, w)
     training: bool
@@ -43,10 +43,10 @@ class ImageGenerator(Generator, Protocol):
 class Hypothesis:
     """One caption of one image.
 
-    tokens: the words and, unless max_length cut the caption, the end token. log_probs: one per
-    token, in nats. attention (len(tokens), h, w): one map per token, each of sum 1; None for a
-    model without attention. alternatives: per token the likeliest other tokens at its position
-    with their log-probabilities, likeliest first; empty unless requested.
+    tokens: the words and, unless max_length truncated the caption, the end token. log_probs: one
+    log-probability per token, in nats. attention (len(tokens), h, w): one map per token, each with
+    sum 1; None for a model without attention. alternatives: for each token, the most likely other
+    tokens at its position with their log-probabilities, most likely first; empty unless requested.
     """
 
     tokens: tuple[int, ...]
@@ -63,10 +63,10 @@ class Hypothesis:
 def collect_hypotheses(
     tokens: Tensor, log_probs: Tensor, maps: Sequence[Tensor | None]
 ) -> list[Hypothesis]:
-    """One Hypothesis per row of tokens (R, T), which are padded at the end.
+    """Build one Hypothesis per row of tokens (R, T), which are padded at the end.
 
-    log_probs (R, T). maps: per step the attention (R, h, w), or None. All maps are copied to the
-    CPU at once: every copy from a GPU waits for it.
+    log_probs (R, T): log-probability of each token. maps: attention (R, h, w) of each step, or
+    None. All maps are copied to the CPU at once, because every copy from a GPU waits for it.
     """
     lengths = (tokens != PAD).sum(1).tolist()
     token_rows, log_prob_rows = tokens.tolist(), log_probs.tolist()
@@ -84,13 +84,13 @@ def collect_hypotheses(
 
 
 def expected_steps(options: DecodingOptions, hypotheses: int) -> int:
-    """Estimate of the tokens generated per image: most captions end half-way to max_length."""
+    """Estimate the tokens generated per image; most captions end halfway to max_length."""
     return hypotheses * max(options.min_length, options.max_length // 2)
 
 
 def should_sync(features: Tensor, t: int) -> bool:
-    """Whether to test after step t if all captions have ended.
+    """Return whether to check after step t that all captions have ended.
 
-    On a GPU the test waits for the device, so it is made after every 4th step only.
+    On a GPU the check waits for the device, so it is made only after every 4th step.
     """
     return features.device.type == "cpu" or t % 4 == 3

@@ -14,17 +14,17 @@ from ..text.ngrams import ORDERS, ngram_counts, ngram_ids
 from ..text.vocabulary import END
 from .hypothesis import Hypothesis
 
-TEMPERATURE = 0.7  # of the samples: label smoothing makes models overestimate rare words
+TEMPERATURE = 0.7  # below 1, because label smoothing makes models overestimate rare words
 LOG_PROB_WEIGHT = 0.02  # weight of a caption's log-probability, in similarity per nat
 
 
 def rerank(found: Sequence[list[Hypothesis]], samples: Tensor) -> list[list[Hypothesis]]:
     """Sort the captions of each image by their similarity to its samples (B, N, T), highest first.
 
-    The caption most similar to the samples has the least expected risk (Kumar and Byrne 2004),
+    The caption most similar to the samples has the lowest expected risk (Kumar and Byrne 2004),
     estimated by sampling (Eikema and Aziz 2020). The small weight of the log-probability
-    discourages long captions that share a little with every sample. Captions that max_length cut
-    come after all that have ended.
+    discourages long captions that share a little with every sample. Captions truncated by
+    max_length come after all complete ones.
     """
     tokens = pad_captions([[list(caption.tokens) for caption in group] for group in found])
     similarities = similarity(tokens.to(samples.device), samples).tolist()
@@ -40,14 +40,14 @@ def rerank(found: Sequence[list[Hypothesis]], samples: Tensor) -> list[list[Hypo
 
 
 def similarity(captions: Tensor, samples: Tensor) -> Tensor:
-    """Mean n-gram cosine similarity of captions (B, K, T) to samples (B, N, T'): (B, K) in [0, 1].
+    """Compute the mean n-gram cosine similarity of captions (B, K, T) to samples (B, N, T').
 
-    Averages, over the samples and n = 1 to 4, the cosine of the n-gram count vectors; an n for
-    which a caption is too short contributes 0. Tokens exclude the start token and are padded with
-    0; the end token counts as a word.
+    Returns (B, K), between 0 and 1: the cosine of the n-gram count vectors, averaged over the
+    samples and n = 1 to 4. An n for which a caption is too short contributes 0. Tokens exclude the
+    start token and are padded with 0; the end token counts as a word.
     """
     # ngram_ids needs small token ids with 0 for padding: prepend a 0, so that unique, which sorts,
-    # maps padding to 0 even if there is none.
+    # maps token 0 to id 0 even if nothing is padded.
     zero = samples.new_zeros(1)
     tokens = torch.cat([zero, captions.flatten(), samples.flatten()])
     distinct, ids = torch.unique(tokens, return_inverse=True)
@@ -58,11 +58,11 @@ def similarity(captions: Tensor, samples: Tensor) -> Tensor:
 
 
 def _mean_cosines(captions: Tensor, samples: Tensor, n: int, base: int) -> Tensor:
-    """Mean over the samples of the n-gram cosines, (B, K).
+    """Average the n-gram cosines over the samples: (B, K).
 
-    The dot product with the mean of all normalised sample vectors replaces K*N cosines: the
-    weights of all samples' n-grams are sorted once, and a difference of their cumulative sum gives
-    the total weight of any n-gram.
+    The dot product with the mean of all normalised sample vectors replaces K*N cosines. The n-grams
+    of all samples are sorted once; the total weight of any n-gram is then a difference of the
+    cumulative sum of the weights.
     """
     caption_ngrams, sample_ngrams = ngram_ids(captions, n, base), ngram_ids(samples, n, base)
     weights = (sample_ngrams != 0) / _norms(sample_ngrams).double()
@@ -75,7 +75,7 @@ def _mean_cosines(captions: Tensor, samples: Tensor, n: int, base: int) -> Tenso
 
 
 def _norms(ngrams: Tensor) -> Tensor:
-    """Euclidean norm of each caption's n-gram counts, at least 1; ngrams (..., T) -> (..., 1)."""
-    # The sum over positions of each n-gram's count is the sum of squared counts.
+    """Compute the L2 norm of each caption's n-gram counts, at least 1: (..., T) -> (..., 1)."""
+    # Summing each n-gram's count over all positions yields the sum of squared counts.
     counts = ngram_counts(ngrams, ngrams).masked_fill(ngrams == 0, 0)
     return counts.sum(-1, keepdim=True).clamp(min=1).sqrt()

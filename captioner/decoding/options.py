@@ -12,26 +12,27 @@ METHODS = ("greedy", "sample", "beam")
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How words are chosen; contradictory options raise InputError at construction.
+    """Options of search, sampling and filters; contradictory options raise InputError.
 
     Beam search ranks captions by sum of log-probabilities / length ** length_penalty. The end token
-    counts in that length and in max_length, where a caption is cut, but not in min_length. With
-    consensus, the captions of the beam are ranked by their similarity to samples instead.
+    counts towards that length and towards max_length, at which captions are truncated, but not
+    towards min_length. With consensus, the captions of the beam are ranked by their similarity to
+    samples instead.
     """
 
-    method: str = option("beam", "search method", choices=METHODS)
-    beam_size: int | None = option(None, f"number of hypotheses in beam search [{BEAM_SIZE}]")
+    method: str = option("beam", "decoding method", choices=METHODS)
+    beam_size: int | None = option(None, f"number of hypotheses kept in beam search [{BEAM_SIZE}]")
     num_captions: int = option(1, "number of captions per image, best first")
-    max_length: int = option(30, "maximum length in words, end token included")
+    max_length: int = option(30, "maximum length in words, with the end token")
     min_length: int = option(1, "minimum caption length in words")
     length_penalty: float | None = option(
-        None, f"0: rank by total, 1: by mean log-probability [{LENGTH_PENALTY}]"
+        None, f"length exponent in ranking (0: sum, 1: mean) [{LENGTH_PENALTY}]"
     )
-    consensus: int | None = option(None, "rerank beam by similarity to N samples, e.g. 50")
+    consensus: int | None = option(None, "number of samples for reranking the beam, e.g. 50")
     temperature: float = option(1.0, "sampling temperature; lower is less random")
     top_k: int | None = option(None, "number of most likely words to sample from")
-    top_p: float | None = option(None, "probability mass of the words to sample from")
-    no_repeat_ngram: int | None = option(None, "length of n-grams that may not repeat")
+    top_p: float | None = option(None, "cumulative probability of the words to sample from")
+    no_repeat_ngram: int | None = option(None, "length of n-grams that must not repeat")
     allow_unknown: bool = option(False, "allow <unk> in captions")
     seed: int | None = option(None, "sampling seed, the same for every image")
     word_alternatives: int = option(0, "number of alternative words per position")
@@ -46,7 +47,7 @@ class DecodingOptions:
             )
 
     def _check_ranges(self) -> None:
-        """Raise InputError for a value that is out of range whatever the other options are."""
+        """Raise InputError for a value that is out of range regardless of the other options."""
         if self.method not in METHODS:
             raise InputError(f"method must be greedy, sample or beam, got {self.method!r}")
         check_at_least(self, 1, "beam_size", "num_captions", "max_length", "top_k")
@@ -60,21 +61,21 @@ class DecodingOptions:
             raise InputError(f"seed must be at least 0 and below 2**63, got {self.seed}")
 
     def _check_method(self) -> None:
-        """Raise InputError for options that the method does not have."""
+        """Raise InputError for options that the method does not support."""
         shaped = self.temperature != 1 or self.top_k is not None or self.top_p is not None
         if self.method != "sample" and (shaped or self.seed is not None):
             raise InputError(
-                "temperature, top_k, top_p and seed need method 'sample', "
+                "temperature, top_k, top_p and seed require method 'sample', "
                 f"got method {self.method!r}"
             )
         if self.method != "beam" and (self.length_penalty, self.beam_size) != (None, None):
             raise InputError(
-                f"beam_size and length_penalty need method 'beam', got method {self.method!r}"
+                f"beam_size and length_penalty require method 'beam', got method {self.method!r}"
             )
         if self.consensus and (self.method != "beam" or self.beams == 1):
             raise InputError(
-                "consensus reranks the captions of a beam: it needs method 'beam' and a beam_size "
-                f"of at least 2, got method {self.method!r} and beam_size {self.beam_size}"
+                "consensus requires method 'beam' and a beam_size of at least 2, "
+                f"got method {self.method!r} and beam_size {self.beam_size}"
             )
         if self.method == "beam" and self.num_captions > self.beams:
             raise InputError(
@@ -82,7 +83,7 @@ class DecodingOptions:
             )
         if self.method == "greedy" and self.num_captions != 1:
             raise InputError(
-                f"greedy gives one caption, got num_captions {self.num_captions}; "
+                f"greedy decoding returns one caption, got num_captions {self.num_captions}; "
                 "use method 'sample' or 'beam'"
             )
 
@@ -93,17 +94,17 @@ class DecodingOptions:
 
     @property
     def penalty(self) -> float:
-        """Exponent of the length in the score of beam search."""
+        """Exponent of the caption length in beam-search scores."""
         return LENGTH_PENALTY if self.length_penalty is None else self.length_penalty
 
     def describe(self) -> str:
-        """The options in effect as one line of text, with the defaults of beam search filled in."""
+        """Return the options in effect as one line, including the defaults of beam search."""
         values = to_dict(self)
         if self.method == "beam":
             values |= {"beam_size": self.beams, "length_penalty": self.penalty}
         if self.method != "sample":
             del values["temperature"]
-        del values["word_alternatives"]  # has no influence on the captions
+        del values["word_alternatives"]  # does not affect the captions
         used = {
             name: value
             for name, value in values.items()

@@ -1,7 +1,7 @@
 """Greedy decoding and sampling: every row chooses its next word independently.
 
-Shapes: B images, N captions per image, R rows of B*N that have not been dropped, T steps,
-V vocabulary, h, w grid.
+Shapes: B images, N captions per image, R of the B*N rows that have not been dropped, T steps,
+V vocabulary, (h, w) grid.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,10 +16,11 @@ from .options import DecodingOptions
 
 
 def choose_words(model: Generator, features: Tensor, options: DecodingOptions) -> Tensor:
-    """Greedy or sampled captions of feature maps (B, D, h, w), as tokens only.
+    """Generate greedy or sampled captions of feature maps (B, D, h, w), as tokens only.
 
-    Returns (B, N, T): the captions of an image in no particular order, each with its end token
-    unless max_length cut it, padded with 0. `generate` gives the same captions as Hypotheses.
+    Returns (B, N, T): each image's captions in no particular order, each with its end token unless
+    max_length truncated it, padded with 0. `generate` returns the same captions as Hypothesis
+    objects.
     """
     assert options.method != "beam"
     with torch.inference_mode():
@@ -34,7 +35,7 @@ def choose_words(model: Generator, features: Tensor, options: DecodingOptions) -
 def generate(
     model: Generator, features: Tensor, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
-    """For each feature map of (B, D, h, w) its greedy or sampled captions, likeliest first."""
+    """Generate greedy or sampled captions of feature maps (B, D, h, w), most likely first."""
     words, log_probs, maps = [], [], []
     count = len(features) * options.num_captions
     for rows, tokens, scores, attention in _generate_steps(model, features, options):
@@ -49,16 +50,16 @@ def generate(
 
 
 def _scatter_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
-    """A tensor (count, ...) with values (R, ...) at the given rows and 0 elsewhere."""
+    """Return a tensor (count, ...) with values (R, ...) at the given rows and 0 elsewhere."""
     return values.new_zeros(count, *values.shape[1:]).index_copy_(0, rows, values)
 
 
 def _generate_steps(
     model: Generator, features: Tensor, options: DecodingOptions
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-    """Yield per step the active rows (R,) of B*N, their tokens (R,), scores (R, V) and maps.
+    """Yield, at each step, the active rows (R,) of B*N with their tokens, scores and maps.
 
-    The scores are those the tokens were chosen from; the maps are (R, h, w), or None. Rows that
+    The tokens (R,) were chosen from the scores (R, V); the maps are (R, h, w), or None. Rows that
     have ended produce padding, and are dropped as soon as at least half the rows of every image
     have ended.
     """
@@ -90,10 +91,11 @@ def _generate_steps(
 
 
 def _active_rows(ended: Tensor, running: int) -> Tensor:
-    """Indices of the rows to keep, of ended (B, K); `running` of an image at most have not ended.
+    """Return the indices of the rows to keep.
 
-    Every image keeps equally many rows, those that have not ended first: K, halved as often as
-    `running` allows, so that compiled steps and CUDA graphs see few different sizes.
+    ended (B, K): whether each row has ended. running: maximum number of unfinished rows per image.
+    Every image keeps the same number of rows, the unfinished ones first. That number is K, halved
+    as often as `running` allows, so that compiled steps and CUDA graphs see few different sizes.
     """
     keep = ended.shape[1]
     while keep // 2 >= running:
@@ -109,16 +111,16 @@ def _choose_likeliest(scores: Tensor, _t: int, _rows: Tensor) -> Tensor:
 def _build_sampler(
     options: DecodingOptions, images: int, device: torch.device
 ) -> Callable[[Tensor, int, Tensor], Tensor]:
-    """A function (scores (R, V), step t, rows (R,)) -> words (R,) that draws them at random.
+    """Build a function (scores (R, V), step t, rows (R,)) -> words (R,) that samples words.
 
-    It inverts the cumulative distribution at uniform numbers that are drawn beforehand on the CPU,
-    so that every device uses the same ones.
+    It inverts the cumulative distribution at uniform random numbers that are drawn in advance on
+    the CPU, so that every device uses the same numbers.
 
-    With a seed every image gets the same N numbers per step, so that its captions do not depend on
-    its batch. These are stratified: each falls into another one of N equal intervals of [0, 1)
-    (Latin hypercube sampling, McKay et al. 1979). The distribution of every single caption stays
-    the model's, and N samples represent it better than independent ones. Without a seed the
-    numbers of all rows are independent and come from torch's global generator.
+    With a seed, every image gets the same N numbers per step, so that its captions do not depend on
+    its batch. The numbers are stratified: each falls into a different one of N equal intervals of
+    [0, 1) (Latin hypercube sampling, McKay et al. 1979). Each single caption still follows the
+    model's distribution, and the N samples represent it better than independent ones. Without a
+    seed, the numbers of all rows are independent and come from torch's global generator.
     """
     steps, per_image = options.max_length, options.num_captions
     if options.seed is None:
@@ -132,8 +134,8 @@ def _build_sampler(
     uniform = uniform.double().to(device)
 
     def draw(scores: Tensor, t: int, rows: Tensor) -> Tensor:
-        # In float64: in float32 the product with a number near 1 could round to the total, and
-        # the search would end behind the last allowed word.
+        # In float64, because in float32 the product with a number near 1 could round to the total,
+        # and the search would return an index past the last allowed word.
         cumulative = cut_scores(scores, options).double().softmax(-1).cumsum(-1)
         target = uniform[t, rows, None] * cumulative[:, -1:]
         words = torch.searchsorted(cumulative, target, right=True)[:, 0]

@@ -1,4 +1,4 @@
-"""Log-probabilities of given captions, by the steps and filters of decoding.
+"""Log-probabilities of given captions, with the filters of decoding.
 
 Shapes: B images, K captions per image, R = B*K rows, T steps, V vocabulary.
 """
@@ -17,10 +17,10 @@ from .options import DecodingOptions
 def score_captions(
     model: Generator, features: Tensor, tokens: Tensor, options: DecodingOptions
 ) -> Tensor:
-    """Log-probability of every token of given captions, in nats.
+    """Compute the log-probability of every token of given captions, in nats.
 
-    features (B, D, h, w); tokens (B, K, 1 + T), each caption beginning with the start token and
-    padded with 0. Returns (B, K, T): 0 at padding, -inf at words that the options forbid.
+    features (B, D, h, w). tokens (B, K, 1 + T): captions that begin with the start token, padded
+    with 0. Returns (B, K, T): 0 for padding, -inf for words that the options forbid.
     """
     with torch.inference_mode():
         steps = [
@@ -33,10 +33,10 @@ def score_captions(
 def teacher_forced_log_probs(
     model: Generator, features: Tensor, tokens: Tensor, options: DecodingOptions
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield for every step the caption's own token (R,) and the log-probabilities (R, V).
+    """Yield, at each step, the given next tokens (R,) and the log-probabilities (R, V).
 
-    features (B, D, h, w); tokens (B, K, 1 + T) as in `score_captions`. The model gets the given
-    tokens as input, whatever it would have chosen itself.
+    features (B, D, h, w) and tokens (B, K, 1 + T) are as in `score_captions`. The model's inputs
+    are the given tokens, regardless of its predictions.
     """
     memory, state = model.start(features, tokens[0, :, 1:].numel())
     state = {name: rows.repeat_interleave(tokens.shape[1], 0) for name, rows in state.items()}

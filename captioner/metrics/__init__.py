@@ -1,1 +1,1 @@
-"""Metrics of predictions: scores, intervals and statistics; no models."""
+"""Metrics of predictions: scores, intervals and statistics, without any model."""

@@ -1,9 +1,9 @@
-"""Bootstrap intervals of corpus scores, and of differences between two.
+"""Bootstrap intervals of corpus scores and of differences between scores.
 
-Images are resampled with replacement; their counts are summed again, so that nothing is scored
+Images are resampled with replacement and their counts are summed again, so that nothing is scored
 twice.
 
-Shapes: N images, M samples.
+Shapes: N images, M bootstrap samples.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A corpus score, or the difference of two, with the bounds of its 95 % interval."""
+    """A corpus score, or a difference between two, with the bounds of its 95 % interval."""
 
     value: float
     low: float
@@ -30,13 +30,13 @@ class Interval:
 
 
 def resample(scores: Scores, samples: int, seed: int = SEED) -> dict[str, np.ndarray]:
-    """Corpus scores (M,), by name, of M samples of N images drawn with replacement.
+    """Compute the corpus scores (M,), by name, of M samples of N images with replacement.
 
-    The same seed draws the same images. CIDEr keeps the document frequencies of all the images.
+    The same seed draws the same images. CIDEr keeps the document frequencies of all N images.
     Raises InputError if samples is below 1.
     """
     if samples < 1:
-        raise InputError(f"bootstrap must draw at least 1 sample, got {samples}")
+        raise InputError(f"number of bootstrap samples must be at least 1, got {samples}")
     statistics = scores.statistics.values()
     generator, images = np.random.default_rng(seed), len(scores.ids)
     counts = np.concatenate([each.counts for each in statistics], axis=1)
@@ -54,7 +54,7 @@ def resample(scores: Scores, samples: int, seed: int = SEED) -> dict[str, np.nda
 
 
 def intervals(scores: Scores, samples: int, seed: int = SEED) -> dict[str, Interval]:
-    """Each corpus score with its percentile interval (Efron 1979)."""
+    """Compute the percentile interval of each corpus score (Efron 1979)."""
     resampled = resample(scores, samples, seed)
     return {name: _interval(value, resampled[name]) for name, value in scores.corpus.items()}
 
@@ -62,13 +62,13 @@ def intervals(scores: Scores, samples: int, seed: int = SEED) -> dict[str, Inter
 def differences(
     scores: Scores, baseline: Scores, samples: int, seed: int = SEED
 ) -> dict[str, Interval]:
-    """Each score minus the baseline's, with an interval from samples of the same images.
+    """Subtract the baseline's scores; compute intervals from samples of the same images.
 
-    Koehn 2004, section 4 (paired bootstrap). Raises InputError unless both score the same images
-    in the same order.
+    Koehn 2004, section 4 (paired bootstrap). Raises InputError unless both are scores of the same
+    images in the same order.
     """
     if scores.ids != baseline.ids:
-        raise InputError("paired differences need two scores of the same images in the same order")
+        raise InputError("paired differences require scores of the same images in the same order")
     left, right = (resample(each, samples, seed) for each in (scores, baseline))
     values = baseline.corpus
     return {

@@ -8,9 +8,10 @@ from .captions import split_corpus
 
 Id = TypeVar("Id", bound=Hashable)
 
-# Words that a finished caption should not end in: determiners, prepositions, conjunctions,
-# relatives, auxiliaries. Words that may well end a sentence (by, her, off, outside, that, up) are
-# left out. Of Flickr8k's references, 0.7 % end in one of these, mostly in "on" ("others look on").
+# Words that a complete caption should not end with: determiners, prepositions, conjunctions,
+# relative pronouns, auxiliaries. Words that can end a sentence (by, her, off, outside, that, up)
+# are left out. In Flickr8k, 0.7 % of the references end with one of these words, mostly with "on"
+# ("others look on").
 DANGLING_ENDINGS = tuple(
     "a an the every my your his its our their whose "
     "of with in on to at from for into onto upon against among between toward towards during "
@@ -24,11 +25,12 @@ DANGLING_ENDINGS = tuple(
 class Statistics:
     """Properties of the captions of a split.
 
-    mean_length: words per caption. vocabulary_used: number of different words.
-    function_endings: percentage of captions that end in one of DANGLING_ENDINGS. distinct: number
-    of different captions per 100. brevity_penalty: BLEU's, 0-1, for the whole corpus and the
-    references closest in length; BLEU without it is BLEU / brevity_penalty. novelty: percentage
-    of captions that are not among the training captions; None if these are not available.
+    mean_length: mean number of words per caption. vocabulary_used: number of different words.
+    function_endings: percentage of captions that end with one of DANGLING_ENDINGS. distinct: number
+    of different captions per 100 captions. brevity_penalty: BLEU's brevity penalty, 0-1, of the
+    whole corpus for the references closest in length; BLEU without it is BLEU / brevity_penalty.
+    novelty: percentage of captions that are not among the training captions; None if the training
+    captions are not available.
     """
 
     mean_length: float
@@ -40,15 +42,15 @@ class Statistics:
 
     def __str__(self) -> str:
         return (
-            f"{self.mean_length:.2f} words a caption, {self.vocabulary_used} different words, "
-            f"{self.function_endings:.1f} % end in a function word, "
+            f"{self.mean_length:.2f} words per caption, {self.vocabulary_used} different words, "
+            f"{self.function_endings:.1f} % end with a function word, "
             f"{self.distinct:.1f} % distinct, brevity penalty {self.brevity_penalty:.3f}"
             + ("" if self.novelty is None else f", {self.novelty:.1f} % novel")
         )
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The available values by name."""
+        """The available values, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -57,11 +59,11 @@ def statistics(
     references: Mapping[Id, Sequence[str]],
     training: Iterable[str] | None = None,
 ) -> Statistics:
-    """Compute the statistics of captions; both sides as in `captions.compute_scores`.
+    """Compute the statistics of captions; arguments as in `captions.compute_scores`.
 
-    training: the captions that the model was trained on. Two captions are equal if their letters
-    and digits are, whatever their case, spaces and punctuation. Raises InputError as
-    `captions.compute_scores` does.
+    training: captions that the model was trained on. Two captions count as equal if their letters
+    and digits are equal, regardless of case, spaces and punctuation. Raises InputError like
+    `captions.compute_scores`.
     """
     from nltk.translate.bleu_score import brevity_penalty, closest_ref_length
 

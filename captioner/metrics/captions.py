@@ -1,6 +1,6 @@
 """BLEU, METEOR, ROUGE-L and CIDEr of captions, with their signature.
 
-No model is run here; statistics.py has the counts and formula of each metric.
+No model is run here; statistics.py contains the counts and formula of each metric.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Sized
@@ -36,15 +36,15 @@ SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
 
 def bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> dict[str, float]:
-    """Corpus BLEU-1 to BLEU-4 of lists of words, 0-100, keyed "BLEU-1" to "BLEU-4".
+    """Compute corpus BLEU-1 to BLEU-4 of lists of words, 0-100, by name.
 
     Papineni et al. 2002 as computed by coco-caption: counts are summed over the corpus before
     they are divided, and the brevity penalty uses the reference closest in length (the shorter of
-    two equally close ones). An order without a match counts as 1e-15 matches, so that such a
+    two equally close ones). An n-gram order without a match counts as 1e-15 matches, so that such a
     score is at most 0.02, or 3.2 if no caption has n words.
 
-    hypotheses: one list of words per image, which may be empty.
-    references: for each image, at least one list of words.
+    hypotheses: one list of words per image, possibly empty.
+    references: at least one list of words for each image.
     Raises InputError if they do not match.
     """
     _check_corpus(hypotheses, references)
@@ -52,9 +52,9 @@ def bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> 
 
 
 def meteor(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """METEOR 1.5 of lists of words, 0-100, as computed by coco-caption; needs Java.
+    """Compute METEOR 1.5 of lists of words, 0-100, as coco-caption does; requires Java.
 
-    Denkowski and Lavie 2014, for English. Counts are summed over the corpus as BLEU's are. Raises
+    Denkowski and Lavie 2014, for English. Counts are summed over the corpus, as for BLEU. Raises
     InputError if Java is missing or fails, or if hypotheses and references do not match.
     """
     _check_corpus(hypotheses, references)
@@ -62,22 +62,22 @@ def meteor(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -
 
 
 def rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """ROUGE-L of lists of words, 0-100, as computed by coco-caption: the mean over the images.
+    """Compute ROUGE-L of lists of words, 0-100, as coco-caption does: the mean over the images.
 
-    Lin 2004, equations 2 to 4: the F-measure, beta 1.2, of the longest common subsequence.
-    Precision and recall are each the maximum over the image's references.
+    Lin 2004, equations 2 to 4: the F-measure (beta 1.2) of the longest common subsequence, with
+    the maximum precision and the maximum recall over the image's references.
     """
     _check_corpus(hypotheses, references)
     return rouge_l_statistics(hypotheses, references).corpus["ROUGE-L"]
 
 
 def cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """CIDEr of lists of words as computed by coco-caption, times 100: the mean over the images.
+    """Compute CIDEr of lists of words, times 100, as coco-caption does: the mean over the images.
 
-    This is CIDEr-D of Vedantam et al. 2015. N-grams of 1 to 4 words are weighted by how few of
-    the images given have them in their references. Hence the score of a single image is 0, scores
-    are comparable only on the same images, and the maximum is 1000; good captions of COCO get
-    about 100.
+    This is CIDEr-D of Vedantam et al. 2015. N-grams of 1 to 4 words weigh more the fewer of the
+    given images have them in their references. Hence the score of a single image is 0, scores are
+    comparable only on the same images, and the maximum is 1000; good captions of COCO score about
+    100.
     """
     _check_corpus(hypotheses, references)
     return cider_statistics(hypotheses, references).corpus["CIDEr"]
@@ -87,8 +87,8 @@ def cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) ->
 class Scores:
     """The scores of captions, kept as sufficient statistics.
 
-    ids: of the images. statistics: by metric, one row of counts per image. note: which metric was
-    left out and why, or empty.
+    ids: image ids. statistics: counts of each metric, one row per image, by name of the metric.
+    note: the metric that was left out and the reason, or an empty string.
     """
 
     ids: tuple[Hashable, ...]
@@ -103,7 +103,7 @@ class Scores:
 
     @property
     def per_image(self) -> dict[str, list[float]]:
-        """The scores of the single images, in the order of `ids`, by name; as coco-caption's."""
+        """The scores of individual images, by name, in the order of `ids`; as in coco-caption."""
         parts = (each.per_image for each in self.statistics.values())
         return {name: values for part in parts for name, values in part.items()}
 
@@ -115,9 +115,9 @@ def compute_scores(
 ) -> Scores:
     """Score sentences against references; both are keyed by image.
 
-    metrics: names from METRICS or SCORES, or None for all, METEOR only if Java works. Raises
-    InputError if the two sides do not name the same images, at least one, or an image has no
-    references, or a metric that was asked for cannot be computed.
+    metrics: names from METRICS or SCORES; None for all, with METEOR only if Java works. Raises
+    InputError if captions and references are empty or differ in their images, if an image has no
+    references, or if a requested metric cannot be computed.
     """
     hypotheses, split_references = split_corpus(captions, references)
     selected = tuple(METRICS) if metrics is None else select_metrics(metrics)
@@ -135,15 +135,15 @@ def compute_scores(
 def corpus_scores(
     captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]
 ) -> dict[str, float]:
-    """All corpus scores that need no Java, by name; arguments as in `compute_scores`."""
+    """Compute all corpus scores that do not need Java, by name; see `compute_scores`."""
     return compute_scores(captions, references).corpus
 
 
 def select_metrics(names: Sequence[str]) -> tuple[str, ...]:
-    """Metrics named by themselves or by one of their scores ("BLEU-4"), in the order of METRICS.
+    """Return the metrics selected by names of metrics or scores ("BLEU-4"), in METRICS' order.
 
-    Case is ignored. Raises InputError if there are no names or unknown ones, and for METEOR
-    without Java, before any work is done.
+    Case is ignored. Raises InputError, before anything is computed, if there are no names, if a
+    name is unknown, or if METEOR is selected but Java is missing.
     """
     metric_of = {name.lower(): name.lower().rstrip("-1234") for name in (*METRICS, *SCORES)}
     unknown = [name for name in names if name.lower() not in metric_of]
@@ -164,7 +164,7 @@ def _check_corpus(hypotheses: Sequence[Words], references: Sequence[Sequence[Wor
         raise InputError("there are no captions to score")
     if len(hypotheses) != len(references):
         raise InputError(
-            f"every caption needs its references, got {len(hypotheses)} captions "
+            f"every caption needs references, got {len(hypotheses)} captions "
             f"and references for {len(references)} images"
         )
     for i, (words, image_references) in enumerate(zip(hypotheses, references, strict=True)):
@@ -172,7 +172,7 @@ def _check_corpus(hypotheses: Sequence[Words], references: Sequence[Sequence[Wor
             raise InputError(f"image {i} has no references")
         if any(isinstance(each, str) for each in (words, *image_references)):
             raise InputError(
-                f"scores compare lists of words, but image {i} has a string; split it into words"
+                f"image {i} has a string instead of a list of words; split it into words"
             )
 
 
@@ -184,7 +184,7 @@ def split_corpus(
 ) -> tuple[list[list[str]], list[list[list[str]]]]:
     """Split captions and references into words; both in the order of the captions.
 
-    Raises InputError unless both have the same images, at least one, each with references.
+    Raises InputError if they are empty or differ in their images, or if an image has no references.
     """
     uncaptioned = [id for id in references if id not in captions]
     unreferenced = [id for id in captions if id not in references]
@@ -202,10 +202,10 @@ def split_corpus(
 
 
 def signature(references: Iterable[Sized], scores: Iterable[str] | None = None) -> str:
-    """Describe how scores were computed in one line, to be printed with them.
+    """Describe in one line how scores were computed, to be printed with them.
 
-    references: of each image; only their number matters. scores: names; None for those that need
-    no Java. Raises InputError if there are no references.
+    references: references of each image; only their number matters. scores: names of the scores;
+    None for all that do not need Java. Raises InputError if there are no references.
     """
     counts = {len(image_references) for image_references in references}
     if not counts:

@@ -1,4 +1,4 @@
-"""CIDEr-D of captions as token tensors, fast enough to be a training reward.
+"""CIDEr-D of captions as token tensors, fast enough for a training reward.
 
 Sentences are scored in captions.py.
 
@@ -26,23 +26,24 @@ SIGMA = 6.0
 class CiderD:
     """CIDEr-D (Vedantam et al. 2015) with the document frequencies of given references.
 
-    An n-gram is encoded as one integer whose digits are its tokens. base: the base of these
-    integers, which is the size of the vocabulary. ngrams (G,): those of the references, ascending.
-    rarity (G,): inverse document frequency, log(images / images with the n-gram). unseen: the
-    inverse document frequency of an n-gram that no image has.
+    An n-gram is encoded as one integer whose digits are its tokens. base: base of these
+    digits, the size of the vocabulary. ngrams (G,): n-grams of the references, in ascending order.
+    idf (G,): their inverse document frequencies, log(images / images with the n-gram). unseen:
+    inverse document frequency of an n-gram that occurs in no image's references.
     """
 
     base: int
     ngrams: Tensor
-    rarity: Tensor
+    idf: Tensor
     unseen: float
 
     @classmethod
     def of(cls, captions: Sequence[list[list[int]]], vocabulary_size: int) -> "CiderD":
-        """Count the document frequencies of references.
+        """Create the metric from the document frequencies of references.
 
-        captions: each image's references, from start to end token, as `encode_captions` makes
-        them. Raises InputError if the vocabulary is too large to encode four tokens in an int64.
+        captions: each image's references, from start to end token, as returned by
+        `encode_captions`. Raises InputError if the vocabulary is too large to encode four tokens in
+        an int64.
         """
         if vocabulary_size ** max(ORDERS) >= 2**63:
             raise InputError(
@@ -54,23 +55,22 @@ class CiderD:
             tokens = pad_captions(captions[first : first + 256])[..., 1:]
             ids = [ngram_ids(tokens, n, vocabulary_size).flatten(1) for n in ORDERS]
             ascending = F.pad(torch.cat(ids, 1), (1, 0)).sort(1).values
-            # An n-gram counts once per image; the 0 in front drops the padding's id, 0.
+            # An n-gram counts once per image; the 0 in front removes the padding's id, 0.
             unique_per_image.append(ascending[:, 1:][ascending.diff(dim=1) > 0])
         ngrams, images = torch.unique(torch.cat(unique_per_image), return_counts=True)
         unseen = math.log(len(captions))
         return cls(vocabulary_size, ngrams, unseen - images.log(), unseen)
 
     def to(self, device: torch.device) -> "CiderD":
-        """A copy whose tensors are on `device`."""
-        return replace(self, ngrams=self.ngrams.to(device), rarity=self.rarity.to(device))
+        """Return a copy whose tensors are on `device`."""
+        return replace(self, ngrams=self.ngrams.to(device), idf=self.idf.to(device))
 
     def score(self, captions: Tensor, references: Tensor) -> Tensor:
         """Score captions (B, C, T) against the references (B, R, T') of the same images: (B, C).
 
-        Tokens come without the start token, padded with 0. An image's score is the mean over its
-        references that have words. The end token counts as a word, so that a caption that is cut
-        off scores less. <unk> matches no word of the references. 1.0 corresponds to a reported
-        CIDEr of 100.
+        Tokens exclude the start token and are padded with 0. An image's score is the mean over its
+        non-empty references. The end token counts as a word, so that a truncated caption scores
+        lower. <unk> matches no word of the references. 1.0 corresponds to a reported CIDEr of 100.
         """
         captions = captions.masked_fill(captions == Vocabulary.UNKNOWN, Vocabulary.START)
         by_order = torch.stack([self._similarity(captions, references, n) for n in ORDERS])
@@ -82,23 +82,24 @@ class CiderD:
         return 10 * similarity.sum(-1) / (references[..., 0] != 0).sum(-1, keepdim=True)
 
     def _similarity(self, captions: Tensor, references: Tensor, n: int) -> Tensor:
-        """Clipped cosines (B, C, R) of the tf-idf vectors of n-grams.
+        """Compute the clipped cosines (B, C, R) of the tf-idf vectors of n-grams.
 
-        A sum over distinct n-grams is computed as a sum over positions, each with 1 / count of
-        the n-gram's term, because tensors of distinct n-grams would be ragged.
+        A sum over distinct n-grams is computed as a sum over positions, in which each occurrence
+        of an n-gram contributes 1 / count of its term, because tensors of distinct n-grams would
+        be ragged.
         """
         ids, ref_ids = ngram_ids(captions, n, self.base), ngram_ids(references, n, self.base)
-        rarity, ref_rarity = self._rarity(ids), self._rarity(ref_ids)  # (B, C, T), (B, R, T')
+        idf, ref_idf = self._lookup_idf(ids), self._lookup_idf(ref_ids)  # (B, C, T), (B, R, T')
         count, ref_count = ngram_counts(ids, ids), ngram_counts(ref_ids, ref_ids)
-        norm = (count * rarity**2).sum(-1).sqrt()
-        ref_norm = (ref_count * ref_rarity**2).sum(-1).sqrt()
+        norm = (count * idf**2).sum(-1).sqrt()
+        ref_norm = (ref_count * ref_idf**2).sum(-1).sqrt()
         in_reference = ngram_counts(ids[:, :, None], ref_ids[:, None])  # (B, C, R, T)
         count = count[:, :, None]
-        terms = in_reference.minimum(count) * in_reference / count * rarity[:, :, None] ** 2
+        terms = in_reference.minimum(count) * in_reference / count * idf[:, :, None] ** 2
         return terms.sum(-1) / (norm[:, :, None] * ref_norm[:, None]).clamp(min=1e-12)
 
-    def _rarity(self, ids: Tensor) -> Tensor:
-        """The rarity of each n-gram id; 0 for padding, whose id is 0."""
+    def _lookup_idf(self, ids: Tensor) -> Tensor:
+        """Return the inverse document frequency of each n-gram id; 0 for padding, whose id is 0."""
         index = torch.searchsorted(self.ngrams, ids).clamp_(max=len(self.ngrams) - 1)
         known = self.ngrams[index] == ids
-        return self.rarity[index].where(known, self.unseen).masked_fill(ids == 0, 0)
+        return self.idf[index].where(known, self.unseen).masked_fill(ids == 0, 0)

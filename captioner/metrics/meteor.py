@@ -28,11 +28,11 @@ WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of exact, stem, synonym and paraphra
 
 
 def find_java() -> str:
-    """Return the path of `java`; raises InputError if there is none on the PATH."""
+    """Return the path of `java`; raise InputError if it is not on the PATH."""
     java = shutil.which("java")
     if java is None:
         raise InputError(
-            "METEOR needs Java, but there is no java on the PATH; install Java or leave METEOR out"
+            "METEOR needs Java, but java is not on the PATH; install Java or leave METEOR out"
         )
     return java
 
@@ -40,7 +40,7 @@ def find_java() -> str:
 def meteor_counts(
     hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
 ) -> np.ndarray:
-    """Count what METEOR is computed from, (N, K), against each caption's best-scoring reference.
+    """Return METEOR's counts (N, K) for each caption and its best-scoring reference.
 
     Captions are lists of words. Raises InputError if Java is missing, fails, times out or prints
     anything but numbers.
@@ -67,13 +67,13 @@ def meteor_counts(
 
 
 def _run_jar(java: str, requests: str, images: int) -> str:
-    """The jar's output for the request lines."""
+    """Run the jar on the request lines and return its output."""
     package = find_spec("pycocoevalcap")
     assert package is not None
     assert package.submodule_search_locations
     jar = Path(package.submodule_search_locations[0], "meteor", "meteor-1.5.jar")
     timeout = START_SECONDS + CAPTION_SECONDS * images
-    # In other locales the jar would print numbers with a decimal comma.
+    # In some other locales, the jar would print numbers with a decimal comma.
     locale = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
     command = [java, "-Xmx2G", *locale, "-jar", str(jar), *"- - -stdio -l en -norm".split()]
     try:
@@ -95,7 +95,10 @@ def _run_jar(java: str, requests: str, images: int) -> str:
 
 
 def _run(command: Sequence[str], requests: bytes, timeout: float) -> tuple[int, bytes, bytes]:
-    """Exit status, output and errors; on a timeout or interrupt, child processes are killed too."""
+    """Run a command and return its exit status, output and errors.
+
+    On a timeout or interrupt, its child processes are killed too.
+    """
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
@@ -109,11 +112,11 @@ def _run(command: Sequence[str], requests: bytes, timeout: float) -> tuple[int, 
 
 
 def meteor_score(counts: np.ndarray) -> np.ndarray:
-    """METEOR, 0-100, (..., 1), from the counts of an image or their sums over images, (..., K).
+    """Compute METEOR (..., 1), 0-100, from the counts (..., K) of an image or their sums.
 
-    Denkowski and Lavie 2014, equations 1 to 4. In pairs of caption and reference, the counts are:
-    words; function words; matched content and function words for each of the four kinds of match;
-    then the number of chunks, and the matched words on either side.
+    Denkowski and Lavie 2014, equations 1 to 4. The counts, in pairs for caption and reference, are:
+    words; function words; matched content words and matched function words for each of the four
+    kinds of match. The number of chunks and a pair of all matched words follow.
     """
     words, functions = counts[..., 0:2], counts[..., 2:4]
     kinds = counts[..., 4:20].reshape(*counts.shape[:-1], 4, 2, 2)  # kind, content/function, side
@@ -128,5 +131,5 @@ def meteor_score(counts: np.ndarray) -> np.ndarray:
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """The quotient, or the numerator itself (which is then 0) if the denominator is 0."""
+    """Return the quotient, or the numerator (which is then 0) if the denominator is 0."""
     return numerator / np.where(denominator == 0, 1.0, denominator)

@@ -2,7 +2,7 @@
 
 The boxes of the demo's shapes make it measurable; models are never trained on boxes.
 
-Shapes: T words, h, w grid; boxes are (x0, y0, x1, y1) in pixels.
+Shapes: T words, (h, w) grid; boxes are (x0, y0, x1, y1) in pixels.
 """
 
 import math
@@ -16,10 +16,10 @@ from ..data.demo.shapes import COLORS, PLURALS, SIDE, SIZES, TEXTURES, Box, Draw
 
 @dataclass(frozen=True)
 class Pointing:
-    """How often attention peaks on the shape that is named; results add up with `+`.
+    """How often attention peaks on the named shape; results can be added with `+`.
 
-    hits: mentions with the peak on the shape. chance: expected hits of a uniformly random cell
-    per mention. count: mentions.
+    hits: number of mentions with the peak on the shape. chance: expected number of hits if the peak
+    of each mention were in a uniformly random cell. count: number of mentions.
     """
 
     hits: int = 0
@@ -33,7 +33,7 @@ class Pointing:
 
     @property
     def accuracy(self) -> float:
-        """Hits in percent of the mentions; nan without mentions."""
+        """Percentage of mentions that are hits; nan without mentions."""
         return 100 * self.hits / self.count if self.count else math.nan
 
     @property
@@ -43,10 +43,11 @@ class Pointing:
 
 
 def mentions(words: Sequence[str], shapes: Sequence[DrawnShape]) -> list[tuple[int, list[Box]]]:
-    """For each word that names a kind of shape: its index, and the boxes that its phrase matches.
+    """Return the index of each word that names a kind of shape, and the boxes of its matches.
 
-    The phrase is the word and the colours, sizes and textures directly before it. If no shape of
-    the image matches, the list of boxes is empty. `words` are lower-case, without punctuation.
+    A shape matches if it fits the whole phrase: the word and the colours, sizes and textures
+    directly before it. If no shape of the image matches, the list of boxes is empty. `words` are
+    lower-case, without punctuation.
     """
     kinds = {word: kind for kind, plural in PLURALS.items() for word in (kind, plural)}
     mentioned = []
@@ -75,11 +76,11 @@ def pointing(
 ) -> Pointing:
     """Score the peak of `attention` (T, h, w) at each word that names a kind of shape.
 
-    A hit is a peak in a cell that overlaps one of the named shapes, that is, whose centre lies in
+    A hit is a peak in a cell that overlaps one of the named shapes, that is, whose centre is inside
     a box widened by half a cell on every side. The map covers the whole image, of `image_size`
-    (width, height) pixels; cells are shifted by `offset` cells down and to the right, as
-    `Encoder.offset` is. A mention without a matching shape is a miss, and has chance 0. Raises
-    ValueError if words and maps do not match.
+    (width, height) pixels; cells are shifted by `offset` cells down and to the right, like
+    `Encoder.offset`. A mention without a matching shape is a miss and has chance 0. Raises
+    ValueError unless there is a map for each word.
     """
     if attention.ndim != 3 or len(attention) < len(words):
         raise ValueError(

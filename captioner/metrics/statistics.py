@@ -1,8 +1,8 @@
-"""The counts of each image that BLEU, ROUGE-L, CIDEr and METEOR are made of.
+"""Counts per image from which BLEU, ROUGE-L, CIDEr and METEOR are computed.
 
 A corpus score is a function of the counts' sums over images, so that one formula scores a single
-image, the whole corpus and any bootstrap sample of it. Works on lists of words; sentences are
-split in captions.py.
+image, the whole corpus and any bootstrap sample of it. The functions take lists of words;
+captions.py splits the sentences.
 
 Shapes: N images, K counts, S scores.
 """
@@ -22,8 +22,8 @@ ORDERS = (1, 2, 3, 4)
 class SufficientStatistics:
     """The counts from which one metric computes its scores.
 
-    names: of the S scores. counts: (N, K), one row per image. score: function from the counts of
-    one image, or their sums over images, (..., K), to scores (..., S), 0-100 (CIDEr: times 100).
+    names: names of the S scores. counts (N, K): one row per image. score: function from the counts
+    of one image, or their sums over images, (..., K), to scores (..., S), 0-100 (CIDEr: times 100).
     """
 
     names: tuple[str, ...]
@@ -37,16 +37,16 @@ class SufficientStatistics:
 
     @property
     def per_image(self) -> dict[str, list[float]]:
-        """The N scores of the single images, by name."""
+        """The N scores of individual images, by name."""
         return dict(zip(self.names, self.score(self.counts).T.tolist(), strict=True))
 
 
 def bleu_statistics(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> SufficientStatistics:
-    """Matched n-grams and n-grams of orders 1-4, caption length, length of the closest reference.
+    """Count matched and all n-grams of orders 1-4, caption length and closest reference length.
 
-    Counted by nltk, except that a caption shorter than n words has no n-grams, where nltk's own
+    The counts are nltk's, except that a caption shorter than n words has no n-grams, whereas nltk's
     score counts one miss.
     """
     from nltk.translate.bleu_score import closest_ref_length, modified_precision
@@ -66,7 +66,7 @@ def bleu_statistics(
 
 
 def _bleu_score(counts: np.ndarray) -> np.ndarray:
-    """Papineni et al. 2002, section 2.3, with the tiny constants that coco-caption adds."""
+    """Compute BLEU (Papineni et al. 2002, section 2.3) with coco-caption's tiny constants."""
     matches, totals, lengths = counts[..., 0:4], counts[..., 4:8], counts[..., 8:10]
     precisions = (matches + 1e-15) / (totals + 1e-9)
     means = np.cumprod(precisions, -1) ** (1 / np.array(ORDERS))
@@ -77,7 +77,7 @@ def _bleu_score(counts: np.ndarray) -> np.ndarray:
 def rouge_l_statistics(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> SufficientStatistics:
-    """ROUGE-L of each image, computed by pycocoevalcap; the corpus score is their mean."""
+    """Compute ROUGE-L of each image with pycocoevalcap; the corpus score is the mean."""
     from pycocoevalcap.rouge.rouge import Rouge
 
     _, scores = Rouge().compute_score(*_coco_inputs(hypotheses, references))
@@ -87,14 +87,14 @@ def rouge_l_statistics(
 def cider_statistics(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> SufficientStatistics:
-    """CIDEr-D of each image, computed by pycocoevalcap; the corpus score is their mean.
+    """Compute CIDEr-D of each image with pycocoevalcap; the corpus score is the mean.
 
-    Document frequencies are those of the references given.
+    Document frequencies are counted in the given references.
     """
     from pycocoevalcap.cider.cider import Cider
 
     if not any(words for image_references in references for words in image_references):
-        return _mean_statistics("CIDEr", np.zeros(len(hypotheses)))  # Cider fails without a word
+        return _mean_statistics("CIDEr", np.zeros(len(hypotheses)))  # Cider fails without words
     _, scores = Cider().compute_score(*_coco_inputs(hypotheses, references))
     return _mean_statistics("CIDEr", scores)
 
@@ -102,12 +102,12 @@ def cider_statistics(
 def meteor_statistics(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> SufficientStatistics:
-    """The counts of METEOR's Java program; raises InputError if Java is missing or fails."""
+    """Run METEOR's Java program for its counts; raise InputError if Java is missing or fails."""
     return SufficientStatistics(("METEOR",), meteor_counts(hypotheses, references), meteor_score)
 
 
 def _mean_statistics(name: str, scores: np.ndarray) -> SufficientStatistics:
-    """Statistics of a score that is a mean over images: each image's score, and 1 image."""
+    """Return the statistics of a mean over images: each image's score, and a count of 1."""
     return SufficientStatistics((name,), np.stack([scores, np.ones(len(scores))], 1), _mean_score)
 
 
@@ -119,7 +119,7 @@ def _mean_score(counts: np.ndarray) -> np.ndarray:
 def _coco_inputs(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """References and captions by image index, in the form that coco-caption's scorers take."""
+    """Return references and captions by image index, in the format of coco-caption's scorers."""
     return (
         {
             i: [" ".join(words) for words in image_references]

@@ -1,1 +1,1 @@
-"""Models: their contract, shared layers and losses, and a package per task."""
+"""Models: their interface, shared layers and losses, and one package per task."""

@@ -1,13 +1,13 @@
-"""The contract of a captioning model.
+"""The interface of a captioning model.
 
 A captioning model is a torch module with the attributes and methods below. Training calls `loss`;
 search and sampling call `start` once per batch of images and `step` once per token, and use
 nothing else. Shapes: B images, K hypotheses per image, R = B*K rows, S image side, D feature
-channels, h, w grid, V vocabulary.
+channels, (h, w) grid, V vocabulary.
 
 encoder
-    Module (B, 3, S, S) -> feature maps (B, D, h, w). It is not run by `loss` if the batch holds
-    feature maps already, and never by `start` and `step`.
+    Module (B, 3, S, S) -> feature maps (B, D, h, w). `loss` skips it if the batch already contains
+    feature maps; `start` and `step` never run it.
 
 has_attention
     Whether `step` returns attention maps.
@@ -16,25 +16,25 @@ loss(batch) -> losses.Loss
     Teacher-forced loss of a batch of images with all their captions. An ensemble has no loss.
 
 calibrate(maps)
-    Takes feature maps of a sample of the training images, as an iterable of (B, D, h, w), before
-    training starts, for statistics that are not trained by gradients.
+    Computes statistics that are not trained by gradients, before training starts. maps: feature
+    maps of a sample of the training images, as an iterable of (B, D, h, w).
 
 start(features, expected_steps) -> (memory, state)
-    features (B, D, h, w). expected_steps: estimate of the tokens that will be generated per image,
-    summed over its hypotheses. It decides only what is worth precomputing and never changes the
-    results; 0 precomputes nothing.
-    memory: dict of tensors that `step` reads and never changes: rows (B, ...) that depend on the
-    image, and under "word_gates" rows (V, ...) that depend on the word only, precomputed if
+    features (B, D, h, w). expected_steps: estimated number of tokens to generate per image, summed
+    over its hypotheses. It determines only what is precomputed and never changes the results; with
+    0, nothing is precomputed.
+    memory: dict of tensors that `step` reads but never modifies: rows (B, ...) that depend on the
+    image and, under "word_gates", rows (V, ...) that depend only on the word, precomputed if
     expected_steps * B exceeds V.
     state: dict of tensors with one row per image. The caller repeats the rows for the hypotheses
-    of an image and reorders them by index_select as hypotheses are chosen.
+    of an image and reorders them with index_select as hypotheses are chosen.
 
 step(tokens, state, memory) -> (scores, state, attention)
-    tokens (R,): the previous token of each hypothesis, the start token at first. All hypotheses of
-    an image are adjacent, K for every image; K may change between steps.
-    scores (R, V): raw scores of the next token, whose log-softmax is its log-probability. The
-    caller may change them in place.
-    attention (R, h, w): the weights of the positions of the map, of sum 1, or None.
+    tokens (R,): previous token of each hypothesis; the start token at the first step. The K
+    hypotheses of an image are adjacent; K is the same for every image but may change between steps.
+    scores (R, V): raw scores of the next token; their log-softmax is its log-probability. The
+    caller may modify them in place.
+    attention (R, h, w): attention weights of the positions of the grid, with sum 1, or None.
 """
 
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ from ..decoding.hypothesis import ImageGenerator
 
 
 class CaptionModel(ImageGenerator, Protocol):
-    """A trained captioning model: a single one, one with compiled steps, or an ensemble."""
+    """A trained captioning model: a single model, one with compiled steps, or an ensemble."""
 
     has_attention: bool
 

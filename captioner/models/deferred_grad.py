@@ -1,8 +1,8 @@
 """Matrix products in a loop, with one weight gradient after the loop.
 
 Autograd accumulates the gradient of a matrix step by step: every step costs a product too thin to
-be fast, and an addition as large as the matrix. Here the backward pass of each step only stores its
-two factors, and the last backward node multiplies the concatenated factors once.
+be fast and an addition as large as the matrix. Here the backward pass of each step only stores the
+two factors of that product, and the last backward node multiplies the concatenated factors once.
 """
 
 import itertools
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-Factors = dict[int, tuple[Tensor, Tensor]]  # inputs and output gradients by number of the call
+Factors = dict[int, tuple[Tensor, Tensor]]  # inputs and output gradients by call number
 Product = Callable[[Tensor], Tensor]
 
 
 def deferred_matmul(factor: nn.Linear | Tensor) -> Product:
-    """A function for many calls in one forward pass: x -> layer(x), or x -> x @ matrix.
+    """Return a function x -> layer(x) or x -> x @ matrix for many calls in one forward pass.
 
-    factor: a layer without bias, or a matrix (I, O), or matrices (B, I, O), which multiply
-    x (B, n, I) each for its own image. Values equal those of the plain product; gradients differ
-    from its gradients in the order of summation only. Under autocast the matrix is converted once
+    factor: layer without bias, matrix (I, O), or matrices (B, I, O), one per image, which multiply
+    x (B, n, I). The values equal those of the plain product; the gradients differ from those of the
+    plain product only in the order of summation. Under autocast, the matrix is converted once
     instead of once per call.
     """
     matrix = factor.weight.t() if isinstance(factor, nn.Linear) else factor
@@ -33,22 +33,22 @@ def deferred_matmul(factor: nn.Linear | Tensor) -> Product:
         matrix = matrix.to(torch.get_autocast_dtype(device))
     factors: Factors = {}
     shared, calls = _SharedMatrix.apply(matrix, factors), itertools.count()
-    # The number of the call makes a second backward pass over the same graph overwrite the
+    # Because of the call numbers, a second backward pass over the same graph overwrites the
     # factors of the first instead of adding to them.
     return lambda x: _Product.apply(x.to(matrix.dtype), shared, factors, next(calls))
 
 
 class _SharedMatrix(torch.autograd.Function):
-    """The identity on the matrix, as one node through which the gradient of all products passes.
+    """Identity on the matrix: the single node that computes the gradient of all products.
 
-    Autograd runs the backward of a node after those of all its consumers, so that every product
-    has stored its factors when this backward multiplies them.
+    Autograd runs a node's backward after the backward of all its consumers, so every product has
+    stored its factors by the time this backward multiplies them.
     """
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, factors: Factors) -> Tensor:
         ctx.factors, ctx.batched = factors, matrix.ndim == 3
-        # The products return no gradient for the matrix; autograd must not make zeros of it.
+        # The products return no gradient for the matrix; autograd must not replace it by zeros.
         ctx.set_materialize_grads(False)
         return matrix.view_as(matrix)
 
@@ -66,7 +66,7 @@ class _SharedMatrix(torch.autograd.Function):
 
 
 class _Product(torch.autograd.Function):
-    """rows (..., n, I) @ matrix (I, O) or (B, I, O), with a gradient for the rows only."""
+    """rows (..., n, I) @ matrix (I, O) or (B, I, O), with a gradient only for the rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, matrix: Tensor, factors: Factors, call: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Layers of the models: LSTM cell, dropout, standardisation of feature maps."""
+"""Shared layers: LSTM cell, dropout, standardisation of feature maps."""
 
 from collections.abc import Iterable
 
@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 
 def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """Gates (..., 4H) in torch's order and cell (..., H) -> new hidden state and cell, (..., H).
+    """Compute an LSTM's new hidden state and cell (..., H) from its gates and previous cell.
 
-    The cell is computed and returned in float32, since rounding would accumulate over the steps;
+    gates (..., 4H): gate pre-activations in torch's order. cell (..., H): previous cell. The cell
+    is computed and returned in float32, because rounding errors would accumulate over the steps;
     the hidden state has the dtype of the gates. Hochreiter and Schmidhuber 1997, with forget gates.
     """
     size, dtype, gates = cell.shape[-1], gates.dtype, gates.float()
@@ -20,7 +21,7 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose mask on a CPU comes from uniform numbers, four times as fast as torch's."""
+    """Dropout with CPU masks from uniform numbers, four times as fast as torch's dropout."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.training or self.p == 0 or inputs.device.type != "cpu":
@@ -30,11 +31,11 @@ class Dropout(nn.Dropout):
 
 
 class Standardize(nn.Module):
-    """Feature maps (B, D, h, w) minus their mean, divided by their standard deviation, per channel.
+    """Standardisation of feature maps (B, D, h, w) by the mean and std of each channel.
 
-    Mean and deviation are measured once by `measure`; before that the maps pass unchanged.
-    The channels of a network trained for another task have very different means and scales, and
-    what all images have in common would dominate what distinguishes them.
+    `measure` sets the mean and the std once; until then, the maps pass unchanged. The channels of a
+    network trained for another task have very different means and scales; without standardisation,
+    the features that all images share would dominate those that distinguish them.
     """
 
     mean: Tensor
@@ -46,9 +47,9 @@ class Standardize(nn.Module):
         self.register_buffer("deviation", torch.ones(channels))
 
     def measure(self, maps: Iterable[Tensor]) -> None:
-        """Set mean and standard deviation from at least one batch of maps (B, D, h, w).
+        """Set the mean and std of each channel from at least one batch of maps (B, D, h, w).
 
-        Each standard deviation is at least a tenth of their mean, so that the noise of nearly
+        Each std is raised to at least a tenth of the mean std, so that the noise of nearly
         constant channels is not amplified.
         """
         count, total, squares = 0, torch.zeros(()), torch.zeros(())

@@ -1,7 +1,7 @@
-"""The training losses: cross-entropy of captions and attention coverage.
+"""Training losses: cross-entropy of captions and attention coverage.
 
 Shapes: N words, L tokens with probability in a target, V vocabulary, E embedding, M captions,
-P positions of the grid.
+P grid positions.
 """
 
 from dataclasses import dataclass, field
@@ -18,13 +18,13 @@ ROWS_AT_ONCE = {"cpu": 512, "cuda": 8192}
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss and the number of words it was averaged over, by which batches are weighted.
+    """A loss and the number of words it is averaged over, which is the weight of its batch.
 
     value: scalar to minimise, the mean per word; gradients flow through it.
-    count: number of words, end tokens included.
-    parts: named scalars per word for the log, detached.
-    statistics: sums over the batch, from which the model keeps a running mean; the training loop
-        adds those of all processes and passes them to the model's `update_statistics`.
+    count: number of words, including end tokens.
+    parts: detached scalars per word for the log, by name.
+    statistics: sums over the batch for a running mean that the model keeps; the training loop adds
+        up those of all processes and passes them to the model's `update_statistics`.
     """
 
     value: Tensor
@@ -37,11 +37,11 @@ class Loss:
 class Targets:
     """The target distributions of N words, each with most of its probability on L of V words.
 
-    tokens (N, L): the caption's own word first. probs (N, L): the probabilities of these tokens,
-    which add up if a token occurs twice. smoothing: the probability spread evenly over the
-    vocabulary; with probs it sums to 1. weights (N,): factor of each word's loss, which may be
-    negative; None for all 1. references (N,): True for the words of reference captions, False for
-    those of sampled ones; None for references only.
+    tokens (N, L): the L tokens, the caption's own word first. probs (N, L): probabilities of these
+    tokens; if a token occurs twice, its probabilities are added. smoothing: probability spread
+    evenly over the vocabulary; it sums to 1 with the probs of each word. weights (N,): factor of
+    each word's loss, possibly negative; None if all are 1. references (N,): True for words of
+    reference captions, False for words of sampled captions; None if all are references.
     """
 
     tokens: Tensor
@@ -58,27 +58,27 @@ class Targets:
         weights: Tensor | None = None,
         references: Tensor | None = None,
     ) -> "Targets":
-        """Targets of one word each, tokens (N,), with label smoothing."""
+        """Create targets of one word each, tokens (N,), with label smoothing."""
         tokens = tokens[:, None]
         probs = torch.full_like(tokens, 1 - smoothing, dtype=torch.float32)
         return cls(tokens, probs, smoothing, weights, references)
 
     def of_references(self, values: Tensor) -> Tensor:
-        """The values (N,) of the words of reference captions."""
+        """Select the words of reference captions from values (N,)."""
         return values if self.references is None else values[self.references]
 
 
 def caption_cross_entropy(
     outputs: Tensor, weight: Tensor, bias: Tensor, targets: Targets
 ) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy of the scores outputs @ weight.T + bias, in nats.
+    """Compute the summed cross-entropy of the scores outputs @ weight.T + bias, in nats.
 
     outputs (N, E), weight (V, E), bias (V,). Returns the sum to minimise, smoothed and weighted as
-    the targets say, and for every word (N,) the negative log-probability of the caption's own
-    word, which has no gradient and is comparable across settings.
+    specified by the targets, and the negative log-probability (N,) of the caption's own word at
+    each position, which has no gradient and is comparable across settings.
 
-    The scores (N, V) never exist at once: they are computed in blocks of rows, and the gradient of
-    a block is computed in the forward pass, while its log-probabilities exist.
+    The scores (N, V) are never materialised as a whole: they are computed in blocks of rows, and
+    the gradient of a block is computed in the forward pass, while its log-probabilities exist.
     """
     result: tuple[Tensor, Tensor] = _CrossEntropy.apply(
         outputs,
@@ -139,18 +139,18 @@ class _CrossEntropy(torch.autograd.Function):
 def _subtract_targets_(
     probs: Tensor, tokens: Tensor, target_probs: Tensor, smoothing: float
 ) -> Tensor:
-    """Softmax minus target distribution, (n, V): the gradient of the loss by the scores.
+    """Subtract the targets from the softmax (n, V): the loss gradient w.r.t. the scores.
 
-    Works in place: a block's probabilities are the largest tensor of the loss.
+    Works in place, because a block's probabilities are the largest tensor of the loss.
     """
     return probs.sub_(smoothing / probs.shape[1]).scatter_add_(1, tokens, -target_probs)
 
 
 def attention_coverage(received: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Doubly stochastic regularisation: the sum over positions and captions of (1 - received)^2.
+    """Sum (1 - received)^2 over positions and captions: doubly stochastic regularisation.
 
-    received (M, P): attention that each position received, summed over the words of each caption.
-    weights (M,): factor of each caption; None for all 1. Xu et al. 2015, section 4.2.1, equation
+    received (M, P): attention received by each position, summed over the words of each caption.
+    weights (M,): factor of each caption; None if all are 1. Xu et al. 2015, section 4.2.1, equation
     14: summed over positions, not averaged.
     """
     missing = (1 - received).square()

@@ -1,1 +1,1 @@
-"""Drawings: overlays, heatmaps, animations, sample sheets, training curves, HTML."""
+"""Plots: overlays, heatmaps, animations, sample sheets, training curves, HTML."""

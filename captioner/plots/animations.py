@@ -1,6 +1,6 @@
-"""Animated heatmaps: a frame per word, the image under its map above the caption.
+"""Animated heatmaps: one frame per word, its map over the image.
 
-Shapes: T words, h, w attention grid.
+Shapes: T words, (h, w) attention grid.
 """
 
 import io
@@ -13,33 +13,33 @@ from .overlays import DIM, GAMMA, INK, is_dimmed, palette
 from .panels import font, overlay_each
 
 _AREA = 320 * 320  # pixels of the scaled image
-_MIN_SIDE, _MAX_SIDE = 200, 640  # of the frame's space for the image, of the image
+_MIN_SIDE, _MAX_SIDE = 200, 640  # of the space for the image (minimum), of the image (maximum)
 _MARGIN, _GAP, _BAR, _BAR_TEXT = 16, 12, 14, 56  # pixels
 _FONT, _LINE, _SMALL = 20, 32, 13
-_SCALE = 64  # colours of the colour bar
+_SCALE = 64  # number of colours in the colour bar
 _PAPER = (255, 255, 255)
-_FIRST, _CONTENT, _FUNCTION, _LAST = 900, 900, 300, 1800  # duration of frames in milliseconds
+_FIRST, _CONTENT, _FUNCTION, _LAST = 900, 900, 300, 1800  # frame durations in milliseconds
 
 
 def animation(
-    ending: str, image: Image.Image, words: Sequence[str], attention: np.ndarray, offset: float
+    extension: str, image: Image.Image, words: Sequence[str], attention: np.ndarray, offset: float
 ) -> bytes:
-    """A GIF or WebP (`ending`): the RGB image, then its overlay with each map of `(T, h, w)`.
+    """Encode an animation: the RGB image, then its overlay with each map of `(T, h, w)`.
 
-    The caption is drawn below, with a box around the word whose map is shown. Function words are
-    dimmed and shown for a third of the time. All frames share one colour scale; the animation
-    repeats forever. offset: as in `overlays.upsample`.
+    extension: "gif" or "webp". The caption is drawn below the image, with a box around the word
+    whose map is shown. Function words are dimmed and shown for a third of the time. All frames
+    share one colour scale; the animation repeats forever. offset: as in `overlays.upsample`.
     """
     frames = _frames(image, words, attention, offset)
     durations = [_FUNCTION if is_dimmed(word) else _CONTENT for word in words]
     durations[-1] = _LAST
     quality = {"quality": 85, "method": 4}
-    if ending == "gif":
+    if extension == "gif":
         quality, frames = {}, [_quantize(frame) for frame in frames]
     content = io.BytesIO()
     frames[0].save(
         content,
-        format=ending,
+        format=extension,
         save_all=True,
         append_images=frames[1:],
         duration=[_FIRST, *durations],
@@ -52,7 +52,7 @@ def animation(
 def _frames(
     image: Image.Image, words: Sequence[str], attention: np.ndarray, offset: float
 ) -> list[Image.Image]:
-    """The image alone above the caption, then one frame per word."""
+    """Draw the frames: the image alone above the caption, then one frame per word."""
     small = _fit(image)
     space = max(small.width, _MIN_SIDE), max(small.height, _MIN_SIDE)  # the image is centred in it
     width = 2 * _MARGIN + space[0] + _GAP + _BAR + _BAR_TEXT
@@ -77,7 +77,7 @@ def _draw_caption(
     below: int,
     current: int,
 ) -> None:
-    """Write the words at their places, from `below` pixels down, with a box around one of them."""
+    """Draw the words at their places, from `below` pixels down; `current` is in a box."""
     pen = ImageDraw.Draw(frame)
     for t, (word, (x, line)) in enumerate(zip(words, places, strict=True)):
         baseline = _MARGIN + x, below + line * _LINE + 22
@@ -91,28 +91,28 @@ def _draw_caption(
 
 
 def _quantize(frame: Image.Image) -> Image.Image:
-    """Reduce a frame to 256 colours, always with those of the background and the colour bar.
+    """Reduce a frame to 256 colours, including those of the background and the colour bar.
 
-    Otherwise these would differ from frame to frame. Dithering is off: its noise would flicker
-    and double the size of the file.
+    If they were not included, these colours would differ from frame to frame. Dithering is off,
+    because its noise would flicker and double the file size.
     """
     fixed = [*_PAPER, *_scale_colors(_SCALE).ravel().tolist()]
     adaptive = np.reshape(frame.quantize(256 - len(fixed) // 3).getpalette() or [], (-1, 3))
-    adaptive[(adaptive >= 248).all(1)] = 255  # or Pillow maps the white paper to them
+    adaptive[(adaptive >= 248).all(1)] = 255  # otherwise Pillow maps the white background to them
     table = Image.new("P", (1, 1))
     table.putpalette([*adaptive.ravel().tolist()[: 3 * 256 - len(fixed)], *fixed])
     return frame.quantize(palette=table, dither=Image.Dither.NONE)
 
 
 def _fit(image: Image.Image) -> Image.Image:
-    """The image scaled to about `_AREA` pixels, with no side above `_MAX_SIDE`."""
+    """Scale the image to about `_AREA` pixels, with no side longer than `_MAX_SIDE`."""
     scale = min((_AREA / (image.width * image.height)) ** 0.5, _MAX_SIDE / max(image.size))
     size = max(1, round(scale * image.width)), max(1, round(scale * image.height))
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def word_places(words: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]:
-    """Wrap words into lines: each word's (pixels from the left, line), and the number of lines."""
+    """Wrap words into lines; return each word's (x in pixels, line) and the number of lines."""
     places, x, line = [], 0, 0
     for word in words:
         length = round(font(_FONT).getlength(word))
@@ -138,6 +138,6 @@ def _draw_color_bar(frame: Image.Image, place: tuple[int, int, int], vmax: float
 
 
 def _scale_colors(count: int) -> np.ndarray:
-    """`count` evenly spaced colours of the scale, (count, 3), 0 to 255."""
+    """Return `count` evenly spaced colours of the scale, (count, 3), 0 to 255."""
     colors: np.ndarray = np.rint(255 * palette()[np.linspace(0, 255, count).astype(int)])
     return colors.astype(np.uint8)

@@ -1,6 +1,6 @@
-"""Curves of a training log, as a PNG file or as SVG for a page.
+"""Curves of a training log, as a PNG file or as SVG for an HTML page.
 
-A log is a sequence of rows, one per epoch. Values that are missing or not finite leave a gap.
+A log is a sequence of rows, one per epoch. Missing and non-finite values leave a gap.
 """
 
 import io
@@ -18,8 +18,8 @@ from .overlays import INK
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# All colours have a contrast of at least 3 to white and to the report's dark background. Lines
-# that share a panel differ in lightness or dashes too, for readers who see few colours.
+# All colours have a contrast of at least 3 with white and with the report's dark background. Lines
+# in the same panel also differ in lightness or dashes, for colour-blind readers.
 _WATCHED = "#d55e00"
 _LINES: dict[str, tuple[str, str]] = {
     "loss": ("#0072b2", "-"),
@@ -37,7 +37,7 @@ _LINES: dict[str, tuple[str, str]] = {
     "novelty": ("#009e73", "-."),
     "function_endings": ("#cc79a7", "--"),
 }
-_GROUPS: dict[str, tuple[str, ...]] = {  # by title of the panel
+_GROUPS: dict[str, tuple[str, ...]] = {  # by panel title
     "loss per word": ("loss", "cross_entropy"),
     "learning rate at the end of the epoch": ("learning_rate",),
     "other scores": ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L"),
@@ -56,16 +56,16 @@ _LEGEND: dict[str, Any] = {  # above the axes, where it covers no line
     "handletextpad": 0.3,
     "columnspacing": 0.6,
 }
-_STYLE: Any = {  # matplotlib types the keys as literals
+_STYLE: Any = {  # Any, because matplotlib types the keys as literals
     **dict.fromkeys(("text.color", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
-    "svg.fonttype": "none",  # text, which the page's font draws, in place of outlines
+    "svg.fonttype": "none",  # text in the page's font, not outlines
 }
-_MOST_MARKERS = 30  # epochs; more would make the SVG large and the lines hard to see
+_MAX_MARKERS = 30  # per line; more would make the SVG large and the lines hard to see
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """One set of axes: its title and the values (E,) of each line, nan where there is none."""
+    """One set of axes: title, E epochs, and the values (E,) of each line, nan if missing."""
 
     title: str
     epochs: list[float]
@@ -75,7 +75,7 @@ class _Panel:
 def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], watch: str, best_epoch: int) -> None:
     """Write a PNG with a log's losses, scores and learning rate.
 
-    watch: name of the score that gets a panel of its own. best_epoch: marked by a line in every
+    watch: name of the score that gets its own panel. best_epoch: epoch marked by a line in every
     panel; 0 for none. The PNG is replaced atomically. Takes about 0.25 s on one core.
     """
     from matplotlib import rc_context
@@ -100,10 +100,10 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], watch: str, best_
 
 
 def curves_svg(rows: Sequence[Mapping[str, Any]], watch: str, best_epoch: int) -> list[str]:
-    """The panels of `draw_curves` as SVG elements for a page, one each; none for an empty log.
+    """Draw each panel of `draw_curves` as an SVG element for a page; none for an empty log.
 
     Lines keep their colours; everything else takes the page's text colour and font. The elements
-    contain no script, refer to nothing outside themselves, and are the same for the same log.
+    contain no scripts and no external references, and are identical for identical logs.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -124,7 +124,7 @@ def curves_svg(rows: Sequence[Mapping[str, Any]], watch: str, best_epoch: int) -
 
 
 def _panels(rows: Sequence[Mapping[str, Any]], watch: str) -> list[_Panel]:
-    """The panels of a log, the watched score's second; those without any value are left out."""
+    """Return the panels of a log, the watched score second; empty panels are left out."""
     rows = [row for row in rows if math.isfinite(_number(row.get("epoch")))]
     epochs = [_number(row["epoch"]) for row in rows]
     loss, *others = _GROUPS.items()
@@ -142,7 +142,7 @@ def _panels(rows: Sequence[Mapping[str, Any]], watch: str) -> list[_Panel]:
 
 
 def _number(value: object) -> float:
-    """A finite number of a log's row; nan for anything else."""
+    """Return the value if it is a finite number; nan for anything else."""
     return value if isinstance(value, int | float) and math.isfinite(value) else math.nan
 
 
@@ -157,7 +157,7 @@ def _draw_panel(axes: "Axes", panel: _Panel, watch: str, best_epoch: int) -> Non
     from matplotlib.ticker import MaxNLocator
 
     epochs = panel.epochs
-    marker = "o" if len(epochs) <= _MOST_MARKERS else ""
+    marker = "o" if len(epochs) <= _MAX_MARKERS else ""
     for name, values in panel.lines.items():
         color, dashes = (_WATCHED, "-") if name == watch else _LINES[name]
         axes.plot(
@@ -169,7 +169,7 @@ def _draw_panel(axes: "Axes", panel: _Panel, watch: str, best_epoch: int) -> Non
             marker=marker,
             markersize=4,
             label=name.replace("_", " "),
-            clip_on=False,  # nothing leaves the axes, and clip paths need url() in SVG
+            clip_on=False,  # nothing exceeds the axes, and clip paths need url() in SVG
         )
         if name == watch and best_epoch in epochs:
             best = values[epochs.index(best_epoch)]
@@ -190,8 +190,8 @@ def _draw_panel(axes: "Axes", panel: _Panel, watch: str, best_epoch: int) -> Non
 def _as_element(file: str, panel: _Panel) -> str:
     """Turn matplotlib's SVG file into an element of an HTML page.
 
-    A page allows no XML declarations, its own style would apply to the whole page, and the ids of
-    groups (unlike those of markers) are the same in every file.
+    Removes the XML declaration, which HTML does not allow; the style, which would apply to the
+    whole page; and the ids of groups, which (unlike the ids of markers) are the same in every file.
     """
     _, attributes, content = re.split(r"<svg([^>]*)>", file, maxsplit=1)
     view = re.search(r'viewBox="[^"]*"', attributes)
@@ -205,6 +205,6 @@ def _as_element(file: str, panel: _Panel) -> str:
 
 
 def _summary(panel: _Panel) -> str:
-    """The last values in words, for screen readers and as a tooltip."""
+    """Describe the last values in words, for screen readers and as a tooltip."""
     last = (f"{name.replace('_', ' ')} {values[-1]:.4g}" for name, values in panel.lines.items())
     return f"{panel.title}; last epoch: {', '.join(last)}"

@@ -1,6 +1,6 @@
-"""Attention maps as files: figures with a panel per word, animations, raw arrays.
+"""Attention maps as files: figures with one panel per word, animations, arrays.
 
-Shapes: T words, h, w attention grid.
+Shapes: T words, (h, w) attention grid.
 """
 
 import io
@@ -44,17 +44,17 @@ def save_heatmap(
 ) -> None:
     """Write the attention maps `(T, h, w)` in the format given by the path's extension.
 
-    A figure (png, jpg, tiff, pdf, svg) has the image and a panel per word, which share one colour
-    scale from 0 to the caption's maximum; only figures show the title. An animation (gif, webp)
-    has a frame per word. An npy file contains the maps as float32, and a .json file of the same
-    name the words and the offset. offset: position of a cell's value, as in `overlays.upsample`;
-    use `Encoder.offset`. Missing directories are created; each file is replaced atomically. Raises
-    InputError for an unknown extension, if words and maps differ in number, and if the file cannot
-    be written.
+    A figure (png, jpg, tiff, pdf, svg) shows the image and one panel per word. The panels share one
+    colour scale, from 0 to the caption's maximum attention; only figures show the title. An
+    animation (gif, webp) has one frame per word. An npy file contains the maps as float32; a .json
+    file of the same name contains the words and the offset. offset: position of a cell's value, as
+    in `overlays.upsample`; use `Encoder.offset`. Missing directories are created; each file is
+    replaced atomically. Raises InputError if the extension is unknown, if words and maps differ in
+    number, or if the file cannot be written.
     """
     path = Path(path)
-    ending = path.suffix[1:].lower()
-    if ending not in ENDINGS:
+    extension = path.suffix[1:].lower()
+    if extension not in ENDINGS:
         raise InputError(
             f"{str(path)!r} has no known extension; choose one of {', '.join(ENDINGS)}"
         )
@@ -64,18 +64,18 @@ def save_heatmap(
             f"attention must have one map for each word, got {len(words)} words "
             f"and {len(attention)} maps"
         )
-    if ending == "npy":
+    if extension == "npy":
         description = json.dumps({"words": list(words), "offset": offset}, ensure_ascii=False)
         _write(path.with_suffix(".json"), description + "\n")
         content = io.BytesIO()
         np.save(content, attention)
         _write(path, content.getvalue())
-    elif ending in ANIMATIONS:
-        _write(path, animation(ending, image.convert("RGB"), words, attention, offset))
+    elif extension in ANIMATIONS:
+        _write(path, animation(extension, image.convert("RGB"), words, attention, offset))
     else:
         content = io.BytesIO()
         figure = _figure(image.convert("RGB"), words, attention, title, offset)
-        figure.savefig(content, format=ending, dpi=_DPI, facecolor="white")
+        figure.savefig(content, format=extension, dpi=_DPI, facecolor="white")
         _write(path, content.getvalue())
 
 
@@ -90,8 +90,8 @@ def _write(path: Path, content: str | bytes) -> None:
 class _Layout:
     """Positions on a figure, in pixels from its top left corner.
 
-    panel: width and height of each. top: where the first row of panels begins; each panel has its
-    word above it.
+    panel: width and height of each panel. top: top of the first row of panels, including the words
+    above them.
     """
 
     heading: str
@@ -102,7 +102,7 @@ class _Layout:
     height: int
 
     def corner(self, index: int) -> tuple[int, int]:
-        """The top left corner of a panel."""
+        """Return the top left corner of a panel."""
         row, column = divmod(index, self.columns)
         x = _MARGIN + column * (self.panel[0] + _GAP)
         return x, self.top + _WORD + row * (_WORD + self.panel[1] + _GAP)
@@ -110,7 +110,7 @@ class _Layout:
     def fractions(
         self, x: float, y: float, w: float, h: float
     ) -> tuple[float, float, float, float]:
-        """A box in figure coordinates: fractions of the figure, from its bottom left corner."""
+        """Convert a box to fractions of the figure, from its bottom left corner."""
         return x / self.width, 1 - (y + h) / self.height, w / self.width, h / self.height
 
 
@@ -152,7 +152,7 @@ def _figure(
 def _place_panel(
     figure: "Figure", layout: _Layout, index: int, word: str, panel: Image.Image
 ) -> None:
-    """Put a panel on the figure with its word above it, in grey for function words."""
+    """Add a panel to the figure with its word above it, in grey if it is a function word."""
     left, top = layout.corner(index)
     axes = figure.add_axes(layout.fractions(left, top, *layout.panel))
     axes.imshow(panel, interpolation="none")

@@ -1,6 +1,6 @@
 """Images and captions as self-contained HTML without scripts.
 
-Shapes: T words, h, w attention grid.
+Shapes: T words, (h, w) attention grid.
 """
 
 import base64
@@ -15,7 +15,7 @@ from PIL import Image
 from .overlays import is_dimmed
 from .panels import overlay_each
 
-_SIDE, _QUALITY = 320, 75  # pixels and JPEG quality of an image in a notebook
+_SIDE, _QUALITY = 320, 75  # maximum side in pixels and JPEG quality in a notebook
 _STYLE = """
 .captioner-look { position: relative; max-width: 40em; }
 .captioner-look img { position: absolute; top: 0; left: 0; max-width: none; margin: 0; }
@@ -28,14 +28,14 @@ _STYLE = """
 
 
 def thumbnail(image: Image.Image, side: int) -> Image.Image:
-    """The RGB image, scaled down so that no side is above `side` pixels."""
+    """Scale the RGB image down so that no side is longer than `side` pixels."""
     scale = min(1.0, side / max(image.size))
     size = max(1, round(scale * image.width)), max(1, round(scale * image.height))
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def jpeg(image: Image.Image, quality: int) -> str:
-    """The image as a base64-encoded JPEG file."""
+    """Encode the image as a JPEG file in base64."""
     content = io.BytesIO()
     image.save(content, "JPEG", quality=quality, optimize=True)
     return base64.b64encode(content.getvalue()).decode("ascii")
@@ -48,11 +48,11 @@ def caption_html(
     attention: np.ndarray | None,
     offset: float,
 ) -> str:
-    """The RGB image above its caption; hovering over a word shows its map and probability.
+    """Show the RGB image above its caption; hovering over a word shows its map and probability.
 
-    log_probs: in nats, one per word; that of the end token may follow. attention: (T, h, w), or
-    None. offset: as in `overlays.upsample`. The maps are images that CSS shows while their word is
-    hovered over or has the focus.
+    log_probs: log-probability of each word in nats; one for the end token may follow. attention:
+    maps (T, h, w), or None. offset: as in `overlays.upsample`. The maps are images that CSS shows
+    while their word is hovered over or focused.
     """
     small = thumbnail(image, _SIDE)
 

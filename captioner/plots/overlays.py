@@ -1,6 +1,6 @@
 """Attention maps upsampled to an image's size and blended over it.
 
-Shapes: h, w attention grid, H, W pixels of the image.
+Shapes: (h, w) attention grid, (H, W) image pixels.
 """
 
 import numpy as np
@@ -9,8 +9,8 @@ from PIL import Image
 from ..errors import InputError
 
 COLORMAP = "inferno"
-GAMMA = 0.6  # of the colour scale; with 1, one sharp map would turn all broad maps black
-# Text colours on white; WCAG 2.2 AA asks for a contrast of 4.5, and DIM has 4.9.
+GAMMA = 0.6  # of the colour scale; with 1, one sharp map would make all broad maps black
+# Text colours on white; WCAG 2.2 AA requires a contrast of 4.5, and DIM has 4.9.
 INK, DIM = "#141414", "#707070"
 DIMMED_WORDS = frozenset(
     "a an and are as at be by for from has have he her his in into is it its next of off on onto "
@@ -20,7 +20,7 @@ DIMMED_WORDS = frozenset(
 
 
 def is_dimmed(word: str) -> bool:
-    """Whether the word names nothing visible, like "a" or "of"; such words are drawn in DIM."""
+    """Return whether a word names nothing visible, like "a" or "of", and is drawn in DIM."""
     return word.lower() in DIMMED_WORDS
 
 
@@ -28,9 +28,9 @@ def upsample(attention: np.ndarray, size: tuple[int, int], offset: float = 0.0) 
     """Upsample maps `(..., h, w)` smoothly to `(..., H, W)` for `size=(H, W)`.
 
     Cell (i, j) covers the pixels [i*H/h, (i+1)*H/h) x [j*W/w, (j+1)*W/w). Its value is placed at
-    their centre, or `offset` cells (-0.5 to 0.5) below and to the right of it. Interpolation is a
-    monotone cubic (Steffen 1990), which stays within the range of the cells around it, so that no
-    map turns negative and the strongest cell remains the strongest. Raises InputError for another
+    their centre, shifted down and to the right by `offset` cells (-0.5 to 0.5). Interpolation is a
+    monotone cubic (Steffen 1990), which stays within the range of the surrounding cells, so that no
+    map becomes negative and the maximum stays in the same cell. Raises InputError for any other
     offset.
     """
     attention = np.asarray(attention, dtype=np.result_type(attention, np.float32))
@@ -43,11 +43,12 @@ def upsample(attention: np.ndarray, size: tuple[int, int], offset: float = 0.0) 
 def overlay(
     image: Image.Image, attention: np.ndarray, *, vmax: float | None = None, offset: float = 0.0
 ) -> Image.Image:
-    """The image in dark grey, coloured by the attention `(h, w)`; RGB, of the image's size.
+    """Blend the attention `(h, w)` in colour over the image in dark grey.
 
-    Colour and opacity grow with the map from 0 to `vmax`; None uses the map's own maximum.
-    offset: position of a cell's value, as in `upsample`; use `Encoder.offset`. Raises InputError
-    for a map of another shape or with negative or infinite values.
+    Returns an RGB image of the same size. Colour and opacity increase with attention from 0 to
+    `vmax`; None uses the map's maximum. offset: position of a cell's value, as in `upsample`; use
+    `Encoder.offset`. Raises InputError for a map of any other shape, or with negative or non-finite
+    values.
     """
     attention = check_maps(attention, 2)
     if vmax is None:
@@ -58,7 +59,7 @@ def overlay(
 
 
 def palette() -> np.ndarray:
-    """The 256 colours of the scale in ascending order, (256, 3), 0 to 1."""
+    """Return the 256 colours of the scale in ascending order, (256, 3), 0 to 1."""
     from matplotlib import colormaps
 
     colors: np.ndarray = colormaps[COLORMAP](np.arange(256))[:, :3]
@@ -66,18 +67,18 @@ def palette() -> np.ndarray:
 
 
 def check_maps(attention: np.ndarray, ndim: int) -> np.ndarray:
-    """The maps as float32; InputError unless they have `ndim` axes and are finite and >= 0."""
+    """Return maps of `ndim` axes as float32; raise InputError unless all are finite and >= 0."""
     attention = np.asarray(attention, dtype=np.float32)
     if attention.ndim != ndim or 0 in attention.shape[-2:]:
         expected = "(T, h, w)" if ndim == 3 else "(h, w)"
-        raise InputError(f"attention must have the shape {expected}, got {attention.shape}")
+        raise InputError(f"attention must have shape {expected}, got {attention.shape}")
     if not np.isfinite(attention).all() or (attention < 0).any():
-        raise InputError("attention must be finite and not negative")
+        raise InputError("attention must be finite and non-negative")
     return attention
 
 
 def _interpolate(values: np.ndarray, length: int, offset: float) -> np.ndarray:
-    """Resample the last axis to `length` by Steffen's cubic; values are those of the centres."""
+    """Resample the last axis to `length` with Steffen's cubic; values are at cell centres."""
     cells = values.shape[-1]
     values = np.concatenate(
         [values[..., :1], values, values[..., -1:]], axis=-1

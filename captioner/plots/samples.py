@@ -1,6 +1,6 @@
-"""Sample sheets: a few images with captions and maps, to compare between epochs.
+"""Sample sheets: a few images with captions and maps, to compare epochs.
 
-Shapes: T words, h, w attention grid.
+Shapes: T words, (h, w) attention grid.
 """
 
 import io
@@ -16,7 +16,7 @@ from ..atomic_io import atomic_write
 from .overlays import DIM, INK, is_dimmed
 from .panels import draw_panels, font, panel_size
 
-_WIDTH, _NARROW = 1200, 352  # maximum width in pixels of the sheet's rows, of a single sample
+_WIDTH, _NARROW = 1200, 352  # maximum widths of the sheet's rows and of a single sample
 _MARGIN, _GAP, _BETWEEN = 16, 8, 20  # pixels around the sheet, between panels, between samples
 _SIDE = 112  # of a square image's panel; panels of other images have the same area
 _TITLE, _TEXT, _LINE = 17, 12, 24  # font sizes of caption and reference; line height
@@ -27,8 +27,8 @@ _WORD = 20  # height of the word under a panel
 class Sample:
     """One image of a sheet.
 
-    words and text: the generated caption, split and as a sentence. reference: one written by a
-    person. attention: (T, h, w), a map per word; None for a model without attention.
+    words and text: the generated caption as words and as a sentence. reference: caption written by
+    a person. attention (T, h, w): one map per word; None for a model without attention.
     """
 
     image: Image.Image
@@ -39,10 +39,10 @@ class Sample:
 
 
 def save_samples(path: Path, samples: Sequence[Sample], offset: float = 0.0) -> Image.Image:
-    """Write a PNG with the samples below each other, and return it.
+    """Write a PNG with the samples one below another, and return the image.
 
-    Each has its caption, a reference in grey, the image, and a panel per word; the panels of a
-    caption share one colour scale, from 0 to its strongest cell. offset: as in
+    Each sample shows its caption, a reference in grey, the image, and one panel per word; the
+    panels of a caption share one colour scale, from 0 to its maximum attention. offset: as in
     `overlays.upsample`. Missing directories are created; the file is replaced atomically.
     """
     rows = [_draw(sample, offset, _WIDTH) for sample in samples]
@@ -60,12 +60,12 @@ def save_samples(path: Path, samples: Sequence[Sample], offset: float = 0.0) -> 
 
 
 def draw_sample(sample: Sample, offset: float = 0.0) -> Image.Image:
-    """One sample as on the sheet, but narrow enough for TensorBoard to show it unscaled."""
+    """Draw one sample as on the sheet, but narrow enough for TensorBoard to show it unscaled."""
     return _draw(sample, offset, _NARROW)
 
 
 def _draw(sample: Sample, offset: float, max_width: int) -> Image.Image:
-    """One sample: the caption, the reference, then the panels in rows."""
+    """Draw one sample: the caption, the reference, then the panels in rows."""
     small = sample.image.resize(panel_size(sample.image, _SIDE), Image.Resampling.LANCZOS)
     panels = draw_panels(small, sample.attention, offset)
     text = _text_lines(sample, max_width)
@@ -92,7 +92,7 @@ def _draw(sample: Sample, offset: float, max_width: int) -> Image.Image:
 
 
 def _text_lines(sample: Sample, max_width: int) -> list[tuple[str, str, ImageFont.FreeTypeFont]]:
-    """Lines of the caption and of the reference, each with its colour and font."""
+    """Wrap the caption and the reference into lines, each with its colour and font."""
     caption = textwrap.wrap(sample.text or "(no words)", max_width // 11)
     reference = textwrap.shorten(f"reference: {sample.reference}", 160)
     return [

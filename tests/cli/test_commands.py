@@ -236,11 +236,11 @@ MISTAKES = {
     ),
     "contradiction": Mistake(
         "captioner caption {image} --checkpoint {run} --top-k 5",
-        "temperature, top_k, top_p and seed need method 'sample', got method 'beam'",
+        "temperature, top_k, top_p and seed require method 'sample', got method 'beam'",
     ),
     "many from greedy": Mistake(
         "captioner caption {image} --checkpoint {run} --method greedy --num-captions 2",
-        "greedy gives one caption, got num_captions 2",
+        "greedy decoding returns one caption, got num_captions 2",
     ),
     "no batch to caption": Mistake(
         "captioner caption {image} --checkpoint {run} --batch-size 0", "batch_size must be at lea"

@@ -129,7 +129,7 @@ def test_consensus_reranks_the_beam_by_samples(captions, samples):
     ],
 )
 def test_consensus_needs_a_beam_of_several_captions(options):
-    with pytest.raises(InputError, match="consensus reranks the captions of a beam"):
+    with pytest.raises(InputError, match="consensus requires method 'beam'"):
         DecodingOptions(consensus=5, **options)
     with pytest.raises(InputError, match="consensus must be at least 1, got 0"):
         DecodingOptions(consensus=0)

@@ -338,7 +338,7 @@ def test_training_data_that_no_longer_exists():
             "evaluation scores one caption per image, got num_captions 2; leave --num-captions at",
         ),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
-        (["--temperature", "2"], "temperature, top_k, top_p and seed need method 'sample'"),
+        (["--temperature", "2"], "temperature, top_k, top_p and seed require method 'sample'"),
         (["--data", "gone"], "data directory gone does not exist"),
         (["--device", "tpu9"], "device must be cpu, cuda, cuda:N or mps, got 'tpu9'"),
     ],

@@ -52,7 +52,7 @@ def test_captions_of_a_file_are_scored(work, capsys):
     expected = corpus_scores(CAPTIONS, REFERENCES)
     assert printed[0] == "ours.json against references.json, 3 images"
     assert printed[1] == "  ".join(f"{name} {value:.2f}" for name, value in expected.items())
-    assert printed[2].startswith("4.00 words a caption")
+    assert printed[2].startswith("4.00 words per caption")
     assert "novel" not in printed[2]
     assert printed[3].startswith("BLEU+ROUGE-L+CIDEr|tok")
     assert "|references:2|" in printed[3]
@@ -151,12 +151,12 @@ def test_options_that_cannot_work_are_refused(capsys, options, message):
 @pytest.mark.usefixtures("work")
 def test_meteor_is_left_out_without_java_unless_asked_for(capsys, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(InputError, match=r"^METEOR needs Java, but there is no java on the PATH"):
+    with pytest.raises(InputError, match=r"^METEOR needs Java, but java is not on the PATH"):
         call("--metrics", "meteor")
     evaluate.main(["--predictions", "ours.json", "--references", "references.json"])
     printed = capsys.readouterr().out.splitlines()
     assert "METEOR" not in printed[1] + printed[3]
-    assert printed[4].startswith("note: scored without METEOR: METEOR needs Java, but there is no")
+    assert printed[4].startswith("note: scored without METEOR: METEOR needs Java, but java is not")
 
 
 def test_a_failure_in_scoring_keeps_the_captions(tmp_path_factory, tmp_path, monkeypatch):

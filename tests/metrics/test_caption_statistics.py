@@ -29,8 +29,8 @@ def test_statistics_by_hand() -> None:
         brevity_penalty=pytest.approx(math.exp(1 - (4 + 1 + 3 + 9 + 0) / 14)),
     )
     assert str(statistics(captions, references)) == (
-        "2.80 words a caption, 8 different words, 20.0 % end in a function word, 80.0 % distinct, "
-        "brevity penalty 0.807"
+        "2.80 words per caption, 8 different words, 20.0 % end with a function word, "
+        "80.0 % distinct, brevity penalty 0.807"
     )
 
 

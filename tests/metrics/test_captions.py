@@ -313,9 +313,7 @@ def test_meteor_is_left_out_without_java_unless_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    message = (
-        "METEOR needs Java, but there is no java on the PATH; install Java or leave METEOR out"
-    )
+    message = "METEOR needs Java, but java is not on the PATH; install Java or leave METEOR out"
     found = compute_scores({1: "a dog"}, {1: ["a dog"]}, None)
     assert tuple(found.corpus) == NAMES
     assert found.note == f"note: scored without METEOR: {message}"

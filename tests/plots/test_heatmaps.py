@@ -146,10 +146,10 @@ def test_overlay_scales_by_vmax_or_the_maps_maximum():
 @pytest.mark.parametrize(
     ("attention", "options", "message"),
     [
-        (np.ones(49), {}, r"must have the shape \(h, w\), got \(49,\)"),
+        (np.ones(49), {}, r"must have shape \(h, w\), got \(49,\)"),
         (np.ones((0, 7)), {}, r"shape \(h, w\), got \(0, 7\)"),
-        (-np.ones((7, 7)), {}, "finite and not negative"),
-        (np.full((7, 7), np.nan), {}, "finite and not negative"),
+        (-np.ones((7, 7)), {}, "finite and non-negative"),
+        (np.full((7, 7), np.nan), {}, "finite and non-negative"),
         (np.ones((7, 7)), {"vmax": 0}, "vmax must be above 0, got 0"),
     ],
 )
@@ -246,7 +246,7 @@ def test_the_file_of_a_long_caption_is_small(tmp_path):
         ("x.png", WORDS, maps(5), "one map for each word, got 6 words and 5 maps"),
         ("x.png", [], maps(0), "one map for each word, got 0 words and 0 maps"),
         ("x.png", WORDS, maps(6)[0], r"shape \(T, h, w\), got \(7, 7\)"),
-        ("x.png", WORDS, np.full((6, 7, 7), np.inf), "finite and not negative"),
+        ("x.png", WORDS, np.full((6, 7, 7), np.inf), "finite and non-negative"),
     ],
 )
 def test_invalid_arguments_are_refused_and_write_nothing(tmp_path, name, words, attention, message):

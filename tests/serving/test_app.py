@@ -198,7 +198,7 @@ REJECTED = {
         422,
         "top_k=3",
         {"content": png()},
-        "top_k, top_p and seed need method 'sample'",
+        "top_k, top_p and seed require method 'sample'",
     ),
 }
 

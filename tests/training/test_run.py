@@ -221,7 +221,7 @@ def test_the_watched_score_decides_on_best_epoch_and_stopping(
 
 def test_watching_meteor_without_java_is_refused(train_run, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(InputError, match="METEOR needs Java, but there is no java on the PATH"):
+    with pytest.raises(InputError, match="METEOR needs Java, but java is not on the PATH"):
         train_run("run", "--watch", "meteor")
     assert not Path("checkpoints/run").exists()
 

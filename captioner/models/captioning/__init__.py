@@ -1,1 +1,1 @@
-"""Captioning models, their ensembles, distillation, self-critical training."""
+"""Captioning models, their ensembles, distillation and self-critical training."""

@@ -1,8 +1,8 @@
-"""The energies of additive attention, computed for a few images at a time.
+"""Energies of additive attention, computed for a few images at a time.
 
-The sums of queries and keys have K*P*A numbers per image, by far the most of a step. They never
-exist for the whole batch, and are not kept for the backward pass, which recomputes them.
-Shapes: B images, K queries per image, P positions, A attention.
+The sums of queries and keys, K*P*A numbers per image, are by far the largest tensor of a step. They
+are never materialised for the whole batch, nor kept for the backward pass, which recomputes them.
+Shapes: B images, K queries per image, P positions, A attention size.
 """
 
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Numbers computed at once: what fits into the cache of a CPU; what keeps a GPU busy.
+# Sums computed at once: few enough for the cache of a CPU, enough to keep a GPU busy.
 NUMBERS_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}
 
 
 def additive_energies(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
-    """weight . tanh((key + query) / 2) plus a constant, which a softmax over positions ignores.
+    """Compute weight . tanh((key + query) / 2) plus a constant, which the softmax ignores.
 
     queries (B, K, A), keys (B, P, A), weight (A,), all float32 -> (B, K, P). Xu et al. 2015,
     section 3.1.2, after Bahdanau et al. 2015. The argument is halved because
     tanh(x / 2) = 2 sigmoid(x) - 1, and on a CPU a sigmoid takes a fifth of the time of a tanh.
     """
     if torch.compiler.is_compiling():
-        # torch.compile fuses all of this into one loop, which never stores the K*P*A numbers.
+        # torch.compile fuses all of this into one loop, which never stores the K*P*A sums.
         energies: Tensor = torch.sigmoid(keys[:, None] + queries[:, :, None]).mul(2 * weight)
         return energies.sum(-1)
     result: Tensor = _Energies.apply(queries, keys, 2 * weight)
@@ -32,7 +32,7 @@ def additive_energies(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
 
 
 class _Energies(torch.autograd.Function):
-    """weight . sigmoid(key + query)."""
+    """weight . sigmoid(key + query), in blocks of images."""
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class _Energies(torch.autograd.Function):
         for block, sigmoids in _sigmoid_blocks(queries, keys):
             grad = grad_output[block]  # (b, K, P)
             grad_weight += grad.flatten() @ sigmoids.flatten(0, 2)
-            # The derivative s - s^2 of the sigmoid, in place of s, which is not needed any more.
+            # Overwrite the sigmoid s, which is no longer needed, with its derivative s - s^2.
             derivative = torch.addcmul(sigmoids, sigmoids, sigmoids, value=-1, out=sigmoids)
             grad_queries[block] = (grad[:, :, None] @ derivative)[:, :, 0] * weight
             grad_keys[block] = derivative.mul_(grad[..., None]).sum(1) * weight
@@ -61,7 +61,7 @@ class _Energies(torch.autograd.Function):
 def _sigmoid_blocks(queries: Tensor, keys: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield blocks of images and their sigmoid(key + query), (b, K, P, A).
 
-    All blocks share one buffer: the caller must be done with one before it takes the next.
+    All blocks share one buffer: the caller must finish with a block before requesting the next.
     """
     images, count, size = queries.shape
     per_image = count * keys.shape[1] * size

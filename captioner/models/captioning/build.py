@@ -17,20 +17,21 @@ CaptioningModel = ShowAndTell | ShowAttendAndTell
 
 
 def build_model(encoder: Encoder, vocabulary_size: int, options: ModelOptions) -> CaptioningModel:
-    """The model that the options describe, around an encoder; vocabulary_size counts all tokens.
+    """Build the model that the options describe, with the given encoder.
 
-    Raises InputError if the vocabulary has only the four special tokens.
+    vocabulary_size: number of all tokens, including special tokens. Raises InputError if the
+    vocabulary has only the four special tokens.
     """
     if vocabulary_size <= 4:
-        raise InputError("the vocabulary is empty; lower --min-count or give more captions")
+        raise InputError("the vocabulary is empty; lower --min-count or provide more captions")
     model = ShowAttendAndTell if options.attention else ShowAndTell
     return model(encoder, vocabulary_size, options)
 
 
 class CompiledSteps(nn.Module):
-    """A model whose `step` is compiled by torch.compile, on CUDA with CUDA graphs.
+    """A model whose `step` is compiled by torch.compile, with CUDA graphs if it is on CUDA.
 
-    Everything else is delegated to the model; weights are shared with it, and the state dict is
+    Everything else is delegated to the model; the weights are shared with it, and the state dict is
     the model's. The first captions of each shape take a few seconds longer. On a CPU torch.compile
     needs a C++ compiler.
     """
@@ -53,7 +54,7 @@ class CompiledSteps(nn.Module):
         scores, state, attention = self._step(tokens, state, memory)
         if not self._graphs:
             return scores, state, attention
-        # A CUDA graph writes its outputs to the same memory on every run.
+        # Clone the outputs: a CUDA graph writes them to the same memory on every run.
         state = {name: rows.clone() for name, rows in state.items()}
         return scores.clone(), state, None if attention is None else attention.clone()
 

@@ -1,6 +1,6 @@
 """Distillation: soft targets from the predictions of trained models.
 
-Shapes: B images, C captions per image, T words, L likely tokens, V vocabulary.
+Shapes: B images, C captions per image, T words, L most likely tokens, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ from ...prefetch import load_ahead
 from ...text.collate import pad_captions
 from ..base import CaptionModel
 
-BATCH_SIZE = 32  # images
-DISTILL_WEIGHT = 0.9  # share of the teacher in the target, the rest is the captions' own words
-TOP_TOKENS = 20  # per word: nearly all of the probability of a trained model
+BATCH_SIZE = 32  # number of images
+DISTILL_WEIGHT = 0.9  # share of the teacher in the target; the caption's own word has the rest
+TOP_TOKENS = 20  # per word; they have nearly all of a trained model's probability
 UNRESTRICTED = DecodingOptions(min_length=0, allow_unknown=True)
 
 
 class SoftTargets(NamedTuple):
-    """The teacher's likeliest tokens at each word of one image's captions.
+    """The teacher's most likely tokens at each word of one image's captions.
 
-    tokens (C, T, L) int32: the likeliest first. probs (C, T, L) float16: their probabilities,
-    normalised to sum to 1. Together 120 bytes per word.
+    tokens (C, T, L) int32: the tokens, most likely first. probs (C, T, L) float16: their
+    probabilities, normalised to sum to 1. Together they take 120 bytes per word.
     """
 
     tokens: Tensor
@@ -49,11 +49,11 @@ def compute_soft_targets(
     batch_size: int = BATCH_SIZE,
     top_tokens: int = TOP_TOKENS,
 ) -> list[SoftTargets]:
-    """The teacher's predictions for the captions of each image, computed once, before training.
+    """Compute the teacher's predictions for the captions of each image, once before training.
 
-    captions: as `encode_captions` returns them. workers: threads that load images ahead.
-    batch_size: number of images. The batches are the same on every call, so that a resumed run
-    gets bit-identical soft targets.
+    captions: token ids, as returned by `encode_captions`. workers: number of threads that load
+    images ahead. batch_size: number of images per batch. The batches are the same on every call,
+    so that a resumed run gets bit-identical soft targets.
     """
     device = device_of(teacher)
     batches = epoch_order(captions, batch_size, 0, 0, groups=images.groups, window=images.window)
@@ -75,7 +75,7 @@ def compute_soft_targets(
         tokens, probs = _predict(teacher, batch.to(device), precision, top_tokens)
         for i, *rows in zip(indices, tokens.cpu(), probs.cpu(), strict=True):
             count, length = len(captions[i]), len(captions[i][0]) - 1
-            # Copies: a view would keep the padded tensors of the whole batch in memory.
+            # Clone, because a view would keep the padded tensors of the whole batch in memory.
             soft_targets[i] = SoftTargets(*(row[:count, :length].clone() for row in rows))
     return [soft_targets[i] for i in range(len(captions))]
 
@@ -83,7 +83,7 @@ def compute_soft_targets(
 def _predict(
     teacher: CaptionModel, batch: Batch, precision: str, top_tokens: int
 ) -> tuple[Tensor, Tensor]:
-    """The likeliest tokens at each word of a batch and their probabilities, (B, C, T, L)."""
+    """Return the most likely tokens at each word and their probabilities, (B, C, T, L) each."""
     with torch.inference_mode(), products_in(precision, batch.tokens.device):
         features = batch.features_by(teacher.encoder)
         predictions = teacher_forced_log_probs(teacher, features, batch.tokens, UNRESTRICTED)
@@ -100,10 +100,10 @@ def _predict(
 def add_soft_targets(
     batch: Batch, soft_targets: Sequence[SoftTargets], distill_weight: float = DISTILL_WEIGHT
 ) -> Batch:
-    """The batch with the soft targets of its images, padded to its captions.
+    """Return the batch with the soft targets of its images, padded to the shape of its captions.
 
     distill_weight: share of the teacher in the target distribution, in [0, 1]. Hinton et al. 2015,
-    restricted to the teacher's likeliest tokens.
+    restricted to the teacher's most likely tokens.
     """
     _, captions, words = batch.tokens[..., 1:].shape
     tokens, probs = (

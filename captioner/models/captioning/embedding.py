@@ -1,6 +1,6 @@
 """Word embeddings that are also the weights of the output layer.
 
-Shapes: N words, R rows, V vocabulary, E embedding.
+Shapes: N words, R rows, V vocabulary, E embedding size.
 """
 
 import torch
@@ -11,7 +11,7 @@ from ..losses import Targets, caption_cross_entropy
 
 
 class TiedEmbedding(nn.Module):
-    """The embeddings of a vocabulary, which are also the weights of the output layer.
+    """Embeddings of a vocabulary that are also the weights of the output layer.
 
     Press and Wolf 2017. weight (V, E), bias (V,).
     """
@@ -23,22 +23,22 @@ class TiedEmbedding(nn.Module):
         self.bias = nn.Parameter(torch.zeros(size))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Embeddings (..., E) of tokens (...)."""
+        """Return the embeddings (..., E) of tokens (...)."""
         return F.embedding(tokens, self.weight)
 
     def scores(self, output: Tensor) -> Tensor:
-        """Raw scores (R, V) of the next word from outputs (R, E)."""
+        """Compute raw scores (R, V) of the next word from outputs (R, E)."""
         return F.linear(output, self.weight, self.bias)
 
     def cross_entropy(self, output: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the words predicted from outputs (N, E); see `caption_cross_entropy`."""
+        """Compute the cross-entropy of predictions from (N, E); see `caption_cross_entropy`."""
         return caption_cross_entropy(output, self.weight, self.bias, targets)
 
 
 def scale_embeddings(embeddings: Tensor) -> Tensor:
-    """Embeddings (..., E) times sqrt(E), as inputs of about unit variance at initialisation.
+    """Multiply embeddings (..., E) by sqrt(E) for about unit variance at initialisation.
 
-    As output weights they are initialised with variance 1 / E; without the factor the word inputs
-    would be negligible beside the hidden state. Vaswani et al. 2017, section 3.4.
+    As output weights, they are initialised with variance 1 / E; without the factor, the word inputs
+    would be negligible compared to the hidden state. Vaswani et al. 2017, section 3.4.
     """
     return embeddings * float(embeddings.shape[-1] ** 0.5)

@@ -1,6 +1,6 @@
 """Ensembles: models that caption together by averaging their predictions.
 
-Shapes: B images, S image side, D feature channels, h, w grid, R rows, V vocabulary.
+Shapes: B images, S image side, D feature channels, (h, w) grid, R rows, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ class Encoders(nn.ModuleList):
 
     @property
     def offset(self) -> float:
-        """The mean offset of the encoders; equal encoders have equal offsets."""
+        """Mean offset of the encoders; equal encoders have equal offsets."""
         return sum(cast(Encoder, encoder).offset for encoder in self) / len(self)
 
 
 class Ensemble(nn.Module):
     """Models with the same vocabulary and grid, which decode as a single model.
 
-    Word log-probabilities are averaged over the members, attention maps over the members with
+    Word log-probabilities are averaged over the members, and attention maps over the members with
     attention. An encoder that several members share runs once. An ensemble has no loss: its
     members are trained separately.
     """
@@ -51,7 +51,7 @@ class Ensemble(nn.Module):
         self._encoder_of = [distinct.index(member.encoder) for member in members]
 
     def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]:
-        """The memory and state of all members, each name prefixed with the member's number."""
+        """Return all members' memory and state, each name prefixed with the member's number."""
         maps = torch.split(features, self._channels, dim=1)
         memory: Memory = {}
         state: State = {}
@@ -67,8 +67,8 @@ class Ensemble(nn.Module):
     ) -> tuple[Tensor, State, Tensor | None]:
         """Average the members' raw scores (R, V) and attention maps (R, h, w).
 
-        Raw scores differ from log-probabilities by one number per row, which the log-softmax of
-        decoding removes, so that their means give the same result.
+        Raw scores differ from log-probabilities by a constant per row, which the log-softmax of
+        decoding removes, so averaging either yields the same result.
         """
         scores: list[Tensor] = []
         maps: list[Tensor] = []
@@ -90,7 +90,7 @@ def _add_prefix(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _remove_prefix(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of one member, under their own names."""
+    """Return the tensors of one member, with the prefix removed from their names."""
     prefix = f"{number}."
     return {
         name.removeprefix(prefix): tensor
@@ -101,7 +101,7 @@ def _remove_prefix(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that may join an ensemble, with the name that error messages give it."""
+    """A candidate member of an ensemble, with its name in error messages."""
 
     name: str
     model: CaptioningModel
@@ -110,11 +110,11 @@ class Candidate:
 
 
 def build_ensemble(candidates: Sequence[Candidate]) -> CaptioningModel | Ensemble:
-    """The ensemble of the candidates, or the model of a single candidate.
+    """Build an ensemble of the candidates, or return the model of a single candidate.
 
-    Sets the models to eval mode and gives those with equal encoders one shared encoder. Raises
-    InputError, naming two candidates and what differs, unless all have the same transform, grid and
-    vocabulary.
+    Sets the models to eval mode and makes models with equal encoders share one. Raises InputError
+    unless all candidates have the same transform, grid and vocabulary; the message names two
+    candidates and their difference.
     """
     models = [candidate.model.eval() for candidate in candidates]
     if len(models) == 1:
@@ -124,29 +124,29 @@ def build_ensemble(candidates: Sequence[Candidate]) -> CaptioningModel | Ensembl
         for name in first | other:
             if first.get(name) != other.get(name):
                 raise InputError(
-                    f"{candidates[0].name} and {candidate.name} cannot caption together: {name} "
-                    f"is {first.get(name)!r} for the one and {other.get(name)!r} for the other"
+                    f"{candidates[0].name} and {candidate.name} cannot form an ensemble: {name} "
+                    f"is {first.get(name)!r} in the first and {other.get(name)!r} in the second"
                 )
     share_encoders(models)
     return Ensemble(models)
 
 
 def compile_steps(model: CaptionModel) -> CompiledSteps | Ensemble:
-    """The model, or an ensemble of its members, with compiled steps; see CompiledSteps."""
+    """Compile the steps of a model, or of each member of an ensemble; see CompiledSteps."""
     if isinstance(model, Ensemble):
         return Ensemble([compile_steps(member) for member in model.members])
     return CompiledSteps(model)
 
 
 def share_encoders(models: Sequence[CaptioningModel]) -> None:
-    """Give models whose encoders have equal weights one shared encoder, which then runs once."""
+    """Make models whose encoders have equal weights share one encoder, which then runs once."""
     encoders: dict[str, Encoder] = {}
     for model in models:
         model.encoder = encoders.setdefault(model.encoder.fingerprint(), model.encoder)
 
 
 def _requirements(candidate: Candidate) -> dict[str, object]:
-    """Everything that must be equal for all members of an ensemble, by name."""
+    """Return everything that must be equal for all members of an ensemble, by name."""
     size = candidate.transform.size
     with torch.no_grad():
         grid = tuple(candidate.model.encoder(torch.zeros(1, 3, size, size)).shape[2:])

@@ -15,22 +15,22 @@ from ...data.batches import Batch
 
 DRAWN_SHARE = 0.5  # share of the captions with sampled positions; the others attend softly
 SCORE_WEIGHT = 0.1  # lambda_r of equation 11; with 1 the attention soon collapses to one position
-ENTROPY_WEIGHT = 0.01  # lambda_e, against that collapse
-BASELINE_MOMENTUM = 0.9  # share of its previous value that the baseline keeps after a batch
+ENTROPY_WEIGHT = 0.01  # lambda_e of equation 11; counteracts that collapse
+BASELINE_MOMENTUM = 0.9  # share of its previous value that the baseline keeps per update
 
 
 def initial_baseline(vocabulary_size: int) -> Tensor:
-    """The log-probability of a word before training, when all words are equally likely."""
+    """Return the log-probability of a word before training, when all are equally likely."""
     return torch.tensor(-math.log(vocabulary_size))
 
 
 def draw_positions(attention: Tensor) -> Tensor:
-    """One position for each row of attention (B, K, P), drawn by its weights: (B, K, 1)."""
+    """Draw one position (B, K, 1) from each row of attention weights (B, K, P)."""
     return attention.flatten(0, 1).multinomial(1).view(*attention.shape[:2], 1)
 
 
 class LocationSampler:
-    """The positions sampled for one batch, step by step, and their loss.
+    """Sampler of attention positions for one batch, step by step, with the loss that trains them.
 
     As in the paper, half of the captions attend softly instead, which lets the attention learn as
     soft attention does and reduces the variance of the gradient.
@@ -55,7 +55,7 @@ class LocationSampler:
         self.steps: list[tuple[Tensor, Tensor]] = []  # attention (B, K, P), positions (B, K, 1)
 
     def __call__(self, attention: Tensor) -> Tensor:
-        """The weights to attend with, (B, K, P): 1 at a sampled position, or the attention."""
+        """Return the weights to attend with, (B, K, P): one-hot if sampled, else the attention."""
         positions = self.draw(attention.detach())
         self.steps.append((attention, positions))
         drawn = self.drawn[:, : attention.shape[1], None]
@@ -63,23 +63,24 @@ class LocationSampler:
         return torch.where(drawn, one_hot, attention)
 
     def loss(self, log_probs: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss to add to the cross-entropy, the entropy of the attention, and statistics.
+        """Compute the loss to add to the cross-entropy, the attention's entropy, and statistics.
 
-        log_probs (N,): of the first words of all captions, then of the second ones, and so on,
-        without a gradient. baseline (): the expected log-probability of a word. Loss and entropy
-        are sums over the batch; the statistics (2,) are for `update_baseline`.
+        log_probs (N,): detached log-probabilities of all first words, then all second words, and so
+        on. baseline (): expected log-probability of a word. Loss and entropy are sums over the
+        batch; the statistics (2,) are meant for `update_baseline`.
 
-        Equation 11 with less variance: the reward of a position is the log-probability of its own
-        and all later words, each minus the baseline, since it cannot have influenced earlier words.
-        The reward is multiplied by the caption's weight. The reward term has the value 0 and only a
-        gradient, because its value does not measure the model's quality.
+        Equation 11 with lower variance: the reward of a position sums the log-probabilities of its
+        own word and all later words, each minus the baseline, because the position cannot have
+        influenced earlier words. The reward is multiplied by the caption's weight. The reward term
+        has the value 0 and contributes only a gradient, because its value does not measure the
+        model's quality.
         """
         captions = self.real.shape[2]
         attention, positions = (
             torch.stack([F.pad(step, (0, 0, 0, captions - step.shape[1])) for step in steps])
             for steps in zip(*self.steps, strict=True)
         )  # (T, B, C, P), (T, B, C, 1)
-        # Padding has attention 0: the smallest normal number keeps log and gradient finite.
+        # Padding has attention 0: the smallest normal number keeps the log and its gradient finite.
         logs = attention.clamp_min(torch.finfo(attention.dtype).tiny).log()
         entropy = -((attention * logs).sum(-1) * self.real).sum()
         words = log_probs.new_zeros(self.real.shape)
@@ -95,9 +96,9 @@ class LocationSampler:
 def update_baseline(baseline: Tensor, sums: Tensor) -> None:
     """Move the baseline towards the mean log-probability of the counted words, in place.
 
-    sums (2,): their log-probabilities and their number, over all processes. A mean that is not
-    finite, as of no words or of a diverged batch, leaves the baseline unchanged, without waiting
-    for the GPU.
+    sums (2,): the sum of their log-probabilities and their number, over all processes, so that the
+    buffers of their models stay equal. If the mean is not finite (no words, or a diverged batch),
+    the baseline stays unchanged; torch.where avoids waiting for the GPU.
     """
     moved = baseline.lerp(sums[0] / sums[1], 1 - BASELINE_MOMENTUM)
     baseline.copy_(torch.where(moved.isfinite(), moved, baseline))

@@ -7,7 +7,7 @@ from ...options import Options, check_at_least, check_share, option
 
 @dataclass(frozen=True)
 class ModelOptions(Options):
-    """Which captioning model to build, its sizes and its regularisation."""
+    """Type, sizes and regularisation of a captioning model."""
 
     attention: bool = option(False, "Show, Attend and Tell instead of Show and Tell")
     hard_attention: bool = option(False, "attention trained on one sampled position per word")
@@ -15,7 +15,7 @@ class ModelOptions(Options):
     hidden_size: int = option(512, "size of the LSTM's hidden state")
     annotation_size: int = option(512, "channels of the projected feature map; 0: no projection")
     attention_size: int = option(256, "size of the attention's hidden layer")
-    dropout: float = option(0.3, "dropout on embeddings, annotations and the output layer's input")
+    dropout: float = option(0.3, "dropout rate of embeddings, annotations and output-layer input")
     label_smoothing: float = option(0.1, "target probability spread over the vocabulary")
     coverage_weight: float = option(0.01, "weight of the doubly stochastic attention loss")
 

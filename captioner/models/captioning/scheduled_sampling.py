@@ -1,6 +1,6 @@
-"""Scheduled sampling: some input words in training come from the model.
+"""Scheduled sampling: some input words in training are sampled by the model.
 
-Bengio et al. 2015. Shapes: B images, C captions per image, T words, D channels, h, w grid,
+Bengio et al. 2015. Shapes: B images, C captions per image, T words, D channels, (h, w) grid,
 V vocabulary, R = B*C rows.
 """
 
@@ -13,11 +13,11 @@ from ...text.vocabulary import END, PAD, START
 
 
 def previous_words(model: Generator, features: Tensor, batch: Batch) -> Tensor:
-    """The input word of every step, (B, C, T): the caption's own, or one sampled from the model.
+    """Return the input words (B, C, T): the caption's own, or words sampled from the model.
 
-    features (B, D, h, w). Each input but the start token is replaced with probability
-    `batch.sampling_prob` by a word drawn from the model's distribution after the preceding inputs,
-    which may be sampled themselves. No gradient flows through the draws.
+    features (B, D, h, w). Each input except the start token is replaced, with probability
+    `batch.sampling_prob`, by a word drawn from the model's distribution given the preceding inputs,
+    which may themselves be sampled. No gradient flows through the sampling.
     """
     inputs = batch.tokens[..., :-1]
     if not batch.sampling_prob:

@@ -22,7 +22,7 @@ from .build import CaptioningModel
 Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 SAMPLES = 5
-MAX_LENGTH = 20  # of a sampled caption, in words and end token
+MAX_LENGTH = 20  # of a sampled caption in words, including the end token
 
 
 def add_rollouts(
@@ -35,22 +35,26 @@ def add_rollouts(
     samples: int = SAMPLES,
     max_length: int = MAX_LENGTH,
 ) -> tuple[Batch, Tensor]:
-    """The batch, on the model's device, with S captions per image sampled from the model.
+    """Add S captions per image sampled from the model; return the batch and the mean reward.
+
+    The batch returned is on the model's device.
 
     Rennie et al. 2017: the reward of a sample is its score, e.g. CIDEr-D, against the image's
-    references, minus a baseline. The baseline is not the score of the greedy caption as there,
-    which is far above that of samples, but the mean of the image's other samples (Luo 2020). A
-    sample has the weight (1 - share) * C / S * (reward - baseline) and a reference the weight
-    `share`, so that an image counts as its C references do in any batch. Its loss is
+    references, and a baseline is subtracted from it. The paper's baseline, the score of the greedy
+    caption, is far above the scores of samples; here the baseline is the mean score of the image's
+    other samples (Luo 2020). A sample has the weight (1 - share) * C / S * (reward - baseline) and
+    a reference the weight `share`, so that an image counts as C references, as in any other batch.
+    The loss of an image is
 
         C * (share * mean over references of -log p
              - (1 - share) * mean over samples of (reward - baseline) * log p).
 
     The samples follow the distribution that the loss trains: over all words including <unk>, but
-    without dropout. A caption cut by max_length is neither rewarded nor trained for an end token.
-    Draws from torch's global generator. Returns the batch and the mean reward.
+    without dropout. A caption truncated by max_length is neither rewarded for an end token nor
+    trained to predict one. The samples are drawn with torch's global generator.
 
-    share: weight of the references' cross-entropy, in [0, 1]. samples: at least 2.
+    share: weight of the references' cross-entropy, in [0, 1]. samples: number of sampled captions
+    per image, at least 2.
     """
     batch = batch.to(model.words.bias.device)
     assert samples > 1
@@ -75,7 +79,7 @@ def add_rollouts(
 def sample_captions(
     batch: Batch, model: CaptioningModel, precision: str, samples: int, max_length: int
 ) -> Tensor:
-    """Words (B, S, T) of S captions per image, sampled from the model in eval mode."""
+    """Sample the words (B, S, T) of S captions per image from the model in eval mode."""
     options = DecodingOptions(
         "sample",
         num_captions=samples,
@@ -92,6 +96,6 @@ def sample_captions(
 
 
 def _concatenate(left: Tensor, right: Tensor) -> Tensor:
-    """Tokens (B, n, T) and (B, m, T') of the same images as (B, n + m, max(T, T')), padded."""
+    """Concatenate tokens (B, n, T) and (B, m, T') to (B, n + m, max(T, T')), padded with 0."""
     length = max(left.shape[-1], right.shape[-1])
     return torch.cat([F.pad(words, (0, length - words.shape[-1])) for words in (left, right)], 1)

@@ -1,7 +1,7 @@
 """Show and Tell: an LSTM whose first input is the image.
 
-Shapes: B images, C captions per image, T words, V vocabulary, D feature channels, h, w grid,
-E embedding, H hidden, R rows, N real words of a batch.
+Shapes: B images, C captions per image, T words, V vocabulary, D feature channels, (h, w) grid,
+E embedding size, H hidden size, R rows, N real words (no padding) of a batch.
 """
 
 from collections.abc import Iterable
@@ -26,8 +26,8 @@ from .targets import build_targets
 class ShowAndTell(nn.Module):
     """Vinyals et al. 2015: the LSTM reads the image's embedding, then the words.
 
-    Unlike in the paper, the image also determines the LSTM's initial state: an image that is read
-    once is soon forgotten.
+    Unlike in the paper, the image also determines the LSTM's initial state, because an image that
+    is read only once is soon forgotten.
     """
 
     has_attention = False
@@ -46,9 +46,10 @@ class ShowAndTell(nn.Module):
         self.dropout = Dropout(options.dropout)
 
     def calibrate(self, maps: Iterable[Tensor]) -> None:
-        """Standardise feature maps by the statistics of the given ones, (B, D, h, w) each.
+        """Measure the channel statistics by which feature maps are standardised.
 
-        Does nothing for an encoder that is trained from scratch: its maps still change.
+        maps: iterable of feature maps (B, D, h, w). Does nothing if the encoder is trained from
+        scratch, because its maps still change.
         """
         if self.encoder.frozen or self.encoder.pretrained:
             with torch.no_grad():
@@ -73,18 +74,18 @@ class ShowAndTell(nn.Module):
         return scores, {"hidden": hidden, "cell": cell}, None
 
     def _image_inputs(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The first input (B, E), and the initial hidden state and cell (B, H)."""
+        """Compute the first input (B, E), and the initial hidden state and cell (B, H)."""
         mean = self.standardize(features).mean((2, 3))
         hidden, cell = self.initial_hidden(mean), self.initial_cell(mean)
         return self.image_embedding(mean), torch.tanh(hidden), torch.tanh(cell)
 
     def _input_gates(self, inputs: Tensor) -> Tensor:
-        """The part of the LSTM's gates that depends on the inputs, (..., E) -> (..., 4H)."""
+        """Compute the input-dependent part of the LSTM's gates, (..., E) -> (..., 4H)."""
         weight, bias = self.lstm.weight_ih_l0, self.lstm.bias_ih_l0
         return F.linear(inputs, cast(Tensor, weight), cast(Tensor, bias))
 
     def _advance(self, gates: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of `lstm`: calling the module would repack its weights at every step."""
+        """Run one step of `lstm`; calling the module would repack its weights at every step."""
         weight, bias = self.lstm.weight_hh_l0, self.lstm.bias_hh_l0
         recurrent = F.linear(hidden, cast(Tensor, weight), cast(Tensor, bias))
         return lstm_cell(gates + recurrent, cell)
@@ -94,7 +95,7 @@ class ShowAndTell(nn.Module):
         return output
 
     def loss(self, batch: Batch) -> Loss:
-        """One fused LSTM call over image and captions, one vocabulary product over real words."""
+        """Compute the loss with one fused LSTM call and one vocabulary product over real words."""
         features = batch.features_by(self.encoder)
         image, *initial = self._image_inputs(features)
         inputs = previous_words(self, features, batch)

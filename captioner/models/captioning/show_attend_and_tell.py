@@ -1,8 +1,8 @@
-"""Show, Attend and Tell: an LSTM that attends over the map at every word.
+"""Show, Attend and Tell: an LSTM that attends to the image at every word.
 
-Shapes: B images, C captions per image, T words, V vocabulary, D feature channels, h, w grid,
-P = h*w positions, E embedding, H hidden, A attention, K hypotheses or captions per image,
-R = B*K rows, N real words of a batch, S input words of all steps.
+Shapes: B images, C captions per image, T words, V vocabulary, D feature channels, (h, w) grid,
+P = h*w positions, E embedding size, H hidden size, A attention size, K hypotheses or captions per
+image, R = B*K rows, N real words (no padding) of a batch, S input words of all steps.
 """
 
 from collections.abc import Iterable
@@ -29,11 +29,11 @@ from .targets import build_targets
 
 @dataclass(frozen=True)
 class LoopInvariants:
-    """What the steps of one forward pass share.
+    """Tensors and functions shared by the steps of one forward pass.
 
-    keys (B, P, A). read_hidden: hidden state (B, K, H) -> query, gate and LSTM gates, side by side.
-    attend: attention (B, K, P) -> context (B, K, D). read_context: gated context -> LSTM gates and
-    output, side by side.
+    keys (B, P, A): attention keys. read_hidden: function from the hidden state (B, K, H) to query,
+    gate and LSTM gates, concatenated. attend: function from attention (B, K, P) to context
+    (B, K, D). read_context: function from the gated context to LSTM gates and output, concatenated.
     """
 
     keys: Tensor
@@ -43,11 +43,11 @@ class LoopInvariants:
 
 
 class ShowAttendAndTell(nn.Module):
-    """Xu et al. 2015 over the feature map, with soft (section 4.2) or hard attention (4.1).
+    """The model of Xu et al. 2015, with soft (section 4.2) or hard attention (section 4.1).
 
-    Hard attention samples positions in training only. Decoding attends with the full weights, the
-    expected context, as the authors' own code does: its captions are better than those of the
-    likeliest position. The weights are regularised as doubly stochastic in both cases; under hard
+    Hard attention samples positions in training only. Decoding uses the expected context under the
+    full weights, as the authors' code does: this yields better captions than attending only to the
+    most likely position. The weights are regularised as doubly stochastic in both cases; under hard
     attention they sum to the expected number of times that a position is sampled.
     """
 
@@ -67,10 +67,10 @@ class ShowAttendAndTell(nn.Module):
         self.key = nn.Linear(annotation, options.attention_size)
         self.energy = nn.Parameter(torch.empty(options.attention_size))
         nn.init.uniform_(self.energy, -(options.attention_size**-0.5), options.attention_size**-0.5)
-        # The LSTM's four gates (input, forget, candidate, output) are sums of three parts: that of
-        # the words, computed before the loop; that of the hidden state, in one product with the
-        # attention's query and the gate on the context; and that of the context, in one product
-        # with its part of the output layer.
+        # The LSTM's four gates (input, forget, candidate, output) are sums of three parts. The
+        # words' part is computed before the loop, the hidden state's part in one product with the
+        # attention's query and the gate on the context, and the context's part in one product with
+        # the context's part of the output layer.
         self.word_gates = nn.Linear(embedding, 4 * hidden)
         self.hidden_parts = [options.attention_size, annotation, 4 * hidden]
         self.read_hidden = nn.Linear(hidden, sum(self.hidden_parts), bias=False)
@@ -94,7 +94,7 @@ class ShowAttendAndTell(nn.Module):
 
     def _start(self, features: Tensor) -> tuple[Memory, State]:
         values = features.permute(0, 2, 3, 1)  # (B, h, w, D)
-        if self.options.annotation_size:  # adapts the features of an encoder trained otherwise
+        if self.options.annotation_size:  # adapts an encoder trained for another task
             values = self.dropout(torch.relu(self.annotate(values)))
         mean = values.mean((1, 2))
         state = {
@@ -102,7 +102,7 @@ class ShowAttendAndTell(nn.Module):
             "cell": torch.tanh(self.initial_cell(mean)).float(),
         }
         keys = self.key(values).float().mul_(2)  # additive_energies halves its arguments
-        # In the dtype of the products: autocast would convert the whole map again at every step.
+        # Convert the map to the dtype of the products once; autocast would do so at every step.
         return {"keys": keys, "values": values.to(state["hidden"].dtype)}, state
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
@@ -124,7 +124,7 @@ class ShowAttendAndTell(nn.Module):
         return scores, {"hidden": hidden, "cell": cell}, attention.reshape(-1, h, w)
 
     def _invariants(self, memory: Memory, sampler: LocationSampler | None = None) -> LoopInvariants:
-        """sampler: chooses the positions of hard attention; None attends softly."""
+        """Build the loop invariants; sampler: sampler of positions, None for soft attention."""
         weighted_sum = deferred_matmul(memory["values"].flatten(1, 2))
 
         def attend(attention: Tensor) -> Tensor:
@@ -140,11 +140,11 @@ class ShowAttendAndTell(nn.Module):
     def _advance(
         self, word_gates: Tensor, hidden: Tensor, cell: Tensor, invariants: LoopInvariants
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One LSTM step over the gated context; rows (B, K, ...); equations 1-6 and 13.
+        """Run one LSTM step over the gated context, on rows (B, K, ...); equations 1-6 and 13.
 
         Returns hidden state, cell, the context's part of the output layer (B, K, E) and the
-        attention (B, K, P). The gate on the context has one value per channel, in the paper one in
-        all.
+        attention (B, K, P). The gate on the context has one value per channel; in the paper it is
+        a scalar.
         """
         read = invariants.read_hidden(hidden)
         queries, gate, hidden_gates = torch.split(read, self.hidden_parts, dim=-1)
@@ -156,16 +156,16 @@ class ShowAttendAndTell(nn.Module):
         return hidden, cell, context_output, attention
 
     def _output(self, words: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
-        """Deep output from previous word, hidden state and context's part; equation 7."""
+        """Compute the deep output from previous word, hidden state and context; equation 7."""
         mixed = words + self.output_hidden(self.dropout(hidden)) + context
         output: Tensor = self.dropout(torch.tanh(mixed))
         return output
 
     def loss(self, batch: Batch, sampler: LocationSampler | None = None) -> Loss:
-        """Cross-entropy and coverage, and under hard attention the loss of the sampled positions.
+        """Compute cross-entropy, coverage and, under hard attention, the sampled positions' loss.
 
-        sampler: of hard attention's positions; None samples at random in training and attends
-        softly in evaluation.
+        sampler: sampler of hard attention's positions; None samples at random in training and
+        attends softly in evaluation.
         """
         features = batch.features_by(self.encoder)
         memory, state = self._start(features)
@@ -201,7 +201,7 @@ class ShowAttendAndTell(nn.Module):
         """Run the LSTM over embedded words (S, E), which are in the order of `by_step`.
 
         Returns the hidden states (S, H), the contexts' part of the output layer (S, E), and the
-        attention that each position received in each caption (B, C, P). The words' part of the
+        attention received by each position in each caption (B, C, P). The words' part of the
         gates is computed before the loop, the vocabulary product after it.
         """
         images, captions, _ = batch.tokens.shape
@@ -228,15 +228,15 @@ class ShowAttendAndTell(nn.Module):
 
 
 def by_step(values: Tensor, batch: Batch) -> Tensor:
-    """Values (B, C, T, ...) of the first words of all captions, then of the second, ...: (S, ...).
+    """Flatten values (B, C, T, ...) to (S, ...): all first words, then all second words, ...
 
-    Captions are sorted longest first, so that step t covers the first `active_captions[t]` only.
+    Captions are sorted longest first, so that step t covers only the first `active_captions[t]`.
     """
     return torch.cat([values[:, :c, t].flatten(0, 1) for t, c in enumerate(batch.active_captions)])
 
 
 def _real_words(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Which words are not padding, (S,) by step, and where they are in B * C * T, (N,)."""
+    """Return which words (S,) are not padding, and their indices (N,) in B * C * T, by step."""
     words = batch.tokens[..., 1:]
     real = by_step(words, batch) != PAD
     positions = torch.arange(words.numel(), device=words.device).view_as(words)
@@ -244,7 +244,7 @@ def _real_words(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _coverage(attention_received: Tensor, batch: Batch) -> Tensor:
-    """Coverage loss of the reference captions; attention_received (B, C, P)."""
+    """Compute the coverage loss of the reference captions; attention_received (B, C, P)."""
     counted = batch.tokens[..., 1] != PAD
     if batch.rollouts is None:
         return attention_coverage(attention_received[counted])

@@ -1,7 +1,7 @@
 """The training targets of a batch: plain, weighted, or mixed with a teacher's.
 
-Shapes: B images, C captions per image, T words, N real words (no padding) of a batch, L words
-that a teacher gives probability to.
+Shapes: B images, C captions per image, T words, N real words (no padding) of a batch, L tokens
+with teacher probabilities.
 """
 
 import torch
@@ -14,11 +14,11 @@ from ..losses import Targets
 def build_targets(batch: Batch, order: Tensor, label_smoothing: float) -> Targets:
     """The targets of the real words of a batch.
 
-    order (N,): where in the flattened tokens[..., 1:] (B * C * T) each real word is, in the order
+    order (N,): index of each real word in the flattened tokens[..., 1:] (B * C * T), in the order
     in which the model predicts them.
 
-    A distilled batch mixes the captions' own words, smoothed, with the teacher's
-    probabilities, which are not smoothed. A batch with rollouts is not smoothed at all: with a
+    For a batch with distillation, the captions' own words are smoothed and mixed with the teacher's
+    probabilities, which are not smoothed. For a batch with rollouts, nothing is smoothed: with a
     negative weight, smoothing would lower the scores of the whole vocabulary without bound.
     """
 

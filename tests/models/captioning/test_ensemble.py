@@ -162,17 +162,17 @@ WORDS, TRANSFORM = ("red", "green"), Transform(32)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"transform": Transform(64)}, "size is 32 for the one and 64 for the other"),
+        ({"transform": Transform(64)}, "size is 32 in the first and 64 in the second"),
         (
             {"transform": Transform(32, mean=(0, 0, 0))},
-            r"mean is \(0.485, 0.456, 0.406\) for the one and \(0.0, 0.0, 0.0\) for the other",
+            r"mean is \(0.485, 0.456, 0.406\) in the first and \(0.0, 0.0, 0.0\) in the second",
         ),
         ({"transform": Transform(32, std=(1, 1, 1))}, r"std is \(0.229, .* and \(1.0, 1.0, 1.0\)"),
-        ({"layers": 2}, r"grid is \(4, 4\) for the one and \(8, 8\) for the other"),
-        ({"words": ("red", "blue")}, "word 2 is 'green' for the one and 'blue' for the other"),
-        ({"words": ("green", "red")}, "word 1 is 'red' for the one and 'green' for the other"),
-        ({"words": ("red",)}, "word 2 is 'green' for the one and None for the other"),
-        ({"words": (*WORDS, "blue")}, "word 3 is None for the one and 'blue' for the other"),
+        ({"layers": 2}, r"grid is \(4, 4\) in the first and \(8, 8\) in the second"),
+        ({"words": ("red", "blue")}, "word 2 is 'green' in the first and 'blue' in the second"),
+        ({"words": ("green", "red")}, "word 1 is 'red' in the first and 'green' in the second"),
+        ({"words": ("red",)}, "word 2 is 'green' in the first and None in the second"),
+        ({"words": (*WORDS, "blue")}, "word 3 is None in the first and 'blue' in the second"),
     ],
 )
 def test_members_see_and_say_the_same(change, message, tiny_model):
@@ -183,7 +183,7 @@ def test_members_see_and_say_the_same(change, message, tiny_model):
 
     alike = [member("a"), member("b"), member("c")]
     assert len(build_ensemble(alike).members) == 3
-    with pytest.raises(InputError, match=f"^a and d cannot caption together: {message}"):
+    with pytest.raises(InputError, match=f"^a and d cannot form an ensemble: {message}"):
         build_ensemble([*alike, member("d", **change)])
 
 
@@ -241,7 +241,7 @@ def test_a_list_of_one_is_the_model_and_twice_the_same_is_like_it(runs, images):
 def test_no_checkpoint_and_checkpoints_that_differ(runs, other_words):
     with pytest.raises(InputError, match="a captioner needs at least one checkpoint, got none"):
         Captioner.from_pretrained([])
-    message = f"^{runs[1]}/best and {other_words} cannot caption together: word 1 is '.*' for"
+    message = f"^{runs[1]}/best and {other_words} cannot form an ensemble: word 1 is '.*' in"
     with pytest.raises(InputError, match=message):
         Captioner.from_pretrained([runs[1], other_words], "cpu")
 
@@ -315,6 +315,6 @@ def test_the_data_are_those_of_the_first(runs, tmp_path, monkeypatch):
 def test_mistakes_with_several(runs, other_words, tmp_path):
     plain = str(runs[1])
     different = ["--checkpoint", plain, str(other_words)]
-    with pytest.raises(InputError, match="cannot caption together: word 1 is"):
+    with pytest.raises(InputError, match="cannot form an ensemble: word 1 is"):
         evaluate.main([*different, "--output", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
