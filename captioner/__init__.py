@@ -21,7 +21,7 @@ __all__ = ["Caption", "Captioner", "DecodingOptions", "InputError", "__version__
 
 
 def __getattr__(name: str) -> Any:
-    """Import the classes that need torch on first use, since importing torch takes seconds."""
+    """Import the classes that need torch on first use, because importing torch is slow."""
     if name in ("Caption", "Captioner"):
         return getattr(import_module(f".{name.lower()}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """One module per command, with `add_arguments(parser)`, `run(arguments)` and EXAMPLE.
 
-What a command does lives in the modules that it calls. train and evaluate are called by train.py
-and evaluate.py.
+These modules only parse options; the modules that they call do the work. `train` and `evaluate` are
+called by train.py and evaluate.py.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def add_checkpoints(parser: argparse.ArgumentParser) -> None:
-    """Add the positional arguments of a command that takes a checkpoint or an ensemble."""
+    """Add the positional argument of commands that take a checkpoint or an ensemble."""
     parser.add_argument(
         "checkpoint",
         nargs="+",
