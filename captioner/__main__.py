@@ -17,20 +17,20 @@ COMMANDS = {
     "report": "evaluate a model and write an HTML report",
     "serve": "caption images over HTTP, with a page for browsers",
     "info": "describe a checkpoint",
-    "export": "export a model to ONNX or as torch.export programs",
+    "export": "export a model as ONNX or torch.export programs",
     "data": "describe a data set and list its problems",
     "cache": "list and prune the stored features of frozen encoders",
     "demo-data": "write the demo data set as a COCO directory",
-    "completion": "print a completion script for a shell",
+    "completion": "print a shell completion script",
 }
 
 
 def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
-    """The parser of all commands; only those in `complete` are imported and have arguments."""
+    """Build the parser of all commands; only those in `complete` are imported."""
     formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
     main = argparse.ArgumentParser(
         prog="captioner",
-        description="Describe images with a trained model.",
+        description="Caption images with a trained model.",
         epilog="captioner COMMAND --help shows the options of a command.",
         formatter_class=formatter,
     )
@@ -40,7 +40,7 @@ def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=text,
-            description=text[0].upper() + text[1:] + ".",  # capitalize() would spoil ONNX
+            description=text[0].upper() + text[1:] + ".",  # capitalize() would lowercase ONNX
             add_help=False,
             formatter_class=formatter,
         )
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def command() -> None:
-    """The entry point of the installed script."""
+    """Run `main` for the installed script and print its errors."""
     run_command(main)
 
 

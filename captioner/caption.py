@@ -1,6 +1,6 @@
 """Caption: the words of a caption, their scores and attention maps.
 
-Shapes: `T` words, `h, w` the attention grid.
+Shapes: T words, (h, w) attention grid.
 """
 
 import warnings
@@ -28,14 +28,14 @@ class Caption:
     """A sentence about an image.
 
     text: the caption. words: its T words. score: sum of `log_probs`. log_probs: log-probability of
-    each word, then of the end token, in nats; a caption cut at max_length has no end token.
-    attention: (T, h, w), where the model looked for each word, rows from the top, each map summing
-    to 1; None for a model without attention. alternatives: the rest of the n-best list, best
-    first. image: the image as it was passed. offset: distance from the centre of a cell of the
-    maps to the centre of its receptive field, down and to the right, in cells; see `Encoder`.
-    word_alternatives: for each word the most likely other words in its place, given the image and
-    the words before, with their log-probabilities in nats, most likely first; "" is the end of the
-    caption. Empty unless the option of that name asks for them.
+    each word, then of the end token, in nats; a caption truncated at max_length has no end token.
+    attention: attention maps (T, h, w), one per word, rows from the top, each summing to 1; None
+    for a model without attention. alternatives: the rest of the n-best list, best first. image:
+    the image as it was passed. offset: distance from the centre of a map cell to the centre of its
+    receptive field, down and to the right, in cells; see `Encoder`. word_alternatives: for each
+    word, the most likely other words in its place and their log-probabilities in nats, given the
+    image and the previous words, most likely first; "" is the end of the caption. Empty unless the
+    option word_alternatives is set.
     """
 
     text: str
@@ -50,23 +50,23 @@ class Caption:
 
     @property
     def picture(self) -> ImageInput:
-        """The old name of `image`; deprecated."""
+        """Deprecated alias of `image`."""
         warnings.warn(
             "Caption.picture is deprecated; use Caption.image", DeprecationWarning, stacklevel=2
         )
         return self.image
 
     def to_dict(self, *, attention: bool = False, dimmed: bool = False) -> dict[str, Any]:
-        """The caption as JSON, in files of `captioner caption` and answers of `captioner serve`.
+        """Convert the caption to the dict that `captioner caption` and `serve` write as JSON.
 
-        caption: the text, under the key that data sets use, so that records with an image are
-        themselves a data set. score, words, log_probs: as the fields, rounded to 4 decimals.
-        word_alternatives: for each word a list of {"word", "log_prob"}. alternatives: a list of
-        captions of this form. The last two are left out if empty.
+        caption: the text; data sets use the same key, so that records with an image form a data
+        set. score, words, log_probs: the fields, rounded to 4 decimal places. word_alternatives:
+        for each word, a list of {"word", "log_prob"}. alternatives: a list of captions in this
+        form. The last two are omitted if they are empty.
 
-        On request, in alternatives too: attention and offset, as the fields, rounded, attention
-        being null for a model without it (attention=True); dimmed, for each word whether it is a
-        function word such as "a" and "of" that shows nothing to look at (dimmed=True).
+        attention=True adds the fields attention, rounded (null for a model without attention), and
+        offset. dimmed=True adds, for each word, whether it is a function word such as "a" or "of",
+        which names nothing visible. Both also apply to the alternatives.
         """
         content: dict[str, Any] = {
             "caption": self.text,
@@ -92,11 +92,11 @@ class Caption:
         return content
 
     def save_heatmap(self, path: str | Path) -> None:
-        """Write where the model looked for each word, in the format of the path's suffix.
+        """Save the attention map of each word in the format given by the extension of `path`.
 
         A figure (.png, .jpg, .tiff, .pdf, .svg) has a panel per word, an animation (.gif, .webp) a
-        frame per word; .npy has the maps alone, and a .json file beside it the words. Raises
-        InputError for a model without attention.
+        frame per word. An .npy file contains only the maps; the words are written to a .json file
+        next to it. Raises InputError for a model without attention.
         """
         if self.attention is None:
             raise InputError("this model has no attention; train with --attention for heatmaps")
@@ -110,7 +110,7 @@ class Caption:
         )
 
     def _repr_html_(self) -> str:
-        """Notebooks show the image, and a word's map while the pointer is on the word."""
+        """Return the image as HTML for notebooks; hovering over a word shows its map."""
         image = load_image(self.image)
         return caption_html(image, self.words, self.log_probs, self.attention, self.offset)
 
@@ -118,7 +118,7 @@ class Caption:
 def caption_of(
     hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary, image: ImageInput, offset: float
 ) -> Caption:
-    """The Caption of an image's decoded hypotheses, which are sorted best first."""
+    """Build the Caption of an image from its hypotheses, which are sorted best first."""
     best, *others = hypotheses
     words = tuple(vocabulary.decode(best.tokens))
     word_alternatives = (

@@ -1,4 +1,4 @@
-"""Captioner: captions and scores images with a trained model or an ensemble."""
+"""Captioner: caption and score images with a trained model or an ensemble."""
 
 import functools
 import warnings
@@ -35,7 +35,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _accept_pictures(function: Function) -> Function:
-    """Let callers pass `images` under its old name, `pictures`, with a DeprecationWarning."""
+    """Accept `pictures`, the old name of `images`, with a DeprecationWarning."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **keywords: Any) -> Any:
@@ -64,11 +64,14 @@ class Captioner:
         precision: str = "float32",
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """config: the checkpoint's, which `save_pretrained` needs; None for an ensemble."""
+        """Wrap a model; `from_pretrained` is the usual way to create a Captioner.
+
+        config: config of the checkpoint, required by `save_pretrained`; None for an ensemble.
+        """
         self.model = model.eval()
         self.config = config
         self.precision = precision
-        pick_precision(precision, self.device)  # raise for an unknown precision at once
+        pick_precision(precision, self.device)  # raise early for an unknown precision
         self.vocabulary = vocabulary
         self.transform = transform
 
@@ -81,16 +84,17 @@ class Captioner:
         compile: bool = False,
         revision: str | None = None,
     ) -> "Captioner":
-        """Load a checkpoint, the best checkpoint of a run, or an ensemble of several.
+        """Load a checkpoint, the best checkpoint of a run, or an ensemble of several checkpoints.
 
         path: a directory, or a repository "user/name" on the Hugging Face hub, which is downloaded
-        (this needs the extra `hub`). Several paths make an ensemble, which averages the models'
-        log-probabilities for each word. device: None chooses CUDA if available. precision:
-        "float32"; "bfloat16", which is faster if the device supports it and may change a few
-        words; or "auto", which chooses bfloat16 if it is faster. compile: fuse the decoding steps
-        with torch.compile, which delays the first captions. revision: a branch, tag or commit of
-        the repository. Raises InputError for a missing, damaged or incompatible checkpoint, and
-        for models of different image transforms, grids or vocabularies.
+        (this requires the extra `hub`). Several paths form an ensemble, which averages the models'
+        log-probabilities for each word. device: device of the model; None selects CUDA if it is
+        available. precision: "float32"; "bfloat16", which is faster if the device supports it and
+        may change a few words; or "auto", which selects bfloat16 if it is faster. compile: whether
+        to fuse the decoding steps with torch.compile, which delays the first captions. revision: a
+        branch, tag or commit of the repository. Raises InputError for a missing, damaged or
+        incompatible checkpoint, and for an ensemble whose models have different image transforms,
+        grids or vocabularies.
         """
         paths = [path] if isinstance(path, str | Path) else path
         return cls.from_checkpoints(
@@ -121,12 +125,12 @@ class Captioner:
     def save_pretrained(
         self, directory: str | Path, *, license: str = "unknown", name: str | None = None
     ) -> Path:
-        """Write the model and a model card to a new directory that `from_pretrained` reads.
+        """Write the model and a model card to a new directory that `from_pretrained` can load.
 
-        The files contain no paths of this machine and no training state. license: the hub's
-        identifier of the weights' licence, such as "apache-2.0". name: the name under which people
-        will load the model, for the card; None takes the directory's. Returns the directory.
-        Raises InputError for an ensemble, and if `directory` exists and is not empty.
+        The files contain no local paths and no training state. license: the hub's identifier for
+        the licence of the weights, such as "apache-2.0". name: name on the model card under which
+        others will load the model; None uses the directory's name. Returns the directory. Raises
+        InputError for an ensemble, and if `directory` exists and is not empty.
         """
         directory = Path(directory)
         check_absent(directory)
@@ -152,11 +156,11 @@ class Captioner:
         revision: str | None = None,
         license: str = "unknown",
     ) -> str:
-        """Upload what `save_pretrained` writes to the repository "user/name" on the hub.
+        """Upload the files that `save_pretrained` writes to the repository "user/name" on the hub.
 
-        private: visibility of a repository that is created. token: the hub's access token; None
-        uses this machine's login. revision: branch to upload to. license: as in `save_pretrained`.
-        Returns the repository's URL. Raises InputError if the hub refuses.
+        private: whether a newly created repository is private. token: access token for the hub;
+        None uses the stored login. revision: branch to upload to. license: as in
+        `save_pretrained`. Returns the repository's URL. Raises InputError if the upload fails.
         """
         with TemporaryDirectory() as temporary:
             directory = self.save_pretrained(
@@ -184,8 +188,8 @@ class Captioner:
         """Caption one image, or a sequence of images in batches of `batch_size`.
 
         images: paths, PIL images, (3, H, W) tensors (uint8, or float in [0, 1]) or (H, W, 3)
-        uint8 arrays. options: the fields of DecodingOptions, for example beam_size=5. In
-        float32 an image gets the same caption in any batch. Raises InputError for an invalid
+        uint8 arrays. options: fields of DecodingOptions, for example beam_size=5. In
+        float32, an image gets the same caption in any batch. Raises InputError for an invalid
         image or option.
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
@@ -223,8 +227,8 @@ class Captioner:
     ) -> Iterator[Caption | InputError]:
         """Yield captions in order, batch by batch, while the next images load in the background.
 
-        on_error: "stop" raises the InputError of an image that cannot be read; "yield" yields it
-        in place of the caption. The other arguments are those of `caption`.
+        on_error: "stop" raises InputError for an image that cannot be read; "yield" yields the
+        error in place of the caption. The other parameters are as in `caption`.
         """
         if on_error not in ("stop", "yield"):
             raise InputError(f"on_error must be stop or yield, got {on_error!r}")
@@ -253,7 +257,7 @@ class Captioner:
                     yield caption_of(hypotheses, self.vocabulary, images[index], offset)
 
     @overload
-    def score(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
+    def score(  # type: ignore[overload-overlap]  # a str is also a sequence of str
         self, images: ImageInput, texts: str, *, batch_size: int = 32, allow_unknown: bool = False
     ) -> float: ...
 
@@ -276,11 +280,11 @@ class Captioner:
         batch_size: int = 32,
         allow_unknown: bool = False,
     ) -> float | list[float]:
-        """log p(text | image) in nats, end token included, for one pair or for each of several.
+        """Return log p(text | image) in nats, end token included, for one or several pairs.
 
-        In float32, a caption gets the score that it has in decoding. allow_unknown: score words
-        outside the vocabulary as <unk>. Raises InputError for a text without words and, unless
-        allow_unknown, for words outside the vocabulary.
+        In float32, the score of a caption equals its score in decoding. allow_unknown: whether to
+        score words outside the vocabulary as <unk>. Raises InputError for a text without words
+        and, unless allow_unknown is set, for words outside the vocabulary.
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
             if not isinstance(texts, str):
@@ -315,7 +319,7 @@ def _batches(count: int, batch_size: int) -> list[range]:
 
 
 def _encode(texts: Sequence[str], vocabulary: Vocabulary, allow_unknown: bool) -> list[list[int]]:
-    """Each text as tokens from start to end; raises the InputErrors of `Captioner.score`."""
+    """Encode each text as tokens from start to end; raises InputError as `score` does."""
     sentences = [split_words(text) for text in texts]
     for text, words in zip(texts, sentences, strict=True):
         if not words:
@@ -323,8 +327,8 @@ def _encode(texts: Sequence[str], vocabulary: Vocabulary, allow_unknown: bool) -
     unknown = sorted({w for words in sentences for w in words if w not in vocabulary})
     if unknown and not allow_unknown:
         raise InputError(
-            f"the model does not know {', '.join(map(repr, unknown[:10]))}; "
-            "allow_unknown=True scores unknown words as <unk>"
+            f"the vocabulary does not contain {', '.join(map(repr, unknown[:10]))}; "
+            "pass allow_unknown=True to score unknown words as <unk>"
         )
     start, end = vocabulary.START, vocabulary.END
     return [[start, *vocabulary.encode(words), end] for words in sentences]

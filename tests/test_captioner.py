@@ -284,7 +284,7 @@ def test_invalid_arguments_of_score(captioner, images):
     with pytest.raises(InputError, match="each image needs one text, got 2 images and 1 texts"):
         captioner.score(images[:2], ["red"])
     message = (
-        r"the model does not know 'quokka', 'zebra'; allow_unknown=True scores unknown words as"
+        r"the vocabulary does not contain 'quokka', 'zebra'; pass allow_unknown=True to score un"
     )
     with pytest.raises(InputError, match=message):
         captioner.score(images[:2], ["red zebra", "quokka and zebra"])
@@ -458,7 +458,7 @@ def test_a_config_that_does_not_fit_the_weights(attention_run, tmp_path, change)
     (directory / "config.json").write_text(json.dumps(config))
     sign(directory)
     with pytest.raises(
-        InputError, match=f"checkpoint {directory}: config.json and the weights do "
+        InputError, match=f"checkpoint {directory}: config.json does not match the "
     ):
         Captioner.from_pretrained(directory)
 
@@ -470,7 +470,9 @@ def test_a_vocabulary_that_does_not_fit_the_weights(attention_run, tmp_path):
     words["words"].append("more")
     (directory / "vocabulary.json").write_text(json.dumps(words))
     sign(directory)
-    with pytest.raises(InputError, match=r"do not fit: .*size mismatch for words.weight") as caught:
+    with pytest.raises(
+        InputError, match=r"match the weights: .*size mismatch for words.weight"
+    ) as caught:
         Captioner.from_pretrained(directory)
     assert "\n" not in str(caught.value)
 

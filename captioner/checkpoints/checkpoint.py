@@ -2,14 +2,14 @@
 
     config.json           format, task, options, transform, scores
     vocabulary.json
-    model.safetensors     all weights, the encoder's included
-    training_state.pt     optimizer, schedule, counters, generator states (weights_only)
+    model.safetensors     all weights, including the encoder's
+    training_state.pt     optimizer, schedule, counters, RNG states; loaded with weights_only
     manifest.json         SHA-256 of each file above, written last
 
 A shared checkpoint has README.md, its model card, instead of training_state.pt.
 
-Format 6 is written; formats 5 and 6 are read. Format 5 differs only in the names of weights
-that `RENAMED_WEIGHTS` lists.
+Format 6 is written; formats 5 and 6 are read. Format 5 differs only in the names of the weights
+in `RENAMED_WEIGHTS`.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..models.captioning.build import CaptioningModel
 
 FORMAT = 6
-# Older formats that are read: {format: {name of a weight in it: its name in FORMAT}}.
+# Older formats that can be read: {format: {old name of a weight: its name in FORMAT}}.
 RENAMED_WEIGHTS: dict[int, dict[str, str]] = {
     5: {"picture.weight": "image_embedding.weight", "picture.bias": "image_embedding.bias"},
 }
@@ -50,9 +50,9 @@ class Checkpoint:
     weights: "dict[str, Tensor]"
 
     def training_state(self) -> dict[str, Any]:
-        """Optimizer, schedule, counters and generator states, as they were passed to `save`.
+        """Read the training state that was passed to `save`.
 
-        Raises InputError if the checkpoint was saved without them, or if they cannot be read.
+        Raises InputError if the checkpoint was saved without one, or if it cannot be read.
         """
         import torch
 
@@ -64,9 +64,11 @@ class Checkpoint:
             )
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises several kinds, some advising weights_only=False
+        except (
+            Exception
+        ) as error:  # torch raises various errors, and some advise weights_only=False
             raise InputError(
-                f"{path} cannot be read: it is damaged or contains more than plain values"
+                f"{path} cannot be read: it is damaged or contains objects other than plain values"
             ) from error
         if not isinstance(state, dict):
             raise InputError(f"{path} cannot be read: it does not contain a dictionary")
@@ -102,14 +104,14 @@ def save(
                 _save_state(training_state, part / TRAINING)
             sums = {file.name: _sha256(file) for file in sorted(part.iterdir())}
             (part / MANIFEST).write_text(json.dumps(sums, indent=2) + "\n")
-            if card is not None:  # not in the manifest: its owner may edit it
+            if card is not None:  # not in the manifest, so that its owner may edit it
                 (part / CARD).write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise InputError(f"checkpoint {directory} cannot be written: {error}") from error
 
 
 def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with each path reduced to its last part, for use on other machines."""
+    """Return the config with each path reduced to its last component, for other machines."""
 
     def shorten(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
         return {k: Path(v).name if k in keys and v else v for k, v in section.items()}
@@ -122,9 +124,9 @@ def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load(path: Path | str) -> Checkpoint:
-    """Read the checkpoint at `path`; of a run, the best one, or the last if there is no best.
+    """Read the checkpoint at `path`; for a run, its best checkpoint, or the last if it has no best.
 
-    Weights of older formats get their present names. Raises InputError if there is no checkpoint,
+    Weights of older formats get their current names. Raises InputError if there is no checkpoint,
     a file is missing or damaged, the format is not one of READABLE, or the task is not captioning.
     """
     path, config = inspect(Path(path))
@@ -133,25 +135,25 @@ def load(path: Path | str) -> Checkpoint:
         newer = isinstance(version, int) and version > FORMAT
         raise InputError(
             f"checkpoint {path} has format {version}; this version of captioner reads "
-            f"{readable_formats()}; " + ("update captioner" if newer else "train it again")
+            f"{readable_formats()}; " + ("update captioner" if newer else "retrain the model")
         )
     if config.get("task") != "captioning":
-        raise InputError(f"checkpoint {path} is for {config.get('task')!r}, not for captioning")
+        raise InputError(f"checkpoint {path} is for {config.get('task')!r}, not captioning")
     weights = _upgrade_names(_read_weights(path / WEIGHTS), version)
     return Checkpoint(path, config, Vocabulary.load(path / VOCABULARY), weights)
 
 
 def readable_formats() -> str:
-    """The formats that `load` reads, for people: "formats 5 and 6"."""
-    *older, present = map(str, READABLE)
-    return f"formats {', '.join(older)} and {present}" if older else f"format {present}"
+    """Name the formats that `load` reads, for example "formats 5 and 6"."""
+    *older, current = map(str, READABLE)
+    return f"formats {', '.join(older)} and {current}" if older else f"format {current}"
 
 
 def restore(checkpoint: Checkpoint) -> "tuple[CaptioningModel, Transform]":
-    """Build the model that a checkpoint describes, on the CPU; returns it with its transform.
+    """Build the model of a checkpoint on the CPU; returns it with its transform.
 
-    The model is first built on the meta device, so that a config that does not fit its weights
-    is refused before any memory is allocated. Raises InputError for such a config.
+    The model is first built on the meta device, so that a config that does not match the weights
+    is rejected before any memory is allocated. Raises InputError for such a config.
     """
     import torch
 
@@ -174,12 +176,12 @@ def restore(checkpoint: Checkpoint) -> "tuple[CaptioningModel, Transform]":
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())  # torch's messages span several lines
         raise InputError(
-            f"checkpoint {checkpoint.path}: config.json and the weights do not fit: {reason}"
+            f"checkpoint {checkpoint.path}: config.json does not match the weights: {reason}"
         ) from error
 
 
 def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
-    """Find the checkpoint meant by `path` and verify its files; returns its path and config.
+    """Find the checkpoint as `find` does and verify its files; returns its path and config.
 
     Raises InputError if there is no checkpoint, or a file is missing or damaged.
     """
@@ -188,7 +190,7 @@ def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
     for name in (CONFIG, VOCABULARY, WEIGHTS, TRAINING):
         file = path / name
         if name == TRAINING and name not in manifest and not file.exists():
-            continue  # a shared checkpoint
+            continue  # a shared checkpoint has no training state
         if not file.is_file():
             raise InputError(f"checkpoint {path} is incomplete: {name} is missing")
         if manifest.get(name) != _sha256(file):
@@ -199,9 +201,9 @@ def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def find(path: Path) -> Path:
-    """The checkpoint directory meant by `path`: `path` itself, `path`/best or `path`/last.
+    """Return the first checkpoint directory among `path`, `path`/best and `path`/last.
 
-    If a replacement was interrupted between its two renames, the old checkpoint is found.
+    If a replacement was interrupted between its two renames, the old checkpoint is returned.
     Raises InputError if there is no checkpoint.
     """
     for candidate in (path, path / "best", path / "last"):
@@ -210,11 +212,13 @@ def find(path: Path) -> Path:
                 return directory
     if not path.exists():
         raise InputError(f"checkpoint {path} does not exist")
-    raise InputError(f"{path} holds no checkpoint: neither {MANIFEST} nor best/ nor last/ exists")
+    raise InputError(
+        f"{path} does not contain a checkpoint: {MANIFEST}, best/ and last/ do not exist"
+    )
 
 
 def identity(path: Path) -> str:
-    """The SHA-256 of the weights that `load` would read, taken from the manifest unverified."""
+    """Return the SHA-256 of the weights from the manifest, without verifying it."""
     path = find(path)
     return str(_read_json(path / MANIFEST).get(WEIGHTS))
 
@@ -244,9 +248,9 @@ def _read_weights(path: Path) -> "dict[str, Tensor]":
 
 
 def _upgrade_names(tensors: "dict[str, Tensor]", version: int) -> "dict[str, Tensor]":
-    """Tensors of a checkpoint of format `version` under the names that they have in FORMAT."""
-    present = RENAMED_WEIGHTS.get(version, {})
-    return {present.get(name, name): value for name, value in tensors.items()}
+    """Rename the tensors of a checkpoint of format `version` to their names in FORMAT."""
+    current = RENAMED_WEIGHTS.get(version, {})
+    return {current.get(name, name): value for name, value in tensors.items()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -15,22 +15,23 @@ FILES = [CONFIG, VOCABULARY, WEIGHTS, MANIFEST]
 
 
 def local(path: str | Path, revision: str | None = None) -> Path:
-    """A local path for `path`, which may name a repository "user/name" on the hub.
+    """Return a local path for `path`, downloading it if it is a repository on the hub.
 
-    A path that exists, or whose parent directory exists or is `checkpoints`, is returned as it is;
-    a repository is downloaded and its directory returned. revision: a branch, tag or commit of the
-    repository. Raises InputError if there is no such repository, or if a local path has a revision.
+    A path that does not have the form "user/name", or whose parent directory exists or is
+    `checkpoints`, is local and is returned unchanged. revision: a branch, tag or commit of the
+    repository. Raises InputError if there is no such repository, or if a revision is given for a
+    local path.
     """
     path = Path(path)
     may_be_repository = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path))
     if not may_be_repository or path.parent.exists() or path.parent == CHECKPOINTS:
         if revision is not None:
             raise InputError(
-                f"revision needs a repository on the hub, and {path} is a local path; "
-                "leave out the revision"
+                f"revision needs a repository on the hub, but {path} is a local path; "
+                "omit the revision"
             )
         return path
-    hub = _import_hub(f"{path} is not a local directory, and the Hugging Face hub")
+    hub = _import_hub(f"{path} is not a local directory, and downloading from the Hugging Face hub")
     try:
         directory = hub.snapshot_download(str(path), revision=revision, allow_patterns=FILES)
     except (OSError, ValueError) as error:
@@ -47,7 +48,7 @@ def push(
 ) -> str:
     """Upload a checkpoint to the repository `name`, creating it if needed; returns its URL.
 
-    private: visibility of a repository that is created. Raises InputError if the hub refuses.
+    private: whether a newly created repository is private. Raises InputError if the upload fails.
     """
     hub = _import_hub("push_to_hub")
     try:
@@ -76,7 +77,7 @@ def _import_hub(purpose: str) -> ModuleType:
 
 
 def _reason(error: Exception) -> str:
-    """The first two informative lines of an error; the first is often only the HTTP status."""
+    """Return two informative lines of an error; the first is often only the HTTP status."""
     lines = [line.strip() for line in str(error).splitlines()]
     informative = [line for line in lines if line and not line.startswith("For more information")]
     return " ".join(informative[:2]) or type(error).__name__

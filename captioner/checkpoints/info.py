@@ -1,4 +1,4 @@
-"""Descriptions of checkpoints, for people and programs; no weights are loaded."""
+"""Descriptions of checkpoints, as text and as data; no weights are loaded."""
 
 import math
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from .runs import read_log, run_of
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """Everything known about a checkpoint; of a run, about its best one.
+    """Collect all information about a checkpoint; for a run, about its best checkpoint.
 
-    The result has the config's keys and:
+    The result contains the keys of the config and the following.
 
-    words: size of the vocabulary. numbers: number of values in weights and buffers. files: size
-    in bytes by name. formats: the checkpoint formats that this version reads. epoch, epochs and
-    seconds come from the run's log: the epoch that was saved, the number of epochs, the duration
-    of training and evaluation; None without a log. Raises InputError if there is no checkpoint or
-    it is damaged.
+    words: size of the vocabulary. numbers: number of values in weights and buffers. files: size in
+    bytes by file name. formats: checkpoint formats that this version reads. epoch: epoch that was
+    saved. epochs: number of finished epochs. seconds: duration of training and evaluation. The
+    last three come from the run's log and are None without it. Raises InputError if the checkpoint
+    does not exist or is damaged.
     """
     path, config = checkpoint.inspect(path)
     rows = read_log(run_of(path) / "log.jsonl")
@@ -40,9 +40,9 @@ def read_info(path: Path) -> dict[str, Any]:
 
 
 def describe_info(info: Mapping[str, Any]) -> str:
-    """The result of `read_info` as lines of text.
+    """Format the result of `read_info` as lines of text.
 
-    Raises InputError if the config lacks what the lines need.
+    Raises InputError if a value of the config that the text contains is missing or invalid.
     """
     try:
         lines = {
@@ -58,7 +58,8 @@ def describe_info(info: Mapping[str, Any]) -> str:
         }
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
-            f"{info['path']}: its config.json cannot be described; --json shows its content"
+            f"{info['path']}: config.json cannot be described: a value is missing or invalid; "
+            "pass --json to print its content"
         ) from error
     return "\n".join([info["path"], *(f"  {name:10}{text}" for name, text in lines.items())])
 
@@ -93,7 +94,7 @@ def _training(info: Mapping[str, Any]) -> str:
     text = f"{saved}{info['epochs'] or options['epochs']} epochs"
     text += f", batch {options['batch_size']}, seed {options['seed']}"
     text += ", self-critical" * bool(options.get("self_critical"))
-    text += f", from {source}" if source else ""
+    text += f", started from {source}" if source else ""
     text += f", distilled from {', '.join(each['path'] for each in teachers)}" if teachers else ""
     return text + (f", {info['seconds'] / 60:.1f} minutes" if info["seconds"] else "")
 
@@ -114,7 +115,7 @@ def _bytes(size: int) -> str:
 
 
 def _epoch(scores: Mapping[str, float], rows: list[dict[str, Any]]) -> int | None:
-    """The epoch whose row of the log has these scores, or None."""
+    """Find the epoch whose row of the log has these scores; None if there is none."""
     named = [name for name in SCORES if name in scores]
     for row in reversed(rows):
         if named and all(
@@ -126,7 +127,7 @@ def _epoch(scores: Mapping[str, float], rows: list[dict[str, Any]]) -> int | Non
 
 
 def _count(weights: Path) -> int:
-    """Number of values in a safetensors file, from its header alone."""
+    """Count the values in a safetensors file, reading only its header."""
     from safetensors import safe_open
 
     with safe_open(weights, "numpy") as file:

@@ -21,11 +21,11 @@ PAPERS = """\
 def model_card(
     config: Mapping[str, Any], name: str, license: str, *, words: int, parameters: int
 ) -> str:
-    """The card as Markdown, with the hub's metadata as front matter.
+    """Format the card as Markdown, with the hub's metadata as front matter.
 
-    name: the repository or directory from which people will load the model. license: the hub's
+    name: repository or directory from which others will load the model. license: the hub's
     identifier for the licence of the weights. words: size of the vocabulary. parameters: number of
-    weights. Raises InputError for a licence that is not an identifier.
+    parameters. Raises InputError for a licence that is not an identifier.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise InputError(
@@ -103,7 +103,7 @@ def _summary(options: ModelOptions) -> str:
 def _decoding(options: DecodingOptions) -> str:
     return (
         f"By default, captions are decoded with beam size {options.beams} and length penalty "
-        f"{options.penalty}, and have at most {options.max_length} tokens, the end token included."
+        f"{options.penalty}, and have at most {options.max_length} tokens, including the end token."
     )
 
 
@@ -145,8 +145,8 @@ def _numbers(values: Sequence[float]) -> str:
 def _data(data: Mapping[str, Any]) -> str:
     return (
         f"The model was trained on `{data['name']}` (layout `{data['format']}`). Its vocabulary "
-        f"has the words that occur at least {data['min_count']} times in the training captions. "
-        f"The fingerprint of images, splits and captions is `{data['fingerprint']}`.\n\n"
+        f"contains the words that occur at least {data['min_count']} times in the training "
+        f"captions. The fingerprint of images, splits and captions is `{data['fingerprint']}`.\n\n"
         "The licence of these data may also restrict the use of the model."
     )
 
@@ -160,24 +160,24 @@ def _scores(config: Mapping[str, Any]) -> str:
     watched = next((name for name in SCORES if name.lower() == training["watch"]), "score")
     lines = [
         f"Scores on the validation split, decoded with beam size {training['beam_size']}. The same "
-        f"split was used to choose the epoch with the best {watched}, so expect slightly lower "
+        f"split was used to select the epoch with the best {watched}, so expect slightly lower "
         "scores on other images.",
         "",
         f"| {' | '.join(names)} |",
         "| " + " | ".join("---" for _ in names) + " |",
         f"| {' | '.join(f'{scores[name]:.1f}' for name in names)} |",
         "",
-        f"How they were computed: `{config['signature']}`"
+        f"Signature of the scores: `{config['signature']}`"
         if "signature" in config
-        else "How they were computed was not recorded.",
+        else "The signature of the scores was not recorded.",
     ]
     return "\n".join(lines)
 
 
 def _limitations(options: ModelOptions, size: int, words: int) -> str:
     lines = [
-        f"The vocabulary has {words:,} words. The model describes every image with them, including "
-        "images that show something else, and does so with the same confidence. Expect wrong "
+        f"The vocabulary has {words:,} words. The model describes every image with these words, "
+        "including images that show something else, and is just as confident. Expect wrong "
         "captions for images that differ from the training data.",
         "Captions about people repeat the biases and stereotypes of the training captions. Do not "
         "use the model where a wrong caption could cause harm.",

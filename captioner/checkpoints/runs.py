@@ -1,6 +1,6 @@
 """Directories of training runs: names, locks, logs, resuming and starting.
 
-Training itself is in `training`, the files of a checkpoint in `checkpoint`.
+Training itself is in `training`; checkpoint files are read and written in `checkpoint`.
 """
 
 import json
@@ -31,26 +31,26 @@ ARCHITECTURE_KEYS = (  # options that determine the names and shapes of a model'
 
 
 def run_directory(name: str) -> Path:
-    """The directory of the run `name` in CHECKPOINTS; InputError unless it is a plain name."""
+    """Return the directory of a run in CHECKPOINTS; raises InputError for an invalid name."""
     if not name or Path(name).name != name or name.startswith("."):
         raise InputError(f"a run's name must be a plain name without a path, got {name!r}")
     return CHECKPOINTS / name
 
 
 def evaluation_directory(checkpoint: Path, split: str) -> Path:
-    """evaluation-SPLIT in the directory of the checkpoint's run."""
+    """Return the directory evaluation-SPLIT in the run of a checkpoint."""
     return run_of(checkpoint) / f"evaluation-{split}"
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The directory of a checkpoint's run; the checkpoint itself if it is not part of a run."""
+    """Return the directory of a checkpoint's run, or of the checkpoint if it is not in a run."""
     directory = checkpoint.resolve()
     in_run = directory.name in ("best", "last", ".best.old", ".last.old")
     return directory.parent if in_run else directory
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log.jsonl; no rows if it cannot be read. Incomplete rows are skipped."""
+    """Read the rows of a run's log.jsonl, except incomplete ones; empty if it cannot be read."""
     rows = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -68,10 +68,10 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def lock_run(run: Path) -> Iterator[None]:
-    """Create the directory of a run and keep other processes from training in it meanwhile.
+    """Create the directory of a run and lock it against training by other processes.
 
-    A directory in which nothing was saved, apart from the list of skipped rows, is removed
-    afterwards. Raises InputError if another process holds the lock.
+    On exit, the directory is removed if nothing was saved in it except the list of skipped rows.
+    Raises InputError if another process holds the lock.
     """
     from .. import distributed
 
@@ -82,13 +82,13 @@ def lock_run(run: Path) -> Iterator[None]:
     with (run / ".lock").open("w") as lock:
         if not lock_file(lock):
             raise InputError(
-                f"{run} is being trained by another process; --run NAME starts another run"
+                f"{run} is being trained by another process; pass --run NAME to start another run"
             )
         try:
             yield
         finally:
-            # An error here would replace the one that ended the training, for example when the
-            # directory became read-only. A lock file that remains does no harm.
+            # An error here, for example in a directory that became read-only, would hide the one
+            # that ended the training. A leftover lock file does no harm.
             with suppress(OSError):
                 _clean_up(run)
 
@@ -100,7 +100,7 @@ def _clean_up(run: Path) -> None:
 
 
 def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
-    """Write what was left out of the data to the run's directory: where, what, advice."""
+    """Write the problems in the data, with location and advice, to the run's directory."""
     rows = [
         {
             "file": str(problem.location.file),
@@ -115,17 +115,18 @@ def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
 
 
 def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Checkpoint | None:
-    """The checkpoint to resume from, or None for a new run.
+    """Return the checkpoint to resume from, or None for a new run.
 
-    Raises InputError if a new run would overwrite another, or if `config` differs from the resumed
-    run's in more than RESUME_MAY_CHANGE.
+    Raises InputError if a new run would overwrite another, or if `config` differs from that of the
+    resumed run in options other than RESUME_MAY_CHANGE.
     """
     if not resume:
         names = [path.name for path in run.glob("[!.]*")]
         if names or run.is_file():
-            alternative = "--resume continues it, " if "last" in names else ""
+            alternative = "pass --resume to continue it, " if "last" in names else ""
             raise InputError(
-                f"{run} holds a run already; {alternative}--run NAME starts another, or delete it"
+                f"{run} already contains a run; {alternative}pass --run NAME to start another, or "
+                "delete it"
             )
         return None
     resumed = checkpoint.load(run / "last")
@@ -138,29 +139,29 @@ def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Chec
         if before.get(key) != value and key not in RESUME_MAY_CHANGE
     ]
     if changes:
-        raise InputError(f"{run} cannot be continued with other options: {'; '.join(changes)}")
+        raise InputError(f"{run} cannot be resumed with different options: {'; '.join(changes)}")
     return resumed
 
 
 def open_source(path: Path, config: dict[str, Any]) -> checkpoint.Checkpoint:
-    """The checkpoint whose weights a new run starts from: the one at `path`, or that run's best.
+    """Load the checkpoint at `path`, as `load` does, to start a new run from its weights.
 
     Raises InputError if it differs from `config` in ARCHITECTURE_KEYS.
     """
     source = checkpoint.load(path)
     source_options, options = _flatten(source.config), _flatten(config)
     differences = [
-        f"{name} is {source_options.get(name)} there and {options[name]} here"
+        f"{name} is {source_options.get(name)} in the checkpoint and {options[name]} in this run"
         for name in ARCHITECTURE_KEYS
         if source_options.get(name) != options[name]
     ]
     if differences:
-        raise InputError(f"{path} cannot be started from: {'; '.join(differences)}")
+        raise InputError(f"training cannot start from {path}: {'; '.join(differences)}")
     return source
 
 
 def _flatten(config: dict[str, Any]) -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    """Flatten {"a": {"b": 1}} to {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         inner = value.items() if isinstance(value, dict) else [("", value)]

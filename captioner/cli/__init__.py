@@ -1,9 +1,8 @@
 """One module per command, with `add_arguments(parser)`, `run(arguments)` and EXAMPLE.
 
-A module may have a NOTE, which follows the command's description in its help.
-
-What a command does lives in the modules that it calls. The programs train.py and evaluate.py call
-`main` of train and evaluate.
+A module may have a NOTE, which is shown after the command's description in its help. These modules
+only parse options; the modules that they call do the work. The programs train.py and evaluate.py
+call `main` of `train` and `evaluate`.
 """
 
 import argparse
@@ -11,7 +10,7 @@ from pathlib import Path
 
 
 def add_checkpoints(parser: argparse.ArgumentParser) -> None:
-    """Add the positional arguments of a command that takes a checkpoint or an ensemble."""
+    """Add the positional argument of commands that take a checkpoint or an ensemble."""
     parser.add_argument(
         "checkpoint",
         nargs="+",

@@ -1,8 +1,8 @@
 """`captioner completion`: print a completion script for bash, zsh or fish.
 
-shtab writes the scripts: commands, options, choices and paths are completed. Beyond shtab 1.13
-are, in zsh, the second and further paths of a command; in zsh and fish, the directory after
-`--convert jsonl`; in bash and zsh, the value in `--option=value`, unlike `--option value`.
+shtab generates the scripts, which complete commands, options, choices and paths. shtab 1.13 cannot
+complete the second and further paths of a command in zsh, the directory after `--convert jsonl` in
+zsh and fish, or the value in `--option=value` in bash and zsh; `--option value` works everywhere.
 """
 
 import argparse
@@ -22,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     import shtab
 
-    # The current word without "--option=", which fish counts as part of it.
+    # The current word without "--option=", which fish treats as part of the word.
     word = "(string replace --regex '^--[^=]*=' '' -- (commandline -ct))"
     path = {**shtab.FILE, "fish": f"(__fish_complete_path {word})"}
-    parser = arguments.parser()  # of all commands, from the module above this package
+    parser = arguments.parser()  # built by __main__, which this package may not import
     for action in _actions(parser):
         is_positional = not action.option_strings
         if action.type is Path or (is_positional and not action.choices):
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """The arguments of a parser and of its commands; argparse has no public access to them."""
+    """Yield the arguments of a parser and its commands; argparse has no public API for this."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():

@@ -9,7 +9,7 @@ EXAMPLE = "captioner demo-data demo"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, metavar="DIR", help="directory to write")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="output directory")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -14,14 +14,14 @@ EXAMPLE = "captioner export checkpoints/RUN --onnx captioner-onnx"
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The formats to write, and their directories."""
+    """Export formats and their directories."""
 
     onnx: Path | None = option(None, "new directory for encoder.onnx, start.onnx and step.onnx")
     torch: Path | None = option(None, "new directory for encoder.pt2, start.pt2 and step.pt2")
 
     def __post_init__(self) -> None:
         if self.onnx is None and self.torch is None:
-            raise InputError("no format to write; pass --onnx DIR or --torch DIR")
+            raise InputError("no export format is given; pass --onnx DIR or --torch DIR")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     options = from_arguments(ExportOptions, arguments)
     exports = [(export_onnx, options.onnx), (export_torch, options.torch)]
     chosen = [(export, directory) for export, directory in exports if directory]
-    for _, directory in chosen:  # before the first export takes its time
+    for _, directory in chosen:  # check all directories before the first, slow export
         check_absent(directory)
     captioner = Captioner.from_pretrained(arguments.checkpoint, "cpu")
     for export, directory in chosen:

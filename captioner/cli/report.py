@@ -14,7 +14,7 @@ from . import add_checkpoints
 
 EXAMPLE = """captioner report checkpoints/RUN
 captioner report checkpoints/RUN --split test --beam-size 5 --output DIR"""
-# Fields without a flag: they have no effect here or are rarely changed.
+# Fields that get no flag because they have no effect here or are rarely changed.
 OMITTED = {"checkpoint", "report", "workers", "cache", "predictions", "references"}
 OMITTED |= {"allow_missing", "training_captions", "compare", "num_captions"}
 

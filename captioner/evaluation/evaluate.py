@@ -57,13 +57,13 @@ def evaluate_checkpoint(
     scoring: ScoringOptions,
     decoding: DecodingOptions,
 ) -> None:
-    """Caption a split with one checkpoint or an ensemble of several, and score the captions.
+    """Caption a split with one checkpoint or an ensemble, and score the captions.
 
-    Prints the scores, and writes captions and scores, and a report if asked for. Raises InputError
-    for a user's mistakes.
+    Prints the scores, and writes the captions, the scores and, if requested, a report. Raises
+    InputError for a user's mistakes.
     """
     split = split_name(options.split)
-    metrics = scoring.selected_metrics  # raises if METEOR lacks Java, before any work
+    metrics = scoring.selected_metrics  # raises before any work if METEOR lacks Java
     if decoding.num_captions != 1:
         raise InputError(
             f"evaluation scores one caption per image, got num_captions {decoding.num_captions}; "
@@ -91,7 +91,7 @@ def evaluate_checkpoint(
         result = score_hypotheses(
             captioner.model, captioner.vocabulary, examples, hypotheses, scoring_settings
         )
-    except InputError as error:  # METEOR's Java may fail
+    except InputError as error:  # METEOR's Java program may fail
         raise InputError(f"{error}; the captions are in {directory / CAPTIONS_FILE}") from error
     title = f"{data.name}, {split} split, {len(examples)} images"
     print(f"{_paths(checkpoints)} on {title}")
@@ -107,12 +107,12 @@ def evaluate_checkpoint(
 def evaluate_file(options: EvaluationOptions, scoring: ScoringOptions) -> None:
     """Score the captions of one file against the references of another.
 
-    Prints the scores, and writes them if there is an output directory. Raises InputError for a
+    Prints the scores, and writes them if an output directory is given. Raises InputError for a
     user's mistakes.
     """
     assert scoring.predictions is not None
     assert scoring.references is not None
-    metrics = scoring.selected_metrics  # raises if METEOR lacks Java, before any work
+    metrics = scoring.selected_metrics  # raises before any work if METEOR lacks Java
     captions, references, note = match(
         read_predictions(scoring.predictions),
         read_caption_file(scoring.references),
@@ -138,9 +138,9 @@ def evaluate_file(options: EvaluationOptions, scoring: ScoringOptions) -> None:
 def data_source(
     config: Mapping[str, Any], data: Path | None, format: str | None
 ) -> tuple[Path | Location | None, str | None]:
-    """Path and format of the data: those given, or a checkpoint's training data.
+    """Return the path and format of the data; the default is the checkpoint's training data.
 
-    A path of None is the demo. Raises InputError if the training data no longer exists.
+    A path of None means the demo data. Raises InputError if the training data no longer exists.
     """
     if data is not None:
         return data, format
@@ -176,9 +176,9 @@ def _load_checkpoints(options: EvaluationOptions) -> list[Checkpoint]:
 def _load_data(
     options: EvaluationOptions, config: Mapping[str, Any], split: str
 ) -> tuple[CaptionData, list[str] | None]:
-    """The data, and the captions that the model was trained on if the data contains them.
+    """Load the data, and the captions that the model was trained on if the data contains them.
 
-    Corrupt images of the split are treated as training treated those of its splits.
+    Corrupt images in the split are handled as they were in training.
     """
     path, format = data_source(config, options.data, options.format)
     on_error = config["data"].get("on_error", "stop")
@@ -197,14 +197,14 @@ def _load_data(
 
 
 def _read_baseline(scoring: ScoringOptions, references: References) -> dict[int | str, str] | None:
-    """The captions of --compare for the same images, if given."""
+    """Read the captions of --compare for the same images; None if it is not given."""
     if scoring.compare is None:
         return None
     return read_comparison_captions(scoring.compare, references, scoring.allow_missing)
 
 
 def _make_directory(directory: Path, flag: str) -> None:
-    """Create an output directory, before any work so that a failure shows early."""
+    """Create an output directory; called before any work so that a failure shows early."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -253,7 +253,7 @@ def _write_captions(
     """Caption the examples and write the captions before scoring, which may fail."""
     hypotheses = caption_split(captioner.model, examples, images, settings)
     texts = caption_texts(hypotheses, captioner.vocabulary)
-    (directory / SCORES_FILE).unlink(missing_ok=True)  # they belong to earlier captions
+    (directory / SCORES_FILE).unlink(missing_ok=True)  # its scores belong to earlier captions
     rows = [{"image_id": id, "caption": text} for id, text in texts.items()]
     _write_json(directory / CAPTIONS_FILE, rows)
     return hypotheses
@@ -270,19 +270,19 @@ def _print_scores(
     content: dict[str, Any] = result.numbers
     if scoring.bootstrap:
         found = intervals(result.scores, scoring.bootstrap)
-        print(f"95 % intervals by {scoring.bootstrap} samples of the images:")
+        print(f"95 % intervals from {scoring.bootstrap} bootstrap samples of the images:")
         content["intervals"] = _print_intervals(found, "")
     if baseline is not None:
         samples = scoring.bootstrap or SAMPLES
         baseline_scores = compute_scores(baseline, references, tuple(result.scores.statistics))
         found = differences(result.scores, baseline_scores, samples)
-        print(f"difference from {scoring.compare}, 95 % intervals by {samples} paired samples:")
+        print(f"difference from {scoring.compare}, 95 % intervals from {samples} paired samples:")
         content["differences"] = _print_intervals(found, "+")
     return {**content, "images": result.rows}
 
 
 def _print_intervals(found: Mapping[str, Interval], sign: str) -> dict[str, dict[str, float]]:
-    """Print a line per score, and return the intervals for JSON."""
+    """Print one line per score, and return the intervals for JSON."""
     for name, interval in found.items():
         print(f"  {name} {interval:{sign}.2f}")
     return {name: asdict(interval) for name, interval in found.items()}
@@ -300,7 +300,7 @@ def _heading(
     scoring: ScoringOptions,
     decoding: DecodingOptions,
 ) -> Heading:
-    """The page above the images; an ensemble has no training curves."""
+    """Build the part of the page above the images; an ensemble has no training curves."""
     facts = [
         _paths(checkpoints),
         f"decoding: {decoding.describe()}",
@@ -312,7 +312,7 @@ def _heading(
 
 
 def _curves(read: Checkpoint) -> list[str]:
-    """The training curves of a checkpoint's run, with the checkpoint's epoch marked."""
+    """Draw the training curves of a checkpoint's run, with the checkpoint's epoch marked."""
     rows = read_log(run_of(read.path) / "log.jsonl")
     watched = read.config.get("training", {}).get("watch")
     watch = next((name for name in SCORES if name.lower() == watched), "BLEU-4")

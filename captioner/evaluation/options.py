@@ -1,6 +1,6 @@
 """Options of an evaluation: what to caption and how to score it.
 
-This module imports no torch, so that --help is fast.
+This module does not import torch, so that --help is fast.
 """
 
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class EvaluationOptions:
     report: Path | None = option(
         None, "directory for report.html, a page of scores, curves, images and attention maps"
     )
-    batch_size: int = option(64, "images per batch")
-    workers: int = option(WORKERS, "threads that prefetch images")
+    batch_size: int = option(64, "number of images per batch")
+    workers: int = option(WORKERS, "number of threads that prefetch images")
     cache: Path = option(CHECKPOINTS / ".cache", "cache directory for features and demo images")
 
     def __post_init__(self) -> None:
@@ -38,26 +38,26 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """Captions to score other than a checkpoint's, metrics, and confidence intervals."""
+    """Files of captions to score, metrics, and confidence intervals."""
 
     predictions: Path | None = option(
         None, "file of captions to score instead of a checkpoint's: .json (COCO), .jsonl or .csv"
     )
     references: Path | None = option(None, "file of references: .json (COCO), .jsonl or .csv")
-    allow_missing: bool = option(False, "score only images that have both a caption and references")
+    allow_missing: bool = option(False, "score only images with both a caption and references")
     training_captions: Path | None = option(
         None, "file of the training captions, to count novel captions"
     )
     metrics: str | None = option(None, f"comma-separated: {','.join(METRICS)} [all]")
     bootstrap: int = option(0, "bootstrap samples for 95 percent intervals")
-    compare: Path | None = option(None, "file of other captions of the same images, for comparison")
+    compare: Path | None = option(None, "file of other captions of the same images to compare with")
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "bootstrap")
 
     @property
     def selected_metrics(self) -> tuple[str, ...] | None:
-        """The metrics asked for, None for all available; raises InputError as `select_metrics`."""
+        """The requested metrics, None for all available; raises as `select_metrics` does."""
         if self.metrics is None:
             return None
         return select_metrics([name.strip() for name in self.metrics.split(",")])

@@ -1,8 +1,9 @@
 """The report page: scores, training curves, images with captions and maps.
 
-report.html is the template, with the script that shows the images; the values are made here.
+report.html is the template and contains the script that shows the images; this module computes the
+values.
 
-Shapes: T words, h, w attention grid.
+Shapes: T words, (h, w) attention grid.
 """
 
 import base64
@@ -33,14 +34,14 @@ from .split import Evaluation
 MAX_IMAGES = 1000
 _SIDE, _QUALITY = 180, 65  # pixels and JPEG quality of a thumbnail
 _CURVES = (
-    '<h2>Training curves</h2><p class="facts">By epoch. The dotted line marks the epoch of this '
-    'checkpoint.</p><div class="curves">{}</div>'
+    '<h2>Training curves</h2><p class="facts">Values by epoch. The dotted line marks the epoch of '
+    'this checkpoint.</p><div class="curves">{}</div>'
 )
 
 
 @dataclass(frozen=True)
 class Heading:
-    """What the page shows above the images.
+    """Content of the page above the images.
 
     facts: lines of text. intervals: confidence intervals by score. curves: training curves as SVG.
     """
@@ -62,10 +63,10 @@ def write_report(
 ) -> None:
     """Write a self-contained page about a model's captions of the examples.
 
-    Of more than `max_images` images, a quarter of this number are the best, a quarter the worst
-    by CIDEr (or else the last score), and the rest a random sample of the others. offset:
-    `Encoder.offset`. Missing directories are created; the file is replaced atomically. Raises
-    InputError if it cannot be written.
+    The page shows at most `max_images` images. If there are more, a quarter of this number are the
+    best and a quarter the worst by CIDEr (by the last score if CIDEr is missing), and the rest are
+    a random sample of the others. offset: as `Encoder.offset`. Missing directories are created, and
+    the file is replaced atomically. Raises InputError if it cannot be written.
     """
     scores = result.scores.per_image
     by_id = dict(zip(result.scores.ids, zip(*scores.values(), strict=True), strict=True))
@@ -94,7 +95,7 @@ def write_report(
 
 
 def _select(ascending: Sequence[Example], max_images: int) -> list[Example]:
-    """At most `max_images` of the examples, which are sorted by score."""
+    """Select at most `max_images` of the examples, which are sorted by score."""
     if len(ascending) <= max_images:
         return list(ascending)
     quarter = max_images // 4
@@ -106,9 +107,9 @@ def _select(ascending: Sequence[Example], max_images: int) -> list[Example]:
 def _image_data(
     example: Example, scores: Sequence[float], result: Evaluation, vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    """An image for the page's script, with the keys of `Caption.to_dict` where both have them.
+    """Return the data of an image for the page's script; most keys are as in `Caption.to_dict`.
 
-    maps: T maps of h x w bytes in base64, 255 being `peak`, the caption's strongest cell.
+    maps: T maps of h x w bytes in base64; 255 stands for `peak`, the caption's maximum attention.
     """
     hypothesis = result.hypotheses[example.id]
     words = vocabulary.decode(hypothesis.tokens)
@@ -145,14 +146,14 @@ def _fill_template(heading: Heading, data: Mapping[str, Any]) -> str:
         "facts": "".join(f"<li>{_escape(fact)}</li>" for fact in heading.facts),
         "scores": _table_rows(heading.intervals),
         "curves": curves and _CURVES.format(curves),
-        # Without "<", no "</script>" in a caption can end the script element.
+        # Escape "<", so that "</script>" in a caption cannot end the script element.
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c"),
     }
     return re.sub(r"<!--(\w+)-->", lambda match: parts[match[1]], template)
 
 
 def _table_rows(intervals: Mapping[str, Interval]) -> str:
-    """A table row for each score, with a bar of the value and of its interval."""
+    """Format a table row per score, with bars for the value and its interval."""
     rows = ""
     for name, interval in intervals.items():
         full = 1000 if interval.high > 100 else 100  # only CIDEr can exceed 100

@@ -1,6 +1,6 @@
 """Captions and scores of one split: caption its images, score the captions.
 
-Training and `captioner evaluate` share it. Captions are decoded freely, never teacher-forced, and
+Training and evaluation share this module. Captions are decoded freely, never teacher-forced, and
 each image is encoded once.
 """
 
@@ -28,9 +28,9 @@ from ..text.vocabulary import Vocabulary
 class ScoringSettings:
     """Which scores to compute, and the data that some of them need.
 
-    metrics: as in `compute_scores`, None for all that are available. training_captions: those the
-    model was trained on, for novelty; None if not available. shapes: by image id, the shapes that
-    the demo drew, for pointing accuracy; None for other data.
+    metrics: as in `compute_scores`; None for all that are available. training_captions: captions
+    that the model was trained on, for novelty; None if not available. shapes: shapes drawn by the
+    demo, by image id, for pointing accuracy; None for other data.
     """
 
     metrics: Sequence[str] | None = WITHOUT_JAVA
@@ -42,8 +42,8 @@ class ScoringSettings:
 class Evaluation:
     """The captions of a split and their scores.
 
-    hypotheses: the best one of each image, by id; empty if the captions came from a file. texts:
-    the captions by image id. pointing: None without shapes or without attention.
+    hypotheses: best hypothesis of each image, by id; empty if the captions came from a file.
+    texts: captions by image id. pointing: pointing accuracy; None without shapes or attention.
     """
 
     hypotheses: dict[int | str, Hypothesis]
@@ -67,9 +67,9 @@ class Evaluation:
         ]
 
     def describe(self, references: Iterable[Sized]) -> str:
-        """Scores, statistics, signature, and the pointing accuracy if there is one; one per line.
+        """Describe scores, statistics, signature and any pointing accuracy, one per line.
 
-        references: those of each image; only their number is used.
+        references: the references of each image; only their number is used.
         """
         corpus = self.scores.corpus
         scores = "  ".join(f"{name} {value:.2f}" for name, value in corpus.items())
@@ -94,8 +94,8 @@ def evaluate_split(
 ) -> Evaluation:
     """Caption every example and score the captions against all references.
 
-    images: index i is the image of examples[i]. Under torchrun each process captions its share,
-    without padding, and all return the whole result.
+    images: source whose index i is the image of examples[i]. Under torchrun, each process captions
+    its share, without padding, and all processes return the complete result.
     """
     hypotheses = caption_split(model, examples, images, decoding)
     return score_hypotheses(model, vocabulary, examples, hypotheses, scoring)
@@ -104,9 +104,9 @@ def evaluate_split(
 def caption_split(
     model: CaptionModel, examples: Sequence[Example], images: Source, decoding: DecodeSettings
 ) -> dict[int | str, Hypothesis]:
-    """The best hypothesis of each example, by id, in the order of the examples.
+    """Return the best hypothesis of each example, by id, in the order of the examples.
 
-    images and processes as in `evaluate_split`.
+    images: as in `evaluate_split`; so is the behaviour under torchrun.
     """
     share = range(len(examples))[distributed.rank() :: distributed.world_size()]
     size = decoding.batch_size
@@ -134,7 +134,7 @@ def score_hypotheses(
     hypotheses: dict[int | str, Hypothesis],
     scoring: ScoringSettings = ScoringSettings(),
 ) -> Evaluation:
-    """Score what `caption_split` returned for the examples."""
+    """Score the hypotheses that `caption_split` returned for the examples."""
     references = {example.id: example.captions for example in examples}
     result = score_captions(caption_texts(hypotheses, vocabulary), references, scoring)
     pointed = None
@@ -156,7 +156,7 @@ def score_captions(
 def caption_texts(
     hypotheses: Mapping[int | str, Hypothesis], vocabulary: Vocabulary
 ) -> dict[int | str, str]:
-    """The captions as text."""
+    """Return the captions as text, by image id."""
     return {id: join_words(vocabulary.decode(each.tokens)) for id, each in hypotheses.items()}
 
 

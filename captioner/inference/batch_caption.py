@@ -1,6 +1,6 @@
 """`captioner caption`: captions of many images as text, JSON or JSONL.
 
-A record of JSON and JSONL is {"image": path, **Caption.to_dict()}, or {"image": path, "error":
+A JSON or JSONL record is {"image": path, **Caption.to_dict()}, or {"image": path, "error":
 message} for an image that cannot be read.
 """
 
@@ -30,15 +30,17 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CaptionOptions:
-    """The checkpoints, the output and its format, heatmaps."""
+    """Checkpoints, the output and its format, and heatmaps."""
 
-    checkpoint: tuple[Path, ...] = option((Path("checkpoints/demo-attention"),), "one or more runs")
+    checkpoint: tuple[Path, ...] = option(
+        (Path("checkpoints/demo-attention"),), "run or checkpoint"
+    )
     format: str | None = option(None, "output format [text]", choices=("text", "json", "jsonl"))
-    output: Path | None = option(None, "JSONL file; rerun the command to resume")
+    output: Path | None = option(None, "JSONL output file; rerun the command to resume")
     shard: str = option("1/1", "part of the images to caption, as i/n")
-    heatmap: Path | None = option(None, "directory for a heatmap of each image")
+    heatmap: Path | None = option(None, "directory for heatmaps, one per image")
     heatmap_format: str = option("png", "figure (png, svg ...), gif, webp or npy", choices=ENDINGS)
-    batch_size: int = option(32, "number of images captioned together")
+    batch_size: int = option(32, "number of images per batch")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")
@@ -49,7 +51,7 @@ class CaptionOptions:
 
 @dataclass(frozen=True)
 class _Job:
-    """The options of one command, and the heatmap's name for each image."""
+    """The options of one command, and the name of each image's heatmap."""
 
     options: CaptionOptions
     decoding: DecodingOptions
@@ -63,10 +65,10 @@ def caption_images(
     decoding: DecodingOptions,
     runtime: RuntimeOptions,
 ) -> None:
-    """Caption the images that the sources name, and print the captions or write them to a file.
+    """Caption the images found in the sources, and print the captions or write them to a file.
 
-    sources: as for `find_images`; "-" reads names from standard input. An image that cannot be
-    read does not stop the others; InputError is raised after the last one, with their number.
+    sources: as for `find_images`; "-" reads paths from standard input. An image that cannot be
+    read does not stop the command; after the last image, InputError states how many failed.
     """
     images = find_images(sources, sys.stdin.buffer if "-" in sources else ())
     names = unique_names(images) if options.heatmap else {}
@@ -84,7 +86,7 @@ def caption_images(
 
 
 def _print_records(records: Iterable[Record], form: str) -> int:
-    """Print the records as they come; returns the number of errors among them."""
+    """Print the records as they arrive; returns the number of errors among them."""
     failures = 0
     for text, record in _FORMATS[form](records):
         print(text, end="", flush=True)
@@ -93,7 +95,7 @@ def _print_records(records: Iterable[Record], form: str) -> int:
 
 
 def _write_records(path: Path, images: Sequence[str], job: _Job) -> int:
-    """Append records of the images that the file lacks; returns the number of failed images."""
+    """Append records of images not yet in the file; returns the number of failed images."""
     with open_jsonl(path, _settings(job)) as jsonl:
         remaining = [image for image in images if image not in jsonl.answered]
         failures = sum(image in jsonl.failed for image in images)
@@ -106,7 +108,7 @@ def _write_records(path: Path, images: Sequence[str], job: _Job) -> int:
 
 
 def _settings(job: _Job) -> dict[str, Any]:
-    """Everything that the captions depend on, with the values that unset options stand for."""
+    """Return everything that the captions depend on, with defaults for unset options."""
     paths = job.options.checkpoint
     return {
         "checkpoint": " + ".join(checkpoint.identity(hub.local(path)) for path in paths),
@@ -118,13 +120,13 @@ def _settings(job: _Job) -> dict[str, Any]:
 
 
 def _caption_records(images: Sequence[str], job: _Job) -> Iterator[Record]:
-    """A record of each image, in order, after its heatmap has been written."""
+    """Yield a record for each image, in order, after writing its heatmap."""
     options, captioner = job.options, _load(job)
     stream = captioner.stream(
         images, batch_size=options.batch_size, on_error="yield", **to_dict(job.decoding)
     )
-    # Captions scrolling by on a terminal show the progress themselves; None leaves the decision
-    # to tqdm, which shows no bar unless stderr is a terminal.
+    # Captions printed to a terminal show the progress themselves. Otherwise disable=None makes
+    # tqdm show a bar only if stderr is a terminal.
     scrolling = options.output is None and sys.stdout.isatty()
     with tqdm(total=len(images), unit="image", leave=False, disable=scrolling or None) as bar:
         for image, caption in zip(images, stream, strict=True):
@@ -145,12 +147,12 @@ def _load(job: _Job) -> "Captioner":
     captioner = Captioner.from_pretrained(paths, runtime.device, runtime.precision, runtime.compile)
     if job.options.heatmap and not captioner.model.has_attention:
         names = " + ".join(map(str, paths))
-        raise InputError(f"{names} has no attention, so --heatmap has nothing to show")
+        raise InputError(f"{names} has no attention, so heatmaps cannot be drawn; omit --heatmap")
     return captioner
 
 
 def _as_text(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
-    """A line per caption, the best first, then its alternatives; errors go to stderr."""
+    """Format the best caption and its alternatives, one per line; errors go to stderr."""
     for record in records:
         if "error" in record:
             print(record["error"], file=sys.stderr, flush=True)
@@ -163,7 +165,7 @@ def _as_text(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
 
 
 def _as_json(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
-    """One array, an element per line."""
+    """Format the records as one array, with one element per line."""
     separator = "[\n"
     for record in records:
         yield separator + json.dumps(record), record

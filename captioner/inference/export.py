@@ -4,21 +4,21 @@
     start     features -> memory, rows (B, ...), and state, rows (B, 1, ...)
     step      tokens (B, K), state (B, K, ...), memory -> scores (B, K, V), state, attention
 
-The programs need no captioner. They do not include the search: the caller chooses the words.
-captioner.json describes them; in format 2 its keys are:
+The programs run without captioner. They do not include the search: the caller chooses the words.
+captioner.json describes them; in format 2, its keys are:
 
     format          2
-    image           size S, mean, std, and in words how an image becomes pixels
+    image           size S, mean, std, and a description of the preprocessing
     words, tokens   the word of each token; the tokens PAD, START, END, UNKNOWN
     never           tokens to exclude from every caption
-    decoding        the library's defaults of beam search
+    decoding        the library's default options for beam search
     has_attention   whether `step` returns attention maps (format 1: attends)
-    offset          distance of the maps' values from their cells' centres, in cells
-    programs        for each the file, and names, types and shapes of inputs and outputs, in
-                    order; the free sizes are "images" and "hypotheses" (format 1: pictures)
+    offset          distance of the map values from the centres of their cells, in cells
+    programs        file, and names, types and shapes of inputs and outputs, in order, for each
+                    program; the dynamic sizes are "images" (format 1: pictures) and "hypotheses"
 
-In format 1, `image` was called picture. Shapes: B images, K hypotheses per image, S image side,
-D feature channels, h, w grid, V vocabulary.
+In format 1, `image` was called picture. Shapes: B images, K hypotheses per image, S image size,
+D feature channels, (h, w) grid, V vocabulary.
 """
 
 import copy
@@ -43,16 +43,17 @@ from ..vision.encoders import Encoder, fold_batch_norms
 
 DESCRIPTION = "captioner.json"
 FORMAT = 2  # of captioner.json
-Axes = tuple[str, ...]  # names of the leading axes, which may have any length
+Axes = tuple[str, ...]  # names of the leading axes, which are dynamic
 IMAGES: Axes = ("images",)
 ROWS: Axes = ("images", "hypotheses")
 
 
 @dataclass(frozen=True)
 class Program:
-    """A module to export, its inputs as {name: (example, free axes)}, its outputs as {name: axes}.
+    """A module to export, with names, example inputs and dynamic axes.
 
-    Inputs and outputs are in the order of the module's arguments and results.
+    inputs: {name: (example, dynamic axes)}, in the order of the module's arguments. outputs:
+    {name: dynamic axes}, in the order of its results.
     """
 
     module: nn.Module
@@ -64,7 +65,7 @@ def export_onnx(captioner: Captioner, directory: Path) -> None:
     """Write encoder.onnx, start.onnx, step.onnx and captioner.json to a new directory, atomically.
 
     Raises InputError if the extra `onnx` is not installed, if `directory` exists and is not empty,
-    and if it cannot be written.
+    or if it cannot be written.
     """
     try:
         import onnx  # noqa: F401
@@ -79,10 +80,10 @@ def export_onnx(captioner: Captioner, directory: Path) -> None:
 def export_torch(captioner: Captioner, directory: Path) -> None:
     """Write encoder.pt2, start.pt2, step.pt2 and captioner.json to a new directory, atomically.
 
-    `torch.export.load` reads them. They take and return tensors on the CPU, in the order that
-    captioner.json gives. Call them with `program.module(check_guards=False)`: a guard left by the
-    trace requires more than one hypothesis, although the program does not. Raises InputError as
-    `export_onnx` does.
+    `torch.export.load` reads them. They take and return tensors on the CPU, in the order listed in
+    captioner.json. Call them with `program.module(check_guards=False)`: a guard left by tracing
+    requires more than one hypothesis, although the program does not. Raises InputError if
+    `directory` exists and is not empty, or if it cannot be written.
     """
     _export(captioner, directory, "pt2", _write_torch)
 
@@ -90,13 +91,13 @@ def export_torch(captioner: Captioner, directory: Path) -> None:
 Writer = Callable[[Program, ExportedProgram, Path], None]
 
 
-def _export(captioner: Captioner, directory: Path, ending: str, write: Writer) -> None:
+def _export(captioner: Captioner, directory: Path, extension: str, write: Writer) -> None:
     check_absent(directory)
     descriptions: dict[str, Any] = {}
     try:
         with atomic_directory(directory) as target, torch.no_grad():
             for name, program in _programs(captioner).items():
-                file = f"{name}.{ending}"
+                file = f"{name}.{extension}"
                 write(program, _trace(program), target / file)
                 descriptions[name] = {"file": file, **_describe(program)}
             description = {**_description(captioner), "programs": descriptions}
@@ -110,19 +111,19 @@ def _export(captioner: Captioner, directory: Path, ending: str, write: Writer) -
 
 
 def _programs(captioner: Captioner) -> dict[str, Program]:
-    """The programs by name, traced with two images of three hypotheses.
+    """Build the programs by name, with example inputs for two images of three hypotheses.
 
     The tracer treats an axis of length 0 or 1 as constant, and axes of equal length as the same.
     """
     model = copy.deepcopy(captioner.model).cpu().eval()
     encoder = _Encode(model)
     for module in model.modules():
-        module._modules.pop("encoder", None)  # else each program would contain its weights
+        module._modules.pop("encoder", None)  # otherwise each program would contain its weights
     side = captioner.transform.size
     pixels = torch.zeros(2, 3, side, side)
     features = encoder(pixels)
-    # expected_steps=0 keeps what depends on the words alone out of the memory: it is not worth
-    # storing for each image.
+    # With expected_steps=0, `start` does not precompute values that depend only on the word, which
+    # are not worth storing for each image.
     memory, state = model.start(features, expected_steps=0)
     rows = {name: (value[:, None].repeat(1, 3, 1), ROWS) for name, value in state.items()}
     attention = {"attention": ROWS} if model.has_attention else {}
@@ -144,7 +145,7 @@ def _programs(captioner: Captioner) -> dict[str, Program]:
 
 
 class _Encode(nn.Module):
-    """The encoder with folded batch norms; an ensemble's encoders, their maps concatenated."""
+    """The encoder with folded batch norms; for an ensemble, all encoders, maps concatenated."""
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
@@ -178,7 +179,7 @@ class _Step(nn.Module):
         self.memory = memory
 
     def forward(self, tokens: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """inputs: the tensors of the state, then those of the memory."""
+        """Run one step; inputs: the state tensors, then the memory tensors."""
         rows = (value.flatten(0, 1) for value in inputs[: len(self.state)])
         state = dict(zip(self.state, rows, strict=True))
         memory = dict(zip(self.memory, inputs[len(self.state) :], strict=True))
@@ -192,7 +193,7 @@ class _Step(nn.Module):
 
 
 def _axes(program: Program) -> tuple[Any, ...]:
-    """The dynamic shapes of the inputs, nested like the arguments of the module's `forward`."""
+    """Return the dynamic shapes of the inputs, nested like the arguments of `forward`."""
     names = {name: Dim(name) for name in ROWS}
     first, *others = (
         {i: names[name] for i, name in enumerate(axes)} for _, axes in program.inputs.values()
@@ -226,7 +227,7 @@ def _write_onnx(program: Program, traced: ExportedProgram, path: Path) -> None:
 
 
 def _describe(program: Program) -> dict[str, Any]:
-    """Names, types and shapes of inputs and outputs, in order."""
+    """Describe names, types and shapes of inputs and outputs, in order."""
     examples = [value for value, _ in program.inputs.values()]
     results = program.module(*examples)
     results = [results] if isinstance(results, Tensor) else results
@@ -245,7 +246,7 @@ def _describe(program: Program) -> dict[str, Any]:
 
 
 def _description(captioner: Captioner) -> dict[str, Any]:
-    """The keys of captioner.json other than `programs`."""
+    """Return the content of captioner.json except for `programs`."""
     options = DecodingOptions()
     return {
         "format": FORMAT,

@@ -1,7 +1,7 @@
 """A JSONL file of records about images that an interrupted run can resume.
 
-A record is an object with the key "image"; one with the key "error" is a failure. Files begun by
-older versions, which have "picture" for "image", can be resumed; new lines are written as "image".
+A record is an object with the key "image"; a record with the key "error" is a failure. Files from
+older versions, which use the key "picture" instead, can be resumed; new records use "image".
 """
 
 import json
@@ -16,12 +16,12 @@ from typing import IO, Any
 from ..atomic_io import atomic_write, lock_file
 from ..errors import InputError
 
-SYNC_SECONDS = 1.0  # work lost in a power failure, at most; a killed process loses nothing
+SYNC_SECONDS = 1.0  # maximum work lost in a power failure; a killed process loses nothing
 
 
 @dataclass(frozen=True)
 class ResumableJsonl:
-    """An open file; the images that have a record in it, and those whose record is an error."""
+    """An open file, the images that have a record in it, and the images that failed."""
 
     answered: set[str]
     failed: set[str]
@@ -46,9 +46,9 @@ class ResumableJsonl:
 def open_jsonl(path: Path, options: Mapping[str, Any]) -> Iterator[ResumableJsonl]:
     """Open the file at `path` for appending, creating it and its directories if needed.
 
-    options: everything that the records depend on, kept in `path`.options.json. An incomplete last
-    line is removed. Raises InputError for a file that was made with other options, has other
-    content, or is being written by another process.
+    options: everything that the records depend on, stored in `path`.options.json. An incomplete
+    last line is removed. Raises InputError for a file that was written with different options, has
+    other content, or is being written by another process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
@@ -78,12 +78,12 @@ def _check_options(path: Path, file: IO[bytes], options: Mapping[str, Any]) -> N
         ) from error
     if changed:
         raise InputError(
-            f"{path} was made with other options: {'; '.join(changed)}; choose another file"
+            f"{path} was written with different options: {'; '.join(changed)}; choose another file"
         )
 
 
 def _read(path: Path, file: IO[bytes]) -> ResumableJsonl:
-    """Read the records, and cut the file after its last complete line."""
+    """Read the records, and truncate the file after its last complete line."""
     answered, failed, end = set(), set(), 0
     for number, line in enumerate(file, 1):
         if not line.endswith(b"\n"):
@@ -93,7 +93,7 @@ def _read(path: Path, file: IO[bytes]) -> ResumableJsonl:
             image = record["image"] if "image" in record else record["picture"]
             answered.add(image)
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}, line {number}: not a record about an image") from error
+            raise InputError(f"{path}, line {number}: is not a record about an image") from error
         if "error" in record:
             failed.add(image)
         end += len(line)

@@ -1,6 +1,6 @@
 """The service as an ASGI application: pages, JSON, health, metrics, errors.
 
-FastAPI is imported inside functions: the rest of the library works without it.
+FastAPI is imported inside functions because the rest of the library works without it.
 """
 
 import asyncio
@@ -55,9 +55,9 @@ log = logging.getLogger(__name__)
 
 
 def create_app(captioner: Captioner, limits: Limits | None = None) -> "FastAPI":
-    """The service as a FastAPI application, for `server.serve` or any other ASGI server.
+    """Create the service as a FastAPI application, for `server.serve` or any other ASGI server.
 
-    `app.state.batcher.close()` rejects new requests while those in progress are answered.
+    `app.state.batcher.close()` rejects new requests; requests in progress are still answered.
     """
     from fastapi import FastAPI
 
@@ -82,7 +82,7 @@ def create_app(captioner: Captioner, limits: Limits | None = None) -> "FastAPI":
 
     app = FastAPI(
         title="captioner",
-        version="2",  # of the interface, not of the library
+        version="2",  # of the API, not of the library
         description="Writes a sentence about an image and shows where the model looked for each "
         "word.",
         lifespan=lifespan,
@@ -117,8 +117,8 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
     @app.post(
         CAPTION,
         summary="Caption an image",
-        description="The image is the body of the request, or the file named image of a form: "
-        f"JPEG, PNG, BMP, GIF, WebP or TIFF of at most {limits.max_bytes:,} bytes and "
+        description="The image is the body of the request or the form file named image, in the "
+        f"format JPEG, PNG, BMP, GIF, WebP or TIFF, with at most {limits.max_bytes:,} bytes and "
         f"{limits.max_pixels:,} pixels.",
         responses={
             200: {"model": answer_model(), "description": "the caption"},
@@ -157,14 +157,14 @@ def _add_status(
             "limits": asdict(limits),
         }
 
-    @app.get("/metrics", summary="Counts and durations in the text format of Prometheus")
+    @app.get("/metrics", summary="Counts and durations in Prometheus text format")
     async def metrics() -> Response:
         text = telemetry.text(waiting=batcher.waiting, unanswered=batcher.admitted)
         return Response(text, media_type="text/plain; version=0.0.4")
 
 
 def _add_pages(app: "FastAPI") -> str:
-    """Add the pages; returns a Content-Security-Policy that allows only their own scripts."""
+    """Add the pages; returns a Content-Security-Policy that allows only their own code."""
     sources: dict[str, list[str]] = {"script": [], "style": []}
     for path, name in (("/", "page.html"), ("/docs", "docs.html")):
         text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
@@ -187,7 +187,7 @@ async def _page(text: str, request: "Request") -> "Response":  # noqa: ARG001  s
 
 
 def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
-    """Answer every error with {"detail": message}."""
+    """Answer every error with the JSON {"detail": message}."""
     from fastapi import Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
@@ -209,9 +209,11 @@ def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
                 headers = {"Retry-After": "5", "Connection": "close"}
                 return reply(503, "the service is stopping", **headers)
             case TimeoutError():
-                return reply(504, f"no caption within {limits.timeout:g} seconds; try again")
-            case ClientDisconnect():  # the client is gone and never reads this
-                return reply(400, "the connection ended before the image was complete")
+                return reply(
+                    504, f"captioning took longer than {limits.timeout:g} seconds; try again"
+                )
+            case ClientDisconnect():  # the client has disconnected and will not read this
+                return reply(400, "the connection was closed before the image was complete")
         return reply(422, str(error))
 
     for kind in (
@@ -226,7 +228,7 @@ def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
 
 
 class _Middleware:
-    """Adds headers to every answer; counts and times the answers to caption requests."""
+    """ASGI middleware: adds headers to all responses, counts and times caption requests."""
 
     def __init__(self, app: Any, headers: dict[str, str], telemetry: Telemetry) -> None:
         self.app, self.telemetry = app, telemetry

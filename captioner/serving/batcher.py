@@ -1,8 +1,8 @@
-"""Batches concurrent requests for one device; independent of HTTP.
+"""Batching of concurrent requests for one device; independent of HTTP.
 
 One thread does all the work on the device. While it is busy, requests queue up; then the oldest
-request is processed together with all others of the same options, so that no request ever waits
-for a batch to fill.
+request is processed together with others that have the same options. No request ever waits for a
+batch to fill.
 """
 
 import threading
@@ -19,7 +19,7 @@ from ..decoding.options import DecodingOptions
 Work = Callable[[Sequence[ImageInput], DecodingOptions], Sequence[Caption]]
 
 
-class QueueFull(Exception):  # noqa: N818  named as queue.Full is
+class QueueFull(Exception):  # noqa: N818  named like queue.Full
     """The request queue is full."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Batcher:
 
     work: function of images and options that returns a caption for each image, in order.
     batch_size: maximum number of images in a batch. capacity: maximum number of requests between
-    `admit` and their answer. on_batch: called with the size of each batch.
+    `admit` and their answer. on_batch: callback that receives the size of each batch.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Number of requests that wait for the device."""
+        """Number of requests waiting for the device."""
         return len(self._waiting)
 
     def close(self) -> None:
-        """Stop accepting requests. Takes no lock, so that a signal handler may call it."""
+        """Stop accepting requests; takes no lock, so that a signal handler may call it."""
         self.closing = True
 
     def join(self) -> None:
-        """Close, caption the waiting requests and end the thread."""
+        """Close, then wait until the queued requests are captioned and the thread has ended."""
         self.close()
         with self._changed:
             self._changed.notify_all()
@@ -103,7 +103,7 @@ class Batcher:
                 self.admitted -= 1
 
     def submit(self, image: ImageInput, options: DecodingOptions) -> Future[Caption]:
-        """Queue an image; returns a Future of its caption, which can be cancelled until it starts.
+        """Queue an image; returns a Future of its caption, cancellable until work starts.
 
         Raises Closed after `close`.
         """
@@ -121,7 +121,7 @@ class Batcher:
             self._caption(batch)
 
     def _next_batch(self) -> list[_Request]:
-        """The oldest request and later ones with the same options; empty when the work is done."""
+        """Take the oldest request and others with the same options; empty once all work is done."""
         batch: list[_Request] = []
         others: list[_Request] = []
         with self._changed:
@@ -140,7 +140,7 @@ class Batcher:
         return batch
 
     def _caption(self, batch: Sequence[_Request]) -> None:
-        """Caption a batch; if it fails, each image alone, so that only the faulty request fails."""
+        """Caption a batch; if this fails, retry image by image so that only faulty ones fail."""
         try:
             images = [request.image for request in batch]
             pairs = list(zip(batch, self._work(images, batch[0].options), strict=True))

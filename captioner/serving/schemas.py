@@ -1,6 +1,7 @@
-"""What the service accepts and returns: limits, options, images, captions.
+"""Requests and responses of the service: limits, options, images, captions.
 
-FastAPI and pydantic are imported inside functions: the rest of the library works without them.
+FastAPI and pydantic are imported inside functions because the rest of the library works without
+them.
 """
 
 import math
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
     from ..caption import Caption
 
-MAX_ALTERNATIVES = 20  # limit of word_alternatives
-MAX_SAMPLES = 50  # limit of consensus
-FORM_BYTES = 2**16  # size of a form without its image, at most
+MAX_ALTERNATIVES = 20  # maximum value of word_alternatives
+MAX_SAMPLES = 50  # maximum value of consensus
+FORM_BYTES = 2**16  # maximum size of a form without its image
 FORM_ERROR = "a form must contain one file, named image; options belong in the query"
 
 
@@ -30,7 +31,7 @@ class Limits:
 
     max_bytes: int = option(16 * 2**20, "maximum size of an image file in bytes")
     max_pixels: int = option(50_000_000, "maximum number of pixels of an image")
-    max_beam_size: int = option(10, "maximum beam_size and num_captions")
+    max_beam_size: int = option(10, "maximum value of beam_size and num_captions")
     max_words: int = option(50, "maximum value of max_length")
     queue: int = option(128, "maximum number of unanswered requests")
     batch_size: int = option(32, "maximum number of images in a batch")
@@ -45,7 +46,7 @@ class Limits:
 
 
 def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
-    """The fields of DecodingOptions as query parameters, with their help and the limits."""
+    """Build query parameters from the fields of DecodingOptions, with help and limits."""
     from pydantic import ConfigDict, Field, create_model
 
     maxima = {
@@ -67,10 +68,10 @@ def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
 
 
 async def receive_image(request: "Request", limits: Limits) -> bytes:
-    """The bytes of a request's image, which is the body or the one file of a form.
+    """Return the bytes of a request's image, which is the body or the only file of a form.
 
-    Never holds more bytes than the limit. Raises HTTPException for a request without an image and
-    for one that is too large.
+    Reading stops when the limit is exceeded. Raises HTTPException if the request contains no image
+    or is too large.
     """
     from fastapi import HTTPException
 
@@ -90,7 +91,7 @@ async def receive_image(request: "Request", limits: Limits) -> bytes:
 
 
 async def _read_form(request: "Request", content: bytes | bytearray) -> bytes:
-    """The file named image; "picture", its name in older versions, is deprecated but accepted."""
+    """Return the form file "image"; its old name "picture" is deprecated but accepted."""
     from fastapi import HTTPException
     from starlette.datastructures import UploadFile
     from starlette.formparsers import MultiPartException, MultiPartParser
@@ -113,46 +114,47 @@ async def _read_form(request: "Request", content: bytes | bytearray) -> bytes:
 
 
 def answer(caption: "Caption") -> dict[str, Any]:
-    """The JSON of a caption; `answer_model` describes the keys."""
+    """Convert a caption to JSON; `answer_model` describes the keys."""
     return caption.to_dict(attention=True, dimmed=True)
 
 
 def answer_model() -> "type[pydantic.BaseModel]":
-    """The keys of `answer`, for OpenAPI."""
+    """Build a model of the keys of `answer`, for OpenAPI."""
     from pydantic import BaseModel, Field
 
     class Word(BaseModel):
-        word: str = Field(description="empty for the end of the caption")
+        word: str = Field(description="the word; empty for the end of the caption")
         log_prob: float = Field(description="log-probability in nats")
 
     class Answer(BaseModel):
-        caption: str = Field(description="the text")
+        caption: str = Field(description="text of the caption")
         score: float = Field(description="log-probability of the caption, in nats")
-        words: list[str] = Field(description="the words of the caption")
+        words: list[str] = Field(description="words of the caption")
         log_probs: list[float] = Field(
-            description="log-probability of each word, given the words before it, and of the end "
-            "of the caption, in nats"
+            description="log-probability of each word, given the previous words, and of the end of "
+            "the caption, in nats"
         )
         dimmed: list[bool] = Field(
-            description="for each word whether it is a function word, such as a and of, that "
-            "shows nothing to look at"
+            description="for each word, whether it is a function word, such as a or of, which "
+            "names nothing visible"
         )
         attention: list[list[list[float]]] | None = Field(
-            description="for each word where the model looked: rows from the top, summing to 1; "
+            description="attention map of each word, as rows from the top; each map sums to 1; "
             "null for a model without attention"
         )
         offset: float = Field(
-            description="distance of the values of attention from the centres of their cells, "
-            "down and to the right, in cells"
+            description="distance of the attention values from the centres of their cells, down "
+            "and to the right, in cells"
         )
         word_alternatives: list[list[Word]] | None = Field(
             None,
-            description="for each word the most likely other words in its place, most likely "
+            description="for each word, the most likely other words in its place, most likely "
             "first; missing unless requested",
         )
         alternatives: list["Answer"] | None = Field(
             None,
-            description="the other captions of num_captions, best first; missing unless requested",
+            description="the other captions if num_captions is above 1, best first; otherwise "
+            "missing",
         )
 
     return Answer

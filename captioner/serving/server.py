@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class ServeOptions:
     """The address to listen on."""
 
-    host: str = option("127.0.0.1", "address; 0.0.0.0 for other machines")
-    port: int = option(8000, "port; 0 chooses a free one")
+    host: str = option("127.0.0.1", "address; 0.0.0.0: all interfaces")
+    port: int = option(8000, "port to listen on; 0: any free port")
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
@@ -35,9 +35,9 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM, finish the requests in progress, and return.
 
-    checkpoints: several form an ensemble. A second signal abandons the requests in progress.
-    Raises InputError if the extra `serve` is not installed, if the address is in use, and for
-    checkpoints that cannot be loaded.
+    checkpoints: paths of checkpoints; several form an ensemble. A second signal abandons the
+    requests in progress. Raises InputError if the extra `serve` is not installed, the address is
+    in use, or a checkpoint cannot be loaded.
     """
     try:
         import fastapi  # noqa: F401
@@ -64,16 +64,19 @@ def serve(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises InputError if the address cannot be used."""
+    """Open a listening socket; raises InputError if the address cannot be used."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise InputError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        raise InputError(
+            f"cannot listen on {host} port {port}: {error.strerror}; "
+            "choose another --host or --port"
+        ) from error
 
 
 def build_server(app: "FastAPI", limits: Limits) -> "uvicorn.Server":
-    """A uvicorn server that, on a signal, also closes the application's batcher."""
+    """Build a uvicorn server that also closes the application's batcher on a signal."""
     import uvicorn
 
     config = uvicorn.Config(

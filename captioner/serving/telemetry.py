@@ -1,4 +1,4 @@
-"""Counters and histograms of the service in the text format of Prometheus.
+"""Counters and histograms of the service in Prometheus text format.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/ describes the format.
 """
@@ -13,7 +13,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Histogram:
-    """Counts of values up to each bound, their total count and their sum; thread-safe."""
+    """A thread-safe histogram: counts of values up to each bound, and their sum."""
 
     def __init__(self, name: str, help: str, bounds: Sequence[float]) -> None:
         self.name, self.help, self.bounds = name, help, tuple(bounds)
@@ -28,7 +28,7 @@ class Histogram:
             self._sum += value
 
     def lines(self) -> list[str]:
-        """The histogram in Prometheus text format, with cumulative buckets."""
+        """Return the histogram in Prometheus text format, with cumulative buckets."""
         with self._lock:
             counts, total = list(self._counts), self._sum
         lines = [f"# HELP {self.name} {self.help}", f"# TYPE {self.name} histogram"]
@@ -43,7 +43,9 @@ class Telemetry:
     """Counts and durations since the service started."""
 
     def __init__(self) -> None:
-        self.answers: Counter[int] = Counter()  # by status; only the event loop's thread writes it
+        self.answers: Counter[int] = (
+            Counter()
+        )  # by HTTP status; only the event loop's thread writes it
         self.seconds = Histogram(
             "captioner_request_seconds", "Time from a request to its caption.", SECONDS
         )
@@ -52,13 +54,13 @@ class Telemetry:
         )
 
     def text(self, *, waiting: int, unanswered: int) -> str:
-        """The page /metrics.
+        """Return the content of /metrics.
 
-        waiting: number of requests that wait for the device. unanswered: number of all admitted
-        requests, those included.
+        waiting: number of requests waiting for the device. unanswered: number of all admitted
+        requests, including the waiting ones.
         """
         lines = [
-            "# HELP captioner_requests_total Answers to requests for captions, by HTTP status.",
+            "# HELP captioner_requests_total Responses to caption requests, by HTTP status.",
             "# TYPE captioner_requests_total counter",
             *(
                 f'captioner_requests_total{{status="{status}"}} {count}'
@@ -66,8 +68,8 @@ class Telemetry:
             ),
         ]
         for name, help, value in (
-            ("captioner_waiting", "Requests that wait for the device.", waiting),
-            ("captioner_unanswered", "Requests that are not answered yet.", unanswered),
+            ("captioner_waiting", "Requests waiting for the device.", waiting),
+            ("captioner_unanswered", "Requests not yet answered.", unanswered),
         ):
             lines += [f"# HELP {name} {help}", f"# TYPE {name} gauge", f"{name} {value}"]
         return "\n".join([*lines, *self.seconds.lines(), *self.batches.lines(), ""])

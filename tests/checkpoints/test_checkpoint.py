@@ -253,7 +253,9 @@ def test_a_missing_file(tmp_path, name):
     directory = write(tmp_path / "best")
     (directory / name).unlink()
     message = (
-        f"is incomplete: {name} is missing" if name != "manifest.json" else "holds no checkpoint"
+        f"is incomplete: {name} is missing"
+        if name != "manifest.json"
+        else "does not contain a checkpoint"
     )
     with pytest.raises(InputError, match=message) as caught:
         load(directory)
@@ -294,12 +296,12 @@ READS = "this version of captioner reads formats"
     ("change", "message"),
     [
         ({"format": 7}, f"has format 7; {READS} 5 and 6; update captioner"),
-        ({"format": 1}, f"has format 1; {READS} 5 and 6; train it again"),
+        ({"format": 1}, f"has format 1; {READS} 5 and 6; retrain the model"),
         ({"format": "6"}, f"has format 6; {READS}"),
         ({"format": [6]}, rf"has format \[6\]; {READS}"),
         ({"format": None}, f"has format None; {READS}"),
-        ({"task": "retrieval"}, "is for 'retrieval', not for captioning"),
-        ({"task": None}, "is for None, not for captioning"),
+        ({"task": "retrieval"}, "is for 'retrieval', not captioning"),
+        ({"task": None}, "is for None, not captioning"),
     ],
 )
 def test_checkpoints_of_another_format_or_task(tmp_path, change, message):
@@ -392,7 +394,8 @@ def test_find(tmp_path, monkeypatch):
         find(run)
     run.mkdir()
     with pytest.raises(
-        InputError, match=r"run holds no checkpoint: neither manifest.json nor best"
+        InputError,
+        match=r"run does not contain a checkpoint: manifest.json, best/ and last/ do not exist",
     ):
         find(run)
     last = write(run / "last")

@@ -218,7 +218,7 @@ def test_paths_are_never_looked_up_on_the_hub(tmp_path):
         with pytest.raises(InputError, match="does not exist"):
             Captioner.from_pretrained(path)
     with pytest.raises(
-        InputError, match="revision needs a repository on the hub, and runs is a local path"
+        InputError, match="revision needs a repository on the hub, but runs is a local path"
     ):
         Captioner.from_pretrained("runs", revision="main")
 

@@ -85,7 +85,7 @@ def test_a_checkpoint_of_another_format_without_a_run(run, tmp_path):
         "annotations 9, ",
         "pixels, weights b.pth, trained from stage 3 on",
         "colours (coco), generated",
-        "training  20 epochs, batch 8, seed 0, self-critical, from checkpoints/first\n",
+        "training  20 epochs, batch 8, seed 0, self-critical, started from checkpoints/first\n",
         "scores    none yet",
     ):
         assert part in text, part
@@ -102,7 +102,7 @@ def test_checkpoints_that_cannot_be_described(run, tmp_path):
     with pytest.raises(InputError, match=r"checkpoint .*gone does not exist"):
         read_info(tmp_path / "gone")
     directory = change(run, tmp_path, lambda config: config.update(model=[]))
-    message = r"sent: its config.json cannot be described; --json shows its content"
+    message = r"sent: config.json cannot be described: a value is missing or invalid; pass --json"
     with pytest.raises(InputError, match=message):
         describe_info(read_info(directory))
     weights = directory / "model.safetensors"

@@ -139,16 +139,21 @@ def test_a_frozen_encoder_is_fine_tuned_from_the_weights_it_had(start):
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
-        (["--hidden-size", "32"], "model.hidden_size is 64 there and 32 here$"),
-        (["--encoder", "resnet18"], "encoder.encoder is small_cnn there and resnet18 here; "),
+        (["--hidden-size", "32"], "model.hidden_size is 64 in the checkpoint and 32 in this run$"),
+        (
+            ["--encoder", "resnet18"],
+            "encoder.encoder is small_cnn in the checkpoint and resnet18 in this",
+        ),
         (
             ["--embedding-size", "8", "--attention-size", "8"],
-            "model.embedding_size is 64 there and 8 here; model.attention_size is 64 there and",
+            "model.embedding_size is 64 in .* and 8 in this run; model.attention_size is 64 ",
         ),
     ],
 )
 def test_a_start_from_other_sizes_says_what_differs(start, options, difference):
-    with pytest.raises(InputError, match="checkpoints/base cannot be started from: " + difference):
+    with pytest.raises(
+        InputError, match="training cannot start from checkpoints/base: " + difference
+    ):
         start("run", *options)
     assert not Path("checkpoints/run").exists()
 

@@ -186,10 +186,10 @@ MISTAKES = {
         "evaluate.py --checkpoint gone", "checkpoint gone does not exist"
     ),
     "directory of something else": Mistake(
-        "evaluate.py --checkpoint {colours}", "holds no checkpoint: neither manifest.json nor"
+        "evaluate.py --checkpoint {colours}", "does not contain a checkpoint: manifest.json, "
     ),
     "checkpoint of another kind": Mistake(
-        "evaluate.py --checkpoint {here}/retrieval", "is for 'retrieval', not for captioning"
+        "evaluate.py --checkpoint {here}/retrieval", "is for 'retrieval', not captioning"
     ),
     "damaged checkpoint": Mistake(
         "evaluate.py --checkpoint {here}/damaged", "is damaged: model.safetensors does not match"
@@ -232,7 +232,7 @@ MISTAKES = {
     ),
     "maps without attention": Mistake(
         "captioner caption {image} --checkpoint {plain} --heatmap maps",
-        "has no attention, so --heatmap has nothing to show",
+        "has no attention, so heatmaps cannot be drawn; omit --heatmap",
     ),
     "contradiction": Mistake(
         "captioner caption {image} --checkpoint {run} --top-k 5",
@@ -246,7 +246,7 @@ MISTAKES = {
         "captioner caption {image} --checkpoint {run} --batch-size 0", "batch_size must be at lea"
     ),
     "caption by another kind": Mistake(
-        "captioner caption {image} --checkpoint {here}/retrieval", "is for 'retrieval', not for"
+        "captioner caption {image} --checkpoint {here}/retrieval", "is for 'retrieval', not cap"
     ),
     "demo data over other data": Mistake(
         "captioner demo-data {colours}", "contains something other than this demo data set"

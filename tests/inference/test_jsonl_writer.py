@@ -64,7 +64,9 @@ def test_other_options_are_rejected(tmp_path):
     path = tmp_path / "a.jsonl"
     fill(path, RECORDS[:1])
     before = path.read_bytes()
-    message = r"a.jsonl was made with other options: beam_size was 3 and is 5; choose another file"
+    message = (
+        r"a.jsonl was written with different options: beam_size was 3 and is 5; choose another"
+    )
     with pytest.raises(InputError, match=message):
         fill(path, RECORDS, {**OPTIONS, "beam_size": 5})
     with pytest.raises(InputError, match="beam_size was 3 and is None; choose"):
@@ -114,7 +116,7 @@ def test_a_file_with_other_content_is_rejected(tmp_path, line):
     path = tmp_path / "a.jsonl"
     fill(path, RECORDS[:1])
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(InputError, match=r"a.jsonl, line 2: not a record about an image"):
+    with pytest.raises(InputError, match=r"a.jsonl, line 2: is not a record about an image"):
         fill(path, [])
 
 

@@ -319,7 +319,7 @@ def test_the_time_limit_covers_the_device_and_the_upload(stub):
     with served(stub, Limits(timeout=0.3)) as client:
         response = client.post("/api/caption", content=png())
         assert response.status_code == 504
-        assert response.json()["detail"] == "no caption within 0.3 seconds; try again"
+        assert response.json()["detail"] == "captioning took longer than 0.3 seconds; try again"
         stub.go.set()
 
         def slow_upload():

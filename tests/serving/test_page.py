@@ -235,7 +235,7 @@ def test_images_can_be_dropped_and_pasted(page):
         page.evaluate(send, ["paste", "", list(png((0, 200, 0)))])
     assert words(page) == ["green", "sky"]
     page.evaluate(send, ["paste", "", None])
-    assert "That contains no image." in page.get_by_role("alert").inner_text()
+    assert "That does not contain an image." in page.get_by_role("alert").inner_text()
 
 
 def test_a_photo_can_be_taken(page):
@@ -322,7 +322,7 @@ def test_a_model_without_attention_has_no_maps(browser):
         opened.goto(str(client.base_url))
         choose(opened, png((200, 0, 0)))
         assert words(opened) == ["red", "sky"]
-        assert "there are no maps for single words" in opened.locator("#detail").inner_text()
+        assert "there are no maps for individual words" in opened.locator("#detail").inner_text()
         opened.hover("#caption button")
         assert opened.locator("#detail").inner_text().startswith("red: probability 90 %. ")
         opened.close()

@@ -117,11 +117,15 @@ def test_resuming_a_finished_run_changes_nothing(train_run, capsys):
 
 def test_an_existing_run_is_not_overwritten(train_run):
     run = train_run("run")
-    message = r"checkpoints/run holds a run already; --resume continues it, --run NAME starts ano"
+    message = (
+        r"checkpoints/run already contains a run; pass --resume to continue it, pass --run NAME"
+    )
     with pytest.raises(InputError, match=message):
         train_run("run")
     (run / "last").rename(run / ".last.old")  # as after a replacement that was cut short
-    with pytest.raises(InputError, match=r"checkpoints/run holds a run already; .*--run NAME st"):
+    with pytest.raises(
+        InputError, match=r"checkpoints/run already contains a run; .*--run NAME to"
+    ):
         train_run("run")
     train_run("run", "--resume")
 
@@ -130,7 +134,7 @@ def test_resuming_with_other_options_or_data_is_refused(train_run):
     run = train_run("run", "--epochs", "1")
     before = (run / "last" / "manifest.json").read_bytes()
     changes = ["--epochs", "2", "--hidden-size", "32", "--seed", "1", "--attention"]
-    with pytest.raises(InputError, match="cannot be continued with other options: ") as caught:
+    with pytest.raises(InputError, match="cannot be resumed with different options: ") as caught:
         train_run("run", "--resume", *changes)
     for difference in (
         "training.epochs was 1 and is 2",
@@ -142,7 +146,7 @@ def test_resuming_with_other_options_or_data_is_refused(train_run):
     other = tiny.write_colours(Path("other"))
     captions = other / "annotations" / "captions_train.json"
     captions.write_text(captions.read_text().replace("nothing else", "nothing more"))
-    message = r"cannot be continued with other options: the captions have changed$"
+    message = r"cannot be resumed with different options: the captions have changed$"
     with pytest.raises(InputError, match=message):
         train_run("run", "--resume", "--epochs", "1", "--data", "other")
     train_run("run", "--resume", "--epochs", "1", "--patience", "7", "--workers", "1")

@@ -278,7 +278,7 @@ def test_caption_with_several(runs, images, tmp_path, capsys):
     to_file = [str(images[0]), "--output", str(tmp_path / "out.jsonl")]
     commands.main([*words, *to_file])
     with pytest.raises(
-        InputError, match=r"other options: checkpoint was '\w+ \+ \w+' and is '\w+'"
+        InputError, match=r"different options: checkpoint was '\w+ \+ \w+' and is '\w+'"
     ):
         commands.main(["caption", *words[3:], *to_file])
     plain = ["--checkpoint", str(runs[1])] * 2
