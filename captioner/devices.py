@@ -13,14 +13,13 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-DEVICE_HELP = "cpu, cuda, cuda:N or mps [cuda if available]"
 
 
 @dataclass(frozen=True)
 class RuntimeOptions:
     """The device and precision of a trained model, and whether it is compiled."""
 
-    device: str | None = option(None, DEVICE_HELP)
+    device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
     precision: str = option(
         "float32", "precision; auto: bfloat16 if it is faster", choices=PRECISIONS
     )

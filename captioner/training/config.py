@@ -10,7 +10,6 @@ from typing import Any
 
 from ..checkpoints.runs import CHECKPOINTS, run_directory
 from ..data.readers import ON_ERROR, READERS
-from ..devices import DEVICE_HELP
 from ..errors import InputError
 from ..models.captioning.options import ModelOptions
 from ..option_files import read_option_file
@@ -78,7 +77,7 @@ class RunOptions(Options):
     teachers: tuple[Path, ...] = option(
         (), "runs or checkpoints to distil from, as an ensemble, in addition to the captions"
     )
-    device: str | None = option(None, DEVICE_HELP)
+    device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
     tensorboard: bool = option(False, "also log scores and samples for TensorBoard")
     samples: int = option(4, "validation images captioned and drawn after each epoch; 0: none")
     heatmaps: int = option(12, "validation images with heatmaps after training; 0: none")
