@@ -1,9 +1,11 @@
-"""A linear map from image vectors and text vectors into one space, fitted or trained.
+"""A linear map of image vectors and text vectors into one space.
 
-Kiros et al. 2015, section 3, with either encoder frozen. Shapes: B images, N texts, X image
+Kiros et al. 2015 (Skip-thought vectors), section 3.3: both encoders are frozen, and only the maps
+are fitted (in closed form) or trained (by a ranking loss). Shapes: B images, N texts, X image
 dimensions, Y text dimensions, E embedding dimensions.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,13 +21,15 @@ SOLVERS = ("cca", "ranking")
 
 @dataclass(frozen=True)
 class LinearOptions:
-    """How the two maps are found, and the size of the shared space."""
+    """The solver of the two maps, and the size of the shared space."""
 
-    solver: str = option("cca", "closed form, or the ranking loss by gradient", choices=SOLVERS)
-    dimensions: int = option(300, "dimensions of the shared space")
-    ridge: float = option(1.0, "cca: ridge on both covariances, in mean variances")
-    correlation_power: float = option(1.0, "cca: power of the correlations that scale dimensions")
-    margin: float = option(0.2, "ranking: margin between a right and a wrong pair")
+    solver: str = option("cca", "solver: closed form, or ranking loss by gradient", choices=SOLVERS)
+    dimensions: int = option(300, "number of dimensions of the shared space")
+    ridge: float = option(1.0, "cca: ridge on both covariances, as a multiple of the mean variance")
+    correlation_power: float = option(
+        1.0, "cca: power of its correlation by which a dimension is scaled"
+    )
+    margin: float = option(0.2, "ranking: margin of the cosine between a right and a wrong pair")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "dimensions")
@@ -34,7 +38,11 @@ class LinearOptions:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Image vectors (B, X), text vectors (N, Y), and the row of each text's image (N,)."""
+    """Vectors of images with their texts.
+
+    images (B, X), texts (N, Y); image_of_text (N,): the row of each text's image. ids: one per
+    image, for messages.
+    """
 
     images: Tensor
     texts: Tensor
@@ -42,16 +50,21 @@ class PairBatch:
     ids: tuple[int | str, ...] = ()
 
     def to(self, device: torch.device) -> "PairBatch":
-        tensors = (self.images, self.texts, self.image_of_text)
-        return PairBatch(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.ids)
+        """The batch on `device`; copies from pinned memory do not block."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "PairBatch":
-        tensors = (self.images, self.texts, self.image_of_text)
-        return PairBatch(*(tensor.pin_memory() for tensor in tensors), self.ids)
+        """The batch in pinned memory."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "PairBatch":
+        return PairBatch(
+            change(self.images), change(self.texts), change(self.image_of_text), self.ids
+        )
 
 
 class LinearMap(nn.Module):
-    """Two affine maps; the score of an image and a text is the cosine of what they map to."""
+    """Two affine maps; the score of an image and a text is the cosine of their embeddings."""
 
     def __init__(self, image_size: int, text_size: int, options: LinearOptions) -> None:
         super().__init__()
@@ -70,10 +83,11 @@ class LinearMap(nn.Module):
     def fit(self, images: Tensor, texts: Tensor, image_of_text: Tensor) -> Tensor:
         """Set both maps by regularised CCA of all pairs; returns the correlations (E,).
 
-        images (I, X), texts (N, Y), image_of_text (N,): the row of each text's image.
+        images (I, X), texts (N, Y), image_of_text (N,): the row of each text's image. Raises
+        InputError as `fit_cca` does.
         """
         options = self.options
-        maps = fit_cca(
+        image_map, text_map, correlations = fit_cca(
             images,
             texts,
             image_of_text,
@@ -82,24 +96,25 @@ class LinearMap(nn.Module):
             power=options.correlation_power,
         )
         with torch.no_grad():
-            for layer, affine in ((self.image, maps[0]), (self.text, maps[1])):
+            for layer, affine in ((self.image, image_map), (self.text, text_map)):
                 layer.weight.copy_(affine.weight)
                 layer.bias.copy_(affine.bias)
-        return maps[2]
+        return correlations
 
     def loss(self, batch: PairBatch) -> Loss:
-        """The sum of hinges over all wrong pairs of the batch, both ways, per text.
+        """The hinges of all wrong pairs of the batch in both directions, as a mean over texts.
 
-        An image's other texts are not wrong ones. Kiros et al. 2015, equation 2.
+        Each text is compared with every other image, and its image with every text of another
+        image: the ranking loss of Kiros et al. 2015, section 3.3, with the rest of the batch as
+        contrastive examples. `count` is the number of texts.
         """
         scores = self.encode_images(batch.images) @ self.encode_texts(batch.texts).T  # (B, N)
-        own = torch.arange(len(batch.images), device=scores.device)[:, None] == batch.image_of_text
-        right = scores[batch.image_of_text, torch.arange(len(batch.texts), device=scores.device)]
-        margin = self.options.margin
-        wrong_images = (margin - right + scores).clamp_min(0).masked_fill(own, 0)
-        by_text = scores[batch.image_of_text]  # (N, N): of each text's image, all texts
-        wrong_texts = (margin - right[:, None] + by_text).clamp_min(0)
-        wrong_texts = wrong_texts.masked_fill(own[batch.image_of_text], 0)
+        rows = torch.arange(len(batch.images), device=scores.device)
+        own = rows[:, None] == batch.image_of_text  # (B, N)
+        right = scores.gather(0, batch.image_of_text[None])[0]  # (N,)
+        wrong_images = (self.options.margin - right + scores).clamp_min(0).masked_fill(own, 0)
+        wrong_texts = self.options.margin - right[:, None] + scores[batch.image_of_text]  # (N, N)
+        wrong_texts = wrong_texts.clamp_min(0).masked_fill(own[batch.image_of_text], 0)
         count = len(batch.texts)
         return Loss((wrong_images.sum() + wrong_texts.sum()) / count, count)
 
