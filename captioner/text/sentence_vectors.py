@@ -1,284 +1,263 @@
-"""Sentences as vectors: weighted words, projected counts, a transformer in a local directory.
+"""Sentences as vectors: word counts, tf-idf, LSA and word2vec.
 
-A sentence encoder is fitted on training captions, or read from files, and is then plain arrays: no
-library that trained it is needed to use it. Shapes: N sentences, V words known, Y dimensions.
+An encoder is fitted on training captions or reads a file of word vectors, and is plain arrays
+afterwards: gensim is needed to train word2vec, not to use it. Shapes: N sentences, V known words,
+Y dimensions.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ..errors import InputError
 from .tokenizer import split_words
 
-SEED = 0
+SEED = 0  # of word2vec
 
 
 class SentenceEncoder(Protocol):
-    """Maps sentences to rows; `settings` and `arrays` are all that is needed to rebuild it."""
+    """Maps sentences to vectors."""
 
     @property
-    def dimensions(self) -> int: ...
+    def dimensions(self) -> int:
+        """The number of dimensions Y of the vectors."""
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Rows (N, Y), float32, of unit length, or zeros for a sentence without a known word."""
+        """Unit rows (N, Y), float32; zeros for a sentence without a known word."""
 
     def unknown_words(self, sentence: str) -> list[str]:
-        """The words of a sentence that the encoder ignores, in order."""
-
-    @property
-    def settings(self) -> dict[str, Any]: ...
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]: ...
+        """The words of a sentence that do not contribute to its vector, in order."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WordSum:
-    """Each sentence is a weighted sum of its words' vectors, scaled to unit length.
+    """Each sentence is the weighted sum of its words' vectors, scaled to unit length.
 
-    words (V,): the words known. weights (V,): what each occurrence of a word counts. vectors
-    (V, Y), or None where every word has a dimension of its own. l2_first: whether the weighted
-    counts of a sentence are scaled to unit length before they are multiplied by the vectors, as
-    latent semantic analysis does (it changes nothing but rounding where the result is scaled).
+    words (V,): the known words. weights (V,): the factor of every occurrence of a word. vectors
+    (V, Y); None for one-hot vectors, so that Y is V.
     """
 
     words: tuple[str, ...]
     weights: np.ndarray
     vectors: np.ndarray | None = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_index", {word: i for i, word in enumerate(self.words)})
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {word: i for i, word in enumerate(self.words)}
 
     @property
     def dimensions(self) -> int:
+        """The number of dimensions Y of the vectors."""
         return len(self.words) if self.vectors is None else self.vectors.shape[1]
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
+        """Unit rows (N, Y), float32; zeros for a sentence without a known word."""
         rows = np.zeros((len(sentences), self.dimensions), dtype=np.float32)
         for row, sentence in zip(rows, sentences, strict=True):
-            counts = Counter(self._known(split_words(sentence)))
-            ids = np.fromiter(counts, dtype=np.int64, count=len(counts))
-            if not len(ids):
-                continue
-            weights = self.weights[ids] * np.fromiter(counts.values(), np.float32, len(counts))
+            ids, weights = self.weigh(sentence)
             if self.vectors is None:
                 row[ids] = weights
             else:
                 row[:] = weights @ self.vectors[ids]
         return unit_rows(rows)
 
+    def weigh(self, sentence: str) -> tuple[np.ndarray, np.ndarray]:
+        """The distinct known words of a sentence, as ids, and the count times weight of each."""
+        known = (self._index[word] for word in split_words(sentence) if word in self._index)
+        counts = Counter(known)
+        ids = np.fromiter(counts, np.int64, len(counts))
+        return ids, self.weights[ids] * np.fromiter(counts.values(), np.float32, len(counts))
+
     def unknown_words(self, sentence: str) -> list[str]:
+        """The words of a sentence that have no vector, in order."""
         return [word for word in split_words(sentence) if word not in self._index]
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {"kind": "word-sum", "words": list(self.words)}
+
+@dataclass(frozen=True)
+class ConcatenatedEncoder:
+    """The vectors of one or more encoders, concatenated.
+
+    Every part has unit length, so that all parts count equally in a dot product; the row itself
+    is as long as the square root of the number of its parts that are not zero.
+    """
+
+    parts: tuple[SentenceEncoder, ...]
 
     @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        found = {"weights": self.weights}
-        return found if self.vectors is None else found | {"vectors": self.vectors}
+    def dimensions(self) -> int:
+        """The sum of the parts' dimensions."""
+        return sum(part.dimensions for part in self.parts)
 
-    def _known(self, words: Iterable[str]) -> Iterable[int]:
-        index: dict[str, int] = self._index  # type: ignore[attr-defined]
-        return (index[word] for word in words if word in index)
+    def encode(self, sentences: Sequence[str]) -> np.ndarray:
+        """Rows (N, Y), float32: the unit rows of every part in order."""
+        return np.concatenate([part.encode(sentences) for part in self.parts], axis=1)
+
+    def unknown_words(self, sentence: str) -> list[str]:
+        """The words that are unknown to every part, in order."""
+        first, *others = (part.unknown_words(sentence) for part in self.parts)
+        return [word for word in first if all(word in other for other in others)]
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows divided by their length; a row of zeros stays."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    """Rows divided by their Euclidean norm; a row of zeros stays zero."""
+    norms: np.ndarray = np.linalg.norm(rows, axis=1, keepdims=True)
+    scaled: np.ndarray = rows / np.maximum(norms, 1e-12)
+    return scaled
 
 
-# ---- fitted on training captions ----------------------------------------------------------------
+def fit_counts(sentences: Sequence[str], min_count: int) -> WordSum:
+    """Word counts: one dimension for each word that occurs at least `min_count` times.
+
+    Raises InputError if no word does; so do the other functions that fit an encoder.
+    """
+    words, _ = _document_frequencies(sentences, min_count)
+    return WordSum(words, np.ones(len(words), np.float32))
 
 
-def count_words(sentences: Sequence[str], min_count: int) -> tuple[tuple[str, ...], np.ndarray]:
-    """The words that occur at least `min_count` times, and in how many sentences each occurs."""
+def fit_tfidf(sentences: Sequence[str], min_count: int) -> WordSum:
+    """tf-idf: word counts weighted by the smoothed inverse document frequency.
+
+    That is log((1 + N) / (1 + n)) + 1 for a word in n of N sentences, as in scikit-learn.
+    """
+    words, frequencies = _document_frequencies(sentences, min_count)
+    return WordSum(words, _idf(frequencies, len(sentences)))
+
+
+def fit_lsa(sentences: Sequence[str], min_count: int, dimensions: int) -> WordSum:
+    """Latent semantic analysis: unit tf-idf rows projected on their leading singular vectors.
+
+    Deerwester et al. 1990, without centring. dimensions: at least 1; at most one for each word
+    is used. The largest component of every singular vector is positive.
+    """
+    tfidf = fit_tfidf(sentences, min_count)
+    # The matrix of all sentences is large and sparse; its Gram matrix is the sum over sentences.
+    gram = np.zeros((len(tfidf.words), len(tfidf.words)))
+    for sentence in sentences:
+        ids, weights = tfidf.weigh(sentence)
+        gram[np.ix_(ids, ids)] += np.outer(weights, weights) / max(1e-12, weights @ weights)
+    leading = np.linalg.eigh(gram).eigenvectors[:, ::-1][:, :dimensions]
+    largest = np.take_along_axis(leading, np.abs(leading).argmax(0)[None], axis=0)
+    return WordSum(tfidf.words, tfidf.weights, (leading * np.sign(largest)).astype(np.float32))
+
+
+def fit_word2vec(
+    sentences: Sequence[str], min_count: int, dimensions: int, *, weighted: bool, epochs: int = 25
+) -> WordSum:
+    """word2vec (Mikolov et al. 2013, CBOW) trained on the captions by gensim.
+
+    weighted: whether words are weighted by inverse document frequency, or all by 1. The vectors
+    are centred over the vocabulary, because all share one large component, and scaled to unit
+    length. Raises InputError without the extra `link`.
+    """
+    try:
+        from gensim.models import Word2Vec
+    except ImportError as error:
+        raise InputError(
+            f"training word2vec needs {error.name}; run pip install 'captioner[link]'"
+        ) from error
+    words, frequencies = _document_frequencies(sentences, min_count)
+    model = Word2Vec(
+        [split_words(sentence) for sentence in sentences],  # a list, because it is read repeatedly
+        vector_size=dimensions,
+        window=5,
+        min_count=min_count,
+        epochs=epochs,
+        seed=SEED,
+        workers=1,  # with several, the vectors depend on the order in which threads run
+    )
+    vectors = np.stack([model.wv[word] for word in words])
+    weights = _idf(frequencies, len(sentences)) if weighted else np.ones(len(words), np.float32)
+    return WordSum(words, weights, _centred(vectors))
+
+
+def read_word_vectors(
+    path: Path, sentences: Sequence[str], min_count: int, *, weighted: bool
+) -> WordSum:
+    """The vectors of the training captions' words from a text file of GloVe or word2vec.
+
+    Words without a vector are unknown; weighting and centring are those of `fit_word2vec`. Raises
+    InputError for a file that is missing or of another format, and if no word has a vector.
+    """
+    words, frequencies = _document_frequencies(sentences, min_count)
+    found = _read_vectors(path, set(words))
+    kept = [i for i, word in enumerate(words) if word in found]
+    if not kept:
+        raise InputError(
+            f"{path} has a vector for none of the {len(words)} words of the captions; choose "
+            "vectors of the captions' language"
+        )
+    known = tuple(words[i] for i in kept)
+    vectors = np.stack([found[word] for word in known])
+    idf = _idf(frequencies[kept], len(sentences))
+    return WordSum(known, idf if weighted else np.ones_like(idf), _centred(vectors))
+
+
+def _document_frequencies(
+    sentences: Sequence[str], min_count: int
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The words that occur at least `min_count` times, most frequent first, and the number of
+    sentences that contain each (V,).
+    """
     counts: Counter[str] = Counter()
     containing: Counter[str] = Counter()
     for sentence in sentences:
         words = split_words(sentence)
         counts.update(words)
         containing.update(set(words))
-    kept = sorted(
-        (word for word, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w)
-    )
+    kept = sorted((-n, word) for word, n in counts.items() if n >= min_count)
     if not kept:
-        raise InputError(f"no word occurs {min_count} times in the captions; lower --min-count")
-    return tuple(kept), np.array([containing[word] for word in kept], dtype=np.float32)
+        raise InputError(
+            f"fitting a sentence encoder failed: no word occurs {min_count} times in the "
+            f"{len(sentences)} captions; lower min_count"
+        )
+    frequencies = [containing[word] for _, word in kept]
+    return tuple(word for _, word in kept), np.array(frequencies, dtype=np.float32)
 
 
-def fit_counts(sentences: Sequence[str], min_count: int) -> WordSum:
-    """Word counts: a dimension for each word."""
-    words, _ = count_words(sentences, min_count)
-    return WordSum(words, np.ones(len(words), np.float32))
+def _idf(frequencies: np.ndarray, sentences: int) -> np.ndarray:
+    idf: np.ndarray = np.log((1 + sentences) / (1 + frequencies)) + 1
+    return idf.astype(np.float32)
 
 
-def fit_tfidf(sentences: Sequence[str], min_count: int) -> WordSum:
-    """tf-idf: a dimension for each word, weighted by its inverse document frequency."""
-    words, containing = count_words(sentences, min_count)
-    return WordSum(words, _idf(containing, len(sentences)))
-
-
-def fit_lsa(sentences: Sequence[str], min_count: int, dimensions: int) -> WordSum:
-    """Latent semantic analysis: tf-idf projected on its leading singular vectors.
-
-    Deerwester et al. 1990. The sentence matrix is sparse and is multiplied, not stored densely.
-    """
-    import torch
-
-    plain = fit_tfidf(sentences, min_count)
-    dimensions = min(dimensions, len(plain.words) - 1)
-    rows, columns, values = [], [], []
-    for number, sentence in enumerate(sentences):
-        counts = Counter(plain._known(split_words(sentence)))
-        ids = np.fromiter(counts, dtype=np.int64, count=len(counts))
-        weights = plain.weights[ids] * np.fromiter(counts.values(), np.float32, len(counts))
-        rows += [number] * len(ids)
-        columns += ids.tolist()
-        values += (weights / max(1e-12, float(np.linalg.norm(weights)))).tolist()
-    matrix = torch.sparse_coo_tensor(
-        torch.tensor([rows, columns]), torch.tensor(values), (len(sentences), len(plain.words))
-    ).coalesce()
-    gram = torch.sparse.mm(matrix.t(), matrix).to_dense().double()  # (V, V)
-    _, vectors = torch.linalg.eigh(gram)
-    leading = vectors.flip(1)[:, :dimensions]
-    leading = leading * leading.gather(0, leading.abs().argmax(0, keepdim=True)).sign()
-    return WordSum(plain.words, plain.weights, leading.float().numpy().copy())
-
-
-def fit_word2vec(
-    sentences: Sequence[str], min_count: int, dimensions: int, *, weighted: bool, epochs: int = 25
-) -> WordSum:
-    """word2vec (Mikolov et al. 2013, CBOW) trained on the captions, by gensim.
-
-    weighted: words count by inverse document frequency instead of equally. The vectors are centred
-    by their mean over the vocabulary: they share a large direction that says nothing.
-    """
-    models = _gensim("word2vec")
-    words, containing = count_words(sentences, min_count)
-    model = models.Word2Vec(
-        [split_words(sentence) for sentence in sentences],  # a list: an iterator trains on nothing
-        vector_size=dimensions,
-        window=5,
-        min_count=min_count,
-        epochs=epochs,
-        seed=SEED,
-        workers=1,  # more workers give other vectors each time
-    )
-    vectors = np.stack([model.wv[word] for word in words])
-    return _of_vectors(words, vectors, containing, len(sentences), weighted)
-
-
-def read_word_vectors(
-    path: Path, sentences: Sequence[str], min_count: int, *, weighted: bool
-) -> WordSum:
-    """Vectors of the training captions' words from a GloVe or word2vec file.
-
-    Words without a vector are unknown. Raises InputError for a file that is neither, and where no
-    word of the captions has a vector.
-    """
-    words, containing = count_words(sentences, min_count)
-    found = _read_vectors(path, set(words))
-    kept = [i for i, word in enumerate(words) if word in found]
-    if not kept:
-        raise InputError(f"{path} has a vector for none of the {len(words)} words of the captions")
-    vectors = np.stack([found[words[i]] for i in kept])
-    chosen = tuple(words[i] for i in kept)
-    return _of_vectors(chosen, vectors, containing[kept], len(sentences), weighted)
-
-
-def _of_vectors(
-    words: tuple[str, ...],
-    vectors: np.ndarray,
-    containing: np.ndarray,
-    sentences: int,
-    weighted: bool,
-) -> WordSum:
-    vectors = unit_rows((vectors - vectors.mean(0)).astype(np.float32))
-    weights = _idf(containing, sentences) if weighted else np.ones(len(words), np.float32)
-    return WordSum(words, weights, vectors)
-
-
-def _idf(containing: np.ndarray, sentences: int) -> np.ndarray:
-    """Smoothed inverse document frequencies: log((1 + N) / (1 + n)) + 1."""
-    return (np.log((1 + sentences) / (1 + containing)) + 1).astype(np.float32)
+def _centred(vectors: np.ndarray) -> np.ndarray:
+    return unit_rows((vectors - vectors.mean(0)).astype(np.float32))
 
 
 def _read_vectors(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
-    """Vectors by word from a text file of GloVe or word2vec, or a .npy beside a .txt of words."""
-    if not path.is_file():
-        raise InputError(f"word vectors {path} do not exist")
+    """The vectors of the wanted words; every line is a word and its numbers, space-separated."""
     found: dict[str, np.ndarray] = {}
     size = 0
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            word, *values = line.rstrip("\n").split(" ")
-            if number == 1 and len(values) == 1:  # word2vec's header: words and dimensions
-                continue
-            size = size or len(values)
-            if len(values) != size or size < 2:
-                raise InputError(f"{path}, line {number}: not a word and {size or 'its'} numbers")
-            if word in wanted:
-                try:
-                    found[word] = np.array(values, dtype=np.float32)
-                except ValueError as error:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, start=1):
+                fields = line.rstrip(" \r\n").split(" ")
+                if number == 1 and len(fields) == 2:  # word2vec's header: words and dimensions
+                    continue
+                size = size or len(fields) - 1
+                # A few words of GloVe contain spaces: the numbers are the last fields.
+                word = " ".join(fields[:-size]) if 1 < size < len(fields) else ""
+                vector = _parse_numbers(fields[-size:]) if word in wanted else None
+                if not word or (vector is None and word in wanted):
                     raise InputError(
-                        f"{path}, line {number}: not a word and its numbers"
-                    ) from error
+                        f"{path}, line {number} is not a word and its numbers; choose a text file "
+                        "of GloVe or word2vec"
+                    )
+                if vector is not None:
+                    found[word] = vector
+    except OSError as error:
+        raise InputError(f"word vectors {path} cannot be read: {error.strerror}") from error
     return found
 
 
-def _gensim(module: str) -> Any:
+def _parse_numbers(fields: Sequence[str]) -> np.ndarray | None:
+    """The numbers as float32, or None if one is not a finite number."""
     try:
-        from importlib import import_module
-
-        return import_module(f"gensim.models.{module}")
-    except ImportError as error:
-        raise InputError(
-            f"training word vectors failed: {error.name} is missing; pip install 'captioner[link]'"
-        ) from error
-
-
-# ---- several side by side, and back from files --------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SideBySide:
-    """The rows of several encoders next to each other, each scaled to unit length."""
-
-    parts: tuple[SentenceEncoder, ...]
-
-    @property
-    def dimensions(self) -> int:
-        return sum(part.dimensions for part in self.parts)
-
-    def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        return np.concatenate([part.encode(sentences) for part in self.parts], axis=1)
-
-    def unknown_words(self, sentence: str) -> list[str]:
-        """The words that no part knows."""
-        first, *others = (part.unknown_words(sentence) for part in self.parts)
-        return [word for word in first if all(word in other for other in others)]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {"kind": "side-by-side", "parts": [part.settings for part in self.parts]}
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {
-            f"{number}.{name}": array
-            for number, part in enumerate(self.parts)
-            for name, array in part.arrays.items()
-        }
-
-
-def dumps(settings: Any) -> str:
-    return json.dumps(settings)
+        numbers = np.array(fields, dtype=np.float32)
+    except ValueError:
+        return None
+    return numbers if np.isfinite(numbers).all() else None
