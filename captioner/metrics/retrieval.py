@@ -1,0 +1,96 @@
+"""Recall@K, median rank and rsum of retrieval, from a score matrix.
+
+Shapes: I images, N texts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError
+
+RECALLS = (1, 5, 10)
+DIRECTIONS = {"i2t": "image to text", "t2i": "text to image"}
+
+
+@dataclass(frozen=True)
+class RetrievalScores:
+    """The ranks of the right answers, from which recalls and median ranks are computed.
+
+    image_to_text (at most I,): for each image that has a text, the 0-based rank of its best text.
+    text_to_image (N,): for each text, the 0-based rank of its image. images: how many images were
+    ranked, those without a text included. split: the name of the ranked split.
+    """
+
+    image_to_text: np.ndarray
+    text_to_image: np.ndarray
+    images: int
+    split: str
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The scores by name: recalls in percent, median ranks counted from 1, and rsum.
+
+        "i2t_R@1", "i2t_R@5", "i2t_R@10" and "i2t_MedR" rank texts for images, "t2i_..." images for
+        texts. A median between two ranks is rounded down. "rsum" is the sum of the six recalls.
+        """
+        numbers: dict[str, float] = {}
+        for direction, ranks in (("i2t", self.image_to_text), ("t2i", self.text_to_image)):
+            for k in RECALLS:
+                numbers[f"{direction}_R@{k}"] = float(100 * (ranks < k).mean())
+            numbers[f"{direction}_MedR"] = float(np.floor(np.median(ranks)) + 1)
+        numbers["rsum"] = sum(value for name, value in numbers.items() if "R@" in name)
+        return numbers
+
+    @property
+    def protocol(self) -> str:
+        """What was ranked, as one line: split, images, texts, and how ties count."""
+        without_text = self.images - len(self.image_to_text)
+        counted = f" ({without_text} without a text)" if without_text else ""
+        return (
+            f"{self.split}: {self.images} images{counted}, {len(self.text_to_image)} texts, "
+            "ranked all at once; ties count as wrong"
+        )
+
+    def describe(self) -> str:
+        """The scores as lines of text: one for each direction, rsum, and the protocol."""
+        numbers = self.numbers
+        lines = []
+        for direction, title in DIRECTIONS.items():
+            recalls = "  ".join(f"R@{k} {numbers[f'{direction}_R@{k}']:.1f}" for k in RECALLS)
+            lines.append(f"{title}: {recalls}  MedR {numbers[f'{direction}_MedR']:.0f}")
+        return "\n".join([*lines, f"rsum {numbers['rsum']:.1f}", self.protocol])
+
+
+def retrieval_scores(scores: np.ndarray, image_of_text: np.ndarray, split: str) -> RetrievalScores:
+    """Rank all texts for every image, and all images for every text.
+
+    scores (I, N): higher is better. image_of_text (N,): integers, the row of each text's image; an
+    image may have one text, several or none, and one without is a wrong answer but not a query.
+    split: the name of the split, for the protocol. The rank of a query is the number of wrong
+    answers whose score is at least that of its best right answer, so that a constant score is
+    worst. Raises InputError for shapes that do not match, scores that are not finite, and rows of
+    images that do not exist.
+    """
+    scores, image_of_text = np.asarray(scores), np.asarray(image_of_text)
+    if scores.ndim != 2 or image_of_text.shape != scores.shape[1:] or 0 in scores.shape:
+        raise InputError(
+            "scores must be (images, texts) and image_of_text (texts,), neither empty, got "
+            f"{scores.shape} and {image_of_text.shape}"
+        )
+    if not np.isfinite(scores).all():
+        raise InputError("scores must be finite, got NaN or infinity")
+    if not np.issubdtype(image_of_text.dtype, np.integer):
+        raise InputError(f"image_of_text must be integers, got {image_of_text.dtype}")
+    if image_of_text.min() < 0 or image_of_text.max() >= len(scores):
+        raise InputError(
+            f"image_of_text must be in 0 to {len(scores) - 1}, got {image_of_text.min()} to "
+            f"{image_of_text.max()}"
+        )
+    right = scores[image_of_text, np.arange(len(image_of_text))]  # (N,)
+    best = np.full(len(scores), -np.inf)  # (I,), the score of each image's best text
+    np.maximum.at(best, image_of_text, right)
+    wrong = image_of_text != np.arange(len(scores))[:, None]  # (I, N)
+    image_ranks = ((scores >= best[:, None]) & wrong).sum(1)
+    text_ranks = ((scores >= right) & wrong).sum(0)
+    return RetrievalScores(image_ranks[np.isfinite(best)], text_ranks, len(scores), split)

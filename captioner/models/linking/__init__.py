@@ -1,0 +1,1 @@
+"""Models that place images and texts in one space."""

@@ -1,0 +1,263 @@
+"""Sentences as vectors: word counts, tf-idf, LSA and word2vec.
+
+An encoder is fitted on training captions or reads a file of word vectors, and is plain arrays
+afterwards: gensim is needed to train word2vec, not to use it. Shapes: N sentences, V known words,
+Y dimensions.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import InputError
+from .tokenizer import split_words
+
+SEED = 0  # of word2vec
+
+
+class SentenceEncoder(Protocol):
+    """Maps sentences to vectors."""
+
+    @property
+    def dimensions(self) -> int:
+        """The number of dimensions Y of the vectors."""
+
+    def encode(self, sentences: Sequence[str]) -> np.ndarray:
+        """Unit rows (N, Y), float32; zeros for a sentence without a known word."""
+
+    def unknown_words(self, sentence: str) -> list[str]:
+        """The words of a sentence that do not contribute to its vector, in order."""
+
+
+@dataclass(frozen=True, eq=False)
+class WordSum:
+    """Each sentence is the weighted sum of its words' vectors, scaled to unit length.
+
+    words (V,): the known words. weights (V,): the factor of every occurrence of a word. vectors
+    (V, Y); None for one-hot vectors, so that Y is V.
+    """
+
+    words: tuple[str, ...]
+    weights: np.ndarray
+    vectors: np.ndarray | None = None
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {word: i for i, word in enumerate(self.words)}
+
+    @property
+    def dimensions(self) -> int:
+        """The number of dimensions Y of the vectors."""
+        return len(self.words) if self.vectors is None else self.vectors.shape[1]
+
+    def encode(self, sentences: Sequence[str]) -> np.ndarray:
+        """Unit rows (N, Y), float32; zeros for a sentence without a known word."""
+        rows = np.zeros((len(sentences), self.dimensions), dtype=np.float32)
+        for row, sentence in zip(rows, sentences, strict=True):
+            ids, weights = self.weigh(sentence)
+            if self.vectors is None:
+                row[ids] = weights
+            else:
+                row[:] = weights @ self.vectors[ids]
+        return unit_rows(rows)
+
+    def weigh(self, sentence: str) -> tuple[np.ndarray, np.ndarray]:
+        """The distinct known words of a sentence, as ids, and the count times weight of each."""
+        known = (self._index[word] for word in split_words(sentence) if word in self._index)
+        counts = Counter(known)
+        ids = np.fromiter(counts, np.int64, len(counts))
+        return ids, self.weights[ids] * np.fromiter(counts.values(), np.float32, len(counts))
+
+    def unknown_words(self, sentence: str) -> list[str]:
+        """The words of a sentence that have no vector, in order."""
+        return [word for word in split_words(sentence) if word not in self._index]
+
+
+@dataclass(frozen=True)
+class ConcatenatedEncoder:
+    """The vectors of one or more encoders, concatenated.
+
+    Every part has unit length, so that all parts count equally in a dot product; the row itself
+    is as long as the square root of the number of its parts that are not zero.
+    """
+
+    parts: tuple[SentenceEncoder, ...]
+
+    @property
+    def dimensions(self) -> int:
+        """The sum of the parts' dimensions."""
+        return sum(part.dimensions for part in self.parts)
+
+    def encode(self, sentences: Sequence[str]) -> np.ndarray:
+        """Rows (N, Y), float32: the unit rows of every part in order."""
+        return np.concatenate([part.encode(sentences) for part in self.parts], axis=1)
+
+    def unknown_words(self, sentence: str) -> list[str]:
+        """The words that are unknown to every part, in order."""
+        first, *others = (part.unknown_words(sentence) for part in self.parts)
+        return [word for word in first if all(word in other for other in others)]
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows divided by their Euclidean norm; a row of zeros stays zero."""
+    norms: np.ndarray = np.linalg.norm(rows, axis=1, keepdims=True)
+    scaled: np.ndarray = rows / np.maximum(norms, 1e-12)
+    return scaled
+
+
+def fit_counts(sentences: Sequence[str], min_count: int) -> WordSum:
+    """Word counts: one dimension for each word that occurs at least `min_count` times.
+
+    Raises InputError if no word does; so do the other functions that fit an encoder.
+    """
+    words, _ = _document_frequencies(sentences, min_count)
+    return WordSum(words, np.ones(len(words), np.float32))
+
+
+def fit_tfidf(sentences: Sequence[str], min_count: int) -> WordSum:
+    """tf-idf: word counts weighted by the smoothed inverse document frequency.
+
+    That is log((1 + N) / (1 + n)) + 1 for a word in n of N sentences, as in scikit-learn.
+    """
+    words, frequencies = _document_frequencies(sentences, min_count)
+    return WordSum(words, _idf(frequencies, len(sentences)))
+
+
+def fit_lsa(sentences: Sequence[str], min_count: int, dimensions: int) -> WordSum:
+    """Latent semantic analysis: unit tf-idf rows projected on their leading singular vectors.
+
+    Deerwester et al. 1990, without centring. dimensions: at least 1; at most one for each word
+    is used. The largest component of every singular vector is positive.
+    """
+    tfidf = fit_tfidf(sentences, min_count)
+    # The matrix of all sentences is large and sparse; its Gram matrix is the sum over sentences.
+    gram = np.zeros((len(tfidf.words), len(tfidf.words)))
+    for sentence in sentences:
+        ids, weights = tfidf.weigh(sentence)
+        gram[np.ix_(ids, ids)] += np.outer(weights, weights) / max(1e-12, weights @ weights)
+    leading = np.linalg.eigh(gram).eigenvectors[:, ::-1][:, :dimensions]
+    largest = np.take_along_axis(leading, np.abs(leading).argmax(0)[None], axis=0)
+    return WordSum(tfidf.words, tfidf.weights, (leading * np.sign(largest)).astype(np.float32))
+
+
+def fit_word2vec(
+    sentences: Sequence[str], min_count: int, dimensions: int, *, weighted: bool, epochs: int = 25
+) -> WordSum:
+    """word2vec (Mikolov et al. 2013, CBOW) trained on the captions by gensim.
+
+    weighted: whether words are weighted by inverse document frequency, or all by 1. The vectors
+    are centred over the vocabulary, because all share one large component, and scaled to unit
+    length. Raises InputError without the extra `link`.
+    """
+    try:
+        from gensim.models import Word2Vec
+    except ImportError as error:
+        raise InputError(
+            f"training word2vec needs {error.name}; run pip install 'captioner[link]'"
+        ) from error
+    words, frequencies = _document_frequencies(sentences, min_count)
+    model = Word2Vec(
+        [split_words(sentence) for sentence in sentences],  # a list, because it is read repeatedly
+        vector_size=dimensions,
+        window=5,
+        min_count=min_count,
+        epochs=epochs,
+        seed=SEED,
+        workers=1,  # with several, the vectors depend on the order in which threads run
+    )
+    vectors = np.stack([model.wv[word] for word in words])
+    weights = _idf(frequencies, len(sentences)) if weighted else np.ones(len(words), np.float32)
+    return WordSum(words, weights, _centred(vectors))
+
+
+def read_word_vectors(
+    path: Path, sentences: Sequence[str], min_count: int, *, weighted: bool
+) -> WordSum:
+    """The vectors of the training captions' words from a text file of GloVe or word2vec.
+
+    Words without a vector are unknown; weighting and centring are those of `fit_word2vec`. Raises
+    InputError for a file that is missing or of another format, and if no word has a vector.
+    """
+    words, frequencies = _document_frequencies(sentences, min_count)
+    found = _read_vectors(path, set(words))
+    kept = [i for i, word in enumerate(words) if word in found]
+    if not kept:
+        raise InputError(
+            f"{path} has a vector for none of the {len(words)} words of the captions; choose "
+            "vectors of the captions' language"
+        )
+    known = tuple(words[i] for i in kept)
+    vectors = np.stack([found[word] for word in known])
+    idf = _idf(frequencies[kept], len(sentences))
+    return WordSum(known, idf if weighted else np.ones_like(idf), _centred(vectors))
+
+
+def _document_frequencies(
+    sentences: Sequence[str], min_count: int
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The words that occur at least `min_count` times, most frequent first, and the number of
+    sentences that contain each (V,).
+    """
+    counts: Counter[str] = Counter()
+    containing: Counter[str] = Counter()
+    for sentence in sentences:
+        words = split_words(sentence)
+        counts.update(words)
+        containing.update(set(words))
+    kept = sorted((-n, word) for word, n in counts.items() if n >= min_count)
+    if not kept:
+        raise InputError(
+            f"fitting a sentence encoder failed: no word occurs {min_count} times in the "
+            f"{len(sentences)} captions; lower min_count"
+        )
+    frequencies = [containing[word] for _, word in kept]
+    return tuple(word for _, word in kept), np.array(frequencies, dtype=np.float32)
+
+
+def _idf(frequencies: np.ndarray, sentences: int) -> np.ndarray:
+    idf: np.ndarray = np.log((1 + sentences) / (1 + frequencies)) + 1
+    return idf.astype(np.float32)
+
+
+def _centred(vectors: np.ndarray) -> np.ndarray:
+    return unit_rows((vectors - vectors.mean(0)).astype(np.float32))
+
+
+def _read_vectors(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
+    """The vectors of the wanted words; every line is a word and its numbers, space-separated."""
+    found: dict[str, np.ndarray] = {}
+    size = 0
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, start=1):
+                fields = line.rstrip(" \r\n").split(" ")
+                if number == 1 and len(fields) == 2:  # word2vec's header: words and dimensions
+                    continue
+                size = size or len(fields) - 1
+                # A few words of GloVe contain spaces: the numbers are the last fields.
+                word = " ".join(fields[:-size]) if 1 < size < len(fields) else ""
+                vector = _parse_numbers(fields[-size:]) if word in wanted else None
+                if not word or (vector is None and word in wanted):
+                    raise InputError(
+                        f"{path}, line {number} is not a word and its numbers; choose a text file "
+                        "of GloVe or word2vec"
+                    )
+                if vector is not None:
+                    found[word] = vector
+    except OSError as error:
+        raise InputError(f"word vectors {path} cannot be read: {error.strerror}") from error
+    return found
+
+
+def _parse_numbers(fields: Sequence[str]) -> np.ndarray | None:
+    """The numbers as float32, or None if one is not a finite number."""
+    try:
+        numbers = np.array(fields, dtype=np.float32)
+    except ValueError:
+        return None
+    return numbers if np.isfinite(numbers).all() else None

@@ -1,0 +1,92 @@
+"""Retrieval scores against loops over queries and answers."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captioner.errors import InputError
+from captioner.metrics.retrieval import retrieval_scores
+
+
+def naive_numbers(scores, image_of_text):
+    """Scores by name: sort the answers of each query, wrong ones first among equals."""
+
+    def ranks(rows, is_right):
+        for query, row in enumerate(rows):
+            answers = sorted((-score, is_right(query, answer)) for answer, score in enumerate(row))
+            hits = [rank for rank, (_, right) in enumerate(answers) if right]
+            if hits:
+                yield hits[0]
+
+    numbers = {}
+    for name, rows, is_right in (
+        ("i2t", scores.tolist(), lambda image, text: image_of_text[text] == image),
+        ("t2i", scores.T.tolist(), lambda text, image: image_of_text[text] == image),
+    ):
+        found = sorted(ranks(rows, is_right))
+        for k in (1, 5, 10):
+            numbers[f"{name}_R@{k}"] = 100 * sum(rank < k for rank in found) / len(found)
+        middle = [found[(len(found) - 1) // 2], found[len(found) // 2]]
+        numbers[f"{name}_MedR"] = sum(middle) // 2 + 1
+    numbers["rsum"] = sum(numbers[f"{name}_R@{k}"] for name in ("i2t", "t2i") for k in (1, 5, 10))
+    return numbers
+
+
+@st.composite
+def problems(draw):
+    """Scores with many ties, and images with several texts, one or none."""
+    images, texts = draw(st.integers(1, 14)), draw(st.integers(1, 25))
+    image_of_text = draw(st.lists(st.integers(0, images - 1), min_size=texts, max_size=texts))
+    seed, values = draw(st.integers(0, 1000)), draw(st.sampled_from([1, 3, 1000]))
+    scores = np.random.default_rng(seed).integers(values, size=(images, texts)) - values / 2
+    return scores, np.array(image_of_text)
+
+
+@given(problems())
+def test_numbers_match_sorted_answers(problem):
+    scores, image_of_text = problem
+    found = retrieval_scores(scores, image_of_text, "val").numbers
+    assert found == pytest.approx(naive_numbers(scores, image_of_text))
+
+
+def test_ranks_of_ragged_texts_by_hand():
+    scores = np.array([[0.9, 0.2, 0.9, 0.1], [0.8, 0.7, 0.5, 0.0], [0.3, 0.8, 0.4, 0.1]])
+    found = retrieval_scores(scores, np.array([0, 2, 2, 2]), "test")
+    assert found.image_to_text.tolist() == [1, 0]  # image 0 ties with text 2; image 1 has no text
+    assert found.text_to_image.tolist() == [0, 0, 2, 1]  # for text 3 images 0 and 2 are tied
+    assert found.describe().splitlines() == [
+        "image to text: R@1 50.0  R@5 100.0  R@10 100.0  MedR 1",
+        "text to image: R@1 50.0  R@5 100.0  R@10 100.0  MedR 1",
+        "rsum 500.0",
+        "test: 3 images (1 without a text), 4 texts, ranked all at once; ties count as wrong",
+    ]
+
+
+def test_a_constant_score_is_worst_and_a_perfect_one_best():
+    image_of_text = np.repeat(np.arange(20), 5)
+    constant = retrieval_scores(np.zeros((20, 100)), image_of_text, "test")
+    assert constant.numbers["rsum"] == 0
+    assert constant.numbers["t2i_MedR"] == 20
+    assert constant.numbers["i2t_MedR"] == 96
+    perfect = np.arange(20)[:, None] == image_of_text
+    found = retrieval_scores(perfect, image_of_text, "test")
+    assert found.numbers["rsum"] == 600
+    assert found.protocol == "test: 20 images, 100 texts, ranked all at once; ties count as wrong"
+
+
+@pytest.mark.parametrize(
+    ("scores", "image_of_text", "message"),
+    [
+        (np.zeros((2, 3)), [0, 1], r"^scores must be \(images, texts\) .* \(2, 3\) and \(2,\)$"),
+        (np.zeros(3), [0, 1, 1], "^scores must be .* got"),
+        (np.zeros((2, 0)), [], "neither empty"),
+        (np.full((1, 2), np.nan), [0, 0], "must be finite, got NaN or infinity"),
+        (np.zeros((2, 2)), [0.0, 1.0], "image_of_text must be integers, got float64"),
+        (np.zeros((2, 2)), [0, 2], "image_of_text must be in 0 to 1, got 0 to 2"),
+        (np.zeros((2, 2)), [-1, 0], "image_of_text must be in 0 to 1, got -1 to 0"),
+    ],
+)
+def test_bad_input_is_refused(scores, image_of_text, message):
+    with pytest.raises(InputError, match=message):
+        retrieval_scores(scores, np.array(image_of_text), "test")
