@@ -1,4 +1,4 @@
-"""Captions per second of decoding from maps: python -m benchmarks.decode."""
+"""Decoding speed from feature maps in captions per second: python -m benchmarks.decode."""
 
 from collections.abc import Callable
 from typing import cast
@@ -45,12 +45,12 @@ def captions_of(
 
 
 def rows_of(features: Tensor) -> Tensor:
-    """Maps (B, D, h, w) in the textbook's layout (B, P, D)."""
+    """Convert maps (B, D, h, w) to the textbook's layout (B, P, D)."""
     return features.flatten(2).mT.contiguous()
 
 
 def check_agreement(model: CaptioningModel, decoder: textbook.Decoder, features: Tensor) -> None:
-    """Exit unless library and textbook have equal captions, and equal scores to 1e-4."""
+    """Exit unless library and textbook give equal captions, with scores equal to 1e-4."""
     found = decode(model, features, forced(SIZES))
     for (best, *_), image in zip(found, rows_of(features), strict=True):
         tokens, score = textbook.beam_search(decoder, image, SIZES.beams, SIZES.steps, SIZES.steps)
@@ -99,9 +99,9 @@ def compare(attention: bool, device: torch.device, rounds: int, compiled: bool) 
 
 
 def memory(device: torch.device, process: float) -> None:
-    """Peak memory of one call at the target's batch, greedy and with beams.
+    """Print the peak memory of one call at the target batch size, greedy and with beams.
 
-    process: megabytes of the interpreter and its libraries, before any model is built.
+    process: megabytes used by the interpreter and its libraries, before any model is built.
     """
     features = draw_features(SIZES, SIZES.batch, device)
     rows = []
@@ -122,7 +122,7 @@ def memory(device: torch.device, process: float) -> None:
 
 
 def growth(device: torch.device, rounds: int) -> None:
-    """The cost of a caption as one size grows and the others are fixed."""
+    """Print the cost per caption as one size grows and the others are fixed."""
     batches = (1, 4, 16, 64, 256) if device.type == "cpu" else (1, 4, 16, 64, 256, 512)
     variations = {
         "batch": batches,

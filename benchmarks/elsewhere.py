@@ -1,7 +1,7 @@
-"""Library and ONNX Runtime compared in one figure: python -m benchmarks.elsewhere.
+"""A figure that compares the library with ONNX Runtime: python -m benchmarks.elsewhere.
 
-Demo images are captioned by both; the figure of docs/export.md shows each word's map and the
-differences. Shapes: T words, V vocabulary, h, w grid.
+Both caption demo images; the figure in docs/export.md shows each word's map and the differences.
+Shapes: T words, V vocabulary, h, w grid.
 """
 
 import argparse
@@ -56,7 +56,7 @@ class Programs:
         return np.ascontiguousarray((values / np.float32(image["std"])).transpose(2, 0, 1)[None])
 
     def caption(self, path: Path) -> CaptionOutput:
-        """Greedy search."""
+        """Caption the image by greedy search."""
         inputs = self.run("start", **self.run("encoder", pixels=self.pixels(path)))
         token, end = self.metadata["tokens"]["START"], self.metadata["tokens"]["END"]
         words: list[str] = []
@@ -81,7 +81,7 @@ class Programs:
 
 
 def by_library(captioner: Captioner, path: Path) -> CaptionOutput:
-    """Greedy search."""
+    """Caption the image by greedy search."""
     found = captioner.caption(path, method="greedy")
     assert found.attention is not None
     return CaptionOutput(
@@ -128,7 +128,7 @@ def draw(paths: Sequence[Path], captioner: Captioner, programs: Programs, file: 
 
 
 def describe_difference(ours: CaptionOutput, theirs: CaptionOutput) -> str:
-    """The difference of two captions as text."""
+    """Describe the differences between two captions."""
     if list(ours.words) != list(theirs.words):
         return "different words"
     maps = float(abs(ours.maps - theirs.maps).max())

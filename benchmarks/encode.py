@@ -1,4 +1,4 @@
-"""Images per second of files, encoders and the cache: python -m benchmarks.encode."""
+"""Images per second of file reading, encoders and the cache: python -m benchmarks.encode."""
 
 import argparse
 import tempfile
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def encoders(device: torch.device, argv: argparse.Namespace) -> None:
-    """The library's frozen encoder against the plain one: as torchvision builds it, NCHW."""
+    """Compare the library's frozen encoder with the plain torchvision one in NCHW layout."""
     batches = [1, BATCH] if device.type == "cpu" else [1, 64, 512]
     print("### Encoders, 224 x 224 pixels, random weights\n")
     for name in ENCODERS:
@@ -93,7 +93,7 @@ def check_agreement(encoder: Encoder, images: torch.Tensor) -> None:
 
 
 def files(rounds: int) -> None:
-    """Opening, decoding and resizing JPEG files, with and without threads."""
+    """Time opening, decoding and resizing JPEG files, with and without threads."""
     cpu = torch.device("cpu")
     with tempfile.TemporaryDirectory() as directory:
         paths = draw_images(Path(directory), 128)
@@ -113,7 +113,7 @@ def read_all(source: ImageSource, batches: Sequence[range], workers: int) -> int
 
 
 def training_need(device: torch.device, rounds: int) -> float:
-    """Images per second that the fastest training step reads from the cache."""
+    """Return the images per second that the fastest training step reads from the cache."""
     model = build(SIZES, attention=True, device=device).train()
     batch = draw_batch(SIZES, BATCH, 8, 16).to(device)
     options = TrainingOptions()
@@ -123,7 +123,7 @@ def training_need(device: torch.device, rounds: int) -> float:
 
 
 def cache_of_coco_size(count: int, need: float) -> None:
-    """A sparse store of `count` maps: opening, ordering an epoch, reading it at random, memory."""
+    """Measure opening, epoch order, random reads and memory of a sparse store of `count` maps."""
     copied = (
         measure.copy_limit(torch.device("cpu")) / 2
     )  # the copy reads and writes; only reading is compared
@@ -162,7 +162,7 @@ def cache_of_coco_size(count: int, need: float) -> None:
 
 
 def write_sparse_store(store: FeatureStore, stamps: Sequence[bytes]) -> int:
-    """Segments without content for images of these stamps; returns the bytes of the maps."""
+    """Write empty segments for images with these stamps; return the bytes of the maps."""
     side = round(SIZES.positions**0.5)
     store.directory.mkdir(parents=True)
     keys, total = keys_of(stamps), 0

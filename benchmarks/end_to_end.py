@@ -23,7 +23,7 @@ from captioner.vision.encoders import Encoder, build_encoder
 
 ENCODERS = ("mobilenet_v2", "resnet50", "resnet101")
 BATCH = 32
-LENGTHS = (12, 20)  # words: about a Flickr8k or COCO caption with its end token, and the targets'
+LENGTHS = (12, 20)  # words: a typical Flickr8k or COCO caption and its end token; the targets
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def textbook_directory(
 
 
 def operations(captioner: Captioner, words: int) -> int:
-    """Floating-point operations per image, from pixels to a beam of 3, by the plain equations."""
+    """Count the operations per image from pixels to a beam of 3, by the plain equations."""
     encoder = captioner.model.encoder
     assert isinstance(encoder, Encoder)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -80,7 +80,7 @@ def operations(captioner: Captioner, words: int) -> int:
 
 
 def works_of(captioner: Captioner, paths: list[Path]) -> dict[str, measure.Work]:
-    """The encoder alone; per caption length, the search alone and everything from disk to text."""
+    """Return the cases: the encoder alone and, per caption length, search and full pipeline."""
     images = torch.rand(BATCH, 3, 224, 224, device=captioner.device)
 
     def encode() -> torch.Tensor:

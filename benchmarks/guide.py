@@ -1,7 +1,7 @@
 """Figures and table of the decoding options: python -m benchmarks.guide.
 
-For docs/decoding.md, from a run on the demo data: one scene's captions with each option, and the
-effect of the options on a whole split.
+They are for docs/decoding.md and use a run on the demo data: one scene's captions with each option,
+and the effect of the options on a whole split.
 """
 
 import argparse
@@ -49,7 +49,7 @@ WIDTH, LINE, GAP = 11, 0.235, 0.5  # of the scene figure: inches, inches, lines
 
 
 def captions_of(captioner: Captioner, image: Any, options: Mapping[str, Any]) -> list[Any]:
-    """The caption and its alternatives."""
+    """Return the texts of the caption and its alternatives."""
     best = captioner.caption(image, **options)
     return [best, *best.alternatives]
 
@@ -85,7 +85,7 @@ def draw_scene(captioner: Captioner, example: Example, cases: Cases, file: Path)
 def measure_captions(
     captioner: Captioner, examples: Sequence[Example], options: Mapping[str, Any]
 ) -> dict[str, float]:
-    """Scores and statistics of the split's captions, and the seconds of captioning."""
+    """Return scores and statistics of the split's captions, and the captioning time in seconds."""
     images = [load_image(example.path) for example in examples]
     started = time.perf_counter()
     captions = captioner.caption(images, batch_size=64, **options)
@@ -99,7 +99,7 @@ def measure_captions(
 def distinct_share(
     captioner: Captioner, examples: Sequence[Example], options: Mapping[str, Any]
 ) -> float:
-    """Percentage of distinct captions among five per image."""
+    """Return the percentage of distinct captions among five per image."""
     images = [load_image(example.path) for example in examples]
     found = captioner.caption(images, batch_size=64, num_captions=5, **options)
     different = [len({c.text for c in (best, *best.alternatives)}) for best in found]
@@ -107,7 +107,7 @@ def distinct_share(
 
 
 def draw_curves(captioner: Captioner, examples: Sequence[Example], file: Path) -> None:
-    """Draw length and BLEU-4 by length penalty, BLEU-4 and distinct captions by temperature."""
+    """Plot length and BLEU-4 by length penalty, and BLEU-4 and distinct captions by temperature."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.4), layout="constrained", facecolor="white")
@@ -135,7 +135,7 @@ def draw_curves(captioner: Captioner, examples: Sequence[Example], file: Path) -
 
 
 def table(captioner: Captioner, examples: Sequence[Example]) -> str:
-    """A Markdown table with a row for each of METHODS."""
+    """Return a Markdown table with one row for each of METHODS."""
     rows = []
     for name, options in METHODS:
         found = measure_captions(captioner, examples, options)

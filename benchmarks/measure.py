@@ -15,7 +15,7 @@ Work = Callable[[], object]
 
 
 def device_of(argv: argparse.Namespace) -> torch.device:
-    """The chosen device, else CUDA if available."""
+    """Return the chosen device, else CUDA if available."""
     return torch.device(argv.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -39,7 +39,7 @@ def arguments(description: str | None, argv: Sequence[str] | None = None) -> arg
 
 
 def seconds(work: Work, device: torch.device) -> float:
-    """The duration of one call, by the device's clock on a GPU."""
+    """Return the duration of one call, measured with device events on a GPU."""
     if device.type != "cuda":
         started = time.perf_counter()
         work()
@@ -54,7 +54,7 @@ def seconds(work: Work, device: torch.device) -> float:
 
 
 def side_by_side(cases: Mapping[str, Work], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each case; the cases take turns, so that a slow minute affects all of them.
+    """Return the median seconds of each case; cases alternate, so slow periods affect all of them.
 
     The first round is a warm-up and is not counted.
     """
@@ -68,7 +68,7 @@ def side_by_side(cases: Mapping[str, Work], rounds: int, device: torch.device) -
 
 
 def matrix_limits(device: torch.device) -> tuple[dict[str, Work], int]:
-    """Large products in both precisions, to be timed with the cases, and their operations."""
+    """Build large matrix products in both precisions, and count their operations."""
     size = 2048 if device.type == "cpu" else 8192
     works: dict[str, Work] = {}
     for precision in (torch.float32, torch.bfloat16):
@@ -88,7 +88,7 @@ def limits_of(times: dict[str, float], operations: int) -> tuple[float, str]:
 
 
 def copy_limit(device: torch.device) -> float:
-    """Bytes per second read and written by a large copy."""
+    """Measure the bytes per second read and written by a large copy."""
     source = torch.zeros(2**26 if device.type == "cpu" else 2**30, device=device)
     target = torch.empty_like(source)
     taken = side_by_side({"": lambda: target.copy_(source)}, 9, device)[""]
@@ -96,14 +96,14 @@ def copy_limit(device: torch.device) -> float:
 
 
 def peak_memory(work: Work, device: torch.device) -> float:
-    """Megabytes that a call allocates at its peak, beyond those before it; NaN if unknown."""
+    """Return the peak megabytes that a call allocates in addition; NaN if unknown."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         work()
         return (torch.cuda.max_memory_allocated(device) - before) / 1e6
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # else reused free memory would not be counted
+        ctypes.CDLL(None).malloc_trim(0)  # otherwise reused free memory would not be counted
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak resident size
     except (OSError, AttributeError):
         return float("nan")
@@ -113,14 +113,14 @@ def peak_memory(work: Work, device: torch.device) -> float:
 
 
 def resident(name: str = "VmRSS") -> float:
-    """Resident megabytes of this process: present (VmRSS), anonymous (RssAnon), peak (VmHWM)."""
+    """Return resident megabytes: current (VmRSS), anonymous (RssAnon) or peak (VmHWM)."""
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024 / 1e6
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; numbers have three significant figures."""
+    """Format a Markdown table; numbers have three significant figures."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
@@ -138,7 +138,7 @@ def share(part: float, whole: float) -> str:
 
 
 def machine(device: torch.device) -> str:
-    """One sentence: processor or GPU, threads, versions, date."""
+    """Describe processor or GPU, threads, versions and date in one sentence."""
     if device.type == "cuda":
         what = torch.cuda.get_device_name(device)
     else:

@@ -1,7 +1,7 @@
 """Figure of a killed and restarted captioning job: python -m benchmarks.restart.
 
-For docs/scaling.md: the torchrun recipe runs with two processes, one of which is killed; then the
-same command runs again. The figure shows the lines in each process's file over time.
+It is for docs/scaling.md: the torchrun recipe runs with two processes, one of which is killed; then
+the same command runs again. The figure shows the lines in each process's file over time.
 """
 
 import argparse
@@ -18,15 +18,15 @@ from pathlib import Path
 
 RECIPE = Path(__file__).parents[1] / "docs" / "recipes" / "torchrun_captions.py"
 COLORS = ("#1f5fa8", "#c8641e")
-EVERY = 0.1  # seconds between two looks at the files
+EVERY = 0.1  # seconds between two readings of the files
 
 Seen = list[tuple[float, list[int]]]  # seconds, and the lines of each file
 
 
 def watch(command: Sequence[str], out: Path, seen: Seen, kill: Callable[[list[int]], bool]) -> str:
-    """Run the command, recording the lines of its files until it ends; returns its output.
+    """Run the command, recording the line counts of its files until it ends; return its output.
 
-    kill: a function of the lines of each file; once true, the second process gets SIGKILL.
+    kill: a function of the line counts; once true, the second process is killed with SIGKILL.
     """
     with tempfile.TemporaryFile("w+") as printed:
         launcher = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT)
@@ -47,7 +47,7 @@ def _lines(file: Path) -> int:
 
 
 def _second(launcher: int) -> int:
-    """The id of the launcher's process of rank 1."""
+    """Return the id of the launcher's child process of rank 1."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
     ranks = {
         child: b"\0RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes() for child in children

@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 def table(files: Sequence[Path]) -> str:
-    """A Markdown table with one row per scores.json; BLEU with and without brevity penalty."""
+    """Format one row per scores.json as Markdown, with BLEU with and without brevity penalty."""
     rows = []
     for file in files:
         scores = json.loads(file.read_text())
@@ -40,7 +40,7 @@ def table(files: Sequence[Path]) -> str:
 
 
 def minutes(log: Path) -> list[tuple[float, dict[str, Any]]]:
-    """The rows of a log.jsonl, each with the minutes of training and evaluation up to it."""
+    """Return the rows of a log.jsonl, each with its cumulative training and evaluation minutes."""
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     spent = accumulate(row["training_seconds"] + row["evaluation_seconds"] for row in rows)
     return [(seconds / 60, row) for seconds, row in zip(spent, rows, strict=True)]

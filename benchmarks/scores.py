@@ -1,7 +1,7 @@
-"""Scores and their time against pycocoevalcap: python -m benchmarks.scores.
+"""Scores and scoring time compared with pycocoevalcap: python -m benchmarks.scores.
 
 Captions and references come from one file with several captions per image: every third image is
-scored with a caption of another one, the others with one of their own references.
+scored with a caption of another image, the others with one of their own references.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from captioner.metrics import captions as metrics
 
 
 def draw(captions: dict[Id, list[str]], images: int) -> tuple[dict[Id, str], dict[Id, list[str]]]:
-    """Captions to score and references of `images` images, cycling through those of the file."""
+    """Return captions and references for `images` images, cycling through those in the file."""
     rng, ids = random.Random(0), list(captions)
     hypotheses: dict[Id, str] = {}
     references: dict[Id, list[str]] = {}
@@ -32,7 +32,7 @@ def draw(captions: dict[Id, list[str]], images: int) -> tuple[dict[Id, str], dic
 def official(
     hypotheses: dict[Id, str], references: dict[Id, list[str]], meteor: bool
 ) -> dict[str, float]:
-    """Scores of pycocoevalcap alone, including its Java tokenizer."""
+    """Compute the scores with pycocoevalcap alone, including its Java tokenizer."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.meteor.meteor import Meteor

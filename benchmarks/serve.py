@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def draw(count: int) -> list[bytes]:
-    """Distinct JPEG files of smooth colours."""
+    """Draw distinct JPEG files of smooth colours."""
     noise = np.random.default_rng(0)
     files = []
     for _ in range(count):
@@ -69,7 +69,7 @@ def load(
     batch_size: int,
     clients: int,
 ) -> tuple[float, list[float], int]:
-    """Total seconds, seconds per request, and the number of answers equal to single images'."""
+    """Return total seconds, seconds per request, and how many captions equal unbatched ones."""
     limits = Limits(batch_size=batch_size, timeout=300)
     listener = listen("127.0.0.1", 0)
     server = build_server(create_app(captioner, limits), limits)

@@ -1,4 +1,4 @@
-"""Random models, feature maps and captions in the sizes of the benchmarks."""
+"""Random models, feature maps and captions in the sizes used by the benchmarks."""
 
 import random
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ SIZES = Sizes()
 
 
 class NoEncoder(nn.Module):
-    """A placeholder for the encoder of a model that is given features."""
+    """A placeholder encoder for a model that receives features as input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class NoEncoder(nn.Module):
 
 
 def build(sizes: Sizes, *, attention: bool, device: torch.device) -> CaptioningModel:
-    """A model with random weights, in eval mode."""
+    """Build a model with random weights, in eval mode."""
     torch.manual_seed(0)
     options = ModelOptions(
         attention=attention,
@@ -55,21 +55,21 @@ def build(sizes: Sizes, *, attention: bool, device: torch.device) -> CaptioningM
 
 
 def draw_features(sizes: Sizes, images: int, device: torch.device) -> Tensor:
-    """Maps (B, D, h, w) like those of an encoder that ends in a ReLU, channels last."""
+    """Draw maps (B, D, h, w) like those of an encoder that ends in a ReLU, channels last."""
     side = round(sizes.positions**0.5)
     maps = torch.randn(images, sizes.channels, side, side).relu()
     return maps.to(device, memory_format=torch.channels_last)
 
 
 def forced(sizes: Sizes) -> DecodingOptions:
-    """Options of beam search, greedy for one beam, with exactly `steps` words per caption."""
+    """Return beam-search options (greedy for one beam) with exactly `steps` words per caption."""
     if sizes.beams == 1:
         return DecodingOptions("greedy", min_length=sizes.steps, max_length=sizes.steps)
     return DecodingOptions(beam_size=sizes.beams, min_length=sizes.steps, max_length=sizes.steps)
 
 
 def draw_captions(sizes: Sizes, images: int, shortest: int, longest: int) -> list[list[list[int]]]:
-    """Captions of random words as tokens, each image's longest caption first."""
+    """Draw captions of random words as tokens, each image's longest caption first."""
     rng = random.Random(0)
     return [
         sorted(
@@ -85,7 +85,7 @@ def draw_captions(sizes: Sizes, images: int, shortest: int, longest: int) -> lis
 
 
 def draw_batch(sizes: Sizes, images: int, shortest: int, longest: int) -> Batch:
-    """A batch with captions of random words, as loaded from the feature cache."""
+    """Draw a batch with captions of random words, like one loaded from the feature cache."""
     captions = draw_captions(sizes, images, shortest, longest)
     maps = draw_features(sizes, images, torch.device("cpu")).half()
     source = FunctionSource(lambda _: maps, are_features=True)
@@ -93,7 +93,7 @@ def draw_batch(sizes: Sizes, images: int, shortest: int, longest: int) -> Batch:
 
 
 def word_operations(sizes: Sizes, attention: bool) -> int:
-    """Floating-point operations per word by the plain equations, two per multiplication."""
+    """Count floating-point operations per word by the plain equations, two per multiplication."""
     s, h = sizes, sizes.hidden
     if not attention:
         return 2 * (h * 4 * h + h * 4 * h + h * h + h * s.vocabulary)
@@ -104,7 +104,7 @@ def word_operations(sizes: Sizes, attention: bool) -> int:
 
 
 def image_operations(sizes: Sizes, attention: bool) -> int:
-    """Operations per image: annotations, keys and initial state, or the embedding."""
+    """Count operations per image: annotations, keys and initial state, or the embedding."""
     if not attention:
         return 2 * (sizes.channels * sizes.hidden + 8 * sizes.hidden**2)
     annotations = sizes.positions * sizes.channels * sizes.hidden

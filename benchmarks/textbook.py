@@ -3,11 +3,11 @@
 The equations are the library's and the weights are copied from its models, so that the results can
 be compared. They are computed as in well-known tutorials and early research code:
 
-- in training every caption is a separate row, with a copy of the image's features;
+- in training every caption is a separate row, with its own copy of the image's features;
 - the attention's keys are recomputed at every step;
 - an `nn.LSTMCell` advances step by step, with the vocabulary product inside the loop and all its
   scores kept in one (rows, steps, V) buffer;
-- beam search runs over one image at a time, with its hypotheses in one batch and their words in
+- beam search processes one image at a time, with its hypotheses in one batch and their words in
   Python lists.
 
 This module must not import the library; `with_weights_of` only reads the weights of a model.
@@ -43,7 +43,7 @@ class Attention(nn.Module):
 
 
 class AttentionDecoder(nn.Module):
-    """Show, Attend and Tell with soft attention, one LSTMCell step after the other."""
+    """Show, Attend and Tell with soft attention, one LSTMCell step at a time."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class AttentionDecoder(nn.Module):
         self.dropout = nn.Dropout(0.5)
 
     def annotations(self, features: Tensor) -> Tensor:
-        """Features (R, P, D) -> annotations (R, P, annotation)."""
+        """Map features (R, P, D) to annotations (R, P, annotation)."""
         return self.dropout(torch.relu(self.annotate(features)))
 
     def init_hidden_state(self, features: Tensor) -> State:
@@ -77,7 +77,7 @@ class AttentionDecoder(nn.Module):
         return torch.tanh(self.init_h(mean)), torch.tanh(self.init_c(mean))
 
     def step(self, features: Tensor, words: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
-        """Embedded words (R, E) -> scores (R, V), state, attention (R, P)."""
+        """Map embedded words (R, E) to scores (R, V), state and attention (R, P)."""
         hidden, cell = state
         context, alpha = self.attention(features, hidden)
         context = torch.sigmoid(self.f_beta(hidden)) * context
@@ -88,7 +88,7 @@ class AttentionDecoder(nn.Module):
     def forward(
         self, features: Tensor, captions: Tensor, lengths: list[int]
     ) -> tuple[Tensor, Tensor]:
-        """Teacher forcing over captions sorted by decreasing length.
+        """Apply teacher forcing to captions sorted by decreasing length.
 
         features (R, P, D): one copy per caption. captions (R, 1 + T). Returns the scores
         (R, T, V) and the attention (R, T, P), zero where a caption has ended.
@@ -108,7 +108,7 @@ class AttentionDecoder(nn.Module):
 
 
 class PlainDecoder(nn.Module):
-    """Show and Tell, one LSTMCell step after the other."""
+    """Show and Tell, one LSTMCell step at a time."""
 
     def __init__(self, channels: int, hidden: int, embedding: int, vocabulary: int) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class PlainDecoder(nn.Module):
     def forward(
         self, features: Tensor, captions: Tensor, lengths: list[int]
     ) -> tuple[Tensor, None]:
-        """Teacher forcing, as in AttentionDecoder.forward."""
+        """Apply teacher forcing, as in AttentionDecoder.forward."""
         words = self.dropout(self.embedding(captions))
         hidden, cell = self.init_hidden_state(features)
         rows, steps = len(features), max(lengths)
@@ -155,7 +155,7 @@ Decoder = AttentionDecoder | PlainDecoder
 
 
 def with_weights_of(model: Any) -> Decoder:
-    """The textbook model that corresponds to a library model, with copies of its weights."""
+    """Build the textbook equivalent of a library model, with copies of its weights."""
     channels = (model.annotate if model.options.attention else model.image_embedding).in_features
     vocabulary, embedding = model.words.weight.shape
     sizes = (channels, model.options.hidden_size, embedding)
@@ -184,7 +184,7 @@ def with_weights_of(model: Any) -> Decoder:
 
 
 def _attention_weights(model: Any, scale: float) -> dict[str, nn.Module | Tensor]:
-    """Weights by name; the LSTM's word weights include the factor that the library applies."""
+    """Return weights by name; the LSTM's word weights include the factor the library applies."""
     word_gates = scale * model.word_gates.weight
     query, gate, hidden_gates = model.read_hidden.weight.split(model.hidden_parts)
     context_gates, output_context = model.read_context.weight.split(model.context_parts)
@@ -214,7 +214,7 @@ def loss(
     label_smoothing: float,
     coverage_weight: float,
 ) -> Tensor:
-    """Mean cross-entropy per word plus doubly stochastic attention, as the library defines them."""
+    """Compute cross-entropy per word plus doubly stochastic attention, as the library does."""
     scores, alphas = decoder(features, captions, lengths)
     targets = captions[:, 1:]
     packed = nn.utils.rnn.pack_padded_sequence(scores, torch.tensor(lengths), batch_first=True).data
@@ -249,7 +249,7 @@ def train_step(
 def beam_search(
     decoder: Decoder, features: Tensor, beam_size: int, min_length: int, max_length: int
 ) -> tuple[list[int], float]:
-    """The best caption of one image, features (P, D), and its log-probability.
+    """Return the best caption of one image with features (P, D), and its log-probability.
 
     The beam shrinks by one with every finished hypothesis, as in tutorials.
     """

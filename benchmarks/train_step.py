@@ -1,4 +1,4 @@
-"""Captions per second of a training step: python -m benchmarks.train_step"""
+"""Speed of a training step in captions per second: python -m benchmarks.train_step"""
 
 import copy
 
@@ -45,7 +45,7 @@ def library_step(model: CaptioningModel, batch: Batch, precision: str) -> measur
 
 
 def textbook_rows(batch: Batch) -> tuple[Tensor, Tensor, list[int]]:
-    """One row per caption, longest first: features (R, P, D), tokens (R, 1 + T), lengths."""
+    """Return one row per caption, longest first: features (R, P, D), tokens (R, 1 + T), lengths."""
     assert batch.features is not None
     captions = batch.tokens.shape[1]
     tokens = batch.tokens.flatten(0, 1)
@@ -106,7 +106,7 @@ def compare(attention: bool, device: torch.device, rounds: int) -> None:
 
 
 def self_critical(device: torch.device, rounds: int) -> None:
-    """The shares of sampling and reward in a self-critical step."""
+    """Print the shares of sampling and reward in a self-critical step."""
     model = build(SIZES, attention=True, device=device)
     batch = draw_batch(SIZES, IMAGES, 8, 16).to(device)
     cider = CiderD.of(draw_captions(SIZES, 6000, 8, 16), SIZES.vocabulary).to(device)
@@ -137,7 +137,7 @@ def self_critical(device: torch.device, rounds: int) -> None:
 
 
 def growth(device: torch.device, rounds: int) -> None:
-    """The cost of a caption as one size grows and the others are fixed."""
+    """Print the cost per caption as one size grows and the others are fixed."""
     print("### Growth of the training step, Show, Attend and Tell, float32\n")
     cases: dict[str, list[tuple[object, Sizes, int, int]]] = {
         "images": [(n, SIZES, n, 12) for n in (4, 16, 32, 64)],

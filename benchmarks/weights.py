@@ -1,10 +1,10 @@
-"""Hashes of trained weights, to check that a change keeps numerics.
+"""Hashes of trained weights, to check that a change preserves the numerics.
 
     python -m benchmarks.weights --output before.json    # before the change
-    python -m benchmarks.weights --compare before.json   # after it
+    python -m benchmarks.weights --compare before.json   # after the change
 
 Four small runs of 40 steps on demo data are trained on one CPU thread: attention, Show and Tell,
-self-critical training and distillation, which both begin with the first. Hashes can be compared
+self-critical training and distillation, both of which start from the first. Hashes can be compared
 only between runs on one machine with the same versions of torch and its libraries.
 """
 
@@ -30,7 +30,7 @@ RUNS = {
 
 
 def hash_weights(directory: Path) -> dict[str, str]:
-    """Train the four runs in `directory`; returns SHA-256 of each run's last weights."""
+    """Train the four runs in `directory`; return the SHA-256 of each run's last weights."""
     write_demo(directory / "demo", train=320, val=20, test=20)
     hashes = {}
     for name, options in RUNS.items():
@@ -52,7 +52,7 @@ def hash_weights(directory: Path) -> dict[str, str]:
 
 
 def differences(hashes: dict[str, str], expected: dict[str, str]) -> list[str]:
-    """The names of runs whose hashes differ or are missing in one of the two."""
+    """Return the names of runs whose hashes differ or are missing in one of the two."""
     names = {**expected, **hashes}
     return [name for name in names if hashes.get(name) != expected.get(name)]
 

@@ -19,7 +19,7 @@ from .errors import InputError
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the process group of torchrun, if there is one, and leave it at the end.
+    """Join the process group of torchrun, if there is one, and leave it on exit.
 
     With the device "cuda", each process uses the GPU of its local rank. Raises InputError if there
     are more processes than GPUs on this machine.
@@ -71,12 +71,12 @@ def barrier() -> None:
 
 
 def unwrap(module: nn.Module) -> Any:
-    """The model itself, without its data-parallel wrapper."""
+    """Return the model itself, without its data-parallel wrapper."""
     return module.module if isinstance(module, DistributedDataParallel) else module
 
 
 def share_buffers(module: nn.Module) -> None:
-    """Copy the first process's buffers to all, since running statistics of batch norms differ."""
+    """Copy the first process's buffers to all, since batch-norm statistics differ per process."""
     if dist.is_initialized():
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)

@@ -4,7 +4,7 @@
     [training]
     learning-rate = 1e-3
 
-A key may stand at the top level or in the table of its group of options.
+A key may appear at the top level or in the table of its option group.
 """
 
 import tomllib
@@ -19,11 +19,11 @@ from .options import convert_values
 
 
 def read_option_file(path: Path, groups: Mapping[str, type]) -> dict[str, Any]:
-    """The options of a TOML file by name, converted to the types of their fields.
+    """Return the options of a TOML file by name, converted to the types of their fields.
 
     groups: dataclasses of `option(...)` fields by the name of their table. Raises InputError,
     which names the file and the key, for an unknown option or table, an option in the table of
-    another group, one that is given twice, and a value of a wrong type.
+    another group, a duplicate option, and a value of the wrong type.
     """
     tables = {field.name: name for name, group in groups.items() for field in fields(group)}
     values: dict[str, Any] = {}
@@ -54,7 +54,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _entries(
     content: Mapping[str, Any], path: Path, groups: Mapping[str, type]
 ) -> Iterator[tuple[str | None, str, Any]]:
-    """Table (None at the top level), key and value of each option."""
+    """Yield the table (None at the top level), key and value of each option."""
     for key, value in content.items():
         if not isinstance(value, dict):
             yield None, key, value

@@ -1,7 +1,7 @@
 """Options as frozen dataclasses, read from the command line and from dicts.
 
-Each module declares its options as a frozen dataclass of `option(...)` fields. The name of a field
-becomes the flag, its annotation the type and its default the default value.
+Each module declares its options as a frozen dataclass of `option(...)` fields. A field's name
+determines the flag, its annotation the type, and its default the default value.
 """
 
 import argparse
@@ -16,15 +16,15 @@ from typing import Any, Self, TypeVar
 from .errors import InputError
 
 T = TypeVar("T")
-LISTED_CHOICES = 4  # longer lists would push the description out of sight
+LISTED_CHOICES = 4  # longer lists would push the help text out of view
 
 
 class Options:
-    """Base of options that are checked and converted at construction.
+    """Base class of options that are checked and converted at construction.
 
-    A str becomes the Path, a list the tuple and an int the float that its field is annotated with;
-    choices are accepted in any case. Raises InputError for a value of another type.
-    given: the names of the fields that were passed, with whatever value.
+    A str is converted to Path, a list to tuple and an int to float if the field is so annotated;
+    choices are case-insensitive. Raises InputError for a value of any other type.
+    given: the names of the fields that were passed, whatever their values.
     """
 
     given: frozenset[str]
@@ -63,8 +63,8 @@ def add_options(
     """Add one flag per field of the dataclass `cls`, in a help group called `title`.
 
     without: names of fields that get no flag and keep their defaults. A flag for a tuple may be
-    repeated; it takes several values at once only if the parser has no positional arguments, since
-    it would consume them.
+    repeated; it takes several values at once only if the parser has no positional arguments,
+    which it would consume.
     """
     nargs = "+" if all(action.option_strings for action in parser._actions) else 1
     group = parser.add_argument_group(f"{title} [default]")
@@ -133,9 +133,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def convert_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of fields of the dataclass `cls`, as `Options` converts them; others are left out.
+    """Convert the values of fields of the dataclass `cls` as `Options` does; omit all others.
 
-    Raises InputError for a value of a wrong type and for one that is not among the choices.
+    Raises InputError for a value of the wrong type or one that is not among the choices.
     """
     hints = typing.get_type_hints(cls)
     fields = [field for field in dataclasses.fields(cls) if field.name in values]

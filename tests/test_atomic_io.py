@@ -71,7 +71,7 @@ print(failures, torn)
 
 
 def test_two_processes_write_one_file(tmp_path):
-    """Neither fails, and nobody ever reads a mixture or a part."""
+    """Neither fails, and no reader ever sees mixed or partial content."""
     path = tmp_path / "file"
     writers = [run_python(HAMMER, path, letter) for letter in "ab"]
     for writer in writers:
@@ -171,13 +171,13 @@ def test_writers_who_replace_one_directory_at_once_do_not_fail(tmp_path):
                 (part / "file").write_text(letter * 1000)
 
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(write, "abc"))  # raises what a writer raised
+        list(pool.map(write, "abc"))  # re-raises an exception of a writer
     assert names(tmp_path) == ["directory"]
     assert set((tmp_path / "directory" / "file").read_text()) in ({"a"}, {"b"}, {"c"})
 
 
 def test_only_abandoned_parts_are_removed(tmp_path):
-    """A part of a killed writer goes after an hour without a write; a living one stays."""
+    """Partial files are removed after an hour without a write; those still written are kept."""
     directory, long_ago = tmp_path / "run.1", time.time() - ABANDONED_SECONDS - 60
     with atomic_directory(directory) as living:
         (living / "weights").touch()
@@ -198,7 +198,7 @@ def test_only_abandoned_parts_are_removed(tmp_path):
 
 
 def test_the_old_directory_is_restored_after_a_kill_between_the_renames(tmp_path):
-    """It is then complete under its hidden name, and a failed write leaves it in its place."""
+    """It is complete under its hidden name, and a failed write leaves the restored one in place."""
     directory = tmp_path / "directory"
     aside = sibling_path(directory, "old")
     assert aside == tmp_path / ".directory.old"
@@ -241,7 +241,7 @@ def test_a_lock_keeps_other_processes_out_until_the_file_is_closed(tmp_path):
 
 
 def test_locks_on_windows(tmp_path, monkeypatch):
-    """One byte far behind the content is locked, and the position in the file stays."""
+    """One byte far beyond the content is locked; the position in the file does not change."""
     locked = []
 
     def locking(descriptor, mode, count):

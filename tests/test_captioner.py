@@ -76,7 +76,7 @@ def test_the_fields_of_a_caption_agree(captioner, images, method):
 
 
 def test_the_model_has_learned(captioner, images):
-    """Otherwise equal captions would prove little."""
+    """With an untrained model, equal captions would prove little."""
     captions = captioner.caption(images)
     right = sum(
         colour in caption.words for colour, caption in zip(tiny.COLOURS, captions, strict=False)
@@ -194,7 +194,7 @@ def test_decoding_options(captioner, images):
     with pytest.raises(InputError, match="beam_size must be at least 1, got 0"):
         captioner.caption(images[0], beam_size=0)
     with pytest.raises(InputError, match="num_captions 4 is above beam_size 3"):
-        captioner.caption([], num_captions=4)  # even without an image
+        captioner.caption([], num_captions=4)  # even without images
     with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
         captioner.caption(images, batch_size=0)
 

@@ -1,4 +1,4 @@
-"""Which device and which number format are picked, and which are refused."""
+"""Which devices and number formats are chosen and which are rejected."""
 
 import math
 import sys
@@ -66,7 +66,7 @@ def test_precision(monkeypatch):
 
 @pytest.mark.parametrize("macos", [13, 14])
 def test_precision_on_an_apple_gpu(macos, monkeypatch):
-    """float32 unless autocast supports bfloat16 there; "auto" never takes it."""
+    """float32 unless autocast supports bfloat16 there; "auto" never chooses it."""
 
     def is_macos_or_newer(major, minor):
         return (macos, 0) >= (major, minor)

@@ -63,7 +63,7 @@ with distributed.process_group(torch.device("cpu")):
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """Where two processes have run the script above, with a frozen encoder and no dropout."""
+    """A directory in which two processes ran the script above (frozen encoder, no dropout)."""
     directory = tmp_path_factory.mktemp("two")
     torch.manual_seed(3)
     torch.save(SmallCNN().state_dict(), directory / "encoder.pth")
@@ -102,7 +102,7 @@ def test_two_nodes_train_as_one_node_of_two_processes(directory, tmp_path_factor
     data = str(tiny.data(tmp_path_factory))
     command = [*two_nodes(), "--", ROOT / "train.py", *options(data), "--run", "nodes"]
     printed = finish(start(*command, cwd=directory), start(*command, cwd=directory))
-    assert printed.count("best epoch: ") == 1  # one of the two speaks
+    assert printed.count("best epoch: ") == 1  # only one of the two prints
     one, two = (directory / "checkpoints" / name for name in ("two", "nodes"))
     for name in ("last", "best"):
         weights = checkpoint.load(two / name).weights
@@ -152,7 +152,7 @@ def test_alone_nothing_is_done():
 
 @pytest.fixture
 def started(monkeypatch):
-    """A process as torchrun starts it on a machine with two GPUs; returns what it called."""
+    """Imitate a process that torchrun started on a machine with two GPUs; return its calls."""
     calls = []
     for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)

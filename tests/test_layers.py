@@ -1,4 +1,4 @@
-"""What the source may not do: import upwards, load what it need not, run what it reads."""
+"""What the source must not do: import upwards, import needlessly, execute what it reads."""
 
 import ast
 import runpy
@@ -22,7 +22,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 
 
 def rooms_imported(name, tree):
-    """The rooms that the module `name`, as in "data.formats.coco", imports anywhere."""
+    """Return the rooms that the module `name`, such as "data.formats.coco", imports anywhere."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             package = ["captioner", *name.split(".")][: -node.level] if node.level else []
@@ -89,7 +89,7 @@ def world():
 
 before = world()
 import captioner
-for name in captioner.__all__:  # some are loaded when they are asked for
+for name in captioner.__all__:  # some are imported on first access
     getattr(captioner, name)
 after = world()
 print("changed:", [name for name in before if before[name] != after[name]])
@@ -156,7 +156,7 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "extractall", "syste
 
 
 def offences(tree):
-    """Where a source loads pickles, runs text as code or shell, or unpacks blindly."""
+    """Return where a source loads pickles, runs text as code or in a shell, or unpacks unsafely."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {getattr(node, "module", None), *(alias.name for alias in node.names)}
@@ -172,7 +172,7 @@ def offences(tree):
 
         if called.endswith("torch.load") and not says("weights_only", True):
             yield "torch.load without weights_only=True"
-        # model.eval() takes no argument, the eval that is meant does
+        # model.eval() has no argument; the built-in eval has one
         compiles = called in ("re.compile", "torch.compile")
         harmless = compiles or (called.endswith(".eval") and not node.args)
         if called.split(".")[-1] in FORBIDDEN_CALLS and not harmless:

@@ -1,4 +1,4 @@
-"""Options from flags, to and from dicts, and the checks that they share."""
+"""Options from flags, to and from dicts, and the shared checks."""
 
 import argparse
 import dataclasses

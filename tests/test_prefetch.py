@@ -1,4 +1,4 @@
-"""Loading ahead: in order, within the limit, with errors in their place."""
+"""Prefetching: in order, within the limit, with errors in their place."""
 
 import threading
 import time

@@ -1,7 +1,7 @@
 """A wheel of the repository, installed into an empty environment, away from the repository.
 
-The environment sees the packages of the running one through a .pth file, so that nothing is
-downloaded; only `captioner` is its own.
+A .pth file gives the environment access to the packages of the running one, so that nothing is
+downloaded; only `captioner` is installed in it.
 """
 
 import json
@@ -59,7 +59,7 @@ def run(*command, cwd):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel, built from a copy of the sources, since a build writes beside them."""
+    """The wheel, built from a copy of the sources, since a build writes next to them."""
     here = tmp_path_factory.mktemp("wheel")
     ignored = shutil.ignore_patterns("__pycache__")
     (here / "sources").mkdir()
@@ -77,14 +77,14 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """The directory of the programs of an environment that has only the wheel."""
+    """The directory of executables of an environment with only the wheel installed."""
     directory = tmp_path_factory.mktemp("environment")
     venv.create(directory, with_pip=False)
     programs = directory / ("Scripts" if os.name == "nt" else "bin")
     paths = {"base": str(directory), "platbase": str(directory)}
     packages = Path(sysconfig.get_path("purelib", "venv", vars=paths))
-    # Entries of this file are no site directories: .pth files in them are not read, so that an
-    # editable installation of captioner in the running environment is not seen.
+    # Entries of this file are not site directories: .pth files in them are not read, so an
+    # editable installation of captioner in the running environment has no effect.
     shared = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (packages / "shared.pth").write_text("".join(f"{path}\n" for path in sorted(shared)))
     python = programs / Path(sys.executable).name

@@ -26,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prune",
         action="store_true",
-        help="delete duplicates, incomplete files and caches of older versions",
+        help="delete duplicates, incomplete files and caches written by older versions",
     )
     parser.add_argument(
         "--prune-older-than",
         type=float,
         metavar="DAYS",
-        help="prune, and delete stores last written more than DAYS ago",
+        help="like --prune, and also delete stores last written more than DAYS ago",
     )
     parser.add_argument("--all", action="store_true", help="with --prune, delete all stores")
 
@@ -54,9 +54,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def describe(cache: Path, stores: list[StoreInfo]) -> str:
-    """A table with a line per store, and their total size."""
+    """Format a table with one line per store, followed by their total size."""
     if not stores:
-        return f"{cache} holds no stored features"
+        return f"{cache} contains no stored features"
     total = f"{len(stores)} {'store' if len(stores) == 1 else 'stores'} in {cache}"
     head = ("encoder", "pixels", "maps", "pooled", "size", "last written", "directory")
     rows = [head, *map(_row, stores)]

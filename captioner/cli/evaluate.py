@@ -26,16 +26,16 @@ GROUPS: dict[str, type] = {
     "scoring": ScoringOptions,
     "decoding": DecodingOptions,
 }
-FILE_FLAGS = {"references", "allow_missing", "training_captions"}  # need --predictions
-SHARED_FLAGS = {"predictions", "metrics", "bootstrap", "compare", "output"}  # need neither
+FILE_FLAGS = {"references", "allow_missing", "training_captions"}  # require --predictions
+SHARED_FLAGS = {"predictions", "metrics", "bootstrap", "compare", "output"}  # valid in both modes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of all groups; one that is not given is None in the parsed arguments."""
+    """Add the flags of all groups; flags that are not given are None in the parsed arguments."""
     parser.usage = f"{parser.prog} [option...]"
     for title, group in GROUPS.items():
         add_options(parser, group, title)
-    add_config(parser, "TOML file of options; flags win")
+    add_config(parser, "TOML file of options; flags override them")
     parser.set_defaults(wrong_usage=parser.error)
 
 
@@ -53,12 +53,11 @@ def run(arguments: argparse.Namespace) -> None:
 def read_options(
     arguments: argparse.Namespace,
 ) -> tuple[EvaluationOptions, RuntimeOptions, ScoringOptions, DecodingOptions]:
-    """The options of the parsed flags; raises InputError for flags that have no effect."""
+    """Build the options from the parsed flags; raise InputError for flags without effect."""
     given = _given(arguments)
     if ("checkpoint" in given) == ("predictions" in given):
         arguments.wrong_usage(
-            "either --checkpoint is required, for example checkpoints/demo-attention, "
-            "or --predictions"
+            "pass either --checkpoint, for example checkpoints/demo-attention, or --predictions"
         )
     options = (
         _build(EvaluationOptions, given),
@@ -71,7 +70,7 @@ def read_options(
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options on the command line, and those of --config that are not on it."""
+    """Return the options of --config, overridden by those on the command line."""
     values = {} if arguments.config is None else read_option_file(arguments.config, GROUPS)
     names = {field.name for group in GROUPS.values() for field in fields(group)}
     flags = {name: getattr(arguments, name, None) for name in names}
@@ -88,7 +87,7 @@ def _build(group: type[T], values: Mapping[str, Any]) -> T:
 
 
 def check_combination(given: Collection[str], scoring: ScoringOptions) -> None:
-    """Raise InputError if a given flag has no effect together with the others."""
+    """Raise InputError if a given flag has no effect in combination with the others."""
     if scoring.predictions is None:
         idle, needed = FILE_FLAGS & set(given), "--predictions"
     else:
@@ -100,7 +99,7 @@ def check_combination(given: Collection[str], scoring: ScoringOptions) -> None:
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The parsed flags of evaluate.py; raises InputError for flags that have no effect."""
+    """Parse the flags of evaluate.py; raise InputError for flags without effect."""
     parser = argparse.ArgumentParser(
         description="Caption a split and score the captions, or score captions from a file.",
         epilog=NOTE,

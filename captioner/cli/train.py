@@ -18,15 +18,15 @@ NOTE = "Defaults with the encoder small_cnn: " + ", ".join(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of all groups; one that is not given is None in the parsed arguments."""
+    """Add the flags of all groups; flags that are not given are None in the parsed arguments."""
     parser.usage = f"{parser.prog} [option...]"
     for title, group in GROUPS.items():
         add_options(parser, group, title)
-    add_config(parser, "TOML file of options, or a run whose options are repeated; flags win")
+    add_config(parser, "TOML file of options, or a run to repeat; flags override its options")
 
 
 def read_config(arguments: argparse.Namespace) -> TrainConfig:
-    """The config of the parsed flags; raises InputError for flags that contradict each other."""
+    """Build the config from the parsed flags; raise InputError for contradictory flags."""
     names = {field.name for group in GROUPS.values() for field in fields(group)}
     values = {name: getattr(arguments, name, None) for name in names}
     given = {name: value for name, value in values.items() if value is not None}
@@ -36,7 +36,7 @@ def read_config(arguments: argparse.Namespace) -> TrainConfig:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train; the words of the command line are for the suggested commands at the end."""
+    """Train; the words of the command line are used in the commands suggested at the end."""
     config = read_config(arguments)
     from ..training.run import run_training
 
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def parse(argv: Sequence[str] | None = None) -> TrainConfig:
-    """The config of a command line of train.py."""
+    """Build the config from a command line of train.py."""
     return read_config(_parser().parse_args(argv))
 
 

@@ -1,4 +1,4 @@
-"""Batches for training: captions as tokens, the order of an epoch, collation.
+"""Batches for training: captions as tokens, the order of an epoch, and collation.
 
 Shapes: B images, C captions per image, T words, D channels, h, w grid, S image side, L teacher
 tokens per position.
@@ -91,7 +91,7 @@ class Batch:
 
 
 def _map_tensors(values: Group, change: Callable[[Tensor], Tensor]) -> Group:
-    """Return a copy of a dataclass with `change` applied to every tensor, also to nested ones."""
+    """Return a copy of a dataclass with `change` applied to every tensor, including nested ones."""
     changed: dict[str, Any] = {}
     for name, value in vars(values).items():
         if isinstance(value, Tensor):

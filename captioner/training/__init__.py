@@ -1,1 +1,1 @@
-"""Training: configuration, set-up, the loop, optimisation, logging."""
+"""Training: configuration, setup, the loop, optimisation and logging."""

@@ -9,8 +9,9 @@ def train(config: TrainConfig | None = None) -> TrainingResult:
     """Train a model as `captioner train` does, and return the finished run.
 
     config: None trains Show and Tell on the demo data. The run's directory is created in
-    `checkpoints` of the working directory; progress and scores are printed. Sets the seed of torch.
+    `checkpoints` in the working directory; progress and scores are printed. Sets torch's seed.
     Raises InputError for a user's mistake, `captioner.errors.Interrupted` after SIGINT or SIGTERM
-    once the run is saved, and FloatingPointError if the gradient stays not finite.
+    once the run is saved, and FloatingPointError if the gradient is not finite in several
+    consecutive steps.
     """
     return run_training(TrainConfig.from_options() if config is None else config)

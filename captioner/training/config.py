@@ -1,6 +1,6 @@
 """The typed configuration of a training run.
 
-Command lines are parsed in the `cli` package.
+The `cli` package parses command lines.
 """
 
 from collections.abc import Collection
@@ -28,7 +28,7 @@ __all__ = [
     "TrainingOptions",
 ]
 
-# Defaults for an encoder that is trained from scratch on small images, with a smaller decoder.
+# Defaults for an encoder trained from scratch on small images, with a smaller decoder.
 SMALL_CNN_DEFAULTS: dict[str, int | float] = {
     "image_size": 128,
     "embedding_size": 128,
@@ -101,10 +101,10 @@ GROUPS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what one training run does, in groups of options.
+    """The complete configuration of one training run, in groups of options.
 
-    With the encoder `small_cnn`, options that the groups were not given have the values of
-    SMALL_CNN_DEFAULTS. Raises InputError for options that contradict each other.
+    With the encoder `small_cnn`, options that were not passed to their group have the values in
+    SMALL_CNN_DEFAULTS. Raises InputError for contradictory options.
     """
 
     data: DataOptions = DataOptions()
@@ -123,14 +123,14 @@ class TrainConfig:
     def from_options(cls, **options: Any) -> "TrainConfig":
         """Build a config from options of all groups by name, such as `attention=True, epochs=3`.
 
-        Raises InputError for an unknown option, a value of a wrong type, and an option that has no
-        effect with the others, even if its value is the default.
+        Raises InputError for an unknown option, a value of the wrong type, and an option that has
+        no effect in combination with the others, even if its value is the default.
         """
         return cls._build(options, options)
 
     @classmethod
     def from_file(cls, path: Path | str, **options: Any) -> "TrainConfig":
-        """Build a config from a TOML file or an earlier run; `options` replace what it gives.
+        """Build a config from a TOML file or an earlier run; `options` override its values.
 
         path: a TOML file whose keys are the flags; or a run, a checkpoint or its config.json, whose
         training is repeated as a new run. Paths in a file are relative to the working directory.
@@ -143,13 +143,13 @@ class TrainConfig:
         if path.is_file() and path.name != "config.json":
             raise InputError(f"{path} must be a .toml file, a run, a checkpoint or its config.json")
         stored = read_stored_options(path, GROUPS)
-        if "data" in options:  # the stored format is that of the stored data
+        if "data" in options:  # the stored format belongs to the stored data
             stored.pop("format", None)
         return cls._build(stored | options, options)
 
     @classmethod
     def _build(cls, values: dict[str, Any], given: Collection[str]) -> "TrainConfig":
-        """The config with these values; those `given` must have an effect."""
+        """Build the config from these values; the options in `given` must have an effect."""
         known = {name for group in GROUPS.values() for name in _names(group)}
         if unknown := sorted(values.keys() - known):
             raise InputError(f"unknown training option {', '.join(map(repr, unknown))}")
@@ -164,7 +164,7 @@ class TrainConfig:
 
 
 def _with_small_cnn_defaults(group: Any) -> Any:
-    """The group of options with SMALL_CNN_DEFAULTS for those that it was not given."""
+    """Return the group with SMALL_CNN_DEFAULTS for the options that were not passed to it."""
     absent = set(_names(type(group))) - group.given
     return replace(group, **{k: v for k, v in SMALL_CNN_DEFAULTS.items() if k in absent})
 
@@ -174,7 +174,7 @@ def _names(group: type) -> list[str]:
 
 
 def _changed_options(config: TrainConfig) -> set[str]:
-    """The names of options whose values differ from every default."""
+    """Return the names of the options whose values differ from every default."""
     changed = set()
     for group in (config.data, config.encoder, config.model, config.training, config.run):
         for field in fields(group):
@@ -185,7 +185,7 @@ def _changed_options(config: TrainConfig) -> set[str]:
 
 
 def check_combination(config: TrainConfig, given: Collection[str]) -> None:
-    """Raise InputError if an option in `given` has no effect together with the other options."""
+    """Raise InputError if an option in `given` has no effect in combination with the others."""
     starts = config.run.start_from is not None
     if starts and config.encoder.encoder_weights is not None:
         raise InputError(

@@ -19,14 +19,14 @@ from ..prefetch import load_ahead
 from ..text.collate import pad_captions
 from .setup import TrainingSetup
 
-Captions = list[list[list[int]]]  # per image its captions as tokens, longest first
+Captions = list[list[list[int]]]  # for each image, its captions as tokens, longest first
 
 
 class EpochBatches:
-    """The training batches, to be called with an epoch and the number of its first batch.
+    """The training batches; call with an epoch and the number of the first batch to return.
 
-    With a teacher the batches have its soft targets, which are computed once, here. Under
-    torchrun each process has its share of every batch.
+    With a teacher, the batches include its soft targets, which are computed once, at construction.
+    Under torchrun, each process loads its share of every batch.
 
     steps: the number of batches per epoch.
     """
@@ -43,7 +43,7 @@ class EpochBatches:
         self._soft_targets = _soft_targets(setup, self._captions)
 
     def __call__(self, epoch: int, first: int) -> Iterator[Batch]:
-        """The epoch's batches from number `first` on; both are counted from 0."""
+        """Yield the epoch's batches, starting with number `first`; both are counted from 0."""
         rank, world = distributed.rank(), distributed.world_size()
         shares = [batch[rank::world] for batch in self._order(epoch)[first:]]
         loaded = load_ahead(self._load, shares, self._workers, pin=self._pin)
@@ -51,9 +51,9 @@ class EpochBatches:
             yield replace(batch, sampling_prob=self._sampling_prob(step))
 
     def prepare(self, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:
-        """In self-critical training, add captions sampled from the model as it is now.
+        """In self-critical training, add captions sampled from the current model.
 
-        Returns the batch and, then, their mean reward.
+        Returns the batch and, if captions were added, their mean reward.
         """
         if self._add_rollouts is None:
             return batch, {}
@@ -73,7 +73,7 @@ class EpochBatches:
         )
 
     def _sampling_prob(self, step: int) -> float:
-        """Scheduled sampling's probability, which rises from 0 at the first step to the last."""
+        """Return the scheduled-sampling probability, which rises linearly from 0 over all steps."""
         share = step / max(1, self._options.epochs * self.steps - 1)
         return share * self._options.scheduled_sampling
 
@@ -88,7 +88,7 @@ class EpochBatches:
 def _rollouts(
     setup: TrainingSetup, captions: Captions
 ) -> Callable[[Batch], tuple[Batch, Tensor]] | None:
-    """The function that adds sampled captions; None unless training is self-critical."""
+    """Return a function that adds sampled captions; None unless training is self-critical."""
     options = setup.config.training
     if not options.self_critical:
         return None
@@ -102,7 +102,7 @@ def _rollouts(
 
 
 def _soft_targets(setup: TrainingSetup, captions: Captions) -> list[SoftTargets] | None:
-    """The teacher's predictions for the training captions; None without a teacher."""
+    """Compute the teacher's predictions for the training captions; None without a teacher."""
     if setup.teacher is None:
         return None
     precision, workers = setup.config.training.precision, setup.config.data.workers

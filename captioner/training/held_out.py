@@ -8,7 +8,7 @@ from .setup import TrainingSetup, epoch_metrics
 
 
 def evaluate_held_out(setup: TrainingSetup) -> Evaluation:
-    """Caption and score the val split with the model's present weights."""
+    """Caption and score the val split with the model's current weights."""
     options = setup.config.training
     decoding = DecodingOptions(beam_size=options.beam_size)
     return evaluate_split(

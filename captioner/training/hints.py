@@ -1,6 +1,6 @@
-"""Suggested commands at the end of training.
+"""Commands suggested at the end of training.
 
-They work in the directory in which the training was started.
+They must be run in the directory in which training was started.
 """
 
 import shlex
@@ -15,7 +15,7 @@ from ..data.storage.location import Location
 def next_commands(
     run: Path, split: str, image: Path | Location, beam_size: int, has_attention: bool
 ) -> list[str]:
-    """Commands that score the split, caption the image (with heatmaps if possible), and serve."""
+    """Return commands that score the split, caption the image (with heatmaps) and serve the run."""
     beam = ["--beam-size", str(beam_size)]
     maps = ["--heatmap", str(run / "maps")] if has_attention else []
     can_serve = all(find_spec(name) for name in ("fastapi", "uvicorn", "python_multipart"))
@@ -30,10 +30,10 @@ def next_commands(
 
 
 def longer_command(argv: Sequence[str], run: Path, epochs: int, processes: int = 1) -> str:
-    """The command that repeats a training as a new run with another number of epochs.
+    """Return the command that repeats a run under a new name with another number of epochs.
 
-    argv: the arguments of the finished training. It starts from scratch, since the learning rate
-    of the finished run has already decayed to zero.
+    argv: the arguments of the finished run. The new run starts from scratch, since the learning
+    rate of the finished run has already decayed to zero.
     """
     remaining, kept = iter(argv), []
     for word in remaining:
@@ -41,7 +41,7 @@ def longer_command(argv: Sequence[str], run: Path, epochs: int, processes: int =
             next(remaining)
         elif not (_is_resume(word) or word.startswith(("--epochs=", "--run="))):
             kept.append(word)
-    # The last --epochs counts, so an abbreviated one that was kept does no harm.
+    # The last --epochs takes effect, so an abbreviated one that was kept is harmless.
     changed = ["--epochs", str(epochs), "--run", f"{run.name}-{epochs}-epochs"]
     words = program("train")
     if processes > 1:
@@ -53,12 +53,15 @@ def longer_command(argv: Sequence[str], run: Path, epochs: int, processes: int =
 
 
 def _is_resume(word: str) -> bool:
-    """Whether argparse reads the word as --resume, possibly abbreviated."""
+    """Return whether argparse reads the word as --resume, possibly abbreviated."""
     return word.startswith("--re") and "--resume".startswith(word)
 
 
 def program(name: str) -> list[str]:
-    """The words that start "train" or "evaluate": the script beside a running train.py, if any."""
+    """Return the words that start "train" or "evaluate".
+
+    If train.py is running, they start the script in its directory.
+    """
     running = Path(sys.argv[0])
     if running.name == "train.py":
         return ["python", str(running.with_name(f"{name}.py"))]
@@ -66,6 +69,9 @@ def program(name: str) -> list[str]:
 
 
 def captioner_command() -> list[str]:
-    """The words that start the captioner command; it is on the path if it is running by name."""
+    """Return the words that start the captioner command.
+
+    It is on the PATH if the running program was started under that name.
+    """
     by_name = Path(sys.argv[0]).stem == "captioner"
     return ["captioner"] if by_name else ["python", "-m", "captioner"]

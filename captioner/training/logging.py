@@ -1,6 +1,6 @@
 """The training log: log.jsonl, curves, TensorBoard and one console line per epoch.
 
-The values are computed by the training loop.
+The training loop computes the values.
 """
 
 import json
@@ -17,14 +17,15 @@ from ..plots.curves import draw_curves
 from .tensorboard import TensorBoardWriter
 
 LOG, CURVES = "log.jsonl", "curves.png"
-TENSORBOARD_INTERVAL = 10  # steps between two logged to TensorBoard
+TENSORBOARD_INTERVAL = 10  # in steps
 
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """Where the values of steps and epochs go.
+    """The destinations of the values of steps and epochs.
 
-    directory: the run's, for log.jsonl and curves.png. curves: whether curves.png is drawn.
+    directory: the run's directory, for log.jsonl and curves.png. curves: whether to draw
+    curves.png.
     """
 
     directory: Path
@@ -41,7 +42,7 @@ class TrainingLog:
     ) -> None:
         """Log the last epoch of `history`, which has one row per finished epoch.
 
-        epochs: the maximum number of epochs. watch: the score that decides on the best epoch.
+        epochs: the maximum number of epochs. watch: the score that determines the best epoch.
         best_epoch: 0 if there is none yet.
         """
         write_log(self.directory / LOG, history)
@@ -59,11 +60,11 @@ def write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
 
 
 def format_epoch(row: Mapping[str, Any], epochs: int, watch: str, best_epoch: int) -> str:
-    """One line about an epoch: loss, watched score, speed and memory."""
+    """Format one line about an epoch: loss, watched score, speed and memory."""
     speed = next(name for name in row if name.endswith("_per_second"))
     memory = f"{row['memory_mb'] / 1000:.2f} GB"
     if "gpu_memory_mb" in row:
-        memory += f" and {row['gpu_memory_mb'] / 1000:.2f} GB of the GPU"
+        memory += f", GPU memory {row['gpu_memory_mb'] / 1000:.2f} GB"
     return (
         f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.3f}, "
         f"validation {watch} {row[watch]:.2f}"

@@ -1,6 +1,7 @@
 """The training loop.
 
-It uses a model's `loss(batch)`; batches, evaluation and checkpoints are passed in as functions.
+It calls the model with a batch and expects a `Loss`; batches, evaluation and checkpoints are
+passed in as functions.
 """
 
 import math
@@ -25,18 +26,18 @@ from ..prefetch import timed
 from .logging import TrainingLog
 from .optimization import TrainingOptions, WeightAverage, learning_rate_factor, parameter_groups
 
-MAX_BAD_STEPS = 3  # consecutive steps without a finite gradient that end the training
+MAX_BAD_STEPS = 3  # consecutive steps without a finite gradient that end training
 
 
 class Batch(Protocol):
-    """What the loop needs of a batch; the rest is between the batches and the model."""
+    """The part of a batch that the loop uses; only the model uses the rest."""
 
     @property
     def ids(self) -> Sequence[int | str]:
         """Names of the images, for error messages."""
 
     def to(self, device: torch.device) -> Self:
-        """A copy on the device."""
+        """Return a copy on the device."""
 
 
 Batches = Callable[[int, int], Iterable[Any]]  # of `Batch`
@@ -45,27 +46,27 @@ Prepare = Callable[[Any], tuple[Any, dict[str, Tensor]]]
 
 @dataclass
 class Progress:
-    """The progress of a training, in plain values that a checkpoint can hold."""
+    """The progress of a training run, in plain values that a checkpoint can hold."""
 
     epoch: int = 0  # finished epochs
     batch: int = 0  # finished batches of the current epoch
     step: int = 0  # finished batches of all epochs
-    bad: int = 0  # consecutive steps, up to the last one, without a finite gradient
+    bad: int = 0  # consecutive most recent steps without a finite gradient
     best_score: float | None = None
     best_epoch: int = 0
     sums: dict[str, float] = field(default_factory=dict)  # over the current epoch, see `add`
     history: list[dict[str, Any]] = field(default_factory=list)  # the rows of log.jsonl
 
     def finished(self, options: TrainingOptions) -> bool:
-        """Whether the epochs or the patience are used up."""
+        """Return whether all epochs or the patience are used up."""
         epochs_since_best = self.epoch - self.best_epoch
         return self.epoch >= options.epochs or epochs_since_best >= options.patience
 
     def add(self, loss: Loss, seconds: float, waited: float) -> None:
         """Add one step to the epoch's sums.
 
-        The loss and its parts are weighted by its count. seconds: the step's duration, of which
-        `waited` were spent waiting for data.
+        The loss and its parts are weighted by the loss's count. seconds: the duration of the step,
+        including `waited` seconds of waiting for data.
         """
         values = {"count": 1.0, "loss": float(loss.value)}
         values |= {name: float(value) for name, value in loss.parts.items()}
@@ -75,9 +76,9 @@ class Progress:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self, unit: str) -> dict[str, float]:
-        """The epoch's loss and its parts, speed and seconds; NaN before any step.
+        """Return the epoch's mean loss and its parts, speed and seconds; NaN before any step.
 
-        unit: what losses count, in the plural, as in "words".
+        unit: what losses count, in the plural, such as "words".
         """
         sums = {**dict.fromkeys(("count", "seconds", "waiting", "loss"), math.nan), **self.sums}
         count, seconds, waited = (sums.pop(name) for name in ("count", "seconds", "waiting"))
@@ -91,7 +92,7 @@ class Progress:
 
 @dataclass
 class _LoopState:
-    """Everything that one call of `fit` works with and changes."""
+    """The mutable state of one call of `fit`."""
 
     model: nn.Module  # the model or its data-parallel wrapper
     options: TrainingOptions
@@ -107,11 +108,11 @@ class _LoopState:
 
     @property
     def learning_rate(self) -> float:
-        """The next step's learning rate, outside the encoder."""
+        """Learning rate of the next step, for all parameters outside the encoder."""
         return float(self.scheduler.get_last_lr()[0])
 
     def should_stop(self) -> bool:
-        """Whether any process received a signal; all must stop after the same step."""
+        """Return whether any process received a signal; all must stop after the same step."""
         if distributed.world_size() == 1:
             return bool(self.signals)
         if not distributed.total(torch.tensor(len(self.signals), device=self.device)):
@@ -121,7 +122,7 @@ class _LoopState:
         return bool(self.signals)
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming needs in addition to the weights; every process must call this."""
+        """Return the state for resuming, without the weights; every process must call this."""
         generators = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -134,7 +135,7 @@ class _LoopState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state; raises InputError if the number of processes differs."""
+        """Restore a state; raises InputError if the number of processes differs."""
         processes = len(state["generators"])
         if processes != distributed.world_size():
             raise InputError(
@@ -143,7 +144,7 @@ class _LoopState:
             )
         self.progress = Progress(**state["progress"])
         sums = self.progress.sums
-        if "words" in sums:  # written when every loss counted words
+        if "words" in sums:  # written by versions in which every loss counted words
             sums["count"] = sums.pop("words")
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["schedule"])
@@ -172,21 +173,22 @@ def fit(
 ) -> Progress:
     """Train for all epochs, or until `patience` epochs have not improved the watched score.
 
-    batches(epoch, first): the batches of an epoch, counted from 0, from number `first` on.
+    batches(epoch, first): the batches of an epoch, starting with number `first`; both from 0.
     evaluate(epoch): the scores after an epoch, counted from 1; higher is better.
-    watch: the name of the score, among those that `evaluate` returns, that decides on the best
-    epoch and on early stopping.
+    watch: the name of the score, among those that `evaluate` returns, that determines the best
+    epoch and early stopping.
     save(name, training_state, scores): write the checkpoint "last" or "best".
-    unit: what the losses count, in the plural, as in "words"; names the speed in the log.
-    negligible: a score up to which scores count as improvements on each other, so that the first
-    epochs do not use up patience: BLEU-4 of few images stays near 0 for several epochs.
+    unit: what the losses count, in the plural, such as "words"; used in the name of the speed.
+    negligible: while neither the new nor the best score exceeds this value, the new one counts as
+    an improvement, so that the first epochs do not use up patience: BLEU-4 on few images stays
+    near 0 for several epochs.
     prepare(batch): called with each batch on the device, just before its step; returns the batch to
-    train on and named scalars to log beside the loss's parts.
-    resume: a training state that `save` received, if the model has the weights it had then; the
-    training continues as if it had never stopped.
-    Within `evaluate` and `save` the model has the running average of its weights.
-    Raises Interrupted after SIGINT or SIGTERM, once "last" is saved, and FloatingPointError if
-    the gradient stays not finite; the checkpoints saved before are kept.
+    train on and named scalars to log alongside the parts of the loss.
+    resume: a training state that was passed to `save`; the model must have the weights saved with
+    it. Training continues as if it had never stopped.
+    Within `evaluate` and `save`, the model has the running average of its weights.
+    Raises Interrupted after SIGINT or SIGTERM, once "last" is saved, and FloatingPointError if the
+    gradient is not finite in MAX_BAD_STEPS consecutive steps; earlier checkpoints are kept.
     """
     state = _start(model, options, steps_per_epoch, log, device, unit)
     if resume is not None:
@@ -203,7 +205,7 @@ def fit(
     with collect_signals(state.signals):
         while not progress.finished(options):
             _train_epoch(state, batches, prepare)
-            save_as("last", {})  # so that a failure in evaluation costs no training
+            save_as("last", {})  # so that a failure in evaluation loses no training
             if progress.batch < steps_per_epoch:
                 raise Interrupted(state.signals[0])
             scores = _finish_epoch(state, evaluate)
@@ -226,7 +228,7 @@ def _start(
     device: torch.device,
     unit: str,
 ) -> _LoopState:
-    """The state before the first step."""
+    """Build the state before the first step."""
     optimizer = AdamW(parameter_groups(model, options), fused=True)
     factor = learning_rate_factor(options.warmup, steps_per_epoch * options.epochs)
     scheduler = LambdaLR(optimizer, factor)
@@ -277,7 +279,7 @@ def _train_epoch(state: _LoopState, batches: Batches, prepare: Prepare) -> None:
 
 
 def _take_step(state: _LoopState, batch: Batch, prepare: Prepare) -> tuple[Loss, bool, float]:
-    """Train on a batch; returns its loss, whether the gradient was finite, the learning rate."""
+    """Train on a batch; return the loss, whether the gradient was finite, and the learning rate."""
     progress, learning_rate = state.progress, state.learning_rate
     batch, scalars = prepare(batch.to(state.device))
     loss, finite = train_step(
@@ -301,7 +303,7 @@ def _take_step(state: _LoopState, batch: Batch, prepare: Prepare) -> tuple[Loss,
 def _finish_epoch(
     state: _LoopState, evaluate: Callable[[int], dict[str, float]]
 ) -> dict[str, float]:
-    """Evaluate the finished epoch, append its row to the history and advance the progress."""
+    """Evaluate the finished epoch, append its row to the history and update the progress."""
     progress = state.progress
     row = {"epoch": progress.epoch + 1, "step": progress.step, **progress.means(state.unit)}
     row |= {"learning_rate": state.learning_rate}  # at the end of the epoch
@@ -326,8 +328,8 @@ def train_step(
 ) -> tuple[Loss, bool]:
     """Take one optimizer step, and return the loss and whether the gradient was finite.
 
-    The step is skipped if it was not. The loss is that of the whole batch, over all processes.
-    scalars: added to the parts of the loss.
+    The step is skipped if the gradient was not finite. The loss is that of the whole batch, over
+    all processes. scalars: added to the parts of the loss.
     """
     with products_in(options.precision, device):
         loss: Loss = model(batch)
@@ -337,7 +339,7 @@ def train_step(
     count, means = sums[0], sums[1:] / sums[0]
     if loss.statistics is not None:
         distributed.unwrap(model).update_statistics(distributed.total(loss.statistics))
-    # DistributedDataParallel averages gradients over processes; this weighs each by its count.
+    # DistributedDataParallel averages gradients over processes; weight each by its count instead.
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss.value * (loss.count * distributed.world_size() / count))
     norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
@@ -352,17 +354,17 @@ def _round(value: float) -> float:
 
 
 def _is_better(score: float, best: float | None, negligible: float) -> bool:
-    """Whether a score beats the best one, or both are at most `negligible`."""
+    """Return whether a score beats the best one, or both are at most `negligible`."""
     beats = best is None or score > best or max(score, best) <= negligible
     return math.isfinite(score) and beats
 
 
 def _status(state: _LoopState) -> str:
-    """Loss, speed and the remaining training time, without evaluation."""
+    """Format the loss, speed and remaining training time, without evaluation."""
     progress, means = state.progress, state.progress.means(state.unit)
     left = state.options.epochs * state.steps_per_epoch - progress.step
     minutes = left * progress.sums.get("seconds", math.nan) / max(1, progress.batch) / 60
     return (
         f"loss {means['loss']:.3f}, {means[f'{state.unit}_per_second']:,.0f} {state.unit}/s, "
-        f"{minutes:.1f} min left in all"
+        f"{minutes:.1f} min left in total"
     )

@@ -1,4 +1,4 @@
-"""Optimisation: its options, learning rates, weight decay and weight average."""
+"""Optimisation: options, learning rates, weight decay and weight averaging."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingOptions(Options):
-    """Optimisation, validation and stopping; a batch is counted in images, with all captions."""
+    """Optimisation, validation and stopping; batch size is counted in images with all captions."""
 
     epochs: int = option(6, "maximum number of epochs")
     batch_size: int = option(16, "images per step, over all processes")
     learning_rate: float = option(1.5e-3, "learning rate at the end of warm-up")
-    encoder_learning_rate: float = option(1e-4, "the same for the encoder, if it is trained")
+    encoder_learning_rate: float = option(1e-4, "learning rate of the encoder, if it is trained")
     weight_decay: float = option(0.01, "AdamW weight decay, applied to matrices only")
     warmup: float = option(0.1, "fraction of steps for linear warm-up, before cosine decay")
     average: float = option(0.998, "decay of the weights' exponential moving average; 0: none")
@@ -39,7 +39,7 @@ class TrainingOptions(Options):
     seed: int = option(0, "seed for weights, dropout and data order")
     self_critical: bool = option(False, "also train on sampled captions, rewarded by CIDEr-D")
     cross_entropy_share: float = option(
-        0.1, "share of the references' cross-entropy in self-critical training"
+        0.1, "weight of the references' cross-entropy in self-critical training"
     )
 
     def __post_init__(self) -> None:
@@ -55,12 +55,12 @@ class TrainingOptions(Options):
 
     @property
     def watched_score(self) -> str:
-        """The watched score's name as in `metrics.captions.SCORES`."""
+        """The watched score's name, spelled as in `metrics.captions.SCORES`."""
         return next(name for name in SCORES if name.lower() == self.watch)
 
 
 def parameter_groups(model: "nn.Module", options: TrainingOptions) -> list[dict[str, Any]]:
-    """Trained parameters by learning rate (encoder or not) and weight decay (matrices or not)."""
+    """Group trained parameters by learning rate (encoder or not) and decay (matrices or not)."""
     groups = []
     for in_encoder, rate in (
         (False, options.learning_rate),
@@ -80,9 +80,9 @@ def parameter_groups(model: "nn.Module", options: TrainingOptions) -> list[dict[
 
 
 def learning_rate_factor(warmup: float, steps: int) -> Callable[[int], float]:
-    """The schedule as a factor of the peak learning rate, by step from 0.
+    """Return the schedule: a function from step, from 0, to a factor of the peak learning rate.
 
-    warmup: the share of all `steps` in the linear rise; half a cosine down to 0 follows.
+    warmup: fraction of all `steps` with a linear increase; half a cosine down to 0 follows.
     """
     warmup_steps = max(1, round(warmup * steps))
     decay_steps = max(1, steps - warmup_steps)
@@ -98,8 +98,8 @@ def learning_rate_factor(warmup: float, steps: int) -> Callable[[int], float]:
 class WeightAverage:
     """Exponential moving average of a model's trained parameters and floating-point buffers.
 
-    It generalises better than the weights after the last step while the learning rate is high.
-    The decay rises from 0.1 to `decay`, so that the first steps are soon forgotten.
+    The average generalises better than the latest weights while the learning rate is high. The
+    decay increases from 0.1 to `decay`, so that the first steps soon have little weight.
     """
 
     def __init__(self, model: "nn.Module", decay: float) -> None:
@@ -118,7 +118,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within the context the model has the average's values."""
+        """Give the model the averaged values within the context."""
         self._exchange()
         try:
             yield
@@ -132,12 +132,12 @@ class WeightAverage:
             self.average[name].copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """The step count and the values in training; a checkpoint's weights are the average."""
+        """Return the step count and the unaveraged values; checkpoint weights are the average."""
         values = {name: value.clone() for name, value in self.values.items()}
         return {"steps": self.steps, "values": values}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue in a model that has the average's values."""
+        """Restore a state; the model must have the averaged values."""
         self.steps = state["steps"]
         for name, value in self.values.items():
             self.average[name].copy_(value)

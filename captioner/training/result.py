@@ -14,8 +14,8 @@ class TrainingResult:
     """A finished run.
 
     run: its directory, which holds the checkpoints "best" and "last". best_epoch: counted from 1.
-    history: one row of values per epoch, as in log.jsonl. evaluation: the best checkpoint on the
-    val split. device: the device of the training.
+    history: one row of values per epoch, as in log.jsonl. evaluation: the best checkpoint's results
+    on the val split. device: the device on which the model was trained.
     """
 
     run: Path
@@ -31,5 +31,5 @@ class TrainingResult:
 
     @cached_property
     def captioner(self) -> Captioner:
-        """The best checkpoint, loaded at the first use, on the device of the training."""
+        """The best checkpoint, loaded on first use, on the device used in training."""
         return Captioner.from_pretrained(self.run / "best", self.device)

@@ -22,14 +22,14 @@ from .setup import TrainingSetup, build_setup
 from .summary import describe_best, next_steps
 from .tensorboard import TensorBoardWriter, check_tensorboard
 
-NEGLIGIBLE_BLEU = 0.02  # of 0-100: not exactly 0 where no n-gram of its order matches
+NEGLIGIBLE_BLEU = 0.02  # on a scale of 0 to 100: BLEU is not exactly 0 if no n-gram matches
 
 
 def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> TrainingResult:
     """Train, evaluate the best checkpoint, and print progress, scores and suggested commands.
 
-    argv: the command line, if any, on which a suggested longer training is based. Raises
-    InputError for a user's mistake, and what `fit` raises.
+    argv: the command line, if any, from which a suggestion for a longer run is derived. Raises
+    InputError for a user's mistake, and the exceptions of `fit`.
     """
     if config.run.tensorboard:
         check_tensorboard()
@@ -45,7 +45,7 @@ def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> Trai
 
 
 def train(setup: TrainingSetup) -> Progress:
-    """Run the training loop with checkpoints, log and samples in the run's directory."""
+    """Run the training loop, writing checkpoints, log and samples to the run's directory."""
     config = setup.config
     batches = EpochBatches(setup)
     state = setup.resumed.training_state() if setup.resumed else None
@@ -84,7 +84,7 @@ def train(setup: TrainingSetup) -> Progress:
 def save_checkpoint(
     setup: TrainingSetup, name: str, training_state: dict[str, Any], scores: dict[str, float]
 ) -> None:
-    """Write a checkpoint of the model as it is; scores: empty before evaluation."""
+    """Write a checkpoint of the current model; scores: empty before evaluation."""
     names = [score for score in SCORES if score in scores]
     scores_signature = signature([e.captions for e in setup.held_out.examples], names)
     config = {**setup.checkpoint_config, "scores": scores, "signature": scores_signature}
@@ -93,13 +93,13 @@ def save_checkpoint(
 
 
 def open_tensorboard(setup: TrainingSetup, state: dict[str, Any] | None) -> TensorBoardWriter:
-    """The TensorBoard files in the run's directory; state: of the run that is resumed, if any."""
+    """Open the TensorBoard files in the run's directory; state: that of the resumed run, if any."""
     progress: dict[str, Any] = state["progress"] if state else {"step": 0, "history": []}
     return TensorBoardWriter(setup.run / "tensorboard", progress["step"], progress["history"])
 
 
 def finish(setup: TrainingSetup, progress: Progress, argv: Sequence[str] | None) -> Evaluation:
-    """Evaluate the best checkpoint, draw its heatmaps, and print the summary."""
+    """Evaluate the best checkpoint, draw its heatmaps and print the summary."""
     setup.model.load_state_dict(checkpoint.load(setup.run / "best").weights)
     evaluation = evaluate_held_out(setup)
     if distributed.is_first():

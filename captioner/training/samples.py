@@ -20,9 +20,10 @@ def show_samples(
     tensorboard: TensorBoardWriter | None,
     step: int,
 ) -> None:
-    """Print the captions of a few images, and draw them with their attention.
+    """Print the captions of a few images, and draw the images with captions and attention.
 
-    The sheet is samples/epoch-NN.png in the run's directory; TensorBoard gets the images at `step`.
+    The sheet is samples/epoch-NN.png in the run's directory; the images are also logged to
+    TensorBoard, if given, at `step`.
     """
     examples = evenly_spaced(setup.held_out.examples, setup.config.run.samples)
     if not examples:
@@ -53,7 +54,7 @@ def _sample(setup: TrainingSetup, evaluation: Evaluation, example: Example) -> S
 
 
 def draw_heatmaps(setup: TrainingSetup, evaluation: Evaluation) -> Path | None:
-    """Draw heatmaps of validation images; returns their directory, None if there are none."""
+    """Draw heatmaps of validation images; return their directory, or None if there are none."""
     examples = evenly_spaced(setup.held_out.examples, setup.config.run.heatmaps)
     if not examples or not setup.config.model.attention:
         return None
@@ -73,5 +74,5 @@ def draw_heatmaps(setup: TrainingSetup, evaluation: Evaluation) -> Path | None:
 
 
 def evenly_spaced(examples: Sequence[Example], count: int) -> Sequence[Example]:
-    """At most `count` examples, evenly spaced over all of them."""
+    """Return at most `count` examples, evenly spaced among all of them."""
     return examples[:: max(1, len(examples) // max(1, count))][:count]

@@ -39,7 +39,7 @@ USED_SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class SplitData:
-    """The examples of a split and the source of their images or feature maps, in one order."""
+    """The examples of a split and the source of their images or feature maps, in the same order."""
 
     examples: list[Example]
     images: Source
@@ -49,7 +49,7 @@ class SplitData:
 class TrainingSetup:
     """Everything one training run needs.
 
-    checkpoint_config: the config that checkpoints hold. resumed: the checkpoint from which the
+    checkpoint_config: the config stored in checkpoints. resumed: the checkpoint from which the
     run continues, if any. teacher: the model to distil from, if any.
     """
 
@@ -69,7 +69,7 @@ class TrainingSetup:
 def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
     """Read the data, build vocabulary and model, and compute the features of a frozen encoder.
 
-    What users may have got wrong is checked before the steps that take long.
+    User mistakes are detected before the slow steps.
     """
     epoch_metrics(config.training.watch)  # raises InputError if METEOR is watched without Java
     check_encoder(config.encoder, pretrained=config.run.start_from is not None)
@@ -113,7 +113,7 @@ def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
 
 
 def _open_start(config: TrainConfig, described: dict[str, Any]) -> Checkpoint | None:
-    """The checkpoint of --start-from, if any."""
+    """Open the checkpoint of --start-from, if any."""
     path = config.run.start_from
     return None if path is None else open_source(hub.local(path), described)
 
@@ -121,7 +121,7 @@ def _open_start(config: TrainConfig, described: dict[str, Any]) -> Checkpoint | 
 def checkpoint_config(
     config: TrainConfig, data: CaptionData, transform: Transform, teachers: Sequence[Path]
 ) -> dict[str, Any]:
-    """The config that checkpoints hold, in plain values, with options by group."""
+    """Return the config stored in checkpoints: plain values, with options by group."""
     start_from = config.run.start_from
     return {
         "task": "captioning",
@@ -146,22 +146,22 @@ def checkpoint_config(
 def with_corrupt_images(
     described: dict[str, Any], ids: list[int | str], resumed: Checkpoint | None
 ) -> dict[str, Any]:
-    """The checkpoint config with the ids of images that cannot be decoded, as "left_out".
+    """Return the checkpoint config with the ids of images that cannot be decoded, as "left_out".
 
-    Raises InputError if the resumed run left out different images.
+    Raises InputError if the resumed run omitted different images.
     """
     before = ids if resumed is None else resumed.config["data"].get("left_out", [])
     if ids != before:
         raise InputError(
             f"{resumed and resumed.path} cannot be continued: {len(before)} images could not be "
             f"decoded when it began, {before[:10]}, and {len(ids)} cannot be decoded now, "
-            f"{ids[:10]}; restore the images or start another run"
+            f"{ids[:10]}; restore the images or start a new run"
         )
     return {**described, "data": {**described["data"], "left_out": ids}}
 
 
 def build_vocabulary(training: Sequence[Example], options: DataOptions) -> Vocabulary:
-    """The words of the training captions."""
+    """Build the vocabulary of the training captions."""
     captions = (split_words(text) for example in training for text in example.captions)
     return Vocabulary.build(captions, options.min_count)
 
@@ -192,14 +192,14 @@ def make_model(
 
 
 def load_checkpoint_weights(model: nn.Module, source: Checkpoint) -> None:
-    """Give the model a checkpoint's weights; buffers that the checkpoint lacks are kept.
+    """Load a checkpoint's weights into the model; buffers missing in the checkpoint are kept.
 
     Raises InputError if parameters are missing or unexpected.
     """
     try:
         missing, unexpected = model.load_state_dict(source.weights, strict=False)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())  # torch's message has many lines
+        reason = " ".join(str(error).split())  # torch's message spans many lines
         raise InputError(f"the weights of {source.path} do not fit: {reason}") from error
     parameters = dict(model.named_parameters())
     problems = [f"{name} is missing" for name in missing if name in parameters]
@@ -211,7 +211,7 @@ def load_checkpoint_weights(model: nn.Module, source: Checkpoint) -> None:
 
 
 def sample_maps(model: CaptioningModel, images: Source, count: int) -> Iterator[Tensor]:
-    """Feature maps (B, D, h, w) of at most CALIBRATION of `count` images, evenly spaced."""
+    """Yield feature maps (B, D, h, w) of at most CALIBRATION of `count` images, evenly spaced."""
     device, chosen = device_of(model), range(0, count, -(-count // CALIBRATION))
     for first in range(0, len(chosen), 64):
         values = images.load(chosen[first : first + 64]).to(device)
@@ -225,19 +225,19 @@ def open_split(
     options: DataOptions,
     device: torch.device,
 ) -> SplitData:
-    """The examples with stored feature maps of a frozen encoder, else with their images."""
+    """Return the examples with stored feature maps if the encoder is frozen, else with images."""
     files = ImageSource([example.path for example in examples], transform)
     if not model.encoder.frozen:
         return SplitData(examples, files)
 
     store = FeatureStore(options.cache, model.encoder, transform)
     runtime = Runtime(device, options.workers)
-    if distributed.is_first():  # which computes the features before the others read them
+    if distributed.is_first():  # computes the features before the other processes read them
         store.open_files(files, runtime)
     distributed.barrier()
     return SplitData(examples, store.open_files(files, runtime))
 
 
 def epoch_metrics(watch: str) -> tuple[str, ...]:
-    """The metrics computed after every epoch: METEOR, which is slow, only if it is watched."""
+    """Return the metrics computed after every epoch; METEOR, which is slow, only if watched."""
     return select_metrics((*WITHOUT_JAVA, watch))

@@ -1,4 +1,4 @@
-"""The training options of an earlier run, from the config of its checkpoints."""
+"""The training options of an earlier run, read from the config of its checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -11,10 +11,10 @@ from ..options import convert_values
 
 
 def read_stored_options(path: Path, groups: Mapping[str, type]) -> dict[str, Any]:
-    """The options that decide what a run learns, by name; others are not stored.
+    """Return, by name, the options that affect what a run learns; others are not stored.
 
     path: a run, a checkpoint or its config.json. groups: the groups of `TrainConfig`. Raises
-    InputError if the config cannot be read or holds values of a wrong type.
+    InputError if the config cannot be read or contains values of the wrong type.
     """
     if path.name == checkpoint.CONFIG:
         path = path.parent
@@ -24,7 +24,7 @@ def read_stored_options(path: Path, groups: Mapping[str, type]) -> dict[str, Any
     sections = [config.get(name) for name in ("data", "encoder", "model", "training")]
     data, *others = [section for section in sections if isinstance(section, dict)] or [{}]
     if len(others) < 3:
-        raise InputError(f"{place} does not describe a training")
+        raise InputError(f"{place} does not describe a training run")
     stored = {name: value for section in others for name, value in section.items()}
     stored["start_from"] = config.get("start_from")
     values: dict[str, Any] = {}
@@ -40,7 +40,7 @@ def read_stored_options(path: Path, groups: Mapping[str, type]) -> dict[str, Any
 
 
 def _data_options(data: dict[str, Any], *, starts: bool) -> dict[str, Any]:
-    """The options of the data, without those that have no effect."""
+    """Return the data options, without those that have no effect."""
     options = {} if starts else {"min_count": data["min_count"]}
     if data["path"] is not None:  # else the demo data
         options |= {"data": data["path"], "format": data["format"]}

@@ -10,7 +10,7 @@ from .setup import TrainingSetup
 
 
 def describe_best(setup: TrainingSetup, progress: Progress, evaluation: Evaluation) -> list[str]:
-    """The best epoch and the scores of its checkpoint on the val split."""
+    """Return lines with the best epoch and the scores of its checkpoint on the val split."""
     beam_size = setup.config.training.beam_size
     return [
         f"best epoch: {progress.best_epoch}; val split, beam size {beam_size}",
@@ -19,7 +19,7 @@ def describe_best(setup: TrainingSetup, progress: Progress, evaluation: Evaluati
 
 
 def next_steps(setup: TrainingSetup, progress: Progress, argv: Sequence[str] | None) -> list[str]:
-    """Suggested commands; a longer training if the last epoch was the best and argv is given."""
+    """Return suggested commands; a longer run if argv is given and the last epoch was the best."""
     config = setup.config
     splits = {example.split for example in setup.data.examples}
     commands = next_commands(
@@ -39,5 +39,5 @@ def next_steps(setup: TrainingSetup, progress: Progress, argv: Sequence[str] | N
 
 
 def may_improve(progress: Progress, epochs: int) -> bool:
-    """Whether all `epochs` were used and the last one was the best."""
+    """Return whether all `epochs` were completed and the last one was the best."""
     return progress.best_epoch == progress.epoch == epochs

@@ -1,4 +1,4 @@
-"""The teachers of a distilled model, from checkpoints."""
+"""The teachers of a distilled model, loaded from checkpoints."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ from ..text.vocabulary import Vocabulary
 def open_teachers(
     paths: Sequence[Path], student: CaptioningModel, vocabulary: Vocabulary, transform: Transform
 ) -> CaptionModel:
-    """Load the checkpoints in eval mode and without gradients, several of them as an ensemble.
+    """Load the checkpoints in eval mode and without gradients; several form an ensemble.
 
-    vocabulary, transform: the student's. Raises InputError for a checkpoint with another
-    vocabulary or transform, or one that cannot read the maps of the student's frozen encoder.
+    vocabulary, transform: the student's. Raises InputError for a checkpoint with a different
+    vocabulary or transform, or a different encoder if the student's encoder is frozen.
     """
     loaded = [checkpoint.load(path) for path in paths]
     for teacher in loaded:
@@ -33,15 +33,15 @@ def open_teachers(
     for candidate in candidates:
         if candidate.transform != transform:
             raise InputError(
-                f"teacher {candidate.name} takes images as {candidate.transform}, "
-                f"the new model as {transform}"
+                f"teacher {candidate.name} transforms images with {candidate.transform}, "
+                f"the new model with {transform}"
             )
     if student.encoder.frozen:
         fingerprint = student.encoder.fingerprint()
         for candidate in candidates:
             if candidate.model.encoder.fingerprint() != fingerprint:
                 raise InputError(
-                    f"teacher {candidate.name} has another encoder than the new model, "
+                    f"teacher {candidate.name} has a different encoder from the new model, "
                     "whose encoder is frozen"
                 )
     return build_ensemble(candidates).eval().requires_grad_(False)

@@ -1,6 +1,6 @@
 """TensorBoard event files of a training run.
 
-Which steps, epochs and images are logged is decided by the callers.
+The callers choose which steps, epochs and images are logged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,11 +30,11 @@ def check_tensorboard() -> None:
 
 
 class TensorBoardWriter:
-    """Event files in one directory; every value is logged at the step after which it was measured.
+    """A writer of event files in one directory; values are logged at the step just finished.
 
     step: the number of steps already taken. Events of later steps, which a killed run logged but
-    did not save, are purged. history: the rows of the epochs so far; they are written only if the
-    directory is new, so that a run first logged on resuming still has complete curves. Close the
+    did not save, are purged. history: the rows of all finished epochs; they are written only if the
+    directory is new, so that a run first logged when resumed still has complete curves. Close the
     writer after use.
     """
 
@@ -49,12 +49,12 @@ class TensorBoardWriter:
             self.add_epoch(row)
 
     def add_step(self, step: int, **values: float) -> None:
-        """Log values of one step by name."""
+        """Log named values of one step."""
         for name, value in values.items():
             self._writer.add_scalar(f"step/{name}", value, step)
 
     def add_epoch(self, row: Mapping[str, Any]) -> None:
-        """Log all values of an epoch's row at its last step, in TensorBoard's foldable groups."""
+        """Log all values of an epoch's row at its last step, in collapsible groups."""
         for name, value in row.items():
             if name not in ("epoch", "step"):
                 self._writer.add_scalar(f"{_group(name)}/{name}", value, row["step"])
@@ -69,7 +69,7 @@ class TensorBoardWriter:
 
 
 def _group(name: str) -> str:
-    """The group of an epoch's value; TensorBoard unfolds the first two in alphabetical order."""
+    """Return the group of an epoch's value; TensorBoard expands the first two alphabetically."""
     if name in SCORES:
         return "score"
     if name in _TEXT_STATISTICS:

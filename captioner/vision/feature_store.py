@@ -1,12 +1,12 @@
-"""Features of a frozen encoder on disk, one row per image, shared by every run and command.
+"""Features of a frozen encoder on disk, one row per image, shared by all runs and commands.
 
-A store belongs to one encoder, its weights and the transform. A row is found by the stamp of its
-image, so that adding, removing or re-splitting images computes only what is new. Rows are appended
-in segments, which are written under temporary names and renamed when they are whole: a process
-that is killed loses one segment, and several processes may fill one store. The files are described
-in `store_files`.
+A store belongs to one encoder, its weights and the transform. Rows are looked up by the stamp of
+the image, so that only new rows are computed after images were added, removed or re-split. Rows are
+appended in segments, which are written under temporary names and renamed once complete: a killed
+process loses at most one segment, and several processes may write to the same store.
+`store_files` describes the files.
 
-Shapes: N images, B of them at once, D channels, h, w grid.
+Shapes: N images, B images per batch, D channels, h, w grid.
 """
 
 import functools
@@ -35,12 +35,12 @@ from .encoders import Encoder
 from .store_files import KEY_TYPE, KEYS, ROWS, Segment, read_segments, remove_abandoned
 
 FORMAT = 2  # part of the key
-SEGMENT = 512  # images: what a killed process may lose; a multiple of the batch size
-OPEN_FILES = 256  # per StoredFeatures; systems allow a process 1,024 or fewer
+SEGMENT = 512  # images, which a killed process may lose; a multiple of the batch size
+OPEN_FILES = 256  # per StoredFeatures; systems often limit a process to 1,024 or fewer
 
 
 class _Descriptor:
-    """A file open for reading, closed when the last thread that uses it lets go of it."""
+    """A file open for reading, closed when the last thread using it releases it."""
 
     def __init__(self, path: Path) -> None:
         self.number = -1
@@ -52,9 +52,9 @@ class _Descriptor:
 
 
 class StoredFeatures:
-    """Stored rows of a list of images, read as they are asked for; memory does not grow.
+    """Stored rows of a list of images, read on demand without being kept in memory.
 
-    kind: "maps" or "pooled". Has the attributes of a `Source`.
+    kind: "maps" or "pooled". Implements `Source`.
     """
 
     are_features = True
@@ -62,7 +62,7 @@ class StoredFeatures:
     window = 0
 
     def __init__(self, kind: str, segments: Sequence[Segment], places: np.ndarray) -> None:
-        """places (N, 2): the number of the segment of each image, and the row in it."""
+        """places (N, 2): the segment number of each image, and its row in that segment."""
         self.kind, self.segments, self.places = kind, tuple(segments), places
         self._open = functools.lru_cache(OPEN_FILES)(_Descriptor)
 
@@ -75,10 +75,10 @@ class StoredFeatures:
         return self.segments[self.places[0, 0]].shape if len(self.places) else ()
 
     def load(self, indices: Sequence[int]) -> Tensor:
-        """The rows at `indices`, float16: maps (B, D, h, w), or pooled (B, 2, D).
+        """Return the rows at `indices`, float16: maps (B, D, h, w), or pooled (B, 2, D).
 
-        Several threads may call it. The files are read, not mapped: mapped pages would count as the
-        process's own memory. Raises InputError for a file that is cut short or was deleted.
+        Thread-safe. The files are read, not memory-mapped: mapped pages would count as the memory
+        of the process. Raises InputError for a file that is truncated or was deleted.
         """
         rows = np.empty((len(indices), *self.shape), np.float16)
         places = self.places[np.asarray(indices, dtype=np.intp)].tolist()
@@ -91,13 +91,13 @@ class StoredFeatures:
             except OSError as error:
                 raise InputError(f"{segment.path} cannot be read: {error.strerror}") from error
             if count != values.nbytes:
-                raise InputError(f"{segment.path} is cut short; delete {segment.path.parent}")
+                raise InputError(f"{segment.path} is truncated; delete {segment.path.parent}")
         features = torch.from_numpy(rows)
         return features.permute(0, 3, 1, 2) if self.kind == "maps" else features
 
 
 class FeatureStore:
-    """The features of one encoder under a cache directory; `open` finds or computes rows."""
+    """The features of one encoder in a cache directory; `open` finds or computes rows."""
 
     def __init__(self, cache: Path, encoder: Encoder, transform: Transform) -> None:
         self.encoder, self.transform = encoder, transform
@@ -110,7 +110,7 @@ class FeatureStore:
     def open_files(
         self, images: ImageSource, runtime: "Runtime", kind: str = "maps"
     ) -> StoredFeatures:
-        """Rows of image files, as `open` with the stamps of the files."""
+        """Return rows of image files, as `open` does with the stamps of the files."""
         return self.open(images, [stamp(path) for path in images.paths], runtime, kind)
 
     def open(
@@ -120,11 +120,11 @@ class FeatureStore:
         runtime: "Runtime",
         kind: str = "maps",
     ) -> StoredFeatures:
-        """Rows of these images, in their order; missing rows are computed and stored first.
+        """Return the rows of these images, in order; compute and store missing rows first.
 
-        images: a source of pixels. stamps: of each image, bytes that change with its content. kind:
-        "maps", which stores pooled rows as well, or "pooled" alone, from stored maps if there are
-        any. Raises InputError for an image that cannot be read, for features that exceed half
+        images: a source of pixels. stamps: for each image, bytes that change with its content.
+        kind: "maps", which also stores pooled rows, or "pooled", computed from stored maps if
+        possible. Raises InputError for an image that cannot be read, for features that exceed half
         precision, and for a cache that cannot be written.
         """
         keys = keys_of(stamps)
@@ -146,7 +146,7 @@ class FeatureStore:
     # ---- reading ----
 
     def _find(self, keys: np.ndarray, kind: str) -> tuple[list[Segment], np.ndarray]:
-        """The segments, and for each key (N, 2) the segment and row, -1 where it is missing."""
+        """Return the segments, and the segment and row of each key (N, 2), -1 where missing."""
         wanted, inverse = np.unique(keys, return_inverse=True)
         places = np.full((len(wanted), 2), -1, dtype=np.int64)
         segments: list[Segment] = []
@@ -160,7 +160,7 @@ class FeatureStore:
         return segments, places[inverse]
 
     def _missing(self, keys: np.ndarray, kind: str) -> np.ndarray:
-        """Indices of the images without a row, in order, each key once."""
+        """Return the indices of the images without a row, in order, with each key once."""
         _, places = self._find(keys, kind)
         missing = np.flatnonzero(places[:, 0] < 0)
         _, first = np.unique(keys[missing], return_index=True)
@@ -169,7 +169,7 @@ class FeatureStore:
     # ---- writing ----
 
     def _prepare(self) -> None:
-        """Create the directory, and delete what killed processes left."""
+        """Create the directory, and delete the temporary files of killed processes."""
         self.directory.mkdir(parents=True, exist_ok=True)
         about = self.directory / "store.json"
         if not about.exists():
@@ -177,7 +177,7 @@ class FeatureStore:
         remove_abandoned(self.directory)
 
     def _next_chunk(self, missing: np.ndarray) -> np.ndarray:
-        """The first SEGMENT missing images, or random ones while another process writes."""
+        """Return the first SEGMENT missing images, or a random slice if others are writing."""
         if not any(self.directory.glob(".*.part")):
             return missing[:SEGMENT]
         first = secrets.randbelow(-(-len(missing) // SEGMENT)) * SEGMENT
@@ -216,7 +216,7 @@ class FeatureStore:
     def _features(
         self, images: Source, keys: np.ndarray, chunk: np.ndarray, kind: str, runtime: "Runtime"
     ) -> Iterator[np.ndarray]:
-        """Maps (B, h, w, D), float16, of a chunk: stored ones where all are, else computed."""
+        """Yield maps (B, h, w, D), float16, of a chunk, loaded if all are stored, else computed."""
         size = runtime.batch_size
         batches = [chunk[i : i + size] for i in range(0, len(chunk), size)]
         segments, places = self._find(keys[chunk], "maps") if kind == "pooled" else ([], None)
@@ -235,7 +235,7 @@ class FeatureStore:
                 yield features.permute(0, 2, 3, 1).half().cpu().numpy()
 
     def _append(self, kind: str, batches: Iterator[np.ndarray], keys: np.ndarray) -> None:
-        """Write one segment batch by batch; nothing stays if another process was faster."""
+        """Write one segment batch by batch; discard it if another process has stored its rows."""
         name = f"{kind}-{uuid.uuid4().hex}"
         rows_part, keys_part = (self.directory / f".{name}{end}.part" for end in (ROWS, KEYS))
         try:
@@ -246,7 +246,7 @@ class FeatureStore:
                 _sync(file)
             if (self._find(keys, kind)[1] >= 0).all():
                 return
-            # Keys first: a process that is killed in between leaves the small file.
+            # Keys first: a process killed between the two renames leaves only the small file.
             keys_part.rename(self.directory / f"{name}{KEYS}")
             rows_part.rename(self.directory / f"{name}{ROWS}")
         finally:
@@ -256,7 +256,7 @@ class FeatureStore:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where missing rows are computed: the device, threads that load ahead, images at once."""
+    """Settings for computing missing rows: device, prefetching threads and batch size."""
 
     device: torch.device
     workers: int = 0
@@ -264,9 +264,9 @@ class Runtime:
 
 
 def _write_rows(file: IO[bytes], batches: Iterator[np.ndarray], count: int) -> None:
-    """Write batches of `count` rows in all in NumPy's format.
+    """Write batches with `count` rows in total in NumPy's format.
 
-    Not through a writable memory map: a full disk kills the process there, without an error.
+    A writable memory map is not used, because a full disk would kill the process without an error.
     """
     for number, values in enumerate(batches):
         if number == 0:
@@ -283,12 +283,12 @@ def _sync(file: IO[bytes]) -> None:
 
 
 def pool(maps: np.ndarray) -> np.ndarray:
-    """Maps (B, h, w, D) -> mean and maximum over the positions (B, 2, D), float16."""
+    """Reduce maps (B, h, w, D) to their mean and maximum over positions (B, 2, D), float16."""
     flat = maps.reshape(len(maps), -1, maps.shape[-1])
     mean = flat.mean(1, dtype=np.float32)
     return np.stack([mean.astype(np.float16), flat.max(1)], axis=1)
 
 
 def keys_of(stamps: Sequence[bytes]) -> np.ndarray:
-    """A key of 16 bytes (N,) for each stamp: the beginning of its SHA-256."""
+    """Return a 16-byte key for each stamp (N,): the start of its SHA-256 digest."""
     return np.array([hashlib.sha256(stamp).digest()[:16] for stamp in stamps], dtype=KEY_TYPE)

@@ -24,6 +24,6 @@ class EncoderOptions(Options):
 
     @property
     def trains(self) -> bool:
-        """Whether any stage is trained: with `fine_tune_encoder`, or a small_cnn from scratch."""
+        """Whether any stage is trained: `fine_tune_encoder` is set, or small_cnn has no weights."""
         from_scratch = self.encoder == SMALL_CNN and self.encoder_weights is None
         return self.fine_tune_encoder is not None or from_scratch

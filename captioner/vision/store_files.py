@@ -1,14 +1,15 @@
-"""Files of feature stores: segments, the stores in a cache, and pruning.
+"""Files of feature stores: segments, listing the stores of a cache, and pruning.
 
     features-KEY/
       store.json          encoder, weights and transform
-      maps-ID.npy         (n, h, w, D) half precision: an image is one contiguous read
+      maps-ID.npy         (n, h, w, D) half precision; one image is one contiguous read
       maps-ID.keys.npy    (n,) 16 bytes: the key of the image in each row
-      pooled-ID.npy       (n, 2, D) half precision: mean and maximum over the positions
+      pooled-ID.npy       (n, 2, D) half precision; mean and maximum over the positions
       pooled-ID.keys.npy
 
-A segment is the two files of one ID. It counts once both exist and are whole. Temporary files are
-hidden and end in .part. This module imports no torch, so that `captioner cache` is fast.
+A segment consists of the two files of one ID. It is used once both exist and are complete.
+Temporary files are hidden and end in .part. This module does not import torch, so that
+`captioner cache` starts fast.
 """
 
 import json
@@ -24,7 +25,7 @@ import numpy as np
 KINDS = ("maps", "pooled")
 ROWS, KEYS = ".npy", ".keys.npy"
 KEY_TYPE = np.dtype("S16")
-ABANDONED = 3600  # seconds without a write after which a file belongs to a killed process
+ABANDONED = 3600  # seconds without a write after which the writer is assumed to be dead
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Segment:
 
 
 def read_segments(directory: Path, kind: str) -> Iterator[tuple[Segment, np.ndarray]]:
-    """The whole segments of a kind, by name, with their keys (n,).
+    """Yield the complete segments of a kind, ordered by name, with their keys (n,).
 
-    Damaged segments, and those that another process prunes at the same time, are left out.
+    Damaged segments and those that another process is pruning are omitted.
     """
     for keys_path in sorted(directory.glob(f"{kind}-*{KEYS}")):
         path = keys_path.with_name(keys_path.name.removesuffix(KEYS) + ROWS)
@@ -61,19 +62,19 @@ def read_segments(directory: Path, kind: str) -> Iterator[tuple[Segment, np.ndar
 
 
 def _read_header(path: Path) -> Segment:
-    """The segment whose rows are in `path`; raises ValueError for a damaged file."""
+    """Return the segment whose rows are in `path`; raise ValueError for a damaged file."""
     with path.open("rb") as file:
         np.lib.format.read_magic(file)
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         segment = Segment(path, file.tell(), shape[0], shape[1:])
     whole = path.stat().st_size == segment.start + shape[0] * segment.row_bytes
     if dtype != np.float16 or fortran or not whole:
-        raise ValueError(f"{path} is not a whole segment")
+        raise ValueError(f"{path} is not a complete segment")
     return segment
 
 
 def remove_abandoned(directory: Path) -> None:
-    """Delete what killed processes left: temporary files, and keys whose rows never came."""
+    """Delete files left behind by killed processes: temporary files and incomplete segments."""
     now = time.time()
     for path in [*directory.glob(".*.part"), *_orphans(directory)]:
         try:
@@ -84,7 +85,7 @@ def remove_abandoned(directory: Path) -> None:
 
 
 def _orphans(directory: Path) -> list[Path]:
-    """Files of keys without rows, and of rows without keys."""
+    """Return the key files without rows and the row files without keys."""
     files = {path.name for kind in KINDS for path in directory.glob(f"{kind}-*{ROWS}")}
     keys = {name.removesuffix(KEYS) for name in files if name.endswith(KEYS)}
     rows = {name.removesuffix(ROWS) for name in files if not name.endswith(KEYS)}
@@ -99,9 +100,9 @@ def _orphans(directory: Path) -> list[Path]:
 class StoreInfo:
     """A store in a cache.
 
-    encoder: its name; None for a cache of an older version, which is no longer read. size: side of
-    the images in pixels. maps, pooled: numbers of images. used: time of the last write, in seconds
-    since 1970.
+    encoder: its name; None for a cache of an older version, which is no longer read. size: side
+    length of the images in pixels. maps, pooled: number of images with such rows. used: time of the
+    last write, in seconds since 1970.
     """
 
     directory: Path
@@ -114,7 +115,7 @@ class StoreInfo:
 
 
 def list_stores(cache: Path) -> list[StoreInfo]:
-    """The stores in a cache directory, the one that was written longest ago first."""
+    """Return the stores in a cache directory, least recently written first."""
     found = []
     for directory in cache.glob("features-*"):
         try:
@@ -142,7 +143,7 @@ def _describe(directory: Path) -> StoreInfo:
 
 
 def _read_about(directory: Path) -> tuple[str | None, int]:
-    """Encoder and image size of store.json; None and 0 if it is missing or damaged."""
+    """Return the encoder and image size in store.json; None and 0 if missing or damaged."""
     try:
         about: Any = json.loads((directory / "store.json").read_text(encoding="utf-8"))
         return str(about["encoder"]), int(about["transform"]["size"])
@@ -151,12 +152,12 @@ def _read_about(directory: Path) -> tuple[str | None, int]:
 
 
 def prune(cache: Path, before: float = 0) -> int:
-    """Delete what is not needed in a cache directory; returns the number of bytes freed.
+    """Delete unneeded files in a cache directory, and return the number of bytes freed.
 
-    That is stores last written before `before`, in seconds since 1970; caches of older versions;
-    and in the other stores abandoned temporary files, incomplete segments, and segments whose
-    images all have rows in others. Files of the last hour stay, except in stores that are deleted:
-    a process may be writing them.
+    Unneeded are stores last written before `before`, in seconds since 1970; caches of older
+    versions; and, in the remaining stores, abandoned temporary files, incomplete segments, and
+    segments whose images all have rows in other segments. In the remaining stores, files written
+    within the last hour are kept, because a process may still be writing them.
     """
     stores = list_stores(cache)
     for store in stores:
@@ -171,7 +172,7 @@ def prune(cache: Path, before: float = 0) -> int:
 
 
 def _remove_duplicates(directory: Path, kind: str) -> None:
-    """Delete damaged segments, and those whose images all have rows in larger ones."""
+    """Delete damaged segments and those whose images all have rows in larger segments."""
     whole = sorted(read_segments(directory, kind), key=lambda pair: -pair[0].count)
     needed, seen = set(), np.array([], KEY_TYPE)
     for segment, keys in whole:
@@ -180,6 +181,6 @@ def _remove_duplicates(directory: Path, kind: str) -> None:
             needed.add(segment.keys_path)
     now = time.time()
     for keys_path in set(directory.glob(f"{kind}-*{KEYS}")) - needed:
-        if now - keys_path.stat().st_mtime > ABANDONED:  # else its rows may be about to come
+        if now - keys_path.stat().st_mtime > ABANDONED:  # else its rows may be renamed next
             keys_path.with_name(keys_path.name.removesuffix(KEYS) + ROWS).unlink(missing_ok=True)
             keys_path.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ def test_list(stores, tmp_path, capsys):
 
 def test_an_empty_cache(tmp_path, capsys):
     cache(tmp_path / "none")
-    assert capsys.readouterr().out == f"{tmp_path / 'none'} holds no stored features\n"
+    assert capsys.readouterr().out == f"{tmp_path / 'none'} contains no stored features\n"
     assert not (tmp_path / "none").exists()
 
 

@@ -167,9 +167,9 @@ MISTAKES = {
         f"{ON_COLOURS} --run new --resume", "checkpoint checkpoints/new/last does not exist"
     ),
     # evaluate.py
-    "no checkpoint named": Mistake("evaluate.py", "--checkpoint is required, for example", 2),
+    "no checkpoint named": Mistake("evaluate.py", "pass either --checkpoint, for example", 2),
     "checkpoint and captions": Mistake(
-        "evaluate.py --checkpoint {run} --predictions a.json", "--checkpoint is required", 2
+        "evaluate.py --checkpoint {run} --predictions a.json", "or --predictions", 2
     ),
     "captions without references": Mistake(
         "evaluate.py --predictions a.json", "--predictions needs --references, the file to score"
@@ -213,7 +213,7 @@ MISTAKES = {
         "captioner train --data gone", "data directory gone does not exist"
     ),
     "evaluation command without a checkpoint": Mistake(
-        "captioner evaluate", "either --checkpoint is required, for example", 2
+        "captioner evaluate", "pass either --checkpoint, for exam", 2
     ),
     # python -m captioner
     "no command": Mistake("captioner", "the following arguments are required: COMMAND", 2),

@@ -413,7 +413,7 @@ def test_features_that_cannot_be_stored_are_computed(frozen, monkeypatch, capsys
 def test_a_checkpoint_or_predictions_are_required(capsys):
     with pytest.raises(SystemExit, match="2"):
         evaluate.main([])
-    assert "--checkpoint is required, for example checkpoints/" in capsys.readouterr().err
+    assert "pass either --checkpoint, for example checkpoints/" in capsys.readouterr().err
 
 
 def test_pointing_accuracy_of_the_demo_is_printed(tmp_path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from tests.support import tiny
 
 @pytest.fixture
 def train_run(tmp_path, tmp_path_factory, monkeypatch):
-    """Change to an empty directory; returns a function that trains there, by run and options."""
+    """Change to an empty directory; return a function that trains a named run there."""
     colours = str(tiny.data(tmp_path_factory))
     monkeypatch.chdir(tmp_path)
 

@@ -47,7 +47,7 @@ def test_command_line_gives_the_same_config():
 
 
 def test_groups_get_the_same_defaults_as_flags():
-    """Also if the groups are built one by one; what they were given stays, even a default."""
+    """Also if the groups are built one by one; values passed to them are kept, even defaults."""
     grouped = TrainConfig(
         data=DataOptions(data="photos"),
         model=ModelOptions(attention=True, dropout=0.3),
@@ -286,7 +286,7 @@ def test_other_data_have_their_own_format(train_run):
 
 
 def test_stored_options_that_do_not_matter_are_not_refused(train_run):
-    """A run that starts from another has its vocabulary, so no min_count."""
+    """A run that starts from another uses its vocabulary, so min_count has no effect."""
     run = train_run("run", "--epochs", "1")
     sizes = ["--hidden-size", "16", "--embedding-size", "16", "--image-size", "32"]
     data = str(TrainConfig.from_file(run).data.data)

@@ -76,7 +76,7 @@ def test_command_of_a_longer_training(monkeypatch):
     ],
 )
 def test_commands_after_captioner_train(monkeypatch, started, program, launched):
-    """They name the command as it was started; a program of the user's gets `python -m`."""
+    """They name the command as it was started; after a user's own program, `python -m`."""
     monkeypatch.setattr(sys, "argv", [started])
     run = Path("checkpoints/run")
     changed = "--attention --epochs 6 --run run-6-epochs"

@@ -34,7 +34,7 @@ def test_epoch_line():
     )
     best = format_epoch({**ROW, "gpu_memory_mb": 3210.0}, 8, "BLEU-4", 2)
     assert "BLEU-4 20.00 (best so far), 1,234" in best
-    assert best.endswith("memory 1.25 GB and 3.21 GB of the GPU")
+    assert best.endswith("memory 1.25 GB, GPU memory 3.21 GB")
 
 
 def test_tensorboard_gets_every_tenth_step(tmp_path):

@@ -161,7 +161,7 @@ def test_steps_are_adamw_with_warmup_cosine_and_clipping(tmp_path, changes):
 
 @pytest.mark.parametrize("decay", [0.0, 0.8])
 def test_the_running_average_is_saved_and_scored(tmp_path, decay):
-    """Against the recurrence, over the weights of trainings without an average."""
+    """Compared with the recurrence over the weights of runs without averaging."""
     options = replace(OPTIONS, epochs=1, average=decay)
     model = Toy()
     expected = {name: value.clone() for name, value in model.state_dict().items()}
@@ -230,7 +230,7 @@ def test_training_stops_when_patience_is_used_up(tmp_path, scores, patience, epo
 
 
 def test_scores_near_zero_do_not_use_up_patience(tmp_path):
-    """BLEU-4 of few images stays near 0 for several epochs while the model learns."""
+    """BLEU-4 on few images stays near 0 for several epochs while the model learns."""
     options = replace(OPTIONS, epochs=6, patience=2)
     progress = Fit(tmp_path, options, scores=[0, 0, 0, 0, 5, 6]).call()
     assert (progress.epoch, progress.best_epoch) == (6, 6)
@@ -251,7 +251,7 @@ def test_a_score_that_is_not_finite_is_never_best(tmp_path, bad):
 
 
 def bad_at(*bad):
-    """The toy's batches, with infinite inputs in those of the given numbers."""
+    """Return the toy's batches, with infinite inputs in the batches of the given numbers."""
 
     def batches(epoch, first):
         for batch in toy_batches(epoch, first):
@@ -324,11 +324,11 @@ def test_log_rows(tmp_path):
 
 
 def test_prepared_batches_are_trained_on_and_their_scalars_logged(tmp_path):
-    """The time that `prepare` takes is the step's, not spent waiting for data."""
+    """The time that `prepare` takes counts as part of the step, not as waiting for data."""
 
     def prepare(batch):
         time.sleep(0.01)
-        number = batch.ids[0] - 2  # the batch in training is another one
+        number = batch.ids[0] - 2  # the batch trained on is a different one
         return toy_batch(number), {"number": torch.tensor(float(number))}
 
     run = Fit(tmp_path, replace(OPTIONS, epochs=1), prepare=prepare, unit="pairs")
@@ -360,7 +360,7 @@ def test_a_model_receives_the_statistics_of_its_losses(tmp_path):
 
 
 def test_a_training_stopped_within_an_epoch_by_an_older_version_continues(tmp_path):
-    """Whose sums were named by the words that losses counted then."""
+    """In that version every loss counted words, and its sums used that name."""
     stopped = Fit(tmp_path, batches=signalled_at(6, signal.SIGINT))
     with pytest.raises(Interrupted):
         stopped.call()

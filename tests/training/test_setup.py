@@ -1,4 +1,4 @@
-"""The order of checks: a user's mistake shows before any image is opened."""
+"""The order of checks: user mistakes are reported before any image is opened."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.support import tiny
 
 @pytest.fixture
 def unreadable(tmp_path, tmp_path_factory, monkeypatch):
-    """A data set of which no image can be decoded, and the working directory beside it."""
+    """A data set in which no image can be decoded, next to the working directory."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny.data(tmp_path_factory), "data")
     for image in Path("data").rglob("*.png"):

@@ -19,7 +19,7 @@ EPOCH = 16  # steps with a batch size of 1
 
 
 def read_events(directory):
-    """By tag, (step, value) or (step, image) as TensorBoard reads them."""
+    """Return the (step, value) or (step, image) pairs by tag, as TensorBoard reads them."""
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     ).EventAccumulator(str(directory))

@@ -187,7 +187,7 @@ def test_a_segment_that_was_cut_short(store):
     (file,) = files_of(store)
     with file.open("r+b") as opened:
         opened.truncate(file.stat().st_size - 10)
-    with pytest.raises(InputError, match=f"{file} is cut short; delete {store.directory}"):
+    with pytest.raises(InputError, match=f"{file} is truncated; delete {store.directory}"):
         rows.load([0, 4])
     pixels = Pixels(5)
     assert torch.isfinite(store.open(pixels, stamps(range(5)), CPU).load([4])).all()

@@ -177,12 +177,12 @@ def test_incompatible_teachers_are_refused(work, tiny_model):
     taught = checkpoint.load(Path(base))
     words, seen = taught.vocabulary, Transform(**taught.config["transform"])
     student = tiny_model(attention=True)  # frozen, its encoder is another one
-    with pytest.raises(InputError, match="has another encoder than the new model"):
+    with pytest.raises(InputError, match="has a different encoder from the new model"):
         open_teachers([Path(base)], student, words, seen)
     with pytest.raises(InputError, match="has a different vocabulary"):
         open_teachers([Path(base)], student, Vocabulary(["dog"]), seen)
     learner = tiny_model(attention=True, trained_from=0)
-    with pytest.raises(InputError, match=r"takes images as Transform\(size=32"):
+    with pytest.raises(InputError, match=r"transforms images with Transform\(size=32"):
         open_teachers([Path(base)], learner, words, replace(seen, size=64))
     with pytest.raises(InputError, match="checkpoint nobody does not exist"):
         call("wrong", "--teachers", "nobody")
