@@ -30,7 +30,7 @@ def unreadable(tmp_path, tmp_path_factory, monkeypatch):
 
 MISTAKES = [
     ({"encoder": "resnet5"}, "unknown encoder 'resnet5'"),
-    ({"encoder": "vit_b_16"}, "encoder 'vit_b_16' gives no feature map"),
+    ({"encoder": "vit_b_16"}, "encoder 'vit_b_16' does not return a feature map"),
     ({"fine_tune_encoder": 9}, "--fine-tune-encoder must be a stage of small_cnn"),
     ({"encoder_weights": "gone.pth"}, "encoder weights gone.pth do not exist"),
     ({"encoder_weights": "damaged.pth"}, "encoder weights damaged.pth cannot be read"),
