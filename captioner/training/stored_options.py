@@ -20,7 +20,6 @@ def read_stored_options(path: Path, groups: Mapping[str, type]) -> dict[str, Any
         path = path.parent
     path, config = checkpoint.inspect(hub.local(path))
     place = path / checkpoint.CONFIG
-    place = path / checkpoint.CONFIG
     sections = [config.get(name) for name in ("data", "encoder", "model", "training")]
     data, *others = [section for section in sections if isinstance(section, dict)] or [{}]
     if len(others) < 3:
