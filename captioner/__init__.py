@@ -41,7 +41,7 @@ MODULES = {  # of the names that are imported on first use, since importing torc
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch on first use, because importing torch is slow."""
+    """Import names that depend on torch only when first used, because importing torch is slow."""
     if name in MODULES:
         return getattr(import_module(f".{MODULES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

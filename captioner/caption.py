@@ -1,4 +1,4 @@
-"""Caption: the words, scores and attention maps of a caption, and their form in JSON and figures.
+"""Caption: the words, scores and attention maps of a caption, with export to JSON and figures.
 
 Shapes: T words, (h, w) attention grid.
 """

@@ -40,8 +40,8 @@ def part_of(images: Sequence[str], shard: str) -> Sequence[str]:
 def unique_names(images: Sequence[str]) -> dict[str, str]:
     """Return a unique name for each path, without directory and extension.
 
-    The name is the file's stem; if several paths have the same stem, their numbers in the list are
-    appended.
+    The name is the file's stem; if several paths have the same stem, each path's index in the list
+    is appended.
     """
     stems = [PurePath(image).stem for image in images]
     counts = Counter(stems)

@@ -113,7 +113,10 @@ def _data_name(root: Path | Location) -> str:
 
 
 def recognise_format(root: Path | Location, format: str | None = None) -> str:
-    """Return the format of `root`; raise InputError if none, or not the given one, matches."""
+    """Return the format of `root`.
+
+    Raises InputError if no format matches, or if `format` is given and does not match.
+    """
     if format is not None and format not in READERS:
         raise InputError(f"unknown format {format!r}; choose one of {', '.join(READERS)}")
     allowed = READERS if format is None else {format: READERS[format]}

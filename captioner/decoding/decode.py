@@ -113,7 +113,7 @@ def _with_alternatives(
 def _add_alternatives(
     caption: Hypothesis, words: list[list[int]], log_probs: list[list[float]]
 ) -> Hypothesis:
-    """Return the caption with the other words of each position and their log-probabilities."""
+    """Add to the caption the alternative words at each position and their log-probabilities."""
     positions = (
         tuple(
             (word, log_prob)

@@ -15,11 +15,11 @@ DIRECTIONS = {"i2t": "image to text", "t2i": "text to image"}
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """The ranks of the right answers, from which recalls and median ranks are computed.
+    """The ranks of the correct answers, from which recalls and median ranks are computed.
 
     image_to_text (at most I,): for each image that has a text, the 0-based rank of its best text.
     text_to_image (N,): for each text, the 0-based rank of its image. images: how many images were
-    ranked, those without a text included. split: the name of the ranked split.
+    ranked, including those without a text. split: the name of the ranked split.
     """
 
     image_to_text: np.ndarray
@@ -84,7 +84,7 @@ def retrieval_scores(scores: np.ndarray, image_of_text: np.ndarray, split: str) 
         raise InputError(f"image_of_text must be integers, got {image_of_text.dtype}")
     if image_of_text.min() < 0 or image_of_text.max() >= len(scores):
         raise InputError(
-            f"image_of_text must be in 0 to {len(scores) - 1}, got {image_of_text.min()} to "
+            f"image_of_text must be between 0 and {len(scores) - 1}, got {image_of_text.min()} to "
             f"{image_of_text.max()}"
         )
     right = scores[image_of_text, np.arange(len(image_of_text))]  # (N,)

@@ -64,7 +64,7 @@ class Targets:
         return cls(tokens, probs, smoothing, weights, references)
 
     def of_references(self, values: Tensor) -> Tensor:
-        """Select the words of reference captions from values (N,)."""
+        """Select from values (N,), one per word, those of the words of reference captions."""
         return values if self.references is None else values[self.references]
 
 

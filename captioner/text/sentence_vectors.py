@@ -152,7 +152,7 @@ def fit_word2vec(
 
     weighted: whether words are weighted by inverse document frequency, or all by 1. The vectors
     are centred over the vocabulary, because all share one large component, and scaled to unit
-    length. Raises InputError without the extra `link`.
+    length. Raises InputError if the extra `link` is not installed.
     """
     try:
         from gensim.models import Word2Vec
@@ -188,8 +188,8 @@ def read_word_vectors(
     kept = [i for i, word in enumerate(words) if word in found]
     if not kept:
         raise InputError(
-            f"{path} has a vector for none of the {len(words)} words of the captions; choose "
-            "vectors of the captions' language"
+            f"{path} contains no vector for any of the {len(words)} words of the captions; choose "
+            "vectors for the captions' language"
         )
     known = tuple(words[i] for i in kept)
     vectors = np.stack([found[word] for word in known])

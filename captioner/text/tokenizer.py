@@ -1,4 +1,4 @@
-"""Splitting sentences into words as COCO scores do, and joining words."""
+"""Splitting sentences into words as in COCO evaluation, and joining words."""
 
 import re
 import unicodedata

@@ -28,9 +28,10 @@ UNKNOWN = "[UNK]"
 class TransformerEncoder:
     """The mean of the last hidden states of a BERT encoder, scaled to unit length.
 
-    Devlin et al. 2019, pooled as in Reimers and Gurevych 2019, section 3; `read_transformer` reads
-    one. weights: tensors by their names in BERT's checkpoints, float32. epsilon: of the layer
-    normalisations. tokenizer: a `tokenizers.Tokenizer` that truncates and does not pad.
+    Devlin et al. 2019, pooled as in Reimers and Gurevych 2019, section 3. Use `read_transformer` to
+    load an encoder. weights: tensors by their names in BERT's checkpoints, float32. epsilon: the
+    epsilon of layer normalisation. tokenizer: a `tokenizers.Tokenizer` that truncates and does not
+    pad.
     """
 
     weights: dict[str, Tensor]
@@ -107,8 +108,8 @@ class TransformerEncoder:
 def read_transformer(directory: Path) -> TransformerEncoder:
     """The sentence encoder in a directory; nothing is downloaded.
 
-    Raises InputError without the extra `text`, for missing and damaged files, and for a model that
-    is not a BERT encoder with GELU, absolute positions and mean pooling.
+    Raises InputError if the extra `text` is not installed, for missing and damaged files, and for a
+    model that is not a BERT encoder with GELU, absolute positions and mean pooling.
     """
     try:
         import tokenizers  # noqa: F401 - only whether it is installed
@@ -134,7 +135,7 @@ def read_transformer(directory: Path) -> TransformerEncoder:
 
 
 def _check_supported(directory: Path) -> None:
-    """Raise InputError for a model whose vectors `TransformerEncoder` does not compute."""
+    """Raise InputError for a model that `TransformerEncoder` does not support."""
     config = _read_json(directory / "config.json")
     found = {
         "model_type": config.get("model_type"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingOptions(Options):
-    """Optimisation, validation and stopping; batch size is counted in images with all captions."""
+    """Optimisation, validation and stopping; batch size counts images, each with all captions."""
 
     epochs: int = option(6, "maximum number of epochs")
     batch_size: int = option(16, "images per step, over all processes")

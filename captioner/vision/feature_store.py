@@ -110,7 +110,7 @@ class FeatureStore:
     def open_files(
         self, images: ImageSource, runtime: "Runtime", kind: str = "maps"
     ) -> StoredFeatures:
-        """Return rows of image files, as `open` does with the stamps of the files."""
+        """Return the rows of image files by calling `open` with the files' stamps."""
         return self.open(images, [stamp(path) for path in images.paths], runtime, kind)
 
     def open(

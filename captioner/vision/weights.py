@@ -14,13 +14,12 @@ SHOWN = 5  # maximum number of problems listed in an error
 
 
 def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: str) -> None:
-    """Load weights into the encoder `name`, whose `layers` are a part of the `whole` classifier.
+    """Load weights into the encoder `name`, whose `layers` are part of the `whole` classifier.
 
     weights: a .pth, .pt or .safetensors file, or a torchvision weights name, which is downloaded.
-    Values have the names that torchvision uses in the whole classifier; values of the classifier
-    head are not needed. Files may lack batch norm counters, which are never read here, and may use
-    DenseNet's old names. Raises InputError if a value is missing, has a different shape or is not
-    finite.
+    Tensors must be named as in torchvision's whole classifier; those of the classifier head are not
+    needed. Files may lack batch norm counters, which are never read here, and may use DenseNet's
+    old names. Raises InputError if a tensor is missing, has a different shape or is not finite.
     """
     values = _read_weights(name, weights)
     old_name = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")

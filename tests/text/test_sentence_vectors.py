@@ -176,8 +176,8 @@ def test_vectors_of_a_file_are_centred_and_weighted(tmp_path, form, weighted):
         ("dog 1 x\n", r"vectors\.txt, line 1 is not a word and its numbers"),
         ("dog 1 nan\n", "line 1 is not a word"),
         ("a text of another kind\n", r"line 1 is not a word"),
-        ("zebra 1 2\n", "has a vector for none of the 21 words of the captions; choose vectors"),
-        ("", "has a vector for none"),
+        ("zebra 1 2\n", "contains no vector for any of the 21 words of the captions; choose"),
+        ("", "contains no vector for any"),
     ],
 )
 def test_files_without_vectors_are_refused(tmp_path, text, message):

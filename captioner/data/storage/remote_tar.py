@@ -125,7 +125,7 @@ class Stream(Download):
 
 
 class Reader:
-    """Reads the members of one tar file forward; the caller must hold `lock`."""
+    """A sequential reader of the members of one tar file; the caller must hold `lock`."""
 
     def __init__(self, tar: Location) -> None:
         self.tar, self.lock = tar, threading.Lock()

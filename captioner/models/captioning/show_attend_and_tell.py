@@ -156,7 +156,7 @@ class ShowAttendAndTell(nn.Module):
         return hidden, cell, context_output, attention
 
     def _output(self, words: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
-        """Compute the deep output from previous word, hidden state and context; equation 7."""
+        """Compute the deep output from the previous word, hidden state and context; equation 7."""
         mixed = words + self.output_hidden(self.dropout(hidden)) + context
         output: Tensor = self.dropout(torch.tanh(mixed))
         return output

@@ -77,7 +77,9 @@ def _check(images: Tensor, texts: Tensor, image_of_text: Tensor, dimensions: int
         raise InputError("canonical correlations cannot be computed: there are no texts")
     low, high = (int(value) for value in image_of_text.aminmax())
     if low < 0 or high >= len(images):
-        raise InputError(f"image_of_text must be in 0 to {len(images) - 1}, got {low} to {high}")
+        raise InputError(
+            f"image_of_text must be between 0 and {len(images) - 1}, got {low} to {high}"
+        )
     for name, vectors in (("image", images), ("text", texts)):
         if not vectors.isfinite().all():
             raise InputError(f"{name} vectors must be finite, got NaN or infinity")

@@ -102,7 +102,7 @@ class LinearMap(nn.Module):
         return correlations
 
     def loss(self, batch: PairBatch) -> Loss:
-        """The hinges of all wrong pairs of the batch in both directions, as a mean over texts.
+        """The hinge losses of all wrong pairs in both directions, summed and divided by `count`.
 
         Each text is compared with every other image, and its image with every text of another
         image: the ranking loss of Kiros et al. 2015, section 3.3, with the rest of the batch as
