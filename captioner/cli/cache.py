@@ -41,6 +41,8 @@ def run(arguments: argparse.Namespace) -> None:
     days = arguments.prune_older_than
     if arguments.all and not arguments.prune:
         raise InputError("--all needs --prune")
+    if arguments.all and days is not None:
+        raise InputError("--all deletes all stores; omit --prune-older-than")
     if days is not None and not days >= 0:
         raise InputError(f"--prune-older-than must be at least 0, got {days}")
     if arguments.prune or days is not None:

@@ -78,7 +78,7 @@ class StoredFeatures:
         """Return the rows at `indices`, float16: maps (B, D, h, w), or pooled (B, 2, D).
 
         Thread-safe. The files are read, not memory-mapped: mapped pages would count as the memory
-        of the process. Raises InputError for a file that is truncated or was deleted.
+        of the process. Raises InputError for a file that is truncated, damaged or was deleted.
         """
         rows = np.empty((len(indices), *self.shape), np.float16)
         places = self.places[np.asarray(indices, dtype=np.intp)].tolist()
@@ -89,11 +89,20 @@ class StoredFeatures:
                 offset = segment.start + row * values.nbytes
                 count = os.preadv(file.number, [values], offset)
             except OSError as error:
-                raise InputError(f"{segment.path} cannot be read: {error.strerror}") from error
+                raise InputError(
+                    f"{segment.path} cannot be read: {error.strerror}; run again to recompute it"
+                ) from error
             if count != values.nbytes:
-                raise InputError(f"{segment.path} is truncated; delete {segment.path.parent}")
+                raise InputError(f"{segment.path} is truncated; run again to recompute it")
+        if not np.isfinite(rows).all():
+            raise InputError(f"rows in {self._damaged(places, rows)} are damaged; delete it")
         features = torch.from_numpy(rows)
         return features.permute(0, 3, 1, 2) if self.kind == "maps" else features
+
+    def _damaged(self, places: list[list[int]], rows: np.ndarray) -> Path:
+        """Return the file of the first row that has a value that is not finite."""
+        row = int(np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(1))[0])
+        return self.segments[places[row][0]].path
 
 
 class FeatureStore:

@@ -15,6 +15,7 @@ Temporary files are hidden and end in .part. This module does not import torch, 
 import json
 import shutil
 import time
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,10 @@ class Segment:
         return self.path.with_name(self.path.name.removesuffix(ROWS) + KEYS)
 
 
+# What NumPy raises for damaged headers, which it parses as Python.
+DAMAGE = (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError)
+
+
 def read_segments(directory: Path, kind: str) -> Iterator[tuple[Segment, np.ndarray]]:
     """Yield the complete segments of a kind, ordered by name, with their keys (n,).
 
@@ -55,7 +60,7 @@ def read_segments(directory: Path, kind: str) -> Iterator[tuple[Segment, np.ndar
         path = keys_path.with_name(keys_path.name.removesuffix(KEYS) + ROWS)
         try:
             segment, keys = _read_header(path), np.load(keys_path)
-        except (OSError, ValueError, EOFError):
+        except DAMAGE:
             continue
         if keys.dtype == KEY_TYPE and keys.shape == (segment.count,):
             yield segment, keys

@@ -187,7 +187,7 @@ def test_a_segment_that_was_cut_short(store):
     (file,) = files_of(store)
     with file.open("r+b") as opened:
         opened.truncate(file.stat().st_size - 10)
-    with pytest.raises(InputError, match=f"{file} is truncated; delete {store.directory}"):
+    with pytest.raises(InputError, match=f"{file} is truncated; run again to recompute it"):
         rows.load([0, 4])
     pixels = Pixels(5)
     assert torch.isfinite(store.open(pixels, stamps(range(5)), CPU).load([4])).all()
@@ -200,6 +200,36 @@ def test_a_segment_that_was_pruned(store):
     file.unlink()
     with pytest.raises(InputError, match=f"{file} cannot be read: No such file"):
         rows.load([0])
+
+
+def test_damaged_rows_are_refused(store):
+    """A value of half precision with all exponent bits set; stored ones are finite."""
+    rows = store.open(Pixels(5), stamps(range(5)), CPU)
+    (file,) = files_of(store)
+    with file.open("r+b") as opened:
+        opened.seek(-2, os.SEEK_END)
+        opened.write(b"\xff\xff")
+    rows.load([0, 3])
+    with pytest.raises(InputError, match=f"rows in {file} are damaged; delete it"):
+        rows.load([0, 4])
+    file.unlink()
+    pixels = Pixels(5)
+    assert torch.isfinite(store.open(pixels, stamps(range(5)), CPU).load([4])).all()
+    assert sorted(pixels.loaded) == list(range(5))
+
+
+@pytest.mark.parametrize("ending", [".npy", ".keys.npy"])
+def test_headers_damaged_in_any_byte_are_passed_over(store, ending):
+    rows = store.open(Pixels(3), stamps(range(3)), CPU).load(range(3))
+    (file,) = files_of(store)
+    file = file.with_name(file.name.replace(".npy", ending))
+    whole = file.read_bytes()
+    for at in range(128):
+        file.write_bytes(whole[:at] + b"[" + whole[at + 1 :])
+        for segment, keys in read_segments(store.directory, "maps"):
+            assert len(keys) == segment.count == 3  # such as a changed space
+    file.write_bytes(whole)
+    assert torch.equal(store.open(Pixels(3), stamps(range(3)), CPU).load(range(3)), rows)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x93NUMPY\x01\x00"])
