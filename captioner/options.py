@@ -83,6 +83,11 @@ def _add_flag(
     if kind is bool:
         action = argparse.BooleanOptionalAction if default else "store_true"
         group.add_argument(flag, action=action, default=default, help=text)
+        if not default:  # turns off what a file of options turns on
+            negation = flag.replace("--", "--no-", 1)
+            group.add_argument(
+                negation, dest=field.name, action="store_false", help=argparse.SUPPRESS
+            )
         return
     if default is not None:
         shown = (" ".join(map(str, default)) or "none") if _is_tuple(hint) else default

@@ -204,6 +204,15 @@ def test_flags_replace_what_a_file_gives(options_file):
     assert TrainConfig.from_file(options_file, epochs=5, teachers=["c"]) == config
 
 
+def test_a_flag_turns_off_what_a_file_turns_on(tmp_path):
+    path = tmp_path / "options.toml"
+    path.write_text("tensorboard = true\ncurves = false\n")
+    config = parse(["--config", str(path)])
+    assert (config.run.tensorboard, config.run.curves) == (True, False)
+    config = parse(["--config", str(path), "--no-tensorboard", "--curves"])
+    assert (config.run.tensorboard, config.run.curves) == (False, True)
+
+
 def test_the_encoder_of_a_file_decides_on_the_defaults(tmp_path):
     path = tmp_path / "options.toml"
     path.write_text('encoder = "resnet18"\n[training]\nepochs = 2\n')
