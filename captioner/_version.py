@@ -1,3 +1,3 @@
-"""The version of the library; imports nothing."""
+"""The version of the library; this module imports nothing."""
 
 __version__ = "0.1.0"

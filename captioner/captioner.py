@@ -319,7 +319,7 @@ def _batches(count: int, batch_size: int) -> list[range]:
 
 
 def _encode(texts: Sequence[str], vocabulary: Vocabulary, allow_unknown: bool) -> list[list[int]]:
-    """Encode each text as tokens from start to end; raises InputError as `score` does."""
+    """Encode each text as tokens from start to end; raise InputError as `score` does."""
     sentences = [split_words(text) for text in texts]
     for text, words in zip(texts, sentences, strict=True):
         if not words:

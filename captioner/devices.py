@@ -68,9 +68,9 @@ def device_of(model: Any) -> "torch.device":
 def pick_precision(name: str, device: "torch.device") -> "torch.dtype":
     """Return bfloat16 or float32 for the name of a precision.
 
-    "auto" selects bfloat16 on devices that multiply it faster: GPUs with hardware support, and CPUs
-    with AMX or AVX512-BF16. On Apple GPUs, "auto" selects float32, and so does "bfloat16" if
-    autocast does not support it.
+    "auto" selects bfloat16 on devices with faster bfloat16 matrix products: GPUs with hardware
+    support, and CPUs with AMX or AVX512-BF16. On Apple GPUs, "auto" selects float32, and so does
+    "bfloat16" if autocast does not support it.
     """
     import torch
 

@@ -138,7 +138,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def convert_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the values of fields of the dataclass `cls` as `Options` does; omit all others.
+    """Convert the values of fields of the dataclass `cls` as `Options` does; omit all other values.
 
     Raises InputError for a value of the wrong type or one that is not among the choices.
     """

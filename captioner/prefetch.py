@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 
 def _default_workers() -> int:
-    """Return the number of cores per process, minus one for the computation, from 1 to 8."""
+    """Return the number of cores per process, minus one for the computation, clamped to [1, 8]."""
     affinity = getattr(os, "sched_getaffinity", None)  # only on Linux
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))

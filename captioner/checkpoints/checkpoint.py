@@ -150,7 +150,7 @@ def readable_formats() -> str:
 
 
 def restore(checkpoint: Checkpoint) -> "tuple[CaptioningModel, Transform]":
-    """Build the model of a checkpoint on the CPU; returns it with its transform.
+    """Build the model of a checkpoint on the CPU; return it with its transform.
 
     The model is first built on the meta device, so that a config that does not match the weights
     is rejected before any memory is allocated. Raises InputError for such a config.
@@ -181,7 +181,7 @@ def restore(checkpoint: Checkpoint) -> "tuple[CaptioningModel, Transform]":
 
 
 def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
-    """Find the checkpoint as `find` does and verify its files; returns its path and config.
+    """Find the checkpoint as `find` does and verify its files; return its path and config.
 
     Raises InputError if there is no checkpoint, or a file is missing or damaged.
     """

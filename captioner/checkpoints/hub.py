@@ -46,7 +46,7 @@ def local(path: str | Path, revision: str | None = None) -> Path:
 def push(
     directory: Path, name: str, *, private: bool, token: str | None, revision: str | None
 ) -> str:
-    """Upload a checkpoint to the repository `name`, creating it if needed; returns its URL.
+    """Upload a checkpoint to the repository `name`, creating it if needed; return its URL.
 
     private: whether a newly created repository is private. Raises InputError if the upload fails.
     """
@@ -77,7 +77,7 @@ def _import_hub(purpose: str) -> ModuleType:
 
 
 def _reason(error: Exception) -> str:
-    """Return two informative lines of an error; the first is often only the HTTP status."""
+    """Return two informative lines of an error message; the first is often just the status."""
     lines = [line.strip() for line in str(error).splitlines()]
     informative = [line for line in lines if line and not line.startswith("For more information")]
     return " ".join(informative[:2]) or type(error).__name__

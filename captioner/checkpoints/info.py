@@ -115,7 +115,7 @@ def _bytes(size: int) -> str:
 
 
 def _epoch(scores: Mapping[str, float], rows: list[dict[str, Any]]) -> int | None:
-    """Find the epoch whose row of the log has these scores; None if there is none."""
+    """Find the epoch whose log row has these scores; return None if there is no such row."""
     named = [name for name in SCORES if name in scores]
     for row in reversed(rows):
         if named and all(

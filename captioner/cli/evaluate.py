@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Evaluate; raises InputError for a user's mistake."""
+    """Evaluate; raise InputError for a user's mistake."""
     options, runtime, scoring, decoding = read_options(arguments)
     from ..evaluation.evaluate import evaluate_checkpoint, evaluate_file
 
@@ -111,5 +111,5 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run evaluate.py; raises InputError for a user's mistake."""
+    """Run evaluate.py; raise InputError for a user's mistake."""
     run(parse(argv))

@@ -39,7 +39,7 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Which captions of a batch are samples of the model, and how much each caption counts.
+    """The captions of a batch that were sampled from the model, and the weight of each caption.
 
     weights (B, C): factor for each caption's log-likelihood. sampled (B, C): whether a caption was
     sampled from the model instead of being a reference.
@@ -59,7 +59,7 @@ class Batch:
     active_captions: for each of the T predicted positions, the maximum over the images of the
         number of captions that are long enough to have a token there.
     images (B, 3, S, S), features (B, D, h, w): exactly one of the two; the other is None.
-    distillation: set in distillation. rollouts: set in self-critical training.
+    distillation: set only for distillation. rollouts: set only in self-critical training.
     sampling_prob: probability of replacing an input word by the model's own prediction (scheduled
         sampling).
     """

@@ -68,7 +68,7 @@ def read_predictions(path: Path | str) -> dict[Id, str]:
 def read_comparison_captions(
     path: Path | str, ids: Iterable[Id], allow_more: bool = False
 ) -> dict[Id, str]:
-    """Return one caption for each of the images, by the ids as given and in their order.
+    """Return one caption per image, keyed by the ids as given and in their order.
 
     allow_more: whether to ignore captions of other images. Raises InputError, with a list of ids,
     if images have no caption or, unless `allow_more` is true, if there are other images.
@@ -107,10 +107,10 @@ def match(
     references: Mapping[Id, Sequence[str]],
     allow_missing: bool = False,
 ) -> tuple[dict[Id, str], dict[Id, Sequence[str]], str]:
-    """Return captions and references of the images that have both, and a note on the others.
+    """Return captions and references of the images that have both, and a note on the other images.
 
-    The note is empty if there are no others. Raises InputError, with a list of ids, if there are
-    others and `allow_missing` is false, or if no image has both.
+    The note is empty if every image has both. Raises InputError, with a list of ids, if an image
+    lacks either and `allow_missing` is false, or if no image has both.
     """
     both = [id for id in references if id in captions and references[id]]
     unmatched = {
@@ -203,11 +203,13 @@ def _read_annotations(path: Path, content: dict[str, Any]) -> dict[Id, list[str]
     unlisted = captions.keys() - set(image_ids)
     if unlisted:
         ids = sorted(unlisted, key=str)
-        raise InputError(f"{path} has captions of {_list_ids(ids)}, not in its list of images")
+        raise InputError(
+            f"{path} has captions of {_list_ids(ids)} that are not in its list of images"
+        )
     return {id: captions.get(id, []) for id in image_ids}
 
 
 def _list_ids(ids: Sequence[Any], noun: str = "image") -> str:
-    """Return a text with the number of ids and the first ten of them."""
+    """Return a string with the number of ids and the first ten ids."""
     shown = ", ".join(map(repr, ids[:10])) + (", ..." if len(ids) > 10 else "")
     return f"{len(ids)} {noun}{'s' * (len(ids) > 1)} ({shown})"

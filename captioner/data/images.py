@@ -170,14 +170,17 @@ def _check_size(size: int, where: str) -> None:
     if size == 0:
         raise InputError(f"{where}: the file is empty")
     if size > MAX_BYTES:
-        raise InputError(f"{where}: {size:,} bytes exceed the limit of {MAX_BYTES:,}; shrink it")
+        raise InputError(
+            f"{where}: {size:,} bytes exceed the limit of {MAX_BYTES:,}; shrink the image"
+        )
 
 
 def _decode(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise InputError(
-            f"{where}: {width} x {height} pixels exceed the limit of {max_pixels:,}; shrink it"
+            f"{where}: {width} x {height} pixels exceed the limit of {max_pixels:,}; "
+            "shrink the image"
         )
     if width * height == 0:
         raise InputError(f"{where}: has no pixels ({width} x {height})")
@@ -188,7 +191,8 @@ def _decode(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> Ima
         image.load()
     except Exception as error:
         raise InputError(
-            f"{where}: cannot be decoded, broken or truncated: {str(error) or type(error).__name__}"
+            f"{where}: cannot be decoded (broken or truncated): "
+            f"{str(error) or type(error).__name__}"
         ) from error
     method = _UPRIGHT.get(_orientation(image))
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
@@ -209,7 +213,8 @@ def _orientation(image: Image.Image) -> int:
 def _to_rgb(image: Image.Image, where: str) -> Image.Image:
     if image.mode == "F":
         raise InputError(
-            f"{where}: floating-point values have an unknown range; save it with 8 bits per channel"
+            f"{where}: floating-point values have an unknown range; "
+            "save the image with 8 bits per channel"
         )
     if image.mode.startswith("I"):  # "I;16" and variants, or "I" if Pillow widens 16 to 32 bits
         values = np.asarray(image)

@@ -30,7 +30,7 @@ CHUNK = 32  # number of images that a thread decodes at a time
 
 
 def describe_data(data: CaptionData) -> str:
-    """Describe format, splits, words per caption, vocabulary sizes and problems as lines of text.
+    """Describe the format, splits, words per caption, vocabulary sizes and problems as text.
 
     Words are counted in the training captions, or in all captions if there is no training split.
     """
@@ -141,7 +141,7 @@ def _check_images(
 
 
 def _defect(path: Path | Location) -> str | None:
-    """Return the reason why an image cannot be decoded, or None; raise if its server fails."""
+    """Return why an image cannot be decoded, or None; raise if its server fails."""
     from .images import load_image
 
     try:
@@ -154,7 +154,7 @@ def _defect(path: Path | Location) -> str | None:
 
 
 def _remember(memo: Path, stamps: set[str]) -> None:
-    """Append stamps to a file; concurrent runs do not overwrite each other's.
+    """Append stamps to a file; concurrent runs do not overwrite each other's stamps.
 
     Each stamp is preceded by a line break, because a killed run may have left a partial line.
     """

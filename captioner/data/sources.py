@@ -32,7 +32,7 @@ class Source(Protocol):
 
     @property
     def groups(self) -> Sequence[Path | Location]:
-        """The tar file of each image; empty if there are none."""
+        """The tar file of each image; empty if no image is in a tar file."""
 
     @property
     def window(self) -> int:

@@ -84,7 +84,7 @@ def collect_hypotheses(
 
 
 def expected_steps(options: DecodingOptions, hypotheses: int) -> int:
-    """Estimate the tokens generated per image; most captions end halfway to max_length."""
+    """Estimate the number of tokens generated per image; most end halfway to max_length."""
     return hypotheses * max(options.min_length, options.max_length // 2)
 
 

@@ -11,7 +11,7 @@ ORDERS = (1, 2, 3, 4)
 
 
 def ngram_ids(tokens: Tensor, n: int, base: int) -> Tensor:
-    """Encode the n-gram that starts at each position of (..., T); 0 if it runs past the text.
+    """Encode the n-gram that starts at each position of (..., T); 0 if it extends past the end.
 
     The digits of each integer in base `base` are the tokens, which must be below `base`; the
     padding token is 0. If base ** n exceeds 2 ** 63, different n-grams can collide, but this is

@@ -1,8 +1,9 @@
 """Sentences as vectors: word counts, tf-idf, LSA and word2vec.
 
-An encoder is fitted on training captions or reads a file of word vectors, and is plain arrays
-afterwards: gensim is needed to train word2vec, not to use it. Shapes: N sentences, V known words,
-Y dimensions.
+An encoder is fitted on training captions or read from a file of word vectors. Afterwards it
+consists of plain arrays; gensim is needed only to train word2vec, not to use it.
+
+Shapes: N sentences, V known words, Y dimensions.
 """
 
 from collections import Counter
@@ -28,18 +29,18 @@ class SentenceEncoder(Protocol):
         """The number of dimensions Y of the vectors."""
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Unit rows (N, Y), float32; zeros for a sentence without a known word."""
+        """Return unit rows (N, Y), float32; zeros for a sentence without a known word."""
 
     def unknown_words(self, sentence: str) -> list[str]:
-        """The words of a sentence that do not contribute to its vector, in order."""
+        """Return the words of a sentence that do not contribute to its vector, in order."""
 
 
 @dataclass(frozen=True, eq=False)
 class WordSum:
-    """Each sentence is the weighted sum of its words' vectors, scaled to unit length.
+    """Represents a sentence by the weighted sum of its words' vectors, scaled to unit length.
 
-    words (V,): the known words. weights (V,): the factor of every occurrence of a word. vectors
-    (V, Y); None for one-hot vectors, so that Y is V.
+    words (V,): the known words. weights (V,): factor applied to each occurrence of a word. vectors
+    (V, Y): the word vectors; None for one-hot vectors, in which case Y is V.
     """
 
     words: tuple[str, ...]
@@ -56,7 +57,7 @@ class WordSum:
         return len(self.words) if self.vectors is None else self.vectors.shape[1]
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Unit rows (N, Y), float32; zeros for a sentence without a known word."""
+        """Return unit rows (N, Y), float32; zeros for a sentence without a known word."""
         rows = np.zeros((len(sentences), self.dimensions), dtype=np.float32)
         for row, sentence in zip(rows, sentences, strict=True):
             ids, weights = self.weigh(sentence)
@@ -67,23 +68,23 @@ class WordSum:
         return unit_rows(rows)
 
     def weigh(self, sentence: str) -> tuple[np.ndarray, np.ndarray]:
-        """The distinct known words of a sentence, as ids, and the count times weight of each."""
+        """Return the ids of the distinct known words, and the count times weight of each word."""
         known = (self._index[word] for word in split_words(sentence) if word in self._index)
         counts = Counter(known)
         ids = np.fromiter(counts, np.int64, len(counts))
         return ids, self.weights[ids] * np.fromiter(counts.values(), np.float32, len(counts))
 
     def unknown_words(self, sentence: str) -> list[str]:
-        """The words of a sentence that have no vector, in order."""
+        """Return the words of a sentence that have no vector, in order."""
         return [word for word in split_words(sentence) if word not in self._index]
 
 
 @dataclass(frozen=True)
 class ConcatenatedEncoder:
-    """The vectors of one or more encoders, concatenated.
+    """Concatenates the vectors of one or more encoders.
 
-    Every part has unit length, so that all parts count equally in a dot product; the row itself
-    is as long as the square root of the number of its parts that are not zero.
+    Every part has unit length, so that all parts count equally in a dot product; the length of the
+    whole row is the square root of the number of its nonzero parts.
     """
 
     parts: tuple[SentenceEncoder, ...]
@@ -94,45 +95,46 @@ class ConcatenatedEncoder:
         return sum(part.dimensions for part in self.parts)
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Rows (N, Y), float32: the unit rows of every part in order."""
+        """Return rows (N, Y), float32, which concatenate the unit rows of all parts in order."""
         return np.concatenate([part.encode(sentences) for part in self.parts], axis=1)
 
     def unknown_words(self, sentence: str) -> list[str]:
-        """The words that are unknown to every part, in order."""
+        """Return the words that are unknown to every part, in order."""
         first, *others = (part.unknown_words(sentence) for part in self.parts)
         return [word for word in first if all(word in other for other in others)]
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows divided by their Euclidean norm; a row of zeros stays zero."""
+    """Divide each row by its Euclidean norm; a row of zeros is unchanged."""
     norms: np.ndarray = np.linalg.norm(rows, axis=1, keepdims=True)
     scaled: np.ndarray = rows / np.maximum(norms, 1e-12)
     return scaled
 
 
 def fit_counts(sentences: Sequence[str], min_count: int) -> WordSum:
-    """Word counts: one dimension for each word that occurs at least `min_count` times.
+    """Fit word counts: one dimension for each word that occurs at least `min_count` times.
 
-    Raises InputError if no word does; so do the other functions that fit an encoder.
+    Like the other functions that fit an encoder, it raises InputError if no word occurs that often.
     """
     words, _ = _document_frequencies(sentences, min_count)
     return WordSum(words, np.ones(len(words), np.float32))
 
 
 def fit_tfidf(sentences: Sequence[str], min_count: int) -> WordSum:
-    """tf-idf: word counts weighted by the smoothed inverse document frequency.
+    """Fit tf-idf: word counts weighted by the smoothed inverse document frequency.
 
-    That is log((1 + N) / (1 + n)) + 1 for a word in n of N sentences, as in scikit-learn.
+    The weight is log((1 + N) / (1 + n)) + 1 for a word in n of N sentences, as in scikit-learn.
     """
     words, frequencies = _document_frequencies(sentences, min_count)
     return WordSum(words, _idf(frequencies, len(sentences)))
 
 
 def fit_lsa(sentences: Sequence[str], min_count: int, dimensions: int) -> WordSum:
-    """Latent semantic analysis: unit tf-idf rows projected on their leading singular vectors.
+    """Fit latent semantic analysis: unit tf-idf rows, projected onto leading singular vectors.
 
-    Deerwester et al. 1990, without centring. dimensions: at least 1; at most one for each word
-    is used. The largest component of every singular vector is positive.
+    The method is that of Deerwester et al. 1990, without centring. dimensions: number of singular
+    vectors, at least 1; values above the number of words have no effect. The largest component of
+    every singular vector is positive.
     """
     tfidf = fit_tfidf(sentences, min_count)
     # The matrix of all sentences is large and sparse; its Gram matrix is the sum over sentences.
@@ -148,10 +150,10 @@ def fit_lsa(sentences: Sequence[str], min_count: int, dimensions: int) -> WordSu
 def fit_word2vec(
     sentences: Sequence[str], min_count: int, dimensions: int, *, weighted: bool, epochs: int = 25
 ) -> WordSum:
-    """word2vec (Mikolov et al. 2013, CBOW) trained on the captions by gensim.
+    """Train word2vec (Mikolov et al. 2013, CBOW) on the captions with gensim.
 
-    weighted: whether words are weighted by inverse document frequency, or all by 1. The vectors
-    are centred over the vocabulary, because all share one large component, and scaled to unit
+    weighted: whether words are weighted by inverse document frequency, or all by 1. The vectors are
+    centred over the vocabulary, because they all share a large component, and scaled to unit
     length. Raises InputError if the extra `link` is not installed.
     """
     try:
@@ -178,10 +180,10 @@ def fit_word2vec(
 def read_word_vectors(
     path: Path, sentences: Sequence[str], min_count: int, *, weighted: bool
 ) -> WordSum:
-    """The vectors of the training captions' words from a text file of GloVe or word2vec.
+    """Read the vectors of the training captions' words from a GloVe or word2vec text file.
 
-    Words without a vector are unknown; weighting and centring are those of `fit_word2vec`. Raises
-    InputError for a file that is missing or of another format, and if no word has a vector.
+    Words without a vector are unknown; weighting and centring are as in `fit_word2vec`. Raises
+    InputError if the file is missing or has another format, or if no word has a vector.
     """
     words, frequencies = _document_frequencies(sentences, min_count)
     found = _read_vectors(path, set(words))
@@ -200,8 +202,9 @@ def read_word_vectors(
 def _document_frequencies(
     sentences: Sequence[str], min_count: int
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """The words that occur at least `min_count` times, most frequent first, and the number of
-    sentences that contain each (V,).
+    """Return the words that occur at least `min_count` times, and their document frequencies (V,).
+
+    The most frequent word comes first.
     """
     counts: Counter[str] = Counter()
     containing: Counter[str] = Counter()
@@ -212,7 +215,7 @@ def _document_frequencies(
     kept = sorted((-n, word) for word, n in counts.items() if n >= min_count)
     if not kept:
         raise InputError(
-            f"fitting a sentence encoder failed: no word occurs {min_count} times in the "
+            f"fitting a sentence encoder failed: no word occurs at least {min_count} times in the "
             f"{len(sentences)} captions; lower min_count"
         )
     frequencies = [containing[word] for _, word in kept]
@@ -229,7 +232,7 @@ def _centred(vectors: np.ndarray) -> np.ndarray:
 
 
 def _read_vectors(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
-    """The vectors of the wanted words; every line is a word and its numbers, space-separated."""
+    """Read the vectors of the wanted words; each line is a word and its values, space-separated."""
     found: dict[str, np.ndarray] = {}
     size = 0
     try:
@@ -244,8 +247,8 @@ def _read_vectors(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
                 vector = _parse_numbers(fields[-size:]) if word in wanted else None
                 if not word or (vector is None and word in wanted):
                     raise InputError(
-                        f"{path}, line {number} is not a word and its numbers; choose a text file "
-                        "of GloVe or word2vec"
+                        f"{path}, line {number}: expected a word and its vector; choose a GloVe or "
+                        "word2vec text file"
                     )
                 if vector is not None:
                     found[word] = vector
@@ -255,7 +258,7 @@ def _read_vectors(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
 
 
 def _parse_numbers(fields: Sequence[str]) -> np.ndarray | None:
-    """The numbers as float32, or None if one is not a finite number."""
+    """Parse the fields as float32; return None if any of them is not a finite number."""
     try:
         numbers = np.array(fields, dtype=np.float32)
     except ValueError:

@@ -56,7 +56,7 @@ _WORD = re.compile(
 
 
 def split_words(sentence: str) -> list[str]:
-    """Return the lower-cased words of a sentence, as the COCO caption scores count them.
+    """Return the lower-cased words of a sentence, tokenised as for the COCO caption scores.
 
     Follows the Penn Treebank tokeniser ("don't" becomes "do", "n't", and "(" becomes "-lrb-"), then
     drops the punctuation that coco-caption drops. Line breaks, control characters and

@@ -1,8 +1,9 @@
 """Sentence vectors of a BERT encoder in a local directory.
 
-The directory is one that sentence-transformers writes, such as all-MiniLM-L6-v2: `config.json`,
-`model.safetensors` and `tokenizer.json`. Shapes: N sentences, B sentences of a batch, T tokens,
-Y dimensions, A attention heads.
+The directory is in the format of sentence-transformers models such as all-MiniLM-L6-v2; it contains
+`config.json`, `model.safetensors` and `tokenizer.json`.
+
+Shapes: N sentences, B sentences per batch, T tokens, Y dimensions, A attention heads.
 """
 
 import json
@@ -26,12 +27,12 @@ UNKNOWN = "[UNK]"
 
 @dataclass(frozen=True, eq=False)
 class TransformerEncoder:
-    """The mean of the last hidden states of a BERT encoder, scaled to unit length.
+    """Averages the last hidden states of a BERT encoder and scales the mean to unit length.
 
-    Devlin et al. 2019, pooled as in Reimers and Gurevych 2019, section 3. Use `read_transformer` to
-    load an encoder. weights: tensors by their names in BERT's checkpoints, float32. epsilon: the
-    epsilon of layer normalisation. tokenizer: a `tokenizers.Tokenizer` that truncates and does not
-    pad.
+    The encoder is that of Devlin et al. 2019, pooled as in Reimers and Gurevych 2019, section 3.
+    Use `read_transformer` to load one. weights: float32 tensors by their names in BERT's
+    checkpoints. epsilon: epsilon of layer normalisation. tokenizer: a `tokenizers.Tokenizer` that
+    truncates and does not pad.
     """
 
     weights: dict[str, Tensor]
@@ -46,7 +47,7 @@ class TransformerEncoder:
         return self.weights["embeddings.word_embeddings.weight"].shape[1]
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Unit rows (N, Y), float32; zeros for a sentence without a token."""
+        """Return unit rows (N, Y), float32; zeros for a sentence without a token."""
         rows = np.zeros((len(sentences), self.dimensions), dtype=np.float32)
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(sentences))]
         # Sentences of similar length are encoded together, so that few tokens are padding.
@@ -62,7 +63,7 @@ class TransformerEncoder:
         return rows
 
     def unknown_words(self, sentence: str) -> list[str]:
-        """The words that have no pieces in the vocabulary, in order; all have one common vector."""
+        """Return the words without pieces in the vocabulary, in order; all share one vector."""
         unknown = self.tokenizer.token_to_id(UNKNOWN)
         words = split_words(sentence)
         encodings = self.tokenizer.encode_batch(words)
@@ -71,7 +72,7 @@ class TransformerEncoder:
         ]
 
     def _forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Tokens (B, T) of these lengths (B,) -> unit rows (B, Y)."""
+        """Encode tokens (B, T), of which `lengths` (B,) are not padding, as unit rows (B, Y)."""
         real = torch.arange(tokens.shape[1]) < lengths[:, None]  # (B, T)
         hidden = (
             self.weights["embeddings.word_embeddings.weight"][tokens]
@@ -106,10 +107,10 @@ class TransformerEncoder:
 
 
 def read_transformer(directory: Path) -> TransformerEncoder:
-    """The sentence encoder in a directory; nothing is downloaded.
+    """Read the sentence encoder in a directory; nothing is downloaded.
 
-    Raises InputError if the extra `text` is not installed, for missing and damaged files, and for a
-    model that is not a BERT encoder with GELU, absolute positions and mean pooling.
+    Raises InputError if the extra `text` is not installed, a file is missing or damaged, or the
+    model is not a BERT encoder with GELU, absolute positions and mean pooling.
     """
     try:
         import tokenizers  # noqa: F401 - only whether it is installed
@@ -178,7 +179,7 @@ def _read(directory: Path) -> TransformerEncoder:
     embeddings = len(weights["embeddings.word_embeddings.weight"])
     if largest >= embeddings:
         raise ValueError(
-            f"token {largest} of tokenizer.json has none of the {embeddings} embeddings"
+            f"tokenizer.json contains token {largest}, but there are only {embeddings} embeddings"
         )
     encoder = TransformerEncoder(
         weights,

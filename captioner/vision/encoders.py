@@ -200,9 +200,9 @@ def build_encoder(
 
 
 def check_encoder(options: EncoderOptions, pretrained: bool = False) -> None:
-    """Raise InputError as `build_encoder` would, without memory for the encoder.
+    """Raise InputError as `build_encoder` would, without allocating memory for the encoder.
 
-    The weights are read, and downloaded if they are named, but no random numbers are drawn.
+    The weights are read, and downloaded if given by name, but no random numbers are drawn.
     """
     with torch.device("meta"):
         build_encoder(

@@ -1,9 +1,9 @@
 """Features of a frozen encoder on disk, one row per image, shared by all runs and commands.
 
 A store belongs to one encoder, its weights and the transform. Rows are looked up by the stamp of
-the image, so that only new rows are computed after images were added, removed or re-split. Rows are
-appended in segments, which are written under temporary names and renamed once complete: a killed
-process loses at most one segment, and several processes may write to the same store.
+the image, so that only new rows are computed after images have been added, removed or re-split.
+Rows are appended in segments, which are written under temporary names and renamed once complete: a
+killed process loses at most one segment, and several processes may write to the same store.
 `store_files` describes the files.
 
 Shapes: N images, B images per batch, D channels, h, w grid.
@@ -78,7 +78,7 @@ class StoredFeatures:
         """Return the rows at `indices`, float16: maps (B, D, h, w), or pooled (B, 2, D).
 
         Thread-safe. The files are read, not memory-mapped: mapped pages would count as the memory
-        of the process. Raises InputError for a file that is truncated, damaged or was deleted.
+        of the process. Raises InputError for a file that is truncated, damaged or deleted.
         """
         rows = np.empty((len(indices), *self.shape), np.float16)
         places = self.places[np.asarray(indices, dtype=np.intp)].tolist()
@@ -95,12 +95,12 @@ class StoredFeatures:
             if count != values.nbytes:
                 raise InputError(f"{segment.path} is truncated; run again to recompute it")
         if not np.isfinite(rows).all():
-            raise InputError(f"rows in {self._damaged(places, rows)} are damaged; delete it")
+            raise InputError(f"rows in {self._damaged(places, rows)} are damaged; delete the file")
         features = torch.from_numpy(rows)
         return features.permute(0, 3, 1, 2) if self.kind == "maps" else features
 
     def _damaged(self, places: list[list[int]], rows: np.ndarray) -> Path:
-        """Return the file of the first row that has a value that is not finite."""
+        """Return the file of the first row that contains a non-finite value."""
         row = int(np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(1))[0])
         return self.segments[places[row][0]].path
 
@@ -169,7 +169,7 @@ class FeatureStore:
         return segments, places[inverse]
 
     def _missing(self, keys: np.ndarray, kind: str) -> np.ndarray:
-        """Return the indices of the images without a row, in order, with each key once."""
+        """Return the indices of the images without a row, in order, one per distinct key."""
         _, places = self._find(keys, kind)
         missing = np.flatnonzero(places[:, 0] < 0)
         _, first = np.unique(keys[missing], return_index=True)
@@ -225,7 +225,7 @@ class FeatureStore:
     def _features(
         self, images: Source, keys: np.ndarray, chunk: np.ndarray, kind: str, runtime: "Runtime"
     ) -> Iterator[np.ndarray]:
-        """Yield maps (B, h, w, D), float16, of a chunk, loaded if all are stored, else computed."""
+        """Yield a chunk's maps (B, h, w, D), float16, loaded if all are stored or else computed."""
         size = runtime.batch_size
         batches = [chunk[i : i + size] for i in range(0, len(chunk), size)]
         segments, places = self._find(keys[chunk], "maps") if kind == "pooled" else ([], None)

@@ -105,9 +105,9 @@ def _orphans(directory: Path) -> list[Path]:
 class StoreInfo:
     """A store in a cache.
 
-    encoder: its name; None for a cache of an older version, which is no longer read. size: side
-    length of the images in pixels. maps, pooled: number of images with such rows. used: time of the
-    last write, in seconds since 1970.
+    encoder: the encoder's name; None for a cache of an older version, which is no longer read.
+    size: side length of the images in pixels. maps, pooled: number of images with such rows. used:
+    time of the last write, in seconds since 1970.
     """
 
     directory: Path
@@ -159,10 +159,10 @@ def _read_about(directory: Path) -> tuple[str | None, int]:
 def prune(cache: Path, before: float = 0) -> int:
     """Delete unneeded files in a cache directory, and return the number of bytes freed.
 
-    Unneeded are stores last written before `before`, in seconds since 1970; caches of older
-    versions; and, in the remaining stores, abandoned temporary files, incomplete segments, and
-    segments whose images all have rows in other segments. In the remaining stores, files written
-    within the last hour are kept, because a process may still be writing them.
+    The following are unneeded: stores last written before `before`, in seconds since 1970; caches
+    of older versions; and, in the remaining stores, abandoned temporary files, incomplete segments,
+    and segments whose images all have rows in other segments. In the remaining stores, files
+    written within the last hour are kept, because a process may still be writing them.
     """
     stores = list_stores(cache)
     for store in stores:

@@ -41,7 +41,7 @@ def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: st
 
 
 def _problems(wanted: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> list[str]:
-    """Return the reasons why the values cannot be loaded into the wanted tensors."""
+    """Return the reasons that the values cannot be loaded into the wanted tensors."""
     shared = [key for key in wanted if key in values]
     problems = [f"{key} is missing" for key in wanted if key not in values]
     problems += [

@@ -155,7 +155,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
             {"annotations": [{"image_id": 1, "id": [7], "caption": "a"}]},
             r"a\.json, entry 1: \[7\] is not an id",
         ),
-        ({"images": [{"id": 5}]}, r"captions of 2 images \(1, 'b.jpg'\), not in its list of"),
+        ({"images": [{"id": 5}]}, r"captions of 2 images \(1, 'b.jpg'\) that are not in its"),
         (
             {"images": [{"file_name": "1.jpg"}]},
             r"a\.json, image 1: expected one of the keys id, got",

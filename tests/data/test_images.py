@@ -251,7 +251,7 @@ def test_bytes_are_read_under_the_rules_of_files(tmp_path):
     assert (pixels(read_image(path.read_bytes())) == pixels(load_image(path))).all()
     with pytest.raises(InputError, match="the file: not an image in any of the formats JPEG"):
         read_image(b"/etc/passwd")
-    with pytest.raises(InputError, match="the file: cannot be decoded, broken or truncated"):
+    with pytest.raises(InputError, match=r"the file: cannot be decoded \(broken or truncated\)"):
         read_image(path.read_bytes()[:-200])
     with pytest.raises(InputError, match="48 x 32 pixels exceed the limit of 1,535"):
         read_image(path.read_bytes(), 1535)

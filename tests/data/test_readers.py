@@ -334,7 +334,7 @@ def test_coco_image_in_two_splits(tmp_path):
         ),
         (
             lambda c: c.pop("annotations"),
-            "is not a COCO caption file: it has no list of objects 'annotations'",
+            "is not a COCO caption file: it has no list of objects named 'annotations'",
         ),
         (
             lambda c: c["annotations"].append({"image_id": 1}),

@@ -172,10 +172,10 @@ def test_vectors_of_a_file_are_centred_and_weighted(tmp_path, form, weighted):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dog 1 2\ncat 1\n", r"vectors\.txt, line 2 is not a word and its numbers; choose a text"),
-        ("dog 1 x\n", r"vectors\.txt, line 1 is not a word and its numbers"),
-        ("dog 1 nan\n", "line 1 is not a word"),
-        ("a text of another kind\n", r"line 1 is not a word"),
+        ("dog 1 2\ncat 1\n", r"vectors\.txt, line 2: expected a word and its vector; choose a Gl"),
+        ("dog 1 x\n", r"vectors\.txt, line 1: expected a word and its vector"),
+        ("dog 1 nan\n", "line 1: expected a word"),
+        ("a text of another kind\n", r"line 1: expected a word"),
         ("zebra 1 2\n", "contains no vector for any of the 21 words of the captions; choose"),
         ("", "contains no vector for any"),
     ],
@@ -194,6 +194,6 @@ def test_a_missing_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize("fit", [fit_counts, fit_tfidf])
 def test_captions_without_a_frequent_word_are_refused(fit):
-    message = "no word occurs 99 times in the 6 captions; lower min_count$"
+    message = "no word occurs at least 99 times in the 6 captions; lower min_count$"
     with pytest.raises(InputError, match=message):
         fit(CAPTIONS, 99)

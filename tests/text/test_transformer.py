@@ -230,7 +230,7 @@ def cut(name, rows):
         (cut("encoder.layer.0.output.dense.weight", 3), "is not a sentence encoder: ."),
         (
             cut("embeddings.word_embeddings.weight", 13),
-            r"token 13 of tokenizer\.json has none of the 13 embeddings$",
+            r"tokenizer\.json contains token 13, but there are only 13 embeddings$",
         ),
         (
             lambda weights: weights["embeddings.LayerNorm.bias"].fill_(torch.nan),

@@ -210,7 +210,7 @@ def test_damaged_rows_are_refused(store):
         opened.seek(-2, os.SEEK_END)
         opened.write(b"\xff\xff")
     rows.load([0, 3])
-    with pytest.raises(InputError, match=f"rows in {file} are damaged; delete it"):
+    with pytest.raises(InputError, match=f"rows in {file} are damaged; delete the file"):
         rows.load([0, 4])
     file.unlink()
     pixels = Pixels(5)

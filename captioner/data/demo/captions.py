@@ -66,7 +66,7 @@ def _describe_three(axis: int, groups: Sequence[Group]) -> list[str]:
 
 
 def _noun_phrases(groups: Sequence[Group]) -> list[list[str]]:
-    """Return the groups' noun phrases: complete, without sizes, without textures."""
+    """Return all noun phrases in three forms: complete, without sizes and without textures."""
     return [[_noun_phrase(group, omit) for group in groups] for omit in ("", "size", "texture")]
 
 

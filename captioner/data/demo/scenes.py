@@ -44,7 +44,7 @@ class Scene(NamedTuple):
 
 
 def sample_scene(rng: random.Random, split: str) -> Scene:
-    """Draw the shapes of a scene of `split`, including a held-out combination if it has any.
+    """Draw the shapes of a scene of `split`, including a held-out combination if the split has any.
 
     The groups of a scene differ in both kind and colour, shapes do not overlap, and the captions
     are unambiguous.

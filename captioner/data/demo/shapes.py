@@ -43,7 +43,7 @@ class DrawnShape:
 
 
 def _outline(kind: str) -> list[tuple[float, float]]:
-    """Return the corners of a shape around the origin at an arbitrary scale, with y down."""
+    """Return the corners of a shape around the origin at an arbitrary scale; y points down."""
     turn = [2 * math.pi * i / 60 for i in range(60)]
     if kind == "circle":
         return [(math.cos(a), math.sin(a)) for a in turn]
@@ -91,7 +91,7 @@ def draw_shape(rng: random.Random, kind: str, color: str, size: str, texture: st
 def _draw_texture(
     rng: random.Random, draw: ImageDraw.ImageDraw, texture: str, ink: Rgb, middle: int, step: int
 ) -> None:
-    """Draw diagonal stripes, a honeycomb of dots with one in the centre, or nothing if solid.
+    """Draw diagonal stripes, a honeycomb of dots centred on a dot, or nothing for "solid".
 
     step: distance between two stripes or dots, in pixels.
     """

@@ -69,5 +69,7 @@ def _add_captions(
 def _objects(content: Any, key: str, path: Path) -> list[dict[str, Any]]:
     found = content.get(key) if isinstance(content, dict) else None
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise InputError(f"{path} is not a COCO caption file: it has no list of objects {key!r}")
+        raise InputError(
+            f"{path} is not a COCO caption file: it has no list of objects named {key!r}"
+        )
     return found

@@ -32,9 +32,10 @@ def recognise_8k(root: Path) -> tuple[Path, Path] | None:
 def read_8k(root: Path) -> ReadResult:
     """Read the token file and the split lists.
 
-    Images in no list are ignored if there is a training list; if there are only other lists, these
-    images become the training images. The published token file has captions of an image that does
-    not exist and whose name lacks an image extension; such a name is ignored unless it is listed.
+    Images that are in no list are ignored if there is a training list; if there are only other
+    lists, these images become the training images. The published token file has captions of an
+    image that does not exist and whose name lacks an image extension; such a name is ignored unless
+    it is listed.
     """
     directories = recognise_8k(root)
     assert directories is not None

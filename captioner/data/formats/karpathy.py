@@ -36,7 +36,9 @@ def read(path: Path) -> ReadResult:
     content = read_json(source)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
-        raise InputError(f"{source} is not a Karpathy split: it has no list of objects 'images'")
+        raise InputError(
+            f"{source} is not a Karpathy split: it has no list of objects named 'images'"
+        )
     directory = _image_directory(source, images)
     for number, image in enumerate(images, start=1):
         location = SourceLocation(source, number, "image")

@@ -90,7 +90,7 @@ def table_rows(
 
     images: possible names of the column that identifies the image. Malformed rows are added to the
     problems of `result`. Raises InputError if a CSV header lacks an image or a caption column, or
-    repeats one.
+    repeats such a column.
     """
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
@@ -104,7 +104,7 @@ def normalise_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def caption_columns(names: Iterable[str]) -> list[str]:
-    """Return the columns named after the first of CAPTIONS found, including plural or numbered."""
+    """Return the columns named after the first of CAPTIONS found, also plural or numbered."""
     for known in CAPTIONS:
         if found := [name for name in names if re.fullmatch(rf"{known}s?(_?\d+)?", name)]:
             return found

@@ -157,8 +157,8 @@ def stamp(path: Path | Location) -> bytes:
 def shuffle_window(paths: Sequence[Path | Location]) -> int:
     """Return how many members can be shuffled together while each tar file is read only once.
 
-    This is half of the memory for members divided by their mean size, which is estimated from at
-    most 1,000 of them.
+    This is half of the memory reserved for members, divided by their mean size, which is estimated
+    from at most 1,000 of them.
     """
     sample = [p for p in paths[:: 1 + len(paths) // 1000] if container(p) != p]
     mean = sum(map(size, sample)) / max(1, len(sample))

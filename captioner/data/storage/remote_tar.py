@@ -53,7 +53,8 @@ class RemoteTar:
         _, size = self.index().find(name, self.location)
         if size > LARGEST:
             raise InputError(
-                f"{self.location / name}: {size:,} bytes exceed the limit of {LARGEST:,}; shrink it"
+                f"{self.location / name}: {size:,} bytes exceed the limit of {LARGEST:,}; "
+                "shrink the image"
             )
         reader = _reader(self.location)
         with reader.lock:
@@ -68,7 +69,7 @@ class RemoteTar:
 class MemberCache:
     """A cache of at most KEPT_BYTES of contents by key; several threads may use it.
 
-    Contents that have been taken are evicted first, then the oldest.
+    Contents that have already been read are evicted first, then the oldest.
     """
 
     def __init__(self) -> None:
@@ -141,7 +142,7 @@ class Reader:
         self._members = _members(self.stream, contents.index)
 
     def read(self, wanted: str) -> bytes:
-        """Return the member `wanted`; cache members before it, only the first of each name."""
+        """Return the member `wanted`; cache the first member of each name before it."""
         members = _contents(self.tar).index.members
         wanted_number, _ = members[wanted]
         if wanted_number < self.next:
