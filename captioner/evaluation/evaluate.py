@@ -60,7 +60,7 @@ def evaluate_checkpoint(
     """Caption a split with one checkpoint or an ensemble, and score the captions.
 
     Prints the scores, and writes the captions, the scores and, if requested, a report. Raises
-    InputError for a user's mistakes.
+    InputError for user errors.
     """
     split = split_name(options.split)
     metrics = scoring.selected_metrics  # raises before any work if METEOR lacks Java
@@ -107,8 +107,8 @@ def evaluate_checkpoint(
 def evaluate_file(options: EvaluationOptions, scoring: ScoringOptions) -> None:
     """Score the captions of one file against the references of another.
 
-    Prints the scores, and writes them if an output directory is given. Raises InputError for a
-    user's mistakes.
+    Prints the scores, and writes them if an output directory is given. Raises InputError for user
+    errors.
     """
     assert scoring.predictions is not None
     assert scoring.references is not None
@@ -214,7 +214,7 @@ def _make_directory(directory: Path, flag: str) -> None:
 
 
 def _writable(cache: Path) -> Path | None:
-    """The cache directory, created if necessary; None if it cannot be written."""
+    """Return the cache directory, created if necessary; None if it is not writable."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -225,9 +225,9 @@ def _writable(cache: Path) -> Path | None:
 def _open_images(
     captioner: Captioner, examples: Sequence[Example], options: EvaluationOptions
 ) -> Source:
-    """Stored features of one model with a frozen encoder, else the images themselves.
+    """Return stored features for a single model with a frozen encoder, otherwise the images.
 
-    Features that cannot be stored, for example on a full disk, are computed without storing them.
+    Features that cannot be stored, for example on a full disk, are computed without being stored.
     """
     files = ImageSource([example.path for example in examples], captioner.transform)
     names = ("encoder", "encoder_weights", "fine_tune_encoder")
@@ -250,7 +250,7 @@ def _write_captions(
     images: Source,
     settings: DecodeSettings,
 ) -> dict[int | str, Hypothesis]:
-    """Caption the examples and write the captions before scoring, which may fail."""
+    """Caption the examples; write the captions before scoring, because scoring may fail."""
     hypotheses = caption_split(captioner.model, examples, images, settings)
     texts = caption_texts(hypotheses, captioner.vocabulary)
     (directory / SCORES_FILE).unlink(missing_ok=True)  # its scores belong to earlier captions

@@ -23,7 +23,7 @@ class EvaluationOptions:
     split: str = option("val", "train, val (or dev) or test")
     data: Path | None = option(None, "data directory or file [the first checkpoint's]")
     format: str | None = option(None, "layout of the data [detected]", choices=tuple(READERS))
-    output: Path | None = option(None, "output directory [evaluation-SPLIT in the run]")
+    output: Path | None = option(None, "output directory [evaluation-SPLIT in the run directory]")
     report: Path | None = option(
         None, "directory for report.html, a page of scores, curves, images and attention maps"
     )
@@ -46,18 +46,18 @@ class ScoringOptions:
     references: Path | None = option(None, "file of references: .json (COCO), .jsonl or .csv")
     allow_missing: bool = option(False, "score only images with both a caption and references")
     training_captions: Path | None = option(
-        None, "file of the training captions, to count novel captions"
+        None, "file of the training captions, from which novelty is computed"
     )
     metrics: str | None = option(None, f"comma-separated: {','.join(METRICS)} [all]")
-    bootstrap: int = option(0, "bootstrap samples for 95 percent intervals")
-    compare: Path | None = option(None, "file of other captions of the same images to compare with")
+    bootstrap: int = option(0, "number of bootstrap samples for 95 percent intervals")
+    compare: Path | None = option(None, "file of other captions of the same images, for comparison")
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "bootstrap")
 
     @property
     def selected_metrics(self) -> tuple[str, ...] | None:
-        """The requested metrics, None for all available; raises as `select_metrics` does."""
+        """The requested metrics; None for all available ones. Errors: as in `select_metrics`."""
         if self.metrics is None:
             return None
         return select_metrics([name.strip() for name in self.metrics.split(",")])

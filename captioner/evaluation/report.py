@@ -153,7 +153,7 @@ def _fill_template(heading: Heading, data: Mapping[str, Any]) -> str:
 
 
 def _table_rows(intervals: Mapping[str, Interval]) -> str:
-    """Format a table row per score, with bars for the value and its interval."""
+    """Format one table row per score, with bars for the value and its interval."""
     rows = ""
     for name, interval in intervals.items():
         full = 1000 if interval.high > 100 else 100  # only CIDEr can exceed 100

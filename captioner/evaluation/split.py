@@ -67,7 +67,7 @@ class Evaluation:
         ]
 
     def describe(self, references: Iterable[Sized]) -> str:
-        """Describe scores, statistics, signature and any pointing accuracy, one per line.
+        """Describe the scores, statistics, signature and any pointing accuracy, one per line.
 
         references: the references of each image; only their number is used.
         """
@@ -106,7 +106,7 @@ def caption_split(
 ) -> dict[int | str, Hypothesis]:
     """Return the best hypothesis of each example, by id, in the order of the examples.
 
-    images: as in `evaluate_split`; so is the behaviour under torchrun.
+    images, and the behaviour under torchrun: as in `evaluate_split`.
     """
     share = range(len(examples))[distributed.rank() :: distributed.world_size()]
     size = decoding.batch_size

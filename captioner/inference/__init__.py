@@ -1,1 +1,1 @@
-"""Captioning many images, resumable output, export to other runtimes."""
+"""Captioning of many images, resumable output, and export to other runtimes."""

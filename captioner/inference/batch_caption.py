@@ -39,7 +39,9 @@ class CaptionOptions:
     output: Path | None = option(None, "JSONL output file; rerun the command to resume")
     shard: str = option("1/1", "part of the images to caption, as i/n")
     heatmap: Path | None = option(None, "directory for heatmaps, one per image")
-    heatmap_format: str = option("png", "figure (png, svg ...), gif, webp or npy", choices=ENDINGS)
+    heatmap_format: str = option(
+        "png", "heatmap format: figure (png, svg ...), gif, webp or npy", choices=ENDINGS
+    )
     batch_size: int = option(32, "number of images per batch")
 
     def __post_init__(self) -> None:
@@ -68,7 +70,7 @@ def caption_images(
     """Caption the images found in the sources, and print the captions or write them to a file.
 
     sources: as for `find_images`; "-" reads paths from standard input. An image that cannot be
-    read does not stop the command; after the last image, InputError states how many failed.
+    read does not stop the command; after the last image, an InputError reports how many failed.
     """
     images = find_images(sources, sys.stdin.buffer if "-" in sources else ())
     names = unique_names(images) if options.heatmap else {}
@@ -95,7 +97,7 @@ def _print_records(records: Iterable[Record], form: str) -> int:
 
 
 def _write_records(path: Path, images: Sequence[str], job: _Job) -> int:
-    """Append records of images not yet in the file; returns the number of failed images."""
+    """Append records for images not yet in the file; returns the number of failed images."""
     with open_jsonl(path, _settings(job)) as jsonl:
         remaining = [image for image in images if image not in jsonl.answered]
         failures = sum(image in jsonl.failed for image in images)

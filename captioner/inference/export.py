@@ -111,7 +111,7 @@ def _export(captioner: Captioner, directory: Path, extension: str, write: Writer
 
 
 def _programs(captioner: Captioner) -> dict[str, Program]:
-    """Build the programs by name, with example inputs for two images of three hypotheses.
+    """Build the programs, by name, with example inputs for two images with three hypotheses each.
 
     The tracer treats an axis of length 0 or 1 as constant, and axes of equal length as the same.
     """
@@ -145,7 +145,7 @@ def _programs(captioner: Captioner) -> dict[str, Program]:
 
 
 class _Encode(nn.Module):
-    """The encoder with folded batch norms; for an ensemble, all encoders, maps concatenated."""
+    """The encoder with folded batch norms; for an ensemble, all encoders with concatenated maps."""
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
@@ -227,7 +227,7 @@ def _write_onnx(program: Program, traced: ExportedProgram, path: Path) -> None:
 
 
 def _describe(program: Program) -> dict[str, Any]:
-    """Describe names, types and shapes of inputs and outputs, in order."""
+    """Describe the names, types and shapes of the inputs and outputs, in order."""
     examples = [value for value, _ in program.inputs.values()]
     results = program.module(*examples)
     results = [results] if isinstance(results, Tensor) else results

@@ -47,7 +47,7 @@ def open_jsonl(path: Path, options: Mapping[str, Any]) -> Iterator[ResumableJson
     """Open the file at `path` for appending, creating it and its directories if needed.
 
     options: everything that the records depend on, stored in `path`.options.json. An incomplete
-    last line is removed. Raises InputError for a file that was written with different options, has
+    last line is removed. Raises InputError if the file was written with different options, has
     other content, or is being written by another process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def _read(path: Path, file: IO[bytes]) -> ResumableJsonl:
             image = record["image"] if "image" in record else record["picture"]
             answered.add(image)
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}, line {number}: is not a record about an image") from error
+            raise InputError(f"{path}: line {number} is not a record about an image") from error
         if "error" in record:
             failed.add(image)
         end += len(line)

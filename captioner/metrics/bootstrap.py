@@ -30,9 +30,9 @@ class Interval:
 
 
 def resample(scores: Scores, samples: int, seed: int = SEED) -> dict[str, np.ndarray]:
-    """Compute the corpus scores (M,), by name, of M samples of N images with replacement.
+    """Compute the corpus scores (M,), by name, of M samples of N images drawn with replacement.
 
-    The same seed draws the same images. CIDEr keeps the document frequencies of all N images.
+    The same seed selects the same images. CIDEr keeps the document frequencies of all N images.
     Raises InputError if samples is below 1.
     """
     if samples < 1:

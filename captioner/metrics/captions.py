@@ -52,7 +52,7 @@ def bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> 
 
 
 def meteor(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """Compute METEOR 1.5 of lists of words, 0-100, as coco-caption does; requires Java.
+    """Compute METEOR 1.5 of lists of words, 0-100, as in coco-caption; requires Java.
 
     Denkowski and Lavie 2014, for English. Counts are summed over the corpus, as for BLEU. Raises
     InputError if Java is missing or fails, or if hypotheses and references do not match.
@@ -62,7 +62,7 @@ def meteor(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -
 
 
 def rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """Compute ROUGE-L of lists of words, 0-100, as coco-caption does: the mean over the images.
+    """Compute ROUGE-L of lists of words, 0-100, as in coco-caption: the mean over the images.
 
     Lin 2004, equations 2 to 4: the F-measure (beta 1.2) of the longest common subsequence, with
     the maximum precision and the maximum recall over the image's references.
@@ -72,12 +72,12 @@ def rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) 
 
 
 def cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """Compute CIDEr of lists of words, times 100, as coco-caption does: the mean over the images.
+    """Compute CIDEr of lists of words, times 100, as in coco-caption: the mean over the images.
 
-    This is CIDEr-D of Vedantam et al. 2015. N-grams of 1 to 4 words weigh more the fewer of the
-    given images have them in their references. Hence the score of a single image is 0, scores are
-    comparable only on the same images, and the maximum is 1000; good captions of COCO score about
-    100.
+    This is CIDEr-D of Vedantam et al. 2015. An n-gram of 1 to 4 words has more weight if fewer of
+    the given images have references that contain it. Hence the score of a single image is 0, scores
+    are comparable only on the same images, and the maximum is 1000; good captions of COCO images
+    score about 100.
     """
     _check_corpus(hypotheses, references)
     return cider_statistics(hypotheses, references).corpus["CIDEr"]
@@ -116,7 +116,7 @@ def compute_scores(
     """Score sentences against references; both are keyed by image.
 
     metrics: names from METRICS or SCORES; None for all, with METEOR only if Java works. Raises
-    InputError if captions and references are empty or differ in their images, if an image has no
+    InputError if captions and references are empty or cover different images, if an image has no
     references, or if a requested metric cannot be computed.
     """
     hypotheses, split_references = split_corpus(captions, references)
@@ -184,7 +184,7 @@ def split_corpus(
 ) -> tuple[list[list[str]], list[list[list[str]]]]:
     """Split captions and references into words; both in the order of the captions.
 
-    Raises InputError if they are empty or differ in their images, or if an image has no references.
+    Raises InputError if they are empty or cover different images, or if an image has no references.
     """
     uncaptioned = [id for id in references if id not in captions]
     unreferenced = [id for id in captions if id not in references]

@@ -33,12 +33,12 @@ class Pointing:
 
     @property
     def accuracy(self) -> float:
-        """Percentage of mentions that are hits; nan without mentions."""
+        """Percentage of mentions that are hits; nan if there are no mentions."""
         return 100 * self.hits / self.count if self.count else math.nan
 
     @property
     def chance_level(self) -> float:
-        """Expected accuracy of a uniformly random cell; nan without mentions."""
+        """Expected accuracy of a uniformly random cell; nan if there are no mentions."""
         return 100 * self.chance / self.count if self.count else math.nan
 
 

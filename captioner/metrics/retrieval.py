@@ -18,8 +18,8 @@ class RetrievalScores:
     """The ranks of the correct answers, from which recalls and median ranks are computed.
 
     image_to_text (at most I,): for each image that has a text, the 0-based rank of its best text.
-    text_to_image (N,): for each text, the 0-based rank of its image. images: how many images were
-    ranked, including those without a text. split: the name of the ranked split.
+    text_to_image (N,): for each text, the 0-based rank of its image. images: number of images
+    ranked, including images without texts. split: the name of the ranked split.
     """
 
     image_to_text: np.ndarray
@@ -44,7 +44,7 @@ class RetrievalScores:
 
     @property
     def protocol(self) -> str:
-        """What was ranked, as one line: split, images, texts, and how ties count."""
+        """A one-line description of what was ranked: split, images, texts, and how ties count."""
         without_text = self.images - len(self.image_to_text)
         counted = f" ({without_text} without a text)" if without_text else ""
         return (
@@ -53,7 +53,7 @@ class RetrievalScores:
         )
 
     def describe(self) -> str:
-        """The scores as lines of text: one for each direction, rsum, and the protocol."""
+        """The scores as lines of text: one each for both directions, rsum and the protocol."""
         numbers = self.numbers
         lines = []
         for direction, title in DIRECTIONS.items():
@@ -66,11 +66,11 @@ def retrieval_scores(scores: np.ndarray, image_of_text: np.ndarray, split: str) 
     """Rank all texts for every image, and all images for every text.
 
     scores (I, N): higher is better. image_of_text (N,): integers, the row of each text's image; an
-    image may have one text, several or none, and one without is a wrong answer but not a query.
+    image may have one text, several or none; without texts, it is a wrong answer but not a query.
     split: the name of the split, for the protocol. The rank of a query is the number of wrong
-    answers whose score is at least that of its best right answer, so that a constant score is
-    worst. Raises InputError for shapes that do not match, scores that are not finite, and rows of
-    images that do not exist.
+    answers whose score is at least that of its best correct answer, so that constant scores
+    yield the worst result. Raises InputError if the shapes do not match, if scores are not finite,
+    or if image_of_text contains rows that do not exist.
     """
     scores, image_of_text = np.asarray(scores), np.asarray(image_of_text)
     if scores.ndim != 2 or image_of_text.shape != scores.shape[1:] or 0 in scores.shape:

@@ -44,10 +44,11 @@ class SufficientStatistics:
 def bleu_statistics(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> SufficientStatistics:
-    """Count matched and all n-grams of orders 1-4, caption length and closest reference length.
+    """Count the n-grams of orders 1-4, matched and in total, and the words.
 
-    The counts are nltk's, except that a caption shorter than n words has no n-grams, whereas nltk's
-    score counts one miss.
+    The words are counted in the caption and in the reference closest in length. The n-gram counts
+    are nltk's, except that a caption shorter than n words has no n-grams, whereas nltk's score
+    counts one miss.
     """
     from nltk.translate.bleu_score import closest_ref_length, modified_precision
 

@@ -33,9 +33,9 @@ class Dropout(nn.Dropout):
 class Standardize(nn.Module):
     """Standardisation of feature maps (B, D, h, w) by the mean and std of each channel.
 
-    `measure` sets the mean and the std once; until then, the maps pass unchanged. The channels of a
-    network trained for another task have very different means and scales; without standardisation,
-    the features that all images share would dominate those that distinguish them.
+    `measure` sets the mean and the std once; until then, the maps are returned unchanged. The
+    channels of a network trained for another task have very different means and scales; without
+    standardisation, the features that all images share would dominate those that distinguish them.
     """
 
     mean: Tensor

@@ -1,4 +1,4 @@
-"""Animated heatmaps: one frame per word, its map over the image.
+"""Animated heatmaps: one frame per word, with its map over the image.
 
 Shapes: T words, (h, w) attention grid.
 """
@@ -77,7 +77,7 @@ def _draw_caption(
     below: int,
     current: int,
 ) -> None:
-    """Draw the words at their places, from `below` pixels down; `current` is in a box."""
+    """Draw the words at their positions, from `below` pixels down; `current` is in a box."""
     pen = ImageDraw.Draw(frame)
     for t, (word, (x, line)) in enumerate(zip(words, places, strict=True)):
         baseline = _MARGIN + x, below + line * _LINE + 22

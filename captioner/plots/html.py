@@ -50,9 +50,9 @@ def caption_html(
 ) -> str:
     """Show the RGB image above its caption; hovering over a word shows its map and probability.
 
-    log_probs: log-probability of each word in nats; one for the end token may follow. attention:
-    maps (T, h, w), or None. offset: as in `overlays.upsample`. The maps are images that CSS shows
-    while their word is hovered over or focused.
+    log_probs: log-probability of each word in nats, and optionally that of the end token.
+    attention: maps (T, h, w), or None. offset: as in `overlays.upsample`. The maps are images that
+    CSS shows while their word is hovered over or focused.
     """
     small = thumbnail(image, _SIDE)
 

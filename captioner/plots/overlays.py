@@ -30,12 +30,12 @@ def upsample(attention: np.ndarray, size: tuple[int, int], offset: float = 0.0) 
     Cell (i, j) covers the pixels [i*H/h, (i+1)*H/h) x [j*W/w, (j+1)*W/w). Its value is placed at
     their centre, shifted down and to the right by `offset` cells (-0.5 to 0.5). Interpolation is a
     monotone cubic (Steffen 1990), which stays within the range of the surrounding cells, so that no
-    map becomes negative and the maximum stays in the same cell. Raises InputError for any other
-    offset.
+    map becomes negative and the maximum stays in the same cell. Raises InputError for an
+    offset outside this range.
     """
     attention = np.asarray(attention, dtype=np.result_type(attention, np.float32))
     if not -0.5 <= offset <= 0.5:
-        raise InputError(f"offset must be from -0.5 to 0.5 cells, got {offset}")
+        raise InputError(f"offset must be between -0.5 and 0.5 cells, got {offset}")
     tall = _interpolate(attention.swapaxes(-1, -2), size[0], offset)  # (..., w, H)
     return _interpolate(tall.swapaxes(-1, -2), size[1], offset)
 
@@ -47,7 +47,7 @@ def overlay(
 
     Returns an RGB image of the same size. Colour and opacity increase with attention from 0 to
     `vmax`; None uses the map's maximum. offset: position of a cell's value, as in `upsample`; use
-    `Encoder.offset`. Raises InputError for a map of any other shape, or with negative or non-finite
+    `Encoder.offset`. Raises InputError if the map has any other shape, or negative or non-finite
     values.
     """
     attention = check_maps(attention, 2)

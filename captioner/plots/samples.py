@@ -39,7 +39,7 @@ class Sample:
 
 
 def save_samples(path: Path, samples: Sequence[Sample], offset: float = 0.0) -> Image.Image:
-    """Write a PNG with the samples one below another, and return the image.
+    """Write a PNG with the samples one below the other, and return the image.
 
     Each sample shows its caption, a reference in grey, the image, and one panel per word; the
     panels of a caption share one colour scale, from 0 to its maximum attention. offset: as in

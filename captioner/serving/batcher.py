@@ -140,7 +140,7 @@ class Batcher:
         return batch
 
     def _caption(self, batch: Sequence[_Request]) -> None:
-        """Caption a batch; if this fails, retry image by image so that only faulty ones fail."""
+        """Caption a batch; if this fails, retry image by image so that only faulty images fail."""
         try:
             images = [request.image for request in batch]
             pairs = list(zip(batch, self._work(images, batch[0].options), strict=True))

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 class ServeOptions:
     """The address to listen on."""
 
-    host: str = option("127.0.0.1", "address; 0.0.0.0: all interfaces")
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all interfaces")
     port: int = option(8000, "port to listen on; 0: any free port")
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
-            raise InputError(f"port must be from 0 to 65535, got {self.port}")
+            raise InputError(f"port must be between 0 and 65535, got {self.port}")
 
 
 def serve(

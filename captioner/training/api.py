@@ -10,7 +10,7 @@ def train(config: TrainConfig | None = None) -> TrainingResult:
 
     config: None trains Show and Tell on the demo data. The run's directory is created in
     `checkpoints` in the working directory; progress and scores are printed. Sets torch's seed.
-    Raises InputError for a user's mistake, `captioner.errors.Interrupted` after SIGINT or SIGTERM
+    Raises InputError for user errors, `captioner.errors.Interrupted` after SIGINT or SIGTERM
     once the run is saved, and FloatingPointError if the gradient is not finite in several
     consecutive steps.
     """

@@ -56,7 +56,7 @@ class DataOptions(Options):
     min_count: int = option(
         5, "minimum word count in the training captions; rarer words become <unk>"
     )
-    workers: int = option(WORKERS, "threads that prefetch batches")
+    workers: int = option(WORKERS, "number of threads that prefetch batches")
     cache: Path = option(CHECKPOINTS / ".cache", "directory for feature maps and demo images")
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class DataOptions(Options):
 class RunOptions(Options):
     """The run's name, its starting point, its device and its progress reports."""
 
-    run: str | None = option(None, "name of the run [from data and model]")
+    run: str | None = option(None, "name of the run [derived from data and model]")
     resume: bool = option(False, "continue the run exactly from its last checkpoint")
     start_from: Path | None = option(
         None, "run or checkpoint that provides initial weights and vocabulary"
@@ -77,10 +77,12 @@ class RunOptions(Options):
     teachers: tuple[Path, ...] = option(
         (), "runs or checkpoints to distil from, as an ensemble, in addition to the captions"
     )
-    device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
+    device: str | None = option(None, "device: cpu, cuda, cuda:N or mps [cuda if available]")
     tensorboard: bool = option(False, "also log scores and samples for TensorBoard")
-    samples: int = option(4, "validation images captioned and drawn after each epoch; 0: none")
-    heatmaps: int = option(12, "validation images with heatmaps after training; 0: none")
+    samples: int = option(
+        4, "number of validation images captioned and drawn after each epoch; 0: none"
+    )
+    heatmaps: int = option(12, "number of validation images with heatmaps after training; 0: none")
     curves: bool = option(True, "draw curves.png after each epoch")
 
     def __post_init__(self) -> None:
@@ -123,7 +125,7 @@ class TrainConfig:
     def from_options(cls, **options: Any) -> "TrainConfig":
         """Build a config from options of all groups by name, such as `attention=True, epochs=3`.
 
-        Raises InputError for an unknown option, a value of the wrong type, and an option that has
+        Raises InputError for an unknown option, a value of the wrong type, or an option that has
         no effect in combination with the others, even if its value is the default.
         """
         return cls._build(options, options)
@@ -134,7 +136,7 @@ class TrainConfig:
 
         path: a TOML file whose keys are the flags; or a run, a checkpoint or its config.json, whose
         training is repeated as a new run. Paths in a file are relative to the working directory.
-        Raises InputError as `from_options` does, and if the file cannot be read.
+        Raises InputError in the same cases as `from_options`, and if the file cannot be read.
         """
         path = Path(path)
         if path.suffix == ".toml":

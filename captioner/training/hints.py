@@ -58,9 +58,9 @@ def _is_resume(word: str) -> bool:
 
 
 def program(name: str) -> list[str]:
-    """Return the words that start "train" or "evaluate".
+    """Return the command words that run "train" or "evaluate".
 
-    If train.py is running, they start the script in its directory.
+    If train.py is running, they run the script in its directory.
     """
     running = Path(sys.argv[0])
     if running.name == "train.py":
@@ -69,9 +69,9 @@ def program(name: str) -> list[str]:
 
 
 def captioner_command() -> list[str]:
-    """Return the words that start the captioner command.
+    """Return the command words that run captioner.
 
-    It is on the PATH if the running program was started under that name.
+    The command is on the PATH if the running program was started under that name.
     """
     by_name = Path(sys.argv[0]).stem == "captioner"
     return ["captioner"] if by_name else ["python", "-m", "captioner"]

@@ -173,14 +173,14 @@ def fit(
 ) -> Progress:
     """Train for all epochs, or until `patience` epochs have not improved the watched score.
 
-    batches(epoch, first): the batches of an epoch, starting with number `first`; both from 0.
+    batches(epoch, first): batches of an epoch, starting with number `first`; both counted from 0.
     evaluate(epoch): the scores after an epoch, counted from 1; higher is better.
     watch: the name of the score, among those that `evaluate` returns, that determines the best
     epoch and early stopping.
     save(name, training_state, scores): write the checkpoint "last" or "best".
     unit: what the losses count, in the plural, such as "words"; used in the name of the speed.
-    negligible: while neither the new nor the best score exceeds this value, the new one counts as
-    an improvement, so that the first epochs do not use up patience: BLEU-4 on few images stays
+    negligible: while neither the new nor the best score exceeds this value, the new score counts
+    as an improvement, so that the first epochs do not use up patience: BLEU-4 on few images stays
     near 0 for several epochs.
     prepare(batch): called with each batch on the device, just before its step; returns the batch to
     train on and named scalars to log alongside the parts of the loss.
@@ -354,7 +354,7 @@ def _round(value: float) -> float:
 
 
 def _is_better(score: float, best: float | None, negligible: float) -> bool:
-    """Return whether a score beats the best one, or both are at most `negligible`."""
+    """Return whether a score beats the best one, or whether both are at most `negligible`."""
     beats = best is None or score > best or max(score, best) <= negligible
     return math.isfinite(score) and beats
 

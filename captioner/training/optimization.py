@@ -20,7 +20,7 @@ class TrainingOptions(Options):
     """Optimisation, validation and stopping; batch size counts images, each with all captions."""
 
     epochs: int = option(6, "maximum number of epochs")
-    batch_size: int = option(16, "images per step, over all processes")
+    batch_size: int = option(16, "number of images per step, over all processes")
     learning_rate: float = option(1.5e-3, "learning rate at the end of warm-up")
     encoder_learning_rate: float = option(1e-4, "learning rate of the encoder, if it is trained")
     weight_decay: float = option(0.01, "AdamW weight decay, applied to matrices only")
@@ -33,9 +33,11 @@ class TrainingOptions(Options):
         "validation score that determines the best epoch and early stopping",
         choices=tuple(name.lower() for name in SCORES),
     )
-    patience: int = option(4, "epochs without improvement before early stopping")
+    patience: int = option(4, "number of epochs without improvement before early stopping")
     beam_size: int = option(3, "beam size for validation captions")
-    precision: str = option("auto", "auto: bfloat16 where it is faster", choices=PRECISIONS)
+    precision: str = option(
+        "auto", "numeric precision; auto: bfloat16 where it is faster", choices=PRECISIONS
+    )
     seed: int = option(0, "seed for weights, dropout and data order")
     self_critical: bool = option(False, "also train on sampled captions, rewarded by CIDEr-D")
     cross_entropy_share: float = option(
@@ -80,7 +82,7 @@ def parameter_groups(model: "nn.Module", options: TrainingOptions) -> list[dict[
 
 
 def learning_rate_factor(warmup: float, steps: int) -> Callable[[int], float]:
-    """Return the schedule: a function from step, from 0, to a factor of the peak learning rate.
+    """Return a function from the step, counted from 0, to a factor of the peak learning rate.
 
     warmup: fraction of all `steps` with a linear increase; half a cosine down to 0 follows.
     """
@@ -110,7 +112,7 @@ class WeightAverage:
         self.average = {name: value.clone() for name, value in self.values.items()}
 
     def update(self) -> None:
-        """Include the values after one more step."""
+        """Update the average with the values after one more step."""
         self.steps += 1
         weight = 1 - min(self.decay, self.steps / (self.steps + 9))
         for name, value in self.values.items():

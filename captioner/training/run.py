@@ -29,7 +29,7 @@ def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> Trai
     """Train, evaluate the best checkpoint, and print progress, scores and suggested commands.
 
     argv: the command line, if any, from which a suggestion for a longer run is derived. Raises
-    InputError for a user's mistake, and the exceptions of `fit`.
+    InputError for user errors, and the exceptions of `fit`.
     """
     if config.run.tensorboard:
         check_tensorboard()

@@ -22,8 +22,8 @@ def show_samples(
 ) -> None:
     """Print the captions of a few images, and draw the images with captions and attention.
 
-    The sheet is samples/epoch-NN.png in the run's directory; the images are also logged to
-    TensorBoard, if given, at `step`.
+    The sheet is samples/epoch-NN.png in the run's directory; the images are also logged at
+    `step` if a TensorBoard writer is given.
     """
     examples = evenly_spaced(setup.held_out.examples, setup.config.run.samples)
     if not examples:

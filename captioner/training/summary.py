@@ -19,7 +19,10 @@ def describe_best(setup: TrainingSetup, progress: Progress, evaluation: Evaluati
 
 
 def next_steps(setup: TrainingSetup, progress: Progress, argv: Sequence[str] | None) -> list[str]:
-    """Return suggested commands; a longer run if argv is given and the last epoch was the best."""
+    """Return suggested commands.
+
+    A command for a longer run is included if argv is given and the last epoch was the best.
+    """
     config = setup.config
     splits = {example.split for example in setup.data.examples}
     commands = next_commands(

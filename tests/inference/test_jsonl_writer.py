@@ -116,7 +116,7 @@ def test_a_file_with_other_content_is_rejected(tmp_path, line):
     path = tmp_path / "a.jsonl"
     fill(path, RECORDS[:1])
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(InputError, match=r"a.jsonl, line 2: is not a record about an image"):
+    with pytest.raises(InputError, match=r"a.jsonl: line 2 is not a record about an image"):
         fill(path, [])
 
 

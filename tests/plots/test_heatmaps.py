@@ -50,7 +50,7 @@ def test_an_offset_shifts_the_centres_by_that_many_cells():
     np.testing.assert_allclose(moved[:, :90, :75], centred[:, 10:, 5:], atol=1e-6)
     back = upsample(attention, (5 * 20, 8 * 10), 0.5)
     np.testing.assert_allclose(back[:, 10:, 5:], centred[:, :90, :75], atol=1e-6)
-    with pytest.raises(InputError, match=r"offset must be from -0.5 to 0.5 cells, got 0.6"):
+    with pytest.raises(InputError, match=r"offset must be between -0.5 and 0.5 cells, got 0.6"):
         upsample(attention, (10, 10), 0.6)
 
 

@@ -403,7 +403,7 @@ def test_the_command_serves_until_it_is_terminated(tmp_path_factory):
 
 
 def test_invalid_settings_of_the_service(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="port must be from 0 to 65535, got 70000"):
+    with pytest.raises(InputError, match="port must be between 0 and 65535, got 70000"):
         ServeOptions(port=70000)
     for name, limit in (("queue", 0), ("batch_size", 0), ("max_bytes", 0), ("max_pixels", 0)):
         with pytest.raises(InputError, match=f"{name} must be at least 1, got 0"):

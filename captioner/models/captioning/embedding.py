@@ -31,7 +31,7 @@ class TiedEmbedding(nn.Module):
         return F.linear(output, self.weight, self.bias)
 
     def cross_entropy(self, output: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Compute the cross-entropy of predictions from (N, E); see `caption_cross_entropy`."""
+        """Compute the cross-entropy of outputs (N, E); see `caption_cross_entropy`."""
         return caption_cross_entropy(output, self.weight, self.bias, targets)
 
 

@@ -20,7 +20,7 @@ BASELINE_MOMENTUM = 0.9  # share of its previous value that the baseline keeps p
 
 
 def initial_baseline(vocabulary_size: int) -> Tensor:
-    """Return the log-probability of a word before training, when all are equally likely."""
+    """Return the log-probability of a word before training, when all words are equally likely."""
     return torch.tensor(-math.log(vocabulary_size))
 
 
@@ -32,8 +32,8 @@ def draw_positions(attention: Tensor) -> Tensor:
 class LocationSampler:
     """Sampler of attention positions for one batch, step by step, with the loss that trains them.
 
-    As in the paper, half of the captions attend softly instead, which lets the attention learn as
-    soft attention does and reduces the variance of the gradient.
+    As in the paper, half of the captions attend softly instead, which trains the attention like
+    soft attention and reduces the variance of the gradient.
 
     draw: function (B, K, P) -> (B, K, 1) that chooses the positions.
     """

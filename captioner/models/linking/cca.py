@@ -27,21 +27,21 @@ def fit_cca(
     ridge: float,
     power: float,
 ) -> tuple[AffineMap, AffineMap, Tensor]:
-    """The maps of images and of texts whose outputs have the highest correlations over all pairs.
+    """Fit the maps of images and texts whose outputs are most correlated over all pairs.
 
     images (I, X), texts (N, Y), of one floating dtype; image_of_text (N,): the row of each text's
-    image. Every text makes one pair, and an image without a text does not count. ridge: added to
-    the diagonal of both covariances, as a multiple of its mean. Every output dimension is scaled
+    image. Every text forms one pair with its image; images without texts are ignored. ridge: added
+    to the diagonal of both covariances, as a multiple of its mean. Every output dimension is scaled
     on both sides by its canonical correlation to the given power (Gong et al. 2014), so that well
-    correlated dimensions weigh more in the cosine of two outputs; with power 0 and ridge 0 each
-    has unit variance.
+    correlated dimensions have more weight in the cosine of two outputs; with power 0 and ridge 0,
+    each dimension has unit variance.
 
-    Returns the map of images, that of texts, and the correlations (E,) in [0, 1], highest first.
+    Returns the map of images, the map of texts, and the correlations (E,) in [0, 1], highest first.
     Hotelling 1936, with the ridge of Vinod 1976: the singular vectors of the cross-covariance
     between X and Y once both are whitened by their Cholesky factors.
 
-    Raises InputError for shapes that do not match, values that are not finite, more dimensions
-    than X or Y, and covariances that are singular despite the ridge.
+    Raises InputError if the shapes do not match, if a value is not finite, if `dimensions` exceeds
+    X or Y, or if a covariance is singular despite the ridge.
     """
     _check(images, texts, image_of_text, dimensions)
     # Texts of one image share its row: sums over texts give the moments of all N pairs from I rows.
@@ -86,16 +86,16 @@ def _check(images: Tensor, texts: Tensor, image_of_text: Tensor, dimensions: int
     limit = min(images.shape[1], texts.shape[1])
     if not 1 <= dimensions <= limit:
         raise InputError(
-            f"dimensions must be 1 to {limit} for image vectors of {images.shape[1]} and text "
-            f"vectors of {texts.shape[1]}, got {dimensions}"
+            f"dimensions must be between 1 and {limit} for image vectors of "
+            f"{images.shape[1]} and text vectors of {texts.shape[1]}, got {dimensions}"
         )
 
 
 def _leading_singular(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The leading left vectors (X, E), singular values (E,) in [0, 1] and right vectors (Y, E).
+    """Return leading left vectors (X, E), singular values (E,) in [0, 1], right vectors (Y, E).
 
-    By the eigenvectors of the smaller Gram matrix, several times as fast as a full decomposition.
-    Right vectors of singular values near 0 are shorter than 1.
+    They are computed from the eigenvectors of the smaller Gram matrix, which is several times as
+    fast as a full decomposition. Right vectors of singular values near 0 are shorter than 1.
     """
     if matrix.shape[0] > matrix.shape[1]:
         right, values, left = _leading_singular(matrix.T, count)
@@ -107,7 +107,7 @@ def _leading_singular(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tenso
 
 
 def _cholesky(covariance: Tensor, ridge: float) -> Tensor:
-    """The lower Cholesky factor of a covariance with a ridge on its diagonal, float64."""
+    """Return the lower Cholesky factor of a covariance with a ridge on its diagonal, float64."""
     covariance = covariance.double()
     diagonal = ridge * covariance.diagonal().mean()
     covariance = covariance + diagonal * torch.eye(len(covariance), device=covariance.device)

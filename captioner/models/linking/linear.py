@@ -21,15 +21,15 @@ SOLVERS = ("cca", "ranking")
 
 @dataclass(frozen=True)
 class LinearOptions:
-    """The solver of the two maps, and the size of the shared space."""
+    """The solver for the two maps, and the size of the shared space."""
 
     solver: str = option("cca", "solver: closed form, or ranking loss by gradient", choices=SOLVERS)
     dimensions: int = option(300, "number of dimensions of the shared space")
     ridge: float = option(1.0, "cca: ridge on both covariances, as a multiple of the mean variance")
     correlation_power: float = option(
-        1.0, "cca: power of its correlation by which a dimension is scaled"
+        1.0, "cca: exponent of the correlation that scales each dimension"
     )
-    margin: float = option(0.2, "ranking: margin of the cosine between a right and a wrong pair")
+    margin: float = option(0.2, "ranking: cosine margin between correct and wrong pairs")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "dimensions")
@@ -50,11 +50,11 @@ class PairBatch:
     ids: tuple[int | str, ...] = ()
 
     def to(self, device: torch.device) -> "PairBatch":
-        """The batch on `device`; copies from pinned memory do not block."""
+        """Return the batch on `device`; copies from pinned memory do not block."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "PairBatch":
-        """The batch in pinned memory."""
+        """Return the batch in pinned memory."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "PairBatch":
@@ -73,18 +73,18 @@ class LinearMap(nn.Module):
         self.text = nn.Linear(text_size, options.dimensions)
 
     def encode_images(self, vectors: Tensor) -> Tensor:
-        """Image vectors (B, X) -> unit rows (B, E)."""
+        """Map image vectors (B, X) to unit rows (B, E)."""
         return F.normalize(self.image(vectors), dim=-1)
 
     def encode_texts(self, vectors: Tensor) -> Tensor:
-        """Text vectors (N, Y) -> unit rows (N, E)."""
+        """Map text vectors (N, Y) to unit rows (N, E)."""
         return F.normalize(self.text(vectors), dim=-1)
 
     def fit(self, images: Tensor, texts: Tensor, image_of_text: Tensor) -> Tensor:
         """Set both maps by regularised CCA of all pairs; returns the correlations (E,).
 
         images (I, X), texts (N, Y), image_of_text (N,): the row of each text's image. Raises
-        InputError as `fit_cca` does.
+        InputError in the same cases as `fit_cca`.
         """
         options = self.options
         image_map, text_map, correlations = fit_cca(

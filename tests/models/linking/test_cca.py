@@ -130,8 +130,11 @@ ROWS = torch.arange(8)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dimensions": 4}, "^dimensions must be 1 to 3 for image vectors of 5 and .* of 3, got 4"),
-        ({"dimensions": 0}, "^dimensions must be 1 to 3 .* got 0$"),
+        (
+            {"dimensions": 4},
+            "^dimensions must be between 1 and 3 for image vectors of 5 and .* of 3, got 4",
+        ),
+        ({"dimensions": 0}, "^dimensions must be between 1 and 3 .* got 0$"),
         ({"image_of_text": ROWS[:7]}, r"^images must be \(I, X\).* \(8, 3\) and \(7,\)$"),
         ({"images": torch.zeros(8)}, r"^images must be \(I, X\)"),
         ({"image_of_text": ROWS + 1}, "^image_of_text must be between 0 and 7, got 1 to 8$"),
