@@ -1,4 +1,4 @@
-"""Image paths from files, directories, globs and lists, and shards of them.
+"""Image paths from files, directories, globs and lists, and shards of those paths.
 
 Images are not opened here.
 """

@@ -26,7 +26,7 @@ def panel_size(image: Image.Image, side: int) -> tuple[int, int]:
 
 
 def clipped_ratio(image: Image.Image) -> float:
-    """Return the aspect ratio (width / height) of the image, limited to 1/3 to 3."""
+    """Return the aspect ratio (width / height) of the image, clamped to [1/3, 3]."""
     return min(max(image.width / image.height, 1 / MAX_RATIO), MAX_RATIO)
 
 

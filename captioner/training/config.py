@@ -82,7 +82,9 @@ class RunOptions(Options):
     samples: int = option(
         4, "number of validation images captioned and drawn after each epoch; 0: none"
     )
-    heatmaps: int = option(12, "number of validation images with heatmaps after training; 0: none")
+    heatmaps: int = option(
+        12, "number of validation images to draw heatmaps of after training; 0: none"
+    )
     curves: bool = option(True, "draw curves.png after each epoch")
 
     def __post_init__(self) -> None:

@@ -78,7 +78,7 @@ class Progress:
     def means(self, unit: str) -> dict[str, float]:
         """Return the epoch's mean loss and its parts, speed and seconds; NaN before any step.
 
-        unit: what losses count, in the plural, such as "words".
+        unit: what `Loss.count` counts, in the plural, such as "words".
         """
         sums = {**dict.fromkeys(("count", "seconds", "waiting", "loss"), math.nan), **self.sums}
         count, seconds, waited = (sums.pop(name) for name in ("count", "seconds", "waiting"))
@@ -171,14 +171,14 @@ def fit(
     prepare: Prepare = lambda batch: (batch, {}),
     resume: dict[str, Any] | None = None,
 ) -> Progress:
-    """Train for all epochs, or until `patience` epochs have not improved the watched score.
+    """Train for all epochs, or until the watched score has not improved for `patience` epochs.
 
     batches(epoch, first): batches of an epoch, starting with number `first`; both counted from 0.
     evaluate(epoch): the scores after an epoch, counted from 1; higher is better.
     watch: the name of the score, among those that `evaluate` returns, that determines the best
     epoch and early stopping.
     save(name, training_state, scores): write the checkpoint "last" or "best".
-    unit: what the losses count, in the plural, such as "words"; used in the name of the speed.
+    unit: what `Loss.count` counts, in the plural, such as "words"; used in the name of the speed.
     negligible: while neither the new nor the best score exceeds this value, the new score counts
     as an improvement, so that the first epochs do not use up patience: BLEU-4 on few images stays
     near 0 for several epochs.

@@ -192,7 +192,7 @@ def make_model(
 
 
 def load_checkpoint_weights(model: nn.Module, source: Checkpoint) -> None:
-    """Load a checkpoint's weights into the model; buffers missing in the checkpoint are kept.
+    """Load a checkpoint's weights into the model; buffers missing from the checkpoint are kept.
 
     Raises InputError if parameters are missing or unexpected.
     """

@@ -105,7 +105,7 @@ class Download:
         return response
 
     def _skip(self, response: HTTPResponse) -> None:
-        """Read a response that begins at byte 0 up to the current position."""
+        """Discard the bytes before the current position from a response that begins at byte 0."""
         left = self.position
         while left:
             left -= (skipped := len(response.read(min(left, CHUNK))))

@@ -78,7 +78,7 @@ class MemberCache:
         self._lock = threading.Lock()
 
     def put(self, key: Hashable, content: bytes) -> None:
-        """Cache the content and evict others if needed; oversized content is not cached."""
+        """Cache the content, evicting other entries if needed; oversized content is not cached."""
         with self._lock:
             self.size += len(content) - len(self._contents.get(key, b""))
             self._contents[key] = content

@@ -95,7 +95,7 @@ class ShowAndTell(nn.Module):
         return output
 
     def loss(self, batch: Batch) -> Loss:
-        """Compute the loss with one fused LSTM call and one vocabulary product over real words."""
+        """Compute the loss with one fused LSTM call and one vocabulary projection of real words."""
         features = batch.features_by(self.encoder)
         image, *initial = self._image_inputs(features)
         inputs = previous_words(self, features, batch)
