@@ -69,7 +69,7 @@ class TensorBoardWriter:
 
 
 def _group(name: str) -> str:
-    """Return the group of an epoch's value; TensorBoard expands the first two groups in sort order."""
+    """Return the group of an epoch's value; TensorBoard expands the first two groups by name."""
     if name in SCORES:
         return "score"
     if name in _TEXT_STATISTICS:
