@@ -23,7 +23,7 @@ class EvaluationOptions:
     split: str = option("val", "train, val (or dev) or test")
     data: Path | None = option(None, "data directory or file [the first checkpoint's]")
     format: str | None = option(None, "layout of the data [detected]", choices=tuple(READERS))
-    output: Path | None = option(None, "output directory [evaluation-SPLIT in the run directory]")
+    output: Path | None = option(None, "output directory [evaluation-SPLIT in the run]")
     report: Path | None = option(
         None, "directory for report.html, a page of scores, curves, images and attention maps"
     )
@@ -49,7 +49,7 @@ class ScoringOptions:
         None, "file of the training captions, from which novelty is computed"
     )
     metrics: str | None = option(None, f"comma-separated: {','.join(METRICS)} [all]")
-    bootstrap: int = option(0, "number of bootstrap samples for 95 percent intervals")
+    bootstrap: int = option(0, "bootstrap samples for 95 percent intervals")
     compare: Path | None = option(None, "file of other captions of the same images, for comparison")
 
     def __post_init__(self) -> None:

@@ -39,9 +39,7 @@ class CaptionOptions:
     output: Path | None = option(None, "JSONL output file; rerun the command to resume")
     shard: str = option("1/1", "part of the images to caption, as i/n")
     heatmap: Path | None = option(None, "directory for heatmaps, one per image")
-    heatmap_format: str = option(
-        "png", "heatmap format: figure (png, svg ...), gif, webp or npy", choices=ENDINGS
-    )
+    heatmap_format: str = option("png", "figure (png, svg ...), gif, webp or npy", choices=ENDINGS)
     batch_size: int = option(32, "number of images per batch")
 
     def __post_init__(self) -> None:
