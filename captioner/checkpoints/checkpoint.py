@@ -126,7 +126,7 @@ def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 def load(path: Path | str) -> Checkpoint:
     """Read the checkpoint at `path`; for a run, its best checkpoint, or the last if it has no best.
 
-    Weights of older formats get their current names. Raises InputError if there is no checkpoint,
+    Weights in older formats are renamed. Raises InputError if there is no checkpoint,
     a file is missing or damaged, the format is not one of READABLE, or the task is not captioning.
     """
     path, config = inspect(Path(path))

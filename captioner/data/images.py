@@ -261,8 +261,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _quiet() -> Iterator[None]:
     """Ignore Pillow's warnings in the short calls that read headers and metadata.
 
-    Warning filters are global to the process, so threads take turns; pixels are decoded without
-    the lock.
+    Warning filters are global to the process, so a lock admits one thread at a time; pixels are
+    decoded outside this lock.
     """
     with _filters_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")

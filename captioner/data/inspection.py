@@ -93,7 +93,7 @@ def drop_corrupt_images(
     on_error: "stop" raises an InputError that lists the undecodable images; "skip" adds them to the
     problems of the data. cache: directory that records which files can be decoded, so that each is
     decoded only once across all runs; None checks all of them. workers: number of decoding threads.
-    Under torchrun, the first process checks for all.
+    Under torchrun, only the first process checks; the others receive its result.
     """
     from .. import distributed
 

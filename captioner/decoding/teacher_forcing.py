@@ -1,4 +1,4 @@
-"""Log-probabilities of given captions, with the filters of decoding.
+"""Log-probabilities of given captions, with the decoding filters applied.
 
 Shapes: B images, K captions per image, R = B*K rows, T steps, V vocabulary.
 """

@@ -66,7 +66,7 @@ def retrieval_scores(scores: np.ndarray, image_of_text: np.ndarray, split: str) 
     """Rank all texts for every image, and all images for every text.
 
     scores (I, N): higher is better. image_of_text (N,): integers, the row of each text's image; an
-    image may have one text, several or none; without texts, it is a wrong answer but not a query.
+    image may have one text, several or none; one without texts is a candidate but not a query.
     split: the name of the split, for the protocol. The rank of a query is the number of wrong
     answers whose score is at least that of its best correct answer, so that constant scores
     yield the worst result. Raises InputError if the shapes do not match, if scores are not finite,

@@ -43,7 +43,7 @@ def upsample(attention: np.ndarray, size: tuple[int, int], offset: float = 0.0) 
 def overlay(
     image: Image.Image, attention: np.ndarray, *, vmax: float | None = None, offset: float = 0.0
 ) -> Image.Image:
-    """Blend the attention `(h, w)` in colour over the image in dark grey.
+    """Blend the attention `(h, w)` in colour over a dark grey copy of the image.
 
     Returns an RGB image of the same size. Colour and opacity increase with attention from 0 to
     `vmax`; None uses the map's maximum. offset: position of a cell's value, as in `upsample`; use

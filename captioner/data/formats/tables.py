@@ -45,7 +45,7 @@ def read_csv(path: Path) -> ReadResult:
 
 
 def _find_tables(path: Path, suffixes: Sequence[str]) -> list[tuple[Path, str | None]]:
-    """Return the tables at `path` and the splits that are named by their file names."""
+    """Return the tables at `path`, each with the split given by its file name, if any."""
     if path.is_file():
         return [(path, None)] if path.suffix in suffixes else []
     files = [file for suffix in suffixes for file in sorted(path.glob(f"*{suffix}"))]

@@ -60,5 +60,5 @@ class Location:
         return Location(self.text.rpartition("/")[0])
 
     def relative_to(self, directory: "Path | Location") -> PurePosixPath:
-        """Return the address relative to `directory`; raise ValueError if it is not below it."""
+        """Return the address relative to `directory`; raise ValueError if it is outside."""
         return PurePosixPath(self.text).relative_to(str(directory))

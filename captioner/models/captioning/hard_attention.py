@@ -63,7 +63,7 @@ class LocationSampler:
         return torch.where(drawn, one_hot, attention)
 
     def loss(self, log_probs: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the loss to add to the cross-entropy, the attention's entropy, and statistics.
+        """Return (loss to add to the cross-entropy, entropy of the attention, statistics).
 
         log_probs (N,): detached log-probabilities of all first words, then all second words, and so
         on. baseline (): expected log-probability of a word. Loss and entropy are sums over the

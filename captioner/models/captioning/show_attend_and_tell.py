@@ -200,9 +200,10 @@ class ShowAttendAndTell(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the LSTM over embedded words (S, E), which are in the order of `by_step`.
 
-        Returns the hidden states (S, H), the contexts' part of the output layer (S, E), and the
-        attention received by each position in each caption (B, C, P). The words' part of the
-        gates is computed before the loop, the vocabulary product after it.
+        Returns the hidden states (S, H), the contribution of the contexts to the output layer
+        (S, E), and the attention received by each position in each caption (B, C, P). The
+        contribution of the words to the gates is computed before the loop, the vocabulary product
+        after it.
         """
         images, captions, _ = batch.tokens.shape
         sizes = [images * active for active in batch.active_captions]
