@@ -56,7 +56,7 @@ def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command; raise InputError for a user's mistake."""
+    """Run a command; raise InputError for user errors."""
     words = sys.argv[1:] if argv is None else argv
     arguments = parser(words[:1]).parse_args(words)  # imports the called command only
     arguments.words = words[1:]

@@ -85,7 +85,8 @@ def _explain(error: OSError) -> str:
     if error.strerror is None:
         return str(error)
     path = error.filename
-    about = "" if path is None else f"{os.fsdecode(path)} cannot be used: "
+    name = os.fsdecode(path) if isinstance(path, bytes) else path  # or a file descriptor
+    about = "" if path is None else f"{name} cannot be used: "
     return f"{about}{error.strerror}{advice.get(error.errno or 0, '')}"
 
 

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Evaluate; raise InputError for a user's mistake."""
+    """Evaluate; raise InputError for user errors."""
     options, runtime, scoring, decoding = read_options(arguments)
     from ..evaluation.evaluate import evaluate_checkpoint, evaluate_file
 
@@ -99,17 +99,15 @@ def check_combination(given: Collection[str], scoring: ScoringOptions) -> None:
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the flags of evaluate.py; raise InputError for flags without effect."""
+    """Parse a command line of evaluate.py."""
     parser = argparse.ArgumentParser(
         description="Caption a split and score the captions, or score captions from a file.",
         epilog=NOTE,
     )
     add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    read_options(arguments)
-    return arguments
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run evaluate.py; raise InputError for a user's mistake."""
+    """Run evaluate.py; raise InputError for user errors."""
     run(parse(argv))

@@ -49,7 +49,7 @@ def parse(argv: Sequence[str] | None = None) -> TrainConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run train.py; raise InputError for a user's mistake."""
+    """Run train.py; raise InputError for user errors."""
     words = sys.argv[1:] if argv is None else argv
     run(_parser().parse_args(words, argparse.Namespace(words=words)))
 

@@ -25,6 +25,7 @@ from ..models.losses import Loss
 from ..prefetch import timed
 from .logging import TrainingLog
 from .optimization import TrainingOptions, WeightAverage, learning_rate_factor, parameter_groups
+from .progress import Progress
 
 MAX_BAD_STEPS = 3  # consecutive steps without a finite gradient that end training
 
@@ -42,52 +43,6 @@ class Batch(Protocol):
 
 Batches = Callable[[int, int], Iterable[Any]]  # of `Batch`
 Prepare = Callable[[Any], tuple[Any, dict[str, Tensor]]]
-
-
-@dataclass
-class Progress:
-    """The progress of a training run, in plain values that a checkpoint can hold."""
-
-    epoch: int = 0  # finished epochs
-    batch: int = 0  # finished batches of the current epoch
-    step: int = 0  # finished batches of all epochs
-    bad: int = 0  # consecutive most recent steps without a finite gradient
-    best_score: float | None = None
-    best_epoch: int = 0
-    sums: dict[str, float] = field(default_factory=dict)  # over the current epoch, see `add`
-    history: list[dict[str, Any]] = field(default_factory=list)  # the rows of log.jsonl
-
-    def finished(self, options: TrainingOptions) -> bool:
-        """Return whether all epochs or the patience are used up."""
-        epochs_since_best = self.epoch - self.best_epoch
-        return self.epoch >= options.epochs or epochs_since_best >= options.patience
-
-    def add(self, loss: Loss, seconds: float, waited: float) -> None:
-        """Add one step to the epoch's sums.
-
-        The loss and its parts are weighted by the loss's count. seconds: the duration of the step,
-        including `waited` seconds of waiting for data.
-        """
-        values = {"count": 1.0, "loss": float(loss.value)}
-        values |= {name: float(value) for name, value in loss.parts.items()}
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value * loss.count
-        for name, value in (("seconds", seconds), ("waiting", waited)):
-            self.sums[name] = self.sums.get(name, 0.0) + value
-
-    def means(self, unit: str) -> dict[str, float]:
-        """Return the epoch's mean loss and its parts, speed and seconds; NaN before any step.
-
-        unit: what `Loss.count` counts, in the plural, such as "words".
-        """
-        sums = {**dict.fromkeys(("count", "seconds", "waiting", "loss"), math.nan), **self.sums}
-        count, seconds, waited = (sums.pop(name) for name in ("count", "seconds", "waiting"))
-        return {
-            **{name: value / count for name, value in sums.items()},
-            f"{unit}_per_second": count / seconds,
-            "training_seconds": seconds,
-            "waiting_share": waited / seconds,
-        }
 
 
 @dataclass

@@ -15,7 +15,8 @@ from .config import TrainConfig
 from .epoch_batches import EpochBatches
 from .held_out import evaluate_held_out
 from .logging import TrainingLog
-from .loop import Progress, fit
+from .loop import fit
+from .progress import Progress
 from .result import TrainingResult
 from .samples import draw_heatmaps, show_samples
 from .setup import TrainingSetup, build_setup

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from .. import distributed
 from ..evaluation.split import Evaluation
 from .hints import longer_command, next_commands
-from .loop import Progress
+from .progress import Progress
 from .setup import TrainingSetup
 
 

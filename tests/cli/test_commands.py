@@ -489,6 +489,7 @@ def test_demo_data_of_the_command_train_the_same_run(tmp_path, monkeypatch, caps
             "",
         ),
         (OSError("of a library"), "error: of a library", ""),
+        (OSError(5, "Input/output error", 3), "error: 3 cannot be used: Input/output error", ""),
         (
             Interrupted(signal.SIGINT),
             130,

@@ -55,7 +55,7 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
     path = tmp_path / "options.toml"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        parse(["--config", str(path)])
+        read_options(parse(["--config", str(path)]))
 
 
 def test_a_file_without_checkpoint_is_wrong_usage(tmp_path, capsys):

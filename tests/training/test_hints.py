@@ -11,7 +11,7 @@ import evaluate
 import train
 from captioner import __main__
 from captioner.training import hints
-from captioner.training.loop import Progress
+from captioner.training.progress import Progress
 from captioner.training.summary import may_improve
 from tests.support import tiny
 
