@@ -1,7 +1,7 @@
-"""Batches for training: captions as tokens, the order of an epoch, and collation.
+"""Training batches: caption encoding, epoch order and collation.
 
-Shapes: B images, C captions per image, T words, D channels, h, w grid, S image side, L teacher
-tokens per position.
+Shapes: B images, C captions per image, T predicted tokens, D channels, (h, w) grid, S image side
+length, L teacher tokens per position.
 """
 
 import random
@@ -19,7 +19,7 @@ from .dataset import Example
 from .sources import Source
 
 MAX_WORDS = 50  # longer captions are truncated: one of 10,000 words could exhaust memory
-CHUNK = 50  # number of batches whose images are sorted by length together
+CHUNK = 50  # images are sorted by caption length within this many batches
 
 Group = TypeVar("Group", bound="Batch | Distillation | Rollouts")
 
@@ -39,7 +39,7 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """The captions of a batch that were sampled from the model, and the weight of each caption.
+    """Which captions of a batch were sampled from the model, and the weight of each caption.
 
     weights (B, C): factor for each caption's log-likelihood. sampled (B, C): whether a caption was
     sampled from the model instead of being a reference.
@@ -51,7 +51,7 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images with all their captions.
+    """Images and all their captions.
 
     ids: image ids.
     tokens (B, C, 1 + T): start token, words, end token, padding (0). The captions of an image are
@@ -60,7 +60,7 @@ class Batch:
         number of captions that are long enough to have a token there.
     images (B, 3, S, S), features (B, D, h, w): exactly one of the two; the other is None.
     distillation: set only for distillation. rollouts: set only in self-critical training.
-    sampling_prob: probability of replacing an input word by the model's own prediction (scheduled
+    sampling_prob: probability of replacing an input word with the model's own prediction (scheduled
         sampling).
     """
 
@@ -74,7 +74,7 @@ class Batch:
     sampling_prob: float = 0.0
 
     def features_by(self, encoder: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the feature maps (B, D, h, w) in float32; `encoder` computes them if needed."""
+        """Return the feature maps (B, D, h, w) in float32, computed by `encoder` if absent."""
         if self.features is not None:
             return self.features.float()
         assert self.images is not None
@@ -104,9 +104,9 @@ def _map_tensors(values: Group, change: Callable[[Tensor], Tensor]) -> Group:
 def make_batch(
     source: Source, indices: Sequence[int], ids: Sequence[int | str], tokens: Tensor
 ) -> Batch:
-    """Load the images or features at `indices` and put them into a Batch with these captions.
+    """Load the images or features at `indices` and combine them with captions into a Batch.
 
-    ids: image ids, one per index. tokens (B, C, 1 + T): as in Batch.
+    ids: image ids, one per index. tokens (B, C, 1 + T): the captions, as in Batch.
     """
     values = source.load(indices)
     return Batch(
@@ -119,7 +119,7 @@ def make_batch(
 
 
 def count_active_captions(tokens: Tensor) -> tuple[int, ...]:
-    """Return the `active_captions` of a Batch with these tokens (B, C, 1 + T)."""
+    """Return `Batch.active_captions` for the tokens (B, C, 1 + T)."""
     lengths = (tokens[:, :, 1:] != Vocabulary.PAD).sum(-1)  # (B, C)
     steps = torch.arange(tokens.shape[-1] - 1, device=tokens.device)
     active_captions = (lengths[..., None] > steps).sum(1).amax(0) if len(steps) else steps
@@ -127,9 +127,9 @@ def count_active_captions(tokens: Tensor) -> tuple[int, ...]:
 
 
 def encode_captions(examples: Sequence[Example], vocabulary: Vocabulary) -> list[list[list[int]]]:
-    """Encode the captions of each image as tokens from start to end, longest first.
+    """Encode each image's captions as tokens with start and end tokens, longest first.
 
-    Captions without words are omitted; those of more than MAX_WORDS words are truncated.
+    Captions without words are omitted; longer captions are truncated to MAX_WORDS words.
     """
     return [
         sorted(
@@ -158,9 +158,9 @@ def epoch_order(
 
     Within chunks of CHUNK batches, images are sorted by their longest caption; then the batches are
     shuffled. Every batch has at least `processes` images, so that each process gets one.
-    groups: the tar file of each image, so that each file is read once from beginning to end. If
-    groups are given, they are shuffled, but images and batches are shuffled only within chunks of
-    about `window` images.
+    groups: the tar file of each image, or empty if the images are not in tar files. If groups are
+    given, their order is shuffled, but images and batches are shuffled only within chunks of about
+    `window` images, so that each file is read once from beginning to end.
     The order depends only on the arguments. Raises InputError if there are fewer images than
     processes.
     """
@@ -190,7 +190,7 @@ def _merge_small(batches: list[list[int]], minimum: int) -> list[list[int]]:
     if not batches:
         count = sum(map(len, small))
         raise InputError(
-            f"{count} images are too few for {minimum} processes; start at most {count}"
+            f"{count} images are too few for {minimum} processes; start at most {count} processes"
         )
     for batch in small:
         batches[-1] = batches[-1] + batch

@@ -1,7 +1,7 @@
-"""Captions by image id, read from a file in any common format.
+"""Reading captions by image id from files in common formats.
 
 The formats are COCO results (a list of objects) and COCO annotations (.json), JSON lines (.jsonl)
-and tables with a header (.csv, .tsv), with the same column names as in data sets. Images and
+and tables with a header (.csv, .tsv), with the same column names as data sets. Images and
 splits are not read.
 """
 
@@ -23,17 +23,17 @@ from .formats.tables import (
 
 Id = int | str
 LocatedRow = tuple[SourceLocation, dict[str, Any]]
-IDS = ("image_id", *IMAGES, "id")  # the first of these keys in a row identifies its image
-MAX_DIGITS = 18  # longest quoted id that is read as a number, so that it fits in 64 bits
+IDS = ("image_id", *IMAGES, "id")  # the first of these keys found in a row identifies its image
+MAX_DIGITS = 18  # maximum length of a string id that is read as a number, which fits in 64 bits
 
 
 def read_caption_file(path: Path | str) -> dict[Id, list[str]]:
     """Return the captions of each image in the file; images without captions have empty lists.
 
     Each row has an `image_id`, `file_name`, `image` or `id`, and a `caption` or `text`, which may
-    be a list. A quoted id that is an integer of at most 18 digits without leading zeros is read as
-    a number. Raises InputError, with the file and the row, for any other row, for image or caption
-    ids listed twice in COCO annotations, and for captions of images not listed there.
+    be a list. A string id of at most 18 digits without leading zeros is converted to an integer.
+    Raises InputError, with the file and the row, for a malformed row, for image or caption ids
+    listed twice in COCO annotations, and for captions of images that are not listed there.
     """
     path = Path(path)
     try:
@@ -68,7 +68,7 @@ def read_predictions(path: Path | str) -> dict[Id, str]:
 def read_comparison_captions(
     path: Path | str, ids: Iterable[Id], allow_more: bool = False
 ) -> dict[Id, str]:
-    """Return one caption per image, keyed by the ids as given and in their order.
+    """Return one caption per image, keyed by `ids`, unchanged and in the same order.
 
     allow_more: whether to ignore captions of other images. Raises InputError, with a list of ids,
     if images have no caption or, unless `allow_more` is true, if there are other images.
@@ -86,7 +86,7 @@ def read_comparison_captions(
 def normalise_id(value: Any) -> Id:
     """Return an image id in its canonical form; raise ValueError if it is not an id.
 
-    "7" and 7 are the same id; "07", "7.jpg" and quoted numbers of 19 or more digits are text.
+    "7" and 7 are the same id; "07", "7.jpg" and strings of 19 or more digits are text.
     """
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
         raise ValueError(f"{value!r} is not an id; use an integer or text")
@@ -107,22 +107,25 @@ def match(
     references: Mapping[Id, Sequence[str]],
     allow_missing: bool = False,
 ) -> tuple[dict[Id, str], dict[Id, Sequence[str]], str]:
-    """Return captions and references of the images that have both, and a note on the other images.
+    """Return the captions and references of images that have both, and a note on other images.
 
     The note is empty if every image has both. Raises InputError, with a list of ids, if an image
     lacks either and `allow_missing` is false, or if no image has both.
     """
     both = [id for id in references if id in captions and references[id]]
     unmatched = {
-        "references but no caption": [id for id in references if id not in captions],
-        "a caption but not among the references": [id for id in captions if id not in references],
-        "no references": [id for id in references if id in captions and not references[id]],
+        "without a caption": [id for id in references if id not in captions],
+        "not among the references": [id for id in captions if id not in references],
+        "without references": [id for id in references if id in captions and not references[id]],
     }
-    listing = "; ".join(f"{reason}: {_list_ids(ids)}" for reason, ids in unmatched.items() if ids)
+    listing = "; ".join(f"{_list_ids(ids)} {reason}" for reason, ids in unmatched.items() if ids)
     if not both:
         raise InputError(f"no image has both a caption and references: {listing or 'no images'}")
     if listing and not allow_missing:
-        raise InputError(f"{listing}; pass --allow-missing to score the rest")
+        raise InputError(
+            f"captions and references do not match: {listing}; "
+            "pass --allow-missing to score the rest"
+        )
     note = f"note: {len(both)} images are scored; {listing}" if listing else ""
     return {id: captions[id] for id in both}, {id: references[id] for id in both}, note
 
@@ -147,7 +150,7 @@ def _located_objects(
     for number, row in enumerate(objects, start=1):
         location = SourceLocation(path, number, part)
         if not isinstance(row, dict):
-            raise InputError(f"{location}: expected an object, got {str(row)[:80]}")
+            raise InputError(f"{location}: expected a JSON object, got {str(row)[:80]}")
         yield location, normalise_columns(row)
 
 
@@ -187,7 +190,7 @@ def _missing_key(
 
 
 def _read_annotations(path: Path, content: dict[str, Any]) -> dict[Id, list[str]]:
-    """Return the captions of COCO annotations, in the order of their list of images."""
+    """Return the captions in COCO annotations, in the order of the list of images."""
     rows = list(_located_objects(path, content["annotations"]))
     captions = _group_by_image(rows)
     caption_ids = [_row_id(location, row, ("id",)) for location, row in rows if "id" in row]
@@ -210,6 +213,6 @@ def _read_annotations(path: Path, content: dict[str, Any]) -> dict[Id, list[str]
 
 
 def _list_ids(ids: Sequence[Any], noun: str = "image") -> str:
-    """Return a string with the number of ids and the first ten ids."""
+    """Format the number of ids and the first ten of them."""
     shown = ", ".join(map(repr, ids[:10])) + (", ..." if len(ids) > 10 else "")
     return f"{len(ids)} {noun}{'s' * (len(ids) > 1)} ({shown})"

@@ -21,7 +21,7 @@ def write_jsonl(data: CaptionData, directory: Path) -> Path:
 
     The link `images` points to the common parent directory of all images. If any image is on a
     server, `images` is a directory with copies of all images instead. Returns the path of the JSONL
-    file. Raises InputError if either already exists.
+    file. Raises InputError if that file or `images` already exists.
     """
     target, link = directory / "captions.jsonl", directory / IMAGES
     for path in (target, link):

@@ -43,7 +43,7 @@ class CaptionData:
     note: str = ""
 
     def split(self, name: str) -> list[Example]:
-        """Return the examples of train, val (or dev) or test; raise InputError if it is empty."""
+        """Return the examples of train, val (or dev) or test; raise InputError if none exist."""
         name = split_name(name)
         chosen = [example for example in self.examples if example.split == name]
         if not chosen:
@@ -83,7 +83,7 @@ def fingerprint(data: CaptionData) -> str:
 
 
 def problems_error(root: Path | Location, format: str, problems: Sequence[Problem]) -> InputError:
-    """Return the error for a data set with problems when --on-error is stop."""
+    """Return the error that lists the problems of a data set, raised by --on-error stop."""
     lines = problem_lines(problems)
     several = len(problems) > 1
     count = f"{len(problems)} problems; correct them" if several else "1 problem; correct it"

@@ -27,7 +27,7 @@ def find_images(sources: Iterable[str], listed: Iterable[bytes] = ()) -> list[st
 
 
 def part_of(images: Sequence[str], shard: str) -> Sequence[str]:
-    """Return the shard "i/n" of the images: every n-th image, starting with the i-th.
+    """Return shard "i/n" of the images: every n-th image, starting with the i-th.
 
     The n shards are disjoint, contain all images, and differ in length by at most one.
     """
@@ -59,7 +59,7 @@ def unique_names(images: Sequence[str]) -> dict[str, str]:
 
 
 def _expand(source: str, listed: Iterable[bytes]) -> Iterator[str]:
-    """Yield the paths that one source names."""
+    """Yield the paths named by one source."""
     if source == "-":
         lines = (os.fsdecode(line).rstrip("\r\n") for line in listed)
         yield from (line for line in lines if line)
@@ -79,7 +79,7 @@ def _expand(source: str, listed: Iterable[bytes]) -> Iterator[str]:
             yield path
     if not count:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"no images found for {source!r}; known extensions are {suffixes}")
+        raise InputError(f"no images found for {source!r}; supported extensions are {suffixes}")
 
 
 def _walk(directory: str) -> Iterator[str]:

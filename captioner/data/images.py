@@ -1,7 +1,7 @@
 """Loading images as upright 8-bit RGB and transforming them to tensors.
 
 Files are not trusted: their size is limited, and broken files raise InputError.
-Shapes: H, W height and width of the image, S side of the encoder's square input.
+Shapes: H, W height and width of the image, S side length of the encoder's square input.
 """
 
 import io
@@ -44,14 +44,14 @@ _filters_lock = threading.Lock()
 def load_image(image: ImageInput) -> Image.Image:
     """Load an image as a new, upright, 8-bit RGB image without metadata.
 
-    A path names a regular file or a member of a tar file (`x.tar/a.jpg`), and a string may be the
-    address of a member on a server. Files are limited to 64 MB and 89 million pixels, in JPEG, PNG,
-    BMP, GIF, WebP or TIFF format. Only the first frame of an animation is used. EXIF orientation is
-    applied; a broken EXIF block is ignored. 16-bit grey is scaled by 1/257, and transparent pixels
-    are composited over white. Tensors have the shape `(3, H, W)` and are uint8 in [0, 255] or float
-    in [0, 1]; arrays have the shape `(H, W, 3)` and are uint8.
+    A path names a regular file or a member of a tar file (`x.tar/a.jpg`), and a string may also
+    be the URL of a member of a tar file on a server. Files are limited to 64 MB and 89 million
+    pixels, in JPEG, PNG, BMP, GIF, WebP or TIFF format. Only the first frame of an animation is
+    used. EXIF orientation is applied; a broken EXIF block is ignored. 16-bit grey values are scaled
+    by 1/257, and transparent pixels are composited over white. Tensors have the shape `(3, H, W)`
+    and are uint8 in [0, 255] or float in [0, 1]; arrays have the shape `(H, W, 3)` and are uint8.
 
-    Raises InputError, naming the file and the reason, for anything else.
+    Raises InputError, naming the file and the reason, for any other input.
     """
     if isinstance(image, str | Path | Location):
         return _from_file(storage.parse_location(image) if isinstance(image, str) else image)
@@ -77,7 +77,7 @@ def read_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 @dataclass(frozen=True)
 class Transform:
-    """Transforms an RGB image to the `(3, S, S)` float32 tensor that an encoder expects.
+    """Transforms an RGB image into the `(3, S, S)` float32 tensor that an encoder expects.
 
     The whole image is squashed to S x S (bicubic, antialiased). Nothing is cropped, flipped or
     padded, so that the feature grid covers the whole image and attention can be drawn over it.
@@ -121,7 +121,7 @@ class Transform:
         return image.resize((self.size, self.size), Image.Resampling.BICUBIC)
 
     def batch(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Transform several images to (B, 3, S, S)."""
+        """Transform several images into one tensor (B, 3, S, S)."""
         return torch.from_numpy(np.stack([self(image).numpy() for image in images]))
 
 
@@ -159,9 +159,9 @@ def _open(path: Path | Location, where: str) -> IO[bytes]:
     except FileNotFoundError:
         raise InputError(f"{where}: no such file") from None
     if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{where}: is a directory, not an image")
+        raise InputError(f"{where}: a directory, not an image")
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{where}: is not a regular file")
+        raise InputError(f"{where}: not a regular file")
     _check_size(status.st_size, where)
     return path.open("rb")
 
@@ -183,7 +183,7 @@ def _decode(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> Ima
             "shrink the image"
         )
     if width * height == 0:
-        raise InputError(f"{where}: has no pixels ({width} x {height})")
+        raise InputError(f"{where}: no pixels ({width} x {height})")
     try:
         if image.format == "TIFF":
             with _quiet():  # the only decoder that parses metadata, and warns, while it loads
@@ -196,7 +196,7 @@ def _decode(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> Ima
         ) from error
     method = _UPRIGHT.get(_orientation(image))
     if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
-        image = ImageChops.invert(image)  # Pillow inverts all, though only Adobe's are negative
+        image = ImageChops.invert(image)  # Pillow inverts all, but only Adobe's are negative
     if method is not None:
         image = image.transpose(method)
     return _to_rgb(image, where)
@@ -259,10 +259,10 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ignore Pillow's warnings in the short calls that read headers and metadata.
+    """Suppress Pillow's warnings during the short calls that read headers and metadata.
 
-    Warning filters are global to the process, so a lock admits one thread at a time; pixels are
-    decoded outside this lock.
+    Warning filters are global to the process, so only one thread at a time may change them; pixels
+    are decoded outside the lock.
     """
     with _filters_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")

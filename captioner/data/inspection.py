@@ -1,6 +1,6 @@
-"""Inspection of a data set: its description and its undecodable images.
+"""Describing a data set and finding images that cannot be decoded.
 
-The description does not need torch, which takes seconds to import; the image check does.
+Only the image check imports torch, which takes seconds.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ from .storage.location import Location, UnreachableError
 
 MIN_COUNTS = (1, 2, 5, 10)
 DECODED = "decoded-v1.txt"  # in the cache directory: stamps of files that can be decoded
-CHUNK = 32  # number of images that a thread decodes at a time
+CHUNK = 32  # number of images per decoding task
 
 
 # ---- description --------------------------------------------------------------------------------
 
 
 def describe_data(data: CaptionData) -> str:
-    """Describe the format, splits, words per caption, vocabulary sizes and problems as text.
+    """Return a text that describes format, splits, caption lengths, vocabulary and problems.
 
     Words are counted in the training captions, or in all captions if there is no training split.
     """
@@ -57,7 +57,7 @@ def _splits(data: CaptionData) -> list[str]:
 
 
 def _words(examples: Iterable[Example]) -> list[str]:
-    """Format the caption lengths and, by minimum count, the vocabulary's size and coverage."""
+    """Format the caption lengths, and the size and coverage of the vocabulary per minimum count."""
     captions = [split_words(caption) for example in examples for caption in example.captions]
     lengths = sorted(len(words) for words in captions if words)
     low, median, high = (percentile(lengths, share) for share in (5, 50, 95))
@@ -115,7 +115,7 @@ def drop_corrupt_images(
 def _check_images(
     paths: Sequence[Path | Location], memo: Path | None, workers: int
 ) -> dict[Path | Location, str]:
-    """Return the reason for each image that cannot be decoded."""
+    """Return the images that cannot be decoded, each with the reason."""
     text = memo.read_text("utf-8", "replace") if memo and memo.is_file() else ""
     known = set(text.split())
     stamps = {path: hashlib.sha256(storage.stamp(path)).hexdigest()[:20] for path in paths}
@@ -141,7 +141,7 @@ def _check_images(
 
 
 def _defect(path: Path | Location) -> str | None:
-    """Return why an image cannot be decoded, or None; raise if its server fails."""
+    """Return why an image cannot be decoded, or None if it can; raise if its server fails."""
     from .images import load_image
 
     try:

@@ -90,9 +90,9 @@ def read_captions(
 def load_data(
     path: Path | Location | None, format: str | None, cache: Path, on_error: str = "stop"
 ) -> CaptionData:
-    """Read the data set at `path`; None means the demo, which is drawn into `cache` if missing.
+    """Read the data set at `path`; None means the demo, which is generated in `cache` if missing.
 
-    Under torchrun, the first process draws it while the others wait.
+    Under torchrun, the first process generates it while the others wait.
     """
     if path is None:
         from .. import distributed  # imports torch, which readers do not need
@@ -105,7 +105,7 @@ def load_data(
 
 
 def _data_name(root: Path | Location) -> str:
-    """Return the name of the file or directory; for a pattern, of the directory before it."""
+    """Return the name of the file or directory, or for a pattern, of its parent directory."""
     if isinstance(root, Location) or storage.is_pattern(root):
         return Path(f"{str(root).partition('{')[0]}...").resolve().parent.name
     path = root.resolve()
@@ -196,7 +196,7 @@ def _check_unique(
         message = f"image {raw.id} is listed {twice}, first at {same_id.location}"
     elif same_file:
         first = f"image {same_file.id} at {same_file.location}"
-        message = f"{raw.name} is the file of image {raw.id} and of {first}"
+        message = f"image {raw.id} has the same file {raw.name} as {first}"
     else:
         return None
     return message, "remove one of them"
@@ -215,13 +215,13 @@ def _check_words(image_id: int | str, captions: Sequence[str]) -> Fault | None:
 
 
 def _complete_splits(examples: list[Example], reader: Reader) -> tuple[list[Example], str]:
-    """Assign missing splits; return the examples and a note on the splits that were drawn."""
+    """Assign missing splits; return the examples and a note on any splits drawn at random."""
     if not any(example.split for example in examples):
-        return assign_splits(examples), "no splits given: 80/10/10 drawn with seed 0"
+        return assign_splits(examples), "no splits given, so 80/10/10 % drawn at random (seed 0)"
     training = [example.split for example in examples].count("train")
     if not reader.val_from_train or training < 2 or any(e.split == "val" for e in examples):
         return examples, ""
-    return _val_from_train(examples), "no val given: a tenth of train drawn with seed 0"
+    return _val_from_train(examples), "no val given, so a tenth of train drawn at random (seed 0)"
 
 
 def assign_splits(examples: Sequence[Example], seed: int = 0) -> list[Example]:

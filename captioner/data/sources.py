@@ -1,6 +1,6 @@
 """Sources of images or feature maps, loaded by index.
 
-Shapes: B images, S image side, D channels, h, w grid.
+Shapes: B images, S image side length, D channels, (h, w) grid.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ WINDOW = 2000  # number of images in tar files to shuffle together; fewer if the
 class Source(Protocol):
     """The pixels or feature maps of a list of examples, by index.
 
-    `groups` and `window` are arguments of `epoch_order`. `groups` contains the tar file of each
+    `groups` and `window` are passed to `epoch_order`. `groups` contains the tar file of each
     image, which should be read in one pass; it is empty if images can be read in any order at no
     extra cost. `window` is the number of images in such files to shuffle together.
     """
@@ -44,7 +44,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FunctionSource:
-    """A source that loads through a given function."""
+    """A source that loads with a given function."""
 
     load: Callable[[Sequence[int]], Tensor]
     are_features: bool
@@ -53,7 +53,7 @@ class FunctionSource:
 
 
 class ImageSource:
-    """Image files, opened and transformed when they are loaded."""
+    """Image files, read and transformed on each `load`."""
 
     are_features = False
 
@@ -66,7 +66,10 @@ class ImageSource:
 
     @cached_property
     def groups(self) -> Sequence[Path | Location]:
-        """The tar file of each image, or the image file; empty if no image is in a tar file."""
+        """The tar file of each image; empty if no image is in a tar file.
+
+        An image outside any tar file forms its own group.
+        """
         files = [storage.container(path) for path in self.paths]
         return [] if files == list(self.paths) else files
 

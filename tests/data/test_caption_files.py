@@ -87,7 +87,7 @@ def test_a_quoted_caption_may_span_lines(tmp_path: Path) -> None:
         ),
         ("a.json", b"{}", r"a\.json has no captions: expected"),
         ("a.json", b'{"annotations": []}', r"a\.json has annotations but no list of images"),
-        ("a.json", b"[1]", r"a\.json, entry 1: expected an object, got 1"),
+        ("a.json", b"[1]", r"a\.json, entry 1: expected a JSON object, got 1"),
         (
             "a.json",
             b'[{"caption": "a"}]',
@@ -218,17 +218,19 @@ def test_match_lists_images_without_counterpart() -> None:
     captions = dict.fromkeys(range(20), "a")
     references = {**{id: ["b"] for id in range(15, 32)}, 16: []}
     message = (
-        r"^references but no caption: 12 images \(20, 21, .*, 29, \.\.\.\); a caption but not "
-        r"among the references: 15 images \(0, .*\); no references: 1 image \(16\); "
-        r"pass --allow-missing to score the rest$"
+        r"^captions and references do not match: 12 images \(20, 21, .*, 29, \.\.\.\) without a "
+        r"caption; 15 images \(0, .*\) not among the references; 1 image \(16\) without references"
+        r"; pass --allow-missing to score the rest$"
     )
     with pytest.raises(InputError, match=message):
         match(captions, references)
     left, right, note = match(captions, references, allow_missing=True)
     assert list(left) == list(right) == [15, 17, 18, 19]
-    assert note.startswith("note: 4 images are scored; references but no caption: 12 ")
+    assert note.startswith("note: 4 images are scored; 12 images (20, ")
     for empty in (False, True):
-        with pytest.raises(InputError, match=r"^no image has both a caption and references: ref"):
+        with pytest.raises(
+            InputError, match=r"^no image has both a caption and references: 1 image"
+        ):
             match({1: "a"}, {2: ["b"]}, allow_missing=empty)
 
 

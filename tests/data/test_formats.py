@@ -144,7 +144,7 @@ def test_flickr30k_has_no_splits(tmp_path):
     data = read_captions(write_flickr30k(tmp_path, TEN))
     assert data.format == "flickr30k"
     assert [len(ids) for ids in by_split(data).values()] == [8, 1, 1]
-    assert data.summary().endswith("; no splits given: 80/10/10 drawn with seed 0")
+    assert data.summary().endswith("; no splits given, so 80/10/10 % drawn at random (seed 0)")
     assert {e.id: list(e.captions) for e in data.examples} == TEN
     assert data.examples[0].path == tmp_path / "flickr30k-images" / data.examples[0].id
 
@@ -165,7 +165,7 @@ def test_two_rows_of_a_token_file_in_one_line(tmp_path):
         tmp_path, {"0.jpg": ["a\tdog", "a cat .1.jpg#0\ta bird"], "1.jpg": ["x"]}
     )
     assert read_captions(root, on_error="skip").examples[0].captions == ("a\tdog",)
-    wrong = "the line contains two rows; put each on its own line"
+    wrong = "the line has two captions; put each on its own line"
     assert problems(root) == [f"results_20130124.token, line 2: {wrong}"]
 
 
@@ -252,7 +252,7 @@ def test_jsonl_with_all_kinds_of_rows(tmp_path):
         ),
         (
             {"image": "a.jpg", "caption": "x", "image_id": 1},
-            "a.jpg is the file of image 1 and of image a.jpg at",
+            "image 1 has the same file a.jpg as image a.jpg at",
         ),
         ({"image": "a.jpg", "caption": "x", "split": "val"}, "image a.jpg has no split; choose"),
         ({"image": "b.jpg", "caption": "x"}, None),
@@ -333,8 +333,8 @@ def test_csv_reports_the_lines_that_a_stray_quote_makes_unreadable(tmp_path):
     assert read_captions(tmp_path, on_error="skip").examples[0].captions == ("three",)
     quotes = "quote the text, and double any quotes in it"
     assert problems(tmp_path) == [
-        f"captions.csv, line 2: ',' expected after '\"', lines 2 to 4 are skipped; {quotes}",
-        f"captions.csv, line 6: unexpected end of data, lines 6 to 8 are skipped; {quotes}",
+        f"captions.csv, line 2: ',' expected after '\"' (skipping lines 2 to 4); {quotes}",
+        f"captions.csv, line 6: unexpected end of data (skipping lines 6 to 8); {quotes}",
     ]
 
 
@@ -382,7 +382,7 @@ def test_huggingface_with_one_metadata_file(tmp_path):
     write_jsonl(tmp_path, named, "metadata.jsonl", "file_name")
     data = read_captions(tmp_path)
     assert by_split(data)["test"] == [name for name in named if name.startswith("test")]
-    assert data.note == "no val given: a tenth of train drawn with seed 0"
+    assert data.note == "no val given, so a tenth of train drawn at random (seed 0)"
     assert len(by_split(data)["val"]) == 1
 
 
@@ -421,7 +421,7 @@ def test_pairs_without_image_or_text(tmp_path):
     (tmp_path / "b.jpg").unlink()
     touch(tmp_path / "c.jpg")
     assert problems(tmp_path) == [
-        "b.txt: no image has this name; add the image, or remove the text",
+        "b.txt: no image has the same name; add the image, or remove the text",
         "c.jpg: image c.jpg has no caption with words; add one, or remove the image",
     ]
 
@@ -537,7 +537,7 @@ def test_problems_in_a_shard(tmp_path):
     assert problems(tmp_path) == [
         *outside[:2],
         "x.tar/broken.jpg: image x/broken " + no_caption,
-        "x.tar/broken.json: the file is not a JSON object; correct it",
+        "x.tar/broken.json: the file does not contain a JSON object; correct it",
         "x.tar/empty.jpg: image x/empty " + no_caption,
         *outside[2:],
         "x.tar/good.txt: x.tar contains this name twice; the first one is used",
@@ -545,7 +545,7 @@ def test_problems_in_a_shard(tmp_path):
         "x.tar/latin.txt, line 1: the caption 'caf\\udce9' is not UTF-8; write it as UTF-8 text",
         "x.tar/lone.txt: lone has no image; add the image, or remove the text",
         "x.tar/long.jpg: image x/long " + no_caption,
-        "x.tar/long.json: the file is not a JSON object; correct it",
+        "x.tar/long.json: the file does not contain a JSON object; correct it",
         "x.tar/none.jpg: image x/none " + no_caption,
     ]
 

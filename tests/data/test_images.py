@@ -143,7 +143,7 @@ def test_the_result_shares_no_memory_with_the_input():
         (np.zeros((8, 8), np.uint8), r"shape \(H, W, 3\)"),
         (np.zeros((0, 8, 3), np.uint8), r"shape \(H, W, 3\)"),
         (np.zeros((8, 8, 3)), "array must be uint8, got float64"),
-        (Image.new("RGB", (0, 5)), "PIL image: has no pixels"),
+        (Image.new("RGB", (0, 5)), "PIL image: no pixels"),
         (Image.new("F", (5, 5)), "PIL image: floating-point values have"),
         (Image.new("1", (10_000, 9_000)), "10000 x 9000 pixels exceed the limit of 89,000,000"),
     ],
@@ -201,7 +201,7 @@ def test_paths_that_are_not_regular_files_are_refused_at_once(tmp_path):
     cases = {
         "missing.jpg": "no such file",
         "dangling.jpg": "no such file",
-        ".": "is a directory",
+        ".": "a directory, not an image",
         "zero.jpg": "not a regular file",
         "pipe.jpg": "not a regular file",
         "socket.jpg": "not a regular file",

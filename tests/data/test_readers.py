@@ -196,9 +196,9 @@ def test_kaggle_without_a_header(tmp_path):
     [
         (
             "00.jpg,a dog, running",
-            r"line 4: expected image and caption, found 3 columns; quote captions that contain",
+            r"line 4: expected 2 columns \(image, caption\), found 3; quote captions that contain",
         ),
-        ("00.jpg", "line 4: expected image and caption, found 1 columns"),
+        ("00.jpg", r"line 4: expected 2 columns \(image, caption\), found 1"),
         ('00.jpg,"a dog', "line 4: unexpected end of data"),
         ('00.jpg,"a dog" runs', "line 4: ',' expected after '\"'"),
         ("00.jpg,a\rdog", "line 4: new-line character seen in unquoted field"),
@@ -333,7 +333,7 @@ def test_coco_image_in_two_splits(tmp_path):
         ),
         (
             lambda c: c["annotations"].append({**c["annotations"][1], "caption": "the cat"}),
-            "annotation 3: the caption 20 is listed twice, first at .*, annotation 2; remove",
+            "annotation 3: caption 20 is listed twice, first at .*, annotation 2; remove",
         ),
         (
             lambda c: c.pop("annotations"),
@@ -353,7 +353,7 @@ def test_coco_image_in_two_splits(tmp_path):
         ),
         (
             lambda c: c["images"].append({"id": 9, "file_name": "1.jpg"}),
-            "image 3: 1.jpg is the file of image 9 and of image 1 at .*, image 1; remove one",
+            "image 3: image 9 has the same file 1.jpg as image 1 at .*, image 1; remove one",
         ),
         (lambda c: c["images"][0].update(file_name=5), "5 is not the name of a file"),
         (

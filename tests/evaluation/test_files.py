@@ -83,8 +83,8 @@ def test_csv_and_jsonl_give_the_same_scores(capsys):
 def test_missing_images_are_refused_unless_allowed(capsys):
     write("ours.json", {1: "a dog runs", 2: "two men ride bikes", 7: "a cat"})
     message = (
-        r"^references but no caption: 1 image \(3\); a caption but not among the "
-        r"references: 1 image \(7\); pass --allow-missing to score the rest$"
+        r"^captions and references do not match: 1 image \(3\) without a caption; "
+        r"1 image \(7\) not among the references; pass --allow-missing to score the rest$"
     )
     with pytest.raises(InputError, match=message):
         call()
@@ -92,7 +92,7 @@ def test_missing_images_are_refused_unless_allowed(capsys):
     call("--allow-missing", "--compare", "theirs.json")
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].endswith(", 2 images")
-    assert printed[1].startswith("note: 2 images are scored; references but no caption: 1 image")
+    assert printed[1].startswith("note: 2 images are scored; 1 image (3) without a caption")
     two = {id: CAPTIONS[id] for id in (1, 2)}
     bleu = corpus_scores(two, {id: REFERENCES[id] for id in two})["BLEU-1"]
     assert printed[2].startswith(f"BLEU-1 {bleu:.2f}")

@@ -15,7 +15,7 @@ from ..storage.location import Location
 from .scenes import Scene, sample_scene
 from .shapes import KINDS, SIDE, DrawnShape, draw_background
 
-VERSION = 6  # of the generator; increase it if the same arguments produce other files
+VERSION = 6  # of the generator; increase it if the same arguments produce different files
 
 
 def write_demo(
@@ -34,7 +34,7 @@ def write_demo(
     counts = {"train": train, "val": val, "test": test}
     for split, count in counts.items():
         if not 0 <= count < 1_000_000:
-            raise InputError(f"{split} must be between 0 and 999999 scenes, got {count}")
+            raise InputError(f"number of {split} scenes must be between 0 and 999999, got {count}")
     arguments = {**counts, "seed": seed, "version": VERSION}
     if _is_complete(directory, arguments):
         return

@@ -1,4 +1,4 @@
-"""Sampling the demo's scenes, and combinations that occur in only one split."""
+"""Sampling the demo's scenes; some combinations occur in only one split."""
 
 import random
 from itertools import chain, combinations, product
@@ -58,7 +58,7 @@ def sample_scene(rng: random.Random, split: str) -> Scene:
             [draw_shape(rng, *look) for _ in range(count)]
             for look, count in zip(looks, counts, strict=True)
         ]
-        for _ in range(PLACEMENTS):  # some shapes hardly ever fit, so attempts are limited
+        for _ in range(PLACEMENTS):  # some shapes rarely fit, so attempts are limited
             groups = [
                 [_place(rng, look, stamp) for stamp in stamps]
                 for look, stamps in zip(looks, groups_of_stamps, strict=True)

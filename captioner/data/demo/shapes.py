@@ -1,4 +1,4 @@
-"""Drawing the demo's shapes and backgrounds, and their possible looks.
+"""Drawing the demo's shapes and backgrounds.
 
 Boxes are (x0, y0, x1, y1) in pixels; x points right, y points down; x1 and y1 are exclusive.
 """

@@ -1,4 +1,5 @@
 """Readers of caption files, one module per layout.
 
-Each has `recognise` and `read`. Neither validates; `readers.validate` does this for all formats.
+Each module has the functions `recognise` and `read`. Neither validates the examples;
+`readers.validate` does so for all formats.
 """

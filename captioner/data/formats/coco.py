@@ -33,7 +33,7 @@ def _read_file(root: Path, path: Path, split: str, result: ReadResult) -> None:
     name = path.stem.removeprefix("captions_")
     candidates = [root / name, root / "images" / name, root / "images", root / split]
     directory = find_image_directory(candidates, path) if images else root
-    examples: dict[str, RawExample] = {}  # by the repr of the id: 1 is not "1"
+    examples: dict[str, RawExample] = {}  # by the repr of the id, since 1 is not "1"
     for number, image in enumerate(images, start=1):
         location = SourceLocation(path, number, "image")
         example = RawExample(image.get("id"), directory, image.get("file_name"), split, location)
@@ -60,7 +60,7 @@ def _add_captions(
             message = f"the caption belongs to image {image_id!r}, which the file does not list"
             result.add_problem(location, message, "list the image, or remove the caption")
         elif first is not location:
-            message = f"the caption {annotation['id']!r} is listed twice, first at {first}"
+            message = f"caption {annotation['id']!r} is listed twice, first at {first}"
             result.add_problem(location, message, "remove one of them, or change its id")
         else:
             example.captions.append((annotation.get("caption"), location))

@@ -32,8 +32,8 @@ def recognise_8k(root: Path) -> tuple[Path, Path] | None:
 def read_8k(root: Path) -> ReadResult:
     """Read the token file and the split lists.
 
-    Images that are in no list are ignored if there is a training list; if there are only other
-    lists, these images become the training images. The published token file has captions of an
+    Images in no list are ignored if there is a training list; if there are only other lists, they
+    become the training images. The published token file has captions of an
     image that does not exist and whose name lacks an image extension; such a name is ignored unless
     it is listed.
     """
@@ -80,7 +80,7 @@ def _token_rows(source: Path, images: Path, result: ReadResult) -> Iterator[RawE
         name, tab, caption = line.partition("\t")
         name = name.rpartition("#")[0] or name
         if re.search(r"#\d+\t", caption):
-            result.add_problem(location, "the line contains two rows", "put each on its own line")
+            result.add_problem(location, "the line has two captions", "put each on its own line")
         elif tab:
             yield RawExample(name, images, name, None, location, [(caption, location)])
         elif line.strip():

@@ -35,7 +35,7 @@ def _rows_8k(root: Path, result: ReadResult) -> Iterator[RawExample]:
     images = root / "Images"
     for number, (location, row) in enumerate(read_table(root / "captions.txt", ",", result)):
         if len(row) != 2:
-            message = f"expected image and caption, found {len(row)} columns"
+            message = f"expected 2 columns (image, caption), found {len(row)}"
             result.add_problem(location, message, "quote captions that contain commas")
         elif number or [name.strip().lower() for name in row] != ["image", "caption"]:
             yield RawExample(row[0], images, row[0], None, location, [(row[1], location)])

@@ -1,4 +1,4 @@
-"""Karpathy's splits: dataset_coco.json, dataset_flickr8k.json and the like."""
+"""Karpathy's splits: dataset_coco.json, dataset_flickr8k.json etc."""
 
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def _parse_image(image: dict[str, Any], directory: Path, location: SourceLocatio
 
 
 def _image_directory(source: Path, images: list[dict[str, Any]]) -> Path:
-    """Return the base directory of file names, which is beside `source` or one level up."""
+    """Return the directory that contains the image paths: beside `source` or one level up."""
     parents = (source.parent, source.parent.parent)
     subdirectory = images[0].get("filepath") if images else None
     if isinstance(subdirectory, str):  # COCO's train2014 or val2014

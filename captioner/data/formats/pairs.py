@@ -36,7 +36,7 @@ def read(root: Path) -> ReadResult:
     for text in sorted(texts - captioned):
         if text.stem.lower() not in NOT_CAPTIONS:
             advice = "add the image, or remove the text"
-            result.add_problem(SourceLocation(text), "no image has this name", advice)
+            result.add_problem(SourceLocation(text), "no image has the same name", advice)
     return result
 
 

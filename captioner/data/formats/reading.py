@@ -34,7 +34,7 @@ class SourceLocation(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """A row or an image that cannot be used: where it is, why, and what to do about it."""
+    """A row or an image that cannot be used: its location, the reason and what to do."""
 
     location: SourceLocation
     message: str
@@ -46,7 +46,7 @@ class Problem:
 
 @dataclass
 class RawExample:
-    """An image as found by a reader, with unchecked values.
+    """An image as read from a caption file, before validation.
 
     name: the file name, relative to `directory`. split: None if the files do not define one.
     captions: pairs of a caption and its location.
@@ -74,7 +74,7 @@ class ReadResult:
         """Add rows of one or more captions each, merging the rows of the same image."""
         merged: dict[str, RawExample] = {}
         for row in rows:
-            # By repr, since unchecked values may be unhashable, and 1 is not "1".
+            # Keyed by repr, since unchecked values may be unhashable, and 1 is not "1".
             first = merged.setdefault(repr((row.id, row.directory, row.name, row.split)), row)
             if first is not row:
                 first.captions += row.captions
@@ -85,7 +85,7 @@ class ReadResult:
 class Reader:
     """The functions that recognise and read one layout, and its description for messages.
 
-    recognise: function that returns a true value if the path has this layout. val_from_train:
+    recognise: function that returns a truthy value if the path has this layout. val_from_train:
     whether a seeded random tenth of the training images becomes the validation split if the data
     set has none. remote: whether `recognise` and `read` accept a Location as well as a Path.
     """
@@ -143,7 +143,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def split_lines(content: bytes) -> list[str]:
-    """Split a file's content as `read_lines` does."""
+    """Split the content of a file into lines as `read_lines` does."""
     text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     return text.replace("\r\n", "\n").split("\n")
 
@@ -153,8 +153,8 @@ def read_table(
 ) -> Iterator[tuple[SourceLocation, list[str]]]:
     """Yield the nonblank rows of a CSV file, each with the location of its first line.
 
-    Quoting follows Excel's dialect. A malformed row is added to the problems of `result`, together
-    with the number of the last line that it makes unreadable.
+    Quoting follows Excel's dialect. A malformed row is added to the problems of `result`, with the
+    range of lines that it makes unreadable.
     """
     lines = read_lines(path)
     end = len(lines) - (lines[-1] == "")
@@ -169,7 +169,7 @@ def read_table(
             last = min(reader.line_num, end)
             message = str(error).split(" - ")[0]  # the rest is advice for programmers
             if last > location.number:
-                message += f", lines {location.number} to {last} are skipped"
+                message += f" (skipping lines {location.number} to {last})"
             result.add_problem(location, message, "quote the text, and double any quotes in it")
             continue
         if "".join(row).strip():

@@ -30,7 +30,7 @@ def recognise_jsonl(path: Path) -> list[tuple[Path, str | None]]:
 
 
 def recognise_csv(path: Path) -> list[tuple[Path, str | None]]:
-    """Return the tables like `recognise_jsonl`, with the extension .csv or .tsv (tab-separated)."""
+    """Return the tables as `recognise_jsonl` does, for .csv or .tsv (tab-separated)."""
     return _find_tables(path, (".csv", ".tsv"))
 
 
@@ -104,7 +104,7 @@ def normalise_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def caption_columns(names: Iterable[str]) -> list[str]:
-    """Return the columns named after the first of CAPTIONS found, also plural or numbered."""
+    """Return the columns named after the first of CAPTIONS found, even if plural or numbered."""
     for known in CAPTIONS:
         if found := [name for name in names if re.fullmatch(rf"{known}s?(_?\d+)?", name)]:
             return found
@@ -112,7 +112,7 @@ def caption_columns(names: Iterable[str]) -> list[str]:
 
 
 def row_captions(row: Mapping[str, Any]) -> list[Any]:
-    """Return all captions of a row; if it has several caption columns, some may be empty."""
+    """Return all captions of a row; empty ones are ignored if it has several caption columns."""
     values = [row[name] for name in caption_columns(row)]
     if len(values) > 1:
         values = [value for value in values if value not in (None, "")]

@@ -126,7 +126,7 @@ def _group_members(
 
 
 def _split_of_shard(shard: str) -> str | None:
-    """Return the split in the names of the shard and its directory if there is exactly one."""
+    """Return the split named by the shard or its directory; None if it is not unique."""
     words = re.split(r"[^a-z]+", "/".join(shard.lower().split("/")[-2:]))
     splits = set(filter(None, map(parse_split, words)))
     return splits.pop() if len(splits) == 1 else None
@@ -149,10 +149,10 @@ def _read_captions(
     location = SourceLocation(texts[0])
     try:
         row = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError):  # ValueError also for a number of over 4300 digits
+    except (ValueError, RecursionError):  # also raised for numbers of more than 4300 digits
         row = None
     if not isinstance(row, dict):
-        result.add_problem(location, "the file is not a JSON object", "correct it")
+        result.add_problem(location, "the file does not contain a JSON object", "correct it")
         return []
     values = [row[name] for name in caption_columns(row)]
     return [(c, location) for v in values for c in (v if isinstance(v, list) else [v])]

@@ -29,11 +29,11 @@ class Archive(Protocol):
     def read(self, name: str) -> bytes: ...
 
     def version(self) -> Sequence[int | str | None]:
-        """Return values, at least one of which changes whenever the tar file changes."""
+        """Return values that together change whenever the tar file changes."""
 
 
 def parse_location(text: str | Path | Location, directory: Path | None = None) -> Path | Location:
-    """Return a Location if the text, or its first name in braces, is an http or https address.
+    """Return a Location if the text, or its first name in braces, is an http or https URL.
 
     Any other text is a path, relative to `directory` if one is given. Use this only for names given
     by the user: the names in a caption file are always files in its directory.
@@ -44,7 +44,7 @@ def parse_location(text: str | Path | Location, directory: Path | None = None) -
     if not _ADDRESS.match(address):
         return (directory or Path()) / text
     # Options pass through pathlib, which turns "http://" into "http:/". Only a pattern can contain
-    # several addresses; in all other texts, a second "http:/" is part of a name.
+    # several URLs; in all other texts, a second "http:/" is part of a name.
     count = 0 if address.startswith("{") else 1
     return Location(_SCHEME.sub(r"\1://", address, count=count).rstrip("/"))
 
@@ -69,7 +69,7 @@ def expand(pattern: Path | Location) -> list[Path | Location]:
     """Return the tar files named by a pattern, in order, whether they exist or not.
 
     Braces are expanded as in a shell, e.g. {00..12} or {train,val}, and may be nested. Raises
-    InputError for an unclosed brace and for an address that is not the address of a tar file.
+    InputError for an unclosed brace and for a URL that is not the URL of a tar file.
     """
     try:
         from braceexpand import braceexpand
@@ -84,7 +84,7 @@ def expand(pattern: Path | Location) -> list[Path | Location]:
         raise InputError(f"{pattern} cannot be expanded: {error}; close each brace") from error
     for tar in tars:
         if isinstance(tar, Location) and container(tar / "name") != tar:
-            raise InputError(f"{tar} is not the address of a tar file; it must end in .tar")
+            raise InputError(f"{tar} is not the URL of a tar file; it must end in .tar")
     return tars
 
 
@@ -144,8 +144,8 @@ def index(tar: Path | Location) -> Index:
 def stamp(path: Path | Location) -> bytes:
     """Return bytes that change whenever the file's path, size or modification time changes.
 
-    For a member, the size and time are its tar file's. On a server, they are replaced by the tar
-    file's length and its ETag, or Last-Modified if it has no ETag.
+    For a member, the size and time of its tar file are used. On a server, they are replaced by the
+    tar file's length and its ETag, or Last-Modified if it has no ETag.
     """
     tar = container(path)
     if isinstance(tar, Location):

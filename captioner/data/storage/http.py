@@ -1,6 +1,6 @@
 """Downloads over HTTP that resume where a connection was lost.
 
-Only http and https addresses are opened, even after a redirect.
+Only http and https URLs are opened, even after a redirect.
 """
 
 import ssl
@@ -15,7 +15,7 @@ from .location import Location, UnreachableError
 TIMEOUT = 30  # maximum time without receiving a byte, in seconds
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds before each retry
 CHUNK = 2**20  # bytes to read at once from a response
-RETRIED = (OSError, HTTPException, ValueError)  # errors that a retry may overcome
+RETRIED = (OSError, HTTPException, ValueError)  # errors after which a retry may succeed
 
 # Length in bytes, or None if unknown; ETag or Last-Modified, or "" if unknown.
 Version: TypeAlias = tuple[int | None, str]
@@ -68,7 +68,7 @@ class Download:
 
     def _failed(self, reason: str) -> UnreachableError:
         if self.version is None:
-            return UnreachableError(f"{self} cannot be opened: {reason}; check the address")
+            return UnreachableError(f"{self} cannot be opened: {reason}; check the URL")
         return UnreachableError(
             f"{self} cannot be read beyond byte {self.position:,}: {reason}; check the server, or "
             "copy the file there again"
@@ -84,7 +84,7 @@ class Download:
             if error.code in (408, 429) or error.code >= 500:  # often temporary
                 raise
             raise UnreachableError(
-                f"{self}: download failed: HTTP {error.code} {error.reason}; check the address"
+                f"{self}: download failed: HTTP {error.code} {error.reason}; check the URL"
             ) from error
         except URLError as error:
             if not isinstance(error.reason, ssl.SSLCertVerificationError):
@@ -115,7 +115,7 @@ class Download:
 
 def changed(location: Location) -> UnreachableError:
     """Return the error for a file that has changed since it was indexed."""
-    return UnreachableError(f"{location} has changed since it was indexed; start again")
+    return UnreachableError(f"{location} has changed since it was indexed; run the command again")
 
 
 def _version(status: int, headers: HTTPMessage) -> Version:

@@ -1,4 +1,4 @@
-"""Addresses of files on servers, as value objects; nothing is fetched here."""
+"""URLs of files on servers, as value objects; nothing is downloaded here."""
 
 from dataclasses import dataclass
 from functools import total_ordering
@@ -8,7 +8,7 @@ from ...errors import InputError
 
 # Maximum bytes of members kept in memory while a tar file on a server is read forward. It also
 # limits the windows in which members of local tar files are shuffled, so that training draws the
-# same batches from a server as from a disk.
+# same batches from a server as from a local disk.
 KEPT_BYTES = 512 * 2**20
 
 
@@ -19,7 +19,7 @@ class UnreachableError(InputError):
 @total_ordering
 @dataclass(frozen=True)
 class Location:
-    """An http or https address of a tar file or of one of its members, or a brace pattern.
+    """An http or https URL of a tar file or of one of its members, or a brace pattern.
 
     It supports the few pathlib operations that data sets need, but it is not a path: the operating
     system cannot open it. Locations and paths can be sorted together, by their parts.
@@ -60,5 +60,5 @@ class Location:
         return Location(self.text.rpartition("/")[0])
 
     def relative_to(self, directory: "Path | Location") -> PurePosixPath:
-        """Return the address relative to `directory`; raise ValueError if it is outside."""
+        """Return the path relative to `directory`; raise ValueError if it is outside."""
         return PurePosixPath(self.text).relative_to(str(directory))

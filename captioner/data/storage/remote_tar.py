@@ -1,8 +1,8 @@
 """Members of tar files on servers, streamed through webdataset.
 
 Each tar file is read once to index its members. After that, members are read forward. Members
-passed on the way to another are cached in memory for a while; reading one that is no longer cached
-costs another download from the beginning. Members that are too large for an image are never read.
+skipped on the way to another are cached in memory; reading one that has left the cache costs
+another download from the beginning. Members that are too large for an image are never read.
 """
 
 import os
@@ -67,7 +67,7 @@ class RemoteTar:
 
 
 class MemberCache:
-    """A cache of at most KEPT_BYTES of contents by key; several threads may use it.
+    """A cache of file contents by key, limited to KEPT_BYTES; several threads may use it.
 
     Contents that have already been read are evicted first, then the oldest.
     """
@@ -191,7 +191,7 @@ def forget() -> None:
 
 
 def _contents(tar: Location) -> Contents:
-    """Return the index and version of a tar file; index one file at a time, each only once."""
+    """Return the index and version of a tar file; files are indexed once, one at a time."""
     with _index_lock:
         return _cached_contents(tar)
 
@@ -200,7 +200,7 @@ def _contents(tar: Location) -> Contents:
 def _cached_contents(tar: Location) -> Contents:
     members: dict[str, tuple[int, int]] = {}
     duplicates = []
-    _tariterators()  # raises before anything is fetched if the package is missing
+    _tariterators()  # raises before any download if the package is missing
     with closing(Stream(tar)) as stream:
         for number, member in enumerate(_headers(stream)):
             name = str(PurePosixPath(member.name))
@@ -233,7 +233,7 @@ def _headers(stream: Stream) -> Iterator[tarfile.TarInfo]:
     with _tar_errors(stream):
         with tarfile.open(fileobj=stream, mode="r:") as archive:  # type: ignore[call-overload]
             for member in archive:
-                archive.members = []  # otherwise it keeps all of them
+                archive.members = []  # otherwise tarfile keeps all of them
                 name = member.name
                 is_metadata = "/" not in name and name.startswith("__") and name.endswith("__")
                 if member.isreg() and not is_metadata:
@@ -245,7 +245,7 @@ def _headers(stream: Stream) -> Iterator[tarfile.TarInfo]:
 
 
 def _members(stream: Stream, index: Index) -> Iterator[tuple[int, str, bytes]]:
-    """Yield number, name and content of each member that is not too large, in order."""
+    """Yield the number, name and content of each member that is not too large, in order."""
     wanted = {number for number, size in index.members.values() if size <= LARGEST}
     number = -1
 

@@ -62,7 +62,7 @@ def _index(tar: Path, size: int, modified: int) -> Index:  # noqa: ARG001  (part
     try:
         with tarfile.open(tar, "r:") as archive:
             for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # otherwise it keeps all of them
+                archive.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps all of them
                 name = str(PurePosixPath(member.name))
                 if not member.isreg() or member.issparse():
                     continue

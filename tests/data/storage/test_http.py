@@ -41,7 +41,7 @@ def test_a_file_that_changed_after_it_was_indexed_is_an_error(server, members):
     storage.read(members[3][0])
     remote_tar.disconnect()
     server.serve_tar("x.tar", [(f"{i:02}.jpg", b"other" * 200) for i in range(30)])
-    with pytest.raises(UnreachableError, match=r"x.tar has changed since it was indexed; start ag"):
+    with pytest.raises(UnreachableError, match=r"x.tar has changed since it was indexed; run the"):
         storage.read(members[20][0])  # tarfile reads ahead by 10 KB
 
 
@@ -50,7 +50,7 @@ def test_a_change_is_noticed_without_length_and_etag(server, members, monkeypatc
     server.features -= {"state", "length"}
     assert storage.read(members[3][0]) == members[3][1]
     server.serve_tar("x.tar", [("new.jpg", b"new")])
-    with pytest.raises(UnreachableError, match=r"x.tar has changed since it was indexed; start ag"):
+    with pytest.raises(UnreachableError, match=r"x.tar has changed since it was indexed; run the"):
         storage.read(members[2][0])
 
 
@@ -59,19 +59,19 @@ def test_a_change_is_noticed_without_length_and_etag(server, members, monkeypatc
     [
         (
             "gone-{0..1}.tar",
-            r"/gone-0.tar: download failed: HTTP 404 Not Found; check the address",
+            r"/gone-0.tar: download failed: HTTP 404 Not Found; check the URL",
         ),
-        ("gone.tar", r"/gone.tar: download failed: HTTP 404 Not Found; check the address"),
-        ("moved.tar", r"moved.tar cannot be opened: .*ftp.*, after 6 attempts; check the address"),
+        ("gone.tar", r"/gone.tar: download failed: HTTP 404 Not Found; check the URL"),
+        ("moved.tar", r"moved.tar cannot be opened: .*ftp.*, after 6 attempts; check the URL"),
         (
             "busy.tar",
-            r"busy.tar cannot be opened: Service Unavailable, after 6 attempts; check the address",
+            r"busy.tar cannot be opened: Service Unavailable, after 6 attempts; check the URL",
         ),
-        ("a b.tar", r"a b.tar cannot be opened: .*; check the address"),
-        ("ä.tar", r"ä.tar cannot be opened: .*; check the address"),
-        ("set/", "/set is not the address of a tar file; it must end in .tar"),
-        ("x.tar?key=1", "is not the address of a tar file"),
-        ("y.tar/x.tar", "is not the address of a tar file"),
+        ("a b.tar", r"a b.tar cannot be opened: .*; check the URL"),
+        ("ä.tar", r"ä.tar cannot be opened: .*; check the URL"),
+        ("set/", "/set is not the URL of a tar file; it must end in .tar"),
+        ("x.tar?key=1", "is not the URL of a tar file"),
+        ("y.tar/x.tar", "is not the URL of a tar file"),
     ],
 )
 def test_addresses_that_cannot_be_read(server, name, message):
