@@ -20,15 +20,15 @@ from typing import IO, Any
 from .errors import InputError
 
 ABANDONED_SECONDS = 3600  # a temporary directory unchanged for this long is abandoned
-CONTENTION = (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY)  # if two writers rename at once
-CONTENTION_SECONDS = 10  # after which an error with one of these numbers has another cause
+CONTENTION = (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY)  # raised if two writers rename at once
+CONTENTION_SECONDS = 10  # after this time, these errors have another cause
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Write a file, replacing any existing one; a str is encoded as UTF-8.
 
-    Parent directories are created. The file gets the permissions of any new file (the umask
-    applies).
+    Parent directories are created. The file gets the default permissions of a new file
+    (the umask applies).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _temporary_sibling(path)
@@ -37,7 +37,7 @@ def atomic_write(path: Path, content: str | bytes) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
         os.replace(part, path)
     except BaseException:
-        with suppress(OSError):  # which would hide the error
+        with suppress(OSError):  # a second error would hide the first
             part.unlink(missing_ok=True)
         raise
 
@@ -141,7 +141,7 @@ def _replace(new: Path, directory: Path) -> None:
 
 
 def _swap(new: Path, directory: Path) -> None:
-    """Rename `new` to `directory`, first moving the old one aside, as they cannot be swapped."""
+    """Rename `new` to `directory`, first moving the old one aside, as it cannot be replaced."""
     aside = sibling_path(directory, "old")
     if aside.exists():
         if directory.exists():

@@ -21,13 +21,13 @@ class RuntimeOptions:
 
     device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
     precision: str = option(
-        "float32", "precision; auto: bfloat16 if it is faster", choices=PRECISIONS
+        "float32", "precision; auto: bfloat16 if faster", choices=PRECISIONS
     )
     compile: bool = option(False, "compile the decoding step with torch.compile")
 
 
 def pick_device(device: "str | torch.device | None") -> "torch.device":
-    """Return the device of this name; for None, CUDA if it is available, otherwise the CPU.
+    """Return the named device; for None, CUDA if it is available, otherwise the CPU.
 
     Raises InputError if the device is not of a supported type or not available.
     """
@@ -50,7 +50,7 @@ def pick_device(device: "str | torch.device | None") -> "torch.device":
 
 
 def _check_mps(device: "torch.device") -> None:
-    """Raise RuntimeError if there is no such Apple GPU; torch's own message is a page long."""
+    """Raise RuntimeError unless this is the Apple GPU; torch's own message is a page long."""
     import torch
 
     if not torch.backends.mps.is_available():
@@ -66,7 +66,7 @@ def device_of(model: Any) -> "torch.device":
 
 
 def pick_precision(name: str, device: "torch.device") -> "torch.dtype":
-    """Return bfloat16 or float32 for the name of a precision.
+    """Return the dtype, bfloat16 or float32, for a precision name.
 
     "auto" selects bfloat16 on devices with faster bfloat16 matrix products: GPUs with hardware
     support, and CPUs with AMX or AVX512-BF16. On Apple GPUs, "auto" selects float32, and so does

@@ -76,7 +76,7 @@ def unwrap(module: nn.Module) -> Any:
 
 
 def share_buffers(module: nn.Module) -> None:
-    """Copy the first process's buffers to all, since batch-norm statistics differ per process."""
+    """Copy the buffers of the first process to all; batch-norm statistics differ per process."""
     if dist.is_initialized():
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)

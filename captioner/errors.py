@@ -1,7 +1,7 @@
 """Errors and signals that end a command without a traceback.
 
-They are user mistakes, machine failures and signals. Any other exception is a bug and shows its
-traceback.
+User mistakes, system errors and signals end a command with a message of one line. Any other
+exception is a bug and is reported with its traceback.
 """
 
 import errno
@@ -76,7 +76,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def _explain(error: OSError) -> str:
-    """Describe a system error: the file, the reason and what to do."""
+    """Return the message for a system error: the file, the reason and what to do."""
     advice = {
         errno.EACCES: "; choose another path or change its permissions",
         errno.EROFS: "; choose a path on a writable disk",

@@ -21,9 +21,9 @@ from .options import convert_values
 def read_option_file(path: Path, groups: Mapping[str, type]) -> dict[str, Any]:
     """Return the options of a TOML file by name, converted to the types of their fields.
 
-    groups: dataclasses of `option(...)` fields by the name of their table. Raises InputError,
-    which names the file and the key, for an unknown option or table, an option in the table of
-    another group, a duplicate option, and a value of the wrong type.
+    groups: dataclasses of `option(...)` fields, keyed by table name. Raises InputError,
+    naming the file and the key, for an unknown option or table, an option in the wrong table, a
+    duplicate option and a value of the wrong type.
     """
     tables = {field.name: name for name, group in groups.items() for field in fields(group)}
     values: dict[str, Any] = {}
@@ -34,7 +34,7 @@ def read_option_file(path: Path, groups: Mapping[str, type]) -> dict[str, Any]:
         if table not in (None, tables[name]):
             raise InputError(f"{path}: {key} belongs in table [{tables[name]}], not in [{table}]")
         if name in values:
-            raise InputError(f"{path}: {key} is given twice")
+            raise InputError(f"{path}: {key} is given twice; remove one")
         try:
             values |= convert_values(groups[tables[name]], {name: value})
         except InputError as error:

@@ -22,9 +22,9 @@ LISTED_CHOICES = 4  # longer lists would push the help text out of view
 class Options:
     """Base class of options that are checked and converted at construction.
 
-    A str is converted to Path, a list to tuple and an int to float if the field is so annotated;
-    choices are case-insensitive. Raises InputError for a value of any other type.
-    given: the names of the fields that were passed, whatever their values.
+    A str is converted to Path, a list to tuple and an int to float if the field's annotation
+    requires it; choices are case-insensitive. Raises InputError for a value of any other type.
+    given: the names of the fields passed to the constructor, even with default values.
     """
 
     given: frozenset[str]
@@ -83,7 +83,7 @@ def _add_flag(
     if kind is bool:
         action = argparse.BooleanOptionalAction if default else "store_true"
         group.add_argument(flag, action=action, default=default, help=text)
-        if not default:  # turns off what a file of options turns on
+        if not default:  # turns off an option that a file turns on
             negation = flag.replace("--", "--no-", 1)
             group.add_argument(
                 negation, dest=field.name, action="store_false", help=argparse.SUPPRESS
@@ -107,7 +107,7 @@ def _add_flag(
 
 
 def from_arguments(cls: type[T], arguments: argparse.Namespace) -> T:
-    """Build the dataclass `cls` from the parsed flags that `add_options` added for it."""
+    """Build the dataclass `cls` from the parsed values of the flags added by `add_options`."""
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -50,7 +50,7 @@ def beam_search(
         rows = (first_row + parents).flatten()
         tokens = tokens.flatten()
         state = {name: value.index_select(0, rows) for name, value in state.items()}
-        if options.no_repeat_ngram:  # the only filter that reads the words, not just counts them
+        if options.no_repeat_ngram:  # the only filter that uses the words, not just their number
             words = words.index_select(0, rows)
             words[:, t] = tokens
         if should_sync(features, t):
@@ -129,7 +129,7 @@ def _backtrack(
 ) -> list[list[Hypothesis]]:
     """Follow the back-pointers of the best `captions` hypotheses of each image.
 
-    live (B, K): scores of the live hypotheses, which complete the list if fewer than `captions`
+    live (B, K): scores of the live hypotheses, which fill the list if fewer than `captions`
     have ended.
     """
     images, beams = live.shape

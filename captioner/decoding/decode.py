@@ -1,4 +1,4 @@
-"""Decoding of feature maps and of whole image sources into captions.
+"""Decoding feature maps and image sources into captions.
 
 Shapes: B images, K hypotheses per image, R = B*K rows, T steps, V vocabulary, (h, w) grid.
 """
@@ -23,7 +23,7 @@ from .sampling import choose_words, generate
 from .teacher_forcing import teacher_forced_log_probs
 
 # Number of samples drawn together for reranking. The samples of a small group end at about the same
-# time, so that fewer steps are spent on samples that have ended.
+# time, so that fewer steps are wasted on samples that have ended.
 MBR_SAMPLES_AT_ONCE = 512
 
 
@@ -89,7 +89,7 @@ def _rerank_by_mbr(
 def _with_alternatives(
     model: Generator, features: Tensor, found: list[list[Hypothesis]], options: DecodingOptions
 ) -> list[list[Hypothesis]]:
-    """Return the captions with the most likely other words at each position.
+    """Add the most likely alternative words at each position to the captions.
 
     Runs the model once more over the finished captions: storing all distributions during search
     would take V numbers per hypothesis and step.

@@ -66,7 +66,7 @@ def collect_hypotheses(
     """Build one Hypothesis per row of tokens (R, T), which are padded at the end.
 
     log_probs (R, T): log-probability of each token. maps: attention (R, h, w) of each step, or
-    None. All maps are copied to the CPU at once, because every copy from a GPU waits for it.
+    None. All maps are copied to the CPU at once, because each copy waits for the GPU.
     """
     lengths = (tokens != PAD).sum(1).tolist()
     token_rows, log_prob_rows = tokens.tolist(), log_probs.tolist()
@@ -84,12 +84,12 @@ def collect_hypotheses(
 
 
 def expected_steps(options: DecodingOptions, hypotheses: int) -> int:
-    """Estimate the number of tokens generated per image; most end halfway to max_length."""
+    """Estimate the tokens generated per image; most captions end halfway to max_length."""
     return hypotheses * max(options.min_length, options.max_length // 2)
 
 
 def should_sync(features: Tensor, t: int) -> bool:
-    """Return whether to check after step t that all captions have ended.
+    """Return whether to check, after step t, if all captions have ended.
 
     On a GPU the check waits for the device, so it is made only after every 4th step.
     """

@@ -64,8 +64,8 @@ def differences(
 ) -> dict[str, Interval]:
     """Subtract the baseline's scores; compute intervals from samples of the same images.
 
-    Koehn 2004, section 4 (paired bootstrap). Raises InputError unless both are scores of the same
-    images in the same order.
+    This is the paired bootstrap (Koehn 2004, section 4). Raises InputError unless
+    both are scores of the same images in the same order.
     """
     if scores.ids != baseline.ids:
         raise InputError("paired differences require scores of the same images in the same order")

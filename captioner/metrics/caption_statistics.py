@@ -1,4 +1,4 @@
-"""Statistics of captions besides quality: length, vocabulary, repetition."""
+"""Caption statistics other than quality: length, vocabulary, repetition."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,10 +27,10 @@ class Statistics:
 
     mean_length: mean number of words per caption. vocabulary_used: number of different words.
     function_endings: percentage of captions that end with one of DANGLING_ENDINGS. distinct: number
-    of different captions per 100 captions. brevity_penalty: BLEU's brevity penalty, 0-1, of the
-    whole corpus for the references closest in length; BLEU without it is BLEU / brevity_penalty.
-    novelty: percentage of captions that are not among the training captions; None if the training
-    captions are not available.
+    of different captions per 100 captions. brevity_penalty: BLEU's brevity penalty, 0-1, for
+    the whole corpus and the references closest in length; BLEU / brevity_penalty is BLEU without
+    it. novelty: percentage of captions that are not among the training captions; None if the
+    training captions are not available.
     """
 
     mean_length: float

@@ -74,8 +74,8 @@ def rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) 
 def cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
     """Compute CIDEr of lists of words, times 100, as in coco-caption: the mean over the images.
 
-    This is CIDEr-D of Vedantam et al. 2015. An n-gram of 1 to 4 words has more weight if fewer of
-    the given images have references that contain it. Hence the score of a single image is 0, scores
+    This is CIDEr-D of Vedantam et al. 2015. The weight of an n-gram of 1 to 4 words is higher
+    the fewer images have references that contain it. Hence the score of a single image is 0, scores
     are comparable only on the same images, and the maximum is 1000; good captions of COCO images
     score about 100.
     """
@@ -88,7 +88,7 @@ class Scores:
     """The scores of captions, kept as sufficient statistics.
 
     ids: image ids. statistics: counts of each metric, one row per image, by name of the metric.
-    note: the metric that was left out and the reason, or an empty string.
+    note: the metric that was omitted and the reason, or an empty string.
     """
 
     ids: tuple[Hashable, ...]
@@ -113,7 +113,7 @@ def compute_scores(
     references: Mapping[Id, Sequence[str]],
     metrics: Sequence[str] | None = WITHOUT_JAVA,
 ) -> Scores:
-    """Score sentences against references; both are keyed by image.
+    """Score captions against references; both are keyed by image id.
 
     metrics: names from METRICS or SCORES; None for all, with METEOR only if Java works. Raises
     InputError if captions and references are empty or cover different images, if an image has no
@@ -182,7 +182,7 @@ _split_words = lru_cache(2**16)(split_words)  # the same references are scored e
 def split_corpus(
     captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]
 ) -> tuple[list[list[str]], list[list[list[str]]]]:
-    """Split captions and references into words; both in the order of the captions.
+    """Split captions and references into words, both in the order of the captions.
 
     Raises InputError if they are empty or cover different images, or if an image has no references.
     """
@@ -202,7 +202,7 @@ def split_corpus(
 
 
 def signature(references: Iterable[Sized], scores: Iterable[str] | None = None) -> str:
-    """Describe in one line how scores were computed, to be printed with them.
+    """Return one line that describes how scores were computed, to print with them.
 
     references: references of each image; only their number matters. scores: names of the scores;
     None for all that do not need Java. Raises InputError if there are no references.

@@ -26,8 +26,8 @@ SIGMA = 6.0
 class CiderD:
     """CIDEr-D (Vedantam et al. 2015) with the document frequencies of given references.
 
-    An n-gram is encoded as one integer whose digits are its tokens. base: base of these
-    digits, the size of the vocabulary. ngrams (G,): n-grams of the references, in ascending order.
+    An n-gram is encoded as one integer whose digits are its tokens. base: the base of this
+    encoding, the vocabulary size. ngrams (G,): n-grams of the references, in ascending order.
     idf (G,): their inverse document frequencies, log(images / images with the n-gram). unseen:
     inverse document frequency of an n-gram that occurs in no image's references.
     """

@@ -1,4 +1,4 @@
-"""METEOR 1.5: the counts of its Java program, and the score computed from them.
+"""METEOR 1.5: counts from its Java program, and the score computed from them.
 
 The program is the jar that comes with pycocoevalcap, run once per corpus. Nothing else in the
 library needs Java.
@@ -97,7 +97,7 @@ def _run_jar(java: str, requests: str, images: int) -> str:
 def _run(command: Sequence[str], requests: bytes, timeout: float) -> tuple[int, bytes, bytes]:
     """Run a command and return its exit status, output and errors.
 
-    On a timeout or interrupt, its child processes are killed too.
+    On a timeout or interrupt, the command and its child processes are killed.
     """
     pipe = subprocess.PIPE
     with subprocess.Popen(

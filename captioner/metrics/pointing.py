@@ -1,6 +1,6 @@
 """Pointing accuracy: how often attention peaks on the shape that a word names.
 
-The boxes of the demo's shapes make it measurable; models are never trained on boxes.
+It is measured with the boxes of the demo's shapes; models are never trained on boxes.
 
 Shapes: T words, (h, w) grid; boxes are (x0, y0, x1, y1) in pixels.
 """
@@ -18,8 +18,8 @@ from ..data.demo.shapes import COLORS, PLURALS, SIDE, SIZES, TEXTURES, Box, Draw
 class Pointing:
     """How often attention peaks on the named shape; results can be added with `+`.
 
-    hits: number of mentions with the peak on the shape. chance: expected number of hits if the peak
-    of each mention were in a uniformly random cell. count: number of mentions.
+    hits: number of mentions for which the peak is on the shape. chance: expected number of hits if
+    the peak of each mention were in a uniformly random cell. count: number of mentions.
     """
 
     hits: int = 0

@@ -31,8 +31,9 @@ class RetrievalScores:
     def numbers(self) -> dict[str, float]:
         """The scores by name: recalls in percent, median ranks counted from 1, and rsum.
 
-        "i2t_R@1", "i2t_R@5", "i2t_R@10" and "i2t_MedR" rank texts for images, "t2i_..." images for
-        texts. A median between two ranks is rounded down. "rsum" is the sum of the six recalls.
+        "i2t_R@1", "i2t_R@5", "i2t_R@10" and "i2t_MedR" are for ranking texts for images, "t2i_..."
+        for ranking images for texts. A median between two ranks is rounded down. "rsum" is the sum
+        of the six recalls.
         """
         numbers: dict[str, float] = {}
         for direction, ranks in (("i2t", self.image_to_text), ("t2i", self.text_to_image)):

@@ -1,6 +1,6 @@
 """Counts per image from which BLEU, ROUGE-L, CIDEr and METEOR are computed.
 
-A corpus score is a function of the counts' sums over images, so that one formula scores a single
+A corpus score is a function of the counts summed over images, so that one formula scores a single
 image, the whole corpus and any bootstrap sample of it. The functions take lists of words;
 captions.py splits the sentences.
 

@@ -9,7 +9,7 @@ from .vocabulary import PAD
 
 
 def pad_captions(captions: Sequence[list[list[int]]]) -> Tensor:
-    """Pad each image's captions at the end with PAD, giving tokens (B, C, 1 + T).
+    """Pad each image's captions at the end with PAD; return tokens (B, C, 1 + T).
 
     C is the maximum number of captions per image; 1 + T is the length of the longest caption.
     """

@@ -68,7 +68,7 @@ class WordSum:
         return unit_rows(rows)
 
     def weigh(self, sentence: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of the distinct known words, and the count times weight of each word."""
+        """Return the ids of the distinct known words, and each word's count times its weight."""
         known = (self._index[word] for word in split_words(sentence) if word in self._index)
         counts = Counter(known)
         ids = np.fromiter(counts, np.int64, len(counts))
@@ -95,7 +95,7 @@ class ConcatenatedEncoder:
         return sum(part.dimensions for part in self.parts)
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return rows (N, Y), float32, which concatenate the unit rows of all parts in order."""
+        """Return rows (N, Y), float32: the concatenated unit vectors of all parts, in order."""
         return np.concatenate([part.encode(sentences) for part in self.parts], axis=1)
 
     def unknown_words(self, sentence: str) -> list[str]:
@@ -132,7 +132,7 @@ def fit_tfidf(sentences: Sequence[str], min_count: int) -> WordSum:
 def fit_lsa(sentences: Sequence[str], min_count: int, dimensions: int) -> WordSum:
     """Fit latent semantic analysis: unit tf-idf rows, projected onto leading singular vectors.
 
-    The method is that of Deerwester et al. 1990, without centring. dimensions: number of singular
+    Follows Deerwester et al. 1990, without centring. dimensions: number of singular
     vectors, at least 1; values above the number of words have no effect. The largest component of
     every singular vector is positive.
     """
@@ -242,7 +242,7 @@ def _read_vectors(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
                 if number == 1 and len(fields) == 2:  # word2vec's header: words and dimensions
                     continue
                 size = size or len(fields) - 1
-                # A few words of GloVe contain spaces: the numbers are the last fields.
+                # A few GloVe words contain spaces, so the numbers are the last fields.
                 word = " ".join(fields[:-size]) if 1 < size < len(fields) else ""
                 vector = _parse_numbers(fields[-size:]) if word in wanted else None
                 if not word or (vector is None and word in wanted):

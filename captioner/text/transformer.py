@@ -21,7 +21,7 @@ from ..errors import InputError
 from .tokenizer import split_words
 
 BATCH_SIZE = 64
-MAX_TOKENS = 128  # longer sentences are cut
+MAX_TOKENS = 128  # longer sentences are truncated
 UNKNOWN = "[UNK]"
 
 
@@ -29,7 +29,7 @@ UNKNOWN = "[UNK]"
 class TransformerEncoder:
     """Averages the last hidden states of a BERT encoder and scales the mean to unit length.
 
-    The encoder is that of Devlin et al. 2019, pooled as in Reimers and Gurevych 2019, section 3.
+    This is the encoder of Devlin et al. 2019 with the pooling of Reimers and Gurevych 2019.
     Use `read_transformer` to load one. weights: float32 tensors by their names in BERT's
     checkpoints. epsilon: epsilon of layer normalisation. tokenizer: a `tokenizers.Tokenizer` that
     truncates and does not pad.
@@ -47,7 +47,7 @@ class TransformerEncoder:
         return self.weights["embeddings.word_embeddings.weight"].shape[1]
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return unit rows (N, Y), float32; zeros for a sentence without a token."""
+        """Return unit vectors (N, Y), float32; zeros for a sentence without a token."""
         rows = np.zeros((len(sentences), self.dimensions), dtype=np.float32)
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(sentences))]
         # Sentences of similar length are encoded together, so that few tokens are padding.
@@ -63,7 +63,7 @@ class TransformerEncoder:
         return rows
 
     def unknown_words(self, sentence: str) -> list[str]:
-        """Return the words without pieces in the vocabulary, in order; all share one vector."""
+        """Return the words encoded as the unknown token, in order; all share one vector."""
         unknown = self.tokenizer.token_to_id(UNKNOWN)
         words = split_words(sentence)
         encodings = self.tokenizer.encode_batch(words)
@@ -113,7 +113,7 @@ def read_transformer(directory: Path) -> TransformerEncoder:
     model is not a BERT encoder with GELU, absolute positions and mean pooling.
     """
     try:
-        import tokenizers  # noqa: F401 - only whether it is installed
+        import tokenizers  # noqa: F401 - only to check that it is installed
     except ImportError as error:
         raise InputError(
             f"reading a sentence encoder needs {error.name}; run pip install 'captioner[text]'"
@@ -188,14 +188,14 @@ def _read(directory: Path) -> TransformerEncoder:
         config["layer_norm_eps"],
         tokenizer,
     )
-    # The first vector shows missing weights, sizes that do not match, and NaN.
+    # Encoding one sentence reveals missing weights, mismatched sizes and NaN.
     if not np.isfinite(encoder.encode(["a"])).all():
-        raise ValueError("model.safetensors has weights that are NaN or infinite")
+        raise ValueError("model.safetensors contains NaN or infinite weights")
     return encoder
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
-        raise ValueError(f"{path.name} is not a JSON object")
+        raise ValueError(f"{path.name} does not contain a JSON object")
     return content

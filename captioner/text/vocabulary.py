@@ -1,4 +1,4 @@
-"""The vocabulary: words to tokens and back, saved as JSON."""
+"""The vocabulary, which maps words to tokens and back; saved as JSON."""
 
 import json
 from collections import Counter
@@ -91,7 +91,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Read a file written by `save`; raise InputError, naming the file, for anything else."""
+        """Read a file written by `save`; raise InputError, naming the file, for any other file."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:

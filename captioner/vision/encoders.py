@@ -1,6 +1,6 @@
 """Image encoders: torchvision CNNs cut before global pooling, and a small CNN.
 
-Shapes: B images, S image side, D channels, h, w grid.
+Shapes: B images, S image side length, D channels, (h, w) grid.
 """
 
 import copy
@@ -39,13 +39,13 @@ class SmallCNN(nn.Sequential):
 
 
 def _block(inputs: int, outputs: int, pool: nn.Module) -> nn.Sequential:
-    """Build convolution, pooling, batch norm and ReLU; early pooling makes batch norm cheaper."""
+    """Build a block of convolution, pooling, batch norm and ReLU; pooling first saves time."""
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     return nn.Sequential(convolution, pool, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class Coordinates(nn.Module):
-    """Append each cell's x and y, both in [-2, 2]: (B, D, h, w) -> (B, D + 2, h, w)."""
+    """Appends each cell's x and y, both in [-2, 2]: (B, D, h, w) -> (B, D + 2, h, w)."""
 
     def forward(self, features: Tensor) -> Tensor:
         h, w = features.shape[-2:]
@@ -56,7 +56,7 @@ class Coordinates(nn.Module):
 
 
 class Recentre(nn.Module):
-    """Change the normalisation from ImageNet's to mean 0.5 and std 0.5, as Inception expects."""
+    """Changes the normalisation from ImageNet's to mean 0.5 and std 0.5, as Inception expects."""
 
     def forward(self, images: Tensor) -> Tensor:
         mean = images.new_tensor([0.485, 0.456, 0.406])[:, None, None]
@@ -76,8 +76,8 @@ class Encoder(nn.Module):
     convolutions with symmetric padding, such as ResNets. stages: stage of each layer; stage s has
     one cell per 2^(s+1) pixels, so that stage 4 is the last in a network of stride 32.
     trained_from: first trained stage; None freezes all stages. Frozen stages have no gradients, and
-    their batch norms keep their statistics even after train(). pretrained: whether the weights come
-    from elsewhere; if so, batch norms in trained stages keep their statistics, too.
+    their batch norms keep their statistics even after train(). pretrained: whether the weights were
+    trained before; if so, batch norms in trained stages keep their statistics, too.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Encoder(nn.Module):
 
     @property
     def frozen(self) -> bool:
-        """Whether no stage is trained."""
+        """Whether all stages are frozen."""
         return self.trained_from is None
 
     def _is_trained(self, stage: int) -> bool:
@@ -246,7 +246,7 @@ def _layers_before_pooling(model: nn.Module) -> Iterator[nn.Module]:
     for label, child in model.named_children():
         if label in ("avgpool", "classifier", "fc", "head", "heads"):
             return
-        # In MNASNet and RegNet, this child contains all stages and would count as a single one.
+        # In MNASNet and RegNet, this child contains all stages and would count as a single stage.
         if label in ("layers", "trunk_output"):
             yield from child.children()
         elif not label.lower().startswith("aux"):

@@ -6,7 +6,7 @@ Rows are appended in segments, which are written under temporary names and renam
 killed process loses at most one segment, and several processes may write to the same store.
 `store_files` describes the files.
 
-Shapes: N images, B images per batch, D channels, h, w grid.
+Shapes: N images, B images per batch, D channels, (h, w) grid.
 """
 
 import functools
@@ -35,8 +35,8 @@ from .encoders import Encoder
 from .store_files import KEY_TYPE, KEYS, ROWS, Segment, read_segments, remove_abandoned
 
 FORMAT = 2  # part of the key
-SEGMENT = 512  # images, which a killed process may lose; a multiple of the batch size
-OPEN_FILES = 256  # per StoredFeatures; systems often limit a process to 1,024 or fewer
+SEGMENT = 512  # images per segment, lost if a process is killed; a multiple of the batch size
+OPEN_FILES = 256  # maximum per StoredFeatures; systems often allow a process 1,024 or fewer
 
 
 class _Descriptor:
@@ -77,8 +77,8 @@ class StoredFeatures:
     def load(self, indices: Sequence[int]) -> Tensor:
         """Return the rows at `indices`, float16: maps (B, D, h, w), or pooled (B, 2, D).
 
-        Thread-safe. The files are read, not memory-mapped: mapped pages would count as the memory
-        of the process. Raises InputError for a file that is truncated, damaged or deleted.
+        Thread-safe. The files are read, not memory-mapped, because mapped pages would count towards
+        process memory. Raises InputError for a file that is truncated, damaged or deleted.
         """
         rows = np.empty((len(indices), *self.shape), np.float16)
         places = self.places[np.asarray(indices, dtype=np.intp)].tolist()
@@ -225,7 +225,7 @@ class FeatureStore:
     def _features(
         self, images: Source, keys: np.ndarray, chunk: np.ndarray, kind: str, runtime: "Runtime"
     ) -> Iterator[np.ndarray]:
-        """Yield a chunk's maps (B, h, w, D), float16, loaded if all are stored or else computed."""
+        """Yield a chunk's maps (B, h, w, D), float16, loaded if all are stored, else computed."""
         size = runtime.batch_size
         batches = [chunk[i : i + size] for i in range(0, len(chunk), size)]
         segments, places = self._find(keys[chunk], "maps") if kind == "pooled" else ([], None)
@@ -273,7 +273,7 @@ class Runtime:
 
 
 def _write_rows(file: IO[bytes], batches: Iterator[np.ndarray], count: int) -> None:
-    """Write batches with `count` rows in total in NumPy's format.
+    """Write batches of `count` rows in total in NumPy's format.
 
     A writable memory map is not used, because a full disk would kill the process without an error.
     """
@@ -299,5 +299,5 @@ def pool(maps: np.ndarray) -> np.ndarray:
 
 
 def keys_of(stamps: Sequence[bytes]) -> np.ndarray:
-    """Return a 16-byte key for each stamp (N,): the start of its SHA-256 digest."""
+    """Return a 16-byte key (N,) for each stamp: the first bytes of its SHA-256 digest."""
     return np.array([hashlib.sha256(stamp).digest()[:16] for stamp in stamps], dtype=KEY_TYPE)

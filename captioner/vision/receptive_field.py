@@ -1,6 +1,6 @@
 """Stride, offset and stages of an encoder, measured on a probe image.
 
-Shapes: B images, D channels, h, w grid.
+Shapes: B images, D channels, (h, w) grid.
 """
 
 from collections.abc import Iterator

@@ -31,7 +31,7 @@ ABANDONED = 3600  # seconds without a write after which the writer is assumed to
 
 @dataclass(frozen=True)
 class Segment:
-    """A file of rows: the byte at which they start, their number, and the shape of one row."""
+    """A file of rows: the offset of the first row in bytes, their number, and the row shape."""
 
     path: Path
     start: int
@@ -47,7 +47,7 @@ class Segment:
         return self.path.with_name(self.path.name.removesuffix(ROWS) + KEYS)
 
 
-# What NumPy raises for damaged headers, which it parses as Python.
+# Exceptions that NumPy raises for damaged headers, which it parses as Python.
 DAMAGE = (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError)
 
 
@@ -177,7 +177,7 @@ def prune(cache: Path, before: float = 0) -> int:
 
 
 def _remove_duplicates(directory: Path, kind: str) -> None:
-    """Delete damaged segments and those whose images all have rows in larger segments."""
+    """Delete segments that are damaged or whose images all have rows in larger segments."""
     whole = sorted(read_segments(directory, kind), key=lambda pair: -pair[0].count)
     needed, seen = set(), np.array([], KEY_TYPE)
     for segment, keys in whole:
@@ -186,6 +186,6 @@ def _remove_duplicates(directory: Path, kind: str) -> None:
             needed.add(segment.keys_path)
     now = time.time()
     for keys_path in set(directory.glob(f"{kind}-*{KEYS}")) - needed:
-        if now - keys_path.stat().st_mtime > ABANDONED:  # else its rows may be renamed next
+        if now - keys_path.stat().st_mtime > ABANDONED:  # otherwise its rows may still be renamed
             keys_path.with_name(keys_path.name.removesuffix(KEYS) + ROWS).unlink(missing_ok=True)
             keys_path.unlink(missing_ok=True)

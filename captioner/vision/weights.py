@@ -1,4 +1,4 @@
-"""Published encoder weights, from a file or by torchvision name."""
+"""Loading encoder weights from a file or by torchvision name."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: st
     """Load weights into the encoder `name`, whose `layers` are part of the `whole` classifier.
 
     weights: a .pth, .pt or .safetensors file, or a torchvision weights name, which is downloaded.
-    Tensors must be named as in torchvision's whole classifier; those of the classifier head are not
+    Tensors must be named as in torchvision's whole classifier; the classifier head is not
     needed. Files may lack batch norm counters, which are never read here, and may use DenseNet's
     old names. Raises InputError if a tensor is missing, has a different shape or is not finite.
     """
@@ -41,7 +41,7 @@ def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: st
 
 
 def _problems(wanted: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> list[str]:
-    """Return the reasons that the values cannot be loaded into the wanted tensors."""
+    """Return the reasons why the values cannot be loaded into the wanted tensors."""
     shared = [key for key in wanted if key in values]
     problems = [f"{key} is missing" for key in wanted if key not in values]
     problems += [

@@ -234,7 +234,7 @@ def cut(name, rows):
         ),
         (
             lambda weights: weights["embeddings.LayerNorm.bias"].fill_(torch.nan),
-            "weights that are NaN or infinite$",
+            "contains NaN or infinite weights$",
         ),
     ],
 )
