@@ -74,7 +74,7 @@ class Batch:
     sampling_prob: float = 0.0
 
     def features_by(self, encoder: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the feature maps (B, D, h, w) in float32, computed by `encoder` if absent."""
+        """Return the feature maps (B, D, h, w) in float32, encoding images with `encoder`."""
         if self.features is not None:
             return self.features.float()
         assert self.images is not None

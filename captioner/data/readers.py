@@ -124,7 +124,7 @@ def recognise_format(root: Path | Location, format: str | None = None) -> str:
         if (reader.remote or not isinstance(root, Location)) and reader.recognise(root):
             return name
     if isinstance(root, Location) or not root.exists():
-        raise InputError(f"data directory {root} does not exist")
+        raise InputError(f"data directory {root} does not exist; check the path")
     layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in allowed.items())
     kind = "file" if root.is_file() else "directory"
     raise InputError(f"{kind} {root} contains no captions in a known layout ({layouts})")

@@ -1,4 +1,4 @@
-"""The decoding options: search, sampling, filters and ranking of captions."""
+"""Decoding options: search, sampling, filters and ranking of captions."""
 
 import math
 from dataclasses import dataclass

@@ -76,7 +76,7 @@ def retrieval_scores(scores: np.ndarray, image_of_text: np.ndarray, split: str) 
     scores, image_of_text = np.asarray(scores), np.asarray(image_of_text)
     if scores.ndim != 2 or image_of_text.shape != scores.shape[1:] or 0 in scores.shape:
         raise InputError(
-            "scores must be (images, texts) and image_of_text (texts,), neither empty, got "
+            "scores must have shape (images, texts) and image_of_text (texts,), both nonempty, got "
             f"{scores.shape} and {image_of_text.shape}"
         )
     if not np.isfinite(scores).all():

@@ -1,4 +1,4 @@
-"""The options of the encoder."""
+"""Encoder options."""
 
 from dataclasses import dataclass
 

@@ -62,7 +62,7 @@ def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
     if path.suffix not in (".pth", ".pt", ".safetensors"):
         return _download_weights(name, weights)
     if not path.is_file():
-        raise InputError(f"encoder weights {path} do not exist")
+        raise InputError(f"encoder weights {path} do not exist; check the path")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -78,9 +78,13 @@ def test_a_constant_score_is_worst_and_a_perfect_one_best():
 @pytest.mark.parametrize(
     ("scores", "image_of_text", "message"),
     [
-        (np.zeros((2, 3)), [0, 1], r"^scores must be \(images, texts\) .* \(2, 3\) and \(2,\)$"),
-        (np.zeros(3), [0, 1, 1], "^scores must be .* got"),
-        (np.zeros((2, 0)), [], "neither empty"),
+        (
+            np.zeros((2, 3)),
+            [0, 1],
+            r"^scores must have shape .* \(2, 3\) and \(2,\)$",
+        ),
+        (np.zeros(3), [0, 1, 1], "^scores must have shape .* got"),
+        (np.zeros((2, 0)), [], "both nonempty"),
         (np.full((1, 2), np.nan), [0, 0], "must be finite, got NaN or infinity"),
         (np.zeros((2, 2)), [0.0, 1.0], "image_of_text must be integers, got float64"),
         (np.zeros((2, 2)), [0, 2], "image_of_text must be between 0 and 1, got 0 to 2"),

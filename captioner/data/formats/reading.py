@@ -83,7 +83,7 @@ class ReadResult:
 
 @dataclass(frozen=True)
 class Reader:
-    """The functions that recognise and read one layout, and its description for messages.
+    """The functions that recognise and read one layout, and a description for messages.
 
     recognise: function that returns a truthy value if the path has this layout. val_from_train:
     whether a seeded random tenth of the training images becomes the validation split if the data
@@ -123,7 +123,7 @@ def parse_split(name: object) -> str | None:
 def find_image_directory(candidates: Sequence[Path], source: Path) -> Path:
     """Return the first of the candidates that exists; raise InputError if none does.
 
-    source: the caption file, for the message.
+    source: the caption file, named in the message.
     """
     found = next((path for path in candidates if path.is_dir()), None)
     if found is None:
