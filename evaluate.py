@@ -1,4 +1,4 @@
-"""Score captions of a checkpoint or of a file: python evaluate.py --help."""
+"""Score a checkpoint or a caption file; for help, run python evaluate.py --help."""
 
 from captioner.cli.evaluate import main
 from captioner.errors import run_command

@@ -1,4 +1,4 @@
-"""Train a captioning model: python train.py --help."""
+"""Train a captioning model; for help, run python train.py --help."""
 
 from captioner.cli.train import main
 from captioner.errors import run_command

@@ -1,4 +1,4 @@
-"""The `captioner` command and its list of subcommands."""
+"""The `captioner` command and its subcommands."""
 
 import argparse
 import sys
@@ -12,10 +12,10 @@ from .errors import run_command
 
 COMMANDS = {
     "train": "train a captioning model",
-    "evaluate": "caption a split and score the captions, or score a file",
+    "evaluate": "caption and score a split, or score a caption file",
     "caption": "print a caption for each image",
     "report": "evaluate a model and write an HTML report",
-    "serve": "caption images over HTTP, with a page for browsers",
+    "serve": "caption images over HTTP, with a web page",
     "info": "describe a checkpoint",
     "export": "export a model as ONNX or torch.export programs",
     "data": "describe a data set and list its problems",
@@ -26,11 +26,11 @@ COMMANDS = {
 
 
 def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
-    """Build the parser of all commands; only those in `complete` are imported."""
+    """Build the parser of all commands; only the modules of those in `complete` are imported."""
     formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
     main = argparse.ArgumentParser(
         prog="captioner",
-        description="Caption images with a trained model.",
+        description="Train, evaluate and use image captioning models.",
         epilog="captioner COMMAND --help shows the options of a command.",
         formatter_class=formatter,
     )
@@ -58,7 +58,7 @@ def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; raise InputError for user errors."""
     words = sys.argv[1:] if argv is None else argv
-    arguments = parser(words[:1]).parse_args(words)  # imports the called command only
+    arguments = parser(words[:1]).parse_args(words)  # imports only the requested command
     arguments.words = words[1:]
     arguments.execute(arguments)
 

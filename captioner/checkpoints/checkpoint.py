@@ -6,10 +6,10 @@
     training_state.pt     optimizer, schedule, counters, RNG states; loaded with weights_only
     manifest.json         SHA-256 of each file above, written last
 
-A shared checkpoint has README.md, its model card, instead of training_state.pt.
+A shared checkpoint contains README.md, its model card, instead of training_state.pt.
 
-Format 6 is written; formats 5 and 6 are read. Format 5 differs only in the names of the weights
-in `RENAMED_WEIGHTS`.
+This version writes format 6 and reads formats 5 and 6. Format 5 differs only in the names of the
+weights in `RENAMED_WEIGHTS`.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ TRAINING, MANIFEST, CARD = "training_state.pt", "manifest.json", "README.md"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The contents of a checkpoint directory; the training state is read on request."""
+    """The contents of a checkpoint directory; the training state is read only on request."""
 
     path: Path
     config: dict[str, Any]
@@ -52,14 +52,14 @@ class Checkpoint:
     def training_state(self) -> dict[str, Any]:
         """Read the training state that was passed to `save`.
 
-        Raises InputError if the checkpoint was saved without one, or if it cannot be read.
+        Raises InputError if the checkpoint has no training state, or if it cannot be read.
         """
         import torch
 
         path = self.path / TRAINING
         if not path.is_file():
             raise InputError(
-                f"checkpoint {self.path} has no training state, so it cannot be resumed; "
+                f"checkpoint {self.path} cannot be resumed: it has no training state; "
                 "start a new run from its weights with --start-from"
             )
         try:
@@ -85,10 +85,11 @@ def save(
     training_state: Mapping[str, Any] | None,
     card: str | None = None,
 ) -> None:
-    """Write a checkpoint to `directory`, replacing an older one atomically.
+    """Write a checkpoint to `directory`, atomically replacing any existing one.
 
     A shared checkpoint has a `card` (Markdown) and no training state. Raises InputError if the
-    files cannot be written, for example because the disk is full; the old checkpoint then remains.
+    files cannot be written, for example because the disk is full; an existing checkpoint is then
+    kept.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -111,7 +112,7 @@ def save(
 
 
 def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config with each path reduced to its last component, for other machines."""
+    """Return the config with each path reduced to its last component, for sharing."""
 
     def shorten(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
         return {k: Path(v).name if k in keys and v else v for k, v in section.items()}
@@ -124,7 +125,7 @@ def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load(path: Path | str) -> Checkpoint:
-    """Read the checkpoint at `path`; for a run, its best checkpoint, or the last if it has no best.
+    """Load a checkpoint; for a run, its best checkpoint, or its last if there is no best one.
 
     Weights in older formats are renamed. Raises InputError if there is no checkpoint,
     a file is missing or damaged, the format is not one of READABLE, or the task is not captioning.
@@ -134,23 +135,26 @@ def load(path: Path | str) -> Checkpoint:
     if not isinstance(version, int) or version not in READABLE:
         newer = isinstance(version, int) and version > FORMAT
         raise InputError(
-            f"checkpoint {path} has format {version}; this version of captioner reads "
-            f"{readable_formats()}; " + ("update captioner" if newer else "retrain the model")
+            f"checkpoint {path} cannot be loaded: it has format {version}, but this version of "
+            f"captioner reads {readable_formats()}; "
+            + ("update captioner" if newer else "retrain the model")
         )
     if config.get("task") != "captioning":
-        raise InputError(f"checkpoint {path} is for {config.get('task')!r}, not captioning")
+        raise InputError(
+            f"checkpoint {path} was trained for {config.get('task')!r}, not captioning"
+        )
     weights = _upgrade_names(_read_weights(path / WEIGHTS), version)
     return Checkpoint(path, config, Vocabulary.load(path / VOCABULARY), weights)
 
 
 def readable_formats() -> str:
-    """Name the formats that `load` reads, for example "formats 5 and 6"."""
+    """Return the formats that `load` reads as text, for example "formats 5 and 6"."""
     *older, current = map(str, READABLE)
     return f"formats {', '.join(older)} and {current}" if older else f"format {current}"
 
 
 def restore(checkpoint: Checkpoint) -> "tuple[CaptioningModel, Transform]":
-    """Build the model of a checkpoint on the CPU; return it with its transform.
+    """Build a checkpoint's model on the CPU and return it with its transform.
 
     The model is first built on the meta device, so that a config that does not match the weights
     is rejected before any memory is allocated. Raises InputError for such a config.
@@ -181,7 +185,7 @@ def restore(checkpoint: Checkpoint) -> "tuple[CaptioningModel, Transform]":
 
 
 def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
-    """Find the checkpoint as `find` does and verify its files; return its path and config.
+    """Find a checkpoint as `find` does, verify its files, and return its path and config.
 
     Raises InputError if there is no checkpoint, or a file is missing or damaged.
     """
@@ -218,7 +222,7 @@ def find(path: Path) -> Path:
 
 
 def identity(path: Path) -> str:
-    """Return the SHA-256 of the weights from the manifest, without verifying it."""
+    """Return the SHA-256 of the weights as listed in the manifest, without verifying it."""
     path = find(path)
     return str(_read_json(path / MANIFEST).get(WEIGHTS))
 

@@ -1,6 +1,6 @@
-"""Checkpoints on the Hugging Face hub: download and upload.
+"""Download checkpoints from the Hugging Face hub and upload them to it.
 
-Only the plain files of a checkpoint are downloaded; `checkpoint.load` verifies them.
+Only the files listed in FILES are downloaded; `checkpoint.load` verifies them.
 """
 
 import re
@@ -17,17 +17,17 @@ FILES = [CONFIG, VOCABULARY, WEIGHTS, MANIFEST]
 def local(path: str | Path, revision: str | None = None) -> Path:
     """Return a local path for `path`, downloading it if it is a repository on the hub.
 
-    A path that does not have the form "user/name", or whose parent directory exists or is
-    `checkpoints`, is local and is returned unchanged. revision: a branch, tag or commit of the
-    repository. Raises InputError if there is no such repository, or if a revision is given for a
-    local path.
+    A path is local, and is returned unchanged, if it does not have the form "user/name" or if its
+    parent directory exists or is `checkpoints`. revision: a branch, tag or commit of the
+    repository. Raises InputError if the download fails, or if a revision is given for a local
+    path.
     """
     path = Path(path)
     may_be_repository = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path))
     if not may_be_repository or path.parent.exists() or path.parent == CHECKPOINTS:
         if revision is not None:
             raise InputError(
-                f"revision needs a repository on the hub, but {path} is a local path; "
+                f"revision applies only to repositories on the hub, but {path} is a local path; "
                 "omit the revision"
             )
         return path
@@ -46,7 +46,7 @@ def local(path: str | Path, revision: str | None = None) -> Path:
 def push(
     directory: Path, name: str, *, private: bool, token: str | None, revision: str | None
 ) -> str:
-    """Upload a checkpoint to the repository `name`, creating it if needed; return its URL.
+    """Upload a checkpoint to the repository `name`, creating it if necessary; return its URL.
 
     private: whether a newly created repository is private. Raises InputError if the upload fails.
     """
@@ -77,7 +77,7 @@ def _import_hub(purpose: str) -> ModuleType:
 
 
 def _reason(error: Exception) -> str:
-    """Return two informative lines of an error message; the first is often just the status."""
+    """Return the first two informative lines of an error message; one may be just the status."""
     lines = [line.strip() for line in str(error).splitlines()]
     informative = [line for line in lines if line and not line.startswith("For more information")]
     return " ".join(informative[:2]) or type(error).__name__

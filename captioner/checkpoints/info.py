@@ -15,13 +15,13 @@ from .runs import read_log, run_of
 def read_info(path: Path) -> dict[str, Any]:
     """Collect all information about a checkpoint; for a run, about its best checkpoint.
 
-    The result contains the keys of the config and the following.
+    The result contains the keys of the config and the following ones.
 
     words: size of the vocabulary. numbers: number of values in weights and buffers. files: size in
-    bytes by file name. formats: checkpoint formats that this version reads. epoch: epoch that was
-    saved. epochs: number of finished epochs. seconds: duration of training and evaluation. The
-    last three come from the run's log and are None without it. Raises InputError if the checkpoint
-    does not exist or is damaged.
+    bytes by file name. formats: checkpoint formats that this version reads. epoch: epoch after
+    which the checkpoint was saved. epochs: number of finished epochs. seconds: duration of training
+    and evaluation. The last three come from the run's log and are None without it. Raises
+    InputError if the checkpoint does not exist or is damaged.
     """
     path, config = checkpoint.inspect(path)
     rows = read_log(run_of(path) / "log.jsonl")
@@ -42,7 +42,7 @@ def read_info(path: Path) -> dict[str, Any]:
 def describe_info(info: Mapping[str, Any]) -> str:
     """Format the result of `read_info` as lines of text.
 
-    Raises InputError if a value of the config that the text contains is missing or invalid.
+    Raises InputError if a value that the text should contain is missing or invalid.
     """
     try:
         lines = {
@@ -59,7 +59,7 @@ def describe_info(info: Mapping[str, Any]) -> str:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f"{info['path']}: config.json cannot be described: a value is missing or invalid; "
-            "pass --json to print its content"
+            "pass --json to print its contents"
         ) from error
     return "\n".join([info["path"], *(f"  {name:10}{text}" for name, text in lines.items())])
 
@@ -80,7 +80,7 @@ def _encoder(options: Mapping[str, Any], size: int) -> str:
     if options["encoder_weights"]:
         text += f", weights {Path(options['encoder_weights']).name}"
     stage = options["fine_tune_encoder"]
-    return text + (f", trained from stage {stage} on" if stage is not None else "")
+    return text + (f", trained from stage {stage} onwards" if stage is not None else "")
 
 
 def _data(data: Mapping[str, Any]) -> str:
@@ -115,7 +115,7 @@ def _bytes(size: int) -> str:
 
 
 def _epoch(scores: Mapping[str, float], rows: list[dict[str, Any]]) -> int | None:
-    """Find the epoch whose log row has these scores; return None if there is no such row."""
+    """Return the epoch whose log row has these scores, or None if there is no such row."""
     named = [name for name in SCORES if name in scores]
     for row in reversed(rows):
         if named and all(
@@ -127,7 +127,7 @@ def _epoch(scores: Mapping[str, float], rows: list[dict[str, Any]]) -> int | Non
 
 
 def _count(weights: Path) -> int:
-    """Count the values in a safetensors file, reading only its header."""
+    """Return the number of values in a safetensors file, reading only its header."""
     from safetensors import safe_open
 
     with safe_open(weights, "numpy") as file:

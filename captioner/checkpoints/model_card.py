@@ -1,4 +1,4 @@
-"""Model cards for shared checkpoints, written from their config alone."""
+"""Model cards for shared checkpoints, generated from their config alone."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ PAPERS = """\
 def model_card(
     config: Mapping[str, Any], name: str, license: str, *, words: int, parameters: int
 ) -> str:
-    """Format the card as Markdown, with the hub's metadata as front matter.
+    """Format the card as Markdown, with metadata for the hub as front matter.
 
     name: repository or directory from which others will load the model. license: the hub's
     identifier for the licence of the weights. words: size of the vocabulary. parameters: number of
-    parameters. Raises InputError for a licence that is not an identifier.
+    parameters. Raises InputError if `license` cannot be such an identifier.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise InputError(
@@ -90,12 +90,12 @@ captioner caption photo.jpg --checkpoint {name}
 def _summary(options: ModelOptions) -> str:
     if not options.attention:
         return (
-            "This model writes a sentence about an image. "
+            "This model describes an image in one sentence. "
             "It is a Show and Tell model (Vinyals et al. 2015)."
         )
     kind = "hard" if options.hard_attention else "soft"
     return (
-        "This model writes a sentence about an image and shows where it looked for each word. It "
+        "This model describes an image in one sentence and shows where it looked for each word. It "
         f"is a Show, Attend and Tell model (Xu et al. 2015) with {kind} attention."
     )
 
@@ -110,7 +110,7 @@ def _decoding(options: DecodingOptions) -> str:
 def _model(config: Mapping[str, Any], options: ModelOptions, words: int, parameters: int) -> str:
     encoder, transform = config["encoder"], config["transform"]
     weights, stage = encoder.get("encoder_weights"), encoder.get("fine_tune_encoder")
-    training = "frozen" if stage is None else f"fine-tuned from stage {stage} on"
+    training = "frozen" if stage is None else f"fine-tuned from stage {stage} onwards"
     if weights is None and stage is None and encoder["encoder"] == "small_cnn":
         training = "trained from scratch"
     initial = f", initial weights `{weights}`" if weights else ""
@@ -146,8 +146,9 @@ def _data(data: Mapping[str, Any]) -> str:
     return (
         f"The model was trained on `{data['name']}` (layout `{data['format']}`). Its vocabulary "
         f"contains the words that occur at least {data['min_count']} times in the training "
-        f"captions. The fingerprint of images, splits and captions is `{data['fingerprint']}`.\n\n"
-        "The licence of these data may also restrict the use of the model."
+        "captions. The fingerprint of the images, splits and captions is "
+        f"`{data['fingerprint']}`.\n\n"
+        "The licence of the training data may also restrict the use of the model."
     )
 
 
@@ -177,11 +178,11 @@ def _scores(config: Mapping[str, Any]) -> str:
 def _limitations(options: ModelOptions, size: int, words: int) -> str:
     lines = [
         f"The vocabulary has {words:,} words. The model describes every image with these words, "
-        "including images that show something else, and is just as confident. Expect wrong "
+        "even if the image shows something else, and with the same confidence. Expect wrong "
         "captions for images that differ from the training data.",
-        "Captions about people repeat the biases and stereotypes of the training captions. Do not "
+        "Captions of people reproduce the biases and stereotypes of the training captions. Do not "
         "use the model where a wrong caption could cause harm.",
-        f"Images are reduced to {size} x {size} pixels. Small objects are lost, and text in the "
+        f"Images are resized to {size} x {size} pixels. Small objects are lost, and text in the "
         "image is not read.",
     ]
     if options.attention:

@@ -1,6 +1,6 @@
 """Directories of training runs: names, locks, logs, resuming and starting.
 
-Training itself is in `training`; checkpoint files are read and written in `checkpoint`.
+Training itself is implemented in `training`; `checkpoint` reads and writes checkpoint files.
 """
 
 import json
@@ -31,14 +31,14 @@ ARCHITECTURE_KEYS = (  # options that determine the names and shapes of a model'
 
 
 def run_directory(name: str) -> Path:
-    """Return the directory of a run in CHECKPOINTS; raises InputError for an invalid name."""
+    """Return the directory of a run in CHECKPOINTS; raise InputError for an invalid name."""
     if not name or Path(name).name != name or name.startswith("."):
         raise InputError(f"a run's name must be a plain name without a path, got {name!r}")
     return CHECKPOINTS / name
 
 
 def evaluation_directory(checkpoint: Path, split: str) -> Path:
-    """Return the directory evaluation-SPLIT in the run of a checkpoint."""
+    """Return the directory evaluation-SPLIT in a checkpoint's run."""
     return run_of(checkpoint) / f"evaluation-{split}"
 
 
@@ -50,7 +50,7 @@ def run_of(checkpoint: Path) -> Path:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a run's log.jsonl, except incomplete ones; empty if it cannot be read."""
+    """Read the complete rows of a run's log.jsonl; return none if it cannot be read."""
     rows = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -87,8 +87,8 @@ def lock_run(run: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # An error here, for example in a directory that became read-only, would hide the one
-            # that ended the training. A leftover lock file does no harm.
+            # An error here, for example in a directory that became read-only, would mask the one
+            # that ended the training. A leftover lock file is harmless.
             with suppress(OSError):
                 _clean_up(run)
 
@@ -117,8 +117,8 @@ def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
 def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Checkpoint | None:
     """Return the checkpoint to resume from, or None for a new run.
 
-    Raises InputError if a new run would overwrite another, or if `config` differs from that of the
-    resumed run in options other than RESUME_MAY_CHANGE.
+    Raises InputError if a new run would overwrite another, or if `config` differs from the resumed
+    run's config in options other than RESUME_MAY_CHANGE.
     """
     if not resume:
         names = [path.name for path in run.glob("[!.]*")]
@@ -146,12 +146,12 @@ def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Chec
 def open_source(path: Path, config: dict[str, Any]) -> checkpoint.Checkpoint:
     """Load the checkpoint at `path`, as `load` does, to start a new run from its weights.
 
-    Raises InputError if it differs from `config` in ARCHITECTURE_KEYS.
+    Raises InputError if its config differs from `config` in any of ARCHITECTURE_KEYS.
     """
     source = checkpoint.load(path)
     source_options, options = _flatten(source.config), _flatten(config)
     differences = [
-        f"{name} is {source_options.get(name)} in the checkpoint and {options[name]} in this run"
+        f"{name} is {source_options.get(name)} in the checkpoint but {options[name]} in this run"
         for name in ARCHITECTURE_KEYS
         if source_options.get(name) != options[name]
     ]

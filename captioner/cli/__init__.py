@@ -1,8 +1,8 @@
 """One module per command, with `add_arguments(parser)`, `run(arguments)` and EXAMPLE.
 
 A module may have a NOTE, which is shown after the command's description in its help. These modules
-only parse options; the modules that they call do the work. The programs train.py and evaluate.py
-call `main` of `train` and `evaluate`.
+only parse options; the modules that they call do the work. The scripts train.py and evaluate.py
+call `train.main` and `evaluate.main`.
 """
 
 import argparse
@@ -21,6 +21,6 @@ def add_checkpoints(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser, help: str) -> None:
-    """Add --config; every flag that is not given is None in the parsed arguments."""
+    """Add --config, and make flags that are not given None in the parsed arguments."""
     parser.add_argument("--config", type=Path, metavar="FILE", help=help)
     parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), None))

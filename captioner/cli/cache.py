@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prune-older-than",
         type=float,
         metavar="DAYS",
-        help="like --prune, and also delete stores last written more than DAYS ago",
+        help="like --prune, but also delete stores last written more than DAYS days ago",
     )
     parser.add_argument("--all", action="store_true", help="with --prune, delete all stores")
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.all and not arguments.prune:
         raise InputError("--all needs --prune")
     if arguments.all and days is not None:
-        raise InputError("--all deletes all stores; omit --prune-older-than")
+        raise InputError("--all cannot be combined with --prune-older-than; omit one of them")
     if days is not None and not days >= 0:
         raise InputError(f"--prune-older-than must be at least 0, got {days}")
     if arguments.prune or days is not None:

@@ -1,7 +1,7 @@
 """`captioner completion`: print a completion script for bash, zsh or fish.
 
 shtab generates the scripts, which complete commands, options, choices and paths. shtab 1.13 cannot
-complete the second and further paths of a command in zsh, the directory after `--convert jsonl` in
+complete the second and later paths of a command in zsh, the directory after `--convert jsonl` in
 zsh and fish, or the value in `--option=value` in bash and zsh; `--option value` works everywhere.
 """
 
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Yield the arguments of a parser and its commands; argparse has no public API for this."""
+    """Yield the arguments of a parser and its subcommands; argparse has no public API for this."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():

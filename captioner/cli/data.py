@@ -1,4 +1,4 @@
-"""`captioner data`: describe a data set, and convert it to JSONL."""
+"""`captioner data`: describe a data set and, if requested, convert it to JSONL."""
 
 import argparse
 from pathlib import Path
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--convert",
         nargs=2,
         metavar=("jsonl", "OUT"),
-        help="write OUT/captions.jsonl without the rows that have problems",
+        help="write OUT/captions.jsonl, omitting rows with problems",
     )
 
 

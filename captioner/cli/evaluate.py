@@ -1,4 +1,4 @@
-"""`captioner evaluate` and evaluate.py: score captions of a checkpoint or of a file."""
+"""`captioner evaluate` and evaluate.py: score a checkpoint or a caption file."""
 
 import argparse
 from collections.abc import Collection, Mapping, Sequence
@@ -17,8 +17,8 @@ T = TypeVar("T")
 EXAMPLE = """captioner evaluate --checkpoint checkpoints/RUN --split test
 captioner evaluate --predictions captions.json --references references.json"""
 NOTE = (
-    "Without --output, files are written to evaluation-SPLIT in the run's directory; "
-    "several checkpoints need --output, and nothing is written for captions from a file."
+    "Without --output, a checkpoint's results are written to evaluation-SPLIT in its run, "
+    "and the scores of a file are only printed. Several checkpoints require --output."
 )
 GROUPS: dict[str, type] = {
     "evaluation": EvaluationOptions,
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Evaluate; raise InputError for user errors."""
+    """Run the evaluation; raise InputError for user errors."""
     options, runtime, scoring, decoding = read_options(arguments)
     from ..evaluation.evaluate import evaluate_checkpoint, evaluate_file
 
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
 def read_options(
     arguments: argparse.Namespace,
 ) -> tuple[EvaluationOptions, RuntimeOptions, ScoringOptions, DecodingOptions]:
-    """Build the options from the parsed flags; raise InputError for flags without effect."""
+    """Build the options from the parsed flags; raise InputError for flags that have no effect."""
     given = _given(arguments)
     if ("checkpoint" in given) == ("predictions" in given):
         arguments.wrong_usage(
@@ -99,7 +99,7 @@ def check_combination(given: Collection[str], scoring: ScoringOptions) -> None:
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse a command line of evaluate.py."""
+    """Parse the command line of evaluate.py."""
     parser = argparse.ArgumentParser(
         description="Caption a split and score the captions, or score captions from a file.",
         epilog=NOTE,

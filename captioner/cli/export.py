@@ -1,4 +1,4 @@
-"""`captioner export`: write a model as programs that run without captioner."""
+"""`captioner export`: export a model as programs that run without captioner."""
 
 import argparse
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     options = from_arguments(ExportOptions, arguments)
     exports = [(export_onnx, options.onnx), (export_torch, options.torch)]
     chosen = [(export, directory) for export, directory in exports if directory]
-    for _, directory in chosen:  # check all directories before the first, slow export
+    for _, directory in chosen:  # check all directories before the exports, which are slow
         check_absent(directory)
     captioner = Captioner.from_pretrained(arguments.checkpoint, "cpu")
     for export, directory in chosen:

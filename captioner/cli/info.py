@@ -13,7 +13,7 @@ captioner info checkpoints/RUN/last --json"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="run or checkpoint")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument("--json", action="store_true", help="print all information as JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:

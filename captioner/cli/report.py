@@ -1,4 +1,4 @@
-"""`captioner report`: evaluate a model and write the report as one HTML page."""
+"""`captioner report`: evaluate a model and write an HTML report."""
 
 import argparse
 from dataclasses import replace
@@ -14,7 +14,7 @@ from . import add_checkpoints
 
 EXAMPLE = """captioner report checkpoints/RUN
 captioner report checkpoints/RUN --split test --beam-size 5 --output DIR"""
-# Fields that get no flag because they have no effect here or are rarely changed.
+# Options without a flag, because they have no effect here or are rarely changed.
 OMITTED = {"checkpoint", "report", "workers", "cache", "predictions", "references"}
 OMITTED |= {"allow_missing", "training_captions", "compare", "num_captions"}
 

@@ -36,7 +36,7 @@ def read_config(arguments: argparse.Namespace) -> TrainConfig:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train; the words of the command line are used in the commands suggested at the end."""
+    """Train; the command line's words are reused in the command suggested for a longer run."""
     config = read_config(arguments)
     from ..training.run import run_training
 
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def parse(argv: Sequence[str] | None = None) -> TrainConfig:
-    """Build the config from a command line of train.py."""
+    """Build the config from the command line of train.py."""
     return read_config(_parser().parse_args(argv))
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of checkpoints and caption files: read, score, print, write."""
+"""Evaluate checkpoints and caption files; print and save the scores."""
 
 import json
 import math
@@ -66,8 +66,8 @@ def evaluate_checkpoint(
     metrics = scoring.selected_metrics  # raises before any work if METEOR lacks Java
     if decoding.num_captions != 1:
         raise InputError(
-            f"evaluation scores one caption per image, got num_captions {decoding.num_captions}; "
-            "leave --num-captions at 1"
+            f"num_captions must be 1 for evaluation, got {decoding.num_captions}; "
+            "omit --num-captions"
         )
     pick_device(runtime.device)  # raises InputError before images are decoded
     checkpoints = _load_checkpoints(options)
@@ -105,7 +105,7 @@ def evaluate_checkpoint(
 
 
 def evaluate_file(options: EvaluationOptions, scoring: ScoringOptions) -> None:
-    """Score the captions of one file against the references of another.
+    """Score the captions in one file against the references in another.
 
     Prints the scores, and writes them if an output directory is given. Raises InputError for user
     errors.
@@ -158,7 +158,7 @@ def data_source(
 
 
 def _load_checkpoints(options: EvaluationOptions) -> list[Checkpoint]:
-    """Load the checkpoints; raises InputError if their results have no default directory."""
+    """Load the checkpoints; raise InputError if there is no default directory for the results."""
     if len(options.checkpoint) > 1 and options.output is None:
         raise InputError(
             "several checkpoints have no common run directory; pass --output with a directory "
@@ -176,9 +176,9 @@ def _load_checkpoints(options: EvaluationOptions) -> list[Checkpoint]:
 def _load_data(
     options: EvaluationOptions, config: Mapping[str, Any], split: str
 ) -> tuple[CaptionData, list[str] | None]:
-    """Load the data, and the captions that the model was trained on if the data contains them.
+    """Load the data and, if the data contains them, the captions that the model was trained on.
 
-    Corrupt images in the split are handled as they were in training.
+    Corrupt images in the split are handled as in training.
     """
     path, format = data_source(config, options.data, options.format)
     on_error = config["data"].get("on_error", "stop")
@@ -197,14 +197,14 @@ def _load_data(
 
 
 def _read_baseline(scoring: ScoringOptions, references: References) -> dict[int | str, str] | None:
-    """Read the captions of --compare for the same images; None if it is not given."""
+    """Read the captions to compare with; return None without --compare."""
     if scoring.compare is None:
         return None
     return read_comparison_captions(scoring.compare, references, scoring.allow_missing)
 
 
 def _make_directory(directory: Path, flag: str) -> None:
-    """Create an output directory; called before any work so that a failure shows early."""
+    """Create an output directory; called before any work so that errors show early."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -225,9 +225,9 @@ def _writable(cache: Path) -> Path | None:
 def _open_images(
     captioner: Captioner, examples: Sequence[Example], options: EvaluationOptions
 ) -> Source:
-    """Return stored features for a single model with a frozen encoder, otherwise the images.
+    """Return stored features for a single model with a frozen encoder, and images otherwise.
 
-    Features that cannot be stored, for example on a full disk, are computed without being stored.
+    If features cannot be stored, for example because the disk is full, the images are returned.
     """
     files = ImageSource([example.path for example in examples], captioner.transform)
     names = ("encoder", "encoder_weights", "fine_tune_encoder")
@@ -253,7 +253,7 @@ def _write_captions(
     """Caption the examples; write the captions before scoring, because scoring may fail."""
     hypotheses = caption_split(captioner.model, examples, images, settings)
     texts = caption_texts(hypotheses, captioner.vocabulary)
-    (directory / SCORES_FILE).unlink(missing_ok=True)  # its scores belong to earlier captions
+    (directory / SCORES_FILE).unlink(missing_ok=True)  # scores of the previous captions
     rows = [{"image_id": id, "caption": text} for id, text in texts.items()]
     _write_json(directory / CAPTIONS_FILE, rows)
     return hypotheses
@@ -265,24 +265,29 @@ def _print_scores(
     baseline: dict[int | str, str] | None,
     scoring: ScoringOptions,
 ) -> dict[str, Any]:
-    """Print the scores, and return the content of scores.json."""
+    """Print the scores and return the contents of scores.json."""
     print(result.describe(references.values()))
     content: dict[str, Any] = result.numbers
     if scoring.bootstrap:
         found = intervals(result.scores, scoring.bootstrap)
-        print(f"95 % intervals from {scoring.bootstrap} bootstrap samples of the images:")
+        print(
+            f"95 % confidence intervals from {scoring.bootstrap} bootstrap samples of the images:"
+        )
         content["intervals"] = _print_intervals(found, "")
     if baseline is not None:
         samples = scoring.bootstrap or SAMPLES
         baseline_scores = compute_scores(baseline, references, tuple(result.scores.statistics))
         found = differences(result.scores, baseline_scores, samples)
-        print(f"difference from {scoring.compare}, 95 % intervals from {samples} paired samples:")
+        print(
+            f"difference from {scoring.compare}, "
+            f"95 % confidence intervals from {samples} paired bootstrap samples:"
+        )
         content["differences"] = _print_intervals(found, "+")
     return {**content, "images": result.rows}
 
 
 def _print_intervals(found: Mapping[str, Interval], sign: str) -> dict[str, dict[str, float]]:
-    """Print one line per score, and return the intervals for JSON."""
+    """Print one line per score and return the intervals in a form that JSON can store."""
     for name, interval in found.items():
         print(f"  {name} {interval:{sign}.2f}")
     return {name: asdict(interval) for name, interval in found.items()}
@@ -300,7 +305,7 @@ def _heading(
     scoring: ScoringOptions,
     decoding: DecodingOptions,
 ) -> Heading:
-    """Build the part of the page above the images; an ensemble has no training curves."""
+    """Build the report's heading; an ensemble has no training curves."""
     facts = [
         _paths(checkpoints),
         f"decoding: {decoding.describe()}",
@@ -312,7 +317,7 @@ def _heading(
 
 
 def _curves(read: Checkpoint) -> list[str]:
-    """Draw the training curves of a checkpoint's run, with the checkpoint's epoch marked."""
+    """Draw the training curves of a checkpoint's run and mark the checkpoint's epoch."""
     rows = read_log(run_of(read.path) / "log.jsonl")
     watched = read.config.get("training", {}).get("watch")
     watch = next((name for name in SCORES if name.lower() == watched), "BLEU-4")

@@ -1,4 +1,4 @@
-"""Options of an evaluation: what to caption and how to score it.
+"""Evaluation options: what to caption and how to score the captions.
 
 This module does not import torch, so that --help is fast.
 """
@@ -12,7 +12,7 @@ from ..metrics.captions import METRICS, select_metrics
 from ..options import check_at_least, option
 from ..prefetch import WORKERS
 
-SAMPLES = 1000  # bootstrap samples of a comparison or report if --bootstrap is not given
+SAMPLES = 1000  # bootstrap samples for a comparison or report if --bootstrap is not given
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class EvaluationOptions:
     """What to caption, with which checkpoints, and where to write the results."""
 
     checkpoint: tuple[Path, ...] = option(None, "run or checkpoint; several form an ensemble")
-    split: str = option("val", "train, val (or dev) or test")
+    split: str = option("val", "split: train, val (or dev) or test")
     data: Path | None = option(None, "data directory or file [the first checkpoint's]")
     format: str | None = option(None, "layout of the data [detected]", choices=tuple(READERS))
     output: Path | None = option(None, "output directory [evaluation-SPLIT in the run]")
@@ -38,26 +38,26 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """Files of captions to score, metrics, and confidence intervals."""
+    """Caption files to score, metrics and confidence intervals."""
 
     predictions: Path | None = option(
-        None, "file of captions to score instead of a checkpoint's: .json (COCO), .jsonl or .csv"
+        None, "caption file to score instead of a checkpoint: .json (COCO), .jsonl or .csv"
     )
-    references: Path | None = option(None, "file of references: .json (COCO), .jsonl or .csv")
-    allow_missing: bool = option(False, "score only images with both a caption and references")
+    references: Path | None = option(None, "reference file: .json (COCO), .jsonl or .csv")
+    allow_missing: bool = option(False, "score only images with a caption and references")
     training_captions: Path | None = option(
-        None, "file of the training captions, from which novelty is computed"
+        None, "file of training captions, used to compute novelty"
     )
     metrics: str | None = option(None, f"comma-separated: {','.join(METRICS)} [all]")
     bootstrap: int = option(0, "bootstrap samples for 95 percent intervals")
-    compare: Path | None = option(None, "file of other captions of the same images, for comparison")
+    compare: Path | None = option(None, "caption file for the same images to compare with")
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "bootstrap")
 
     @property
     def selected_metrics(self) -> tuple[str, ...] | None:
-        """The requested metrics; None for all available ones. Errors: as in `select_metrics`."""
+        """The requested metrics, or None for all available ones; raises as `select_metrics`."""
         if self.metrics is None:
             return None
         return select_metrics([name.strip() for name in self.metrics.split(",")])

@@ -1,7 +1,7 @@
-"""The report page: scores, training curves, images with captions and maps.
+"""The HTML report: scores, training curves, images with captions and maps.
 
 report.html is the template and contains the script that shows the images; this module computes the
-values.
+values to fill in.
 
 Shapes: T words, (h, w) attention grid.
 """
@@ -41,7 +41,7 @@ _CURVES = (
 
 @dataclass(frozen=True)
 class Heading:
-    """Content of the page above the images.
+    """The content of the page above the images.
 
     facts: lines of text. intervals: confidence intervals by score. curves: training curves as SVG.
     """
@@ -61,12 +61,13 @@ def write_report(
     offset: float,
     max_images: int = MAX_IMAGES,
 ) -> None:
-    """Write a self-contained page about a model's captions of the examples.
+    """Write a self-contained HTML page that shows a model's captions of the examples.
 
-    The page shows at most `max_images` images. If there are more, a quarter of this number are the
-    best and a quarter the worst by CIDEr (by the last score if CIDEr is missing), and the rest are
-    a random sample of the others. offset: as `Encoder.offset`. Missing directories are created, and
-    the file is replaced atomically. Raises InputError if it cannot be written.
+    The page shows at most `max_images` images. If there are more, a quarter of the images shown are
+    those with the best CIDEr (or the best last score if CIDEr is missing), a quarter those with the
+    worst, and the rest a random sample of the others. offset: `Encoder.offset` of the model's
+    encoder. Missing directories are created, and the file is replaced atomically. Raises InputError
+    if it cannot be written.
     """
     scores = result.scores.per_image
     by_id = dict(zip(result.scores.ids, zip(*scores.values(), strict=True), strict=True))
@@ -95,7 +96,7 @@ def write_report(
 
 
 def _select(ascending: Sequence[Example], max_images: int) -> list[Example]:
-    """Select at most `max_images` of the examples, which are sorted by score."""
+    """Select at most `max_images` of the examples, which must be sorted by score."""
     if len(ascending) <= max_images:
         return list(ascending)
     quarter = max_images // 4
@@ -107,9 +108,9 @@ def _select(ascending: Sequence[Example], max_images: int) -> list[Example]:
 def _image_data(
     example: Example, scores: Sequence[float], result: Evaluation, vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    """Return the data of an image for the page's script; most keys are as in `Caption.to_dict`.
+    """Return an image's data for the page's script; most keys are those of `Caption.to_dict`.
 
-    maps: T maps of h x w bytes in base64; 255 stands for `peak`, the caption's maximum attention.
+    maps: T maps of h x w bytes in base64; 255 represents `peak`, the caption's maximum attention.
     """
     hypothesis = result.hypotheses[example.id]
     words = vocabulary.decode(hypothesis.tokens)
@@ -153,7 +154,7 @@ def _fill_template(heading: Heading, data: Mapping[str, Any]) -> str:
 
 
 def _table_rows(intervals: Mapping[str, Interval]) -> str:
-    """Format one table row per score, with bars for the value and its interval."""
+    """Format one HTML table row per score, with bars for the value and its interval."""
     rows = ""
     for name, interval in intervals.items():
         full = 1000 if interval.high > 100 else 100  # only CIDEr can exceed 100

@@ -1,7 +1,7 @@
-"""Captions and scores of one split: caption its images, score the captions.
+"""Caption the images of one split and score the captions.
 
-Training and evaluation share this module. Captions are decoded freely, never teacher-forced, and
-each image is encoded once.
+Both training and evaluation use this module. Captions are decoded without teacher forcing, and
+each image is encoded only once.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
@@ -26,11 +26,11 @@ from ..text.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class ScoringSettings:
-    """Which scores to compute, and the data that some of them need.
+    """The scores to compute and the data that some of them require.
 
     metrics: as in `compute_scores`; None for all that are available. training_captions: captions
-    that the model was trained on, for novelty; None if not available. shapes: shapes drawn by the
-    demo, by image id, for pointing accuracy; None for other data.
+    that the model was trained on, for novelty; None if not available. shapes: shapes in the demo
+    images, by image id, for pointing accuracy; None for other data.
     """
 
     metrics: Sequence[str] | None = WITHOUT_JAVA
@@ -54,12 +54,12 @@ class Evaluation:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Scores and statistics by name, as scores.json stores them."""
+        """Scores and statistics by name, as stored in scores.json."""
         return {**self.scores.corpus, **self.statistics.numbers}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Each image's id and scores by name, as scores.json stores them."""
+        """Each image's id and scores by name, as stored in scores.json."""
         per_image = self.scores.per_image
         return [
             {"image_id": id, **{name: round(values[i], 4) for name, values in per_image.items()}}
@@ -67,7 +67,7 @@ class Evaluation:
         ]
 
     def describe(self, references: Iterable[Sized]) -> str:
-        """Describe the scores, statistics, signature and any pointing accuracy, one per line.
+        """Return the scores, statistics, signature and any pointing accuracy as lines of text.
 
         references: the references of each image; only their number is used.
         """
@@ -94,7 +94,7 @@ def evaluate_split(
 ) -> Evaluation:
     """Caption every example and score the captions against all references.
 
-    images: source whose index i is the image of examples[i]. Under torchrun, each process captions
+    images: source whose i-th image belongs to examples[i]. Under torchrun, each process captions
     its share, without padding, and all processes return the complete result.
     """
     hypotheses = caption_split(model, examples, images, decoding)
@@ -106,7 +106,7 @@ def caption_split(
 ) -> dict[int | str, Hypothesis]:
     """Return the best hypothesis of each example, by id, in the order of the examples.
 
-    images, and the behaviour under torchrun: as in `evaluate_split`.
+    images: as in `evaluate_split`. Under torchrun, the work is divided in the same way.
     """
     share = range(len(examples))[distributed.rank() :: distributed.world_size()]
     size = decoding.batch_size
@@ -148,7 +148,7 @@ def score_captions(
     references: Mapping[int | str, Sequence[str]],
     scoring: ScoringSettings = ScoringSettings(),
 ) -> Evaluation:
-    """Score captions from any source against references; both are keyed by image."""
+    """Score captions from any source against references; both are keyed by image id."""
     scores = compute_scores(texts, references, scoring.metrics)
     return Evaluation({}, texts, scores, statistics(texts, references, scoring.training_captions))
 

@@ -295,13 +295,19 @@ READS = "this version of captioner reads formats"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 7}, f"has format 7; {READS} 5 and 6; update captioner"),
-        ({"format": 1}, f"has format 1; {READS} 5 and 6; retrain the model"),
-        ({"format": "6"}, f"has format 6; {READS}"),
-        ({"format": [6]}, rf"has format \[6\]; {READS}"),
-        ({"format": None}, f"has format None; {READS}"),
-        ({"task": "retrieval"}, "is for 'retrieval', not captioning"),
-        ({"task": None}, "is for None, not captioning"),
+        (
+            {"format": 7},
+            f"cannot be loaded: it has format 7, but {READS} 5 and 6; update captioner",
+        ),
+        (
+            {"format": 1},
+            f"cannot be loaded: it has format 1, but {READS} 5 and 6; retrain the model",
+        ),
+        ({"format": "6"}, f"cannot be loaded: it has format 6, but {READS}"),
+        ({"format": [6]}, rf"cannot be loaded: it has format \[6\], but {READS}"),
+        ({"format": None}, f"cannot be loaded: it has format None, but {READS}"),
+        ({"task": "retrieval"}, "was trained for 'retrieval', not captioning"),
+        ({"task": None}, "was trained for None, not captioning"),
     ],
 )
 def test_checkpoints_of_another_format_or_task(tmp_path, change, message):

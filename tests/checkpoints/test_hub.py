@@ -86,7 +86,7 @@ def test_a_saved_model_contains_no_local_paths(captioner, run, tmp_path):
 
 def test_a_saved_model_cannot_be_resumed(captioner, tmp_path):
     checkpoint = load(captioner.save_pretrained(tmp_path / "new"))
-    with pytest.raises(InputError, match=r"has no training state, .* with --start-from"):
+    with pytest.raises(InputError, match=r"it has no training state; .* with --start-from"):
         checkpoint.training_state()
 
 
@@ -218,7 +218,8 @@ def test_paths_are_never_looked_up_on_the_hub(tmp_path):
         with pytest.raises(InputError, match="does not exist"):
             Captioner.from_pretrained(path)
     with pytest.raises(
-        InputError, match="revision needs a repository on the hub, but runs is a local path"
+        InputError,
+        match="revision applies only to repositories on the hub, but runs is a local path",
     ):
         Captioner.from_pretrained("runs", revision="main")
 

@@ -83,7 +83,7 @@ def test_a_checkpoint_of_another_format_without_a_run(run, tmp_path):
         "format    2; this version of captioner reads",
         "Show, Attend and Tell, hard attention: ",
         "annotations 9, ",
-        "pixels, weights b.pth, trained from stage 3 on",
+        "pixels, weights b.pth, trained from stage 3 onwards",
         "colours (coco), generated",
         "training  20 epochs, batch 8, seed 0, self-critical, started from checkpoints/first\n",
         "scores    none yet",

@@ -139,14 +139,14 @@ def test_a_frozen_encoder_is_fine_tuned_from_the_weights_it_had(start):
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
-        (["--hidden-size", "32"], "model.hidden_size is 64 in the checkpoint and 32 in this run$"),
+        (["--hidden-size", "32"], "model.hidden_size is 64 in the checkpoint but 32 in this run$"),
         (
             ["--encoder", "resnet18"],
-            "encoder.encoder is small_cnn in the checkpoint and resnet18 in this",
+            "encoder.encoder is small_cnn in the checkpoint but resnet18 in this",
         ),
         (
             ["--embedding-size", "8", "--attention-size", "8"],
-            "model.embedding_size is 64 in .* and 8 in this run; model.attention_size is 64 ",
+            "model.embedding_size is 64 in .* but 8 in this run; model.attention_size is 64 ",
         ),
     ],
 )

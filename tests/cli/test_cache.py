@@ -118,7 +118,7 @@ def test_prune_by_age(stores, tmp_path, capsys, flags, left):
 def test_flags_without_effect(tmp_path):
     with pytest.raises(InputError, match="--all needs --prune"):
         cache(tmp_path, "--all")
-    with pytest.raises(InputError, match="--all deletes all stores; omit --prune-older-than"):
+    with pytest.raises(InputError, match="--all cannot be combined with --prune-older-than"):
         cache(tmp_path, "--prune", "--all", "--prune-older-than", "30")
     with pytest.raises(InputError, match=r"--prune-older-than must be at least 0, got -1\.0"):
         cache(tmp_path, "--prune-older-than", "-1")

@@ -189,7 +189,7 @@ MISTAKES = {
         "evaluate.py --checkpoint {colours}", "does not contain a checkpoint: manifest.json, "
     ),
     "checkpoint of another kind": Mistake(
-        "evaluate.py --checkpoint {here}/retrieval", "is for 'retrieval', not captioning"
+        "evaluate.py --checkpoint {here}/retrieval", "was trained for 'retrieval', not captioning"
     ),
     "damaged checkpoint": Mistake(
         "evaluate.py --checkpoint {here}/damaged", "is damaged: model.safetensors does not match"
@@ -246,7 +246,8 @@ MISTAKES = {
         "captioner caption {image} --checkpoint {run} --batch-size 0", "batch_size must be at lea"
     ),
     "caption by another kind": Mistake(
-        "captioner caption {image} --checkpoint {here}/retrieval", "is for 'retrieval', not cap"
+        "captioner caption {image} --checkpoint {here}/retrieval",
+        "was trained for 'retrieval', not cap",
     ),
     "demo data over other data": Mistake(
         "captioner demo-data {colours}", "contains something other than this demo data set"

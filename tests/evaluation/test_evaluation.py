@@ -335,7 +335,7 @@ def test_training_data_that_no_longer_exists():
         (["--split", "validation"], "unknown split 'validation'; choose train, val"),
         (
             ["--num-captions", "2"],
-            "evaluation scores one caption per image, got num_captions 2; leave --num-captions at",
+            "num_captions must be 1 for evaluation, got 2; omit --num-captions",
         ),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["--temperature", "2"], "temperature, top_k, top_p and seed require method 'sample'"),

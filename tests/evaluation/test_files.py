@@ -104,8 +104,10 @@ def test_intervals_and_differences_are_printed_and_stored(capsys):
     printed = capsys.readouterr().out.splitlines()
     stored = json.loads(Path("out/scores.json").read_text())
     ours, theirs = (corpus_scores(captions, REFERENCES) for captions in (CAPTIONS, OTHERS))
-    assert printed[4] == "95 % intervals from 50 bootstrap samples of the images:"
-    assert printed[11] == "difference from theirs.json, 95 % intervals from 50 paired samples:"
+    assert printed[4] == "95 % confidence intervals from 50 bootstrap samples of the images:"
+    assert printed[11] == (
+        "difference from theirs.json, 95 % confidence intervals from 50 paired bootstrap samples:"
+    )
     for line, name in enumerate(ours):
         interval, gain = stored["intervals"][name], stored["differences"][name]
         assert interval["value"] == ours[name]
@@ -116,7 +118,7 @@ def test_intervals_and_differences_are_printed_and_stored(capsys):
         numbers = (gain["value"], gain["low"], gain["high"])
         assert printed[12 + line] == "  {} {:+.2f} ({:+.2f} to {:+.2f})".format(name, *numbers)
     call("--compare", "theirs.json")
-    assert "from 1000 paired samples" in capsys.readouterr().out
+    assert "from 1000 paired bootstrap samples" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("work")
@@ -196,8 +198,9 @@ def test_a_checkpoints_captions_are_compared_with_a_file(
     assert gain["low"] > 0
     assert long["novelty"] < short["novelty"] == 100
     assert (
-        "difference from short/captions.json, 95 % intervals from 1000 paired samples:" in printed
-    )
+        "difference from short/captions.json, "
+        "95 % confidence intervals from 1000 paired bootstrap samples:"
+    ) in printed
     with pytest.raises(InputError, match="--references needs --predictions"):
         evaluate.main([*model, "--references", "short/captions.json"])
     with pytest.raises(
