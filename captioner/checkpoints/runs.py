@@ -134,7 +134,7 @@ def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Chec
     changes = [
         "the captions have changed"
         if key == "data.fingerprint"
-        else f"{key} was {before.get(key)} and is {value}"
+        else f"{key} was {before.get(key)} but is now {value}"
         for key, value in now.items()
         if before.get(key) != value and key not in RESUME_MAY_CHANGE
     ]

@@ -1,4 +1,4 @@
-"""Training from Python."""
+"""The function that trains a model from Python."""
 
 from .config import TrainConfig
 from .result import TrainingResult
@@ -6,10 +6,10 @@ from .run import run_training
 
 
 def train(config: TrainConfig | None = None) -> TrainingResult:
-    """Train a model as `captioner train` does, and return the finished run.
+    """Train a model as `captioner train` does and return the finished run.
 
     config: None trains Show and Tell on the demo data. The run's directory is created in
-    `checkpoints` in the working directory; progress and scores are printed. Sets torch's seed.
+    `checkpoints` in the working directory; progress and scores are printed. Torch's seed is set.
     Raises InputError for user errors, `captioner.errors.Interrupted` after SIGINT or SIGTERM
     once the run is saved, and FloatingPointError if the gradient is not finite in several
     consecutive steps.

@@ -1,6 +1,6 @@
 """The typed configuration of a training run.
 
-The `cli` package parses command lines.
+Command lines are parsed in the `cli` package.
 """
 
 from collections.abc import Collection
@@ -28,7 +28,7 @@ __all__ = [
     "TrainingOptions",
 ]
 
-# Defaults for an encoder trained from scratch on small images, with a smaller decoder.
+# Defaults for small_cnn, which is trained from scratch on small images, and a smaller decoder.
 SMALL_CNN_DEFAULTS: dict[str, int | float] = {
     "image_size": 128,
     "embedding_size": 128,
@@ -46,7 +46,7 @@ SMALL_CNN_DEFAULTS: dict[str, int | float] = {
 
 @dataclass(frozen=True)
 class DataOptions(Options):
-    """The training data and how it is read."""
+    """The training data and how to read it."""
 
     data: Path | None = option(None, "data directory or file [the generated demo data]")
     format: str | None = option(None, "layout of the data [detected]", choices=tuple(READERS))
@@ -57,7 +57,7 @@ class DataOptions(Options):
         5, "minimum word count in the training captions; rarer words become <unk>"
     )
     workers: int = option(WORKERS, "number of threads that prefetch batches")
-    cache: Path = option(CHECKPOINTS / ".cache", "directory for feature maps and demo images")
+    cache: Path = option(CHECKPOINTS / ".cache", "cache directory for features and demo images")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,10 +67,10 @@ class DataOptions(Options):
 
 @dataclass(frozen=True)
 class RunOptions(Options):
-    """The run's name, its starting point, its device and its progress reports."""
+    """The run's name, starting point, device and progress reports."""
 
     run: str | None = option(None, "name of the run [derived from data and model]")
-    resume: bool = option(False, "continue the run exactly from its last checkpoint")
+    resume: bool = option(False, "resume the run from its last checkpoint")
     start_from: Path | None = option(
         None, "run or checkpoint that provides initial weights and vocabulary"
     )
@@ -80,10 +80,10 @@ class RunOptions(Options):
     device: str | None = option(None, "device: cpu, cuda, cuda:N or mps [cuda if available]")
     tensorboard: bool = option(False, "also log scores and samples for TensorBoard")
     samples: int = option(
-        4, "number of validation images captioned and drawn after each epoch; 0: none"
+        4, "number of validation images to caption and draw after each epoch; 0: none"
     )
     heatmaps: int = option(
-        12, "number of validation images to draw heatmaps of after training; 0: none"
+        12, "number of validation images to draw heatmaps for after training; 0: none"
     )
     curves: bool = option(True, "draw curves.png after each epoch")
 
@@ -107,8 +107,8 @@ GROUPS: dict[str, type] = {
 class TrainConfig:
     """The complete configuration of one training run, in groups of options.
 
-    With the encoder `small_cnn`, options that were not passed to their group have the values in
-    SMALL_CNN_DEFAULTS. Raises InputError for contradictory options.
+    With the encoder `small_cnn`, options that are not passed to their group take their defaults
+    from SMALL_CNN_DEFAULTS. Raises InputError for contradictory options.
     """
 
     data: DataOptions = DataOptions()
@@ -125,7 +125,7 @@ class TrainConfig:
 
     @classmethod
     def from_options(cls, **options: Any) -> "TrainConfig":
-        """Build a config from options of all groups by name, such as `attention=True, epochs=3`.
+        """Build a config from options of any group, such as `attention=True, epochs=3`.
 
         Raises InputError for an unknown option, a value of the wrong type, or an option that has
         no effect in combination with the others, even if its value is the default.
@@ -136,16 +136,19 @@ class TrainConfig:
     def from_file(cls, path: Path | str, **options: Any) -> "TrainConfig":
         """Build a config from a TOML file or an earlier run; `options` override its values.
 
-        path: a TOML file whose keys are the flags; or a run, a checkpoint or its config.json, whose
-        training is repeated as a new run. Paths in a file are relative to the working directory.
-        Raises InputError in the same cases as `from_options`, and if the file cannot be read.
+        path: a TOML file whose keys are names of flags; or a run, a checkpoint or its config.json,
+        whose training is repeated as a new run. Paths in a file are relative to the working
+        directory. Raises InputError in the same cases as `from_options`, and if the file cannot be
+        read.
         """
         path = Path(path)
         if path.suffix == ".toml":
             options = read_option_file(path, GROUPS) | options
             return cls._build(options, options)
         if path.is_file() and path.name != "config.json":
-            raise InputError(f"{path} must be a .toml file, a run, a checkpoint or its config.json")
+            raise InputError(
+                f"config must be a .toml file, a run, a checkpoint or its config.json, got {path}"
+            )
         stored = read_stored_options(path, GROUPS)
         if "data" in options:  # the stored format belongs to the stored data
             stored.pop("format", None)
@@ -178,7 +181,7 @@ def _names(group: type) -> list[str]:
 
 
 def _changed_options(config: TrainConfig) -> set[str]:
-    """Return the names of the options whose values differ from every default."""
+    """Return the names of the options whose values differ from all their defaults."""
     changed = set()
     for group in (config.data, config.encoder, config.model, config.training, config.run):
         for field in fields(group):

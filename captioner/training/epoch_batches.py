@@ -23,7 +23,7 @@ Captions = list[list[list[int]]]  # for each image, its captions as tokens, long
 
 
 class EpochBatches:
-    """The training batches; call with an epoch and the number of the first batch to return.
+    """The training batches; call an instance with an epoch and the number of its first batch.
 
     With a teacher, the batches include its soft targets, which are computed once, at construction.
     Under torchrun, each process loads its share of every batch.
@@ -43,7 +43,7 @@ class EpochBatches:
         self._soft_targets = _soft_targets(setup, self._captions)
 
     def __call__(self, epoch: int, first: int) -> Iterator[Batch]:
-        """Yield the epoch's batches, starting with number `first`; both are counted from 0."""
+        """Yield the epoch's batches from number `first`; epochs and batches are counted from 0."""
         rank, world = distributed.rank(), distributed.world_size()
         shares = [batch[rank::world] for batch in self._order(epoch)[first:]]
         loaded = load_ahead(self._load, shares, self._workers, pin=self._pin)
@@ -88,7 +88,7 @@ class EpochBatches:
 def _rollouts(
     setup: TrainingSetup, captions: Captions
 ) -> Callable[[Batch], tuple[Batch, Tensor]] | None:
-    """Return a function that adds sampled captions; None unless training is self-critical."""
+    """Return a function that adds sampled captions, or None if training is not self-critical."""
     options = setup.config.training
     if not options.self_critical:
         return None
@@ -102,7 +102,7 @@ def _rollouts(
 
 
 def _soft_targets(setup: TrainingSetup, captions: Captions) -> list[SoftTargets] | None:
-    """Compute the teacher's predictions for the training captions; None without a teacher."""
+    """Compute the teacher's soft targets for the training captions; return None without one."""
     if setup.teacher is None:
         return None
     precision, workers = setup.config.training.precision, setup.config.data.workers

@@ -1,6 +1,6 @@
 """Commands suggested at the end of training.
 
-They must be run in the directory in which training was started.
+They must be run from the directory in which training was started.
 """
 
 import shlex
@@ -15,7 +15,10 @@ from ..data.storage.location import Location
 def next_commands(
     run: Path, split: str, image: Path | Location, beam_size: int, has_attention: bool
 ) -> list[str]:
-    """Return commands that score the split, caption the image (with heatmaps) and serve the run."""
+    """Return commands that score the split, caption the image and serve the run.
+
+    The second command also draws heatmaps if the model has attention.
+    """
     beam = ["--beam-size", str(beam_size)]
     maps = ["--heatmap", str(run / "maps")] if has_attention else []
     can_serve = all(find_spec(name) for name in ("fastapi", "uvicorn", "python_multipart"))
@@ -30,7 +33,7 @@ def next_commands(
 
 
 def longer_command(argv: Sequence[str], run: Path, epochs: int, processes: int = 1) -> str:
-    """Return the command that repeats a run under a new name with another number of epochs.
+    """Return the command that repeats a run under a new name with a different number of epochs.
 
     argv: the arguments of the finished run. The new run starts from scratch, since the learning
     rate of the finished run has already decayed to zero.
@@ -41,7 +44,7 @@ def longer_command(argv: Sequence[str], run: Path, epochs: int, processes: int =
             next(remaining)
         elif not (_is_resume(word) or word.startswith(("--epochs=", "--run="))):
             kept.append(word)
-    # The last --epochs takes effect, so an abbreviated one that was kept is harmless.
+    # The last --epochs takes effect, so an earlier abbreviated one is harmless.
     changed = ["--epochs", str(epochs), "--run", f"{run.name}-{epochs}-epochs"]
     words = program("train")
     if processes > 1:
@@ -53,14 +56,14 @@ def longer_command(argv: Sequence[str], run: Path, epochs: int, processes: int =
 
 
 def _is_resume(word: str) -> bool:
-    """Return whether argparse reads the word as --resume, possibly abbreviated."""
+    """Return whether argparse parses the word as --resume, possibly abbreviated."""
     return word.startswith("--re") and "--resume".startswith(word)
 
 
 def program(name: str) -> list[str]:
     """Return the command words that run "train" or "evaluate".
 
-    If train.py is running, they run the script in its directory.
+    If train.py is running, they run train.py or evaluate.py in its directory.
     """
     running = Path(sys.argv[0])
     if running.name == "train.py":
@@ -71,7 +74,7 @@ def program(name: str) -> list[str]:
 def captioner_command() -> list[str]:
     """Return the command words that run captioner.
 
-    The command is on the PATH if the running program was started under that name.
+    If the running program was started as "captioner", that command is assumed to be on the PATH.
     """
     by_name = Path(sys.argv[0]).stem == "captioner"
     return ["captioner"] if by_name else ["python", "-m", "captioner"]

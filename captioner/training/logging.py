@@ -22,10 +22,10 @@ TENSORBOARD_INTERVAL = 10  # in steps
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """The destinations of the values of steps and epochs.
+    """The destinations of the values logged per step and per epoch.
 
-    directory: the run's directory, for log.jsonl and curves.png. curves: whether to draw
-    curves.png.
+    directory: the run's directory, for log.jsonl and curves.png. tensorboard: None disables
+    TensorBoard logging. curves: whether to draw curves.png.
     """
 
     directory: Path
@@ -54,13 +54,13 @@ class TrainingLog:
 
 
 def write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Write one row of JSON per epoch; values that are not finite become null."""
+    """Write one JSON object per epoch and line; non-finite values become null."""
     rows = [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in history]
     atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def format_epoch(row: Mapping[str, Any], epochs: int, watch: str, best_epoch: int) -> str:
-    """Format one line about an epoch: loss, watched score, speed and memory."""
+    """Format an epoch's loss, watched score, speed and memory as one line."""
     speed = next(name for name in row if name.endswith("_per_second"))
     memory = f"{row['memory_mb'] / 1000:.2f} GB"
     if "gpu_memory_mb" in row:

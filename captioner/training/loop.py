@@ -1,7 +1,7 @@
 """The training loop.
 
-It calls the model with a batch and expects a `Loss`; batches, evaluation and checkpoints are
-passed in as functions.
+The model must map a batch to a `Loss`; functions that provide batches, evaluate the model and save
+checkpoints are passed in.
 """
 
 import math
@@ -27,7 +27,7 @@ from .logging import TrainingLog
 from .optimization import TrainingOptions, WeightAverage, learning_rate_factor, parameter_groups
 from .progress import Progress
 
-MAX_BAD_STEPS = 3  # consecutive steps without a finite gradient that end training
+MAX_BAD_STEPS = 3  # consecutive steps with a non-finite gradient after which training fails
 
 
 class Batch(Protocol):
@@ -47,7 +47,7 @@ Prepare = Callable[[Any], tuple[Any, dict[str, Tensor]]]
 
 @dataclass
 class _LoopState:
-    """The mutable state of one call of `fit`."""
+    """The mutable state of one call to `fit`."""
 
     model: nn.Module  # the model or its data-parallel wrapper
     options: TrainingOptions
@@ -77,7 +77,7 @@ class _LoopState:
         return bool(self.signals)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state for resuming, without the weights; every process must call this."""
+        """Return the state needed to resume, except the weights; every process must call this."""
         generators = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -90,12 +90,12 @@ class _LoopState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state; raises InputError if the number of processes differs."""
+        """Restore a state; raise InputError if the number of processes differs."""
         processes = len(state["generators"])
         if processes != distributed.world_size():
             raise InputError(
-                f"the run was trained with {processes} processes, got "
-                f"{distributed.world_size()}; resume with {processes}"
+                "the run cannot be resumed with a different number of processes: it was started "
+                f"with {processes}, got {distributed.world_size()}; resume it with {processes}"
             )
         self.progress = Progress(**state["progress"])
         sums = self.progress.sums
@@ -128,12 +128,12 @@ def fit(
 ) -> Progress:
     """Train for all epochs, or until the watched score has not improved for `patience` epochs.
 
-    batches(epoch, first): batches of an epoch, starting with number `first`; both counted from 0.
-    evaluate(epoch): the scores after an epoch, counted from 1; higher is better.
-    watch: the name of the score, among those that `evaluate` returns, that determines the best
-    epoch and early stopping.
-    save(name, training_state, scores): write the checkpoint "last" or "best".
-    unit: what `Loss.count` counts, in the plural, such as "words"; used in the name of the speed.
+    batches(epoch, first): returns an epoch's batches from number `first`; both counted from 0.
+    evaluate(epoch): returns the scores after an epoch, counted from 1; higher is better.
+    watch: the name of the score returned by `evaluate` that determines the best epoch and early
+    stopping.
+    save(name, training_state, scores): writes the checkpoint "last" or "best".
+    unit: plural noun for what `Loss.count` counts, such as "words"; part of the speed's name.
     negligible: while neither the new nor the best score exceeds this value, the new score counts
     as an improvement, so that the first epochs do not use up patience: BLEU-4 on few images stays
     near 0 for several epochs.
@@ -141,7 +141,7 @@ def fit(
     train on and named scalars to log alongside the parts of the loss.
     resume: a training state that was passed to `save`; the model must have the weights saved with
     it. Training continues as if it had never stopped.
-    Within `evaluate` and `save`, the model has the running average of its weights.
+    During `evaluate` and `save`, the model has the running average of its weights.
     Raises Interrupted after SIGINT or SIGTERM, once "last" is saved, and FloatingPointError if the
     gradient is not finite in MAX_BAD_STEPS consecutive steps; earlier checkpoints are kept.
     """
@@ -160,7 +160,7 @@ def fit(
     with collect_signals(state.signals):
         while not progress.finished(options):
             _train_epoch(state, batches, prepare)
-            save_as("last", {})  # so that a failure in evaluation loses no training
+            save_as("last", {})  # so that no training is lost if evaluation fails
             if progress.batch < steps_per_epoch:
                 raise Interrupted(state.signals[0])
             scores = _finish_epoch(state, evaluate)
@@ -207,7 +207,7 @@ def _start(
 
 
 def _train_epoch(state: _LoopState, batches: Batches, prepare: Prepare) -> None:
-    """Take the remaining steps of the current epoch; return early after a signal."""
+    """Run the remaining steps of the current epoch; return early after a signal."""
     progress = state.progress
     state.model.train()
     started = time.perf_counter()
@@ -246,9 +246,9 @@ def _take_step(state: _LoopState, batch: Batch, prepare: Prepare) -> tuple[Loss,
     progress.bad = 0 if finite else progress.bad + 1
     if progress.bad == MAX_BAD_STEPS:
         raise FloatingPointError(
-            f"the gradient was not finite {MAX_BAD_STEPS} times in a row, at step "
-            f"{progress.step} and learning rate {learning_rate:.2g}, the last time for "
-            f"images {list(batch.ids)[:5]}; lower the learning rate"
+            f"the gradient was not finite in {MAX_BAD_STEPS} consecutive steps, most recently in "
+            f"step {progress.step} at learning rate {learning_rate:.2g} with images "
+            f"{list(batch.ids)[:5]}; lower the learning rate"
         )
     progress.step += 1
     progress.batch += 1
@@ -281,10 +281,10 @@ def train_step(
     device: torch.device,
     scalars: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> tuple[Loss, bool]:
-    """Take one optimizer step, and return the loss and whether the gradient was finite.
+    """Take one optimizer step and return the loss and whether the gradient was finite.
 
-    The step is skipped if the gradient was not finite. The loss is that of the whole batch, over
-    all processes. scalars: added to the parts of the loss.
+    The step is skipped if the gradient is not finite. The loss is the mean over the whole batch,
+    across all processes. scalars: values to add to the parts of the loss.
     """
     with products_in(options.precision, device):
         loss: Loss = model(batch)
@@ -309,13 +309,13 @@ def _round(value: float) -> float:
 
 
 def _is_better(score: float, best: float | None, negligible: float) -> bool:
-    """Return whether a score beats the best one, or whether both are at most `negligible`."""
+    """Return whether a finite score beats the best one, or both are at most `negligible`."""
     beats = best is None or score > best or max(score, best) <= negligible
     return math.isfinite(score) and beats
 
 
 def _status(state: _LoopState) -> str:
-    """Format the loss, speed and remaining training time, without evaluation."""
+    """Format the loss, speed and remaining training time, excluding evaluation."""
     progress, means = state.progress, state.progress.means(state.unit)
     left = state.options.epochs * state.steps_per_epoch - progress.step
     minutes = left * progress.sums.get("seconds", math.nan) / max(1, progress.batch) / 60

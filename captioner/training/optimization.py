@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingOptions(Options):
-    """Optimisation, validation and stopping; batch size counts images, each with all captions."""
+    """Optimisation, validation and stopping; each image in a batch comes with all its captions."""
 
     epochs: int = option(6, "maximum number of epochs")
-    batch_size: int = option(16, "number of images per step, over all processes")
+    batch_size: int = option(16, "number of images per step, across all processes")
     learning_rate: float = option(1.5e-3, "learning rate at the end of warm-up")
     encoder_learning_rate: float = option(1e-4, "learning rate of the encoder, if it is trained")
     weight_decay: float = option(0.01, "AdamW weight decay, applied to matrices only")
     warmup: float = option(0.1, "fraction of steps for linear warm-up, before cosine decay")
-    average: float = option(0.998, "decay of the weights' exponential moving average; 0: none")
+    average: float = option(0.998, "decay of the exponential moving average of weights; 0: none")
     scheduled_sampling: float = option(0.0, "final scheduled-sampling probability")
     clip: float = option(5.0, "maximum gradient norm")
     watch: str = option(
@@ -36,7 +36,7 @@ class TrainingOptions(Options):
     patience: int = option(4, "number of epochs without improvement before early stopping")
     beam_size: int = option(3, "beam size for validation captions")
     precision: str = option(
-        "auto", "numeric precision; auto: bfloat16 where it is faster", choices=PRECISIONS
+        "auto", "numeric precision; auto: bfloat16 if it is faster", choices=PRECISIONS
     )
     seed: int = option(0, "seed for weights, dropout and data order")
     self_critical: bool = option(False, "also train on sampled captions, rewarded by CIDEr-D")
@@ -62,7 +62,7 @@ class TrainingOptions(Options):
 
 
 def parameter_groups(model: "nn.Module", options: TrainingOptions) -> list[dict[str, Any]]:
-    """Group trained parameters by learning rate (encoder or not) and decay (matrices or not)."""
+    """Group trained parameters by learning rate (encoder or not) and decay (matrix or not)."""
     groups = []
     for in_encoder, rate in (
         (False, options.learning_rate),
@@ -82,9 +82,9 @@ def parameter_groups(model: "nn.Module", options: TrainingOptions) -> list[dict[
 
 
 def learning_rate_factor(warmup: float, steps: int) -> Callable[[int], float]:
-    """Return a function from the step, counted from 0, to a factor of the peak learning rate.
+    """Return a function that maps a step, counted from 0, to a multiple of the peak learning rate.
 
-    warmup: fraction of all `steps` with a linear increase; half a cosine down to 0 follows.
+    warmup: fraction of all `steps` with a linear increase; cosine decay to 0 follows.
     """
     warmup_steps = max(1, round(warmup * steps))
     decay_steps = max(1, steps - warmup_steps)
@@ -112,7 +112,7 @@ class WeightAverage:
         self.average = {name: value.clone() for name, value in self.values.items()}
 
     def update(self) -> None:
-        """Update the average with the values after one more step."""
+        """Update the average with the current values; call after each optimizer step."""
         self.steps += 1
         weight = 1 - min(self.decay, self.steps / (self.steps + 9))
         for name, value in self.values.items():
@@ -120,7 +120,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Give the model the averaged values within the context."""
+        """Swap the averaged values into the model within the context."""
         self._exchange()
         try:
             yield
@@ -134,12 +134,12 @@ class WeightAverage:
             self.average[name].copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the step count and the unaveraged values; checkpoint weights are the average."""
+        """Return the step count and the unaveraged values; a checkpoint's weights are averaged."""
         values = {name: value.clone() for name, value in self.values.items()}
         return {"steps": self.steps, "values": values}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state; the model must have the averaged values."""
+        """Restore a state; the model must contain the averaged values."""
         self.steps = state["steps"]
         for name, value in self.values.items():
             self.average[name].copy_(value)

@@ -10,27 +10,27 @@ from .optimization import TrainingOptions
 
 @dataclass
 class Progress:
-    """The progress of a training run, in plain values that a checkpoint can hold."""
+    """The progress of a training run, as plain values that a checkpoint can store."""
 
     epoch: int = 0  # finished epochs
     batch: int = 0  # finished batches of the current epoch
     step: int = 0  # finished batches of all epochs
-    bad: int = 0  # consecutive most recent steps without a finite gradient
+    bad: int = 0  # most recent consecutive steps with a non-finite gradient
     best_score: float | None = None
     best_epoch: int = 0
     sums: dict[str, float] = field(default_factory=dict)  # over the current epoch, see `add`
     history: list[dict[str, Any]] = field(default_factory=list)  # the rows of log.jsonl
 
     def finished(self, options: TrainingOptions) -> bool:
-        """Return whether all epochs or the patience are used up."""
+        """Return whether all epochs are finished or the patience is exhausted."""
         epochs_since_best = self.epoch - self.best_epoch
         return self.epoch >= options.epochs or epochs_since_best >= options.patience
 
     def add(self, loss: Loss, seconds: float, waited: float) -> None:
         """Add one step to the epoch's sums.
 
-        The loss and its parts are weighted by the loss's count. seconds: the duration of the step,
-        including `waited` seconds of waiting for data.
+        The loss and its parts are weighted by `loss.count`. seconds: the duration of the step,
+        including `waited` seconds spent waiting for data.
         """
         values = {"count": 1.0, "loss": float(loss.value)}
         values |= {name: float(value) for name, value in loss.parts.items()}
@@ -40,9 +40,9 @@ class Progress:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self, unit: str) -> dict[str, float]:
-        """Return the epoch's mean loss and its parts, speed and seconds; NaN before any step.
+        """Return the epoch's mean loss and loss parts, speed and time; NaN before the first step.
 
-        unit: what `Loss.count` counts, in the plural, such as "words".
+        unit: plural noun for what `Loss.count` counts, such as "words".
         """
         sums = {**dict.fromkeys(("count", "seconds", "waiting", "loss"), math.nan), **self.sums}
         count, seconds, waited = (sums.pop(name) for name in ("count", "seconds", "waiting"))

@@ -11,9 +11,9 @@ from ..evaluation.split import Evaluation
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished run.
+    """A finished training run.
 
-    run: its directory, which holds the checkpoints "best" and "last". best_epoch: counted from 1.
+    run: its directory, with the checkpoints "best" and "last". best_epoch: counted from 1.
     history: one row of values per epoch, as in log.jsonl. evaluation: the best checkpoint's results
     on the val split. device: the device on which the model was trained.
     """

@@ -23,13 +23,13 @@ from .setup import TrainingSetup, build_setup
 from .summary import describe_best, next_steps
 from .tensorboard import TensorBoardWriter, check_tensorboard
 
-NEGLIGIBLE_BLEU = 0.02  # on a scale of 0 to 100: BLEU is not exactly 0 if no n-gram matches
+NEGLIGIBLE_BLEU = 0.02  # on a scale of 0 to 100; BLEU is not exactly 0 if no n-gram matches
 
 
 def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> TrainingResult:
     """Train, evaluate the best checkpoint, and print progress, scores and suggested commands.
 
-    argv: the command line, if any, from which a suggestion for a longer run is derived. Raises
+    argv: the command line, if any, from which the command for a longer run is derived. Raises
     InputError for user errors, and the exceptions of `fit`.
     """
     if config.run.tensorboard:
@@ -85,7 +85,7 @@ def train(setup: TrainingSetup) -> Progress:
 def save_checkpoint(
     setup: TrainingSetup, name: str, training_state: dict[str, Any], scores: dict[str, float]
 ) -> None:
-    """Write a checkpoint of the current model; scores: empty before evaluation."""
+    """Write a checkpoint of the current model; `scores` is empty before evaluation."""
     names = [score for score in SCORES if score in scores]
     scores_signature = signature([e.captions for e in setup.held_out.examples], names)
     config = {**setup.checkpoint_config, "scores": scores, "signature": scores_signature}
@@ -94,7 +94,7 @@ def save_checkpoint(
 
 
 def open_tensorboard(setup: TrainingSetup, state: dict[str, Any] | None) -> TensorBoardWriter:
-    """Open the TensorBoard files in the run's directory; state: that of the resumed run, if any."""
+    """Open a TensorBoard writer in the run's directory; `state` is from the resumed run, if any."""
     progress: dict[str, Any] = state["progress"] if state else {"step": 0, "history": []}
     return TensorBoardWriter(setup.run / "tensorboard", progress["step"], progress["history"])
 

@@ -22,13 +22,13 @@ def show_samples(
 ) -> None:
     """Print the captions of a few images, and draw the images with captions and attention.
 
-    The sheet is samples/epoch-NN.png in the run's directory; the images are also logged at
-    `step` if a TensorBoard writer is given.
+    The images are saved as samples/epoch-NN.png in the run's directory, and also logged at `step`
+    if a TensorBoard writer is given.
     """
     examples = evenly_spaced(setup.held_out.examples, setup.config.run.samples)
     if not examples:
         return
-    say(f"epoch {epoch} captions")
+    say(f"captions after epoch {epoch}:")
     samples = [_sample(setup, evaluation, example) for example in examples]
     for example, sample in zip(examples, samples, strict=True):
         say(f"  {example.path.name}: {sample.text}")
@@ -74,5 +74,5 @@ def draw_heatmaps(setup: TrainingSetup, evaluation: Evaluation) -> Path | None:
 
 
 def evenly_spaced(examples: Sequence[Example], count: int) -> Sequence[Example]:
-    """Return at most `count` examples, evenly spaced among all of them."""
+    """Return at most `count` of the examples, evenly spaced."""
     return examples[:: max(1, len(examples) // max(1, count))][:count]

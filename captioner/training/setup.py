@@ -67,9 +67,9 @@ class TrainingSetup:
 
 
 def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
-    """Read the data, build vocabulary and model, and compute the features of a frozen encoder.
+    """Read the data, build the vocabulary and model, and compute features of a frozen encoder.
 
-    User mistakes are detected before the slow steps.
+    User errors are detected before the slow steps.
     """
     epoch_metrics(config.training.watch)  # raises InputError if METEOR is watched without Java
     check_encoder(config.encoder, pretrained=config.run.start_from is not None)
@@ -153,9 +153,9 @@ def with_corrupt_images(
     before = ids if resumed is None else resumed.config["data"].get("left_out", [])
     if ids != before:
         raise InputError(
-            f"{resumed and resumed.path} cannot be continued: {len(before)} images could not be "
-            f"decoded when it began, {before[:10]}, and {len(ids)} cannot be decoded now, "
-            f"{ids[:10]}; restore the images or start a new run"
+            f"{resumed and resumed.path} cannot be resumed: {len(before)} images could not be "
+            f"decoded when the run began ({before[:10]}), but {len(ids)} cannot be decoded now "
+            f"({ids[:10]}); restore the images or start a new run"
         )
     return {**described, "data": {**described["data"], "left_out": ids}}
 
@@ -169,7 +169,7 @@ def build_vocabulary(training: Sequence[Example], options: DataOptions) -> Vocab
 def make_model(
     config: TrainConfig, vocabulary_size: int, start: Checkpoint | None
 ) -> CaptioningModel:
-    """Build the configured model, with the weights of the checkpoint `start` if there is one."""
+    """Build the configured model, with the weights of the checkpoint `start` if it is given."""
     options = config.encoder
     torch.manual_seed(config.training.seed)
     encoder = build_encoder(
@@ -182,7 +182,7 @@ def make_model(
     if start:
         load_checkpoint_weights(model, start)
     if encoder.frozen and not encoder.pretrained:
-        say(f"note: {options.encoder} is frozen with random weights; see --encoder-weights")
+        say(f"note: {options.encoder} is frozen with random weights; pass --encoder-weights")
     say(
         f"{config.model.name} with {'frozen' if encoder.frozen else 'trained'} "
         f"{options.encoder}, {vocabulary_size} words, "
@@ -200,7 +200,7 @@ def load_checkpoint_weights(model: nn.Module, source: Checkpoint) -> None:
         missing, unexpected = model.load_state_dict(source.weights, strict=False)
     except RuntimeError as error:
         reason = " ".join(str(error).split())  # torch's message spans many lines
-        raise InputError(f"the weights of {source.path} do not fit: {reason}") from error
+        raise InputError(f"the weights of {source.path} do not fit the model: {reason}") from error
     parameters = dict(model.named_parameters())
     problems = [f"{name} is missing" for name in missing if name in parameters]
     problems += [f"{name} is unexpected" for name in unexpected]
@@ -211,7 +211,7 @@ def load_checkpoint_weights(model: nn.Module, source: Checkpoint) -> None:
 
 
 def sample_maps(model: CaptioningModel, images: Source, count: int) -> Iterator[Tensor]:
-    """Yield feature maps (B, D, h, w) of at most CALIBRATION of `count` images, evenly spaced."""
+    """Yield feature maps (B, D, h, w) of at most CALIBRATION evenly spaced images of `count`."""
     device, chosen = device_of(model), range(0, count, -(-count // CALIBRATION))
     for first in range(0, len(chosen), 64):
         values = images.load(chosen[first : first + 64]).to(device)
@@ -225,7 +225,7 @@ def open_split(
     options: DataOptions,
     device: torch.device,
 ) -> SplitData:
-    """Return the examples with stored feature maps if the encoder is frozen, else with images."""
+    """Return the examples with feature maps if the encoder is frozen, and with images otherwise."""
     files = ImageSource([example.path for example in examples], transform)
     if not model.encoder.frozen:
         return SplitData(examples, files)
@@ -239,5 +239,5 @@ def open_split(
 
 
 def epoch_metrics(watch: str) -> tuple[str, ...]:
-    """Return the metrics computed after every epoch; METEOR, which is slow, only if watched."""
+    """Return the metrics to compute after each epoch; METEOR, which is slow, only if watched."""
     return select_metrics((*WITHOUT_JAVA, watch))

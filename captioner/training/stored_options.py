@@ -11,7 +11,7 @@ from ..options import convert_values
 
 
 def read_stored_options(path: Path, groups: Mapping[str, type]) -> dict[str, Any]:
-    """Return, by name, the options that affect what a run learns; others are not stored.
+    """Return the stored options by name: those that affect what a run learns.
 
     path: a run, a checkpoint or its config.json. groups: the groups of `TrainConfig`. Raises
     InputError if the config cannot be read or contains values of the wrong type.
@@ -39,7 +39,7 @@ def read_stored_options(path: Path, groups: Mapping[str, type]) -> dict[str, Any
 
 
 def _data_options(data: dict[str, Any], *, starts: bool) -> dict[str, Any]:
-    """Return the data options, without those that have no effect."""
+    """Return the data options, except those that have no effect."""
     options = {} if starts else {"min_count": data["min_count"]}
     if data["path"] is not None:  # else the demo data
         options |= {"data": data["path"], "format": data["format"]}

@@ -10,7 +10,7 @@ from .setup import TrainingSetup
 
 
 def describe_best(setup: TrainingSetup, progress: Progress, evaluation: Evaluation) -> list[str]:
-    """Return lines with the best epoch and the scores of its checkpoint on the val split."""
+    """Return lines that report the best epoch and its checkpoint's scores on the val split."""
     beam_size = setup.config.training.beam_size
     return [
         f"best epoch: {progress.best_epoch}; val split, beam size {beam_size}",
@@ -19,7 +19,7 @@ def describe_best(setup: TrainingSetup, progress: Progress, evaluation: Evaluati
 
 
 def next_steps(setup: TrainingSetup, progress: Progress, argv: Sequence[str] | None) -> list[str]:
-    """Return suggested commands.
+    """Return lines with suggested commands.
 
     A command for a longer run is included if argv is given and the last epoch was the best.
     """
@@ -32,7 +32,7 @@ def next_steps(setup: TrainingSetup, progress: Progress, argv: Sequence[str] | N
         config.training.beam_size,
         config.model.attention,
     )
-    lines = ["next:", *(f"  {command}" for command in commands)]
+    lines = ["next steps:", *(f"  {command}" for command in commands)]
     if argv is not None and may_improve(progress, config.training.epochs):
         longer = longer_command(
             argv, setup.run, 2 * config.training.epochs, distributed.world_size()

@@ -25,7 +25,8 @@ def open_teachers(
     for teacher in loaded:
         if teacher.vocabulary.words != vocabulary.words:
             raise InputError(
-                f"teacher {teacher.path} has a different vocabulary from the new model"
+                f"teacher {teacher.path} cannot be used: its vocabulary differs from the new "
+                "model's; choose a teacher trained on the same captions"
             )
     candidates = [
         Candidate(str(teacher.path), *restore(teacher), teacher.vocabulary) for teacher in loaded
@@ -34,7 +35,7 @@ def open_teachers(
         if candidate.transform != transform:
             raise InputError(
                 f"teacher {candidate.name} transforms images with {candidate.transform}, "
-                f"the new model with {transform}"
+                f"but the new model uses {transform}"
             )
     if student.encoder.frozen:
         fingerprint = student.encoder.fingerprint()

@@ -25,17 +25,18 @@ def check_tensorboard() -> None:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"--tensorboard needs {error.name}; run pip install 'captioner[tensorboard]'"
+            f"--tensorboard needs {error.name}; install it with "
+            "pip install 'captioner[tensorboard]'"
         ) from error
 
 
 class TensorBoardWriter:
     """A writer of event files in one directory; values are logged at the step just finished.
 
-    step: the number of steps already taken. Events of later steps, which a killed run logged but
-    did not save, are purged. history: the rows of all finished epochs; they are written only if the
-    directory is new, so that a run first logged when resumed still has complete curves. Close the
-    writer after use.
+    step: the number of steps already taken. Events of later steps, logged by an interrupted run
+    after its last checkpoint, are purged. history: the rows of all finished epochs; they are
+    written only if the directory is new, so that a run that enables TensorBoard when resumed has
+    complete curves. Close the writer after use.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class TensorBoardWriter:
 
 
 def _group(name: str) -> str:
-    """Return the group of an epoch's value; TensorBoard expands the first two groups by name."""
+    """Return the group of an epoch's value; TensorBoard expands only the first two, by name."""
     if name in SCORES:
         return "score"
     if name in _TEXT_STATISTICS:

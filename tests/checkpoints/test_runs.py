@@ -118,7 +118,7 @@ def test_it_resumes_without_what_it_started_from(start):
     shutil.rmtree("checkpoints/base")
     resumed = start("run", "--resume")
     assert all(torch.equal(resumed.weights[name], value) for name, value in run.weights.items())
-    with pytest.raises(InputError, match="start_from was checkpoints/base and is elsewhere"):
+    with pytest.raises(InputError, match="start_from was checkpoints/base but is now elsewhere"):
         start("run", "--resume", source="elsewhere")
 
 
@@ -176,5 +176,5 @@ def test_weights_may_lack_buffers_but_no_parameters():
         InputError, match=r"the weights of run do not fit the model: more is unexpected$"
     ):
         take(weight=torch.ones(3, 2), bias=torch.zeros(3), more=torch.ones(1))
-    with pytest.raises(InputError, match=r"the weights of run do not fit: .* size mismatch"):
+    with pytest.raises(InputError, match=r"run do not fit the model: .* size mismatch"):
         take(weight=torch.ones(3, 1), bias=torch.zeros(3))

@@ -256,6 +256,6 @@ def test_training_and_evaluation_leave_out_corrupt_images(
     assert "have changed" not in printed
     train.main([*options, "--on-error", "skip", "--resume"])  # the same images
     broken[1].write_bytes((colours / "train" / "4.png").read_bytes())
-    message = r"mine/last cannot be continued: 3 images could not .* \[3, 9, 102\], and 2 cannot"
+    message = r"mine/last cannot be resumed: 3 images could not .* \(\[3, 9, 102\]\), but 2 cannot"
     with pytest.raises(InputError, match=message):
         train.main([*options, "--on-error", "skip", "--resume"])

@@ -24,7 +24,7 @@ def test_suggested_commands_work(tmp_path, tmp_path_factory, monkeypatch, capsys
     argv = ["--data", data, "--run", "run", *tiny.OPTIONS, "--epochs", "1", *options]
     monkeypatch.setattr(sys, "argv", ["train.py", *argv])
     train.main()
-    lines = capsys.readouterr().out.partition("next:\n")[2].splitlines()
+    lines = capsys.readouterr().out.partition("next steps:\n")[2].splitlines()
     score, caption, serve, _, longer = (shlex.split(line) for line in lines)
     assert score[:2] == ["python", "evaluate.py"]
     assert "--split test" in lines[0]

@@ -93,7 +93,7 @@ def test_samples_after_each_epoch(train_run, capsys, samples):
     sheets = sorted(path.name for path in run.glob("samples/*"))
     assert sheets == [f"epoch-0{epoch}.png" for epoch in (1, 2) if samples]
     assert out.count("\n  100.png: ") == out.count("\n  103.png: ") == (2 if samples else 0)
-    assert ("epoch 2 captions\n  100.png: " in out) == bool(samples)
+    assert ("captions after epoch 2:\n  100.png: " in out) == bool(samples)
 
 
 @pytest.mark.slow

@@ -285,8 +285,10 @@ def test_steps_without_a_finite_gradient_are_skipped(tmp_path):
 @pytest.mark.parametrize("first", [0, 3, 4, 6])  # 6: across the end of an epoch
 def test_three_consecutive_gradients_that_are_not_finite_end_training(tmp_path, first):
     run = Fit(tmp_path, batches=bad_at(first, first + 1, first + 2))
-    message = rf"not finite 3 times in a row, at step {first + 2} and learning rate \S+, the last "
-    with pytest.raises(FloatingPointError, match=message + rf"time for images \[{first + 2}\]; "):
+    message = rf"not finite in 3 consecutive steps, most recently in step {first + 2} at learning "
+    with pytest.raises(
+        FloatingPointError, match=message + rf"rate \S+ with images \[{first + 2}\]; "
+    ):
         run.call()
     epochs = (first + 2) // STEPS
     assert run.saved.count("best") == epochs
@@ -460,6 +462,6 @@ def test_resuming_with_another_number_of_processes_is_refused(tmp_path):
     run = Fit(tmp_path)
     run.call()
     state = run.states["last"] | {"generators": run.states["last"]["generators"] * 2}
-    message = "was trained with 2 processes, got 1; resume with 2"
+    message = "number of processes: it was started with 2, got 1; resume it with 2"
     with pytest.raises(InputError, match=message):
         Fit(tmp_path, resume=state).call()

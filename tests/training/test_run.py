@@ -137,10 +137,10 @@ def test_resuming_with_other_options_or_data_is_refused(train_run):
     with pytest.raises(InputError, match="cannot be resumed with different options: ") as caught:
         train_run("run", "--resume", *changes)
     for difference in (
-        "training.epochs was 1 and is 2",
-        "model.hidden_size was 16 and is 32",
-        "training.seed was 0 and is 1",
-        "model.attention was False and is True",
+        "training.epochs was 1 but is now 2",
+        "model.hidden_size was 16 but is now 32",
+        "training.seed was 0 but is now 1",
+        "model.attention was False but is now True",
     ):
         assert difference in str(caught.value)
     other = tiny.write_colours(Path("other"))
@@ -232,7 +232,7 @@ def test_watching_meteor_without_java_is_refused(train_run, monkeypatch):
 
 def test_a_resumed_run_cannot_watch_another_score(train_run):
     train_run("run", "--epochs", "1")
-    with pytest.raises(InputError, match=r"training.watch was bleu-4 and is cider"):
+    with pytest.raises(InputError, match=r"training.watch was bleu-4 but is now cider"):
         train_run("run", "--epochs", "1", "--resume", "--watch", "cider")
 
 

@@ -179,7 +179,7 @@ def test_incompatible_teachers_are_refused(work, tiny_model):
     student = tiny_model(attention=True)  # frozen, its encoder is another one
     with pytest.raises(InputError, match="has a different encoder from the new model"):
         open_teachers([Path(base)], student, words, seen)
-    with pytest.raises(InputError, match="has a different vocabulary"):
+    with pytest.raises(InputError, match="cannot be used: its vocabulary differs"):
         open_teachers([Path(base)], student, Vocabulary(["dog"]), seen)
     learner = tiny_model(attention=True, trained_from=0)
     with pytest.raises(InputError, match=r"transforms images with Transform\(size=32"):
