@@ -1,4 +1,4 @@
-"""Image captioning: Show and Tell; Show, Attend and Tell.
+"""Image captioning with Show and Tell and with Show, Attend and Tell.
 
 from captioner import Captioner, TrainConfig, train
 
@@ -31,7 +31,7 @@ __all__ = [
     "__version__",
     "train",
 ]
-MODULES = {  # of the names that are imported on first use, since importing torch takes seconds
+MODULES = {  # modules of the names that are imported on first use, since importing torch is slow
     "Caption": "caption",
     "Captioner": "captioner",
     "TrainConfig": "training.config",
@@ -41,7 +41,7 @@ MODULES = {  # of the names that are imported on first use, since importing torc
 
 
 def __getattr__(name: str) -> Any:
-    """Import names that depend on torch only when first used, because importing torch is slow."""
+    """Import a name that depends on torch on first use, because importing torch is slow."""
     if name in MODULES:
         return getattr(import_module(f".{MODULES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

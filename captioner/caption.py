@@ -1,4 +1,4 @@
-"""Caption: the words, scores and attention maps of a caption, with export to JSON and figures.
+"""A caption's words, scores and attention maps, with export to JSON and figures.
 
 Shapes: T words, (h, w) attention grid.
 """
@@ -25,7 +25,7 @@ _DIGITS = 4  # decimal places of numbers in JSON
 
 @dataclass(frozen=True)
 class Caption:
-    """A sentence about an image.
+    """The caption of an image.
 
     text: the caption. words: its T words. score: sum of `log_probs`. log_probs: log-probability of
     each word, then of the end token, in nats; a caption truncated at max_length has no end token.
@@ -33,9 +33,9 @@ class Caption:
     for a model without attention. alternatives: the rest of the n-best list, best first. image:
     the image as it was passed. offset: distance from the centre of a map cell to the centre of its
     receptive field, down and to the right, in cells; see `Encoder`. word_alternatives: for each
-    word, the most likely other words in its place and their log-probabilities in nats, given the
-    image and the previous words, most likely first; "" is the end of the caption. Empty unless the
-    option word_alternatives is set.
+    word, the most likely alternatives and their log-probabilities in nats, given the image and the
+    previous words, most likely first; "" is the end of the caption. Empty unless the option
+    word_alternatives is set.
     """
 
     text: str
@@ -94,12 +94,14 @@ class Caption:
     def save_heatmap(self, path: str | Path) -> None:
         """Save the attention map of each word in the format given by the extension of `path`.
 
-        A figure (.png, .jpg, .tiff, .pdf, .svg) has a panel per word, an animation (.gif, .webp) a
-        frame per word. An .npy file contains only the maps; the words are written to a .json file
-        next to it. Raises InputError for a model without attention.
+        A figure (.png, .jpg, .tiff, .pdf, .svg) has one panel per word, an animation (.gif, .webp)
+        one frame per word. An .npy file contains only the maps; the words are written to a .json
+        file next to it. Raises InputError for a model without attention.
         """
         if self.attention is None:
-            raise InputError("this model has no attention; train with --attention for heatmaps")
+            raise InputError(
+                "heatmaps cannot be drawn: this model has no attention; train one with --attention"
+            )
         heatmaps.save_heatmap(
             path,
             load_image(self.image),
@@ -110,7 +112,7 @@ class Caption:
         )
 
     def _repr_html_(self) -> str:
-        """Return the image as HTML for notebooks; hovering over a word shows its map."""
+        """Return image and caption as HTML for notebooks; hovering over a word shows its map."""
         image = load_image(self.image)
         return caption_html(image, self.words, self.log_probs, self.attention, self.offset)
 

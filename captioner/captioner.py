@@ -1,4 +1,4 @@
-"""Captioner: caption and score images with a trained model or an ensemble."""
+"""Caption and score images with a trained model or an ensemble."""
 
 import functools
 import warnings
@@ -35,7 +35,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _accept_pictures(function: Function) -> Function:
-    """Accept `pictures`, the old name of `images`, with a DeprecationWarning."""
+    """Make a function accept `pictures`, the old name of `images`, with a DeprecationWarning."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **keywords: Any) -> Any:
@@ -51,9 +51,9 @@ def _accept_pictures(function: Function) -> Function:
 
 
 class Captioner:
-    """A trained model or an ensemble, with its vocabulary and image transform, on a device.
+    """A trained model or an ensemble on a device, with its vocabulary and image transform.
 
-    Create one with `from_pretrained`. The model is in eval mode; calls do not change it.
+    Create one with `from_pretrained`. The model is in eval mode; method calls do not change it.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class Captioner:
         log-probabilities for each word. device: device of the model; None selects CUDA if it is
         available. precision: "float32"; "bfloat16", which is faster if the device supports it and
         may change a few words; or "auto", which selects bfloat16 if it is faster. compile: whether
-        to fuse the decoding steps with torch.compile, which delays the first captions. revision: a
-        branch, tag or commit of the repository. Raises InputError for a missing, damaged or
+        to compile the decoding step with torch.compile, which delays the first captions. revision:
+        a branch, tag or commit of the repository. Raises InputError for a missing, damaged or
         incompatible checkpoint, and for an ensemble whose models have different image transforms,
         grids or vocabularies.
         """
@@ -114,7 +114,7 @@ class Captioner:
     ) -> "Captioner":
         """Build a Captioner from checkpoints that are already in memory; see `from_pretrained`."""
         if not read:
-            raise InputError("a captioner needs at least one checkpoint, got none")
+            raise InputError("at least one checkpoint is required, got none")
         candidates = [Candidate(str(each.path), *restore(each), each.vocabulary) for each in read]
         model: CaptionModel = build_ensemble(candidates).to(pick_device(device))
         if compile:
@@ -280,23 +280,26 @@ class Captioner:
         batch_size: int = 32,
         allow_unknown: bool = False,
     ) -> float | list[float]:
-        """Return log p(text | image) in nats, end token included, for one or several pairs.
+        """Return log p(text | image) in nats, including the end token, for one or several pairs.
 
-        In float32, the score of a caption equals its score in decoding. allow_unknown: whether to
+        In float32, a caption gets the same score as in decoding. allow_unknown: whether to
         score words outside the vocabulary as <unk>. Raises InputError for a text without words
         and, unless allow_unknown is set, for words outside the vocabulary.
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
             if not isinstance(texts, str):
-                raise InputError(f"one image needs one text, got {type(texts).__name__}")
+                raise InputError(
+                    f"texts must be a str for a single image, got {type(texts).__name__}"
+                )
             return self.score(
                 [images], [texts], batch_size=batch_size, allow_unknown=allow_unknown
             )[0]
         if isinstance(texts, str):
-            raise InputError(f"several images need a list of texts, got the text {texts!r}")
+            raise InputError(f"texts must be a list for several images, got {texts!r}")
         if len(images) != len(texts):
             raise InputError(
-                f"each image needs one text, got {len(images)} images and {len(texts)} texts"
+                "images and texts must have the same length, got "
+                f"{len(images)} images and {len(texts)} texts"
             )
         batches = _batches(len(texts), batch_size)
         rows = _encode(texts, self.vocabulary, allow_unknown)
@@ -323,7 +326,7 @@ def _encode(texts: Sequence[str], vocabulary: Vocabulary, allow_unknown: bool) -
     sentences = [split_words(text) for text in texts]
     for text, words in zip(texts, sentences, strict=True):
         if not words:
-            raise InputError(f"a text to be scored needs at least one word, got {text!r}")
+            raise InputError(f"a text must contain at least one word to be scored, got {text!r}")
     unknown = sorted({w for words in sentences for w in words if w not in vocabulary})
     if unknown and not allow_unknown:
         raise InputError(

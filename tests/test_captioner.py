@@ -259,9 +259,9 @@ def test_the_score_of_one_pair_is_a_float(captioner, images, tmp_path):
         assert isinstance(score, float)
         assert score == pytest.approx(expected, abs=1e-4)
     assert -math.inf < captioner.score(image, "red zebra", allow_unknown=True) < 0
-    with pytest.raises(InputError, match="one image needs one text, got list"):
+    with pytest.raises(InputError, match="texts must be a str for a single image, got list"):
         captioner.score(image, ["red"])
-    with pytest.raises(InputError, match="several images need a list of texts, got the text 'red'"):
+    with pytest.raises(InputError, match="texts must be a list for several images, got 'red'"):
         captioner.score(images[:3], "red")
 
 
@@ -281,7 +281,9 @@ def test_invalid_arguments_of_score(captioner, images):
     assert captioner.score([], []) == []
     with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
         captioner.score(images[:1], ["red"], batch_size=0)
-    with pytest.raises(InputError, match="each image needs one text, got 2 images and 1 texts"):
+    with pytest.raises(
+        InputError, match="images and texts must have the same length, got 2 images and 1 texts"
+    ):
         captioner.score(images[:2], ["red"])
     message = (
         r"the vocabulary does not contain 'quokka', 'zebra'; pass allow_unknown=True to score un"
@@ -291,7 +293,7 @@ def test_invalid_arguments_of_score(captioner, images):
     (score,) = captioner.score(images[:1], ["red zebra"], allow_unknown=True)
     assert -100 < score < 0
     with pytest.raises(
-        InputError, match=r"a text to be scored needs at least one word, got '\.\.\.'"
+        InputError, match=r"a text must contain at least one word to be scored, got '\.\.\.'"
     ):
         captioner.score(images[:2], ["red", "..."])
 
@@ -351,7 +353,9 @@ def test_notebooks_show_the_maps(attention_run):
 
 def test_heatmap_of_a_model_without_attention(tmp_path_factory, tmp_path):
     plain = Captioner.from_pretrained(tiny.run(tmp_path_factory, attention=False), "cpu")
-    with pytest.raises(InputError, match="this model has no attention; train with --attention for"):
+    with pytest.raises(
+        InputError, match="heatmaps cannot be drawn: this model has no attention; train"
+    ):
         plain.caption(draw()).save_heatmap(tmp_path / "out.png")
     assert list(tmp_path.iterdir()) == []
 

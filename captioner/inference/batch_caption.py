@@ -46,7 +46,9 @@ class CaptionOptions:
         check_at_least(self, 1, "batch_size")
         part_of((), self.shard)
         if self.output and self.format not in (None, "jsonl"):
-            raise InputError(f"--output writes JSONL; leave out --format {self.format}")
+            raise InputError(
+                f"--output always writes JSONL, got --format {self.format}; omit --format"
+            )
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,10 @@ def caption_images(
     decoding: DecodingOptions,
     runtime: RuntimeOptions,
 ) -> None:
-    """Caption the images found in the sources, and print the captions or write them to a file.
+    """Caption the images found in the sources and print the captions or write them to a file.
 
-    sources: as for `find_images`; "-" reads paths from standard input. An image that cannot be
-    read does not stop the command; after the last image, an InputError reports how many failed.
+    sources: as in `find_images`; "-" reads paths from standard input. An image that cannot be read
+    does not stop the command; after the last image, an InputError reports how many images failed.
     """
     images = find_images(sources, sys.stdin.buffer if "-" in sources else ())
     names = unique_names(images) if options.heatmap else {}
@@ -86,7 +88,7 @@ def caption_images(
 
 
 def _print_records(records: Iterable[Record], form: str) -> int:
-    """Print the records as they arrive; returns the number of errors among them."""
+    """Print the records as they arrive and return the number of errors among them."""
     failures = 0
     for text, record in _FORMATS[form](records):
         print(text, end="", flush=True)
@@ -95,7 +97,7 @@ def _print_records(records: Iterable[Record], form: str) -> int:
 
 
 def _write_records(path: Path, images: Sequence[str], job: _Job) -> int:
-    """Append records for images not yet in the file; returns the number of failed images."""
+    """Append records for images not yet in the file and return the number of failed images."""
     with open_jsonl(path, _settings(job)) as jsonl:
         remaining = [image for image in images if image not in jsonl.answered]
         failures = sum(image in jsonl.failed for image in images)
@@ -147,7 +149,7 @@ def _load(job: _Job) -> "Captioner":
     captioner = Captioner.from_pretrained(paths, runtime.device, runtime.precision, runtime.compile)
     if job.options.heatmap and not captioner.model.has_attention:
         names = " + ".join(map(str, paths))
-        raise InputError(f"{names} has no attention, so heatmaps cannot be drawn; omit --heatmap")
+        raise InputError(f"heatmaps cannot be drawn: {names} has no attention; omit --heatmap")
     return captioner
 
 
@@ -165,7 +167,7 @@ def _as_text(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
 
 
 def _as_json(records: Iterable[Record]) -> Iterator[tuple[str, Record]]:
-    """Format the records as one array, with one element per line."""
+    """Format the records as one JSON array, with one element per line."""
     separator = "[\n"
     for record in records:
         yield separator + json.dumps(record), record

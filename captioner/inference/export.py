@@ -5,7 +5,7 @@
     step      tokens (B, K), state (B, K, ...), memory -> scores (B, K, V), state, attention
 
 The programs run without captioner. They do not include the search: the caller chooses the words.
-captioner.json describes them; in format 2, its keys are:
+captioner.json describes the programs; in format 2, its keys are:
 
     format          2
     image           size S, mean, std, and a description of the preprocessing
@@ -62,7 +62,7 @@ class Program:
 
 
 def export_onnx(captioner: Captioner, directory: Path) -> None:
-    """Write encoder.onnx, start.onnx, step.onnx and captioner.json to a new directory, atomically.
+    """Atomically write encoder.onnx, start.onnx, step.onnx and captioner.json to a new directory.
 
     Raises InputError if the extra `onnx` is not installed, if `directory` exists and is not empty,
     or if it cannot be written.
@@ -78,11 +78,11 @@ def export_onnx(captioner: Captioner, directory: Path) -> None:
 
 
 def export_torch(captioner: Captioner, directory: Path) -> None:
-    """Write encoder.pt2, start.pt2, step.pt2 and captioner.json to a new directory, atomically.
+    """Atomically write encoder.pt2, start.pt2, step.pt2 and captioner.json to a new directory.
 
-    `torch.export.load` reads them. They take and return tensors on the CPU, in the order listed in
-    captioner.json. Call them with `program.module(check_guards=False)`: a guard left by tracing
-    requires more than one hypothesis, although the program does not. Raises InputError if
+    `torch.export.load` loads the programs. They take and return tensors on the CPU, in the order
+    listed in captioner.json. Call them with `program.module(check_guards=False)`: a guard left by
+    tracing requires more than one hypothesis, although the program does not. Raises InputError if
     `directory` exists and is not empty, or if it cannot be written.
     """
     _export(captioner, directory, "pt2", _write_torch)
@@ -113,7 +113,7 @@ def _export(captioner: Captioner, directory: Path, extension: str, write: Writer
 def _programs(captioner: Captioner) -> dict[str, Program]:
     """Build the programs, by name, with example inputs for two images with three hypotheses each.
 
-    The tracer treats an axis of length 0 or 1 as constant, and axes of equal length as the same.
+    The tracer treats axes of length 0 or 1 as constant and axes of equal length as the same axis.
     """
     model = copy.deepcopy(captioner.model).cpu().eval()
     encoder = _Encode(model)
@@ -179,7 +179,7 @@ class _Step(nn.Module):
         self.memory = memory
 
     def forward(self, tokens: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Run one step; inputs: the state tensors, then the memory tensors."""
+        """Run one step; `inputs` are the state tensors, then the memory tensors."""
         rows = (value.flatten(0, 1) for value in inputs[: len(self.state)])
         state = dict(zip(self.state, rows, strict=True))
         memory = dict(zip(self.memory, inputs[len(self.state) :], strict=True))
@@ -246,7 +246,7 @@ def _describe(program: Program) -> dict[str, Any]:
 
 
 def _description(captioner: Captioner) -> dict[str, Any]:
-    """Return the content of captioner.json except for `programs`."""
+    """Return the contents of captioner.json except `programs`."""
     options = DecodingOptions()
     return {
         "format": FORMAT,

@@ -1,4 +1,4 @@
-"""A JSONL file of records about images that an interrupted run can resume.
+"""A JSONL file of records about images that can be resumed after an interruption.
 
 A record is an object with the key "image"; a record with the key "error" is a failure. Files from
 older versions, which use the key "picture" instead, can be resumed; new records use "image".
@@ -16,12 +16,12 @@ from typing import IO, Any
 from ..atomic_io import atomic_write, lock_file
 from ..errors import InputError
 
-SYNC_SECONDS = 1.0  # maximum work lost in a power failure; a killed process loses nothing
+SYNC_SECONDS = 1.0  # maximum work lost in a power failure; nothing is lost if the process is killed
 
 
 @dataclass(frozen=True)
 class ResumableJsonl:
-    """An open file, the images that have a record in it, and the images that failed."""
+    """An open JSONL file, the images that have a record in it, and the images that failed."""
 
     answered: set[str]
     failed: set[str]
@@ -44,16 +44,18 @@ class ResumableJsonl:
 
 @contextmanager
 def open_jsonl(path: Path, options: Mapping[str, Any]) -> Iterator[ResumableJsonl]:
-    """Open the file at `path` for appending, creating it and its directories if needed.
+    """Open the file at `path` for appending, creating it and its directories if necessary.
 
     options: everything that the records depend on, stored in `path`.options.json. An incomplete
-    last line is removed. Raises InputError if the file was written with different options, has
-    other content, or is being written by another process.
+    last line is removed. Raises InputError if the file was written with different options, contains
+    anything other than records, or is being written by another process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         if not lock_file(file):
-            raise InputError(f"{path} is being written by another process")
+            raise InputError(
+                f"{path} is being written by another process; wait for it or choose another file"
+            )
         _check_options(path, file, options)
         file.seek(0)
         yield _read(path, file)
@@ -67,7 +69,7 @@ def _check_options(path: Path, file: IO[bytes], options: Mapping[str, Any]) -> N
     try:
         before = json.loads(options_path.read_bytes())
         changed = [
-            f"{name} was {before.get(name)!r} and is {options.get(name)!r}"
+            f"{name} was {before.get(name)!r} but is now {options.get(name)!r}"
             for name in {**before, **options}
             if before.get(name) != options.get(name)
         ]
@@ -93,7 +95,10 @@ def _read(path: Path, file: IO[bytes]) -> ResumableJsonl:
             image = record["image"] if "image" in record else record["picture"]
             answered.add(image)
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}: line {number} is not a record about an image") from error
+            raise InputError(
+                f"{path} cannot be resumed: line {number} is not a record about an image; "
+                "choose another file"
+            ) from error
         if "error" in record:
             failed.add(image)
         end += len(line)

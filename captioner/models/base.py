@@ -1,9 +1,9 @@
 """The interface of a captioning model.
 
 A captioning model is a torch module with the attributes and methods below. Training calls `loss`;
-search and sampling call `start` once per batch of images and `step` once per token, and use
-nothing else. Shapes: B images, K hypotheses per image, R = B*K rows, S image side, D feature
-channels, (h, w) grid, V vocabulary.
+search and sampling call only `start`, once per batch of images, and `step`, once per token.
+Shapes: B images, K hypotheses per image, R = B*K rows, S image side, D feature channels, (h, w)
+grid, V vocabulary.
 
 encoder
     Module (B, 3, S, S) -> feature maps (B, D, h, w). `loss` skips it if the batch already contains
@@ -13,16 +13,16 @@ has_attention
     Whether `step` returns attention maps.
 
 loss(batch) -> losses.Loss
-    Teacher-forced loss of a batch of images with all their captions. An ensemble has no loss.
+    Teacher-forced loss of a batch of images with all their captions. Not defined for an ensemble.
 
 calibrate(maps)
-    Computes statistics that are not trained by gradients, before training starts. maps: feature
-    maps of a sample of the training images, as an iterable of (B, D, h, w).
+    Computes statistics that gradients do not train; called before training. maps: iterable of
+    feature maps (B, D, h, w) of a sample of the training images.
 
 start(features, expected_steps) -> (memory, state)
     features (B, D, h, w). expected_steps: estimated number of tokens to generate per image, summed
-    over its hypotheses. It determines only what is precomputed and never changes the results; with
-    0, nothing is precomputed.
+    over its hypotheses. It affects only what is precomputed, never the results; with 0, nothing is
+    precomputed.
     memory: dict of tensors that `step` reads but never modifies: rows (B, ...) that depend on the
     image and, under "word_gates", rows (V, ...) that depend only on the word, precomputed if
     expected_steps * B exceeds V.
@@ -34,7 +34,7 @@ step(tokens, state, memory) -> (scores, state, attention)
     hypotheses of an image are adjacent; K is the same for every image but may change between steps.
     scores (R, V): raw scores of the next token; their log-softmax is its log-probability. The
     caller may modify them in place.
-    attention (R, h, w): attention weights of the positions of the grid, with sum 1, or None.
+    attention (R, h, w): attention weights over the grid, which sum to 1 in each row, or None.
 """
 
 from collections.abc import Iterator

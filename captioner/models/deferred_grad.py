@@ -1,7 +1,7 @@
 """Matrix products in a loop, with one weight gradient after the loop.
 
 Autograd accumulates the gradient of a matrix step by step: every step costs a product too thin to
-be fast and an addition as large as the matrix. Here the backward pass of each step only stores the
+be fast and an addition the size of the matrix. Here, the backward pass of each step only stores the
 two factors of that product, and the last backward node multiplies the concatenated factors once.
 """
 
@@ -21,9 +21,9 @@ def deferred_matmul(factor: nn.Linear | Tensor) -> Product:
     """Return a function x -> layer(x) or x -> x @ matrix for many calls in one forward pass.
 
     factor: layer without bias, matrix (I, O), or matrices (B, I, O), one per image, which multiply
-    x (B, n, I). The values equal those of the plain product; the gradients differ from those of the
-    plain product only in the order of summation. Under autocast, the matrix is converted once
-    instead of once per call.
+    x (B, n, I). Compared with the plain product, the values are equal, and the gradients differ
+    only in the order of summation. Under autocast, the matrix is converted once instead of once per
+    call.
     """
     matrix = factor.weight.t() if isinstance(factor, nn.Linear) else factor
     if not (torch.is_grad_enabled() and matrix.requires_grad):
@@ -48,7 +48,7 @@ class _SharedMatrix(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, factors: Factors) -> Tensor:
         ctx.factors, ctx.batched = factors, matrix.ndim == 3
-        # The products return no gradient for the matrix; autograd must not replace it by zeros.
+        # The products return no gradient for the matrix; autograd must not replace it with zeros.
         ctx.set_materialize_grads(False)
         return matrix.view_as(matrix)
 

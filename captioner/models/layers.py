@@ -1,4 +1,4 @@
-"""Shared layers: LSTM cell, dropout, standardisation of feature maps."""
+"""Shared layers: an LSTM cell, dropout, and standardisation of feature maps."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,8 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
     gates (..., 4H): gate pre-activations in torch's order. cell (..., H): previous cell. The cell
     is computed and returned in float32, because rounding errors would accumulate over the steps;
-    the hidden state has the dtype of the gates. Hochreiter and Schmidhuber 1997, with forget gates.
+    the hidden state has the dtype of the gates. See Hochreiter and Schmidhuber 1997, plus forget
+    gates.
     """
     size, dtype, gates = cell.shape[-1], gates.dtype, gates.float()
     input_gate, forget_gate = torch.sigmoid(gates[..., : 2 * size]).chunk(2, dim=-1)
@@ -21,7 +22,7 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Dropout(nn.Dropout):
-    """Dropout with CPU masks drawn by torch.rand, four times as fast as torch's dropout."""
+    """Dropout whose CPU masks are drawn with torch.rand, four times as fast as torch's dropout."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.training or self.p == 0 or inputs.device.type != "cpu":
@@ -35,7 +36,7 @@ class Standardize(nn.Module):
 
     `measure` sets the mean and the std once; until then, the maps are returned unchanged. The
     channels of a network trained for another task have very different means and scales; without
-    standardisation, the features that all images share would dominate those that distinguish them.
+    standardisation, features common to all images would dominate those that distinguish them.
     """
 
     mean: Tensor
@@ -49,8 +50,8 @@ class Standardize(nn.Module):
     def measure(self, maps: Iterable[Tensor]) -> None:
         """Set the mean and std of each channel from at least one batch of maps (B, D, h, w).
 
-        Each std is raised to at least a tenth of the mean std, so that the noise of nearly
-        constant channels is not amplified.
+        Each std is clamped to at least a tenth of the mean std, so that noise in nearly constant
+        channels is not amplified.
         """
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
         for batch in maps:

@@ -18,13 +18,13 @@ ROWS_AT_ONCE = {"cpu": 512, "cuda": 8192}
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss and the number of words it is averaged over, which is the weight of its batch.
+    """A loss and the number of words over which it is averaged, which is its batch's weight.
 
     value: scalar to minimise, the mean per word; gradients flow through it.
     count: number of words, including end tokens.
     parts: detached scalars per word for the log, by name.
-    statistics: sums over the batch for a running mean that the model keeps; the training loop adds
-        up those of all processes and passes them to the model's `update_statistics`.
+    statistics: sums over the batch for a running mean that the model keeps; the training loop sums
+        them over all processes and passes the result to the model's `update_statistics`.
     """
 
     value: Tensor
@@ -58,20 +58,20 @@ class Targets:
         weights: Tensor | None = None,
         references: Tensor | None = None,
     ) -> "Targets":
-        """Create targets of one word each, tokens (N,), with label smoothing."""
+        """Create targets of one token each, from tokens (N,), with label smoothing."""
         tokens = tokens[:, None]
         probs = torch.full_like(tokens, 1 - smoothing, dtype=torch.float32)
         return cls(tokens, probs, smoothing, weights, references)
 
     def of_references(self, values: Tensor) -> Tensor:
-        """Select from values (N,), one per word, those of the words of reference captions."""
+        """Select from values (N,), one per word, the values of reference captions."""
         return values if self.references is None else values[self.references]
 
 
 def caption_cross_entropy(
     outputs: Tensor, weight: Tensor, bias: Tensor, targets: Targets
 ) -> tuple[Tensor, Tensor]:
-    """Compute the summed cross-entropy of the scores outputs @ weight.T + bias, in nats.
+    """Compute the summed cross-entropy, in nats, of the scores outputs @ weight.T + bias.
 
     outputs (N, E), weight (V, E), bias (V,). Returns the sum to minimise, smoothed and weighted as
     specified by the targets, and the negative log-probability (N,) of the caption's own word at
@@ -139,9 +139,9 @@ class _CrossEntropy(torch.autograd.Function):
 def _subtract_targets_(
     probs: Tensor, tokens: Tensor, target_probs: Tensor, smoothing: float
 ) -> Tensor:
-    """Subtract the targets from the softmax (n, V): the loss gradient w.r.t. the scores.
+    """Subtract the targets from the softmax (n, V), which yields the gradient of the scores.
 
-    Works in place, because a block's probabilities are the largest tensor of the loss.
+    Works in place, because a block's probabilities are the loss's largest tensor.
     """
     return probs.sub_(smoothing / probs.shape[1]).scatter_add_(1, tokens, -target_probs)
 
@@ -150,8 +150,8 @@ def attention_coverage(received: Tensor, weights: Tensor | None = None) -> Tenso
     """Sum (1 - received)^2 over positions and captions: doubly stochastic regularisation.
 
     received (M, P): attention received by each position, summed over the words of each caption.
-    weights (M,): factor of each caption; None if all are 1. Xu et al. 2015, section 4.2.1, equation
-    14: summed over positions, not averaged.
+    weights (M,): factor of each caption; None if all are 1. See Xu et al. 2015, section 4.2.1,
+    equation 14: the sum over positions is not averaged.
     """
     missing = (1 - received).square()
     return (missing if weights is None else missing * weights[:, None]).sum()

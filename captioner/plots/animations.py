@@ -13,7 +13,7 @@ from .overlays import DIM, GAMMA, INK, is_dimmed, palette
 from .panels import font, overlay_each
 
 _AREA = 320 * 320  # pixels of the scaled image
-_MIN_SIDE, _MAX_SIDE = 200, 640  # of the space for the image (minimum), of the image (maximum)
+_MIN_SIDE, _MAX_SIDE = 200, 640  # minimum side of the image's area, maximum side of the image
 _MARGIN, _GAP, _BAR, _BAR_TEXT = 16, 12, 14, 56  # pixels
 _FONT, _LINE, _SMALL = 20, 32, 13
 _SCALE = 64  # number of colours in the colour bar
@@ -24,7 +24,7 @@ _FIRST, _CONTENT, _FUNCTION, _LAST = 900, 900, 300, 1800  # frame durations in m
 def animation(
     extension: str, image: Image.Image, words: Sequence[str], attention: np.ndarray, offset: float
 ) -> bytes:
-    """Encode an animation: the RGB image, then its overlay with each map of `(T, h, w)`.
+    """Encode an animation: the RGB image, then the image overlaid with each map of `(T, h, w)`.
 
     extension: "gif" or "webp". The caption is drawn below the image, with a box around the word
     whose map is shown. Function words are dimmed and shown for a third of the time. All frames
@@ -77,7 +77,7 @@ def _draw_caption(
     below: int,
     current: int,
 ) -> None:
-    """Draw the words at their positions, from `below` pixels down; `current` is in a box."""
+    """Draw the words at their positions, starting `below` pixels down; box the word `current`."""
     pen = ImageDraw.Draw(frame)
     for t, (word, (x, line)) in enumerate(zip(words, places, strict=True)):
         baseline = _MARGIN + x, below + line * _LINE + 22
@@ -93,8 +93,8 @@ def _draw_caption(
 def _quantize(frame: Image.Image) -> Image.Image:
     """Reduce a frame to 256 colours, including those of the background and the colour bar.
 
-    If they were not included, these colours would differ from frame to frame. Dithering is off,
-    because its noise would flicker and double the file size.
+    Otherwise these colours would vary from frame to frame. Dithering is off because its noise would
+    flicker and double the file size.
     """
     fixed = [*_PAPER, *_scale_colors(_SCALE).ravel().tolist()]
     adaptive = np.reshape(frame.quantize(256 - len(fixed) // 3).getpalette() or [], (-1, 3))
@@ -105,7 +105,7 @@ def _quantize(frame: Image.Image) -> Image.Image:
 
 
 def _fit(image: Image.Image) -> Image.Image:
-    """Scale the image to about `_AREA` pixels, with no side longer than `_MAX_SIDE`."""
+    """Scale the image to about `_AREA` pixels in total, with no side longer than `_MAX_SIDE`."""
     scale = min((_AREA / (image.width * image.height)) ** 0.5, _MAX_SIDE / max(image.size))
     size = max(1, round(scale * image.width)), max(1, round(scale * image.height))
     return image.resize(size, Image.Resampling.LANCZOS)
@@ -138,6 +138,6 @@ def _draw_color_bar(frame: Image.Image, place: tuple[int, int, int], vmax: float
 
 
 def _scale_colors(count: int) -> np.ndarray:
-    """Return `count` evenly spaced colours of the scale, (count, 3), 0 to 255."""
+    """Return `count` evenly spaced colours of the scale, (count, 3), in 0 to 255."""
     colors: np.ndarray = np.rint(255 * palette()[np.linspace(0, 255, count).astype(int)])
     return colors.astype(np.uint8)

@@ -1,6 +1,6 @@
 """Curves of a training log, as a PNG file or as SVG for an HTML page.
 
-A log is a sequence of rows, one per epoch. Missing and non-finite values leave a gap.
+A log is a sequence of rows, one per epoch. Missing and non-finite values leave gaps in the lines.
 """
 
 import io
@@ -76,7 +76,7 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], watch: str, best_
     """Write a PNG with a log's losses, scores and learning rate.
 
     watch: name of the score that gets its own panel. best_epoch: epoch marked by a line in every
-    panel; 0 for none. The PNG is replaced atomically. Takes about 0.25 s on one core.
+    panel; 0 for none. The PNG is replaced atomically. Drawing takes about 0.25 s on one core.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -100,9 +100,9 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], watch: str, best_
 
 
 def curves_svg(rows: Sequence[Mapping[str, Any]], watch: str, best_epoch: int) -> list[str]:
-    """Draw each panel of `draw_curves` as an SVG element for a page; none for an empty log.
+    """Draw each panel of `draw_curves` as an SVG element for a page; an empty log has no panels.
 
-    Lines keep their colours; everything else takes the page's text colour and font. The elements
+    Lines keep their colours; everything else uses the page's text colour and font. The elements
     contain no scripts and no external references, and are identical for identical logs.
     """
     from matplotlib import rc_context
@@ -124,7 +124,7 @@ def curves_svg(rows: Sequence[Mapping[str, Any]], watch: str, best_epoch: int) -
 
 
 def _panels(rows: Sequence[Mapping[str, Any]], watch: str) -> list[_Panel]:
-    """Return the panels of a log, the watched score second; empty panels are left out."""
+    """Return the non-empty panels of a log, with the watched score second."""
     rows = [row for row in rows if math.isfinite(_number(row.get("epoch")))]
     epochs = [_number(row["epoch"]) for row in rows]
     loss, *others = _GROUPS.items()
@@ -142,7 +142,7 @@ def _panels(rows: Sequence[Mapping[str, Any]], watch: str) -> list[_Panel]:
 
 
 def _number(value: object) -> float:
-    """Return the value if it is a finite number; nan for anything else."""
+    """Return the value if it is a finite number, otherwise nan."""
     return value if isinstance(value, int | float) and math.isfinite(value) else math.nan
 
 

@@ -29,7 +29,7 @@ FIGURES = ("png", "jpg", "jpeg", "tif", "tiff", "pdf", "svg")
 ANIMATIONS = ("gif", "webp")
 ENDINGS = (*FIGURES, *ANIMATIONS, "npy")
 _DPI = 150
-_SIDE = 200  # pixels of a square image's panel; panels of other images have the same area
+_SIDE = 200  # side of a square image's panel in pixels; panels of other images have the same area
 _GAP, _WORD, _MARGIN, _BAR, _BAR_TEXT = 14, 32, 14, 14, 120  # pixels
 
 
@@ -42,21 +42,21 @@ def save_heatmap(
     title: str | None = None,
     offset: float = 0.0,
 ) -> None:
-    """Write the attention maps `(T, h, w)` in the format given by the path's extension.
+    """Write the attention maps `(T, h, w)` in the format determined by the path's extension.
 
     A figure (png, jpg, tiff, pdf, svg) shows the image and one panel per word. The panels share one
     colour scale, from 0 to the caption's maximum attention; only figures show the title. An
     animation (gif, webp) has one frame per word. An npy file contains the maps as float32; a .json
     file of the same name contains the words and the offset. offset: position of a cell's value, as
     in `overlays.upsample`; use `Encoder.offset`. Missing directories are created; each file is
-    replaced atomically. Raises InputError if the extension is unknown, if words and maps differ in
-    number, or if the file cannot be written.
+    replaced atomically. Raises InputError if the extension is unknown, if the numbers of words and
+    maps differ, or if the file cannot be written.
     """
     path = Path(path)
     extension = path.suffix[1:].lower()
     if extension not in ENDINGS:
         raise InputError(
-            f"{str(path)!r} has no known extension; choose one of {', '.join(ENDINGS)}"
+            f"{str(path)!r} has an unknown extension; choose one of {', '.join(ENDINGS)}"
         )
     attention = check_maps(attention, 3)
     if len(words) != len(attention) or not words:
@@ -88,7 +88,7 @@ def _write(path: Path, content: str | bytes) -> None:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Positions on a figure, in pixels from its top left corner.
+    """Positions in a figure, in pixels from its top left corner.
 
     panel: width and height of each panel. top: top of the first row of panels, including the words
     above them.
@@ -110,7 +110,7 @@ class _Layout:
     def fractions(
         self, x: float, y: float, w: float, h: float
     ) -> tuple[float, float, float, float]:
-        """Convert a box to fractions of the figure, from its bottom left corner."""
+        """Convert a box to fractions of the figure, measured from its bottom left corner."""
         return x / self.width, 1 - (y + h) / self.height, w / self.width, h / self.height
 
 

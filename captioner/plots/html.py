@@ -28,7 +28,7 @@ _STYLE = """
 
 
 def thumbnail(image: Image.Image, side: int) -> Image.Image:
-    """Scale the RGB image down so that no side is longer than `side` pixels."""
+    """Scale the RGB image down, if necessary, so that no side exceeds `side` pixels."""
     scale = min(1.0, side / max(image.size))
     size = max(1, round(scale * image.width)), max(1, round(scale * image.height))
     return image.resize(size, Image.Resampling.LANCZOS)
@@ -48,11 +48,11 @@ def caption_html(
     attention: np.ndarray | None,
     offset: float,
 ) -> str:
-    """Show the RGB image above its caption; hovering over a word shows its map and probability.
+    """Format the RGB image above its caption; hovering over a word shows its map and probability.
 
-    log_probs: log-probability of each word in nats, and optionally that of the end token.
-    attention: maps (T, h, w), or None. offset: as in `overlays.upsample`. The maps are images that
-    CSS shows while their word is hovered over or focused.
+    log_probs: log-probability of each word in nats, optionally followed by that of the end token.
+    attention: maps (T, h, w), or None. offset: as in `overlays.upsample`. Each map is an image that
+    CSS shows while the pointer or the focus is on its word.
     """
     small = thumbnail(image, _SIDE)
 

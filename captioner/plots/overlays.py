@@ -1,4 +1,4 @@
-"""Attention maps upsampled to an image's size and blended over it.
+"""Attention maps, upsampled to the size of an image and blended over it.
 
 Shapes: (h, w) attention grid, (H, W) image pixels.
 """
@@ -20,7 +20,7 @@ DIMMED_WORDS = frozenset(
 
 
 def is_dimmed(word: str) -> bool:
-    """Return whether a word names nothing visible, like "a" or "of", and is drawn in DIM."""
+    """Return whether a word, such as "a" or "of", names nothing visible and is drawn in DIM."""
     return word.lower() in DIMMED_WORDS
 
 
@@ -30,8 +30,8 @@ def upsample(attention: np.ndarray, size: tuple[int, int], offset: float = 0.0) 
     Cell (i, j) covers the pixels [i*H/h, (i+1)*H/h) x [j*W/w, (j+1)*W/w). Its value is placed at
     their centre, shifted down and to the right by `offset` cells (-0.5 to 0.5). Interpolation is a
     monotone cubic (Steffen 1990), which stays within the range of the surrounding cells, so that no
-    map becomes negative and the maximum stays in the same cell. Raises InputError for an
-    offset outside this range.
+    map becomes negative and the maximum stays in the same cell. Raises InputError for an offset
+    that is out of range.
     """
     attention = np.asarray(attention, dtype=np.result_type(attention, np.float32))
     if not -0.5 <= offset <= 0.5:
@@ -59,7 +59,7 @@ def overlay(
 
 
 def palette() -> np.ndarray:
-    """Return the 256 colours of the scale in ascending order, (256, 3), 0 to 1."""
+    """Return the 256 colours of the scale in ascending order, (256, 3), in [0, 1]."""
     from matplotlib import colormaps
 
     colors: np.ndarray = colormaps[COLORMAP](np.arange(256))[:, :3]
@@ -67,7 +67,7 @@ def palette() -> np.ndarray:
 
 
 def check_maps(attention: np.ndarray, ndim: int) -> np.ndarray:
-    """Return maps of `ndim` axes as float32; raise InputError unless all are finite and >= 0."""
+    """Return maps with `ndim` axes as float32; raise InputError unless they are valid."""
     attention = np.asarray(attention, dtype=np.float32)
     if attention.ndim != ndim or 0 in attention.shape[-2:]:
         expected = "(T, h, w)" if ndim == 3 else "(h, w)"
@@ -78,7 +78,7 @@ def check_maps(attention: np.ndarray, ndim: int) -> np.ndarray:
 
 
 def _interpolate(values: np.ndarray, length: int, offset: float) -> np.ndarray:
-    """Resample the last axis to `length` with Steffen's cubic; values are at cell centres."""
+    """Resample the last axis to `length` with Steffen's cubic; `offset` is as in `upsample`."""
     cells = values.shape[-1]
     values = np.concatenate(
         [values[..., :1], values, values[..., -1:]], axis=-1

@@ -1,4 +1,4 @@
-"""Panels of a caption: the image, then its overlay with each word's map.
+"""Panels of a caption: the image alone, then overlaid with each word's map.
 
 Shapes: T words, (h, w) attention grid.
 """
@@ -12,14 +12,14 @@ from PIL import Image, ImageFont
 
 from .overlays import overlay
 
-MAX_RATIO = 3  # of a panel's sides; an image in a narrower panel would be unreadable
+MAX_RATIO = 3  # maximum ratio of a panel's sides; an image in a narrower panel would be illegible
 
 
 def panel_size(image: Image.Image, side: int) -> tuple[int, int]:
     """Return the width and height of the image's panels.
 
-    Their area is that of a square of `side` pixels; their aspect ratio is the image's, limited to
-    the range from 1:3 to 3:1.
+    Their area is that of a square with a side of `side` pixels; their aspect ratio is the image's,
+    clamped to the range from 1:3 to 3:1.
     """
     root = clipped_ratio(image) ** 0.5
     return round(side * root), round(side / root)
@@ -33,7 +33,7 @@ def clipped_ratio(image: Image.Image) -> float:
 def draw_panels(
     image: Image.Image, attention: np.ndarray | None, offset: float
 ) -> list[Image.Image]:
-    """Return the RGB image, then its overlay with each map of `(T, h, w)`, all of equal size.
+    """Return the RGB image, then the image overlaid with each map of `(T, h, w)`, in equal sizes.
 
     The overlays share one colour scale and have 6 bits per channel, which halves the size of PNG
     files without a visible difference. offset: as in `overlays.upsample`.
@@ -45,7 +45,7 @@ def draw_panels(
 
 
 def overlay_each(image: Image.Image, attention: np.ndarray, offset: float) -> Iterator[Image.Image]:
-    """Yield the image's overlay with each map of `(T, h, w)`.
+    """Yield the image overlaid with each map of `(T, h, w)`.
 
     The overlays share one colour scale, from 0 to the caption's maximum attention.
     """

@@ -1,4 +1,4 @@
-"""Sample sheets: a few images with captions and maps, to compare epochs.
+"""Sample sheets: a few images with captions and maps, for comparing epochs.
 
 Shapes: T words, (h, w) attention grid.
 """
@@ -18,7 +18,7 @@ from .panels import draw_panels, font, panel_size
 
 _WIDTH, _NARROW = 1200, 352  # maximum widths of the sheet's rows and of a single sample
 _MARGIN, _GAP, _BETWEEN = 16, 8, 20  # pixels around the sheet, between panels, between samples
-_SIDE = 112  # of a square image's panel; panels of other images have the same area
+_SIDE = 112  # side of a square image's panel; panels of other images have the same area
 _TITLE, _TEXT, _LINE = 17, 12, 24  # font sizes of caption and reference; line height
 _WORD = 20  # height of the word under a panel
 
@@ -27,8 +27,8 @@ _WORD = 20  # height of the word under a panel
 class Sample:
     """One image of a sheet.
 
-    words and text: the generated caption as words and as a sentence. reference: caption written by
-    a person. attention (T, h, w): one map per word; None for a model without attention.
+    words, text: the generated caption as words and as a sentence. reference: reference caption.
+    attention (T, h, w): one map per word; None for a model without attention.
     """
 
     image: Image.Image
@@ -39,7 +39,7 @@ class Sample:
 
 
 def save_samples(path: Path, samples: Sequence[Sample], offset: float = 0.0) -> Image.Image:
-    """Write a PNG with the samples one below the other, and return the image.
+    """Write a PNG with the samples stacked vertically, and return the image.
 
     Each sample shows its caption, a reference in grey, the image, and one panel per word; the
     panels of a caption share one colour scale, from 0 to its maximum attention. offset: as in

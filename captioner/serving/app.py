@@ -1,4 +1,4 @@
-"""The service as an ASGI application: pages, JSON, health, metrics, errors.
+"""The service as an ASGI application: pages, captions, health, metrics, errors.
 
 FastAPI is imported inside functions because the rest of the library works without it.
 """
@@ -83,7 +83,7 @@ def create_app(captioner: Captioner, limits: Limits | None = None) -> "FastAPI":
     app = FastAPI(
         title="captioner",
         version="2",  # of the API, not of the library
-        description="Writes a sentence about an image and shows where the model looked for each "
+        description="Describes an image in one sentence and shows where the model looked for each "
         "word.",
         lifespan=lifespan,
         docs_url=None,
@@ -117,8 +117,8 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
     @app.post(
         CAPTION,
         summary="Caption an image",
-        description="The image is the body of the request or the form file named image, in the "
-        f"format JPEG, PNG, BMP, GIF, WebP or TIFF, with at most {limits.max_bytes:,} bytes and "
+        description="The image is the body of the request or the form file named image, in JPEG, "
+        f"PNG, BMP, GIF, WebP or TIFF format, with at most {limits.max_bytes:,} bytes and "
         f"{limits.max_pixels:,} pixels.",
         responses={
             200: {"model": answer_model(), "description": "the caption"},
@@ -164,7 +164,7 @@ def _add_status(
 
 
 def _add_pages(app: "FastAPI") -> str:
-    """Add the pages; returns a Content-Security-Policy that allows only their own code."""
+    """Add the pages and return a Content-Security-Policy that allows only their own code."""
     sources: dict[str, list[str]] = {"script": [], "style": []}
     for path, name in (("/", "page.html"), ("/docs", "docs.html")):
         text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
@@ -212,7 +212,7 @@ def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
                 return reply(
                     504, f"captioning took longer than {limits.timeout:g} seconds; try again"
                 )
-            case ClientDisconnect():  # the client has disconnected and will not read this
+            case ClientDisconnect():  # the client will not receive this
                 return reply(400, "the connection was closed before the image was complete")
         return reply(422, str(error))
 
@@ -228,7 +228,7 @@ def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
 
 
 class _Middleware:
-    """ASGI middleware: adds headers to all responses, counts and times caption requests."""
+    """ASGI middleware that adds headers to all responses and counts and times caption requests."""
 
     def __init__(self, app: Any, headers: dict[str, str], telemetry: Telemetry) -> None:
         self.app, self.telemetry = app, telemetry

@@ -1,8 +1,8 @@
 """Batching of concurrent requests for one device; independent of HTTP.
 
-One thread does all the work on the device. While it is busy, requests queue up; then the oldest
-request is processed together with others that have the same options. No request ever waits for a
-batch to fill.
+One thread does all the work on the device. While it is busy, requests queue up; it then processes
+the oldest request together with others that have the same options. No request waits for a batch to
+fill.
 """
 
 import threading
@@ -44,8 +44,8 @@ class Batcher:
     """A bounded queue in front of one thread that captions batches.
 
     work: function of images and options that returns a caption for each image, in order.
-    batch_size: maximum number of images in a batch. capacity: maximum number of requests between
-    `admit` and their answer. on_batch: callback that receives the size of each batch.
+    batch_size: maximum number of images in a batch. capacity: maximum number of requests that are
+    admitted but not yet answered. on_batch: callback that receives the size of each batch.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Batcher:
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.closing = False
-        self.admitted = 0  # requests between `admit` and their answer
+        self.admitted = 0  # requests that are admitted but not yet answered
         self._work, self._batch_size = work, batch_size
         self._capacity, self._on_batch = capacity, on_batch
         self._waiting: deque[_Request] = deque()
@@ -74,7 +74,7 @@ class Batcher:
         return len(self._waiting)
 
     def close(self) -> None:
-        """Stop accepting requests; takes no lock, so that a signal handler may call it."""
+        """Stop accepting requests; no lock is taken, so that a signal handler may call this."""
         self.closing = True
 
     def join(self) -> None:
@@ -103,7 +103,7 @@ class Batcher:
                 self.admitted -= 1
 
     def submit(self, image: ImageInput, options: DecodingOptions) -> Future[Caption]:
-        """Queue an image; returns a Future of its caption, cancellable until work starts.
+        """Queue an image and return a Future of its caption, cancellable until work starts.
 
         Raises Closed after `close`.
         """
@@ -121,7 +121,7 @@ class Batcher:
             self._caption(batch)
 
     def _next_batch(self) -> list[_Request]:
-        """Take the oldest request and others with the same options; empty once all work is done."""
+        """Take the oldest request and others with the same options; return [] when all is done."""
         batch: list[_Request] = []
         others: list[_Request] = []
         with self._changed:

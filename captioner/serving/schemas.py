@@ -27,10 +27,10 @@ FORM_ERROR = "a form must contain one file, named image; options belong in the q
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a single request and of all requests together."""
+    """Limits on a single request and on all requests together."""
 
     max_bytes: int = option(16 * 2**20, "maximum size of an image file in bytes")
-    max_pixels: int = option(50_000_000, "maximum number of pixels of an image")
+    max_pixels: int = option(50_000_000, "maximum number of pixels in an image")
     max_beam_size: int = option(10, "maximum value of beam_size and num_captions")
     max_words: int = option(50, "maximum value of max_length")
     queue: int = option(128, "maximum number of unanswered requests")
@@ -46,7 +46,7 @@ class Limits:
 
 
 def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
-    """Build query parameters from the fields of DecodingOptions, with help and limits."""
+    """Build the query parameters from the fields of DecodingOptions, with help and limits."""
     from pydantic import ConfigDict, Field, create_model
 
     maxima = {
@@ -68,10 +68,10 @@ def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
 
 
 async def receive_image(request: "Request", limits: Limits) -> bytes:
-    """Return the bytes of a request's image, which is the body or the only file of a form.
+    """Return the bytes of a request's image, which is the body or the only file in a form.
 
-    Reading stops when the limit is exceeded. Raises HTTPException if the request contains no image
-    or is too large.
+    Reading stops when the limit is exceeded. Raises HTTPException if the request does not contain
+    an image or is too large.
     """
     from fastapi import HTTPException
 
@@ -119,7 +119,7 @@ def answer(caption: "Caption") -> dict[str, Any]:
 
 
 def answer_model() -> "type[pydantic.BaseModel]":
-    """Build a model of the keys of `answer`, for OpenAPI."""
+    """Build a pydantic model of the result of `answer`, for OpenAPI."""
     from pydantic import BaseModel, Field
 
     class Word(BaseModel):
@@ -144,17 +144,16 @@ def answer_model() -> "type[pydantic.BaseModel]":
         )
         offset: float = Field(
             description="distance of the attention values from the centres of their cells, down "
-            "and to the right, in cells"
+            "and to the right, as a fraction of a cell"
         )
         word_alternatives: list[list[Word]] | None = Field(
             None,
-            description="for each word, the most likely other words in its place, most likely "
-            "first; missing unless requested",
+            description="for each word, alternative words for its position, most likely first; "
+            "missing unless requested",
         )
         alternatives: list["Answer"] | None = Field(
             None,
-            description="the other captions if num_captions is above 1, best first; otherwise "
-            "missing",
+            description="the other captions, best first; missing if num_captions is 1",
         )
 
     return Answer

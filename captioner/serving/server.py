@@ -1,4 +1,4 @@
-"""`captioner serve`: listening, serving and graceful shutdown."""
+"""`captioner serve`: listen, serve and shut down gracefully."""
 
 import math
 import socket
@@ -33,7 +33,7 @@ class ServeOptions:
 def serve(
     checkpoints: Sequence[Path], options: ServeOptions, limits: Limits, runtime: RuntimeOptions
 ) -> None:
-    """Serve until SIGINT or SIGTERM, finish the requests in progress, and return.
+    """Serve until SIGINT or SIGTERM, then finish the requests in progress and return.
 
     checkpoints: paths of checkpoints; several form an ensemble. A second signal abandons the
     requests in progress. Raises InputError if the extra `serve` is not installed, the address is
@@ -64,7 +64,7 @@ def serve(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket; raises InputError if the address cannot be used."""
+    """Open a listening socket; raise InputError if the address cannot be used."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)

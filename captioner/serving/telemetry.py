@@ -54,7 +54,7 @@ class Telemetry:
         )
 
     def text(self, *, waiting: int, unanswered: int) -> str:
-        """Return the content of /metrics.
+        """Return the contents of /metrics.
 
         waiting: number of requests waiting for the device. unanswered: number of all admitted
         requests, including the waiting ones.

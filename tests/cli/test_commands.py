@@ -232,7 +232,7 @@ MISTAKES = {
     ),
     "maps without attention": Mistake(
         "captioner caption {image} --checkpoint {plain} --heatmap maps",
-        "has no attention, so heatmaps cannot be drawn; omit --heatmap",
+        "has no attention; omit --heatmap",
     ),
     "contradiction": Mistake(
         "captioner caption {image} --checkpoint {run} --top-k 5",

@@ -199,13 +199,15 @@ def test_other_models_and_options_are_rejected(run, many, tmp_path_factory):
     many(2)
     call(run, "many", "--output", "out.jsonl")
     call(run / "best", "many", "--output", "out.jsonl", "--batch-size", 1)  # the same checkpoint
-    with pytest.raises(InputError, match="different options: beam_size was 3 and is 5; choose an"):
+    with pytest.raises(InputError, match="different options: beam_size was 3 but is now 5; choose"):
         call(run, "many", "--output", "out.jsonl", "--beam-size", 5)
     with pytest.raises(
         InputError, match=r"different options: checkpoint was '.*' and is '.*'; choose"
     ):
         call(tiny.run(tmp_path_factory, attention=False), "many", "--output", "out.jsonl")
-    with pytest.raises(InputError, match="--output writes JSONL; leave out --format text"):
+    with pytest.raises(
+        InputError, match="--output always writes JSONL, got --format text; omit --format"
+    ):
         call(run, "many", "--output", "out.jsonl", "--format", "text")
     assert len(lines("out.jsonl")) == 2
 

@@ -65,11 +65,11 @@ def test_other_options_are_rejected(tmp_path):
     fill(path, RECORDS[:1])
     before = path.read_bytes()
     message = (
-        r"a.jsonl was written with different options: beam_size was 3 and is 5; choose another"
+        r"a.jsonl was written with different options: beam_size was 3 but is now 5; choose another"
     )
     with pytest.raises(InputError, match=message):
         fill(path, RECORDS, {**OPTIONS, "beam_size": 5})
-    with pytest.raises(InputError, match="beam_size was 3 and is None; choose"):
+    with pytest.raises(InputError, match="beam_size was 3 but is now None; choose"):
         fill(path, RECORDS, {"checkpoint": "abc"})
     assert path.read_bytes() == before
 
@@ -116,7 +116,9 @@ def test_a_file_with_other_content_is_rejected(tmp_path, line):
     path = tmp_path / "a.jsonl"
     fill(path, RECORDS[:1])
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(InputError, match=r"a.jsonl: line 2 is not a record about an image"):
+    with pytest.raises(
+        InputError, match=r"a.jsonl cannot be resumed: line 2 is not a record about an image"
+    ):
         fill(path, [])
 
 

@@ -241,8 +241,8 @@ def test_the_file_of_a_long_caption_is_small(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words", "attention", "message"),
     [
-        ("x.bmpp", WORDS, maps(6), r"x\.bmpp' has no known extension; choose one of png, jpg"),
-        ("x", WORDS, maps(6), "has no known extension; choose one of"),
+        ("x.bmpp", WORDS, maps(6), r"x\.bmpp' has an unknown extension; choose one of png, jpg"),
+        ("x", WORDS, maps(6), "has an unknown extension; choose one of"),
         ("x.png", WORDS, maps(5), "one map for each word, got 6 words and 5 maps"),
         ("x.png", [], maps(0), "one map for each word, got 0 words and 0 maps"),
         ("x.png", WORDS, maps(6)[0], r"shape \(T, h, w\), got \(7, 7\)"),

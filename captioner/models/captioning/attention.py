@@ -1,7 +1,7 @@
 """Energies of additive attention, computed for a few images at a time.
 
-The sums of queries and keys, K*P*A numbers per image, are by far the largest tensor of a step. They
-are never materialised for the whole batch, nor kept for the backward pass, which recomputes them.
+The sums of queries and keys, K*P*A values per image, are by far the largest tensor of a step. They
+are never materialised for the whole batch or kept for the backward pass, which recomputes them.
 Shapes: B images, K queries per image, P positions, A attention size.
 """
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Sums computed at once: few enough for the cache of a CPU, enough to keep a GPU busy.
+# Number of sums computed at once: few enough for a CPU's cache, enough to keep a GPU busy.
 NUMBERS_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}
 
 
@@ -24,7 +24,7 @@ def additive_energies(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
     tanh(x / 2) = 2 sigmoid(x) - 1, and on a CPU a sigmoid takes a fifth of the time of a tanh.
     """
     if torch.compiler.is_compiling():
-        # torch.compile fuses all of this into one loop, which never stores the K*P*A sums.
+        # torch.compile fuses these operations into one loop that never stores the K*P*A sums.
         energies: Tensor = torch.sigmoid(keys[:, None] + queries[:, :, None]).mul(2 * weight)
         return energies.sum(-1)
     result: Tensor = _Energies.apply(queries, keys, 2 * weight)

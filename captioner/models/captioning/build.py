@@ -1,4 +1,4 @@
-"""Building a captioning model from its options, and compiling its steps."""
+"""Build a captioning model from its options, and compile its steps."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ CaptioningModel = ShowAndTell | ShowAttendAndTell
 def build_model(encoder: Encoder, vocabulary_size: int, options: ModelOptions) -> CaptioningModel:
     """Build the model that the options describe, with the given encoder.
 
-    vocabulary_size: number of all tokens, including special tokens. Raises InputError if the
-    vocabulary has only the four special tokens.
+    vocabulary_size: number of tokens, including special tokens. Raises InputError if the vocabulary
+    contains only the four special tokens.
     """
     if vocabulary_size <= 4:
         raise InputError("the vocabulary is empty; lower --min-count or provide more captions")
@@ -29,11 +29,11 @@ def build_model(encoder: Encoder, vocabulary_size: int, options: ModelOptions) -
 
 
 class CompiledSteps(nn.Module):
-    """A model whose `step` is compiled by torch.compile, with CUDA graphs if it is on CUDA.
+    """A model whose `step` is compiled with torch.compile, using CUDA graphs on CUDA devices.
 
-    Everything else is delegated to the model; the weights are shared with it, and the state dict is
-    the model's. The first captions of each shape take a few seconds longer. On a CPU torch.compile
-    needs a C++ compiler.
+    Everything else is delegated to the original model, including its weights and state dict. The
+    first batch of each shape takes a few seconds longer. On a CPU, torch.compile requires a C++
+    compiler.
     """
 
     def __init__(self, model: CaptionModel) -> None:

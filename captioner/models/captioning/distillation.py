@@ -23,13 +23,13 @@ from ...text.collate import pad_captions
 from ..base import CaptionModel
 
 BATCH_SIZE = 32  # number of images
-DISTILL_WEIGHT = 0.9  # share of the teacher in the target; the caption's own word has the rest
-TOP_TOKENS = 20  # per word; they have nearly all of a trained model's probability
+DISTILL_WEIGHT = 0.9  # share of the teacher in the target; the rest goes to the caption's own word
+TOP_TOKENS = 20  # per word; they hold nearly all of a trained model's probability
 UNRESTRICTED = DecodingOptions(min_length=0, allow_unknown=True)
 
 
 class SoftTargets(NamedTuple):
-    """The teacher's most likely tokens at each word of one image's captions.
+    """The teacher's most likely tokens for each word of one image's captions.
 
     tokens (C, T, L) int32: the tokens, most likely first. probs (C, T, L) float16: their
     probabilities, normalised to sum to 1. Together they take 120 bytes per word.
@@ -49,11 +49,11 @@ def compute_soft_targets(
     batch_size: int = BATCH_SIZE,
     top_tokens: int = TOP_TOKENS,
 ) -> list[SoftTargets]:
-    """Compute the teacher's predictions for the captions of each image, once before training.
+    """Compute the teacher's soft targets for each image's captions; called once before training.
 
-    captions: token ids, as returned by `encode_captions`. workers: number of threads that load
-    images ahead. batch_size: number of images per batch. The batches are the same on every call,
-    so that a resumed run gets bit-identical soft targets.
+    captions: token ids, as returned by `encode_captions`. workers: number of threads that prefetch
+    images. batch_size: number of images per batch. The batches are the same on every call, so that
+    a resumed run gets bit-identical soft targets.
     """
     device = device_of(teacher)
     batches = epoch_order(captions, batch_size, 0, 0, groups=images.groups, window=images.window)
@@ -83,7 +83,7 @@ def compute_soft_targets(
 def _predict(
     teacher: CaptionModel, batch: Batch, precision: str, top_tokens: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the most likely tokens at each word and their probabilities, (B, C, T, L) each."""
+    """Return the most likely tokens for each word and their probabilities, both (B, C, T, L)."""
     with torch.inference_mode(), products_in(precision, batch.tokens.device):
         features = batch.features_by(teacher.encoder)
         predictions = teacher_forced_log_probs(teacher, features, batch.tokens, UNRESTRICTED)

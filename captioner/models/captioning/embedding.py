@@ -36,10 +36,10 @@ class TiedEmbedding(nn.Module):
 
 
 def scale_embeddings(embeddings: Tensor) -> Tensor:
-    """Multiply embeddings (..., E) by sqrt(E) for about unit variance at initialisation.
+    """Multiply embeddings (..., E) by sqrt(E), for about unit variance at initialisation.
 
-    Embeddings are also the output weights, so they are initialised with variance 1 / E; without the
-    factor, the word inputs would be negligible compared to the hidden state. Vaswani et al. 2017,
-    section 3.4.
+    Because embeddings are also the output weights, they are initialised with variance 1 / E;
+    without the factor, the word inputs would be negligible compared to the hidden state. See
+    Vaswani et al. 2017, section 3.4.
     """
     return embeddings * float(embeddings.shape[-1] ** 0.5)

@@ -51,7 +51,7 @@ class Ensemble(nn.Module):
         self._encoder_of = [distinct.index(member.encoder) for member in members]
 
     def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]:
-        """Return all members' memory and state, each name prefixed with the member's number."""
+        """Return all members' memory and state, with names prefixed by the member's number."""
         maps = torch.split(features, self._channels, dim=1)
         memory: Memory = {}
         state: State = {}
@@ -90,7 +90,7 @@ def _add_prefix(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _remove_prefix(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of one member, with the prefix removed from their names."""
+    """Return one member's tensors without the prefix of their names."""
     prefix = f"{number}."
     return {
         name.removeprefix(prefix): tensor
@@ -101,7 +101,7 @@ def _remove_prefix(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate member of an ensemble, with its name in error messages."""
+    """A candidate member of an ensemble; `name` identifies it in error messages."""
 
     name: str
     model: CaptioningModel

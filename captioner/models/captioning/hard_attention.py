@@ -1,4 +1,4 @@
-"""Hard attention: sampled positions and the loss that trains them.
+"""Hard attention: sampled positions and the loss that trains their probabilities.
 
 Xu et al. 2015, section 4.1. Shapes: B images, C captions per image, K captions at a step, T words,
 P positions, N real words of a batch.
@@ -14,9 +14,9 @@ from torch import Tensor
 from ...data.batches import Batch
 
 DRAWN_SHARE = 0.5  # share of the captions with sampled positions; the others attend softly
-SCORE_WEIGHT = 0.1  # lambda_r of equation 11; with 1 the attention soon collapses to one position
+SCORE_WEIGHT = 0.1  # lambda_r of equation 11; with 1, attention soon collapses to one position
 ENTROPY_WEIGHT = 0.01  # lambda_e of equation 11; counteracts that collapse
-BASELINE_MOMENTUM = 0.9  # share of its previous value that the baseline keeps per update
+BASELINE_MOMENTUM = 0.9  # weight of the baseline's previous value in an update
 
 
 def initial_baseline(vocabulary_size: int) -> Tensor:
@@ -30,10 +30,10 @@ def draw_positions(attention: Tensor) -> Tensor:
 
 
 class LocationSampler:
-    """Sampler of attention positions for one batch, step by step, with the loss that trains them.
+    """Step-by-step sampler of attention positions for one batch, with the loss that trains them.
 
-    As in the paper, half of the captions attend softly instead, which trains the attention like
-    soft attention and reduces the variance of the gradient.
+    As in the paper, half of the captions attend softly instead, which trains the attention as
+    soft attention does and reduces the variance of the gradient.
 
     draw: function (B, K, P) -> (B, K, 1) that chooses the positions.
     """
@@ -55,7 +55,7 @@ class LocationSampler:
         self.steps: list[tuple[Tensor, Tensor]] = []  # attention (B, K, P), positions (B, K, 1)
 
     def __call__(self, attention: Tensor) -> Tensor:
-        """Return the weights to attend with, (B, K, P): one-hot if sampled, else the attention."""
+        """Return the weights (B, K, P) to attend with: one-hot if sampled, else the attention."""
         positions = self.draw(attention.detach())
         self.steps.append((attention, positions))
         drawn = self.drawn[:, : attention.shape[1], None]
@@ -97,8 +97,8 @@ def update_baseline(baseline: Tensor, sums: Tensor) -> None:
     """Move the baseline towards the mean log-probability of the counted words, in place.
 
     sums (2,): the sum of these log-probabilities and the number of words, over all processes, so
-    that all baselines stay equal. If the mean is not finite (no words, or a diverged batch), the
-    baseline stays unchanged; torch.where avoids waiting for the GPU.
+    that their baselines stay equal. If the mean is not finite (no words, or a diverged batch), the
+    baseline is unchanged; torch.where avoids waiting for the GPU.
     """
     moved = baseline.lerp(sums[0] / sums[1], 1 - BASELINE_MOMENTUM)
     baseline.copy_(torch.where(moved.isfinite(), moved, baseline))

@@ -1,4 +1,4 @@
-"""Scheduled sampling: some input words in training are sampled by the model.
+"""Scheduled sampling: in training, some input words are sampled from the model.
 
 Bengio et al. 2015. Shapes: B images, C captions per image, T words, D channels, (h, w) grid,
 V vocabulary, R = B*C rows.
@@ -13,7 +13,7 @@ from ...text.vocabulary import END, PAD, START
 
 
 def previous_words(model: Generator, features: Tensor, batch: Batch) -> Tensor:
-    """Return the input words (B, C, T): the caption's own, or words sampled from the model.
+    """Return the input words (B, C, T): the caption's own words or words sampled from the model.
 
     features (B, D, h, w). Each input except the start token is replaced, with probability
     `batch.sampling_prob`, by a word drawn from the model's distribution given the preceding inputs,
@@ -36,7 +36,7 @@ def _replace_words(
     state = {name: value.repeat_interleave(inputs.shape[1], 0) for name, value in state.items()}
     for t in range(1, rows.shape[1]):
         scores, state, _ = model.step(previous[-1], state, memory)
-        # The caption continues after this input, so it must be a word.
+        # The caption continues after this input, so the input must be a word.
         scores[:, [PAD, START, END]] = -torch.inf
         sampled = scores.float().softmax(-1).multinomial(1)[:, 0]
         previous.append(torch.where(replaced[:, t], sampled, rows[:, t]))

@@ -37,21 +37,21 @@ def add_rollouts(
 ) -> tuple[Batch, Tensor]:
     """Add S captions per image sampled from the model; return the batch and the mean reward.
 
-    The batch returned is on the model's device.
+    The returned batch is on the model's device.
 
     Rennie et al. 2017: the reward of a sample is its score, e.g. CIDEr-D, against the image's
     references, and a baseline is subtracted from it. The paper's baseline, the score of the greedy
     caption, is far above the scores of samples; here the baseline is the mean score of the image's
-    other samples (Luo 2020). A sample has the weight (1 - share) * C / S * (reward - baseline) and
-    a reference the weight `share`, so that an image counts as C references, as in any other batch.
+    other samples (Luo 2020). Each sample has the weight (1 - share) * C / S * (reward - baseline)
+    and each reference the weight `share`, so that an image counts as C references, as usual.
     The loss of an image is
 
         C * (share * mean over references of -log p
              - (1 - share) * mean over samples of (reward - baseline) * log p).
 
-    The samples follow the distribution that the loss trains: over all words including <unk>, but
-    without dropout. A caption truncated by max_length is neither rewarded for an end token nor
-    trained to predict one. The samples are drawn with torch's global generator.
+    The samples follow the distribution that the loss trains: all words including <unk>, but without
+    dropout. A caption truncated at max_length is neither rewarded for an end token nor trained to
+    predict one. The samples are drawn with torch's global random number generator.
 
     share: weight of the references' cross-entropy, in [0, 1]. samples: number of sampled captions
     per image, at least 2.

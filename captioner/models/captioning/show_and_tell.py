@@ -46,10 +46,10 @@ class ShowAndTell(nn.Module):
         self.dropout = Dropout(options.dropout)
 
     def calibrate(self, maps: Iterable[Tensor]) -> None:
-        """Measure the channel statistics by which feature maps are standardised.
+        """Measure the channel statistics with which feature maps are standardised.
 
         maps: iterable of feature maps (B, D, h, w). Does nothing if the encoder is trained from
-        scratch, because its maps still change.
+        scratch, because its feature maps change during training.
         """
         if self.encoder.frozen or self.encoder.pretrained:
             with torch.no_grad():
@@ -95,7 +95,7 @@ class ShowAndTell(nn.Module):
         return output
 
     def loss(self, batch: Batch) -> Loss:
-        """Compute the loss with one fused LSTM call and one vocabulary projection of real words."""
+        """Compute the loss with one fused LSTM call and one output projection of real words."""
         features = batch.features_by(self.encoder)
         image, *initial = self._image_inputs(features)
         inputs = previous_words(self, features, batch)

@@ -47,8 +47,8 @@ class ShowAttendAndTell(nn.Module):
 
     Hard attention samples positions in training only. Decoding uses the expected context under the
     full weights, as the authors' code does: this yields better captions than attending only to the
-    most likely position. The weights are regularised as doubly stochastic in both cases; under hard
-    attention they sum to the expected number of times that a position is sampled.
+    most likely position. Doubly stochastic regularisation applies in both cases; with hard
+    attention, a position's weights sum to the expected number of times that it is sampled.
     """
 
     has_attention = True
@@ -83,7 +83,7 @@ class ShowAttendAndTell(nn.Module):
             self.register_buffer("baseline", initial_baseline(vocabulary_size))
 
     def calibrate(self, maps: Iterable[Tensor]) -> None:
-        """Do nothing: attention over standardised maps overfits sooner."""
+        """Do nothing, because attention over standardised maps overfits sooner."""
 
     def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]:
         memory, state = self._start(features)
@@ -124,7 +124,7 @@ class ShowAttendAndTell(nn.Module):
         return scores, {"hidden": hidden, "cell": cell}, attention.reshape(-1, h, w)
 
     def _invariants(self, memory: Memory, sampler: LocationSampler | None = None) -> LoopInvariants:
-        """Build the loop invariants; sampler: sampler of positions, None for soft attention."""
+        """Build the loop invariants; `sampler` is None for soft attention."""
         weighted_sum = deferred_matmul(memory["values"].flatten(1, 2))
 
         def attend(attention: Tensor) -> Tensor:
@@ -162,10 +162,10 @@ class ShowAttendAndTell(nn.Module):
         return output
 
     def loss(self, batch: Batch, sampler: LocationSampler | None = None) -> Loss:
-        """Compute cross-entropy, coverage and, under hard attention, the sampled positions' loss.
+        """Compute cross-entropy, coverage and, with hard attention, the sampled positions' loss.
 
-        sampler: sampler of hard attention's positions; None samples at random in training and
-        attends softly in evaluation.
+        sampler: sampler of hard attention's positions; None uses a random one in training and soft
+        attention in evaluation.
         """
         features = batch.features_by(self.encoder)
         memory, state = self._start(features)
@@ -192,7 +192,7 @@ class ShowAttendAndTell(nn.Module):
     forward = loss
 
     def update_statistics(self, sums: Tensor) -> None:
-        """Move hard attention's baseline by the statistics of a batch, over all processes."""
+        """Update hard attention's baseline with a batch's statistics, summed over all processes."""
         update_baseline(self.baseline, sums)
 
     def _read_captions(
@@ -202,8 +202,8 @@ class ShowAttendAndTell(nn.Module):
 
         Returns the hidden states (S, H), the contribution of the contexts to the output layer
         (S, E), and the attention received by each position in each caption (B, C, P). The
-        contribution of the words to the gates is computed before the loop, the vocabulary product
-        after it.
+        contribution of the words to the gates is computed before the loop, and the output
+        projection after it.
         """
         images, captions, _ = batch.tokens.shape
         sizes = [images * active for active in batch.active_captions]
@@ -229,7 +229,7 @@ class ShowAttendAndTell(nn.Module):
 
 
 def by_step(values: Tensor, batch: Batch) -> Tensor:
-    """Flatten values (B, C, T, ...) to (S, ...): all first words, then all second words, ...
+    """Flatten values (B, C, T, ...) to (S, ...): all first words, then all second words, etc.
 
     Captions are sorted longest first, so that step t covers only the first `active_captions[t]`.
     """
@@ -237,7 +237,7 @@ def by_step(values: Tensor, batch: Batch) -> Tensor:
 
 
 def _real_words(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return which words (S,) are not padding, and their indices (N,) in B * C * T, by step."""
+    """Return a mask (S,) of words that are not padding, and their indices (N,) in B * C * T."""
     words = batch.tokens[..., 1:]
     real = by_step(words, batch) != PAD
     positions = torch.arange(words.numel(), device=words.device).view_as(words)

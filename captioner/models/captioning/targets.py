@@ -1,4 +1,4 @@
-"""The training targets of a batch: plain, weighted, or mixed with a teacher's.
+"""The training targets of a batch: plain, weighted, or mixed with soft targets.
 
 Shapes: B images, C captions per image, T words, N real words (no padding) of a batch, L tokens
 with teacher probabilities.
@@ -12,7 +12,7 @@ from ..losses import Targets
 
 
 def build_targets(batch: Batch, order: Tensor, label_smoothing: float) -> Targets:
-    """The targets of the real words of a batch.
+    """Build the targets of the real words of a batch.
 
     order (N,): index of each real word in the flattened tokens[..., 1:] (B * C * T), in the order
     in which the model predicts them.

@@ -1,1 +1,1 @@
-"""Models that place images and texts in one space."""
+"""Models that embed images and texts in a shared space."""

@@ -29,22 +29,22 @@ def fit_cca(
 ) -> tuple[AffineMap, AffineMap, Tensor]:
     """Fit the maps of images and texts whose outputs are most correlated over all pairs.
 
-    images (I, X), texts (N, Y), of one floating dtype; image_of_text (N,): the row of each text's
-    image. Every text forms one pair with its image; images without texts are ignored. ridge: added
-    to the diagonal of both covariances, as a multiple of its mean. Every output dimension is scaled
-    on both sides by its canonical correlation to the given power (Gong et al. 2014), so that well
-    correlated dimensions have more weight in the cosine of two outputs; with power 0 and ridge 0,
-    each dimension has unit variance.
+    images (I, X), texts (N, Y), with the same floating dtype; image_of_text (N,): index of each
+    text's image. Every text forms one pair with its image; images without texts are ignored. ridge:
+    value added to the diagonal of each covariance, as a multiple of the diagonal's mean. Every
+    output dimension is scaled on both sides by its canonical correlation to the given power (Gong
+    et al. 2014), so that highly correlated dimensions have more weight in the cosine of two
+    outputs; with power 0 and ridge 0, each dimension has unit variance.
 
     Returns the map of images, the map of texts, and the correlations (E,) in [0, 1], highest first.
-    Hotelling 1936, with the ridge of Vinod 1976: the singular vectors of the cross-covariance
-    between X and Y once both are whitened by their Cholesky factors.
+    Hotelling 1936, with the ridge of Vinod 1976: the maps come from the singular vectors of the
+    cross-covariance between X and Y, after whitening both with their Cholesky factors.
 
     Raises InputError if the shapes do not match, if a value is not finite, if `dimensions` exceeds
     X or Y, or if a covariance is singular despite the ridge.
     """
     _check(images, texts, image_of_text, dimensions)
-    # Texts of one image share its row: sums over texts give the moments of all N pairs from I rows.
+    # Summing the texts of each image yields the moments of all N pairs from only I rows.
     counts = torch.bincount(image_of_text, minlength=len(images)).to(images)
     image_mean = counts @ images / len(texts)
     text_mean = texts.mean(0)
@@ -86,16 +86,17 @@ def _check(images: Tensor, texts: Tensor, image_of_text: Tensor, dimensions: int
     limit = min(images.shape[1], texts.shape[1])
     if not 1 <= dimensions <= limit:
         raise InputError(
-            f"dimensions must be between 1 and {limit} for image vectors of "
-            f"{images.shape[1]} and text vectors of {texts.shape[1]}, got {dimensions}"
+            f"dimensions must be between 1 and {limit} for image vectors of size "
+            f"{images.shape[1]} and text vectors of size {texts.shape[1]}, got {dimensions}"
         )
 
 
 def _leading_singular(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return leading left vectors (X, E), singular values (E,) in [0, 1], right vectors (Y, E).
+    """Return the leading left vectors (X, E), singular values (E,) and right vectors (Y, E).
 
-    They are computed from the eigenvectors of the smaller Gram matrix, which is several times as
-    fast as a full decomposition. Right vectors of singular values near 0 are shorter than 1.
+    The values are in [0, 1]. They are computed from the eigenvectors of the smaller Gram matrix,
+    several times as fast as a full decomposition. One side's vectors have a norm below 1 if their
+    singular value is near 0.
     """
     if matrix.shape[0] > matrix.shape[1]:
         right, values, left = _leading_singular(matrix.T, count)
@@ -107,7 +108,7 @@ def _leading_singular(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tenso
 
 
 def _cholesky(covariance: Tensor, ridge: float) -> Tensor:
-    """Return the lower Cholesky factor of a covariance with a ridge on its diagonal, float64."""
+    """Return the lower Cholesky factor (float64) of a covariance with a ridge on its diagonal."""
     covariance = covariance.double()
     diagonal = ridge * covariance.diagonal().mean()
     covariance = covariance + diagonal * torch.eye(len(covariance), device=covariance.device)

@@ -1,4 +1,4 @@
-"""A linear map of image vectors and text vectors into one space.
+"""Linear maps of image vectors and text vectors into a shared space.
 
 Kiros et al. 2015 (Skip-thought vectors), section 3.3: both encoders are frozen, and only the maps
 are fitted (in closed form) or trained (by a ranking loss). Shapes: B images, N texts, X image
@@ -23,7 +23,7 @@ SOLVERS = ("cca", "ranking")
 class LinearOptions:
     """The solver for the two maps, and the size of the shared space."""
 
-    solver: str = option("cca", "solver: closed form, or ranking loss by gradient", choices=SOLVERS)
+    solver: str = option("cca", "cca: closed form; ranking: ranking loss", choices=SOLVERS)
     dimensions: int = option(300, "number of dimensions of the shared space")
     ridge: float = option(1.0, "cca: ridge on both covariances, as a multiple of the mean variance")
     correlation_power: float = option(
@@ -38,10 +38,10 @@ class LinearOptions:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Vectors of images with their texts.
+    """Vectors of images and their texts.
 
-    images (B, X), texts (N, Y); image_of_text (N,): the row of each text's image. ids: one per
-    image, for messages.
+    images (B, X), texts (N, Y); image_of_text (N,): index of each text's image. ids: one id per
+    image, for error messages.
     """
 
     images: Tensor
@@ -64,7 +64,7 @@ class PairBatch:
 
 
 class LinearMap(nn.Module):
-    """Two affine maps; the score of an image and a text is the cosine of their embeddings."""
+    """Two affine maps; an image and a text are scored by the cosine of their embeddings."""
 
     def __init__(self, image_size: int, text_size: int, options: LinearOptions) -> None:
         super().__init__()
@@ -73,17 +73,17 @@ class LinearMap(nn.Module):
         self.text = nn.Linear(text_size, options.dimensions)
 
     def encode_images(self, vectors: Tensor) -> Tensor:
-        """Map image vectors (B, X) to unit rows (B, E)."""
+        """Map image vectors (B, X) to embeddings (B, E) of norm 1."""
         return F.normalize(self.image(vectors), dim=-1)
 
     def encode_texts(self, vectors: Tensor) -> Tensor:
-        """Map text vectors (N, Y) to unit rows (N, E)."""
+        """Map text vectors (N, Y) to embeddings (N, E) of norm 1."""
         return F.normalize(self.text(vectors), dim=-1)
 
     def fit(self, images: Tensor, texts: Tensor, image_of_text: Tensor) -> Tensor:
-        """Set both maps by regularised CCA of all pairs; returns the correlations (E,).
+        """Fit both maps by regularised CCA of all pairs and return the correlations (E,).
 
-        images (I, X), texts (N, Y), image_of_text (N,): the row of each text's image. Raises
+        images (I, X), texts (N, Y), image_of_text (N,): index of each text's image. Raises
         InputError in the same cases as `fit_cca`.
         """
         options = self.options
@@ -102,11 +102,11 @@ class LinearMap(nn.Module):
         return correlations
 
     def loss(self, batch: PairBatch) -> Loss:
-        """The hinge losses of all wrong pairs in both directions, summed and divided by `count`.
+        """Return the hinge losses of all wrong pairs in both directions, summed, per text.
 
         Each text is compared with every other image, and its image with every text of another
         image: the ranking loss of Kiros et al. 2015, section 3.3, with the rest of the batch as
-        contrastive examples. `count` is the number of texts.
+        contrastive examples. The loss's `count` is the number of texts.
         """
         scores = self.encode_images(batch.images) @ self.encode_texts(batch.texts).T  # (B, N)
         rows = torch.arange(len(batch.images), device=scores.device)

@@ -132,7 +132,7 @@ ROWS = torch.arange(8)
     [
         (
             {"dimensions": 4},
-            "^dimensions must be between 1 and 3 for image vectors of 5 and .* of 3, got 4",
+            "dimensions must be between 1 and 3 for image vectors of size 5 and .* size 3, got 4",
         ),
         ({"dimensions": 0}, "^dimensions must be between 1 and 3 .* got 0$"),
         ({"image_of_text": ROWS[:7]}, r"^images must be \(I, X\).* \(8, 3\) and \(7,\)$"),
