@@ -202,7 +202,7 @@ def test_other_models_and_options_are_rejected(run, many, tmp_path_factory):
     with pytest.raises(InputError, match="different options: beam_size was 3 but is now 5; choose"):
         call(run, "many", "--output", "out.jsonl", "--beam-size", 5)
     with pytest.raises(
-        InputError, match=r"different options: checkpoint was '.*' and is '.*'; choose"
+        InputError, match=r"different options: checkpoint was '.*' but is now '.*'; choose"
     ):
         call(tiny.run(tmp_path_factory, attention=False), "many", "--output", "out.jsonl")
     with pytest.raises(
