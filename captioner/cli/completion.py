@@ -1,12 +1,12 @@
 """`captioner completion`: print a completion script for bash, zsh or fish.
 
-shtab generates the scripts, which complete commands, options, choices and paths. shtab 1.13 cannot
-complete the second and later paths of a command in zsh, the directory after `--convert jsonl` in
-zsh and fish, or the value in `--option=value` in bash and zsh; `--option value` works everywhere.
+shtab generates the scripts, which complete commands, options, choices and paths. `_prepare` changes
+the parser where shtab 1.13 would not complete the value in `--option=value` and paths after the
+first in zsh, or the directory after `--convert jsonl` in zsh and fish. In bash, only
+`--option value` is completed.
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 EXAMPLE = """captioner completion bash > ~/.local/share/bash-completion/completions/captioner
@@ -22,22 +22,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     import shtab
 
+    parser = arguments.parser()  # built by __main__, which this package may not import
+    lines = []
+    for name, command in _commands(parser).items():
+        array = f"_shtab_{parser.prog}_{shtab.wordify(name)}_options"
+        lines += [f"{array}+=('{spec}')" for spec in _prepare(command, arguments.shell)]
+    print(shtab.complete(parser, arguments.shell, preamble="\n".join(lines)))
+
+
+def _prepare(command: argparse.ArgumentParser, shell: str) -> list[str]:
+    """Change a command's parser to what shtab can complete in the shell.
+
+    Returns what the preamble adds to shtab's zsh specifications of the command's arguments.
+    """
+    import shtab
+
     # The current word without "--option=", which fish treats as part of the word.
     word = "(string replace --regex '^--[^=]*=' '' -- (commandline -ct))"
     path = {**shtab.FILE, "fish": f"(__fish_complete_path {word})"}
-    parser = arguments.parser()  # built by __main__, which this package may not import
-    for action in _actions(parser):
-        is_positional = not action.option_strings
-        if action.type is Path or (is_positional and not action.choices):
+    added = []
+    for action in command._actions:
+        is_path = not action.option_strings and not action.choices
+        if is_path or action.type is Path:
             action.complete = path  # type: ignore[attr-defined]
-    print(shtab.complete(parser, arguments.shell))
+        if is_path and shell == "zsh":  # shtab's "(*):" completes only the first path
+            action.help = argparse.SUPPRESS
+            added.append(f"*:{action.metavar}:_files")
+        elif is_path:
+            action.nargs = "+"  # OUT of `--convert jsonl OUT` counts as a path
+        elif shell == "zsh" and action.nargs != 0:
+            action.option_strings = [f"{flag}=" for flag in action.option_strings]
+    return added
 
 
-def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Yield the arguments of a parser and its subcommands; argparse has no public API for this."""
+def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the commands' parsers by name; argparse has no public API for this."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                yield from _actions(command)
-        else:
-            yield action
+            return dict(action.choices)
+    return {}

@@ -24,14 +24,14 @@ COMPLETIONS = {  # in every shell, by the line before the tab
     "captioner caption dogs --checkpoint dog": DOGS,
     "captioner report dog": DOGS,
     "captioner completion z": ["zsh"],
-}
-SECOND_PATH = {"captioner caption 'dog 1.png' dog": DOGS}  # not in zsh
-CONVERSION = {  # in bash only
+    "captioner caption 'dog 1.png' dog": DOGS,
+    "captioner report dogs dogs --bootstrap 5 dog": DOGS,
     "captioner data dogs --convert jsonl dog": DOGS,
     "captioner data --convert jsonl out dog": DOGS,
 }
-WITH_EQUALS_SIGN = {  # in fish only
+WITH_EQUALS_SIGN = {  # in zsh and fish
     "captioner report --method=": ["--method=greedy", "--method=sample", "--method=beam"],
+    "captioner report --method=b": ["--method=beam"],
     "captioner export --onnx=dog": ["--onnx=dog 1.png", "--onnx=dogs"],
 }
 
@@ -87,11 +87,18 @@ def test_scripts_have_every_command_and_option(shell, capsys):
                 assert flag.lstrip("-") in script or action.help == argparse.SUPPRESS
 
 
+def test_zsh_script_has_values_after_an_equals_sign_and_many_paths(capsys):
+    """Also where zsh is not installed."""
+    script = completion("zsh", capsys)
+    assert '"--onnx=[' in script
+    assert "_shtab_captioner_caption_options+=('*:IMAGE:_files')" in script
+    assert "_shtab_captioner_data_options+=('*:PATH:_files')" in script
+
+
 @needs("bash")
 def test_bash(directory, capsys):
     script = [completion("bash", capsys), "complete -p captioner > /dev/null"]
-    expected = COMPLETIONS | SECOND_PATH | CONVERSION
-    for line in expected:
+    for line in COMPLETIONS:
         words = [*shlex.split(line), *([""] if line.endswith(" ") else [])]
         script += [
             f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; COMPREPLY=()",
@@ -101,10 +108,10 @@ def test_bash(directory, capsys):
         ]
     printed = run(["bash", "--noprofile", "--norc", "-c", "\n".join(script)], directory)
     found = {}
-    for line, names in zip(expected, printed.splitlines(), strict=True):
+    for line, names in zip(COMPLETIONS, printed.splitlines(), strict=True):
         words = names.split("/")[:-1]
         found[line] = DOGS if words == ["-o bashdefault"] else words
-    assert sorted_names(found) == sorted_names(expected)
+    assert sorted_names(found) == sorted_names(COMPLETIONS)
 
 
 ZSHRC = """
@@ -136,12 +143,14 @@ def test_zsh(directory, tmp_path, capsys):
         (tmp_path / name).write_text(content)
     lines = tmp_path / "lines"
     places = {"ZDOTDIR": str(tmp_path), "FUNCTIONS": str(tmp_path), "LINES_FILE": str(lines)}
-    run(["zsh", "-f", "-c", TYPIST, "typist", *COMPLETIONS], directory, **places)
+    expected = COMPLETIONS | WITH_EQUALS_SIGN
+    run(["zsh", "-f", "-c", TYPIST, "typist", *expected], directory, **places)
     found = {}
-    for line, after in zip(COMPLETIONS, lines.read_text().splitlines(), strict=True):
+    for line, after in zip(expected, lines.read_text().splitlines(), strict=True):
         before = len(shlex.split(line)) - (not line.endswith(" "))
-        found[line] = shlex.split(after)[before:]
-    assert sorted_names(found) == sorted_names(COMPLETIONS)
+        # The sign that zsh adds to an option disappears when a space is typed.
+        found[line] = [word.removesuffix("=") for word in shlex.split(after)[before:]]
+    assert sorted_names(found) == sorted_names(expected)
 
 
 @needs("fish")
@@ -151,7 +160,7 @@ def test_fish(directory, tmp_path, capsys):
     place.write_text(completion("fish", capsys))
     (tmp_path / "captioner").write_text("")  # fish completes commands on the path only
     (tmp_path / "captioner").chmod(0o755)
-    expected = COMPLETIONS | SECOND_PATH | WITH_EQUALS_SIGN
+    expected = COMPLETIONS | WITH_EQUALS_SIGN
     printed = run(
         ["fish", "-c", "for line in $argv; complete -C $line; echo NEXT; end", *expected],
         directory,
