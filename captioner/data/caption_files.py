@@ -1,17 +1,17 @@
-"""Reading captions by image id from files in common formats.
+"""Reading captions from files in common formats, by image id or as a plain list.
 
 The formats are COCO results (a list of objects) and COCO annotations (.json), JSON lines (.jsonl)
-and tables with a header (.csv, .tsv), with the same column names as data sets. Images and
-splits are not read.
+and tables with a header (.csv, .tsv), with the same column names as data sets; a plain list may
+also be lines of text. Images and splits are not read.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .formats.reading import ReadResult, SourceLocation, read_json, text_problem
+from .formats.reading import ReadResult, SourceLocation, read_json, read_lines, text_problem
 from .formats.tables import (
     CAPTIONS,
     IMAGES,
@@ -24,6 +24,7 @@ from .formats.tables import (
 Id = int | str
 LocatedRow = tuple[SourceLocation, dict[str, Any]]
 IDS = ("image_id", *IMAGES, "id")  # the first of these keys found in a row identifies its image
+TABLES = (".jsonl", ".ndjson", ".csv", ".tsv")
 MAX_DIGITS = 18  # maximum length of a string id that is read as a number, which fits in 64 bits
 
 
@@ -37,8 +38,8 @@ def read_caption_file(path: Path | str) -> dict[Id, list[str]]:
     """
     path = Path(path)
     try:
-        if path.suffix.lower() in (".jsonl", ".ndjson", ".csv", ".tsv"):
-            return _group_by_image(_read_rows(path))
+        if path.suffix.lower() in TABLES:
+            return _group_by_image(_read_rows(path, IDS))
         content = read_json(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
@@ -50,6 +51,35 @@ def read_caption_file(path: Path | str) -> dict[Id, list[str]]:
         f"{path} has no captions: expected a list of objects or COCO annotations; "
         "other formats need the extension .jsonl, .csv or .tsv"
     )
+
+
+def read_sentences(path: Path | str, column: str | None = None) -> list[tuple[str, str]]:
+    """Return the captions of a file in order, each with its row's value of `column`.
+
+    The file is lines of text, or has one of the formats of `read_caption_file`; rows need not name
+    an image. Blank captions are skipped. column: name in upper or lower case; the values are then
+    text, numbers or truth values, returned as text; None returns "" as every value. Raises
+    InputError if the file cannot be read, or if a row has no caption or no such value.
+    """
+    path = Path(path)
+    name = None if column is None else column.strip().lower()
+    if name is not None and path.suffix.lower() not in (*TABLES, ".json"):
+        raise InputError(
+            f"{path} is plain text without columns; choose a .csv, .tsv or .jsonl file, or omit "
+            "the column"
+        )
+    try:
+        pairs = [
+            (caption, "" if name is None else _value(location, row, name))
+            for location, row in _sentence_rows(path)
+            for caption in _valid_captions(location, row)
+            if caption.strip()
+        ]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if not pairs:
+        raise InputError(f"{path} has no captions")
+    return pairs
 
 
 def read_predictions(path: Path | str) -> dict[Id, str]:
@@ -130,10 +160,43 @@ def match(
     return {id: captions[id] for id in both}, {id: references[id] for id in both}, note
 
 
-def _read_rows(path: Path) -> Iterator[LocatedRow]:
+def _sentence_rows(path: Path) -> Iterator[LocatedRow]:
+    """Yield the rows of any format; a line of text is a row that has only a caption."""
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        yield from _read_rows(path, ())
+    elif suffix == ".json":
+        content = read_json(path)
+        rows = content.get("annotations") if isinstance(content, dict) else content
+        if not isinstance(rows, list):
+            raise InputError(
+                f"{path} has no captions: expected a list of objects or COCO annotations"
+            )
+        yield from _located_objects(path, rows)
+    else:
+        for number, line in enumerate(read_lines(path), start=1):
+            yield SourceLocation(path, number), {"caption": line}
+
+
+def _value(location: SourceLocation, row: Mapping[str, Any], name: str) -> str:
+    """Return the value of a column as text."""
+    if not isinstance(row.get(name), str | int | float):
+        raise InputError(
+            f"{location}: expected text or a number in the column {name!r}, got "
+            f"{row[name]!r:.80}; correct it"
+            if name in row
+            else f"{location}: the column {name!r} is missing; choose one of {', '.join(row)}"
+        )
+    value = str(row[name]).strip()
+    if reason := text_problem(value):
+        raise InputError(f"{location}: the value {value!r:.80} of {name!r} {reason}; correct it")
+    return value
+
+
+def _read_rows(path: Path, images: Collection[str]) -> Iterator[LocatedRow]:
     """Yield the rows of JSON lines or a table; raise InputError at the first problem."""
     result = ReadResult()
-    for row in table_rows(path, result, IDS):
+    for row in table_rows(path, result, images):
         _raise_first(result)
         yield row
     _raise_first(result)

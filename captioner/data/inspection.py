@@ -122,21 +122,16 @@ def _check_images(
     new = [path for path in paths if stamps[path] not in known]
     chunks = [new[i : i + CHUNK] for i in range(0, len(new), CHUNK)]
     reasons: dict[Path | Location, str] = {}
-    decoded: set[str] = set()
-    bar = tqdm(total=len(new), desc="images", unit="image", leave=False, disable=not new)
-    try:
-        with bar:
-            checked = load_ahead(lambda chunk: [_defect(path) for path in chunk], chunks, workers)
-            for chunk, defects in zip(chunks, checked, strict=True):
-                for path, defect in zip(chunk, defects, strict=True):
-                    if defect:
-                        reasons[path] = defect
-                    else:
-                        decoded.add(stamps[path])
-                bar.update(len(chunk))
-    finally:  # even if a signal interrupts the check
-        if memo and decoded:
-            _remember(memo, decoded)
+    if memo and new:
+        _remember(memo, [])  # raises InputError for a cache that cannot be written
+    with tqdm(total=len(new), desc="images", unit="image", leave=False, disable=not new) as bar:
+        checked = load_ahead(lambda chunk: [_defect(path) for path in chunk], chunks, workers)
+        for chunk, defects in zip(chunks, checked, strict=True):
+            found = {path: defect for path, defect in zip(chunk, defects, strict=True) if defect}
+            reasons |= found
+            if memo:
+                _remember(memo, [stamps[path] for path in chunk if path not in found])
+            bar.update(len(chunk))
     return reasons
 
 
@@ -153,7 +148,7 @@ def _defect(path: Path | Location) -> str | None:
     return None
 
 
-def _remember(memo: Path, stamps: set[str]) -> None:
+def _remember(memo: Path, stamps: Sequence[str]) -> None:
     """Append stamps to a file; concurrent runs do not overwrite each other's stamps.
 
     Each stamp is preceded by a line break, because a killed run may have left a partial line.
@@ -161,6 +156,6 @@ def _remember(memo: Path, stamps: set[str]) -> None:
     try:
         memo.parent.mkdir(parents=True, exist_ok=True)
         with memo.open("ab") as file:
-            file.write("".join(f"\n{stamp}" for stamp in sorted(stamps)).encode() + b"\n")
+            file.write("".join(f"\n{stamp}\n" for stamp in stamps).encode())
     except OSError as error:
         raise InputError(f"the cache in {memo.parent} cannot be written: {error}") from error

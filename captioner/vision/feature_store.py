@@ -32,7 +32,7 @@ from ..data.storage.files import stamp
 from ..errors import InputError
 from ..prefetch import load_ahead
 from .encoders import Encoder
-from .store_files import KEY_TYPE, KEYS, ROWS, Segment, read_segments, remove_abandoned
+from .store_files import KEY_TYPE, KEYS, ROWS, Segment, read_about, read_segments, remove_abandoned
 
 FORMAT = 2  # part of the key
 SEGMENT = 512  # images per segment, lost if a process is killed; a multiple of the batch size
@@ -181,7 +181,7 @@ class FeatureStore:
         """Create the directory, and delete the temporary files of killed processes."""
         self.directory.mkdir(parents=True, exist_ok=True)
         about = self.directory / "store.json"
-        if not about.exists():
+        if not read_about(self.directory)[1]:  # missing or damaged
             atomic_write(about, json.dumps(self._about, indent=1) + "\n")
         remove_abandoned(self.directory)
 

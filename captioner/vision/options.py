@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ..options import Options, check_at_least, option
 
 SMALL_CNN = "small_cnn"
+WEIGHTS_FILES = (".pth", ".pt", ".safetensors")  # suffixes
 
 
 @dataclass(frozen=True)

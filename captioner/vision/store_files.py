@@ -26,6 +26,7 @@ import numpy as np
 KINDS = ("maps", "pooled")
 ROWS, KEYS = ".npy", ".keys.npy"
 KEY_TYPE = np.dtype("S16")
+DAMAGED = "(damaged)"  # instead of the encoder's name
 ABANDONED = 3600  # seconds without a write after which the writer is assumed to be dead
 
 
@@ -105,9 +106,10 @@ def _orphans(directory: Path) -> list[Path]:
 class StoreInfo:
     """A store in a cache.
 
-    encoder: the encoder's name; None for a cache of an older version, which is no longer read.
-    size: side length of the images in pixels. maps, pooled: number of images with such rows. used:
-    time of the last write, in seconds since 1970.
+    encoder: the encoder's name; DAMAGED if store.json is damaged, in which case the rows are still
+    used and the next run that opens the store repairs the file; None for a cache of an older
+    version, which is no longer read. size: side length of the images in pixels, 0 if unknown. maps,
+    pooled: number of images with such rows. used: time of the last write, in seconds since 1970.
     """
 
     directory: Path
@@ -132,7 +134,7 @@ def list_stores(cache: Path) -> list[StoreInfo]:
 
 def _describe(directory: Path) -> StoreInfo:
     files = [path.stat() for path in directory.iterdir()]
-    encoder, size = _read_about(directory)
+    encoder, size = read_about(directory)
     counts = {}
     for kind in KINDS:
         keys = [keys for _, keys in read_segments(directory, kind)]
@@ -147,13 +149,18 @@ def _describe(directory: Path) -> StoreInfo:
     )
 
 
-def _read_about(directory: Path) -> tuple[str | None, int]:
-    """Return the encoder and image size in store.json; None and 0 if missing or damaged."""
+def read_about(directory: Path) -> tuple[str | None, int]:
+    """Return the encoder and image size in store.json.
+
+    Without the file, they are None and 0; if it is damaged or cannot be read, DAMAGED and 0.
+    """
     try:
         about: Any = json.loads((directory / "store.json").read_text(encoding="utf-8"))
         return str(about["encoder"]), int(about["transform"]["size"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
         return None, 0
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return DAMAGED, 0
 
 
 def prune(cache: Path, before: float = 0) -> int:

@@ -9,6 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .options import WEIGHTS_FILES
 
 SHOWN = 5  # maximum number of problems listed in an error
 
@@ -59,7 +60,7 @@ def _problems(wanted: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> lis
 
 def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
     path = Path(weights)
-    if path.suffix not in (".pth", ".pt", ".safetensors"):
+    if path.suffix not in WEIGHTS_FILES:
         return _download_weights(name, weights)
     if not path.is_file():
         raise InputError(f"encoder weights {path} do not exist; check the path")

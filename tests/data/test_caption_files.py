@@ -11,6 +11,7 @@ from captioner.data.caption_files import (
     read_caption_file,
     read_comparison_captions,
     read_predictions,
+    read_sentences,
 )
 from captioner.errors import InputError
 
@@ -245,3 +246,89 @@ def test_comparison_captions_have_the_ids_and_the_order_of_the_request(tmp_path:
     ):
         read_comparison_captions(path, [1])
     assert read_comparison_captions(path, [1], allow_more=True) == {1: "one"}
+
+
+# ---- as a plain list ----------------------------------------------------------------------------
+
+LINES = {
+    "a.txt": "a dog\r\n\n the dog, red \na\u2028cat",
+    "captions": "a dog\n the dog, red \na\u2028cat\n",
+}
+WITHOUT_IMAGES = {
+    "a.jsonl": '{"text": "a dog"}\n{"captions": [" the dog, red ", "a\\u2028cat", " "]}\n',
+    "a.csv": 'x,Caption\n1,a dog\n,\n2," the dog, red "\n3,a\u2028cat\n',
+    "a.tsv": "caption\na dog\n the dog, red \na\u2028cat\n",
+    "a.json": '[{"caption": "a dog"}, {"caption": [" the dog, red ", "a\\u2028cat"]}]',
+}
+
+
+@pytest.mark.parametrize("name", [*LINES, *WITHOUT_IMAGES])
+def test_sentences_need_no_images(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes((LINES | WITHOUT_IMAGES)[name].encode())
+    found = read_sentences(path)
+    assert [sentence for sentence, _ in found] == ["a dog", " the dog, red ", "a\u2028cat"]
+    assert {value for _, value in found} == {""}
+
+
+def test_sentences_of_coco_are_in_order(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(COCO))
+    found = read_sentences(str(tmp_path / "a.json"), "image_id")
+    assert found == [("a dog", "1"), ("a\u2028cat", "b.jpg"), ("the dog, red", "1")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "caption,KIND\na dog, x \na cat,\na bird,7\n"),
+        (
+            "a.jsonl",
+            '{"caption": "a dog", "kind": "x"}\n{"caption": "a cat", "kind": ""}\n'
+            '{"caption": "a bird", "Kind": 7}\n',
+        ),
+    ],
+)
+def test_sentences_have_the_values_of_a_column(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    found = read_sentences(tmp_path / name, " Kind")
+    assert found == [("a dog", "x"), ("a cat", ""), ("a bird", "7")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"a dog", r"a\.txt is plain text without columns; choose a \.csv"),
+        ("a.csv", b"image,kind\n1,2\n", r"has the columns image, kind; it needs a caption column"),
+        (
+            "a.csv",
+            b"caption,sort\na,b\n",
+            "line 2: the column 'kind' is missing; choose one of",
+        ),
+        ("a.jsonl", b'{"kind": 1}', r"line 1: expected one of the keys caption, text"),
+        ("a.jsonl", b'{"caption": "a", "kind": [1]}', r"line 1: expected text or a .*, got \[1\]"),
+        ("a.jsonl", b'{"caption": "a", "kind": null}', "line 1: expected text or a .*, got None"),
+        ("a.jsonl", b'{"caption": "a", "kind": "\\ud800"}', "the value .* of 'kind' is not UTF-8"),
+        ("a.jsonl", b'{"caption": null, "kind": 1}', "line 1: the caption None is not text"),
+        ("a.json", b"7", r"a\.json has no captions: expected a list"),
+        ("a.json", b"{}", r"a\.json has no captions: expected a list"),
+        ("a.json", b"[]", r"a\.json has no captions$"),
+        ("a.csv", b"", r"a\.csv has no captions$"),
+    ],
+)
+def test_wrong_files_of_sentences(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_sentences(tmp_path / name, "kind")
+
+
+def test_lines_that_are_not_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a dog\n\x89PNG\xff\n")
+    with pytest.raises(
+        InputError, match=r"a\.txt, line 2: the caption .* is not UTF-8; correct it"
+    ):
+        read_sentences(tmp_path / "a.txt")
+    (tmp_path / "a.txt").write_bytes(b" \n\n")
+    with pytest.raises(InputError, match=r"a\.txt has no captions$"):
+        read_sentences(tmp_path / "a.txt")
+    with pytest.raises(InputError, match=r"gone\.txt cannot be read: No such file"):
+        read_sentences(tmp_path / "gone.txt")

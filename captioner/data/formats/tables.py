@@ -88,9 +88,9 @@ def table_rows(
 ) -> Iterator[tuple[SourceLocation, dict[str, Any]]]:
     """Yield the rows of a JSONL or CSV file by lower-case column name.
 
-    images: possible names of the column that identifies the image. Malformed rows are added to the
-    problems of `result`. Raises InputError if a CSV header lacks an image or a caption column, or
-    repeats such a column.
+    images: possible names of the column that identifies the image; empty if rows need none.
+    Malformed rows are added to the problems of `result`. Raises InputError if a CSV header lacks an
+    image or a caption column, or repeats such a column.
     """
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
@@ -144,7 +144,8 @@ def _csv_rows(
     if repeated := [name for name, count in Counter(used).items() if count > 1]:
         advice = "remove one, or number caption columns: caption_1, caption_2"
         raise InputError(f"{path} has the column {repeated[0]} twice; {advice}")
-    if header and not (set(names) & set(images) and caption_columns(names)):
+    has_image = not images or set(names) & set(images)
+    if header and not (has_image and caption_columns(names)):
         needed = _needed_columns(images)
         raise InputError(f"{path} has the columns {', '.join(header)}; it needs {needed}")
     for location, row in table:
@@ -155,8 +156,9 @@ def _csv_rows(
             result.add_problem(location, message, "quote captions that contain commas")
 
 
-def _needed_columns(images: Iterable[str]) -> str:
-    return f"an image column ({', '.join(images)}) and a caption column ({', '.join(CAPTIONS)})"
+def _needed_columns(images: Collection[str]) -> str:
+    image = f"an image column ({', '.join(images)}) and " if images else ""
+    return f"{image}a caption column ({', '.join(CAPTIONS)})"
 
 
 def _image_directory(path: Path, rows: Sequence[RawExample]) -> Path:
