@@ -22,7 +22,8 @@ from captioner.data.images import Transform
 from captioner.data.readers import load_data
 from captioner.data.sources import ImageSource
 from captioner.metrics.retrieval import RetrievalScores, retrieval_scores
-from captioner.models.linking.linear import LinearMap, LinearOptions
+from captioner.models.linking.linear import LinearMap, image_vectors
+from captioner.models.linking.options import LinearOptions
 from captioner.text.sentence_vectors import (
     ConcatenatedEncoder,
     SentenceEncoder,
@@ -46,12 +47,6 @@ def flatten(examples: Sequence[Example]) -> tuple[list[str], np.ndarray]:
     counts = [len(example.captions) for example in examples]
     captions = [caption for example in examples for caption in example.captions]
     return captions, np.repeat(np.arange(len(examples)), counts)
-
-
-def image_vectors(pooled: Tensor) -> Tensor:
-    """Image vectors (N, D) of pooled features (N, 2, D): mean, square root, unit length."""
-    mean = pooled[:, 0].float()
-    return torch.nn.functional.normalize(mean.sign() * mean.abs().sqrt(), dim=1)
 
 
 def rank(

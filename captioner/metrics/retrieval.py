@@ -17,15 +17,20 @@ DIRECTIONS = {"i2t": "image to text", "t2i": "text to image"}
 class RetrievalScores:
     """The ranks of the correct answers, from which recalls and median ranks are computed.
 
-    image_to_text (at most I,): for each image that has a text, the 0-based rank of its best text.
-    text_to_image (N,): for each text, the 0-based rank of its image. images: number of images
-    ranked, including images without texts. split: the name of the ranked split.
+    image_to_text (at most I,): for each image that has a text, the 0-based rank of its best correct
+    text. text_to_image (N,): for each text, the 0-based rank of its best correct image.
+    texts_of_image (at most I,), images_of_text (N,): the number of correct answers of these
+    queries. images: number of images ranked, including images without texts. split: the name of
+    the ranked split. equal_texts: whether a text is also correct for the images of equal texts.
     """
 
     image_to_text: np.ndarray
     text_to_image: np.ndarray
+    texts_of_image: np.ndarray
+    images_of_text: np.ndarray
     images: int
     split: str
+    equal_texts: bool = False
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -44,31 +49,63 @@ class RetrievalScores:
         return numbers
 
     @property
+    def chance(self) -> dict[str, float]:
+        """The expected recalls in percent of a random order, by the names of `numbers`."""
+        return {
+            f"{direction}_R@{k}": _chance(correct, candidates, k)
+            for direction, correct, candidates in (
+                ("i2t", self.texts_of_image, len(self.text_to_image)),
+                ("t2i", self.images_of_text, self.images),
+            )
+            for k in RECALLS
+        }
+
+    @property
     def protocol(self) -> str:
         """A one-line description of what was ranked: split, images, texts, and how ties count."""
         without_text = self.images - len(self.image_to_text)
         counted = f" ({without_text} without a text)" if without_text else ""
+        equal = "; equal texts of other images count as correct" if self.equal_texts else ""
         return (
             f"{self.split}: {self.images} images{counted}, {len(self.text_to_image)} texts, "
-            "ranked all at once; ties count as wrong"
+            f"ranked all at once; ties count as wrong{equal}"
         )
 
     def describe(self) -> str:
         """The scores as lines of text: one each for both directions, rsum and the protocol."""
-        numbers = self.numbers
+        numbers, chance = self.numbers, self.chance
         lines = []
         for direction, title in DIRECTIONS.items():
             recalls = "  ".join(f"R@{k} {numbers[f'{direction}_R@{k}']:.1f}" for k in RECALLS)
-            lines.append(f"{title}: {recalls}  MedR {numbers[f'{direction}_MedR']:.0f}")
+            by_chance = f"(by chance {chance[f'{direction}_R@{RECALLS[-1]}']:.1f})"
+            lines.append(f"{title}: {recalls} {by_chance}  MedR {numbers[f'{direction}_MedR']:.0f}")
         return "\n".join([*lines, f"rsum {numbers['rsum']:.1f}", self.protocol])
 
 
-def retrieval_scores(scores: np.ndarray, image_of_text: np.ndarray, split: str) -> RetrievalScores:
+def _chance(correct: np.ndarray, candidates: int, k: int) -> float:
+    """Return the expected R@k in percent if `candidates` are ranked at random.
+
+    correct: the number of correct candidates of each query. A query without a hit draws k wrong
+    candidates without replacement.
+    """
+    drawn = np.arange(min(k, candidates))
+    missed = (candidates - correct[:, None] - drawn).clip(min=0) / (candidates - drawn)
+    return float(100 * (1 - missed.prod(1)).mean())
+
+
+def retrieval_scores(
+    scores: np.ndarray,
+    image_of_text: np.ndarray,
+    split: str,
+    text_groups: np.ndarray | None = None,
+) -> RetrievalScores:
     """Rank all texts for every image, and all images for every text.
 
     scores (I, N): higher is better. image_of_text (N,): integers, the row of each text's image; an
     image may have one text, several or none; one without texts is a candidate but not a query.
-    split: the name of the split, for the protocol. The rank of a query is the number of wrong
+    split: the name of the split, for the protocol. text_groups (N,): integers, equal for texts that
+    are equal; a text is then also correct for the images of equal texts. None if a text is correct
+    for its own image only. The rank of a query is the number of wrong
     answers whose score is at least that of its best correct answer, so that constant scores
     yield the worst result. Raises InputError if the shapes do not match, if scores are not finite,
     or if image_of_text contains rows that do not exist.
@@ -88,10 +125,23 @@ def retrieval_scores(scores: np.ndarray, image_of_text: np.ndarray, split: str) 
             f"image_of_text must be between 0 and {len(scores) - 1}, got {image_of_text.min()} to "
             f"{image_of_text.max()}"
         )
-    right = scores[image_of_text, np.arange(len(image_of_text))]  # (N,)
-    best = np.full(len(scores), -np.inf)  # (I,), the score of each image's best text
-    np.maximum.at(best, image_of_text, right)
-    wrong = image_of_text != np.arange(len(scores))[:, None]  # (I, N)
-    image_ranks = ((scores >= best[:, None]) & wrong).sum(1)
-    text_ranks = ((scores >= right) & wrong).sum(0)
-    return RetrievalScores(image_ranks[np.isfinite(best)], text_ranks, len(scores), split)
+    # One column per group of equal texts: whether an image has a text of the group.
+    groups = np.arange(len(image_of_text))
+    if text_groups is not None:
+        _, groups = np.unique(text_groups, return_inverse=True)
+    has_group = np.zeros((len(scores), groups.max() + 1), dtype=bool)
+    has_group[image_of_text, groups] = True
+    correct = has_group[:, groups]  # (I, N)
+    right = np.where(correct, scores, -np.inf)
+    is_query = correct.any(1)
+    image_ranks = ((scores >= right.max(1)[:, None]) & ~correct).sum(1)
+    text_ranks = ((scores >= right.max(0)) & ~correct).sum(0)
+    return RetrievalScores(
+        image_ranks[is_query],
+        text_ranks,
+        correct.sum(1)[is_query],
+        correct.sum(0),
+        len(scores),
+        split,
+        text_groups is not None,
+    )

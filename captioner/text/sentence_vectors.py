@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import InputError
 from .tokenizer import split_words
+from .word_vectors import read_vectors
 
 SEED = 0  # of word2vec
 
@@ -40,12 +41,18 @@ class WordSum:
     """Represents a sentence by the weighted sum of its words' vectors, scaled to unit length.
 
     words (V,): the known words. weights (V,): factor applied to each occurrence of a word. vectors
-    (V, Y): the word vectors; None for one-hot vectors, in which case Y is V.
+    (V, Y): the word vectors; None for one-hot vectors, in which case Y is V. Both are converted to
+    float32 in row order, so that an encoder read from a file computes the same sums.
     """
 
     words: tuple[str, ...]
     weights: np.ndarray
     vectors: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "vectors"):
+            if (array := getattr(self, name)) is not None:
+                object.__setattr__(self, name, np.asarray(array, np.float32, order="C"))
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -109,6 +116,13 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
     norms: np.ndarray = np.linalg.norm(rows, axis=1, keepdims=True)
     scaled: np.ndarray = rows / np.maximum(norms, 1e-12)
     return scaled
+
+
+def flatten_parts(encoder: SentenceEncoder) -> tuple[SentenceEncoder, ...]:
+    """Return the encoders that `encoder` concatenates, or `encoder` alone."""
+    if not isinstance(encoder, ConcatenatedEncoder):
+        return (encoder,)
+    return tuple(part for each in encoder.parts for part in flatten_parts(each))
 
 
 def fit_counts(sentences: Sequence[str], min_count: int) -> WordSum:
@@ -180,13 +194,14 @@ def fit_word2vec(
 def read_word_vectors(
     path: Path, sentences: Sequence[str], min_count: int, *, weighted: bool
 ) -> WordSum:
-    """Read the vectors of the training captions' words from a GloVe or word2vec text file.
+    """Read the vectors of the training captions' words from a GloVe or word2vec file.
 
-    Words without a vector are unknown; weighting and centring are as in `fit_word2vec`. Raises
-    InputError if the file is missing or has another format, or if no word has a vector.
+    The formats are those of `word_vectors.read_vectors`. Words without a vector are unknown;
+    weighting and centring are as in `fit_word2vec`. Raises InputError if the file is missing or has
+    another format, or if no word has a vector.
     """
     words, frequencies = _document_frequencies(sentences, min_count)
-    found = _read_vectors(path, set(words))
+    found = read_vectors(path, set(words))
     kept = [i for i, word in enumerate(words) if word in found]
     if not kept:
         raise InputError(
@@ -229,38 +244,3 @@ def _idf(frequencies: np.ndarray, sentences: int) -> np.ndarray:
 
 def _centred(vectors: np.ndarray) -> np.ndarray:
     return unit_rows((vectors - vectors.mean(0)).astype(np.float32))
-
-
-def _read_vectors(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
-    """Read the vectors of the wanted words; each line is a word and its values, space-separated."""
-    found: dict[str, np.ndarray] = {}
-    size = 0
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for number, line in enumerate(file, start=1):
-                fields = line.rstrip(" \r\n").split(" ")
-                if number == 1 and len(fields) == 2:  # word2vec's header: words and dimensions
-                    continue
-                size = size or len(fields) - 1
-                # A few GloVe words contain spaces, so the numbers are the last fields.
-                word = " ".join(fields[:-size]) if 1 < size < len(fields) else ""
-                vector = _parse_numbers(fields[-size:]) if word in wanted else None
-                if not word or (vector is None and word in wanted):
-                    raise InputError(
-                        f"{path}, line {number}: expected a word and its vector; choose a GloVe or "
-                        "word2vec text file"
-                    )
-                if vector is not None:
-                    found[word] = vector
-    except OSError as error:
-        raise InputError(f"word vectors {path} cannot be read: {error.strerror}") from error
-    return found
-
-
-def _parse_numbers(fields: Sequence[str]) -> np.ndarray | None:
-    """Parse the fields as float32; return None if any of them is not a finite number."""
-    try:
-        numbers = np.array(fields, dtype=np.float32)
-    except ValueError:
-        return None
-    return numbers if np.isfinite(numbers).all() else None

@@ -23,6 +23,7 @@ from .tokenizer import split_words
 BATCH_SIZE = 64
 MAX_TOKENS = 128  # longer sentences are truncated
 UNKNOWN = "[UNK]"
+MODULES = ("Transformer", "Pooling", "Normalize")  # of sentence-transformers
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +111,19 @@ def read_transformer(directory: Path) -> TransformerEncoder:
     """Read the sentence encoder in a directory; nothing is downloaded.
 
     Raises InputError if the extra `text` is not installed, a file is missing or damaged, or the
-    model is not a BERT encoder with GELU, absolute positions and mean pooling.
+    model is not a BERT encoder with GELU, absolute positions, mean pooling and no further modules.
     """
+    check_transformer(directory)
+    try:
+        return _read(directory)
+    except KeyError as error:
+        raise InputError(f"{directory} is not a sentence encoder: {error} is missing") from error
+    except Exception as error:  # tokenizers raises Exception itself for a damaged file
+        raise InputError(f"{directory} is not a sentence encoder: {error}") from error
+
+
+def check_transformer(directory: Path) -> None:
+    """Raise the errors of `read_transformer` that do not need the weights to be read."""
     try:
         import tokenizers  # noqa: F401 - only to check that it is installed
     except ImportError as error:
@@ -126,17 +138,18 @@ def read_transformer(directory: Path) -> TransformerEncoder:
             )
     try:
         _check_supported(directory)
-        return _read(directory)
     except InputError:
         raise
     except KeyError as error:
         raise InputError(f"{directory} is not a sentence encoder: {error} is missing") from error
-    except Exception as error:  # tokenizers raises Exception itself for a damaged file
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{directory} is not a sentence encoder: {error}") from error
 
 
 def _check_supported(directory: Path) -> None:
     """Raise InputError for a model that `TransformerEncoder` does not support."""
+    if (directory / "modules.json").is_file():
+        _check_modules(directory)
     config = _read_json(directory / "config.json")
     found = {
         "model_type": config.get("model_type"),
@@ -161,9 +174,20 @@ def _check_supported(directory: Path) -> None:
             )
 
 
+def _check_modules(directory: Path) -> None:
+    """Raise InputError if the model contains a module other than those in MODULES."""
+    modules = json.loads((directory / "modules.json").read_text(encoding="utf-8"))
+    for module in modules:
+        kind = module["type"].rpartition(".")[2]
+        if kind not in MODULES:
+            raise InputError(
+                f"{directory} is not supported: modules.json contains the module {kind!r}; choose "
+                f"a model that has only {', '.join(MODULES)}, such as all-MiniLM-L6-v2"
+            )
+
+
 def _read(directory: Path) -> TransformerEncoder:
     from safetensors.torch import load_file
-    from tokenizers import Tokenizer
 
     config = _read_json(directory / "config.json")
     weights = {
@@ -171,26 +195,43 @@ def _read(directory: Path) -> TransformerEncoder:
         for name, tensor in load_file(directory / "model.safetensors").items()
         if tensor.is_floating_point()
     }
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    positions = len(weights["embeddings.position_embeddings.weight"])
-    tokenizer.enable_truncation(min(MAX_TOKENS, positions))
-    tokenizer.no_padding()
-    largest = max(tokenizer.get_vocab().values(), default=0)
-    embeddings = len(weights["embeddings.word_embeddings.weight"])
-    if largest >= embeddings:
-        raise ValueError(
-            f"tokenizer.json contains token {largest}, but there are only {embeddings} embeddings"
-        )
-    encoder = TransformerEncoder(
+    return build_transformer(
         weights,
         config["num_hidden_layers"],
         config["num_attention_heads"],
         config["layer_norm_eps"],
-        tokenizer,
+        (directory / "tokenizer.json").read_text(encoding="utf-8"),
     )
-    # Encoding one sentence reveals missing weights, mismatched sizes and NaN.
+
+
+def build_transformer(
+    weights: dict[str, Tensor], layers: int, heads: int, epsilon: float, tokenizer: str
+) -> TransformerEncoder:
+    """Build an encoder from its weights, its sizes and the JSON of its tokenizer.
+
+    The arguments are those of `TransformerEncoder`. Raises ImportError if the extra `text` is not
+    installed, KeyError for a missing weight, and various exceptions for values that do not match.
+    """
+    from tokenizers import Tokenizer
+
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise ValueError("the weights contain NaN or infinite values")
+    parsed = Tokenizer.from_str(tokenizer)
+    positions = len(weights["embeddings.position_embeddings.weight"])
+    parsed.enable_truncation(min(MAX_TOKENS, positions))
+    parsed.no_padding()
+    largest = max(parsed.get_vocab().values(), default=0)
+    embeddings = len(weights["embeddings.word_embeddings.weight"])
+    if largest >= embeddings:
+        raise ValueError(
+            f"the tokenizer contains token {largest}, but there are only {embeddings} embeddings"
+        )
+    # Products of tensors that begin at other bytes, as in a mapped file, are rounded differently.
+    copies = {name: weight.clone() for name, weight in weights.items()}
+    encoder = TransformerEncoder(copies, layers, heads, epsilon, parsed)
+    # Encoding one sentence reveals missing weights and mismatched sizes.
     if not np.isfinite(encoder.encode(["a"])).all():
-        raise ValueError("model.safetensors contains NaN or infinite weights")
+        raise ValueError("the weights do not fit each other: a vector is NaN or infinite")
     return encoder
 
 

@@ -9,8 +9,10 @@ from captioner.errors import InputError
 from captioner.metrics.retrieval import retrieval_scores
 
 
-def naive_numbers(scores, image_of_text):
+def naive_numbers(scores, image_of_text, groups=None):
     """Scores by name: sort the answers of each query, wrong ones first among equals."""
+    groups = range(len(image_of_text)) if groups is None else groups
+    pairs = {(image, group) for image, group in zip(image_of_text, groups, strict=True)}
 
     def ranks(rows, is_right):
         for query, row in enumerate(rows):
@@ -21,8 +23,8 @@ def naive_numbers(scores, image_of_text):
 
     numbers = {}
     for name, rows, is_right in (
-        ("i2t", scores.tolist(), lambda image, text: image_of_text[text] == image),
-        ("t2i", scores.T.tolist(), lambda text, image: image_of_text[text] == image),
+        ("i2t", scores.tolist(), lambda image, text: (image, groups[text]) in pairs),
+        ("t2i", scores.T.tolist(), lambda text, image: (image, groups[text]) in pairs),
     ):
         found = sorted(ranks(rows, is_right))
         for k in (1, 5, 10):
@@ -50,14 +52,38 @@ def test_numbers_match_sorted_answers(problem):
     assert found == pytest.approx(naive_numbers(scores, image_of_text))
 
 
+@given(problems(), st.integers(0, 1000))
+def test_equal_texts_of_other_images_count_as_correct(problem, seed):
+    scores, image_of_text = problem
+    groups = np.random.default_rng(seed).integers(6, size=len(image_of_text)) * 7
+    found = retrieval_scores(scores, image_of_text, "val", groups)
+    assert found.numbers == pytest.approx(naive_numbers(scores, image_of_text, groups.tolist()))
+    assert found.protocol.endswith("; equal texts of other images count as correct")
+
+
+def test_chance_is_the_mean_recall_of_random_orders():
+    image_of_text = np.array([0, 0, 1, 2, 2, 2, 4, 4])  # image 3 has no text
+    groups = np.array([0, 1, 1, 2, 3, 4, 0, 5])
+    rng = np.random.default_rng(0)
+    for given_groups in (None, groups):
+        drawn = [
+            retrieval_scores(rng.random((5, 8)), image_of_text, "val", given_groups)
+            for _ in range(3000)
+        ]
+        for name, expected in drawn[0].chance.items():
+            mean = np.mean([one.numbers[name] for one in drawn])
+            assert mean == pytest.approx(expected, abs=1.5), name
+        assert drawn[0].chance["t2i_R@5"] == 100
+
+
 def test_ranks_of_ragged_texts_by_hand():
     scores = np.array([[0.9, 0.2, 0.9, 0.1], [0.8, 0.7, 0.5, 0.0], [0.3, 0.8, 0.4, 0.1]])
     found = retrieval_scores(scores, np.array([0, 2, 2, 2]), "test")
     assert found.image_to_text.tolist() == [1, 0]  # image 0 ties with text 2; image 1 has no text
     assert found.text_to_image.tolist() == [0, 0, 2, 1]  # for text 3 images 0 and 2 are tied
     assert found.describe().splitlines() == [
-        "image to text: R@1 50.0  R@5 100.0  R@10 100.0  MedR 1",
-        "text to image: R@1 50.0  R@5 100.0  R@10 100.0  MedR 1",
+        "image to text: R@1 50.0  R@5 100.0  R@10 100.0 (by chance 100.0)  MedR 1",
+        "text to image: R@1 50.0  R@5 100.0  R@10 100.0 (by chance 100.0)  MedR 1",
         "rsum 500.0",
         "test: 3 images (1 without a text), 4 texts, ranked all at once; ties count as wrong",
     ]

@@ -92,6 +92,12 @@ def test_word_sum_is_the_weighted_sum_of_vectors():
     assert encoder.encode([]).shape == (0, 2)
 
 
+def test_arrays_are_converted_to_float32_in_row_order():
+    encoder = WordSum(("dog", "cat"), np.ones(2), np.ones((3, 2)).T)
+    assert encoder.vectors.flags.c_contiguous
+    assert (encoder.weights.dtype, encoder.vectors.dtype) == (np.float32, np.float32)
+
+
 def test_concatenation_has_unit_parts_and_the_unknown_words_of_all():
     first = WordSum(("dog", "cat"), np.ones(2))
     second = WordSum(("dog", "red"), np.ones(2), np.array([[3.0], [-1.0]]))

@@ -8,66 +8,28 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import processors
 
 from captioner.errors import InputError
 from captioner.text.transformer import BATCH_SIZE, read_transformer
+from tests.support.sentence_encoder import (
+    CONFIG,
+    HEADS,
+    LAYERS,
+    POSITIONS,
+    WIDTH,
+    random_weights,
+    tiny_tokenizer,
+    write_sentence_encoder,
+)
 
 WEIGHTS = "model.safetensors"
-WIDTH, INNER, HEADS, LAYERS, POSITIONS = 8, 12, 2, 2, 11
-PIECES = "[PAD] [UNK] [CLS] [SEP] a dog cat ##s run ##ning on the red ball".split()
-CONFIG = {
-    "model_type": "bert",
-    "hidden_act": "gelu",
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
-    "layer_norm_eps": 1e-3,  # large enough for a wrong one to show
-}
 SENTENCES = ["A dog", "the cats running on the red ball", "", "a zebra dogs", "dog"]
-
-
-def random_weights():
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=generator)
-
-    weights = {
-        "embeddings.word_embeddings.weight": normal(len(PIECES), WIDTH),
-        "embeddings.position_embeddings.weight": normal(POSITIONS, WIDTH),
-        "embeddings.token_type_embeddings.weight": normal(2, WIDTH),
-    }
-    norms = ["embeddings.LayerNorm"]
-    linears = {}
-    for layer in (f"encoder.layer.{i}" for i in range(LAYERS)):
-        for name in ("self.query", "self.key", "self.value", "output.dense"):
-            linears[f"{layer}.attention.{name}"] = (WIDTH, WIDTH)
-        linears[f"{layer}.intermediate.dense"] = (INNER, WIDTH)
-        linears[f"{layer}.output.dense"] = (WIDTH, INNER)
-        norms += [f"{layer}.attention.output.LayerNorm", f"{layer}.output.LayerNorm"]
-    for name, (outputs, inputs) in (linears | dict.fromkeys(norms, (WIDTH, 0))).items():
-        weights[f"{name}.weight"] = normal(outputs, inputs) if inputs else 1 + normal(outputs) / 3
-        weights[f"{name}.bias"] = normal(outputs)
-    return weights
-
-
-def tiny_tokenizer():
-    tokenizer = Tokenizer(
-        models.WordPiece({piece: i for i, piece in enumerate(PIECES)}, unk_token="[UNK]")
-    )
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer.enable_padding(length=9)  # published files have padding enabled
-    return tokenizer
 
 
 @pytest.fixture
 def directory(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    save_file(random_weights(), tmp_path / WEIGHTS)
-    tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
-    return tmp_path
+    return write_sentence_encoder(tmp_path)
 
 
 def naive_vector(weights, ids):
@@ -176,6 +138,22 @@ def test_mean_pooling_is_accepted(directory, pooling):
     assert read_transformer(directory).dimensions == WIDTH
 
 
+def test_modules_that_would_be_left_out_are_refused(directory):
+    """As in distiluse and LaBSE, whose vectors a dense layer transforms."""
+    names = ["Transformer", "Pooling", "Normalize"]
+    modules = [{"path": name, "type": f"sentence_transformers.models.{name}"} for name in names]
+    (directory / "modules.json").write_text(json.dumps(modules))
+    assert read_transformer(directory).dimensions == WIDTH
+    modules[2]["type"] = "sentence_transformers.models.Dense"
+    (directory / "modules.json").write_text(json.dumps(modules))
+    message = "is not supported: modules.json contains the module 'Dense'; choose a model that has"
+    with pytest.raises(InputError, match=message):
+        read_transformer(directory)
+    (directory / "modules.json").write_text("[{}]")
+    with pytest.raises(InputError, match="is not a sentence encoder: 'type' is missing"):
+        read_transformer(directory)
+
+
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
@@ -230,11 +208,11 @@ def cut(name, rows):
         (cut("encoder.layer.0.output.dense.weight", 3), "is not a sentence encoder: ."),
         (
             cut("embeddings.word_embeddings.weight", 13),
-            r"tokenizer\.json contains token 13, but there are only 13 embeddings$",
+            r"the tokenizer contains token 13, but there are only 13 embeddings$",
         ),
         (
             lambda weights: weights["embeddings.LayerNorm.bias"].fill_(torch.nan),
-            "contains NaN or infinite weights$",
+            "the weights contain NaN or infinite values$",
         ),
     ],
 )

@@ -1,14 +1,19 @@
 """Regularised canonical correlation analysis in closed form.
 
+The texts are read in blocks, so that long vectors such as word counts need not fit into memory.
+
 Shapes: I images, N texts, X image dimensions, Y text dimensions, E embedding dimensions.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...errors import InputError
+
+BLOCK = 4096  # texts read at once
 
 
 class AffineMap(NamedTuple):
@@ -20,7 +25,7 @@ class AffineMap(NamedTuple):
 
 def fit_cca(
     images: Tensor,
-    texts: Tensor,
+    texts: Tensor | Iterable[Tensor],
     image_of_text: Tensor,
     *,
     dimensions: int,
@@ -29,12 +34,13 @@ def fit_cca(
 ) -> tuple[AffineMap, AffineMap, Tensor]:
     """Fit the maps of images and texts whose outputs are most correlated over all pairs.
 
-    images (I, X), texts (N, Y), with the same floating dtype; image_of_text (N,): index of each
-    text's image. Every text forms one pair with its image; images without texts are ignored. ridge:
-    value added to the diagonal of each covariance, as a multiple of the diagonal's mean. Every
-    output dimension is scaled on both sides by its canonical correlation to the given power (Gong
-    et al. 2014), so that highly correlated dimensions have more weight in the cosine of two
-    outputs; with power 0 and ridge 0, each dimension has unit variance.
+    images (I, X), texts (N, Y), with the same floating dtype; texts may be an iterable of blocks of
+    its rows, which is read once. image_of_text (N,): index of each text's image. Every text forms
+    one pair with its image; images without texts are ignored. ridge: value added to the diagonal of
+    each covariance, as a multiple of the diagonal's mean. Every output dimension is scaled on both
+    sides by its canonical correlation to the given power (Gong et al. 2014), so that highly
+    correlated dimensions have more weight in the cosine of two outputs; with power 0 and ridge 0,
+    each dimension has unit variance.
 
     Returns the map of images, the map of texts, and the correlations (E,) in [0, 1], highest first.
     Hotelling 1936, with the ridge of Vinod 1976: the maps come from the singular vectors of the
@@ -43,16 +49,17 @@ def fit_cca(
     Raises InputError if the shapes do not match, if a value is not finite, if `dimensions` exceeds
     X or Y, or if a covariance is singular despite the ridge.
     """
-    _check(images, texts, image_of_text, dimensions)
+    _check(images, image_of_text)
     # Summing the texts of each image yields the moments of all N pairs from only I rows.
     counts = torch.bincount(image_of_text, minlength=len(images)).to(images)
-    image_mean = counts @ images / len(texts)
-    text_mean = texts.mean(0)
-    x, y = images - image_mean, texts - text_mean
-    sums = y.new_zeros(len(images), y.shape[1]).index_add_(0, image_of_text, y)
-    image_factor = _cholesky((x * counts[:, None]).T @ x / len(texts), ridge)
-    text_factor = _cholesky(y.T @ y / len(texts), ridge)
-    cross = (x.T @ sums / len(texts)).double()
+    image_mean = counts @ images / len(image_of_text)
+    x = images - image_mean
+    blocks = torch.split(texts, BLOCK) if isinstance(texts, Tensor) else texts
+    text_mean, text_covariance, sums = _text_moments(blocks, images, image_of_text)
+    _check_dimensions(dimensions, x.shape[1], len(text_mean))
+    image_factor = _cholesky((x * counts[:, None]).T @ x / len(image_of_text), ridge)
+    text_factor = _cholesky(text_covariance, ridge)
+    cross = (x.T @ sums / len(image_of_text)).double()
     whitened = torch.linalg.solve_triangular(image_factor, cross, upper=False)
     whitened = torch.linalg.solve_triangular(text_factor, whitened.T, upper=False).T  # (X, Y)
     left, correlations, right = _leading_singular(whitened, dimensions)
@@ -67,28 +74,69 @@ def fit_cca(
     return image_map, text_map, correlations.float()
 
 
-def _check(images: Tensor, texts: Tensor, image_of_text: Tensor, dimensions: int) -> None:
-    if images.ndim != 2 or texts.ndim != 2 or image_of_text.shape != texts.shape[:1]:
-        raise InputError(
-            "images must be (I, X), texts (N, Y) and image_of_text (N,), got "
-            f"{tuple(images.shape)}, {tuple(texts.shape)} and {tuple(image_of_text.shape)}"
-        )
-    if not len(texts):
+def _text_moments(
+    blocks: Iterable[Tensor], images: Tensor, image_of_text: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean (Y,) and the covariance (Y, Y) of texts, and sums over each image (I, Y).
+
+    The mean and the covariance are float64. The sums are of the texts minus the mean of the first
+    block. Sums of products are taken of these differences, too, so that no digits are lost by
+    subtracting large means at the end.
+    """
+    start, shift = 0, torch.empty(0)
+    for block in blocks:
+        fits = block.ndim == 2 and start + len(block) <= len(image_of_text)
+        if not fits or (start and block.shape[1:] != shift.shape):
+            raise _shape_error(images, (start + len(block), *block.shape[1:]), image_of_text)
+        if not block.isfinite().all():
+            raise InputError("text vectors must be finite, got NaN or infinity")
+        if not start:
+            shift = block.mean(0)
+            sums = block.new_zeros(len(images), len(shift))
+            products = block.new_zeros(len(shift), len(shift), dtype=torch.float64)
+        centred = block - shift
+        products += centred.T @ centred
+        sums.index_add_(0, image_of_text[start : start + len(block)], centred)
+        start += len(block)
+    if start != len(image_of_text):
+        raise _shape_error(images, (start, len(shift)), image_of_text)
+    difference = sums.double().sum(0) / start
+    covariance = products.div_(start).sub_(difference.outer(difference))
+    return shift.double() + difference, covariance, sums
+
+
+def _check(images: Tensor, image_of_text: Tensor) -> None:
+    if images.ndim != 2 or image_of_text.ndim != 1:
+        raise _shape_error(images, None, image_of_text)
+    if not len(image_of_text):
         raise InputError("canonical correlations cannot be computed: there are no texts")
     low, high = (int(value) for value in image_of_text.aminmax())
     if low < 0 or high >= len(images):
         raise InputError(
             f"image_of_text must be between 0 and {len(images) - 1}, got {low} to {high}"
         )
-    for name, vectors in (("image", images), ("text", texts)):
-        if not vectors.isfinite().all():
-            raise InputError(f"{name} vectors must be finite, got NaN or infinity")
-    limit = min(images.shape[1], texts.shape[1])
+    if not images.isfinite().all():
+        raise InputError("image vectors must be finite, got NaN or infinity")
+
+
+def _check_dimensions(dimensions: int, images: int, texts: int) -> None:
+    limit = min(images, texts)
     if not 1 <= dimensions <= limit:
         raise InputError(
-            f"dimensions must be between 1 and {limit} for image vectors of size "
-            f"{images.shape[1]} and text vectors of size {texts.shape[1]}, got {dimensions}"
+            f"dimensions must be between 1 and {limit} for image vectors of size {images} and "
+            f"text vectors of size {texts}, got {dimensions}"
         )
+
+
+def _shape_error(
+    images: Tensor, texts: tuple[int, ...] | None, image_of_text: Tensor
+) -> InputError:
+    """Return the error for shapes that do not match; texts: the shape, None if it is not known."""
+    found = [images.shape, *([] if texts is None else [texts]), image_of_text.shape]
+    return InputError(
+        "images must be (I, X), texts (N, Y) and image_of_text (N,), got "
+        + " and ".join(str(tuple(shape)) for shape in found)
+    )
 
 
 def _leading_singular(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,9 +157,8 @@ def _leading_singular(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tenso
 
 def _cholesky(covariance: Tensor, ridge: float) -> Tensor:
     """Return the lower Cholesky factor (float64) of a covariance with a ridge on its diagonal."""
-    covariance = covariance.double()
-    diagonal = ridge * covariance.diagonal().mean()
-    covariance = covariance + diagonal * torch.eye(len(covariance), device=covariance.device)
+    covariance = covariance.to(torch.float64, copy=True)
+    covariance.diagonal().add_(ridge * covariance.diagonal().mean())
     factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(covariance)
     if failed:

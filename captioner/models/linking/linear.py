@@ -5,35 +5,18 @@ are fitted (in closed form) or trained (by a ranking loss). Shapes: B images, N 
 dimensions, Y text dimensions, E embedding dimensions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...options import check_at_least, option
+from ...errors import InputError
+from ...vision.encoders import Encoder
 from ..losses import Loss
 from .cca import fit_cca
-
-SOLVERS = ("cca", "ranking")
-
-
-@dataclass(frozen=True)
-class LinearOptions:
-    """The solver for the two maps, and the size of the shared space."""
-
-    solver: str = option("cca", "cca: closed form; ranking: ranking loss", choices=SOLVERS)
-    dimensions: int = option(300, "number of dimensions of the shared space")
-    ridge: float = option(1.0, "cca: ridge on both covariances, as a multiple of the mean variance")
-    correlation_power: float = option(
-        1.0, "cca: exponent of the correlation that scales each dimension"
-    )
-    margin: float = option(0.2, "ranking: cosine margin between correct and wrong pairs")
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 1, "dimensions")
-        check_at_least(self, 0, "ridge", "correlation_power", "margin")
+from .options import LinearOptions
 
 
 @dataclass(frozen=True)
@@ -64,34 +47,55 @@ class PairBatch:
 
 
 class LinearMap(nn.Module):
-    """Two affine maps; an image and a text are scored by the cosine of their embeddings."""
+    """Two affine maps; an image and a text are scored by the cosine of their embeddings.
 
-    def __init__(self, image_size: int, text_size: int, options: LinearOptions) -> None:
+    encoder: the frozen image encoder, whose features are mapped; None if image vectors are given.
+    dimensions: E, which is at most X and Y if the maps are fitted by CCA.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        text_size: int,
+        options: LinearOptions,
+        encoder: Encoder | None = None,
+    ) -> None:
+        """image_size: X. text_size: Y."""
         super().__init__()
         self.options = options
-        self.image = nn.Linear(image_size, options.dimensions)
-        self.text = nn.Linear(text_size, options.dimensions)
+        limit = min(image_size, text_size) if options.solver == "cca" else options.dimensions
+        self.dimensions = min(options.dimensions, limit)
+        self.encoder = encoder
+        self.image = nn.Linear(image_size, self.dimensions)
+        self.text = nn.Linear(text_size, self.dimensions)
 
-    def encode_images(self, vectors: Tensor) -> Tensor:
-        """Map image vectors (B, X) to embeddings (B, E) of norm 1."""
-        return F.normalize(self.image(vectors), dim=-1)
+    def encode_images(self, features: Tensor) -> Tensor:
+        """Map the features of images to embeddings (B, E) of norm 1.
+
+        features: feature maps (B, X, h, w), pooled features (B, 2, X) as the feature store has
+        them, or image vectors (B, X), which are mapped as they are.
+        """
+        return F.normalize(self.image(image_vectors(features)), dim=-1)
 
     def encode_texts(self, vectors: Tensor) -> Tensor:
         """Map text vectors (N, Y) to embeddings (N, E) of norm 1."""
         return F.normalize(self.text(vectors), dim=-1)
 
-    def fit(self, images: Tensor, texts: Tensor, image_of_text: Tensor) -> Tensor:
-        """Fit both maps by regularised CCA of all pairs and return the correlations (E,).
+    def fit(
+        self, images: Tensor, texts: Tensor | Iterable[Tensor], image_of_text: Tensor
+    ) -> Tensor:
+        """Set both maps by regularised CCA of all pairs; return the correlations (E,).
 
-        images (I, X), texts (N, Y), image_of_text (N,): index of each text's image. Raises
-        InputError in the same cases as `fit_cca`.
+        images (I, X): image vectors. texts (N, Y), or an iterable of blocks of its rows.
+        image_of_text (N,): the row of each text's image. Raises InputError in the same cases as
+        `fit_cca`.
         """
         options = self.options
         image_map, text_map, correlations = fit_cca(
             images,
             texts,
             image_of_text,
-            dimensions=options.dimensions,
+            dimensions=self.dimensions,
             ridge=options.ridge,
             power=options.correlation_power,
         )
@@ -119,3 +123,21 @@ class LinearMap(nn.Module):
         return Loss((wrong_images.sum() + wrong_texts.sum()) / count, count)
 
     forward = loss
+
+
+def image_vectors(features: Tensor) -> Tensor:
+    """Return image vectors (B, X), float32, as `LinearMap.encode_images` uses them.
+
+    Features of an encoder are averaged over positions; the vector has the square roots of the means
+    and norm 1, so that a few strong channels do not dominate it. features: as in
+    `LinearMap.encode_images`. Raises InputError for another number of dimensions.
+    """
+    if features.ndim == 2:
+        return features.float()
+    if features.ndim == 4:
+        mean = features.float().mean((2, 3))
+    elif features.ndim == 3:
+        mean = features[:, 0].float()
+    else:
+        raise InputError(f"image features must have 2, 3 or 4 dimensions, got {features.ndim}")
+    return F.normalize(mean.sign() * mean.abs().sqrt(), dim=1)

@@ -151,3 +151,39 @@ def test_bad_input_is_refused(change, message):
     arguments = {"images": images, "texts": texts, "image_of_text": ROWS, "dimensions": 2}
     with pytest.raises(InputError, match=message):
         fit_cca(**(arguments | change), ridge=0.1, power=1)
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 500])
+def test_texts_in_blocks_give_the_same_maps(size):
+    images, texts, image_of_text = ragged(*correlated())
+    options = {"dimensions": 3, "ridge": 0.1, "power": 1}
+    expected = fit_cca(images, texts, image_of_text, **options)
+    found = fit_cca(images, iter(texts.split(size)), image_of_text, **options)
+    for first, second in zip((*found[0], *found[1]), (*expected[0], *expected[1]), strict=True):
+        torch.testing.assert_close(first.abs(), second.abs(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[2], expected[2])
+
+
+def test_large_means_do_not_cost_digits():
+    images, texts, image_of_text = ragged(*correlated())
+    options = {"dimensions": 3, "ridge": 0.1, "power": 1}
+    *_, expected = fit_cca(images, texts, image_of_text, **options)
+    far = (texts + 1000).float()
+    *_, found = fit_cca(images.float(), far.split(50), image_of_text, **options)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("sizes", [(5, 4), (4,), (4, 3, 0, 2)])
+def test_blocks_of_another_number_of_texts_are_refused(sizes):
+    images = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    blocks = (torch.ones(size, 3) for size in sizes)
+    message = rf"got \(8, 5\) and \({sum(sizes)}, 3\) and \(8,\)$"
+    with pytest.raises(InputError, match=message):
+        fit_cca(images, blocks, ROWS, dimensions=2, ridge=0.1, power=1)
+
+
+def test_blocks_of_other_dimensions_are_refused():
+    images = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    blocks = [torch.ones(4, 3), torch.ones(4, 4)]
+    with pytest.raises(InputError, match=r"^images must be \(I, X\), .* and \(8, 4\) and \(8,\)$"):
+        fit_cca(images, blocks, ROWS, dimensions=2, ridge=0.1, power=1)

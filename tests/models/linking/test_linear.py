@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from captioner.errors import InputError
 from captioner.models.linking.cca import fit_cca
-from captioner.models.linking.linear import LinearMap, LinearOptions, PairBatch
+from captioner.models.linking.linear import LinearMap, PairBatch
+from captioner.models.linking.options import LinearOptions
 
 IMAGE_OF_TEXT = torch.tensor([2, 0, 0, 3, 2, 0])  # image 1 has no text
 

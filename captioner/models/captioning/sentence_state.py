@@ -1,0 +1,125 @@
+"""Sentences as vectors: the LSTM's state after it has read a sentence.
+
+Shapes: N sentences, R sentences per batch, T words, D feature channels, H hidden size.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...data.batches import MAX_WORDS
+from ...decoding.hypothesis import Memory, State
+from ...text.sentence_vectors import unit_rows
+from ...text.tokenizer import split_words
+from ...text.vocabulary import START, Vocabulary
+from ...vision.encoders import Encoder
+from .build import CaptioningModel, build_model
+from .embedding import TiedEmbedding
+from .options import ModelOptions
+
+BATCH_SIZE = 256
+ENCODER = "encoder."  # the names of the image encoder's weights begin with it
+
+
+class NoEncoder(nn.Module):
+    """Replaces the image encoder of a model that only reads sentences."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+
+class UnscoredEmbedding(TiedEmbedding):
+    """Embeddings of words that are read only; computing their scores would double the time."""
+
+    def scores(self, output: Tensor) -> Tensor:
+        return output.new_empty(len(output), 0)
+
+
+@dataclass(frozen=True, eq=False)
+class SentenceState:
+    """Represents a sentence by a captioning LSTM's hidden state after the last word, unit length.
+
+    The LSTM needs an image: it gets a map of one position, which is the mean over the captioner's
+    training images if the model has it (in `Standardize`), and zero otherwise: the absence of all
+    features, as encoders end in a ReLU. Sentences are read as in training: after the start token,
+    at most MAX_WORDS words, and each unknown word as `<unk>`. Use `sentence_state` or
+    `build_sentence_state` to create one. model: in eval mode, without an image encoder.
+    """
+
+    model: CaptioningModel
+    vocabulary: Vocabulary
+
+    @property
+    def dimensions(self) -> int:
+        """The hidden size H."""
+        return self.model.options.hidden_size
+
+    def encode(self, sentences: Sequence[str]) -> np.ndarray:
+        """Return unit rows (N, H), float32; zeros for a sentence without a known word."""
+        rows = np.zeros((len(sentences), self.dimensions), dtype=np.float32)
+        tokens = []
+        for sentence in sentences:
+            words = split_words(sentence)[:MAX_WORDS]
+            known = any(word in self.vocabulary for word in words)
+            tokens.append([START, *self.vocabulary.encode(words)] if known else [])
+        # The longest sentences come first, so that each step advances the first rows of a batch.
+        order = sorted((i for i in range(len(tokens)) if tokens[i]), key=lambda i: -len(tokens[i]))
+        with torch.inference_mode():
+            memory, state = self.model.start(self._image(), sum(map(len, tokens)))
+            for first in range(0, len(order), BATCH_SIZE):
+                chosen = order[first : first + BATCH_SIZE]
+                rows[chosen] = self._read([tokens[i] for i in chosen], memory, state).numpy()
+        return unit_rows(rows)
+
+    def unknown_words(self, sentence: str) -> list[str]:
+        """Return the words outside the vocabulary, in order; all are read as `<unk>`."""
+        return [word for word in split_words(sentence) if word not in self.vocabulary]
+
+    def _read(self, tokens: Sequence[list[int]], memory: Memory, state: State) -> Tensor:
+        """Return the hidden states (R, H) after sentences sorted from longest to shortest.
+
+        memory, state: of a single image, whose hypotheses the sentences are.
+        """
+        hidden, cell = (state[name].repeat(len(tokens), 1) for name in ("hidden", "cell"))
+        for t in range(len(tokens[0])):
+            words = torch.tensor([sentence[t] for sentence in tokens if t < len(sentence)])
+            active = {"hidden": hidden[: len(words)], "cell": cell[: len(words)]}
+            _, active, _ = self.model.step(words, active, memory)
+            hidden[: len(words)], cell[: len(words)] = active["hidden"], active["cell"]
+        return hidden
+
+    def _image(self) -> Tensor:
+        """Return the feature map (1, D, 1, 1) that stands for all images."""
+        standardize = getattr(self.model, "standardize", None)
+        if standardize is None:
+            return torch.zeros(1, self.model.encoder.channels, 1, 1)
+        return cast(Tensor, standardize.mean)[None, :, None, None]
+
+
+def sentence_state(model: CaptioningModel, vocabulary: Vocabulary) -> SentenceState:
+    """Encode sentences by a trained captioning model on the CPU, whose weights are copied."""
+    weights = {k: v for k, v in model.state_dict().items() if not k.startswith(ENCODER)}
+    return build_sentence_state(model.options, model.encoder.channels, vocabulary, weights)
+
+
+def build_sentence_state(
+    options: ModelOptions, channels: int, vocabulary: Vocabulary, weights: Mapping[str, Tensor]
+) -> SentenceState:
+    """Build the encoder from the options, the feature channels D and the weights of its model.
+
+    weights: the model's state dict without the image encoder's. Raises RuntimeError for weights
+    whose names or shapes do not match the rest.
+    """
+    with torch.device("meta"):
+        encoder = cast(Encoder, NoEncoder(channels))
+        model = build_model(encoder, len(vocabulary), options)
+        model.words = UnscoredEmbedding(len(vocabulary), options.embedding_size)
+    # Products of tensors that begin at other bytes, as in a mapped file, are rounded differently.
+    copies = {name: value.detach().clone() for name, value in weights.items()}
+    model.load_state_dict(copies, assign=True)
+    return SentenceState(model.eval(), vocabulary)

@@ -1,0 +1,194 @@
+"""Saving sentence encoders in a directory, and reading them.
+
+    text.json          format; the kind, words and sizes of each part
+    text.safetensors   the arrays of all parts: NUMBER.NAME
+
+An encoder that does not concatenate others is one part.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...errors import InputError
+from ...options import from_dict, to_dict
+from ...text.given_rows import GivenRows
+from ...text.sentence_vectors import (
+    ConcatenatedEncoder,
+    SentenceEncoder,
+    WordSum,
+    flatten_parts,
+)
+from ...text.transformer import TransformerEncoder, build_transformer
+from ...text.vocabulary import Vocabulary
+from ..captioning.options import ModelOptions
+from ..captioning.sentence_state import SentenceState, build_sentence_state
+
+FORMAT = 1
+TEXT, ARRAYS = "text.json", "text.safetensors"
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def save_sentence_encoder(encoder: SentenceEncoder, directory: Path) -> None:
+    """Write an encoder to TEXT and ARRAYS in an existing directory.
+
+    Raises OSError or SafetensorError if the files cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    described = [_describe(part) for part in flatten_parts(encoder)]
+    content = {"format": FORMAT, "parts": [about for about, _ in described]}
+    # safetensors 0.8.0 writes wrong values of arrays that are not in row order.
+    arrays = {
+        f"{number}.{name}": np.asarray(array, order="C")
+        for number, (_, own) in enumerate(described)
+        for name, array in own.items()
+    }
+    save_file(arrays, directory / ARRAYS)
+    (directory / TEXT).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def load_sentence_encoder(directory: Path) -> SentenceEncoder:
+    """Read an encoder that `save_sentence_encoder` wrote; it returns exactly equal vectors.
+
+    Raises InputError, naming the file, if a file is missing, damaged or of another format, if the
+    contents do not match, and if a part needs an extra that is not installed.
+    """
+    path = directory / TEXT
+    parts = _read_parts(path)
+    arrays = _read_arrays(directory / ARRAYS)
+    own: list[dict[str, np.ndarray]] = [{} for _ in parts]
+    for full, array in arrays.items():
+        prefix, _, name = full.partition(".")
+        if not prefix.isdecimal() or int(prefix) >= len(parts):
+            raise InputError(f"{directory / ARRAYS}: {full} does not belong to a part in {TEXT}")
+        own[int(prefix)][name] = array
+    encoders: list[SentenceEncoder] = []
+    for number, (about, values) in enumerate(zip(parts, own, strict=True)):
+        try:
+            encoders.append(_restore(about, values))
+        except ImportError as error:
+            raise InputError(
+                f"{path} needs {error.name}; run pip install 'captioner[text]'"
+            ) from error
+        except KeyError as error:
+            raise InputError(f"{path}: part {number} is incomplete: no {error}") from error
+        except Exception as error:  # tokenizers raises Exception itself
+            reason = " ".join(str(error).split())  # torch's messages span several lines
+            raise InputError(f"{path}: part {number} cannot be used: {reason}") from error
+    return encoders[0] if len(encoders) == 1 else ConcatenatedEncoder(tuple(encoders))
+
+
+def _describe(part: SentenceEncoder) -> tuple[dict[str, Any], Arrays]:
+    """Return what TEXT says about a part, and its arrays."""
+    about: dict[str, Any]
+    match part:
+        case WordSum(words, weights, vectors):
+            about = {"kind": "words", "words": words}
+            arrays = {"weights": weights} | ({} if vectors is None else {"vectors": vectors})
+        case TransformerEncoder(tensors, layers, heads, epsilon, tokenizer):
+            about = {"kind": "transformer", "layers": layers, "heads": heads, "epsilon": epsilon}
+            about["tokenizer"] = tokenizer.to_str()
+            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        case SentenceState(model, vocabulary):
+            about = {"kind": "captioner", "channels": model.encoder.channels}
+            about |= {"options": to_dict(model.options), "words": vocabulary.words}
+            arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        case GivenRows(rows, fingerprint, source):
+            about = {"kind": "rows", "fingerprint": fingerprint, "source": source}
+            arrays = {"rows": rows.astype(rows.dtype.newbyteorder("="), copy=False)}
+        case _:
+            raise TypeError(f"{type(part).__name__} cannot be saved")
+    return about, arrays
+
+
+def _restore(about: dict[str, Any], arrays: Arrays) -> SentenceEncoder:
+    """Rebuild a part; raises various exceptions for contents that do not match."""
+    kind = _field(about, "kind", str)
+    if kind != "rows" and (wrong := [n for n, a in arrays.items() if a.dtype != np.float32]):
+        raise ValueError(f"{wrong[0]} must be float32, got {arrays[wrong[0]].dtype}")
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    match kind:
+        case "words":
+            return _restore_words(_field(about, "words", list), arrays)
+        case "transformer":
+            return build_transformer(
+                tensors,
+                _field(about, "layers", int),
+                _field(about, "heads", int),
+                _field(about, "epsilon", float),
+                _field(about, "tokenizer", str),
+            )
+        case "captioner":
+            return build_sentence_state(
+                from_dict(ModelOptions, _field(about, "options", dict)),
+                _field(about, "channels", int),
+                Vocabulary(_field(about, "words", list)),
+                tensors,
+            )
+        case "rows":
+            rows = arrays["rows"]
+            if set(arrays) != {"rows"} or rows.ndim != 2 or not rows.shape[1]:
+                raise ValueError(f"its rows must be one matrix, got shape {rows.shape}")
+            return GivenRows(rows, _field(about, "fingerprint", str), _field(about, "source", str))
+    raise ValueError(f"kind must be words, transformer, captioner or rows, got {kind!r}")
+
+
+def _restore_words(words: list[Any], arrays: Arrays) -> WordSum:
+    if not words or not all(isinstance(word, str) and word.split() == [word] for word in words):
+        raise ValueError("words must be a list of strings without white space")
+    if len(set(words)) < len(words):
+        raise ValueError("words must be unique")
+    weights, vectors = arrays["weights"], arrays.get("vectors")
+    if set(arrays) - {"weights", "vectors"} or weights.shape != (len(words),):
+        raise ValueError(f"there must be one weight for each of the {len(words)} words")
+    if vectors is not None and (
+        vectors.ndim != 2 or len(vectors) != len(words) or not vectors.shape[1]
+    ):
+        raise ValueError(
+            f"there must be one vector for each of the {len(words)} words, got {vectors.shape}"
+        )
+    return WordSum(tuple(words), weights, vectors)
+
+
+def _field(about: Mapping[str, Any], name: str, kind: type) -> Any:
+    """Return a value of TEXT; raise ValueError if it has another type, and for numbers below 0."""
+    value = about[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{name} must be {kind.__name__}, got {type(value).__name__}")
+    if isinstance(value, int | float) and not value > 0:
+        raise ValueError(f"{name} must be above 0, got {value}")
+    return value
+
+
+def _read_parts(path: Path) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        version = content.get("format") if isinstance(content, dict) else None
+        raise InputError(f"{path} has format {version!r}; this version reads format {FORMAT}")
+    parts = content.get("parts")
+    if not isinstance(parts, list) or not parts or not all(isinstance(p, dict) for p in parts):
+        raise InputError(f"{path} is not a sentence encoder: it has no list of parts")
+    return parts
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays: dict[str, np.ndarray] = load_file(path)
+    except (SafetensorError, OSError, TypeError, KeyError) as error:  # bfloat16 is a KeyError
+        raise InputError(f"{path} cannot be read: {error}") from error
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise InputError(f"{path}: {name} contains values that are not finite numbers")
+    return arrays

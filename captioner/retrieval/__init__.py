@@ -1,0 +1,1 @@
+"""Retrieval: projections of vectors; not the models that compute the vectors."""

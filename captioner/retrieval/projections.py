@@ -1,0 +1,113 @@
+"""Projections of vectors onto a plane, and groups of similar vectors.
+
+Drawing them is left to `plots.projections`. Everything runs on one thread, because the sums of
+several threads are rounded in an order that varies, which t-SNE amplifies.
+
+Shapes: N vectors, Y dimensions.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from ..errors import InputError
+
+METHODS = ("tsne", "pca")
+MIN_VECTORS = 5
+TOLERANCE = 1e-5  # differences relative to the largest value that are due to float32
+PERPLEXITY = 30.0  # of t-SNE; between the 5 and 50 that its authors recommend
+
+
+def project(vectors: np.ndarray, method: str = "tsne", seed: int = 0) -> np.ndarray:
+    """Project vectors (N, Y) onto a plane and return their positions (N, 2), float64.
+
+    method: "tsne" (van der Maaten and Hinton 2008) keeps neighbours together, so that distances
+    between groups mean little; "pca" returns the first two principal components, whose largest
+    loading is positive. Distances are Euclidean. The result is the same for the same vectors and
+    seed; "pca" does not depend on the seed. Raises InputError for fewer than 5 vectors, fewer than
+    2 dimensions, values that are not finite, vectors that are all equal, an unknown method, or if
+    the extra `link` is not installed.
+    """
+    vectors = _check(vectors)
+    if method not in METHODS:
+        raise InputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    with _one_thread():
+        from sklearn.decomposition import PCA
+        from sklearn.manifold import TSNE
+
+        if method == "pca":
+            points = PCA(2, svd_solver="full").fit_transform(vectors)
+        else:
+            perplexity = choose_perplexity(len(vectors))
+            tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed)
+            points = tsne.fit_transform(vectors)
+    return np.asarray(points, dtype=np.float64)
+
+
+def choose_perplexity(count: int) -> float:
+    """Return t-SNE's perplexity for `count` vectors: 30, or a third of the others if smaller.
+
+    t-SNE considers three times as many neighbours of every vector as the perplexity.
+    """
+    return min(PERPLEXITY, (count - 1) / 3)
+
+
+def cluster(vectors: np.ndarray, groups: int, seed: int = 0) -> np.ndarray:
+    """Divide vectors (N, Y) into groups by k-means; return each one's group (N,), int64.
+
+    groups: number of groups, at least 1; there are fewer if fewer vectors are distinct. Group 0 is
+    the largest. Raises InputError as `project` does.
+    """
+    vectors = _check(vectors)
+    if groups < 1:
+        raise InputError(f"groups must be at least 1, got {groups}")
+    with _one_thread():
+        from sklearn.cluster import KMeans
+
+        # Sentences of the same words in another order differ by rounding only.
+        rounded = np.round(vectors / (TOLERANCE * np.abs(vectors).max()))
+        distinct = len(np.unique(rounded, axis=0))
+        means = KMeans(min(groups, distinct), n_init=10, random_state=seed)
+        found = means.fit_predict(vectors)
+    by_size = np.argsort(-np.bincount(found), kind="stable")
+    return np.asarray(np.argsort(by_size)[found], dtype=np.int64)
+
+
+def _check(vectors: np.ndarray) -> np.ndarray:
+    """Return the vectors as float64 if they can be projected."""
+    vectors = np.asarray(vectors, dtype=np.float64)
+    if vectors.ndim != 2 or vectors.shape[1] < 2:
+        raise InputError(
+            f"vectors must be (N, Y) with at least 2 dimensions Y, got the shape {vectors.shape}"
+        )
+    if len(vectors) < MIN_VECTORS:
+        raise InputError(f"a projection needs at least {MIN_VECTORS} vectors, got {len(vectors)}")
+    if len(wrong := np.flatnonzero(~np.isfinite(vectors).all(1))):
+        raise InputError(
+            f"vectors must be finite, got NaN or infinity in {len(wrong)} of {len(vectors)}, the "
+            f"first in row {wrong[0]}"
+        )
+    if np.ptp(vectors, axis=0).max() <= TOLERANCE * np.abs(vectors).max():
+        raise InputError(
+            f"all {len(vectors)} vectors are equal, which leaves nothing to project; choose other "
+            "sentences or vectors"
+        )
+    return vectors
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Limit scikit-learn to one thread; raise InputError if it is not installed."""
+    try:
+        # Imported here, because the limit applies only to libraries that are already loaded.
+        import sklearn.cluster
+        import sklearn.decomposition
+        import sklearn.manifold  # noqa: F401
+        from threadpoolctl import threadpool_limits
+    except ImportError as error:
+        raise InputError(
+            "projections need scikit-learn; run pip install 'captioner[link]'"
+        ) from error
+    with threadpool_limits(1):
+        yield

@@ -1,0 +1,34 @@
+"""The options of sentence vectors."""
+
+from dataclasses import dataclass
+
+from ..errors import InputError
+from ..options import Options, check_at_least, option
+
+FITTED = ("counts", "tf-idf", "lsa", "word2vec", "word2vec-tf-idf")  # on the training captions
+
+
+@dataclass(frozen=True)
+class TextVectorOptions(Options):
+    """The sources of sentence vectors, and what is fitted on the training captions.
+
+    Vectors of several sources are concatenated. A source is one of FITTED; a GloVe or word2vec
+    file, whose vectors are summed; the directory of a sentence encoder; a captioner's run or
+    checkpoint; or a .npy file with one row for each caption of all splits, in reading order.
+    """
+
+    text_vectors: tuple[str, ...] = option(
+        ("tf-idf",),
+        f"sentence vectors: {', '.join(FITTED)}, or a file or directory of a text model",
+    )
+    text_min_count: int = option(2, "minimum number of occurrences of a known word")
+    text_dimensions: int = option(300, "number of dimensions of lsa and word2vec")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "text_min_count", "text_dimensions")
+        if not self.text_vectors:
+            raise InputError(f"text_vectors is empty; choose {', '.join(FITTED)} or a path")
+        for source in self.text_vectors:
+            if self.text_vectors.count(source) > 1:
+                raise InputError(f"text_vectors lists {source!r} twice; list it once")

@@ -1,0 +1,100 @@
+"""Files of word vectors: GloVe and word2vec text, word2vec binary; each may be gzip-compressed.
+
+Only the vectors of wanted words are kept, so that a file larger than the memory can be read.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from ..errors import InputError
+
+SUFFIXES = (".txt", ".vec", ".bin")  # also before .gz
+CHUNK = 2**20  # bytes read at once; no word is longer
+MAX_SIZE = 2**16  # numbers of a vector
+
+
+def is_vector_file(path: Path) -> bool:
+    """Return whether the name ends in one of SUFFIXES, or in one of them before .gz."""
+    return _suffix(path) in SUFFIXES
+
+
+def _suffix(path: Path) -> str:
+    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+
+
+def read_vectors(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
+    """Read the vectors (Y,), float32, of the wanted words that a file contains.
+
+    A file called .bin or .bin.gz is binary, any other is text. Raises InputError if it cannot be
+    read or has another format.
+    """
+    read = _read_binary if _suffix(path) == ".bin" else _read_text
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return dict(read(path, cast(BinaryIO, file), wanted))
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"word vectors {path} cannot be read: {reason}") from error
+
+
+def _read_text(path: Path, file: BinaryIO, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield words and vectors; each line is a word and its values, separated by spaces."""
+    size = 0
+    for number, line in enumerate(file, start=1):
+        fields = line.decode("utf-8", "replace").rstrip(" \r\n").split(" ")
+        if number == 1 and len(fields) == 2:  # word2vec's header: words and dimensions
+            continue
+        size = size or len(fields) - 1
+        # A few GloVe words contain spaces, so the numbers are the last fields.
+        word = " ".join(fields[:-size]) if 1 < size < len(fields) else ""
+        vector = _parse_numbers(fields[-size:]) if word in wanted else None
+        if not word or (vector is None and word in wanted):
+            raise InputError(
+                f"{path}, line {number}: expected a word and its vector; choose a GloVe or "
+                "word2vec text file"
+            )
+        if vector is not None:
+            yield word, vector
+
+
+def _parse_numbers(fields: Sequence[str]) -> np.ndarray | None:
+    """Parse the fields as float32; return None if any of them is not a finite number."""
+    try:
+        numbers = np.array(fields, dtype=np.float32)
+    except ValueError:
+        return None
+    return numbers if np.isfinite(numbers).all() else None
+
+
+def _read_binary(path: Path, file: BinaryIO, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield words and vectors; after a header, each is a word, a space and float32 values.
+
+    word2vec itself ends every vector with a line break, gensim does not.
+    """
+    header = file.readline(CHUNK).split()
+    if len(header) != 2 or not all(field.isdigit() for field in header):
+        raise InputError(f"{path} is not a word2vec binary file: the header has no two numbers")
+    count, size = map(int, header)
+    if not 1 <= size <= MAX_SIZE:
+        raise InputError(f"{path} is not a word2vec binary file: its vectors have {size} numbers")
+    data, start = b"", 0
+    for number in range(1, count + 1):
+        space = data.find(b" ", start)
+        while space < 0 or len(data) <= space + 4 * size:
+            more = file.read(CHUNK)
+            if not more or (space < 0 and len(data) - start > CHUNK):
+                raise InputError(f"{path} is incomplete: vector {number} of {count} is missing")
+            data, start = data[start:] + more, 0
+            space = data.find(b" ")
+        word = data[start:space].lstrip(b"\n").decode("utf-8", "replace")
+        start = space + 1 + 4 * size
+        if word in wanted:
+            vector = np.frombuffer(data, "<f4", size, space + 1).astype(np.float32)
+            if not np.isfinite(vector).all():
+                raise InputError(f"{path}: the vector of {word!r} is not finite")
+            yield word, vector
