@@ -20,8 +20,9 @@ from captioner.data.images import Transform
 from captioner.data.sources import ImageSource
 from captioner.devices import products_in
 from captioner.prefetch import load_ahead
+from captioner.tasks.options import TrainingOptions
 from captioner.training.loop import train_step
-from captioner.training.optimization import TrainingOptions, parameter_groups
+from captioner.training.optimization import parameter_groups
 from captioner.vision.encoders import Encoder, build_encoder
 from captioner.vision.feature_store import SEGMENT, FeatureStore, Runtime, keys_of
 from captioner.vision.store_files import KEYS, ROWS

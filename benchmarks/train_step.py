@@ -21,8 +21,9 @@ from captioner.data.batches import Batch
 from captioner.metrics.cider_d import CiderD
 from captioner.models.captioning.build import CaptioningModel
 from captioner.models.captioning.scst import MAX_LENGTH, SAMPLES, add_rollouts, sample_captions
+from captioner.tasks.options import TrainingOptions
 from captioner.training.loop import train_step
-from captioner.training.optimization import TrainingOptions, parameter_groups
+from captioner.training.optimization import parameter_groups
 
 IMAGES = 32
 

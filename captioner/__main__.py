@@ -11,13 +11,14 @@ from ._version import __version__
 from .errors import run_command
 
 COMMANDS = {
-    "train": "train a captioning model",
+    "train": "train a model",
     "evaluate": "caption and score a split, or score a caption file",
     "caption": "print a caption for each image",
     "report": "evaluate a model and write an HTML report",
     "serve": "caption images over HTTP, with a web page",
     "info": "describe a checkpoint",
     "export": "export a model as ONNX or torch.export programs",
+    "project": "draw sentences as points, coloured by topic",
     "data": "describe a data set and list its problems",
     "cache": "list and prune the stored features of frozen encoders",
     "demo-data": "write the demo data set as a COCO directory",
@@ -25,8 +26,13 @@ COMMANDS = {
 }
 
 
-def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
-    """Build the parser of all commands; only the modules of those in `complete` are imported."""
+def parser(
+    complete: Collection[str] = COMMANDS, words: Sequence[str] = ()
+) -> argparse.ArgumentParser:
+    """Build the parser of all commands; only the modules of those in `complete` are imported.
+
+    words: the words after the command, on which the flags of train depend.
+    """
     formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
     main = argparse.ArgumentParser(
         prog="captioner",
@@ -47,7 +53,10 @@ def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
         command.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
         if name in complete:
             module = import_module(f".cli.{name.replace('-', '_')}", __package__)
-            module.add_arguments(command)
+            if name == "train":
+                module.add_arguments(command, words)
+            else:
+                module.add_arguments(command)
             if note := getattr(module, "NOTE", None):
                 command.description = f"{command.description}\n{fill(note, 79)}"
             command.epilog = "examples:\n" + indent(module.EXAMPLE, "  ")
@@ -58,7 +67,8 @@ def parser(complete: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; raise InputError for user errors."""
     words = sys.argv[1:] if argv is None else argv
-    arguments = parser(words[:1]).parse_args(words)  # imports only the requested command
+    # Only the requested command is imported.
+    arguments = parser(words[:1], words[1:]).parse_args(words)
     arguments.words = words[1:]
     arguments.execute(arguments)
 

@@ -14,7 +14,8 @@ from .atomic_io import check_absent
 from .caption import Caption, caption_of
 from .checkpoints import checkpoint as checkpoints
 from .checkpoints import hub
-from .checkpoints.checkpoint import Checkpoint, restore
+from .checkpoints.captioning import restore
+from .checkpoints.checkpoint import VOCABULARY, Checkpoint
 from .checkpoints.model_card import model_card
 from .data.images import ImageInput, Transform, load_image
 from .data.sources import FunctionSource
@@ -144,7 +145,11 @@ class Captioner:
             words=len(self.vocabulary.words),
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
         )
-        checkpoints.save(directory, config, self.vocabulary, self.model.state_dict(), None, card)
+
+        def save_vocabulary(draft: Path) -> None:
+            self.vocabulary.save(draft / VOCABULARY)
+
+        checkpoints.save(directory, config, save_vocabulary, self.model.state_dict(), None, card)
         return directory
 
     def push_to_hub(

@@ -8,26 +8,60 @@ A key may appear at the top level or in the table of its option group.
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .options import convert_values
+from .options import convert_values, from_named
 
 
-def read_option_file(path: Path, groups: Mapping[str, type]) -> dict[str, Any]:
-    """Return the options of a TOML file by name, converted to the types of their fields.
+def read_option_file(
+    path: Path, groups: Mapping[str, type], overrides: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the options of a TOML file as `parse_options` does."""
+    return parse_options(read_toml(path), path, groups, overrides)
 
-    groups: dataclasses of `option(...)` fields, keyed by table name. Raises InputError,
-    naming the file and the key, for an unknown option or table, an option in the wrong table, a
-    duplicate option and a value of the wrong type.
+
+def parse_options(
+    content: Mapping[str, Any], path: Path, groups: Mapping[str, type], overrides: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the options in the content of a TOML file by name, replaced by those in `overrides`.
+
+    groups: dataclasses of `option(...)` fields, keyed by table name; values are converted to the
+    types of the fields. Raises InputError for a value that a group refuses; the message names the
+    file if the file is to blame. Raises InputError, naming the file and the key, for an unknown
+    option or table, an option in the wrong table, a duplicate option and a value of the wrong type.
     """
+    in_file = _read_options(content, path, groups)
+    for group in groups.values():
+        try:
+            from_named(group, in_file | overrides)
+        except InputError as error:
+            if _refusal(group, in_file) == str(error):
+                raise InputError(f"{path}: {error}") from error
+            raise
+    return in_file | overrides
+
+
+def _refusal(group: type, values: Mapping[str, Any]) -> str | None:
+    """Return why a group refuses values, or None if it accepts them."""
+    try:
+        from_named(group, values)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _read_options(
+    content: Mapping[str, Any], path: Path, groups: Mapping[str, type]
+) -> dict[str, Any]:
+    """Return the options by name, converted to the types of their fields."""
     tables = {field.name: name for name, group in groups.items() for field in fields(group)}
     values: dict[str, Any] = {}
-    for table, key, value in _entries(_read(path), path, groups):
+    for table, key, value in _entries(content, path, groups, tables):
         name = key.replace("-", "_")
         if name not in tables:
             raise InputError(f"{path}: unknown option {key!r}{_advice(name, value, tables)}")
@@ -42,7 +76,8 @@ def read_option_file(path: Path, groups: Mapping[str, type]) -> dict[str, Any]:
     return values
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file; raise InputError if it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -52,16 +87,24 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _entries(
-    content: Mapping[str, Any], path: Path, groups: Mapping[str, type]
+    content: Mapping[str, Any], path: Path, groups: Mapping[str, type], options: Collection[str]
 ) -> Iterator[tuple[str | None, str, Any]]:
     """Yield the table (None at the top level), key and value of each option."""
+    known = ", ".join(f"[{name}]" for name in groups)
     for key, value in content.items():
-        if not isinstance(value, dict):
-            yield None, key, value
-        elif key in groups:
+        is_option = key.replace("-", "_") in options
+        is_array = isinstance(value, list) and any(isinstance(each, dict) for each in value)
+        if key in groups and isinstance(value, dict):
             yield from ((key, *item) for item in value.items())
+        elif key in groups and (is_array or not is_option):
+            raise InputError(f"{path}: {key} must be one table; write [{key}] above its options")
+        elif not isinstance(value, dict):
+            yield None, key, value
+        elif is_option:
+            raise InputError(
+                f"{path}: {key} is an option; write {key} = VALUE; the tables are {known}"
+            )
         else:
-            known = ", ".join(f"[{name}]" for name in groups)
             raise InputError(f"{path}: unknown table [{key}]; the tables are {known}")
 
 

@@ -46,6 +46,16 @@ def option(default: Any, help: str, *, choices: Sequence[str] | None = None) -> 
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
 
 
+def option_names(cls: type) -> list[str]:
+    """Return the names of the options that the dataclass `cls` declares."""
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def flag_of(name: str) -> str:
+    """Return the command-line flag of the option `name`."""
+    return f"--{name.replace('_', '-')}"
+
+
 def _value_type(annotation: Any) -> Any:
     """Return the type of one command-line value: int for `int | None` and `tuple[int, ...]`."""
     if isinstance(annotation, types.UnionType):
@@ -77,7 +87,7 @@ def add_options(
 def _add_flag(
     group: argparse._ArgumentGroup, field: "dataclasses.Field[Any]", hint: Any, nargs: str | int
 ) -> None:
-    flag = "--" + field.name.replace("_", "-")
+    flag = flag_of(field.name)
     text, choices = field.metadata["help"], field.metadata["choices"] or ()
     kind, default = _value_type(hint), typing.cast(Any, field.default)
     if kind is bool:
@@ -111,6 +121,12 @@ def from_arguments(cls: type[T], arguments: argparse.Namespace) -> T:
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def from_named(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Build the dataclass `cls` from the values of its fields; ignore all other values."""
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    return cls(**{name: values[name] for name in names if name in values})
 
 
 def to_dict(options: Any) -> dict[str, Any]:
@@ -153,7 +169,10 @@ def _convert(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
     kind = _value_type(hint)
     if _is_tuple(hint):
         if not isinstance(value, list | tuple):
-            raise InputError(f"{field.name} must be a list of {_shown(kind)}, got {value!r}")
+            advice = f"; write [{value!r}]" if isinstance(value, str) else ""
+            raise InputError(
+                f"{field.name} must be a list of {_shown(kind)}, got {value!r}{advice}"
+            )
         return tuple(_convert_one(field, kind, each) for each in value)
     return None if value is None and _accepts(hint, None) else _convert_one(field, kind, value)
 

@@ -61,8 +61,9 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "decoding.teacher_forcing": ("score_captions",),
     },
     "Training": {
-        "training.config": ("DataOptions", "RunOptions"),
-        "training.optimization": ("TrainingOptions",),
+        "tasks.options": ("DataOptions", "TrainingOptions", "RunOptions"),
+        "tasks.captioning.options": ("CaptioningOptions",),
+        "tasks.task": ("Task", "Job"),
         "training.loop": ("fit",),
     },
     "Service": {"serving.app": ("create_app",), "serving.schemas": ("Limits",)},

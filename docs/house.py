@@ -21,8 +21,19 @@ ROWS = (
         "distributed",
         "prefetch",
     ),
-    *("text", "data", "vision", "decoding", "models", "metrics", "plots", "checkpoints"),
-    *("caption", "captioner", "evaluation", "inference", "training", "serving", "cli"),
+    *(
+        "text",
+        "data",
+        "vision",
+        "decoding",
+        "models",
+        "retrieval",
+        "metrics",
+        "plots",
+        "checkpoints",
+    ),
+    *("caption", "captioner", "linker", "evaluation", "inference", "tasks"),
+    *("training", "serving", "cli"),
     *("__main__",),
 )
 

@@ -23,7 +23,7 @@ import torch
 import train
 from captioner import distributed
 from captioner.evaluation import split as evaluation
-from captioner.training import epoch_batches
+from captioner.tasks.captioning import batches as epoch_batches
 from captioner.errors import Interrupted
 
 rank, options = os.environ["RANK"], sys.argv[1:]

@@ -127,6 +127,7 @@ def test_import_changes_nothing_and_loads_no_more_than_it_must(tmp_path):
         "from captioner.__main__ import main; main(['cache'])",
         "from captioner.__main__ import main; main(['info', '--help'])",
         "from captioner.__main__ import main; main(['report', '--help'])",
+        "from captioner.__main__ import main; main(['project', '--help'])",
         "from captioner.__main__ import main; main(['completion', 'bash'])",
     ],
 )

@@ -20,7 +20,7 @@ from captioner.options import (
     option,
     to_dict,
 )
-from captioner.training.optimization import TrainingOptions
+from captioner.tasks.options import TrainingOptions
 from captioner.vision.options import EncoderOptions
 
 ALL = [ModelOptions, EncoderOptions, DecodingOptions, TrainingOptions]

@@ -24,11 +24,18 @@ FLAGS = [*tiny.OPTIONS, "--attention"]
 PROGRAM = """
 import captioner
 from captioner import TrainConfig, train
-from captioner.training.config import DataOptions, ModelOptions, RunOptions, TrainingOptions
+from captioner.training.config import (
+    CaptioningOptions,
+    DataOptions,
+    ModelOptions,
+    RunOptions,
+    TrainingOptions,
+)
 
 result = train(
     TrainConfig(
-        data=DataOptions(data="data", min_count=1, workers=0),
+        data=DataOptions(data="data", workers=0),
+        task=CaptioningOptions(min_count=1),
         model=ModelOptions(attention=True, hidden_size=16, embedding_size=16),
         training=TrainingOptions(epochs=2, batch_size=8, precision="float32"),
         run=RunOptions(run="python", device="cpu", samples=0, heatmaps=1, curves=False),

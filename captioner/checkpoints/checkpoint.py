@@ -1,7 +1,7 @@
 """Checkpoints: directories of plain files, written atomically and verified.
 
     config.json           format, task, options, transform, scores
-    vocabulary.json
+    vocabulary.json       or the other files of the task's text model
     model.safetensors     all weights, including the encoder's
     training_state.pt     optimizer, schedule, counters, RNG states; loaded with weights_only
     manifest.json         SHA-256 of each file above, written last
@@ -14,21 +14,22 @@ weights in `RENAMED_WEIGHTS`.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..atomic_io import atomic_directory, sibling_path
 from ..errors import InputError
-from ..options import from_dict
 from ..text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ..data.images import Transform
-    from ..models.captioning.build import CaptioningModel
+
+    Model = TypeVar("Model", bound=nn.Module)
 
 FORMAT = 6
 # Older formats that can be read: {format: {old name of a weight: its name in FORMAT}}.
@@ -42,12 +43,40 @@ TRAINING, MANIFEST, CARD = "training_state.pt", "manifest.json", "README.md"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The contents of a checkpoint directory; the training state is read only on request."""
+    """The config and weights of a checkpoint directory; other files are read on request."""
 
     path: Path
     config: dict[str, Any]
-    vocabulary: Vocabulary
     weights: "dict[str, Tensor]"
+
+    @property
+    def task(self) -> str:
+        """The name of the task that the model was trained for."""
+        return str(self.config.get("task"))
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary; raises InputError if the checkpoint has none that can be read."""
+        return Vocabulary.load(self.path / VOCABULARY)
+
+    @property
+    def transform(self) -> "Transform":
+        """The transform of images; raises InputError if the config does not describe one."""
+        from ..data.images import Transform
+
+        try:
+            return Transform(**self.config["transform"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"checkpoint {self.path}: config.json does not describe an image transform: {error}"
+            ) from error
+
+    def check_task(self, name: str) -> None:
+        """Raise InputError if the model was trained for another task than `name`."""
+        if self.config.get("task") != name:
+            raise InputError(
+                f"checkpoint {self.path} was trained for {self.config.get('task')!r}, not {name}"
+            )
 
     def training_state(self) -> dict[str, Any]:
         """Read the training state that was passed to `save`.
@@ -80,14 +109,15 @@ class Checkpoint:
 def save(
     directory: Path,
     config: Mapping[str, Any],
-    vocabulary: Vocabulary,
+    save_text_model: Callable[[Path], None],
     weights: "Mapping[str, Tensor]",
     training_state: Mapping[str, Any] | None,
     card: str | None = None,
 ) -> None:
     """Write a checkpoint to `directory`, atomically replacing any existing one.
 
-    A shared checkpoint has a `card` (Markdown) and no training state. Raises InputError if the
+    save_text_model(directory): writes the vocabulary or the other files of the text model. A
+    shared checkpoint has a `card` (Markdown) and no training state. Raises InputError if the
     files cannot be written, for example because the disk is full; an existing checkpoint is then
     kept.
     """
@@ -98,7 +128,7 @@ def save(
         with atomic_directory(directory) as part:
             content = {**config, "format": FORMAT}
             (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
-            vocabulary.save(part / VOCABULARY)
+            save_text_model(part)
             tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
             save_file(tensors, part / WEIGHTS)
             if training_state is not None:
@@ -128,7 +158,7 @@ def load(path: Path | str) -> Checkpoint:
     """Load a checkpoint; for a run, its best checkpoint, or its last if there is no best one.
 
     Weights in older formats are renamed. Raises InputError if there is no checkpoint,
-    a file is missing or damaged, the format is not one of READABLE, or the task is not captioning.
+    a file is missing or damaged, or the format is not one of READABLE.
     """
     path, config = inspect(Path(path))
     version = config.get("format")
@@ -139,12 +169,7 @@ def load(path: Path | str) -> Checkpoint:
             f"captioner reads {readable_formats()}; "
             + ("update captioner" if newer else "retrain the model")
         )
-    if config.get("task") != "captioning":
-        raise InputError(
-            f"checkpoint {path} was trained for {config.get('task')!r}, not captioning"
-        )
-    weights = _upgrade_names(_read_weights(path / WEIGHTS), version)
-    return Checkpoint(path, config, Vocabulary.load(path / VOCABULARY), weights)
+    return Checkpoint(path, config, _upgrade_names(_read_weights(path / WEIGHTS), version))
 
 
 def readable_formats() -> str:
@@ -153,35 +178,43 @@ def readable_formats() -> str:
     return f"formats {', '.join(older)} and {current}" if older else f"format {current}"
 
 
-def restore(checkpoint: Checkpoint) -> "tuple[CaptioningModel, Transform]":
-    """Build a checkpoint's model on the CPU and return it with its transform.
+def restore(checkpoint: Checkpoint, build: "Callable[[], Model]") -> "Model":
+    """Return the model that `build` builds, on the CPU and with the weights of a checkpoint.
 
-    The model is first built on the meta device, so that a config that does not match the weights
-    is rejected before any memory is allocated. Raises InputError for such a config.
+    The model is built on the meta device, so that a config that does not match the weights is
+    rejected before any memory is allocated. Raises InputError for such a config.
     """
     import torch
 
-    from ..data.images import Transform
-    from ..models.captioning.build import build_model
-    from ..models.captioning.options import ModelOptions
-    from ..vision.encoders import build_encoder
-
-    config = checkpoint.config
     try:
         with torch.device("meta"):
-            encoder = build_encoder(
-                config["encoder"]["encoder"],
-                fine_tune_from=config["encoder"]["fine_tune_encoder"],
-            )
-            options = from_dict(ModelOptions, config["model"])
-            model = build_model(encoder, len(checkpoint.vocabulary), options)
+            model = build()
         model.load_state_dict(checkpoint.weights, assign=True)
-        return model, Transform(**config["transform"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())  # torch's messages span several lines
         raise InputError(
             f"checkpoint {checkpoint.path}: config.json does not match the weights: {reason}"
         ) from error
+    return model
+
+
+def load_checkpoint_weights(model: "nn.Module", source: Checkpoint) -> None:
+    """Load a checkpoint's weights into the model; buffers missing from the checkpoint are kept.
+
+    Raises InputError if parameters are missing or unexpected.
+    """
+    try:
+        missing, unexpected = model.load_state_dict(source.weights, strict=False)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())  # torch's message spans many lines
+        raise InputError(f"the weights of {source.path} do not fit the model: {reason}") from error
+    parameters = dict(model.named_parameters())
+    problems = [f"{name} is missing" for name in missing if name in parameters]
+    problems += [f"{name} is unexpected" for name in unexpected]
+    if problems:
+        raise InputError(
+            f"the weights of {source.path} do not fit the model: {'; '.join(problems[:5])}"
+        )
 
 
 def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -191,13 +224,14 @@ def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
     """
     path = find(path)
     manifest = _read_json(path / MANIFEST)
-    for name in (CONFIG, VOCABULARY, WEIGHTS, TRAINING):
-        file = path / name
-        if name == TRAINING and name not in manifest and not file.exists():
-            continue  # a shared checkpoint has no training state
-        if not file.is_file():
+    # A training state that the manifest lacks was not written with the rest of the checkpoint.
+    present = {TRAINING} if (path / TRAINING).exists() else set()
+    for name in sorted({CONFIG, WEIGHTS, *manifest, *present}):
+        if name != Path(name).name:
+            raise InputError(f"{path / MANIFEST} is damaged: {name!r} is not a file name")
+        if not (path / name).is_file():
             raise InputError(f"checkpoint {path} is incomplete: {name} is missing")
-        if manifest.get(name) != _sha256(file):
+        if manifest.get(name) != _sha256(path / name):
             raise InputError(
                 f"checkpoint {path} is damaged: {name} does not match its checksum in {MANIFEST}"
             )

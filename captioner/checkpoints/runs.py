@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..atomic_io import atomic_write, lock_file
+from ..atomic_io import atomic_write, lock_file, sibling_path
 from ..data.formats.reading import Problem
 from ..errors import InputError
 from . import checkpoint
@@ -20,14 +20,6 @@ SKIPPED = "skipped.jsonl"
 # Options that may differ when a run is resumed. The data may have moved: its fingerprint is
 # compared instead of its path.
 RESUME_MAY_CHANGE = ("data.path", "data.name", "data.on_error", "training.patience")
-ARCHITECTURE_KEYS = (  # options that determine the names and shapes of a model's weights
-    "encoder.encoder",
-    "model.attention",
-    "model.embedding_size",
-    "model.hidden_size",
-    "model.annotation_size",
-    "model.attention_size",
-)
 
 
 def run_directory(name: str) -> Path:
@@ -117,8 +109,8 @@ def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
 def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Checkpoint | None:
     """Return the checkpoint to resume from, or None for a new run.
 
-    Raises InputError if a new run would overwrite another, or if `config` differs from the resumed
-    run's config in options other than RESUME_MAY_CHANGE.
+    Raises InputError if a new run would overwrite another, if there is no run to resume, or if
+    `config` differs from the resumed run's config in options other than RESUME_MAY_CHANGE.
     """
     if not resume:
         names = [path.name for path in run.glob("[!.]*")]
@@ -129,7 +121,13 @@ def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Chec
                 "delete it"
             )
         return None
-    resumed = checkpoint.load(run / "last")
+    last = run / "last"
+    if not last.exists() and not sibling_path(last, "old").exists():
+        raise InputError(
+            f"{run} cannot be resumed: {last} does not exist; pass --run NAME to resume another "
+            "run, or omit --resume to start a new one"
+        )
+    resumed = checkpoint.load(last)
     before, now = _flatten(resumed.config), _flatten(config)
     changes = [
         "the captions have changed"
@@ -143,17 +141,20 @@ def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Chec
     return resumed
 
 
-def open_source(path: Path, config: dict[str, Any]) -> checkpoint.Checkpoint:
+def open_source(
+    path: Path, config: dict[str, Any], architecture: Sequence[str]
+) -> checkpoint.Checkpoint:
     """Load the checkpoint at `path`, as `load` does, to start a new run from its weights.
 
-    Raises InputError if its config differs from `config` in any of ARCHITECTURE_KEYS.
+    architecture: names of the model options that determine the names and shapes of the weights.
+    Raises InputError if the checkpoint differs from `config` in these, the task or the encoder.
     """
     source = checkpoint.load(path)
-    source_options, options = _flatten(source.config), _flatten(config)
+    theirs, ours = _flatten(source.config), _flatten(config)
     differences = [
-        f"{name} is {source_options.get(name)} in the checkpoint but {options[name]} in this run"
-        for name in ARCHITECTURE_KEYS
-        if source_options.get(name) != options[name]
+        f"{name} is {theirs.get(name)} in the checkpoint but {ours.get(name)} in this run"
+        for name in ("task", "encoder.encoder", *(f"model.{name}" for name in architecture))
+        if theirs.get(name) != ours.get(name)
     ]
     if differences:
         raise InputError(f"training cannot start from {path}: {'; '.join(differences)}")

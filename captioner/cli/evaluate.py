@@ -1,19 +1,19 @@
 """`captioner evaluate` and evaluate.py: score a checkpoint or a caption file."""
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 from ..decoding.options import DecodingOptions
 from ..devices import RuntimeOptions
 from ..errors import InputError
-from ..evaluation.options import EvaluationOptions, ScoringOptions
+from ..evaluation.options import EvaluationOptions, EvaluationRequest, ScoringOptions
 from ..option_files import read_option_file
-from ..options import add_options
+from ..options import add_options, flag_of, from_named
+from ..tasks.systems import EVALUATION_FLAGS, task_of_checkpoint
 from . import add_config
 
-T = TypeVar("T")
 EXAMPLE = """captioner evaluate --checkpoint checkpoints/RUN --split test
 captioner evaluate --predictions captions.json --references references.json"""
 NOTE = (
@@ -40,50 +40,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run the evaluation; raise InputError for user errors."""
-    options, runtime, scoring, decoding = read_options(arguments)
-    from ..evaluation.evaluate import evaluate_checkpoint, evaluate_file
+    """Evaluate; raise InputError for user errors."""
+    given, request = read_options(arguments)
+    if request.scoring.predictions is not None:
+        from ..evaluation.evaluate import evaluate_file
 
-    if scoring.predictions is not None:
-        evaluate_file(options, scoring)
-    else:
-        evaluate_checkpoint(options, runtime, scoring, decoding)
+        evaluate_file(request.evaluation, request.scoring)
+        return
+    from ..evaluation.inputs import load_checkpoints
+
+    checkpoints = load_checkpoints(request.evaluation)
+    task = task_of_checkpoint(checkpoints[0])
+    if idle := given & EVALUATION_FLAGS - task.evaluation_flags:
+        raise InputError(f"{flag_of(min(idle))} has no effect on a {task.name!r} model; omit it")
+    task.evaluate(checkpoints, request)
 
 
-def read_options(
-    arguments: argparse.Namespace,
-) -> tuple[EvaluationOptions, RuntimeOptions, ScoringOptions, DecodingOptions]:
-    """Build the options from the parsed flags; raise InputError for flags that have no effect."""
+def read_options(arguments: argparse.Namespace) -> tuple[set[str], EvaluationRequest]:
+    """Return the names of the given options and all options; raise InputError for idle flags."""
     given = _given(arguments)
     if ("checkpoint" in given) == ("predictions" in given):
         arguments.wrong_usage(
             "pass either --checkpoint, for example checkpoints/demo-attention, or --predictions"
         )
-    options = (
-        _build(EvaluationOptions, given),
-        _build(RuntimeOptions, given),
-        _build(ScoringOptions, given),
-        _build(DecodingOptions, given),
+    request = EvaluationRequest(
+        from_named(EvaluationOptions, given),
+        from_named(RuntimeOptions, given),
+        from_named(ScoringOptions, given),
+        from_named(DecodingOptions, given),
     )
-    check_combination(given, options[2])
-    return options
+    check_combination(given, request.scoring)
+    return set(given), request
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options of --config, overridden by those on the command line."""
-    values = {} if arguments.config is None else read_option_file(arguments.config, GROUPS)
     names = {field.name for group in GROUPS.values() for field in fields(group)}
-    flags = {name: getattr(arguments, name, None) for name in names}
-    return values | {
+    values = {name: getattr(arguments, name, None) for name in names}
+    flags = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in flags.items()
+        for name, value in values.items()
         if value is not None
     }
-
-
-def _build(group: type[T], values: Mapping[str, Any]) -> T:
-    names = [field.name for field in fields(group)]  # type: ignore[arg-type]
-    return group(**{name: values[name] for name in names if name in values})
+    return flags if arguments.config is None else read_option_file(arguments.config, GROUPS, flags)
 
 
 def check_combination(given: Collection[str], scoring: ScoringOptions) -> None:
@@ -95,7 +94,7 @@ def check_combination(given: Collection[str], scoring: ScoringOptions) -> None:
             raise InputError("--predictions needs --references, the file to score against")
         idle, needed = set(given) - FILE_FLAGS - SHARED_FLAGS, "--checkpoint"
     if idle:
-        raise InputError(f"--{min(idle).replace('_', '-')} needs {needed}")
+        raise InputError(f"{flag_of(min(idle))} needs {needed}")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

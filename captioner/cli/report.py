@@ -8,7 +8,7 @@ from ..checkpoints.runs import evaluation_directory
 from ..data.dataset import split_name
 from ..decoding.options import DecodingOptions
 from ..devices import RuntimeOptions
-from ..evaluation.options import EvaluationOptions, ScoringOptions
+from ..evaluation.options import EvaluationOptions, EvaluationRequest, ScoringOptions
 from ..options import add_options, from_arguments
 from . import add_checkpoints
 
@@ -29,13 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from ..evaluation.evaluate import evaluate_checkpoint
+    from ..evaluation.evaluate import evaluate_checkpoints
+    from ..evaluation.inputs import load_checkpoints
 
     options = from_arguments(EvaluationOptions, arguments)
     first, split = checkpoint.find(hub.local(options.checkpoint[0])), split_name(options.split)
-    evaluate_checkpoint(
+    request = EvaluationRequest(
         replace(options, report=options.output or evaluation_directory(first, split)),
         from_arguments(RuntimeOptions, arguments),
         from_arguments(ScoringOptions, arguments),
         from_arguments(DecodingOptions, arguments),
     )
+    evaluate_checkpoints(load_checkpoints(options), request)

@@ -1,33 +1,73 @@
-"""`captioner train` and train.py: train a captioning model."""
+"""`captioner train` and train.py: train a model."""
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from pathlib import Path
+from textwrap import fill
 
-from ..options import add_options
-from ..training.config import GROUPS, SMALL_CNN_DEFAULTS, TrainConfig
+from ..option_files import read_toml
+from ..options import add_options, option_names
+from ..tasks.captioning.task import CAPTIONING
+from ..tasks.systems import TASKS, task_named
+from ..tasks.task import Task
+from ..training.config import TrainConfig, defaults_of, option_groups
+from ..training.stored_options import read_stored_task
+from ..vision.options import SMALL_CNN
 from . import add_config
 
 EXAMPLE = """captioner train --attention
 captioner train --attention --data DIR --encoder mobilenet_v2 --encoder-weights FILE"""
-DESCRIPTION = "Train a captioning model on the generated demo data or on --data."
-NOTE = "Defaults with the encoder small_cnn: " + ", ".join(
-    f"{name} {value}" for name, value in SMALL_CNN_DEFAULTS.items()
-)
+SYSTEMS = tuple(task.name for task in TASKS)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of all groups; flags that are not given are None in the parsed arguments."""
-    parser.usage = f"{parser.prog} [option...]"
-    for title, group in GROUPS.items():
+def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
+    """Add the flags of the task that the command line `words` chooses by --system or --config.
+
+    Flags that are not given are None in the parsed arguments.
+    """
+    task = chosen_task(words)
+    parser.usage = f"{parser.prog} [--system SYSTEM] [option...]"
+    parser.description = describe(task)
+    parser.add_argument(
+        "--system", choices=SYSTEMS, metavar="SYSTEM", help=f"{', '.join(SYSTEMS)} [captioning]"
+    )
+    for title, group in option_groups(task).items():
         add_options(parser, group, title)
     add_config(parser, "TOML file of options, or a run to repeat; flags override its options")
 
 
+def describe(task: Task) -> str:
+    """Return the description of the command for a task."""
+    text = f"--system {task.name}: {task.title}, trained on --data or on generated demo data."
+    shared = defaults_of(task, "")
+    small_cnn = {k: v for k, v in defaults_of(task, SMALL_CNN).items() if k not in shared}
+    for title, values in (("Defaults", shared), ("With the encoder small_cnn", small_cnn)):
+        text += f" {title}: {', '.join(f'{name} {value}' for name, value in values.items())}."
+    return f"Train a model.\n{fill(text, 79)}"
+
+
+def chosen_task(words: Sequence[str]) -> Task:
+    """Return the task that a command line chooses; captioning if it chooses none that exists."""
+    scanner = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    scanner.add_argument("--system")
+    scanner.add_argument("--config", type=Path)
+    try:
+        found, _ = scanner.parse_known_args(words)
+    except argparse.ArgumentError:  # the complete parser reports it
+        return CAPTIONING
+    if found.system is None and found.config is not None:
+        if found.config.suffix.lower() == ".toml":
+            found.system = read_toml(found.config).get("system")
+        else:
+            found.system = read_stored_task(found.config)
+    return task_named(found.system) if found.system in SYSTEMS else CAPTIONING
+
+
 def read_config(arguments: argparse.Namespace) -> TrainConfig:
     """Build the config from the parsed flags; raise InputError for contradictory flags."""
-    names = {field.name for group in GROUPS.values() for field in fields(group)}
+    groups = [group for task in TASKS for group in option_groups(task).values()]
+    names = {"system", *(name for group in groups for name in option_names(group))}
     values = {name: getattr(arguments, name, None) for name in names}
     given = {name: value for name, value in values.items() if value is not None}
     if arguments.config is not None:
@@ -45,16 +85,17 @@ def run(arguments: argparse.Namespace) -> None:
 
 def parse(argv: Sequence[str] | None = None) -> TrainConfig:
     """Build the config from the command line of train.py."""
-    return read_config(_parser().parse_args(argv))
+    words = sys.argv[1:] if argv is None else argv
+    return read_config(_parser(words).parse_args(words))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run train.py; raise InputError for user errors."""
     words = sys.argv[1:] if argv is None else argv
-    run(_parser().parse_args(words, argparse.Namespace(words=words)))
+    run(_parser(words).parse_args(words, argparse.Namespace(words=words)))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, epilog=f"{NOTE}.")
-    add_arguments(parser)
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, words)
     return parser

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ..checkpoints.runs import CHECKPOINTS
 from ..data.readers import READERS
+from ..decoding.options import DecodingOptions
+from ..devices import RuntimeOptions
 from ..metrics.captions import METRICS, select_metrics
 from ..options import check_at_least, option
 from ..prefetch import WORKERS
@@ -61,3 +63,13 @@ class ScoringOptions:
         if self.metrics is None:
             return None
         return select_metrics([name.strip() for name in self.metrics.split(",")])
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """All options of the evaluation of checkpoints."""
+
+    evaluation: EvaluationOptions
+    runtime: RuntimeOptions
+    scoring: ScoringOptions
+    decoding: DecodingOptions

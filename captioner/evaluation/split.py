@@ -4,7 +4,7 @@ Both training and evaluation use this module. Captions are decoded without teach
 each image is encoded only once.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,13 +29,11 @@ class ScoringSettings:
     """The scores to compute and the data that some of them require.
 
     metrics: as in `compute_scores`; None for all that are available. training_captions: captions
-    that the model was trained on, for novelty; None if not available. shapes: shapes in the demo
-    images, by image id, for pointing accuracy; None for other data.
+    that the model was trained on, for novelty; None if not available.
     """
 
     metrics: Sequence[str] | None = WITHOUT_JAVA
     training_captions: Collection[str] | None = None
-    shapes: Mapping[int | str, Sequence[DrawnShape]] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,13 +41,15 @@ class Evaluation:
     """The captions of a split and their scores.
 
     hypotheses: best hypothesis of each image, by id; empty if the captions came from a file.
-    texts: captions by image id. pointing: pointing accuracy; None without shapes or attention.
+    texts: captions by image id. signature: how the scores were computed. pointing: pointing
+    accuracy, see `measure_pointing`; None if it was not measured.
     """
 
     hypotheses: dict[int | str, Hypothesis]
     texts: dict[int | str, str]
     scores: Scores
     statistics: Statistics
+    signature: str
     pointing: Pointing | None = None
 
     @property
@@ -66,14 +66,11 @@ class Evaluation:
             for i, id in enumerate(self.scores.ids)
         ]
 
-    def describe(self, references: Iterable[Sized]) -> str:
-        """Return the scores, statistics, signature and any pointing accuracy as lines of text.
-
-        references: the references of each image; only their number is used.
-        """
+    def describe(self) -> str:
+        """Return the scores, statistics, signature and any pointing accuracy as lines of text."""
         corpus = self.scores.corpus
         scores = "  ".join(f"{name} {value:.2f}" for name, value in corpus.items())
-        lines = [scores, str(self.statistics), signature(references, corpus)]
+        lines = [scores, str(self.statistics), self.signature]
         if self.scores.note:
             lines.append(self.scores.note)
         if self.pointing and self.pointing.count:
@@ -98,7 +95,7 @@ def evaluate_split(
     its share, without padding, and all processes return the complete result.
     """
     hypotheses = caption_split(model, examples, images, decoding)
-    return score_hypotheses(model, vocabulary, examples, hypotheses, scoring)
+    return score_hypotheses(vocabulary, examples, hypotheses, scoring)
 
 
 def caption_split(
@@ -128,7 +125,6 @@ def caption_split(
 
 
 def score_hypotheses(
-    model: CaptionModel,
     vocabulary: Vocabulary,
     examples: Sequence[Example],
     hypotheses: dict[int | str, Hypothesis],
@@ -137,10 +133,7 @@ def score_hypotheses(
     """Score the hypotheses that `caption_split` returned for the examples."""
     references = {example.id: example.captions for example in examples}
     result = score_captions(caption_texts(hypotheses, vocabulary), references, scoring)
-    pointed = None
-    if scoring.shapes and model.has_attention:
-        pointed = _pointing(hypotheses, vocabulary, scoring.shapes, model.encoder.offset)
-    return replace(result, hypotheses=hypotheses, pointing=pointed)
+    return replace(result, hypotheses=hypotheses)
 
 
 def score_captions(
@@ -150,7 +143,13 @@ def score_captions(
 ) -> Evaluation:
     """Score captions from any source against references; both are keyed by image id."""
     scores = compute_scores(texts, references, scoring.metrics)
-    return Evaluation({}, texts, scores, statistics(texts, references, scoring.training_captions))
+    return Evaluation(
+        {},
+        texts,
+        scores,
+        statistics(texts, references, scoring.training_captions),
+        signature(references.values(), scores.corpus),
+    )
 
 
 def caption_texts(
@@ -160,16 +159,23 @@ def caption_texts(
     return {id: join_words(vocabulary.decode(each.tokens)) for id, each in hypotheses.items()}
 
 
-def _pointing(
-    hypotheses: Mapping[int | str, Hypothesis],
+def measure_pointing(
+    evaluation: Evaluation,
+    model: CaptionModel,
     vocabulary: Vocabulary,
     shapes: Mapping[int | str, Sequence[DrawnShape]],
-    offset: float,
-) -> Pointing:
+) -> Evaluation:
+    """Add the pointing accuracy of the attention maps to an evaluation of demo data.
+
+    shapes: the shapes in each image, by image id. Without shapes or attention, the evaluation is
+    returned as it is.
+    """
+    if not shapes or not model.has_attention:
+        return evaluation
     total = Pointing()
-    for id, hypothesis in hypotheses.items():
+    for id, hypothesis in evaluation.hypotheses.items():
         if hypothesis.attention is not None and id in shapes:
             words = vocabulary.decode(hypothesis.tokens)
             maps = hypothesis.attention[: len(words)]
-            total += pointing(words, maps, shapes[id], offset=offset)
-    return total
+            total += pointing(words, maps, shapes[id], offset=model.encoder.offset)
+    return replace(evaluation, pointing=total)

@@ -1,1 +1,1 @@
-"""Plots: overlays, heatmaps, animations, sample sheets, training curves, HTML."""
+"""Plots: overlays, heatmaps, animations, sample sheets, training curves, projections, HTML."""

@@ -3,23 +3,25 @@
 Command lines are parsed in the `cli` package.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.runs import CHECKPOINTS, run_directory
-from ..data.readers import ON_ERROR, READERS
 from ..errors import InputError
 from ..models.captioning.options import ModelOptions
-from ..option_files import read_option_file
-from ..options import Options, check_at_least, option
-from ..prefetch import WORKERS
-from ..vision.options import SMALL_CNN, EncoderOptions
-from .optimization import TrainingOptions
+from ..option_files import parse_options, read_toml
+from ..options import Options, flag_of, from_named, option_names
+from ..tasks.captioning.options import CaptioningOptions
+from ..tasks.captioning.task import CAPTIONING
+from ..tasks.options import DataOptions, OptionGroups, RunOptions, TrainingOptions
+from ..tasks.systems import task_named, task_of
+from ..tasks.task import Task
+from ..vision.options import SMALL_CNN, WEIGHTS_FILES, EncoderOptions
 from .stored_options import read_stored_options
 
 __all__ = [
+    "CaptioningOptions",
     "DataOptions",
     "EncoderOptions",
     "ModelOptions",
@@ -28,164 +30,164 @@ __all__ = [
     "TrainingOptions",
 ]
 
-# Defaults for small_cnn, which is trained from scratch on small images, and a smaller decoder.
-SMALL_CNN_DEFAULTS: dict[str, int | float] = {
-    "image_size": 128,
-    "embedding_size": 128,
-    "hidden_size": 256,
-    "annotation_size": 0,
-    "attention_size": 64,
-    "dropout": 0.1,
-    "label_smoothing": 0.0,
-    "learning_rate": 3e-3,
-    "encoder_learning_rate": 3e-3,
-    "average": 0.98,
-    "epochs": 8,
-}
+SMALL_CNN_IMAGE_SIZE = 128  # the default with the encoder small_cnn
+
+
+def option_groups(task: Task) -> dict[str, type[Options]]:
+    """Return the classes of a task's options by the name of their group."""
+    return {
+        "data": DataOptions,
+        "encoder": EncoderOptions,
+        "model": task.model_options,
+        task.name: task.options,
+        "training": TrainingOptions,
+        "run": RunOptions,
+    }
+
+
+def defaults_of(task: Task, encoder: str) -> dict[str, int | float | str]:
+    """Return the values of a task's options that differ from the defaults of their groups."""
+    defaults = {"watch": task.scores[0].lower(), **task.defaults}
+    if encoder == SMALL_CNN:
+        defaults |= {"image_size": SMALL_CNN_IMAGE_SIZE, **task.small_cnn_defaults}
+    return defaults
 
 
 @dataclass(frozen=True)
-class DataOptions(Options):
-    """The training data and how to read it."""
-
-    data: Path | None = option(None, "data directory or file [the generated demo data]")
-    format: str | None = option(None, "layout of the data [detected]", choices=tuple(READERS))
-    on_error: str = option(
-        "stop", "unusable rows and images: stop, or skip and list them", choices=ON_ERROR
-    )
-    min_count: int = option(
-        5, "minimum word count in the training captions; rarer words become <unk>"
-    )
-    workers: int = option(WORKERS, "number of threads that prefetch batches")
-    cache: Path = option(CHECKPOINTS / ".cache", "cache directory for features and demo images")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "min_count")
-        check_at_least(self, 0, "workers")
-
-
-@dataclass(frozen=True)
-class RunOptions(Options):
-    """The run's name, starting point, device and progress reports."""
-
-    run: str | None = option(None, "name of the run [derived from data and model]")
-    resume: bool = option(False, "resume the run from its last checkpoint")
-    start_from: Path | None = option(
-        None, "run or checkpoint that provides initial weights and vocabulary"
-    )
-    teachers: tuple[Path, ...] = option(
-        (), "runs or checkpoints to distil from, as an ensemble, in addition to the captions"
-    )
-    device: str | None = option(None, "device: cpu, cuda, cuda:N or mps [cuda if available]")
-    tensorboard: bool = option(False, "also log scores and samples for TensorBoard")
-    samples: int = option(
-        4, "number of validation images to caption and draw after each epoch; 0: none"
-    )
-    heatmaps: int = option(
-        12, "number of validation images to draw heatmaps for after training; 0: none"
-    )
-    curves: bool = option(True, "draw curves.png after each epoch")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 0, "samples", "heatmaps")
-        if self.run is not None:
-            run_directory(self.run)  # raises InputError for a name that is not a plain name
-
-
-GROUPS: dict[str, type] = {
-    "data": DataOptions,
-    "encoder": EncoderOptions,
-    "model": ModelOptions,
-    "training": TrainingOptions,
-    "run": RunOptions,
-}
-
-
-@dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(OptionGroups):
     """The complete configuration of one training run, in groups of options.
 
-    With the encoder `small_cnn`, options that are not passed to their group take their defaults
-    from SMALL_CNN_DEFAULTS. Raises InputError for contradictory options.
+    model: options of the model; their class determines the task, and `ModelOptions` means
+    captioning. task: the task's other options; None for their defaults. With the encoder
+    `small_cnn`, options that were not passed to their group have the values in
+    `defaults_of`. Raises InputError for contradictory options.
     """
 
     data: DataOptions = DataOptions()
     encoder: EncoderOptions = EncoderOptions()
-    model: ModelOptions = ModelOptions()
+    model: Options = ModelOptions()
+    task: Options = None  # type: ignore[assignment]  # replaced by __post_init__
     training: TrainingOptions = TrainingOptions()
     run: RunOptions = RunOptions()
 
+    @property
+    def system(self) -> Task:
+        """The task that the model options belong to."""
+        return task_of(self.model)
+
     def __post_init__(self) -> None:
-        if self.encoder.encoder == SMALL_CNN:
-            for name in ("encoder", "model", "training"):
-                object.__setattr__(self, name, _with_small_cnn_defaults(getattr(self, name)))
+        task = self.system
+        if self.task is None:
+            object.__setattr__(self, "task", task.options())
+        if not isinstance(self.task, task.options):
+            raise InputError(
+                f"options of {task.name} must be {task.options.__name__}, "
+                f"got {type(self.task).__name__}"
+            )
+        defaults = defaults_of(task, self.encoder.encoder)
+        for name in ("encoder", "model", "training"):
+            object.__setattr__(self, name, _with_defaults(getattr(self, name), defaults))
+        object.__setattr__(self, "training", _with_known_score(self.training, task))
         check_combination(self, _changed_options(self))
 
     @classmethod
-    def from_options(cls, **options: Any) -> "TrainConfig":
+    def from_options(cls, system: str = CAPTIONING.name, **options: Any) -> "TrainConfig":
         """Build a config from options of any group, such as `attention=True, epochs=3`.
 
-        Raises InputError for an unknown option, a value of the wrong type, or an option that has
-        no effect in combination with the others, even if its value is the default.
+        system: the name of the task. Raises InputError for an unknown task or option, a value of
+        the wrong type, or an option that has no effect in combination with the others, even if its
+        value is the default.
         """
-        return cls._build(options, options)
+        return cls._build(task_named(system), options, options)
 
     @classmethod
-    def from_file(cls, path: Path | str, **options: Any) -> "TrainConfig":
+    def from_file(
+        cls, path: Path | str, system: str | None = None, **options: Any
+    ) -> "TrainConfig":
         """Build a config from a TOML file or an earlier run; `options` override its values.
 
         path: a TOML file whose keys are names of flags; or a run, a checkpoint or its config.json,
-        whose training is repeated as a new run. Paths in a file are relative to the working
-        directory. Raises InputError in the same cases as `from_options`, and if the file cannot be
-        read.
+        whose training is repeated as a new run, without stored options that have no effect beside
+        `options`. Paths in a file are relative to the working directory. Raises InputError in the
+        same cases as `from_options`, and if the file cannot be read.
         """
         path = Path(path)
-        if path.suffix == ".toml":
-            options = read_option_file(path, GROUPS) | options
-            return cls._build(options, options)
+        if path.suffix.lower() == ".toml":
+            content = read_toml(path)
+            in_file = content.pop("system", CAPTIONING.name)
+            task = task_named(system or in_file)
+            options = parse_options(content, path, option_groups(task), options)
+            return cls._build(task, options, options)
         if path.is_file() and path.name != "config.json":
             raise InputError(
                 f"config must be a .toml file, a run, a checkpoint or its config.json, got {path}"
             )
-        stored = read_stored_options(path, GROUPS)
+        task, stored = read_stored_options(path, option_groups)
+        if system not in (None, task.name):
+            raise InputError(
+                f"{path} is a {task.name!r} run; pass --system {task.name}, or omit it"
+            )
         if "data" in options:  # the stored format belongs to the stored data
             stored.pop("format", None)
-        return cls._build(stored | options, options)
+        if not _weights_may_fit(stored, options):
+            stored.pop("encoder_weights")
+        idle = _idle_options(OptionGroups(**_build_groups(task, stored | options)))
+        stored = {name: value for name, value in stored.items() if name not in idle}
+        return cls._build(task, stored | options, options)
 
     @classmethod
-    def _build(cls, values: dict[str, Any], given: Collection[str]) -> "TrainConfig":
+    def _build(cls, task: Task, values: Mapping[str, Any], given: Collection[str]) -> "TrainConfig":
         """Build the config from these values; the options in `given` must have an effect."""
-        known = {name for group in GROUPS.values() for name in _names(group)}
+        groups = option_groups(task)
+        known = {name for group in groups.values() for name in option_names(group)}
         if unknown := sorted(values.keys() - known):
-            raise InputError(f"unknown training option {', '.join(map(repr, unknown))}")
-        config = cls(
-            **{
-                name: group(**{key: values[key] for key in _names(group) if key in values})
-                for name, group in GROUPS.items()
-            }
-        )
+            system = "" if task is CAPTIONING else f" of --system {task.name}"
+            raise InputError(f"unknown training option{system} {', '.join(map(repr, unknown))}")
+        config = cls(**_build_groups(task, values))
         check_combination(config, given)
         return config
 
 
-def _with_small_cnn_defaults(group: Any) -> Any:
-    """Return the group with SMALL_CNN_DEFAULTS for the options that were not passed to it."""
-    absent = set(_names(type(group))) - group.given
-    return replace(group, **{k: v for k, v in SMALL_CNN_DEFAULTS.items() if k in absent})
+def _build_groups(task: Task, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the groups of a `TrainConfig` by field, each built from its options in `values`."""
+    built = {name: from_named(group, values) for name, group in option_groups(task).items()}
+    return {("task" if name == task.name else name): group for name, group in built.items()}
 
 
-def _names(group: type) -> list[str]:
-    return [field.name for field in fields(group)]
+def _weights_may_fit(stored: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """Return whether an encoder in `options` may take the stored weights.
+
+    The name of published weights may suit another torchvision CNN; a file suits one encoder.
+    """
+    weights, before = stored.get("encoder_weights"), stored.get("encoder")
+    encoder = options.get("encoder", before)
+    if weights is None or encoder == before:
+        return True
+    return encoder != SMALL_CNN and Path(weights).suffix not in WEIGHTS_FILES
+
+
+def _with_known_score(training: TrainingOptions, task: Task) -> TrainingOptions:
+    """Return the options with the watched score in lower case, by default the task's first."""
+    names = [name.lower() for name in task.scores]
+    watch = names[0] if training.watch is None else training.watch.lower()
+    if watch not in names:
+        raise InputError(f"watch must be one of {', '.join(names)}, got {training.watch!r}")
+    return replace(training, watch=watch)
+
+
+def _with_defaults(group: Any, defaults: Mapping[str, int | float | str]) -> Any:
+    """Return the group with these defaults for the options that were not passed to it."""
+    absent = set(option_names(type(group))) - group.given
+    return replace(group, **{name: value for name, value in defaults.items() if name in absent})
 
 
 def _changed_options(config: TrainConfig) -> set[str]:
     """Return the names of the options whose values differ from all their defaults."""
-    changed = set()
-    for group in (config.data, config.encoder, config.model, config.training, config.run):
+    changed: set[str] = set()
+    own = [defaults_of(config.system, encoder) for encoder in (SMALL_CNN, "")]
+    for group in (getattr(config, field.name) for field in fields(config)):
         for field in fields(group):
-            defaults = (field.default, SMALL_CNN_DEFAULTS.get(field.name, field.default))
+            defaults = [field.default, *(each.get(field.name, field.default) for each in own)]
             if getattr(group, field.name) not in defaults:
                 changed.add(field.name)
     return changed
@@ -193,38 +195,28 @@ def _changed_options(config: TrainConfig) -> set[str]:
 
 def check_combination(config: TrainConfig, given: Collection[str]) -> None:
     """Raise InputError if an option in `given` has no effect in combination with the others."""
-    starts = config.run.start_from is not None
-    if starts and config.encoder.encoder_weights is not None:
-        raise InputError(
-            "--encoder-weights cannot be combined with --start-from, "
-            "which provides the encoder's weights"
-        )
-    fine_tunes = config.encoder.fine_tune_encoder is not None
-    trains_encoder = fine_tunes if starts else config.encoder.trains
-    has_data, attends = config.data.data is not None, config.model.attention
-    needs = {
-        "annotation_size": (attends, "--attention"),
-        "attention_size": (attends, "--attention"),
-        "coverage_weight": (attends, "--attention"),
-        "hard_attention": (attends, "--attention"),
-        "format": (has_data, "--data"),
-        "on_error": (has_data, "--data"),
-        "encoder_learning_rate": (trains_encoder, "a trained encoder; pass --fine-tune-encoder"),
-        "self_critical": (starts, "a trained model; pass --start-from"),
-        "cross_entropy_share": (config.training.self_critical, "--self-critical"),
-    }
-    for name, (met, requirement) in needs.items():
-        if name in given and not met:
-            raise InputError(f"{_flag(name)} needs {requirement}")
-    conflicts = {
-        "min_count": (starts, "--start-from, which provides the vocabulary"),
-        "teachers": (config.training.self_critical, "--self-critical"),
-        "scheduled_sampling": (config.training.self_critical, "--self-critical"),
-    }
-    for name, (conflict, other) in conflicts.items():
-        if name in given and conflict:
-            raise InputError(f"{_flag(name)} cannot be combined with {other}")
+    for name, reason in _idle_options(config).items():
+        if name in given:
+            raise InputError(f"{flag_of(name)} {reason}")
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+def _idle_options(groups: OptionGroups) -> dict[str, str]:
+    """Return the options that have no effect in combination with the others, and why."""
+    encoder, starts = groups.encoder, groups.run.start_from is not None
+    fine_tunes = encoder.fine_tune_encoder is not None
+    trains_encoder = fine_tunes if starts else encoder.trains
+    has_data = groups.data.data is not None
+    conditions = {
+        "encoder_weights": (
+            not starts or encoder.encoder_weights is None,
+            "cannot be combined with --start-from, which provides the encoder's weights",
+        ),
+        "format": (has_data, "needs --data"),
+        "on_error": (has_data, "needs --data"),
+        "encoder_learning_rate": (
+            trains_encoder,
+            "needs a trained encoder; pass --fine-tune-encoder",
+        ),
+    }
+    idle = {name: reason for name, (met, reason) in conditions.items() if not met}
+    return idle | task_of(groups.model).idle_options(groups)

@@ -23,8 +23,9 @@ from ..devices import peak_memory, products_in
 from ..errors import InputError, Interrupted, collect_signals
 from ..models.losses import Loss
 from ..prefetch import timed
+from ..tasks.options import TrainingOptions
 from .logging import TrainingLog
-from .optimization import TrainingOptions, WeightAverage, learning_rate_factor, parameter_groups
+from .optimization import WeightAverage, learning_rate_factor, parameter_groups
 from .progress import Progress
 
 MAX_BAD_STEPS = 3  # consecutive steps with a non-finite gradient after which training fails

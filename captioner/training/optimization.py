@@ -1,64 +1,14 @@
-"""Optimisation: options, learning rates, weight decay and weight averaging."""
+"""Optimisation: learning rates, weight decay and weight averaging."""
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..devices import PRECISIONS
-from ..errors import InputError
-from ..metrics.captions import SCORES
-from ..options import Options, check_at_least, check_share, option
+from ..tasks.options import TrainingOptions
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True)
-class TrainingOptions(Options):
-    """Optimisation, validation and stopping; each image in a batch comes with all its captions."""
-
-    epochs: int = option(6, "maximum number of epochs")
-    batch_size: int = option(16, "number of images per step, across all processes")
-    learning_rate: float = option(1.5e-3, "learning rate at the end of warm-up")
-    encoder_learning_rate: float = option(1e-4, "learning rate of the encoder, if it is trained")
-    weight_decay: float = option(0.01, "AdamW weight decay, applied to matrices only")
-    warmup: float = option(0.1, "fraction of steps for linear warm-up, before cosine decay")
-    average: float = option(0.998, "decay of the exponential moving average of weights; 0: none")
-    scheduled_sampling: float = option(0.0, "final scheduled-sampling probability")
-    clip: float = option(5.0, "maximum gradient norm")
-    watch: str = option(
-        "bleu-4",
-        "validation score that determines the best epoch and early stopping",
-        choices=tuple(name.lower() for name in SCORES),
-    )
-    patience: int = option(4, "number of epochs without improvement before early stopping")
-    beam_size: int = option(3, "beam size for validation captions")
-    precision: str = option(
-        "auto", "numeric precision; auto: bfloat16 if it is faster", choices=PRECISIONS
-    )
-    seed: int = option(0, "seed for weights, dropout and data order")
-    self_critical: bool = option(False, "also train on sampled captions, rewarded by CIDEr-D")
-    cross_entropy_share: float = option(
-        0.1, "weight of the references' cross-entropy in self-critical training"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "epochs", "batch_size", "patience", "beam_size")
-        check_at_least(self, 0, "weight_decay", "seed")
-        check_share(self, "warmup", "average", "cross_entropy_share", "scheduled_sampling")
-        for name in ("learning_rate", "encoder_learning_rate", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
-        if self.seed >= 2**63:
-            raise InputError(f"seed must be below 2**63, got {self.seed}")
-
-    @property
-    def watched_score(self) -> str:
-        """The watched score's name, spelled as in `metrics.captions.SCORES`."""
-        return next(name for name in SCORES if name.lower() == self.watch)
 
 
 def parameter_groups(model: "nn.Module", options: TrainingOptions) -> list[dict[str, Any]]:

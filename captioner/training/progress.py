@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..models.losses import Loss
-from .optimization import TrainingOptions
+from ..tasks.options import TrainingOptions
 
 
 @dataclass

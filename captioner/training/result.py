@@ -6,22 +6,28 @@ from pathlib import Path
 from typing import Any
 
 from ..captioner import Captioner
-from ..evaluation.split import Evaluation
+from ..checkpoints import checkpoint
+from ..errors import InputError
+from ..tasks.captioning.task import CAPTIONING
+from ..tasks.systems import task_named
+from ..tasks.task import Result
 
 
 @dataclass(frozen=True)
 class TrainingResult:
     """A finished training run.
 
-    run: its directory, with the checkpoints "best" and "last". best_epoch: counted from 1.
-    history: one row of values per epoch, as in log.jsonl. evaluation: the best checkpoint's results
-    on the val split. device: the device on which the model was trained.
+    run: its directory, which contains the checkpoint "best" and, unless the model was fitted in
+    closed form, "last". system: the name of the task. best_epoch: counted from 1. history: one row
+    of values per epoch, as in log.jsonl. evaluation: the best checkpoint's results on the val
+    split. device: the device on which the model was trained.
     """
 
     run: Path
+    system: str
     best_epoch: int
     history: list[dict[str, Any]]
-    evaluation: Evaluation
+    evaluation: Result
     device: str
 
     @property
@@ -29,7 +35,18 @@ class TrainingResult:
         """The best checkpoint's scores on the val split, by name, such as "BLEU-4"."""
         return self.evaluation.numbers
 
-    @cached_property
+    @property
     def captioner(self) -> Captioner:
-        """The best checkpoint, loaded on first use, on the device used in training."""
-        return Captioner.from_pretrained(self.run / "best", self.device)
+        """The best checkpoint of a captioning run, loaded on first use, on the training device."""
+        captioner: Captioner = self._loaded(CAPTIONING.name, "captioner")
+        return captioner
+
+    def _loaded(self, system: str, kind: str) -> Any:
+        if self.system != system:
+            raise InputError(f"a {self.system!r} run has no {kind}")
+        return self._model
+
+    @cached_property
+    def _model(self) -> Any:
+        best = checkpoint.load(self.run / "best")
+        return task_named(self.system).load(best, self.device)

@@ -1,29 +1,28 @@
 """One complete training run, from its configuration to its result."""
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
+
+from PIL import Image
 
 from .. import distributed
 from ..checkpoints import checkpoint
 from ..checkpoints.runs import lock_run, write_skipped
-from ..devices import pick_device
+from ..devices import peak_memory, pick_device
 from ..distributed import say
-from ..evaluation.split import Evaluation
-from ..metrics.captions import SCORES, signature
+from ..errors import InputError
+from ..tasks.task import Result
 from .config import TrainConfig
-from .epoch_batches import EpochBatches
-from .held_out import evaluate_held_out
-from .logging import TrainingLog
+from .logging import LOG, TrainingLog, write_log
 from .loop import fit
 from .progress import Progress
 from .result import TrainingResult
-from .samples import draw_heatmaps, show_samples
 from .setup import TrainingSetup, build_setup
 from .summary import describe_best, next_steps
 from .tensorboard import TensorBoardWriter, check_tensorboard
-
-NEGLIGIBLE_BLEU = 0.02  # on a scale of 0 to 100; BLEU is not exactly 0 if no n-gram matches
 
 
 def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> TrainingResult:
@@ -40,19 +39,22 @@ def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> Trai
         with lock_run(setup.run):
             if setup.data.problems and distributed.is_first():
                 say(f"skipped: {write_skipped(setup.run, setup.data.problems)}")
-            progress = train(setup)
-            evaluation = finish(setup, progress, argv)
-    return TrainingResult(setup.run, progress.best_epoch, progress.history, evaluation, str(device))
+            progress = train(setup) if setup.job.fit is None else solve(setup)
+            result = finish(setup, progress, argv)
+    return TrainingResult(
+        setup.run,
+        config.system.name,
+        progress.best_epoch,
+        progress.history,
+        result,
+        str(device),
+    )
 
 
 def train(setup: TrainingSetup) -> Progress:
     """Run the training loop, writing checkpoints, log and samples to the run's directory."""
-    config = setup.config
-    batches = EpochBatches(setup)
+    config, job, task = setup.config, setup.job, setup.config.system
     state = setup.resumed.training_state() if setup.resumed else None
-
-    def save(name: str, training_state: dict[str, Any], scores: dict[str, float]) -> None:
-        save_checkpoint(setup, name, training_state, scores)
 
     with ExitStack() as stack:
         tensorboard = None
@@ -60,37 +62,64 @@ def train(setup: TrainingSetup) -> Progress:
             tensorboard = stack.enter_context(closing(open_tensorboard(setup, state)))
 
         def evaluate(epoch: int) -> dict[str, float]:
-            evaluation = evaluate_held_out(setup)
+            result = job.evaluate()
             if distributed.is_first():
-                show_samples(setup, evaluation, epoch, tensorboard, epoch * batches.steps)
-            return evaluation.numbers
+                log_image = None
+                if tensorboard:
+                    log_image = partial(_log_image, tensorboard, epoch * job.steps)
+                job.show(result, epoch, log_image)
+            return result.numbers
 
         return fit(
-            setup.model,
-            batches,
-            batches.steps,
+            job.model,
+            job.batches,
+            job.steps,
             config.training,
             evaluate=evaluate,
-            watch=config.training.watched_score,
-            save=save,
+            watch=task.watched_score(config.training.watch),
+            save=partial(save_checkpoint, setup),
             log=TrainingLog(setup.run, tensorboard, config.run.curves),
-            unit="words",
-            negligible=NEGLIGIBLE_BLEU,
-            prepare=batches.prepare,
+            unit=task.unit,
+            negligible=task.negligible,
+            prepare=job.prepare,
             device=setup.device,
             resume=state,
         )
 
 
+def solve(setup: TrainingSetup) -> Progress:
+    """Fit the model in closed form, and write the checkpoint "best" and a log of one row.
+
+    Raises InputError under torchrun: one process does all the work.
+    """
+    assert setup.job.fit is not None
+    if distributed.world_size() > 1:
+        raise InputError(
+            "a model that is fitted in closed form needs one process; run without torchrun"
+        )
+    started = time.perf_counter()
+    setup.job.fit()
+    fitted = time.perf_counter()
+    numbers = setup.job.evaluate().numbers
+    row = {"epoch": 1, "step": 0, "training_seconds": fitted - started, **numbers}
+    row |= {"evaluation_seconds": time.perf_counter() - fitted, **peak_memory(setup.device)}
+    save_checkpoint(setup, "best", None, numbers)
+    write_log(setup.run / LOG, [row])
+    say(f"fitted in {fitted - started:.1f} s, memory {row['memory_mb'] / 1000:.2f} GB")
+    return Progress(epoch=1, best_epoch=1, history=[row])
+
+
 def save_checkpoint(
-    setup: TrainingSetup, name: str, training_state: dict[str, Any], scores: dict[str, float]
+    setup: TrainingSetup,
+    name: str,
+    training_state: dict[str, Any] | None,
+    scores: dict[str, float],
 ) -> None:
     """Write a checkpoint of the current model; `scores` is empty before evaluation."""
-    names = [score for score in SCORES if score in scores]
-    scores_signature = signature([e.captions for e in setup.held_out.examples], names)
-    config = {**setup.checkpoint_config, "scores": scores, "signature": scores_signature}
-    weights = setup.model.state_dict()
-    checkpoint.save(setup.run / name, config, setup.vocabulary, weights, training_state)
+    signature = setup.job.signature(scores)
+    config = {**setup.checkpoint_config, "scores": scores, "signature": signature}
+    weights = setup.job.model.state_dict()
+    checkpoint.save(setup.run / name, config, setup.job.save_text_model, weights, training_state)
 
 
 def open_tensorboard(setup: TrainingSetup, state: dict[str, Any] | None) -> TensorBoardWriter:
@@ -99,14 +128,16 @@ def open_tensorboard(setup: TrainingSetup, state: dict[str, Any] | None) -> Tens
     return TensorBoardWriter(setup.run / "tensorboard", progress["step"], progress["history"])
 
 
-def finish(setup: TrainingSetup, progress: Progress, argv: Sequence[str] | None) -> Evaluation:
-    """Evaluate the best checkpoint, draw its heatmaps and print the summary."""
-    setup.model.load_state_dict(checkpoint.load(setup.run / "best").weights)
-    evaluation = evaluate_held_out(setup)
+def _log_image(writer: TensorBoardWriter, step: int, name: str, image: Image.Image) -> None:
+    writer.add_image(name, image, step)
+
+
+def finish(setup: TrainingSetup, progress: Progress, argv: Sequence[str] | None) -> Result:
+    """Evaluate the best checkpoint, draw what it shows and print the summary."""
+    setup.job.model.load_state_dict(checkpoint.load(setup.run / "best").weights)
+    result = setup.job.evaluate()
     if distributed.is_first():
-        lines = describe_best(setup, progress, evaluation)
-        if directory := draw_heatmaps(setup, evaluation):
-            lines.append(f"heatmaps: {directory}")
+        lines = describe_best(setup, progress, result) + setup.job.conclude(result)
         for line in lines + next_steps(setup, progress, argv):
             say(line)
-    return evaluation
+    return result

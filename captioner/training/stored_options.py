@@ -1,46 +1,64 @@
 """The training options of an earlier run, read from the config of its checkpoints."""
 
-from collections.abc import Mapping
-from dataclasses import fields
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints import checkpoint, hub
 from ..errors import InputError
-from ..options import convert_values
+from ..options import Options, convert_values, option_names
+from ..tasks.systems import task_named
+from ..tasks.task import Task
 
 
-def read_stored_options(path: Path, groups: Mapping[str, type]) -> dict[str, Any]:
-    """Return the stored options by name: those that affect what a run learns.
+def read_stored_options(
+    path: Path, option_groups: Callable[[Task], Mapping[str, type[Options]]]
+) -> tuple[Task, dict[str, Any]]:
+    """Return a run's task and, by name, the options that affect what it learns.
 
-    path: a run, a checkpoint or its config.json. groups: the groups of `TrainConfig`. Raises
-    InputError if the config cannot be read or contains values of the wrong type.
+    path: a run, a checkpoint or its config.json. option_groups(task): the groups of `TrainConfig`.
+    Raises InputError if the config cannot be read or contains values of the wrong type.
     """
     if path.name == checkpoint.CONFIG:
         path = path.parent
     path, config = checkpoint.inspect(hub.local(path))
     place = path / checkpoint.CONFIG
-    sections = [config.get(name) for name in ("data", "encoder", "model", "training")]
-    data, *others = [section for section in sections if isinstance(section, dict)] or [{}]
-    if len(others) < 3:
+    names = ("data", "encoder", "model", "training")
+    if not all(isinstance(config.get(name), dict) for name in names):
         raise InputError(f"{place} does not describe a training run")
+    task, data = task_named(str(config.get("task"))), config["data"]
+    others = (config["encoder"], config["model"], config["training"], config.get(task.name) or {})
     stored = {name: value for section in others for name, value in section.items()}
     stored["start_from"] = config.get("start_from")
     values: dict[str, Any] = {}
     try:
         stored["teachers"] = [teacher["path"] for teacher in config.get("teachers") or ()]
         stored |= _data_options(data, starts=stored["start_from"] is not None)
-        for group in groups.values():
-            known = {field.name for field in fields(group)} & stored.keys()
+        for group in option_groups(task).values():
+            known = set(option_names(group)) & stored.keys()
             values |= convert_values(group, {name: stored[name] for name in known})
     except (InputError, KeyError, TypeError) as error:
         raise InputError(f"{place}: {error}") from error
-    return values
+    return task, values
+
+
+def read_stored_task(path: Path) -> str | None:
+    """Return the name of a run's task; None if the run cannot be read.
+
+    path: as in `read_stored_options`.
+    """
+    path = path.parent if path.name == checkpoint.CONFIG else path
+    try:
+        config = json.loads((checkpoint.find(hub.local(path)) / checkpoint.CONFIG).read_bytes())
+        return str(config["task"])
+    except (InputError, OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _data_options(data: dict[str, Any], *, starts: bool) -> dict[str, Any]:
     """Return the data options, except those that have no effect."""
-    options = {} if starts else {"min_count": data["min_count"]}
+    options = {} if starts or "min_count" not in data else {"min_count": data["min_count"]}
     if data["path"] is not None:  # else the demo data
         options |= {"data": data["path"], "format": data["format"]}
         options["on_error"] = data.get("on_error", "stop")

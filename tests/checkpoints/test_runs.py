@@ -11,11 +11,9 @@ from torch import nn
 import evaluate
 import train
 from captioner.checkpoints import checkpoint
-from captioner.checkpoints.checkpoint import Checkpoint
+from captioner.checkpoints.checkpoint import Checkpoint, load_checkpoint_weights
 from captioner.checkpoints.runs import CHECKPOINTS, SKIPPED, lock_run, run_directory
 from captioner.errors import InputError
-from captioner.text.vocabulary import Vocabulary
-from captioner.training.setup import load_checkpoint_weights
 from tests.support import tiny
 
 
@@ -163,7 +161,7 @@ def test_weights_may_lack_buffers_but_no_parameters():
     model.register_buffer("mean", torch.tensor(5.0))
 
     def take(**weights):
-        load_checkpoint_weights(model, Checkpoint(Path("run"), {}, Vocabulary([]), weights))
+        load_checkpoint_weights(model, Checkpoint(Path("run"), {}, weights))
 
     take(weight=torch.ones(3, 2), bias=torch.zeros(3))
     assert model.weight.sum() == 6

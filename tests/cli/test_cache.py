@@ -95,6 +95,21 @@ def test_prune_deletes_only_what_is_not_needed(stores, tmp_path, capsys):
     }
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"encoder": "tiny"}'])
+def test_a_damaged_store_is_listed_as_such_kept_and_repaired(
+    stores, tmp_path, tiny_encoder, capsys, content
+):
+    maps, _ = stores
+    (maps.directory / "store.json").write_text(content)
+    age(maps.directory, 1)
+    cache(tmp_path, "--prune")
+    assert capsys.readouterr().out.splitlines()[3].split()[:4] == ["(damaged)", "-", "3", "3"]
+    runtime = Runtime(torch.device("cpu"))
+    FeatureStore(tmp_path, tiny_encoder(), Transform(32)).open(Pixels(), [b"a"], runtime)
+    cache(tmp_path)
+    assert capsys.readouterr().out.splitlines()[2].split()[:4] == ["tiny", "32", "3", "3"]
+
+
 @pytest.mark.parametrize(
     ("flags", "left"),
     [

@@ -35,9 +35,11 @@ def test_a_file_gives_the_same_options_as_flags(options_file):
 
 def test_flags_replace_what_a_file_gives(options_file):
     flags = ["--checkpoint", "b", "c", "--split", "val"]
-    options, _, scoring, decoding = read_options(parse(["--config", options_file, *flags]))
-    assert (options.checkpoint, options.split) == ((Path("b"), Path("c")), "val")
-    assert (scoring.metrics, decoding.beam_size) == ("bleu", 5)
+    given, request = read_options(parse(["--config", options_file, *flags]))
+    assert given == {"checkpoint", "split", "metrics", "workers", "beam_size"}
+    assert request.evaluation.checkpoint == (Path("b"), Path("c"))
+    assert request.evaluation.split == "val"
+    assert (request.scoring.metrics, request.decoding.beam_size) == ("bleu", 5)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,13 @@ def test_flags_replace_what_a_file_gives(options_file):
         ("[model]\nattention = true", r"unknown table \[model\]; the tables are \[evaluation\],"),
         ("[scoring]\nsplit = 'val'", r"split belongs in table \[evaluation\], not in \[scoring\]"),
         ("batch-size = 'all'", "batch_size must be int, got 'all'"),
-        ("checkpoint = 'a'", "checkpoint must be a list of str, got 'a'"),
+        ("checkpoint = 'a'", r"checkpoint must be a list of str, got 'a'; write \['a'\]$"),
+        ("checkpoint = ['a']\nbatch-size = 0", r"options.toml: batch_size must be at least 1"),
+        (
+            "checkpoint = ['a']\nnum-captions = 9",
+            r"options.toml: num_captions 9 is above beam_size",
+        ),
+        ("data = {path = 'a'}", "data is an option; write data = VALUE; the tables are"),
         ("checkpoint = ['a']\nreferences = 'b'", "--references needs --predictions"),
     ],
 )
@@ -56,6 +64,16 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         read_options(parse(["--config", str(path)]))
+
+
+def test_flags_may_complete_a_file(tmp_path):
+    """A value that only a flag makes valid or invalid is not the file's mistake."""
+    path = tmp_path / "options.toml"
+    path.write_text("checkpoint = ['a']\nnum-captions = 5\nmin-length = 4")
+    argv = ["--config", str(path), "--beam-size", "5"]
+    assert read_options(parse(argv))[1].decoding.num_captions == 5
+    with pytest.raises(InputError, match=r"^min_length 4 is above max_length 3"):
+        read_options(parse([*argv, "--max-length", "3"]))
 
 
 def test_a_file_without_checkpoint_is_wrong_usage(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from captioner import __main__ as commands
 from captioner.data import images, inspection
 from captioner.data.inspection import DECODED, describe_data, drop_corrupt_images, percentile
 from captioner.data.readers import read_captions
+from captioner.data.storage.location import UnreachableError
 from captioner.errors import InputError
 from captioner.vision.encoders import SmallCNN
 from tests.support import tiny
@@ -215,9 +217,23 @@ def test_images_decoded_before_a_signal_are_remembered(colours, tmp_path, decode
     assert len(decoded) == 23 - 12
 
 
-def test_a_cache_that_cannot_be_written(colours):
+def test_a_cache_that_fails_later_does_not_hide_the_first_error(colours, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+
+    def unreachable(_):
+        shutil.rmtree(cache)
+        cache.touch()
+        raise UnreachableError("the server is down")
+
+    monkeypatch.setattr(images, "load_image", unreachable)
+    with pytest.raises(UnreachableError, match="the server is down"):
+        drop_corrupt_images(read_captions(colours), USED, "stop", cache)
+
+
+def test_a_cache_that_cannot_be_written(colours, decoded):
     with pytest.raises(InputError, match=r"the cache in .*3.png cannot be written: "):
         drop_corrupt_images(read_captions(colours), USED, "stop", colours / "train" / "3.png")
+    assert decoded == []
 
 
 @pytest.mark.slow
@@ -234,7 +250,7 @@ def test_training_and_evaluation_leave_out_corrupt_images(
         torch.save(SmallCNN().state_dict(), "encoder.pth")
         options += ["--encoder-weights", "encoder.pth"]
     with monkeypatch.context() as patch:
-        patch.setattr("captioner.training.setup.FeatureStore", None)
+        patch.setattr("captioner.tasks.encoding.FeatureStore", None)
         patch.setattr("captioner.training.run.fit", None)
         with pytest.raises(InputError, match=r"colours \(read as coco\) has 3 problems"):
             train.main(options)

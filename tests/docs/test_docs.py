@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ from captioner import __main__ as command
 from captioner.cli import evaluate as evaluate_command
 from captioner.cli import train as train_command
 from captioner.data.demo import dataset as demo
+from captioner.tasks.systems import TASKS
 from tests.support import pages
 from tests.support.stand_ins import provide
 
@@ -316,7 +318,7 @@ def flags():
     """Every flag of every program."""
     benchmarks = "".join(map(read, ROOT.glob("benchmarks/*.py")))
     parsers = [
-        parser_of(lambda: train_command.parse([])),
+        *(parser_of(partial(train_command.parse, ["--system", t.name])) for t in TASKS),
         parser_of(lambda: evaluate_command.parse([])),
     ]
     commands = command.parser()._subparsers._group_actions[0].choices.values()

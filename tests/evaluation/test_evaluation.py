@@ -24,7 +24,12 @@ from captioner.decoding import decode as decoding
 from captioner.decoding.decode import DecodeSettings
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
-from captioner.evaluation.split import ScoringSettings, evaluate_split, score_captions
+from captioner.evaluation.split import (
+    ScoringSettings,
+    evaluate_split,
+    measure_pointing,
+    score_captions,
+)
 from captioner.metrics.caption_statistics import Statistics, statistics
 from captioner.metrics.captions import corpus_scores, signature
 from captioner.metrics.pointing import Pointing, pointing
@@ -53,9 +58,9 @@ def captioner(run):
     return Captioner.from_pretrained(run, "cpu")
 
 
-def evaluate_images(captioner, examples, decoding=None, **scoring):
+def evaluate_images(captioner, examples, decoding=None, shapes=(), **scoring):
     files = ImageSource([example.path for example in examples], captioner.transform)
-    return evaluate_split(
+    result = evaluate_split(
         captioner.model,
         captioner.vocabulary,
         examples,
@@ -63,6 +68,7 @@ def evaluate_images(captioner, examples, decoding=None, **scoring):
         decoding or DecodeSettings(),
         ScoringSettings(**scoring),
     )
+    return measure_pointing(result, captioner.model, captioner.vocabulary, shapes)
 
 
 # ---- in the library -----------------------------------------------------------------------------
@@ -129,7 +135,7 @@ def test_pointing_is_measured_if_the_data_has_shapes_and_the_model_attention(
     result = evaluate_images(captioner, examples, shapes=shapes)
     assert noun not in vocabulary.words
     assert result.pointing == Pointing()
-    assert "pointing" not in result.describe("S")  # without mentions there is no percentage
+    assert "pointing" not in result.describe()  # without mentions there is no percentage
 
     captioner.model.encoder.offset = -0.5
     renamed = [noun if word == "all" else word for word in vocabulary.words]
@@ -149,7 +155,7 @@ def test_pointing_is_measured_if_the_data_has_shapes_and_the_model_attention(
 def test_describe_prints_scores_statistics_and_signature():
     texts, references = {1: "a dog runs"}, {1: ["a dog runs", "a cat"]}
     result = score_captions(texts, references, ScoringSettings(["bleu", "rouge-l"], ["a dog runs"]))
-    assert result.describe(references.values()).split("\n") == [
+    assert result.describe().split("\n") == [
         "BLEU-1 100.00  BLEU-2 100.00  BLEU-3 100.00  BLEU-4 3.16  ROUGE-L 100.00",
         str(statistics(texts, references, ["a dog runs"])),
         signature([["", ""]], ["BLEU-1", "ROUGE-L"]),
@@ -163,7 +169,7 @@ def test_describe_prints_scores_statistics_and_signature():
     assert list(row) == list(result.scores.corpus)
     assert row == pytest.approx(result.scores.corpus, abs=1e-4)
     noted = replace(result, scores=replace(result.scores, note="note: x"), pointing=POINTING)
-    assert noted.describe(references.values()).splitlines()[3:] == [
+    assert noted.describe().splitlines()[3:] == [
         "note: x",
         "pointing accuracy 75.0 % of 4 shape words (chance 25.0 %)",
     ]

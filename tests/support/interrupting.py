@@ -7,7 +7,7 @@ import os
 import torch
 
 from captioner.checkpoints import checkpoint
-from captioner.training.epoch_batches import EpochBatches
+from captioner.tasks.captioning.batches import EpochBatches
 from tests.support import tiny
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import captioner
 from captioner import Captioner, TrainConfig, TrainingResult
+from captioner.tasks.captioning.options import CaptioningOptions
 from captioner.training.config import DataOptions, ModelOptions, RunOptions, TrainingOptions
 from tests.support import tiny
 from tests.support.interrupting import assert_same_run
@@ -36,8 +37,9 @@ def test_python_trains_what_the_command_trains(colours, train_run):
 def test_result(colours, capsys):
     result = captioner.train(
         TrainConfig(
-            data=DataOptions(data=colours, min_count=1, workers=0),
+            data=DataOptions(data=colours, workers=0),
             model=ModelOptions(hidden_size=16, embedding_size=16),
+            task=CaptioningOptions(min_count=1),
             training=TrainingOptions(epochs=2, batch_size=8, precision="float32"),
             run=RunOptions(device="cpu", samples=0, curves=False),
         )

@@ -11,8 +11,10 @@ import train
 from captioner.cli.train import parse
 from captioner.errors import InputError
 from captioner.models.captioning.options import ModelOptions
-from captioner.training.config import SMALL_CNN_DEFAULTS, DataOptions, RunOptions, TrainConfig
-from captioner.training.optimization import TrainingOptions
+from captioner.tasks.captioning.options import CaptioningOptions
+from captioner.tasks.captioning.task import SMALL_CNN_DEFAULTS
+from captioner.tasks.options import TrainingOptions
+from captioner.training.config import DataOptions, RunOptions, TrainConfig
 from captioner.vision.options import EncoderOptions
 from tests.support import tiny
 
@@ -24,7 +26,7 @@ def test_small_cnn_has_its_own_defaults():
     assert config.training.epochs == SMALL_CNN_DEFAULTS["epochs"]
     config = TrainConfig.from_options(encoder="resnet18")
     assert config.encoder.image_size == 224
-    assert (config.model, config.training) == (ModelOptions(), TrainingOptions())
+    assert (config.model, config.training) == (ModelOptions(), TrainingOptions(watch="bleu-4"))
 
 
 def test_given_options_override_defaults():
@@ -66,8 +68,10 @@ def test_options_are_converted():
     config = TrainConfig.from_options(
         data="photos", teachers=["a"], clip=2, watch="CIDEr", encoder_weights="DEFAULT"
     )
-    assert (config.data.data, config.run.teachers) == (Path("photos"), (Path("a"),))
-    assert (config.training.watch, config.training.watched_score) == ("cider", "CIDEr")
+    assert (config.data.data, config.task.teachers) == (Path("photos"), (Path("a"),))
+    assert config.training.watch == "cider"
+    assert config.system.watched_score(config.training.watch) == "CIDEr"
+    assert TrainConfig().training.watch == "bleu-4"
     assert isinstance(config.training.clip, float)
 
 
@@ -80,7 +84,7 @@ def test_options_are_converted():
         ({"attention": 1}, "attention must be bool, got 1"),
         ({"data": 3}, "data must be str, got 3"),
         ({"teachers": "a"}, "teachers must be a list of str, got 'a'"),
-        ({"watch": "spice"}, "watch must be one of bleu-1, .*, got 'spice'"),
+        ({"watch": "spice"}, "watch must be one of bleu-4, bleu-1, .*, got 'spice'"),
     ],
 )
 def test_values_of_a_wrong_type_are_refused(options, message):
@@ -147,7 +151,7 @@ def test_contradictions_are_refused_without_a_command_line():
         TrainConfig(model=ModelOptions(hard_attention=True))
     with pytest.raises(InputError, match="--scheduled-sampling cannot be combined"):
         TrainConfig(
-            training=TrainingOptions(self_critical=True, scheduled_sampling=0.5),
+            task=CaptioningOptions(self_critical=True, scheduled_sampling=0.5),
             run=RunOptions(start_from=Path("x")),
         )
     assert TrainConfig(model=ModelOptions(attention=True, hard_attention=True)).model.attention
@@ -174,7 +178,7 @@ OPTIONS_FILE = """
 data = "photos"
 attention = true
 epochs = 3
-run.teachers = ["a", "b"]
+captioning.teachers = ["a", "b"]
 [model]
 hidden-size = 99
 [training]
@@ -200,7 +204,7 @@ def test_a_file_gives_the_same_config_as_flags(options_file):
 def test_flags_replace_what_a_file_gives(options_file):
     config = parse(["--config", str(options_file), "--epochs", "5", "--teachers", "c"])
     assert (config.training.epochs, config.model.hidden_size) == (5, 99)
-    assert config.run.teachers == (Path("c"),)
+    assert config.task.teachers == (Path("c"),)
     assert TrainConfig.from_file(options_file, epochs=5, teachers=["c"]) == config
 
 
@@ -233,9 +237,18 @@ def test_the_encoder_of_a_file_decides_on_the_defaults(tmp_path):
         ("min-count = 1\nmin_count = 1", "min_count is given twice"),
         ("epochs = 'three'", "epochs must be int, got 'three'"),
         ("data = 3", "data must be str, got 3"),
-        ("watch = 'spice'", "watch must be one of bleu-1"),
-        ("[run]\nteachers = 'a'", "teachers must be a list of str, got 'a'"),
-        ("[run]\nteachers = [1]", "teachers must be str, got 1"),
+        (
+            "[captioning]\nteachers = 'a'",
+            r"teachers must be a list of str, got 'a'; write \['a'\]$",
+        ),
+        ("epochs = 0", "epochs must be at least 1, got 0"),
+        ("[model]\ndropout = 1.5", r"dropout must be at least 0 and below 1, got 1\.5"),
+        ("[[training]]\nepochs = 2", r"training must be one table; write \[training\] above"),
+        ("[[data]]\nworkers = 2", r"data must be one table; write \[data\] above"),
+        ("training = 3", r"training must be one table; write \[training\] above"),
+        ("epochs = {max = 2}", r"epochs is an option; write epochs = VALUE; the tables are \[d"),
+        ("[min-count]\nx = 2", "min-count is an option; write min-count = VALUE"),
+        ("[captioning]\nteachers = [1]", "teachers must be str, got 1"),
         ("epochs = ", "is not a valid TOML file: Invalid value"),
         ("a = '\xff'", "is not a valid TOML file: "),
     ],
@@ -245,6 +258,17 @@ def test_a_wrong_file_is_refused_by_name_and_key(tmp_path, text, message):
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=f"^{re.escape(str(path))}:? {message}"):
         parse(["--config", str(path)])
+
+
+def test_a_file_is_named_only_for_its_own_values(tmp_path):
+    path = tmp_path / "options.TOML"
+    path.write_text("epochs = 0\ntraining = {batch-size = 3}")
+    with pytest.raises(InputError, match=r"options.TOML: epochs must be at least 1, got 0$"):
+        parse(["--config", str(path)])
+    with pytest.raises(InputError, match=r"^epochs must be at least 1, got -1$"):
+        parse(["--config", str(path), "--epochs", "-1"])
+    config = parse(["--config", str(path), "--epochs", "2"])
+    assert (config.training.epochs, config.training.batch_size) == (2, 3)
 
 
 def test_a_file_may_not_contradict_itself(tmp_path):
@@ -302,4 +326,70 @@ def test_stored_options_that_do_not_matter_are_not_refused(train_run):
     train.main(["--data", data, "--start-from", str(run), "--run", "next", *sizes, *START])
     config = TrainConfig.from_file("checkpoints/next")
     assert config.run.start_from == run
-    assert config.data.min_count == DataOptions().min_count
+    assert config.task.min_count == CaptioningOptions().min_count
+
+
+RUN = {  # a stored run, whose options are all unlike the defaults
+    "task": "captioning",
+    "data": {"path": "photos", "format": "coco", "min_count": 2},
+    "encoder": {"encoder": "resnet18", "encoder_weights": "my.pth", "fine_tune_encoder": 4},
+    "model": {"attention": True, "attention_size": 7, "coverage_weight": 0.5},
+    "training": {"encoder_learning_rate": 0.5, "scheduled_sampling": 0.5, "epochs": 2},
+    "teachers": [{"path": "a"}],
+}
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """The path of a run with the config RUN, for `TrainConfig.from_file`."""
+    inspected = tmp_path, RUN
+    monkeypatch.setattr("captioner.training.stored_options.checkpoint.inspect", lambda _: inspected)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "dropped"),
+    [
+        ({}, ""),
+        ({"encoder": "resnet50"}, "encoder_weights"),
+        ({"encoder": "resnet18"}, ""),
+        ({"attention": False}, "attention_size coverage_weight"),
+        ({"start_from": "x"}, "encoder_weights min_count"),
+        (
+            {"start_from": "x", "self_critical": True},
+            "encoder_weights min_count scheduled_sampling teachers",
+        ),
+    ],
+)
+def test_stored_options_without_effect_are_dropped(stored, given, dropped):
+    options = {
+        **{"data": "photos", "format": "coco", "on_error": "stop", "min_count": 2},
+        **RUN["encoder"] | RUN["model"] | RUN["training"],
+        "teachers": ["a"],
+    }
+    options = {name: value for name, value in options.items() if name not in dropped.split()}
+    assert TrainConfig.from_file(stored, **given) == TrainConfig.from_options(**options | given)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--no-attention --attention-size 7", "--attention-size needs --attention"),
+        ("--start-from x --min-count 2", "--min-count cannot be combined with --start-from"),
+        ("--start-from x --encoder-weights y", "--encoder-weights cannot be combined with --start"),
+    ],
+)
+def test_flags_without_effect_are_refused_beside_stored_options(stored, flags, message):
+    with pytest.raises(InputError, match=message):
+        parse(["--config", str(stored), *flags.split()])
+
+
+@pytest.mark.parametrize(
+    ("weights", "encoder", "kept"),
+    [("DEFAULT", "resnet50", True), ("DEFAULT", "small_cnn", False), ("a.safetensors", "x", False)],
+)
+def test_stored_weights_of_another_encoder(stored, monkeypatch, weights, encoder, kept):
+    """Another torchvision CNN may have published weights of the same name."""
+    monkeypatch.setitem(RUN["encoder"], "encoder_weights", weights)
+    config = TrainConfig.from_file(stored, encoder=encoder)
+    assert config.encoder.encoder_weights == (weights if kept else None)

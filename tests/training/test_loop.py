@@ -17,9 +17,10 @@ from torch import nn
 
 from captioner.errors import InputError, Interrupted
 from captioner.models.losses import Loss
+from captioner.tasks.options import TrainingOptions
 from captioner.training.logging import TrainingLog
 from captioner.training.loop import fit
-from captioner.training.optimization import TrainingOptions, parameter_groups
+from captioner.training.optimization import parameter_groups
 from tests.support.interrupting import assert_same_rows
 
 CPU = torch.device("cpu")

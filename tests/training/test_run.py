@@ -11,15 +11,15 @@ import pytest
 import torch
 
 import train
-from captioner.captioner import restore
 from captioner.checkpoints import checkpoint
+from captioner.checkpoints.captioning import restore
 from captioner.data.demo import dataset as demo
 from captioner.errors import InputError, Interrupted
 from captioner.evaluation import split
 from captioner.metrics import captions as metrics
 from captioner.metrics.statistics import SufficientStatistics
 from captioner.models.captioning import show_and_tell
-from captioner.training.optimization import TrainingOptions
+from captioner.tasks.options import TrainingOptions
 from captioner.vision.encoders import SmallCNN
 from tests.support import tiny
 from tests.support.interrupting import assert_same_run, interrupt_at
@@ -154,7 +154,7 @@ def test_resuming_with_other_options_or_data_is_refused(train_run):
 
 
 def test_resuming_a_missing_run_is_refused(train_run):
-    with pytest.raises(InputError, match="checkpoint checkpoints/run/last does not exist"):
+    with pytest.raises(InputError, match="checkpoints/run/last does not exist; pass --run"):
         train_run("run", "--resume")
     assert not Path("checkpoints/run").exists()
 

@@ -40,7 +40,11 @@ MISTAKES = [
     ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
     ({"start_from": "gone"}, "checkpoint gone does not exist"),
     ({"teachers": ["gone"]}, "checkpoint gone does not exist"),
-    ({"run": "new", "resume": True}, "checkpoint checkpoints/new/last does not exist"),
+    (
+        {"run": "new", "resume": True},
+        "checkpoints/new cannot be resumed: checkpoints/new/last does not "
+        "exist; pass --run NAME to resume another run, or omit --resume to start a new one",
+    ),
     ({"attention_size": 9}, "--attention-size needs --attention"),
 ]
 
@@ -50,6 +54,22 @@ def test_mistakes_show_before_images_are_opened(unreadable, options, message):
     with pytest.raises(InputError, match=message):
         run_training(TrainConfig.from_options(data=unreadable, workers=0, **options))
     assert not Path("checkpoints").exists()
+
+
+def test_an_unsuitable_teacher_shows_before_images_are_opened(unreadable, tmp_path_factory):
+    run = tiny.run(tmp_path_factory, attention=False)
+    options = {"data": unreadable, "workers": 0, "teachers": [run]}
+    with pytest.raises(InputError, match=r"teacher .* transforms images with Transform\(size=32"):
+        run_training(TrainConfig.from_options(**options, image_size=64))
+    with pytest.raises(InputError, match="not an image in any of"):
+        run_training(TrainConfig.from_options(**options, image_size=32))
+
+
+def test_an_unwritable_cache_shows_before_images_are_opened(unreadable, monkeypatch):
+    Path("cache").touch()
+    monkeypatch.setattr("captioner.data.images.load_image", None)
+    with pytest.raises(InputError, match="the cache in cache cannot be written: "):
+        run_training(TrainConfig.from_options(data=unreadable, workers=0, cache="cache"))
 
 
 def test_the_images_are_opened_without_a_mistake(unreadable):

@@ -17,8 +17,8 @@ from captioner.data.sources import FunctionSource
 from captioner.errors import InputError, Interrupted
 from captioner.models.captioning.distillation import add_soft_targets, compute_soft_targets
 from captioner.models.captioning.ensemble import Ensemble
+from captioner.tasks.captioning.teachers import build_teachers, read_teachers
 from captioner.text.vocabulary import Vocabulary
-from captioner.training.teachers import open_teachers
 from tests.support import tiny
 from tests.support.interrupting import assert_same_run, interrupt_at
 
@@ -176,16 +176,17 @@ def test_incompatible_teachers_are_refused(work, tiny_model):
     call, base = work
     taught = checkpoint.load(Path(base))
     words, seen = taught.vocabulary, Transform(**taught.config["transform"])
+    teachers = read_teachers([Path(base)], seen)
     student = tiny_model(attention=True)  # frozen, its encoder is another one
     with pytest.raises(InputError, match="has a different encoder from the new model"):
-        open_teachers([Path(base)], student, words, seen)
+        build_teachers(teachers, student, words)
     with pytest.raises(InputError, match="cannot be used: its vocabulary differs"):
-        open_teachers([Path(base)], student, Vocabulary(["dog"]), seen)
-    learner = tiny_model(attention=True, trained_from=0)
+        build_teachers(teachers, student, Vocabulary(["dog"]))
     with pytest.raises(InputError, match=r"transforms images with Transform\(size=32"):
-        open_teachers([Path(base)], learner, words, replace(seen, size=64))
+        read_teachers([Path(base)], replace(seen, size=64))
     with pytest.raises(InputError, match="checkpoint nobody does not exist"):
         call("wrong", "--teachers", "nobody")
-    teacher = open_teachers([Path(base)], learner, words, seen)
+    learner = tiny_model(attention=True, trained_from=0)
+    teacher = build_teachers(teachers, learner, words)
     assert not teacher.training
     assert not any(p.requires_grad for p in teacher.parameters())

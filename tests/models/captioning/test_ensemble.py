@@ -202,7 +202,11 @@ def other_words(runs, tmp_path):
     """A checkpoint that has another word for its first."""
     read = checkpoint.load(runs[0])
     words = Vocabulary(["magenta", *read.vocabulary.words[1:]])
-    checkpoint.save(tmp_path / "other", read.config, words, read.weights, read.training_state())
+
+    def save(directory):
+        words.save(directory / checkpoint.VOCABULARY)
+
+    checkpoint.save(tmp_path / "other", read.config, save, read.weights, read.training_state())
     return tmp_path / "other"
 
 
@@ -302,9 +306,11 @@ def test_the_data_are_those_of_the_first(runs, tmp_path, monkeypatch):
     """Wherever the others were trained."""
     read = checkpoint.load(runs[1])
     config = {**read.config, "data": {**read.config["data"], "path": "/gone/data"}}
-    checkpoint.save(
-        tmp_path / "moved", config, read.vocabulary, read.weights, read.training_state()
-    )
+
+    def save(directory):
+        read.vocabulary.save(directory / checkpoint.VOCABULARY)
+
+    checkpoint.save(tmp_path / "moved", config, save, read.weights, read.training_state())
     monkeypatch.chdir(tmp_path)
     options = "--workers 0 --device cpu --output out --split test --metrics bleu".split()
     evaluate.main(["--checkpoint", str(runs[0]), "moved", *options])

@@ -6,7 +6,7 @@ import torch
 
 from captioner.data.sources import FunctionSource
 from captioner.models.layers import Standardize
-from captioner.training.setup import CALIBRATION, sample_maps
+from captioner.tasks.captioning.job import CALIBRATION, sample_maps
 
 
 def draw_maps(images, seed=0):

@@ -1,4 +1,4 @@
-"""The batches of each epoch of a training run."""
+"""The batches of each epoch of a captioning run."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -6,20 +6,24 @@ from functools import partial
 
 from torch import Tensor
 
-from .. import distributed
-from ..data.batches import Batch, encode_captions, epoch_order, make_batch
-from ..metrics.cider_d import CiderD
-from ..models.captioning.distillation import (
+from ... import distributed
+from ...data.batches import Batch, encode_captions, epoch_order, make_batch
+from ...devices import device_of
+from ...metrics.cider_d import CiderD
+from ...models.base import CaptionModel
+from ...models.captioning.build import CaptioningModel
+from ...models.captioning.distillation import (
     SoftTargets,
     add_soft_targets,
     compute_soft_targets,
 )
-from ..models.captioning.scst import add_rollouts
-from ..prefetch import load_ahead
-from ..text.collate import pad_captions
-from .setup import TrainingSetup
-
-Captions = list[list[list[int]]]  # for each image, its captions as tokens, longest first
+from ...models.captioning.scst import add_rollouts
+from ...prefetch import load_ahead
+from ...text.collate import pad_captions
+from ...text.vocabulary import Vocabulary
+from ..encoding import SplitData
+from ..options import TrainingOptions
+from .options import CaptioningOptions
 
 
 class EpochBatches:
@@ -31,16 +35,36 @@ class EpochBatches:
     steps: the number of batches per epoch.
     """
 
-    def __init__(self, setup: TrainingSetup) -> None:
-        self._options = setup.config.training
-        self._workers = setup.config.data.workers
-        self._pin = setup.device.type == "cuda"
-        self._images = setup.training.images
-        self._ids = [example.id for example in setup.training.examples]
-        self._captions = encode_captions(setup.training.examples, setup.vocabulary)
+    def __init__(
+        self,
+        training: TrainingOptions,
+        options: CaptioningOptions,
+        split: SplitData,
+        model: CaptioningModel,
+        vocabulary: Vocabulary,
+        teacher: CaptionModel | None,
+        workers: int,
+    ) -> None:
+        self._training, self._options, self._workers = training, options, workers
+        self._pin = device_of(model).type == "cuda"
+        self._images = split.images
+        self._ids = [example.id for example in split.examples]
+        self._captions = captions = encode_captions(split.examples, vocabulary)
         self.steps = len(self._order(0))
-        self._add_rollouts = _rollouts(setup, self._captions)
-        self._soft_targets = _soft_targets(setup, self._captions)
+        self._add_rollouts: Callable[[Batch], tuple[Batch, Tensor]] | None = None
+        if options.self_critical:
+            self._add_rollouts = partial(
+                add_rollouts,
+                model=model,
+                reward=CiderD.of(captions, len(vocabulary)).to(device_of(model)).score,
+                share=options.cross_entropy_share,
+                precision=training.precision,
+            )
+        self._soft_targets: list[SoftTargets] | None = None
+        if teacher is not None:
+            self._soft_targets = compute_soft_targets(
+                teacher, self._images, captions, training.precision, workers
+            )
 
     def __call__(self, epoch: int, first: int) -> Iterator[Batch]:
         """Yield the epoch's batches from number `first`; epochs and batches are counted from 0."""
@@ -61,7 +85,7 @@ class EpochBatches:
         return batch, {"reward": reward}
 
     def _order(self, epoch: int) -> list[list[int]]:
-        options, images = self._options, self._images
+        options, images = self._training, self._images
         return epoch_order(
             self._captions,
             options.batch_size,
@@ -74,7 +98,7 @@ class EpochBatches:
 
     def _sampling_prob(self, step: int) -> float:
         """Return the scheduled-sampling probability, which rises linearly from 0 over all steps."""
-        share = step / max(1, self._options.epochs * self.steps - 1)
+        share = step / max(1, self._training.epochs * self.steps - 1)
         return share * self._options.scheduled_sampling
 
     def _load(self, indices: Sequence[int]) -> Batch:
@@ -83,28 +107,3 @@ class EpochBatches:
         if self._soft_targets is None:
             return batch
         return add_soft_targets(batch, [self._soft_targets[i] for i in indices])
-
-
-def _rollouts(
-    setup: TrainingSetup, captions: Captions
-) -> Callable[[Batch], tuple[Batch, Tensor]] | None:
-    """Return a function that adds sampled captions, or None if training is not self-critical."""
-    options = setup.config.training
-    if not options.self_critical:
-        return None
-    return partial(
-        add_rollouts,
-        model=setup.model,
-        reward=CiderD.of(captions, len(setup.vocabulary)).to(setup.device).score,
-        share=options.cross_entropy_share,
-        precision=options.precision,
-    )
-
-
-def _soft_targets(setup: TrainingSetup, captions: Captions) -> list[SoftTargets] | None:
-    """Compute the teacher's soft targets for the training captions; return None without one."""
-    if setup.teacher is None:
-        return None
-    precision, workers = setup.config.training.precision, setup.config.data.workers
-    images = setup.training.images
-    return compute_soft_targets(setup.teacher, images, captions, precision, workers)

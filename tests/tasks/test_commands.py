@@ -10,7 +10,9 @@ import pytest
 import evaluate
 import train
 from captioner import __main__
-from captioner.training import hints
+from captioner.tasks import commands as hints
+from captioner.tasks.captioning import job
+from captioner.tasks.captioning.job import next_commands
 from captioner.training.progress import Progress
 from captioner.training.summary import may_improve
 from tests.support import tiny
@@ -90,13 +92,13 @@ def test_commands_after_captioner_train(monkeypatch, started, program, launched)
     parsed = get_args_parser().parse_args(shlex.split(distributed)[1:])
     assert (parsed.module, parsed.training_script) == (True, "captioner")
     assert parsed.training_script_args == ["train", *changed.split()]
-    evaluate, caption, serve = hints.next_commands(run, "val", Path("p"), 3, False)
+    evaluate, caption, serve = next_commands(run, "val", Path("p"), 3, False)
     assert evaluate.startswith(f"{program} evaluate --checkpoint checkpoints/run")
     assert caption.startswith(f"{program} caption p")
     assert f"{program} serve checkpoints/run" in serve
 
 
 def test_serving_without_its_extra_is_suggested_with_the_installation(monkeypatch):
-    monkeypatch.setattr(hints, "find_spec", lambda _: None)
-    *_, serve = hints.next_commands(Path("r"), "val", Path("p"), 3, False)
+    monkeypatch.setattr(job, "find_spec", lambda _: None)
+    *_, serve = next_commands(Path("r"), "val", Path("p"), 3, False)
     assert serve == "pip install 'captioner[serve]' && python -m captioner serve r"

@@ -6,30 +6,7 @@ They must be run from the directory in which training was started.
 import shlex
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
-
-from ..data.storage.location import Location
-
-
-def next_commands(
-    run: Path, split: str, image: Path | Location, beam_size: int, has_attention: bool
-) -> list[str]:
-    """Return commands that score the split, caption the image and serve the run.
-
-    The second command also draws heatmaps if the model has attention.
-    """
-    beam = ["--beam-size", str(beam_size)]
-    maps = ["--heatmap", str(run / "maps")] if has_attention else []
-    can_serve = all(find_spec(name) for name in ("fastapi", "uvicorn", "python_multipart"))
-    evaluate = [*program("evaluate"), "--checkpoint", str(run), "--split", split]
-    caption = [*captioner_command(), "caption", str(image), "--checkpoint", str(run)]
-    serve = [*captioner_command(), "serve", str(run)]
-    return [
-        shlex.join([*evaluate, *beam]),
-        shlex.join([*caption, *beam, *maps]),
-        ("" if can_serve else "pip install 'captioner[serve]' && ") + shlex.join(serve),
-    ]
 
 
 def longer_command(argv: Sequence[str], run: Path, epochs: int, processes: int = 1) -> str:

@@ -1,0 +1,131 @@
+"""What every evaluation needs: checkpoints, a split of the data, features, and output files."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..atomic_io import atomic_write
+from ..checkpoints import checkpoint, hub
+from ..checkpoints.checkpoint import Checkpoint
+from ..data.dataset import CaptionData, Example, fingerprint, problem_lines
+from ..data.images import Transform
+from ..data.inspection import drop_corrupt_images
+from ..data.readers import load_data
+from ..data.sources import ImageSource, Source
+from ..data.storage import files as storage
+from ..data.storage.location import Location
+from ..devices import device_of
+from ..errors import InputError
+from ..vision.encoders import Encoder
+from ..vision.feature_store import FeatureStore, Runtime
+from .options import EvaluationOptions
+
+SCORES_FILE = "scores.json"
+
+
+def load_checkpoints(options: EvaluationOptions) -> list[Checkpoint]:
+    """Load the checkpoints; raise InputError if there is no default directory for the results."""
+    if len(options.checkpoint) > 1 and options.output is None:
+        raise InputError(
+            "several checkpoints have no common run directory; pass --output with a directory "
+            "for the results"
+        )
+    paths = [hub.local(path) for path in options.checkpoint]
+    if paths != list(options.checkpoint) and options.output is None:
+        raise InputError(
+            "a checkpoint from the hub has no run directory; pass --output with a directory for "
+            "the results"
+        )
+    return [checkpoint.load(path) for path in paths]
+
+
+def data_source(
+    config: Mapping[str, Any], data: Path | None, format: str | None
+) -> tuple[Path | Location | None, str | None]:
+    """Return the path and format of the data; the default is the checkpoint's training data.
+
+    A path of None means the demo data. Raises InputError if the training data no longer exists.
+    """
+    if data is not None:
+        return data, format
+    if format is not None:
+        raise InputError("--format needs --data")
+    trained_on = config["data"]
+    if trained_on["path"] is None:
+        return None, None
+    place = storage.parse_location(trained_on["path"])
+    if not storage.is_pattern(place) and not storage.exists(place):
+        raise InputError(
+            f"training data {place} no longer exists; pass --data with its new location"
+        )
+    return place, trained_on["format"]
+
+
+def load_split(
+    options: EvaluationOptions, config: Mapping[str, Any], split: str
+) -> tuple[CaptionData, list[str] | None]:
+    """Load the data and, if the data contains them, the captions that the model was trained on.
+
+    Corrupt images in the split are handled as in training.
+    """
+    path, format = data_source(config, options.data, options.format)
+    on_error = config["data"].get("on_error", "stop")
+    complete = load_data(path, format, options.cache, on_error)
+    memo = _writable(options.cache)
+    data, _ = drop_corrupt_images(complete, (split,), on_error, memo, options.workers)
+    for line in problem_lines(data.problems[len(complete.problems) :]):
+        print(f"skipped: {line}")
+    if fingerprint(complete) == config["data"]["fingerprint"]:
+        left_out = config["data"].get("left_out", ())
+        training = [e for e in complete.examples if e.split == "train" and e.id not in left_out]
+        return data, [text for example in training for text in example.captions]
+    if options.data is None:
+        print("note: images, splits or captions have changed since the model was trained")
+    return data, None
+
+
+def make_directory(directory: Path, flag: str) -> None:
+    """Create an output directory; called before any work so that errors show early."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{flag} {directory} cannot be created: {error.strerror}; choose another directory"
+        ) from error
+
+
+def _writable(cache: Path) -> Path | None:
+    """Return the cache directory, created if necessary; None if it is not writable."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return cache if os.access(cache, os.W_OK) else None
+
+
+def open_features(
+    encoder: Encoder,
+    transform: Transform,
+    examples: Sequence[Example],
+    options: EvaluationOptions,
+    kind: str = "maps",
+) -> Source:
+    """Return stored features of the examples' images; missing features are computed first.
+
+    encoder: a frozen encoder. kind: "maps" or "pooled". If features cannot be stored, for example
+    because the disk is full, the images are returned.
+    """
+    files = ImageSource([example.path for example in examples], transform)
+    store = FeatureStore(options.cache, encoder, transform)
+    try:
+        return store.open_files(files, Runtime(device_of(encoder), options.workers), kind)
+    except InputError as error:
+        print(f"note: features are not stored: {error}")
+        return files
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with a space of indentation, atomically."""
+    atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,1 @@
+"""Captioning: training, evaluation during training, samples and suggested commands."""

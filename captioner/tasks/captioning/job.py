@@ -1,0 +1,179 @@
+"""One captioning run: its vocabulary, model, batches, validation and samples."""
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from ...checkpoints.checkpoint import VOCABULARY, Checkpoint, load_checkpoint_weights
+from ...data.dataset import Example
+from ...data.demo import dataset as demo
+from ...data.sources import Source
+from ...data.storage.location import Location
+from ...decoding.decode import DecodeSettings
+from ...decoding.options import DecodingOptions
+from ...devices import device_of
+from ...distributed import say
+from ...evaluation.split import Evaluation, ScoringSettings, evaluate_split, measure_pointing
+from ...metrics.captions import SCORES, signature
+from ...models.captioning.build import CaptioningModel, build_model
+from ...text.tokenizer import split_words
+from ...text.vocabulary import Vocabulary
+from ..commands import captioner_command, program
+from ..encoding import build_configured_encoder, open_split
+from ..options import OptionGroups
+from ..task import JobInputs
+from .batches import EpochBatches
+from .samples import NamedSample, draw_heatmaps, evenly_spaced, named_sample, show_samples
+from .task import epoch_metrics, options_of, teacher_paths
+from .teachers import build_teachers, read_teachers
+
+CALIBRATION = 1000  # images
+
+
+class CaptioningJob:
+    """Implements `tasks.task.Job`."""
+
+    fit: Callable[[], None] | None = None
+
+    def __init__(self, inputs: JobInputs) -> None:
+        """Build the vocabulary and the model, and compute the features of a frozen encoder.
+
+        Raises InputError for unsuitable teachers before features are computed.
+        """
+        groups, start = inputs.options, inputs.start
+        self.groups, self.run = groups, inputs.run
+        self._model_options, self._options = options_of(groups)
+        training, held_out = (inputs.data.split(name) for name in ("train", "val"))
+        self.vocabulary = (
+            start.vocabulary if start else build_vocabulary(training, self._options.min_count)
+        )
+        self.model = make_model(groups, len(self.vocabulary), start).to(inputs.device)
+        teacher = None
+        if teachers := read_teachers(teacher_paths(groups), inputs.transform):
+            teacher = build_teachers(teachers, self.model, self.vocabulary).to(inputs.device)
+        self.training = open_split(self.model.encoder, training, inputs, "maps")
+        if start is None:
+            self.model.calibrate(sample_maps(self.model, self.training.images, len(training)))
+        self.held_out = open_split(self.model.encoder, held_out, inputs, "maps")
+        self._shapes = demo.read_shapes(inputs.data.root, "val")
+        splits = {example.split for example in inputs.data.examples}
+        self._last_split = "test" if "test" in splits else "val"
+        self._batches = EpochBatches(
+            groups.training,
+            self._options,
+            self.training,
+            self.model,
+            self.vocabulary,
+            teacher,
+            groups.data.workers,
+        )
+        self.steps = self._batches.steps
+        self.batches, self.prepare = self._batches, self._batches.prepare
+        self.setting = f"val split, beam size {self._options.beam_size}"
+
+    def evaluate(self) -> Evaluation:
+        """Caption and score the val split with the model's current weights."""
+        decoding = DecodingOptions(beam_size=self._options.beam_size)
+        result = evaluate_split(
+            self.model,
+            self.vocabulary,
+            self.held_out.examples,
+            self.held_out.images,
+            DecodeSettings(decoding, workers=self.groups.data.workers),
+            ScoringSettings(epoch_metrics(self.groups.training.watch)),
+        )
+        return measure_pointing(result, self.model, self.vocabulary, self._shapes)
+
+    def show(
+        self, result: Evaluation, epoch: int, log_image: Callable[[str, Image.Image], None] | None
+    ) -> None:
+        """Print the captions of a few images, and draw the images with captions and attention."""
+        if chosen := self._samples(result, self.groups.run.samples):
+            path = self.run / "samples" / f"epoch-{epoch:02}.png"
+            show_samples(path, chosen, epoch, self.model.encoder.offset, log_image)
+
+    def signature(self, scores: Mapping[str, float]) -> str:
+        """Return the signature of the scores, as printed with them."""
+        names = [score for score in SCORES if score in scores]
+        return signature([example.captions for example in self.held_out.examples], names)
+
+    def save_text_model(self, directory: Path) -> None:
+        """Write the vocabulary."""
+        self.vocabulary.save(directory / VOCABULARY)
+
+    def conclude(self, result: Evaluation) -> list[str]:
+        """Draw heatmaps of a few images; return a line that names their directory."""
+        chosen = self._samples(result, self.groups.run.heatmaps)
+        if not chosen or not self.model.has_attention:
+            return []
+        draw_heatmaps(self.run / "heatmaps", chosen, self.model.encoder.offset)
+        return [f"heatmaps: {self.run / 'heatmaps'}"]
+
+    def next_commands(self) -> list[str]:
+        """Return commands that score a split, caption an image and serve the run."""
+        return next_commands(
+            self.run,
+            self._last_split,
+            self.held_out.examples[0].path,
+            self._options.beam_size,
+            self.model.has_attention,
+        )
+
+    def _samples(self, result: Evaluation, count: int) -> list[NamedSample]:
+        examples = evenly_spaced(self.held_out.examples, count)
+        return [named_sample(example, result, self.vocabulary) for example in examples]
+
+
+def build_vocabulary(training: Sequence[Example], min_count: int) -> Vocabulary:
+    """Build the vocabulary of the training captions."""
+    captions = (split_words(text) for example in training for text in example.captions)
+    return Vocabulary.build(captions, min_count)
+
+
+def make_model(
+    groups: OptionGroups, vocabulary_size: int, start: Checkpoint | None
+) -> CaptioningModel:
+    """Build the configured model, with the weights of the checkpoint `start` if it is given."""
+    options, _ = options_of(groups)
+    encoder = build_configured_encoder(groups)
+    model = build_model(encoder, vocabulary_size, options)
+    if start:
+        load_checkpoint_weights(model, start)
+    say(
+        f"{options.name} with {'frozen' if encoder.frozen else 'trained'} "
+        f"{groups.encoder.encoder}, {vocabulary_size} words, "
+        f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained parameters"
+    )
+    return model
+
+
+def sample_maps(model: CaptioningModel, images: Source, count: int) -> Iterator[Tensor]:
+    """Yield feature maps (B, D, h, w) of at most CALIBRATION evenly spaced images of `count`."""
+    device, chosen = device_of(model), range(0, count, -(-count // CALIBRATION))
+    for first in range(0, len(chosen), 64):
+        values = images.load(chosen[first : first + 64]).to(device)
+        yield values if images.are_features else model.encoder(values)
+
+
+def next_commands(
+    run: Path, split: str, image: Path | Location, beam_size: int, has_attention: bool
+) -> list[str]:
+    """Return commands that score the split, caption the image and serve the run.
+
+    The second command also draws heatmaps if the model has attention.
+    """
+    beam = ["--beam-size", str(beam_size)]
+    maps = ["--heatmap", str(run / "maps")] if has_attention else []
+    can_serve = all(find_spec(name) for name in ("fastapi", "uvicorn", "python_multipart"))
+    evaluate = [*program("evaluate"), "--checkpoint", str(run), "--split", split]
+    caption = [*captioner_command(), "caption", str(image), "--checkpoint", str(run)]
+    serve = [*captioner_command(), "serve", str(run)]
+    return [
+        shlex.join([*evaluate, *beam]),
+        shlex.join([*caption, *beam, *maps]),
+        ("" if can_serve else "pip install 'captioner[serve]' && ") + shlex.join(serve),
+    ]

@@ -1,0 +1,29 @@
+"""The options of captioning, besides those that shape the model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...options import Options, check_at_least, check_share, option
+
+
+@dataclass(frozen=True)
+class CaptioningOptions(Options):
+    """Vocabulary, objective, and decoding of the validation captions."""
+
+    min_count: int = option(
+        5, "minimum word count in the training captions; rarer words become <unk>"
+    )
+    scheduled_sampling: float = option(0.0, "final scheduled-sampling probability")
+    self_critical: bool = option(False, "also train on sampled captions, rewarded by CIDEr-D")
+    cross_entropy_share: float = option(
+        0.1, "weight of the references' cross-entropy in self-critical training"
+    )
+    teachers: tuple[Path, ...] = option(
+        (), "runs or checkpoints to distil from, as an ensemble, in addition to the captions"
+    )
+    beam_size: int = option(3, "beam size for validation captions")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "min_count", "beam_size")
+        check_share(self, "cross_entropy_share", "scheduled_sampling")

@@ -1,0 +1,144 @@
+"""The captioning task: Show and Tell, and Show, Attend and Tell."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...decoding.options import DecodingOptions
+from ...evaluation.options import ScoringOptions
+from ...metrics.captions import SCORES, WITHOUT_JAVA, select_metrics
+from ...models.captioning.options import ModelOptions
+from ...options import option_names, to_dict
+from ..options import OptionGroups
+from ..task import Job, JobInputs, Task
+from .options import CaptioningOptions
+
+if TYPE_CHECKING:
+    from ...captioner import Captioner
+    from ...checkpoints.checkpoint import Checkpoint
+    from ...evaluation.options import EvaluationRequest
+
+# Defaults for small_cnn, which is trained from scratch on small images, and a smaller decoder.
+SMALL_CNN_DEFAULTS: dict[str, int | float] = {
+    "embedding_size": 128,
+    "hidden_size": 256,
+    "annotation_size": 0,
+    "attention_size": 64,
+    "dropout": 0.1,
+    "label_smoothing": 0.0,
+    "learning_rate": 3e-3,
+    "encoder_learning_rate": 3e-3,
+    "average": 0.98,
+    "epochs": 8,
+}
+DEFAULT_SCORE = "BLEU-4"
+EVALUATION_FLAGS = frozenset(
+    {"report", *option_names(ScoringOptions), *option_names(DecodingOptions)}
+)
+NEGLIGIBLE_BLEU = 0.02  # on a scale of 0 to 100; BLEU is not exactly 0 if no n-gram matches
+
+
+def options_of(groups: OptionGroups) -> tuple[ModelOptions, CaptioningOptions]:
+    """Return the options of the captioning task, with their types."""
+    assert isinstance(groups.model, ModelOptions)
+    assert isinstance(groups.task, CaptioningOptions)
+    return groups.model, groups.task
+
+
+def epoch_metrics(watch: str | None) -> tuple[str, ...]:
+    """Return the metrics to compute after each epoch; METEOR, which is slow, only if watched."""
+    return select_metrics((*WITHOUT_JAVA, watch or DEFAULT_SCORE))
+
+
+def _idle_options(groups: OptionGroups) -> dict[str, str]:
+    (model, options), starts = options_of(groups), groups.run.start_from is not None
+    attends = (model.attention, "needs --attention")
+    supervised = (not options.self_critical, "cannot be combined with --self-critical")
+    conditions = {
+        "annotation_size": attends,
+        "attention_size": attends,
+        "coverage_weight": attends,
+        "hard_attention": attends,
+        "self_critical": (starts, "needs a trained model; pass --start-from"),
+        "cross_entropy_share": (options.self_critical, "needs --self-critical"),
+        "min_count": (
+            not starts,
+            "cannot be combined with --start-from, which provides the vocabulary",
+        ),
+        "teachers": supervised,
+        "scheduled_sampling": supervised,
+    }
+    return {name: reason for name, (met, reason) in conditions.items() if not met}
+
+
+def _check_inputs(groups: OptionGroups) -> None:
+    from ...data.images import Transform
+    from .teachers import read_teachers
+
+    epoch_metrics(groups.training.watch)  # raises InputError if METEOR is watched without Java
+    read_teachers(teacher_paths(groups), Transform(groups.encoder.image_size))
+
+
+def _stored(groups: OptionGroups) -> dict[str, Any]:
+    from ...checkpoints import checkpoint
+
+    options = to_dict(options_of(groups)[1])
+    min_count, teachers = options.pop("min_count"), teacher_paths(groups)
+    return {
+        "training": {name: value for name, value in options.items() if name != "teachers"},
+        "data": {"min_count": min_count},
+        "teachers": [{"path": str(path), "weights": checkpoint.identity(path)} for path in teachers]
+        or None,
+    }
+
+
+def teacher_paths(groups: OptionGroups) -> list[Path]:
+    """Return the local directories of the teachers; those on the hub are downloaded."""
+    from ...checkpoints import hub
+
+    return [hub.local(path) for path in options_of(groups)[1].teachers]
+
+
+def _build(inputs: JobInputs) -> Job:
+    from .job import CaptioningJob
+
+    return CaptioningJob(inputs)
+
+
+def _load(checkpoint: "Checkpoint", device: str | None) -> "Captioner":
+    from ...captioner import Captioner
+
+    return Captioner.from_checkpoints([checkpoint], device)
+
+
+def _evaluate(checkpoints: "Sequence[Checkpoint]", request: "EvaluationRequest") -> None:
+    from ...evaluation.evaluate import evaluate_checkpoints
+
+    evaluate_checkpoints(checkpoints, request)
+
+
+CAPTIONING = Task(
+    name="captioning",
+    title="image captioning",
+    model_options=ModelOptions,
+    options=CaptioningOptions,
+    architecture=(
+        "attention",
+        "embedding_size",
+        "hidden_size",
+        "annotation_size",
+        "attention_size",
+    ),
+    scores=(DEFAULT_SCORE, *(name for name in SCORES if name != DEFAULT_SCORE)),
+    unit="words",
+    model_name=lambda groups: options_of(groups)[0].name,
+    negligible=NEGLIGIBLE_BLEU,
+    small_cnn_defaults=SMALL_CNN_DEFAULTS,
+    idle_options=_idle_options,
+    check_inputs=_check_inputs,
+    stored=_stored,
+    build=_build,
+    load=_load,
+    evaluate=_evaluate,
+    evaluation_flags=EVALUATION_FLAGS,
+)

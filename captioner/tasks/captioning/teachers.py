@@ -1,0 +1,57 @@
+"""The teachers of a distilled model, loaded from checkpoints."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...checkpoints import checkpoint
+from ...checkpoints.captioning import restore
+from ...checkpoints.checkpoint import Checkpoint
+from ...data.images import Transform
+from ...errors import InputError
+from ...models.base import CaptionModel
+from ...models.captioning.build import CaptioningModel
+from ...models.captioning.ensemble import Candidate, build_ensemble
+from ...text.vocabulary import Vocabulary
+
+
+def read_teachers(paths: Sequence[Path], transform: Transform) -> list[Checkpoint]:
+    """Read the teachers' checkpoints.
+
+    Raises InputError for a checkpoint whose transform is not `transform`, the student's.
+    """
+    teachers = [checkpoint.load(path) for path in paths]
+    for teacher in teachers:
+        if teacher.transform != transform:
+            raise InputError(
+                f"teacher {teacher.path} transforms images with {teacher.transform}, "
+                f"but the new model uses {transform}"
+            )
+    return teachers
+
+
+def build_teachers(
+    teachers: Sequence[Checkpoint], student: CaptioningModel, vocabulary: Vocabulary
+) -> CaptionModel:
+    """Build the teachers in eval mode and without gradients; several form an ensemble.
+
+    vocabulary: the student's. Raises InputError for a teacher with a different vocabulary, or a
+    different encoder if the student's encoder is frozen.
+    """
+    for teacher in teachers:
+        if teacher.vocabulary.words != vocabulary.words:
+            raise InputError(
+                f"teacher {teacher.path} cannot be used: its vocabulary differs from the new "
+                "model's; choose a teacher trained on the same captions"
+            )
+    candidates = [
+        Candidate(str(teacher.path), *restore(teacher), teacher.vocabulary) for teacher in teachers
+    ]
+    if student.encoder.frozen:
+        fingerprint = student.encoder.fingerprint()
+        for candidate in candidates:
+            if candidate.model.encoder.fingerprint() != fingerprint:
+                raise InputError(
+                    f"teacher {candidate.name} has a different encoder from the new model, "
+                    "whose encoder is frozen"
+                )
+    return build_ensemble(candidates).eval().requires_grad_(False)

@@ -1,0 +1,44 @@
+"""All tasks, by name and by their model options."""
+
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..options import Options
+from .captioning.task import CAPTIONING
+from .linking.task import LINEAR
+from .task import Task
+
+if TYPE_CHECKING:
+    from ..checkpoints.checkpoint import Checkpoint
+
+TASKS = (CAPTIONING, LINEAR)
+# Names of the evaluation options that apply to some tasks only.
+EVALUATION_FLAGS = frozenset().union(*(task.evaluation_flags for task in TASKS))
+
+
+def task_named(name: str) -> Task:
+    """Return the task called `name`; raise InputError for an unknown name."""
+    for task in TASKS:
+        if task.name == name:
+            return task
+    known = ", ".join(task.name for task in TASKS)
+    raise InputError(f"system must be one of {known}, got {name!r}")
+
+
+def task_of_checkpoint(checkpoint: "Checkpoint") -> Task:
+    """Return the task that a checkpoint was trained for; raise InputError if it is unknown."""
+    for task in TASKS:
+        if task.name == checkpoint.task:
+            return task
+    raise InputError(
+        f"checkpoint {checkpoint.path} was trained for {checkpoint.task!r}; this version of "
+        f"captioner evaluates {', '.join(task.name for task in TASKS)}"
+    )
+
+
+def task_of(model: Options) -> Task:
+    """Return the task that these model options belong to; raise InputError if there is none."""
+    for task in TASKS:
+        if isinstance(model, task.model_options):
+            return task
+    raise InputError(f"{type(model).__name__} are not the model options of any task")

@@ -1,0 +1,157 @@
+"""The interface between tasks and everything that serves all of them.
+
+The training loop, checkpoints, the command line and the service use a `Task` and the `Job` of a
+run, and know nothing else about what is trained. `systems` lists the tasks.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..options import Options
+from .options import OptionGroups
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from torch import Tensor, nn
+
+    from ..checkpoints.checkpoint import Checkpoint
+    from ..data.dataset import CaptionData
+    from ..data.images import Transform
+    from ..evaluation.options import EvaluationRequest
+
+
+class Result(Protocol):
+    """The result of evaluating a split."""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Scores by name; higher is better for the scores that `Task.scores` lists."""
+
+    def describe(self) -> str:
+        """Return the scores and their protocol as lines of text."""
+
+
+@dataclass(frozen=True)
+class JobInputs:
+    """What a task builds the job of a run from.
+
+    options: the run's options. data: the data set, without images that cannot be decoded. run: the
+    run's directory. start: the checkpoint that provides weights and text model, if any: of the run
+    itself if it is resumed, or of another run.
+    """
+
+    options: OptionGroups
+    data: "CaptionData"
+    transform: "Transform"
+    device: "torch.device"
+    run: Path
+    start: "Checkpoint | None"
+
+
+class Job(Protocol):
+    """The part of a training run that depends on the task.
+
+    A model that is fitted in closed form needs no batches: `steps`, `batches`, `prepare` and `show`
+    are then not used.
+    """
+
+    @property
+    def model(self) -> "nn.Module":
+        """The model that is trained, averaged and saved."""
+
+    @property
+    def steps(self) -> int:
+        """The number of batches per epoch."""
+
+    @property
+    def setting(self) -> str:
+        """How the val split is evaluated, such as "val split, beam size 3"."""
+
+    @property
+    def fit(self) -> "Callable[[], None] | None":
+        """Fits the model in closed form; None if the model is trained by gradients."""
+
+    def batches(self, epoch: int, first: int) -> Iterable[Any]:
+        """Yield an epoch's batches from number `first` on, as `training.loop.fit` expects."""
+
+    def prepare(self, batch: Any) -> "tuple[Any, dict[str, Tensor]]":
+        """Return the batch to train on, just before its step, and named scalars to log."""
+
+    def evaluate(self) -> Result:
+        """Evaluate the val split with the current weights; every process calls this."""
+
+    def show(
+        self,
+        result: Any,
+        epoch: int,
+        log_image: "Callable[[str, Image.Image], None] | None",
+        /,
+    ) -> None:
+        """Print and draw samples of an epoch; log_image(name, image) logs to TensorBoard."""
+
+    def signature(self, scores: Mapping[str, float]) -> str:
+        """Return how scores with these names were computed, for the checkpoint's config."""
+
+    def save_text_model(self, directory: Path) -> None:
+        """Write the vocabulary or the sentence encoder into a checkpoint's directory."""
+
+    def conclude(self, result: Any, /) -> list[str]:
+        """Draw what the best checkpoint shows; return lines that name the files."""
+
+    def next_commands(self) -> list[str]:
+        """Return commands to try next, as one would type them."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A system that can be trained.
+
+    name: value of --system, of "task" in checkpoints, and of the task's option table.
+    title: what a model of the task does, as a noun phrase.
+    model_options: class of the options that a checkpoint needs to rebuild the model.
+    options: class of the task's other options.
+    architecture: names of the model options that determine the names and shapes of the weights.
+    scores: names of the validation scores that can be watched, the default first.
+    unit: what the count of a loss counts, in the plural.
+    negligible: watched scores up to this value count as ties, see `training.loop.fit`.
+    defaults: values of options that are not given, if they differ from those of the option groups.
+    small_cnn_defaults: the same with the encoder small_cnn; they replace `defaults`.
+    evaluation_flags: names of evaluation options that apply to the task, besides shared ones.
+
+    model_name(options): the name of the model, from which the name of a run is derived.
+    idle_options(options): the options that have no effect in combination with the others, by name,
+    and why, such as "needs --attention".
+    check_inputs(options): raises InputError for missing files and programs, before data is read.
+    stored(options): sections of the checkpoint's config that hold the task's options.
+    build(inputs): builds the job of a run.
+    load(checkpoint, device): the public object that uses the checkpoint, such as a Captioner.
+    evaluate(checkpoints, request): evaluates checkpoints on a split, and prints and writes the
+    results.
+    """
+
+    name: str
+    title: str
+    model_options: type[Options]
+    options: type[Options]
+    architecture: tuple[str, ...]
+    scores: tuple[str, ...]
+    unit: str
+    model_name: Callable[[OptionGroups], str]
+    idle_options: Callable[[OptionGroups], dict[str, str]]
+    check_inputs: Callable[[OptionGroups], None]
+    stored: Callable[[OptionGroups], dict[str, Any]]
+    build: Callable[[JobInputs], Job]
+    load: "Callable[[Checkpoint, str | None], Any]"
+    evaluate: "Callable[[Sequence[Checkpoint], EvaluationRequest], None]"
+    negligible: float = 0.0
+    defaults: Mapping[str, int | float] = field(default_factory=dict)
+    small_cnn_defaults: Mapping[str, int | float] = field(default_factory=dict)
+    evaluation_flags: frozenset[str] = frozenset()
+
+    def watched_score(self, watch: str | None) -> str:
+        """Return the score that `watch` names, whatever its case; None names the default."""
+        names = {name.lower(): name for name in self.scores}
+        return self.scores[0] if watch is None else names[watch]
