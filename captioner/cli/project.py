@@ -1,0 +1,163 @@
+"""`captioner project`: draw sentences as points, similar ones close together."""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..data.caption_files import read_sentences
+from ..errors import InputError
+from ..plots.projections import MAX_GROUPS, draw_projection
+from ..retrieval.projections import METHODS, choose_perplexity, cluster, project
+from ..text.sentence_vectors import SentenceEncoder, fit_counts, fit_lsa, fit_tfidf
+from ..text.topics import characteristic_words
+
+EXAMPLE = """captioner project --texts captions.txt
+captioner project --texts captions.csv --column split --output splits.png
+captioner project --texts captions.jsonl --text-vectors vectors.npy"""
+LSA_DIMENSIONS = 100
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--texts",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="lines of text, or captions as CSV, TSV, JSONL or COCO JSON",
+    )
+    parser.add_argument(
+        "--text-vectors",
+        nargs="+",
+        default=["lsa"],
+        metavar="SPEC",
+        help="counts, tf-idf or lsa, or a .npy file with a row per sentence [lsa]",
+    )
+    parser.add_argument(
+        "--column",
+        metavar="NAME",
+        help="colour sentences by the values of this column instead of by topic",
+    )
+    parser.add_argument(
+        "--topics", type=int, default=8, metavar="INT", help="number of topics [%(default)s]"
+    )
+    parser.add_argument(
+        "--method", choices=METHODS, default="tsne", help="kind of projection [%(default)s]"
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=2000,
+        metavar="INT",
+        help="maximum number of sentences, a random sample if more [%(default)s]",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="INT", help="random seed [%(default)s]"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("projection.png"),
+        metavar="FILE",
+        help="the image to write, a .png file [%(default)s]",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    _check(arguments)
+    pairs = read_sentences(arguments.texts, arguments.column)
+    sentences = [sentence for sentence, _ in pairs]
+    chosen = _sample(len(pairs), arguments.limit, arguments.seed)
+    vectors = _vectors(arguments.text_vectors, sentences, chosen)
+    drawn = [sentences[i] for i in chosen]
+    points = project(vectors, arguments.method, arguments.seed)
+    if arguments.column:
+        groups, labels = _groups_of_values([pairs[i][1] for i in chosen])
+    else:
+        groups = cluster(vectors, arguments.topics, arguments.seed)
+        labels = [
+            ", ".join(words) or "(no common word)" for words in characteristic_words(drawn, groups)
+        ]
+    of_all = f" of {len(pairs):,}" if len(drawn) < len(pairs) else ""
+    method = {"tsne": f"t-SNE, perplexity {choose_perplexity(len(drawn)):.3g}", "pca": "PCA"}
+    vectors_name = " + ".join(Path(spec).name for spec in arguments.text_vectors)
+    title = (
+        f"{arguments.texts.name}: {len(drawn):,}{of_all} sentences "
+        f"({vectors_name}; {method[arguments.method]})"
+    )
+    draw_projection(arguments.output, points, groups, labels, title)
+    for size, label in zip(np.bincount(groups[groups >= 0]), labels, strict=True):
+        print(f"{size:6,}  {label}")
+    print(f"{title}\nprojection: {arguments.output}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if not 1 <= arguments.topics <= MAX_GROUPS:
+        raise InputError(f"--topics must be between 1 and {MAX_GROUPS}, got {arguments.topics}")
+    if arguments.limit < 1:
+        raise InputError(f"--limit must be at least 1, got {arguments.limit}")
+    if not 0 <= arguments.seed < 2**32:
+        raise InputError(f"--seed must be between 0 and 4294967295, got {arguments.seed}")
+    output = arguments.output
+    if output.suffix.lower() != ".png" or output.is_dir():
+        raise InputError(f"--output must be a .png file, got {output}")
+
+
+def _sample(count: int, limit: int, seed: int) -> np.ndarray:
+    """Return the rows of at most `limit` of `count` sentences, a random sample in order."""
+    chosen = np.random.default_rng(seed).permutation(count)[:limit]
+    return np.asarray(np.sort(chosen))
+
+
+def _vectors(sources: Sequence[str], sentences: Sequence[str], chosen: np.ndarray) -> np.ndarray:
+    """Return the vectors (N, Y) of the chosen sentences; several sources are concatenated."""
+    drawn = [sentences[i] for i in chosen]
+    parts = [
+        _read_vectors(Path(source), len(sentences))[chosen]
+        if source.endswith(".npy")
+        else _fit_encoder(source, drawn).encode(drawn)
+        for source in sources
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _fit_encoder(source: str, sentences: Sequence[str]) -> SentenceEncoder:
+    """Fit an encoder on the sentences that are drawn, of which every word is known."""
+    match source:
+        case "counts":
+            return fit_counts(sentences, 1)
+        case "tf-idf":
+            return fit_tfidf(sentences, 1)
+        case "lsa":
+            return fit_lsa(sentences, 1, LSA_DIMENSIONS)
+    raise InputError(
+        f"unknown sentence vectors {source!r}; choose counts, tf-idf, lsa or a .npy file"
+    )
+
+
+def _read_vectors(path: Path, count: int) -> np.ndarray:
+    """Read vectors (N, Y) from a .npy file; raise InputError unless N is `count`."""
+    try:
+        vectors: np.ndarray = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"vectors {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(f"vectors {path} cannot be read: {error}") from error
+    if vectors.ndim != 2 or len(vectors) != count or vectors.dtype.kind not in "fiu":
+        raise InputError(
+            f"vectors {path} must be numbers ({count}, Y), one row per sentence, got "
+            f"{vectors.dtype} {vectors.shape}"
+        )
+    return vectors
+
+
+def _groups_of_values(values: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Return each value's group (N,) and the groups' names: the most frequent values.
+
+    Further values belong to no group, -1.
+    """
+    frequent = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))[:MAX_GROUPS]
+    index = {value: group for group, (value, _) in enumerate(frequent)}
+    return np.array([index.get(value, -1) for value in values]), list(index)

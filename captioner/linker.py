@@ -1,0 +1,154 @@
+"""Linker: embed images and texts in one space, and compare them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+import torch
+
+from .checkpoints import checkpoint as checkpoints
+from .checkpoints import hub
+from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.linking import restore
+from .data.images import ImageInput, Transform, load_image
+from .data.sources import FunctionSource, Source
+from .devices import device_of, pick_device
+from .errors import InputError
+from .models.linking.linear import LinearMap
+from .prefetch import WORKERS, load_ahead
+from .text.sentence_vectors import SentenceEncoder
+
+
+class Linker:
+    """A trained linking model with its sentence encoder and image transform, on a device.
+
+    Create one with `from_pretrained`. Embeddings are rows of norm 1, float32, in one space of E
+    dimensions, so that the dot product of two rows is their cosine. Calls do not change the model.
+    """
+
+    def __init__(self, model: LinearMap, sentences: SentenceEncoder, transform: Transform) -> None:
+        """Wrap a model; `from_pretrained` is the usual way to create a Linker."""
+        self.model = model.eval()
+        self.sentences = sentences
+        self.transform = transform
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+    ) -> "Linker":
+        """Load a checkpoint, or the best checkpoint of a run.
+
+        path: a directory, or a repository "user/name" on the Hugging Face hub, which is downloaded
+        (this requires the extra `hub`). device: device of the model; None selects CUDA if it is
+        available. revision: a branch, tag or commit of the repository. Raises InputError for a
+        missing or damaged checkpoint, or one that does not link images and texts.
+        """
+        return cls.from_checkpoint(checkpoints.load(hub.local(path, revision)), device)
+
+    @classmethod
+    def from_checkpoint(
+        cls, read: Checkpoint, device: str | torch.device | None = None
+    ) -> "Linker":
+        """Build a Linker from a checkpoint that is already in memory; see `from_pretrained`."""
+        model, sentences = restore(read)
+        return cls(model.to(pick_device(device)), sentences, read.transform)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model's parameters."""
+        return device_of(self.model)
+
+    def encode_images(
+        self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 32
+    ) -> np.ndarray:
+        """Embed one image or a sequence of images as rows (B, E); B is 1 for one image.
+
+        images: as in `Captioner.caption`. Raises InputError for an image that cannot be read, and
+        if the model was trained on image vectors instead of images.
+        """
+        if isinstance(images, str) or not isinstance(images, Sequence):
+            images = [images]
+        several = images  # bound here, as mypy forgets the narrowed type in the function
+        source = FunctionSource(
+            lambda indices: self.transform.batch([load_image(several[i]) for i in indices]),
+            are_features=False,
+        )
+        return self.encode_source(source, len(images), batch_size=batch_size)
+
+    def encode_source(self, images: Source, count: int, *, batch_size: int = 32) -> np.ndarray:
+        """Embed the first `count` images or stored features of a source as rows (count, E)."""
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        encoder = self.model.encoder
+        if encoder is None and not images.are_features:
+            raise InputError(
+                "images cannot be encoded: the model was trained on image vectors, without an "
+                "encoder; train it with --encoder"
+            )
+        rows = np.empty((count, self.model.dimensions), np.float32)
+        batches = [range(i, min(i + batch_size, count)) for i in range(0, count, batch_size)]
+        loaded = load_ahead(images.load, batches, WORKERS)
+        with torch.inference_mode():
+            for batch, values in zip(batches, loaded, strict=True):
+                values = values.to(self.device)
+                if not images.are_features:
+                    assert encoder is not None
+                    values = encoder(values)
+                rows[batch.start : batch.stop] = self.model.encode_images(values).cpu().numpy()
+        return rows
+
+    @overload
+    def encode_texts(
+        self, texts: str | Sequence[str], *, on_unknown: Literal["raise"] = "raise"
+    ) -> np.ndarray: ...
+
+    @overload
+    def encode_texts(
+        self, texts: str | Sequence[str], *, on_unknown: Literal["return"]
+    ) -> tuple[np.ndarray, list[list[str]]]: ...
+
+    def encode_texts(
+        self, texts: str | Sequence[str], *, on_unknown: str = "raise"
+    ) -> np.ndarray | tuple[np.ndarray, list[list[str]]]:
+        """Embed one text or a sequence of texts as rows (N, E); N is 1 for one text.
+
+        on_unknown: "raise" raises InputError for a word that the sentence encoder does not know;
+        "return" returns the rows and, for each text, its unknown words, which do not contribute to
+        its row. Raises InputError for a text without any known word in either case.
+        """
+        if on_unknown not in ("raise", "return"):
+            raise InputError(f"on_unknown must be raise or return, got {on_unknown!r}")
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        unknown = [self.sentences.unknown_words(text) for text in texts]
+        if on_unknown == "raise" and (words := sorted({w for each in unknown for w in each})):
+            raise InputError(
+                f"the sentence encoder does not know {', '.join(map(repr, words[:10]))}; "
+                'pass on_unknown="return" to ignore unknown words'
+            )
+        vectors = self.sentences.encode(texts)
+        for text, vector in zip(texts, vectors, strict=True):
+            if not vector.any():
+                raise InputError(f"a text needs at least one known word, got {text!r}")
+        rows = self.embed(vectors)
+        return rows if on_unknown == "raise" else (rows, unknown)
+
+    def embed(self, vectors: np.ndarray) -> np.ndarray:
+        """Map sentence vectors (N, Y) of the sentence encoder to rows (N, E)."""
+        with torch.inference_mode():
+            rows = self.model.encode_texts(torch.from_numpy(vectors).to(self.device))
+        return rows.cpu().numpy()
+
+    def similarity(
+        self, images: ImageInput | Sequence[ImageInput], texts: str | Sequence[str]
+    ) -> np.ndarray:
+        """Return the cosine (B, N) of each image with each text, in [-1, 1].
+
+        images: as in `encode_images`. texts: as in `encode_texts`, with on_unknown="raise".
+        """
+        rows = self.encode_texts(texts)  # errors in texts show before images are read
+        cosines: np.ndarray = self.encode_images(images) @ rows.T
+        return cosines

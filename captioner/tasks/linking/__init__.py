@@ -1,0 +1,1 @@
+"""Systems that place images and texts in one space."""

@@ -1,0 +1,147 @@
+"""Sentence vectors for a data set: encoders from `--text-vectors`, and the vectors of captions.
+
+Shapes: N captions, Y dimensions.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from ...checkpoints import checkpoint
+from ...checkpoints.captioning import restore
+from ...data.dataset import CaptionData, fingerprint, split_name
+from ...errors import InputError
+from ...models.captioning.sentence_state import sentence_state
+from ...text.given_rows import GivenRows, open_rows, read_rows
+from ...text.options import FITTED, TextVectorOptions
+from ...text.sentence_vectors import (
+    ConcatenatedEncoder,
+    SentenceEncoder,
+    fit_counts,
+    fit_lsa,
+    fit_tfidf,
+    fit_word2vec,
+    flatten_parts,
+    read_word_vectors,
+)
+from ...text.transformer import check_transformer, read_transformer
+from ...text.word_vectors import is_vector_file
+
+BLOCK = 4096  # captions encoded at once
+
+
+def check_sentence_encoder(options: TextVectorOptions) -> None:
+    """Raise InputError for a source that is unknown, missing or needs an extra; reads no vectors.
+
+    Call it before images are opened; what it cannot see, `build_sentence_encoder` raises.
+    """
+    for source in options.text_vectors:
+        path = Path(source)
+        match _kind(source):
+            case "word2vec" | "word2vec-tf-idf":
+                if importlib.util.find_spec("gensim") is None:
+                    raise InputError(
+                        f"{source} needs gensim; run pip install 'captioner[link]', or choose lsa"
+                    )
+            case "word vectors" if not path.is_file():
+                raise InputError(f"word vectors {path} do not exist or are not a file")
+            case "rows":
+                open_rows(path)
+            case "transformer":
+                check_transformer(path)
+            case "captioner":
+                checkpoint.find(path)
+
+
+def build_sentence_encoder(options: TextVectorOptions, data: CaptionData) -> SentenceEncoder:
+    """Build the encoder of all sources; vocabulary and statistics are of the train split only.
+
+    Raises InputError in the same cases as `check_sentence_encoder`, and if a file's contents or the
+    captions do not fit.
+    """
+    captions = [caption for example in data.split("train") for caption in example.captions]
+    parts = tuple(_build(source, options, captions, data) for source in options.text_vectors)
+    return parts[0] if len(parts) == 1 else ConcatenatedEncoder(parts)
+
+
+def caption_vectors(
+    encoder: SentenceEncoder, data: CaptionData, split: str
+) -> Iterator[np.ndarray]:
+    """Yield the vectors of a split's captions in order, in blocks (up to BLOCK, Y), float32.
+
+    Unlike `encode`, it also works for rows given by the user. The blocks keep memory small for
+    word counts, whose Y is the size of the vocabulary. Raises InputError if rows were given for
+    another data set.
+    """
+    parts = flatten_parts(encoder)
+    for part in parts:
+        if isinstance(part, GivenRows):
+            part.check_data(fingerprint(data), data.root)
+    split = split_name(split)
+    chosen = [(i, text) for i, (name, text) in enumerate(_all_captions(data)) if name == split]
+    for first in range(0, len(chosen), BLOCK):
+        positions, captions = zip(*chosen[first : first + BLOCK], strict=True)
+        blocks = [
+            part.take(positions) if isinstance(part, GivenRows) else part.encode(captions)
+            for part in parts
+        ]
+        yield blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+
+
+def _all_captions(data: CaptionData) -> Iterator[tuple[str, str]]:
+    """Yield the split and the text of all captions in reading order."""
+    for example in data.examples:
+        for caption in example.captions:
+            yield example.split, caption
+
+
+def _kind(source: str) -> str:
+    """Return which kind of source it is: one of FITTED, or what a path contains."""
+    path = Path(source)
+    if source in FITTED:
+        return source
+    if is_vector_file(path):
+        return "word vectors"
+    if path.suffix == ".npy":
+        return "rows"
+    if path.is_dir():
+        return "transformer" if (path / "tokenizer.json").exists() else "captioner"
+    if os.sep in source or path.exists():
+        raise InputError(
+            f"sentence vectors {path} do not exist, or are not of a known kind; choose a .txt, "
+            ".vec or .bin file of word vectors, a .npy file, or the directory of a sentence "
+            "encoder or captioner"
+        )
+    close = get_close_matches(source, FITTED, 1)
+    advice = f"did you mean {close[0]!r}?" if close else f"choose {', '.join(FITTED)} or a path"
+    raise InputError(f"unknown sentence vectors {source!r}; {advice}")
+
+
+def _build(
+    source: str, options: TextVectorOptions, captions: Sequence[str], data: CaptionData
+) -> SentenceEncoder:
+    path, minimum, dimensions = Path(source), options.text_min_count, options.text_dimensions
+    match kind := _kind(source):
+        case "counts":
+            return fit_counts(captions, minimum)
+        case "tf-idf":
+            return fit_tfidf(captions, minimum)
+        case "lsa":
+            return fit_lsa(captions, minimum, dimensions)
+        case "word2vec" | "word2vec-tf-idf":
+            return fit_word2vec(captions, minimum, dimensions, weighted=kind == "word2vec-tf-idf")
+        case "word vectors":
+            return read_word_vectors(path, captions, minimum, weighted=False)
+        case "rows":
+            count = sum(len(example.captions) for example in data.examples)
+            return read_rows(path, count, fingerprint(data))
+        case "transformer":
+            return read_transformer(path)
+        case _:
+            loaded = checkpoint.load(path)
+            model, _ = restore(loaded)
+            return sentence_state(model, loaded.vocabulary)

@@ -1,0 +1,102 @@
+"""Image vectors and caption vectors of a split, and the scores of retrieval among them.
+
+Shapes: I images, N captions.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...data.dataset import CaptionData, Example, fingerprint
+from ...data.sources import FunctionSource, Source
+from ...linker import Linker
+from ...metrics.retrieval import RetrievalScores, retrieval_scores
+from ...text.given_rows import GivenRows
+from ...text.tokenizer import split_words
+from .text_vectors import caption_vectors
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """The retrieval scores of a split; implements `tasks.task.Result`.
+
+    own: only an image's own captions are correct for it. equal: captions that have the same words
+    as one of its own are correct, too; None if no two images share a caption.
+    """
+
+    own: RetrievalScores
+    equal: RetrievalScores | None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The scores by name, with only an image's own captions as correct answers."""
+        return self.own.numbers
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The content of scores.json."""
+        content: dict[str, Any] = {**self.numbers, "protocol": self.own.protocol}
+        content["chance"] = self.own.chance
+        if self.equal:
+            content["equal_texts"] = {
+                **self.equal.numbers,
+                "protocol": self.equal.protocol,
+                "chance": self.equal.chance,
+            }
+        return content
+
+    def describe(self) -> str:
+        """Return the scores and their protocol as lines of text."""
+        parts = [self.own, *([self.equal] if self.equal else [])]
+        return "\n".join(part.describe() for part in parts)
+
+
+def image_of_caption(examples: list[Example]) -> np.ndarray:
+    """Return the row of each caption's image (N,), with captions in the order of the examples."""
+    return np.repeat(np.arange(len(examples)), [len(example.captions) for example in examples])
+
+
+def given_image_vectors(rows: GivenRows, data: CaptionData, split: str) -> Source:
+    """Return a source of the image vectors of a split, from rows that the user computed.
+
+    rows: one row per caption of all splits, in reading order; an image has the row of its first
+    caption, and zeros if it has no caption. Raises InputError if rows belong to other data.
+    """
+    rows.check_data(fingerprint(data), data.root)
+    first, chosen = 0, []
+    for example in data.examples:
+        if example.split == split:
+            chosen.append(first if example.captions else -1)
+        first += len(example.captions)
+
+    def load(indices: Any) -> Any:
+        import torch
+
+        positions = [chosen[i] for i in indices]
+        values = rows.take([max(0, position) for position in positions])
+        values[[position < 0 for position in positions]] = 0
+        return torch.from_numpy(values)
+
+    return FunctionSource(load, are_features=True)
+
+
+def score_split(
+    linker: Linker, images: Source, data: CaptionData, split: str, batch_size: int = 256
+) -> RetrievalResult:
+    """Rank all captions of a split for each of its images, and all images for each caption.
+
+    images: a source whose i-th image or features belong to the split's i-th example.
+    """
+    examples = data.split(split)
+    rows = linker.encode_source(images, len(examples), batch_size=batch_size)
+    texts = [linker.embed(block) for block in caption_vectors(linker.sentences, data, split)]
+    scores = rows @ np.concatenate(texts).T  # (I, N)
+    image_of_text = image_of_caption(examples)
+    own = retrieval_scores(scores, image_of_text, split)
+    words = [tuple(split_words(text)) for example in examples for text in example.captions]
+    numbers = {caption: number for number, caption in enumerate(dict.fromkeys(words))}
+    groups = np.array([numbers[caption] for caption in words])
+    if len({*zip(image_of_text.tolist(), groups.tolist(), strict=True)}) == len(numbers):
+        return RetrievalResult(own, None)
+    return RetrievalResult(own, retrieval_scores(scores, image_of_text, split, groups))

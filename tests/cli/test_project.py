@@ -1,0 +1,154 @@
+"""`captioner project`: which sentences it draws, in which groups, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captioner import __main__ as commands
+from captioner.cli import project
+from captioner.errors import InputError
+from captioner.text.sentence_vectors import fit_counts, fit_tfidf
+
+ANIMALS = ["a dog runs", "the dog barks at a dog", "one dog sleeps", "a dog and a dog", "dog here"]
+CARS = ["a red car", "this car is red", "car and red bus", "red car parked", "two red car doors"]
+SENTENCES = [text for pair in zip(ANIMALS, CARS, strict=True) for text in pair]
+
+
+@pytest.fixture(autouse=True)
+def in_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("\n".join(SENTENCES) + "\n\n")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The arguments of `draw_projection` after the path, which still draws."""
+    calls, draw = [], project.draw_projection
+
+    def recorded(path, *arguments):
+        calls.append(arguments)
+        draw(path, *arguments)
+
+    monkeypatch.setattr(project, "draw_projection", recorded)
+    return calls
+
+
+def run(line):
+    commands.main(["project", *line.split()])
+
+
+def test_topics_are_drawn_and_printed(drawn, capsys, tmp_path):
+    run("--texts a.txt --text-vectors tf-idf --topics 2")
+    ((points, groups, labels, title),) = drawn
+    assert points.shape == (10, 2)
+    assert len(set(groups[::2])) == len(set(groups[1::2])) == 1
+    assert groups[0] != groups[1]
+    assert labels[groups[0]].startswith("dog, ")
+    assert {"red", "car"} < set(labels[groups[1]].split(", "))
+    assert title == "a.txt: 10 sentences (tf-idf; t-SNE, perplexity 3)"
+    assert capsys.readouterr().out == (
+        f"     5  {labels[0]}\n     5  {labels[1]}\n{title}\nprojection: projection.png\n"
+    )
+    with Image.open("projection.png") as image:
+        assert image.format == "PNG"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "projection.png"}
+
+
+def test_the_same_command_draws_the_same(tmp_path):
+    for name in ("a", "b"):
+        run(f"--texts a.txt --topics 3 --limit 8 --output out/{name}.png")
+    assert (tmp_path / "out/a.png").read_bytes() == (tmp_path / "out/b.png").read_bytes()
+
+
+def test_values_of_a_column_are_groups(drawn, tmp_path):
+    colors = ["red", "blue", "red", "green", "red", "blue"]
+    rows = [{"Caption": s, "colour": c} for s, c in zip(SENTENCES, colors, strict=False)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run("--texts a.jsonl --column Colour --method pca")
+    ((_, groups, labels, title),) = drawn
+    assert labels == ["red", "blue", "green"]
+    assert groups.tolist() == [0, 1, 0, 2, 0, 1]
+    assert title == "a.jsonl: 6 sentences (lsa; PCA)"
+
+
+def test_rare_values_of_a_column_belong_to_no_group(drawn, tmp_path, capsys):
+    numbers = [*range(14), *range(11, 14)]
+    rows = "".join(f"{number},sentence {number % 5}\n" for number in numbers)
+    (tmp_path / "a.csv").write_text(f"kind,caption\n{rows}")
+    run("--texts a.csv --column kind --method pca")
+    ((_, groups, labels, _),) = drawn
+    assert labels == ["11", "12", "13", "0", "1", "10", "2", "3", "4", "5", "6", "7"]
+    assert [labels[group] if group >= 0 else None for group in groups] == [
+        None if number in (8, 9) else str(number) for number in numbers
+    ]
+    assert capsys.readouterr().out.startswith("     2  11\n")
+
+
+def test_given_vectors_belong_to_the_sentences(drawn):
+    vectors = np.random.default_rng(0).normal(size=(10, 3))
+    np.save("v.npy", vectors)
+    run("--texts a.txt --text-vectors v.npy --method pca --limit 6")
+    ((points, _, _, title),) = drawn
+    assert title == "a.txt: 6 of 10 sentences (v.npy; PCA)"
+    chosen = vectors[project._sample(10, 6, 0)]
+    centred = chosen - chosen.mean(0)
+    expected = centred @ np.linalg.svd(centred).Vh[:2].T
+    np.testing.assert_allclose(abs(points), abs(expected), atol=1e-9)
+
+
+def test_several_sources_are_concatenated(monkeypatch):
+    given = []
+    monkeypatch.setattr(project, "project", lambda vectors, *_: given.append(vectors) or vectors)
+    monkeypatch.setattr(project, "draw_projection", lambda *_: None)
+    np.save("v.npy", np.arange(20).reshape(10, 2))
+    run("--texts a.txt --text-vectors counts v.npy tf-idf --limit 7")
+    chosen = project._sample(10, 7, 0)
+    drawn = [SENTENCES[i] for i in chosen]
+    counts, tfidf = fit_counts(drawn, 1).encode(drawn), fit_tfidf(drawn, 1).encode(drawn)
+    rows = np.arange(20).reshape(10, 2)[chosen]
+    np.testing.assert_allclose(given[0], np.concatenate([counts, rows, tfidf], axis=1))
+
+
+def test_samples_are_random_and_in_order():
+    first, second = (project._sample(1000, 50, seed) for seed in (0, 1))
+    assert len(set(first)) == 50
+    assert (np.diff(first) > 0).all()
+    assert first.max() > 900
+    assert first.tolist() != second.tolist()
+    assert project._sample(7, 7, 0).tolist() == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--texts gone.txt", r"gone\.txt cannot be read: No such file or directory"),
+        ("--texts a.txt --column kind", r"a\.txt is plain text without columns; "),
+        ("--texts a.txt --topics 0", "--topics must be between 1 and 12, got 0"),
+        ("--texts a.txt --topics 13", "--topics must be between 1 and 12, got 13"),
+        ("--texts a.txt --limit 0", "--limit must be at least 1, got 0"),
+        ("--texts a.txt --limit 4", "a projection needs at least 5 vectors, got 4"),
+        ("--texts a.txt --seed -1", "--seed must be between 0 and 4294967295, got -1"),
+        ("--texts a.txt --output a.pdf", r"--output must be a \.png file, got a\.pdf"),
+        ("--texts a.txt --output d.png", r"--output must be a \.png file, got d\.png"),
+        ("--texts a.txt --text-vectors bert", "unknown sentence vectors 'bert'; choose counts, "),
+        ("--texts a.txt --text-vectors gone.npy", r"vectors gone\.npy cannot be read: No such"),
+        ("--texts a.txt --text-vectors a.npy", r"vectors a\.npy cannot be read: "),
+        ("--texts a.txt --text-vectors o.npy", r"vectors o\.npy cannot be read: .*allow_pickle"),
+        ("--texts a.txt --text-vectors w.npy", r"numbers \(10, Y\), .*, got float64 \(9, 2\)"),
+        ("--texts a.txt --text-vectors n.npy", "NaN or infinity in 10 of 10, the first in row 0"),
+        ("--texts same.txt", "all 6 vectors are equal"),
+    ],
+)
+def test_mistakes_write_nothing(line, message, tmp_path):
+    (tmp_path / "d.png").mkdir()
+    (tmp_path / "a.npy").write_text("text")
+    (tmp_path / "same.txt").write_text("the same words\n" * 6)
+    np.save("o.npy", np.array([{}, None], dtype=object), allow_pickle=True)
+    np.save("w.npy", np.zeros((9, 2)))
+    np.save("n.npy", np.full((10, 2), np.nan))
+    before = set(tmp_path.iterdir())
+    with pytest.raises(InputError, match=message):
+        run(line)
+    assert set(tmp_path.iterdir()) == before
