@@ -1,10 +1,13 @@
-"""Image captioning with Show and Tell and with Show, Attend and Tell.
+"""Image captioning, and linking of images and texts.
 
-from captioner import Captioner, TrainConfig, train
+from captioner import Captioner, Linker, TrainConfig, train
 
 captioner = Captioner.from_pretrained("checkpoints/RUN")
 captioner.caption("photo.jpg", beam_size=5).text
 train(TrainConfig.from_options(data="photos", attention=True)).captioner
+
+linker = Linker.from_pretrained("checkpoints/LINEAR_RUN")
+linker.similarity("photo.jpg", ["a dog on the beach", "a red car"])
 """
 
 from importlib import import_module
@@ -17,6 +20,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     from .caption import Caption
     from .captioner import Captioner
+    from .linker import Linker
     from .training.api import train
     from .training.config import TrainConfig
     from .training.result import TrainingResult
@@ -26,6 +30,7 @@ __all__ = [
     "Captioner",
     "DecodingOptions",
     "InputError",
+    "Linker",
     "TrainConfig",
     "TrainingResult",
     "__version__",
@@ -34,6 +39,7 @@ __all__ = [
 MODULES = {  # modules of the names that are imported on first use, since importing torch is slow
     "Caption": "caption",
     "Captioner": "captioner",
+    "Linker": "linker",
     "TrainConfig": "training.config",
     "TrainingResult": "training.result",
     "train": "training.api",

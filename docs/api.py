@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
     FIRST: {
         "captioner": ("Captioner",),
         "caption": ("Caption",),
+        "linker": ("Linker",),
         "decoding.options": ("DecodingOptions",),
         "training.api": ("train",),
         "training.config": ("TrainConfig",),

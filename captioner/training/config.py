@@ -163,7 +163,8 @@ def _weights_may_fit(stored: Mapping[str, Any], options: Mapping[str, Any]) -> b
     encoder = options.get("encoder", before)
     if weights is None or encoder == before:
         return True
-    return encoder != SMALL_CNN and Path(weights).suffix not in WEIGHTS_FILES
+    is_local = Path(weights).suffix in WEIGHTS_FILES or Path(weights).is_dir()
+    return encoder != SMALL_CNN and not is_local
 
 
 def _with_known_score(training: TrainingOptions, task: Task) -> TrainingOptions:

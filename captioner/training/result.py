@@ -8,7 +8,9 @@ from typing import Any
 from ..captioner import Captioner
 from ..checkpoints import checkpoint
 from ..errors import InputError
+from ..linker import Linker
 from ..tasks.captioning.task import CAPTIONING
+from ..tasks.linking.task import LINEAR
 from ..tasks.systems import task_named
 from ..tasks.task import Result
 
@@ -40,6 +42,12 @@ class TrainingResult:
         """The best checkpoint of a captioning run, loaded on first use, on the training device."""
         captioner: Captioner = self._loaded(CAPTIONING.name, "captioner")
         return captioner
+
+    @property
+    def linker(self) -> Linker:
+        """The best checkpoint of a linking run, loaded on first use, on the training device."""
+        linker: Linker = self._loaded(LINEAR.name, "linker")
+        return linker
 
     def _loaded(self, system: str, kind: str) -> Any:
         if self.system != system:

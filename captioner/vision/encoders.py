@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torchvision
@@ -17,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..errors import InputError
 from .options import SMALL_CNN, EncoderOptions
 from .receptive_field import measure_receptive_field
-from .weights import load_weights
+from .weights import load_run_weights, load_weights
 
 INCEPTIONS = ("googlenet", "inception_v3")
 
@@ -178,7 +179,8 @@ def build_encoder(
     """Build the encoder `name`: one of torchvision's CNN classifiers, or "small_cnn".
 
     weights: None for random weights; a torchvision weights name ("IMAGENET1K_V1", "DEFAULT"),
-    which is downloaded; or a local .pth or .safetensors file with torchvision's parameter names.
+    which is downloaded; a local .pth or .safetensors file with torchvision's parameter names; or
+    the directory of a run or checkpoint with the same encoder.
     fine_tune_from: first trained stage. None freezes all stages, except that a small_cnn without
     weights is trained entirely, since its random features carry little information.
     pretrained: whether the caller will load weights; if so, the encoder is set up as pretrained.
@@ -194,7 +196,9 @@ def build_encoder(
     else:
         whole = _torchvision_model(name)
         layers = _cut_before_pooling(name, whole)
-    if weights is not None:
+    if weights is not None and Path(weights).is_dir():
+        load_run_weights(name, layers, Path(weights))
+    elif weights is not None:
         load_weights(name, whole, layers, weights)
     return Encoder(name, layers, trained_from=fine_tune_from, pretrained=pretrained)
 

@@ -14,7 +14,7 @@ class EncoderOptions(Options):
 
     encoder: str = option(SMALL_CNN, "small_cnn, or the name of a torchvision CNN")
     encoder_weights: str | None = option(
-        None, "torchvision weights name, or a .pth or .safetensors file"
+        None, "torchvision weights name, a .pth or .safetensors file, or a run"
     )
     fine_tune_encoder: int | None = option(None, "first encoder stage to train, 0 to 4 [none]")
     image_size: int = option(224, "side length of resized images in pixels")

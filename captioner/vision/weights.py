@@ -1,5 +1,6 @@
 """Loading encoder weights from a file or by torchvision name."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from ..errors import InputError
 from .options import WEIGHTS_FILES
 
 SHOWN = 5  # maximum number of problems listed in an error
+# The files of a checkpoint, and what the names of its encoder's weights begin with.
+RUN_CONFIG, RUN_WEIGHTS, RUN_PREFIX = "config.json", "model.safetensors", "encoder.layers."
 
 
 def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: str) -> None:
@@ -39,6 +42,36 @@ def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: st
     with torch.no_grad():
         for key, tensor in wanted.items():
             tensor.copy_(values[key])
+
+
+def load_run_weights(name: str, layers: nn.Sequential, directory: Path) -> None:
+    """Load the weights of the encoder `name` from a run or checkpoint of any task.
+
+    layers: the encoder's layers. directory: a run, whose best checkpoint is read, or a checkpoint.
+    Raises InputError if there is no checkpoint or it has another encoder, and in the same cases as
+    `load_weights`.
+    """
+    candidates = (directory, directory / "best", directory / "last")
+    found = next((path for path in candidates if (path / RUN_WEIGHTS).is_file()), None)
+    if found is None:
+        raise InputError(f"encoder weights {directory} are not a run, a checkpoint or a file")
+    try:
+        config = json.loads((found / RUN_CONFIG).read_text(encoding="utf-8"))
+        trained = config["encoder"]["encoder"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{found / RUN_CONFIG} does not describe an encoder: {error}") from error
+    if trained != name:
+        raise InputError(f"{found} has the encoder {trained}, not {name}; pass --encoder {trained}")
+    values = _read_weights(name, str(found / RUN_WEIGHTS))
+    own = {key.removeprefix(RUN_PREFIX): v for key, v in values.items() if RUN_PREFIX in key}
+    wanted = layers.state_dict(keep_vars=True)
+    if problems := _problems(wanted, own):
+        raise InputError(
+            f"encoder weights {found} do not fit {name}: {'; '.join(problems[:SHOWN])}"
+        )
+    with torch.no_grad():
+        for key, tensor in wanted.items():
+            tensor.copy_(own[key])
 
 
 def _problems(wanted: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> list[str]:

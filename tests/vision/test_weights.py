@@ -1,15 +1,18 @@
 """Encoder weights from files and by torchvision's names."""
 
+import shutil
 import urllib.error
 
 import pytest
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from captioner import Captioner
 from captioner.errors import InputError
 from captioner.vision.encoders import build_encoder
+from tests.support import tiny
 
 TINY = "shufflenet_v2_x0_5"  # the smallest network of torchvision
 
@@ -176,3 +179,33 @@ def test_nothing_is_downloaded_unasked(monkeypatch):
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
     build_encoder(TINY)
+
+
+@pytest.fixture
+def captioner_run(tmp_path_factory):
+    return tiny.run(tmp_path_factory, attention=False)
+
+
+@pytest.mark.parametrize("part", ["", "best"])
+def test_a_run_provides_the_weights_of_its_encoder(captioner_run, part):
+    encoder = build_encoder("small_cnn", str(captioner_run / part))
+    expected = Captioner.from_pretrained(captioner_run, "cpu").model.encoder
+    assert encoder.frozen
+    assert encoder.fingerprint() == expected.fingerprint()
+
+
+def test_runs_without_a_fitting_encoder_are_refused(captioner_run, tmp_path):
+    with pytest.raises(InputError, match="are not a run, a checkpoint or a file"):
+        build_encoder("small_cnn", str(tmp_path))
+    message = "has the encoder small_cnn, not shufflenet_v2_x0_5; pass --encoder small_cnn"
+    with pytest.raises(InputError, match=message):
+        build_encoder(TINY, str(captioner_run))
+    shutil.copytree(captioner_run / "best", tmp_path / "best")
+    weights = load_file(tmp_path / "best" / "model.safetensors")
+    del weights["encoder.layers.0.0.weight"]
+    save_file(weights, tmp_path / "best" / "model.safetensors")
+    with pytest.raises(InputError, match=r"do not fit small_cnn: 0\.0\.weight is missing$"):
+        build_encoder("small_cnn", str(tmp_path))
+    (tmp_path / "best" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"config\.json does not describe an encoder"):
+        build_encoder("small_cnn", str(tmp_path))
