@@ -31,8 +31,8 @@ def parse_options(
     """Return the options in the content of a TOML file by name, replaced by those in `overrides`.
 
     groups: dataclasses of `option(...)` fields, keyed by table name; values are converted to the
-    types of the fields. Raises InputError for a value that a group refuses; the message names the
-    file if the file is to blame. Raises InputError, naming the file and the key, for an unknown
+    types of the fields. Raises InputError for a value that a group rejects; the message names the
+    file if the value comes from it. Raises InputError, naming the file and the key, for an unknown
     option or table, an option in the wrong table, a duplicate option and a value of the wrong type.
     """
     in_file = _read_options(content, path, groups)
@@ -40,14 +40,14 @@ def parse_options(
         try:
             from_named(group, in_file | overrides)
         except InputError as error:
-            if _refusal(group, in_file) == str(error):
+            if _rejection(group, in_file) == str(error):
                 raise InputError(f"{path}: {error}") from error
             raise
     return in_file | overrides
 
 
-def _refusal(group: type, values: Mapping[str, Any]) -> str | None:
-    """Return why a group refuses values, or None if it accepts them."""
+def _rejection(group: type, values: Mapping[str, Any]) -> str | None:
+    """Return why a group rejects values, or None if it accepts them."""
     try:
         from_named(group, values)
     except InputError as error:

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2000,
         metavar="INT",
-        help="maximum number of sentences, a random sample if more [%(default)s]",
+        help="maximum number of sentences; larger files are sampled at random [%(default)s]",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="INT", help="random seed [%(default)s]"
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("projection.png"),
         metavar="FILE",
-        help="the image to write, a .png file [%(default)s]",
+        help="output .png file [%(default)s]",
     )
 
 

@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) ->
     parser.usage = f"{parser.prog} [--system SYSTEM] [option...]"
     parser.description = describe(task)
     parser.add_argument(
-        "--system", choices=SYSTEMS, metavar="SYSTEM", help=f"{', '.join(SYSTEMS)} [captioning]"
+        "--system",
+        choices=SYSTEMS,
+        metavar="SYSTEM",
+        help=f"system to train: {', '.join(SYSTEMS)} [captioning]",
     )
     for title, group in option_groups(task).items():
         add_options(parser, group, title)
@@ -76,7 +79,7 @@ def read_config(arguments: argparse.Namespace) -> TrainConfig:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train; the command line's words are reused in the command suggested for a longer run."""
+    """Train; the arguments are reused in the command suggested for a longer run."""
     config = read_config(arguments)
     from ..training.run import run_training
 

@@ -220,7 +220,8 @@ def _to_rgb(image: Image.Image, where: str) -> Image.Image:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise InputError(
-                f"{where}: grey values from {values.min()} to {values.max()} do not fit in 16 bits"
+                f"{where}: grey values from {values.min()} to {values.max()} do not fit in 16 "
+                "bits; save the image with 8 or 16 bits per channel"
             )
         image = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:

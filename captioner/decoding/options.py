@@ -23,7 +23,7 @@ class DecodingOptions:
     method: str = option("beam", "decoding method", choices=METHODS)
     beam_size: int | None = option(None, f"number of hypotheses kept in beam search [{BEAM_SIZE}]")
     num_captions: int = option(1, "number of captions per image, best first")
-    max_length: int = option(30, "maximum tokens, including the end token")
+    max_length: int = option(30, "maximum length in tokens, end token included")
     min_length: int = option(1, "minimum caption length in words")
     length_penalty: float | None = option(
         None, f"length exponent in ranking (0: sum, 1: mean) [{LENGTH_PENALTY}]"

@@ -50,9 +50,9 @@ class ScoringOptions:
     training_captions: Path | None = option(
         None, "file of training captions, used to compute novelty"
     )
-    metrics: str | None = option(None, f"comma-separated: {','.join(METRICS)} [all]")
-    bootstrap: int = option(0, "bootstrap samples for 95 percent intervals")
-    compare: Path | None = option(None, "caption file for the same images to compare with")
+    metrics: str | None = option(None, f"comma-separated metrics: {','.join(METRICS)} [all]")
+    bootstrap: int = option(0, "number of bootstrap samples for 95 %% intervals")
+    compare: Path | None = option(None, "caption file to compare with, for the same images")
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "bootstrap")

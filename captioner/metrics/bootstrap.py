@@ -19,7 +19,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A corpus score, or a difference between two, with the bounds of its 95 % interval."""
+    """A corpus score, or a difference between two, with its 95 % confidence interval."""
 
     value: float
     low: float

@@ -1,4 +1,4 @@
-"""Caption statistics other than quality: length, vocabulary, repetition."""
+"""Caption statistics other than quality scores: length, vocabulary, repetition."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass

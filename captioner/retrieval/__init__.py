@@ -1,1 +1,1 @@
-"""Retrieval: projections of vectors; not the models that compute the vectors."""
+"""Retrieval: projections of vectors, independent of the models that compute them."""

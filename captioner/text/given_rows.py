@@ -40,7 +40,7 @@ class GivenRows:
         """Raise InputError unless the rows are of the data set with this fingerprint, at `root`."""
         if self.fingerprint != fingerprint:
             raise InputError(
-                f"{self.source} has the vectors of other captions than those of {root}; "
+                f"{self.source} has the vectors of captions other than those of {root}; "
                 "choose the data set of the training run"
             )
 
@@ -49,7 +49,7 @@ class GivenRows:
         return unit_rows(self.rows[list(positions)].astype(np.float64)).astype(np.float32)
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:  # noqa: ARG002 - of the protocol
-        """Raise InputError: there are only the vectors of the captions."""
+        """Raise InputError, because only the captions' vectors are stored."""
         raise InputError(
             f"new text cannot be encoded: {self.source} contains only the vectors of the data "
             "set's captions; train with another source of sentence vectors"
@@ -81,7 +81,7 @@ def open_rows(path: Path, title: str = "sentence vectors") -> np.ndarray:
             f"{title} {path} must be a matrix of float16, float32 or float64, got {found}"
         )
     if not rows.shape[1]:
-        raise InputError(f"{title} {path} have no dimensions")
+        raise InputError(f"{title} {path} must have at least one column, got {rows.shape}")
     return rows
 
 
@@ -91,8 +91,8 @@ def read_rows(
     """Map the vectors of all captions of a data set from a .npy file.
 
     captions: their number N over all splits. fingerprint: as in GivenRows. title: what the rows
-    are, for messages. Raises InputError in
-    the same cases as `open_rows`, and if there are not N rows or a value is not a finite float32.
+    are, for messages. Raises InputError in the same cases as `open_rows`, and if there are not N
+    rows or a value is not a finite float32.
     """
     rows = open_rows(path, title)
     if len(rows) != captions:

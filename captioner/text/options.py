@@ -21,7 +21,9 @@ class TextVectorOptions(Options):
         ("tf-idf",),
         f"sentence vectors: {', '.join(FITTED)}, or a file or directory of a text model",
     )
-    text_min_count: int = option(2, "minimum number of occurrences of a known word")
+    text_min_count: int = option(
+        2, "minimum word count in the training captions; rarer words are unknown"
+    )
     text_dimensions: int = option(300, "number of dimensions of lsa and word2vec")
 
     def __post_init__(self) -> None:

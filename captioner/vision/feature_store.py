@@ -186,7 +186,7 @@ class FeatureStore:
         remove_abandoned(self.directory)
 
     def _next_chunk(self, missing: np.ndarray) -> np.ndarray:
-        """Return the first SEGMENT missing images, or a random slice if others are writing."""
+        """Return the first SEGMENT missing images, or a random slice if other processes write."""
         if not any(self.directory.glob(".*.part")):
             return missing[:SEGMENT]
         first = secrets.randbelow(-(-len(missing) // SEGMENT)) * SEGMENT

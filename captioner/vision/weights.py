@@ -118,7 +118,8 @@ def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
 def _download_weights(name: str, weights: str) -> dict[str, Tensor]:
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise InputError(
-            f"{name} has no published weights, got {weights!r}; pass a file to --encoder-weights"
+            f"encoder weights {weights!r} cannot be downloaded: {name} has no published weights; "
+            "pass a file or a run to --encoder-weights"
         )
     published = torchvision.models.get_model_weights(name)
     if weights != "DEFAULT" and weights not in published.__members__:

@@ -276,7 +276,7 @@ def test_sixteen_bit_grey_keeps_its_brightness(tmp_path):
 
 def test_grey_values_of_unknown_range_are_refused(tmp_path):
     deep = Image.fromarray(np.array([[-1, 70_000]], np.int32))
-    with pytest.raises(InputError, match="from -1 to 70000 do not fit in 16 bits"):
+    with pytest.raises(InputError, match="from -1 to 70000 do not fit in 16 bits; save"):
         load_image(deep)
     path = saved(tmp_path / "f.tif", Image.new("F", (4, 4), 0.5))
     with pytest.raises(InputError, match=r"f\.tif'.*floating-point"):

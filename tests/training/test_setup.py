@@ -34,7 +34,7 @@ MISTAKES = [
     ({"fine_tune_encoder": 9}, "--fine-tune-encoder must be a stage of small_cnn"),
     ({"encoder_weights": "gone.pth"}, "encoder weights gone.pth do not exist"),
     ({"encoder_weights": "damaged.pth"}, "encoder weights damaged.pth cannot be read"),
-    ({"encoder_weights": "DEFAULT"}, "small_cnn has no published weights"),
+    ({"encoder_weights": "DEFAULT"}, "encoder weights 'DEFAULT' cannot be downloaded: small_cnn"),
     ({"encoder": "squeezenet1_1", "encoder_weights": "small.pth"}, "do not fit squeezenet1_1"),
     ({"device": "abacus"}, "device must be cpu, cuda"),
     ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),

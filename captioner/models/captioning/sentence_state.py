@@ -94,7 +94,10 @@ class SentenceState:
         return hidden
 
     def _image(self) -> Tensor:
-        """Return the feature map (1, D, 1, 1) that stands for all images."""
+        """Return the feature map (1, D, 1, 1) that replaces an image's.
+
+        It is the mean feature map of training, or zeros if the model does not store the mean.
+        """
         standardize = getattr(self.model, "standardize", None)
         if standardize is None:
             return torch.zeros(1, self.model.encoder.channels, 1, 1)

@@ -66,7 +66,9 @@ def load_sentence_encoder(directory: Path) -> SentenceEncoder:
     for full, array in arrays.items():
         prefix, _, name = full.partition(".")
         if not prefix.isdecimal() or int(prefix) >= len(parts):
-            raise InputError(f"{directory / ARRAYS}: {full} does not belong to a part in {TEXT}")
+            raise InputError(
+                f"{directory / ARRAYS}: {full} does not belong to any part listed in {TEXT}"
+            )
         own[int(prefix)][name] = array
     encoders: list[SentenceEncoder] = []
     for number, (about, values) in enumerate(zip(parts, own, strict=True)):
@@ -85,7 +87,7 @@ def load_sentence_encoder(directory: Path) -> SentenceEncoder:
 
 
 def _describe(part: SentenceEncoder) -> tuple[dict[str, Any], Arrays]:
-    """Return what TEXT says about a part, and its arrays."""
+    """Return the entry of a part in TEXT, and its arrays."""
     about: dict[str, Any]
     match part:
         case WordSum(words, weights, vectors):
@@ -134,7 +136,7 @@ def _restore(about: dict[str, Any], arrays: Arrays) -> SentenceEncoder:
         case "rows":
             rows = arrays["rows"]
             if set(arrays) != {"rows"} or rows.ndim != 2 or not rows.shape[1]:
-                raise ValueError(f"its rows must be one matrix, got shape {rows.shape}")
+                raise ValueError(f"there must be one matrix, called rows, got {_shapes(arrays)}")
             return GivenRows(rows, _field(about, "fingerprint", str), _field(about, "source", str))
     raise ValueError(f"kind must be words, transformer, captioner or rows, got {kind!r}")
 
@@ -146,7 +148,9 @@ def _restore_words(words: list[Any], arrays: Arrays) -> WordSum:
         raise ValueError("words must be unique")
     weights, vectors = arrays["weights"], arrays.get("vectors")
     if set(arrays) - {"weights", "vectors"} or weights.shape != (len(words),):
-        raise ValueError(f"there must be one weight for each of the {len(words)} words")
+        raise ValueError(
+            f"there must be one weight for each of the {len(words)} words, got {_shapes(arrays)}"
+        )
     if vectors is not None and (
         vectors.ndim != 2 or len(vectors) != len(words) or not vectors.shape[1]
     ):
@@ -154,6 +158,11 @@ def _restore_words(words: list[Any], arrays: Arrays) -> WordSum:
             f"there must be one vector for each of the {len(words)} words, got {vectors.shape}"
         )
     return WordSum(tuple(words), weights, vectors)
+
+
+def _shapes(arrays: Arrays) -> str:
+    """Format the names and shapes of arrays for an error message."""
+    return ", ".join(f"{name} {array.shape}" for name, array in sorted(arrays.items()))
 
 
 def _field(about: Mapping[str, Any], name: str, kind: type) -> Any:

@@ -1,4 +1,4 @@
-"""The options of captioning, besides those that shape the model."""
+"""The options of captioning other than its model options."""
 
 from dataclasses import dataclass
 from pathlib import Path

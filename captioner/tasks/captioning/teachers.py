@@ -23,8 +23,9 @@ def read_teachers(paths: Sequence[Path], transform: Transform) -> list[Checkpoin
     for teacher in teachers:
         if teacher.transform != transform:
             raise InputError(
-                f"teacher {teacher.path} transforms images with {teacher.transform}, "
-                f"but the new model uses {transform}"
+                f"teacher {teacher.path} cannot be used: it transforms images with "
+                f"{teacher.transform}, but the new model uses {transform}; choose a teacher with "
+                "the same transform"
             )
     return teachers
 
@@ -51,7 +52,8 @@ def build_teachers(
         for candidate in candidates:
             if candidate.model.encoder.fingerprint() != fingerprint:
                 raise InputError(
-                    f"teacher {candidate.name} has a different encoder from the new model, "
-                    "whose encoder is frozen"
+                    f"teacher {candidate.name} cannot be used: its encoder differs from the new "
+                    "model's, which is frozen; choose a teacher with the same encoder, or pass "
+                    "--fine-tune-encoder"
                 )
     return build_ensemble(candidates).eval().requires_grad_(False)

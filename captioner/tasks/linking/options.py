@@ -1,4 +1,4 @@
-"""The options of the linear map, besides those that shape the model."""
+"""The options of the linear map other than its model options."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,5 +12,5 @@ class LinearTaskOptions(TextVectorOptions):
     """The vectors of images and texts that are mapped."""
 
     image_vectors: Path | None = option(
-        None, ".npy file of image vectors, one row per caption line [pooled encoder features]"
+        None, ".npy file of image vectors, one row per caption [pooled encoder features]"
     )

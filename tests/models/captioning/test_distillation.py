@@ -178,7 +178,7 @@ def test_incompatible_teachers_are_refused(work, tiny_model):
     words, seen = taught.vocabulary, Transform(**taught.config["transform"])
     teachers = read_teachers([Path(base)], seen)
     student = tiny_model(attention=True)  # frozen, its encoder is another one
-    with pytest.raises(InputError, match="has a different encoder from the new model"):
+    with pytest.raises(InputError, match="cannot be used: its encoder differs from"):
         build_teachers(teachers, student, words)
     with pytest.raises(InputError, match="cannot be used: its vocabulary differs"):
         build_teachers(teachers, student, Vocabulary(["dog"]))
