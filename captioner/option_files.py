@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .git_lfs import refuse_pointer_file
 from .options import convert_values, from_named
 
 
@@ -78,6 +79,7 @@ def _read_options(
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the content of a TOML file; raise InputError if it cannot be read."""
+    refuse_pointer_file(path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -14,6 +14,7 @@ ROWS = (
     *(
         "_version",
         "errors",
+        "git_lfs",
         "options",
         "option_files",
         "atomic_io",

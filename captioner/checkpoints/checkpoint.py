@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..atomic_io import atomic_directory, sibling_path
 from ..errors import InputError
+from ..git_lfs import refuse_pointer_file
 from ..text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -232,6 +233,7 @@ def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
         if not (path / name).is_file():
             raise InputError(f"checkpoint {path} is incomplete: {name} is missing")
         if manifest.get(name) != _sha256(path / name):
+            refuse_pointer_file(path / name)
             raise InputError(
                 f"checkpoint {path} is damaged: {name} does not match its checksum in {MANIFEST}"
             )
@@ -292,6 +294,7 @@ def _upgrade_names(tensors: "dict[str, Tensor]", version: int) -> "dict[str, Ten
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    refuse_pointer_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

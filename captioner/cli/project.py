@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data.caption_files import read_sentences
 from ..errors import InputError
+from ..git_lfs import refuse_pointer_file
 from ..plots.projections import MAX_GROUPS, draw_projection
 from ..retrieval.projections import METHODS, choose_perplexity, cluster, project
 from ..text.sentence_vectors import SentenceEncoder, fit_counts, fit_lsa, fit_tfidf
@@ -139,6 +140,7 @@ def _fit_encoder(source: str, sentences: Sequence[str]) -> SentenceEncoder:
 
 def _read_vectors(path: Path, count: int) -> np.ndarray:
     """Read vectors (N, Y) from a .npy file; raise InputError unless N is `count`."""
+    refuse_pointer_file(path)
     try:
         vectors: np.ndarray = np.load(path, allow_pickle=False)
     except OSError as error:

@@ -5,6 +5,7 @@ Shapes: H, W height and width of the image, S side length of the encoder's squar
 """
 
 import io
+import logging
 import stat
 import threading
 import warnings
@@ -19,8 +20,10 @@ import torch
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from ..errors import InputError
+from ..git_lfs import refuse_pointer
 from .storage import files as storage
 from .storage.location import Location
+from .unidentified import describe
 
 ImageInput: TypeAlias = str | Path | Location | Image.Image | torch.Tensor | np.ndarray
 
@@ -133,20 +136,30 @@ def _from_file(path: Path | Location) -> Image.Image:
 def _read(open_file: Callable[[], IO[bytes]], where: str, max_pixels: int) -> Image.Image:
     try:
         with open_file() as file:
-            with _quiet():
-                image = Image.open(file, formats=FORMATS)
+            try:
+                with _quiet():
+                    image = Image.open(file, formats=FORMATS)
+            except UnidentifiedImageError as error:
+                raise _unidentified(file, where) from error
             return _decode(image, where, max_pixels)
     except InputError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, which differs from ours
         raise InputError(f"{where}: too many pixels: {error}") from error
-    except UnidentifiedImageError as error:
-        wanted = ", ".join(FORMATS)
-        raise InputError(f"{where}: not an image in any of the formats {wanted}") from error
     except Exception as error:  # decoders raise nearly any exception for broken files
         raise InputError(
             f"{where}: cannot be read: {str(error) or type(error).__name__}"
         ) from error
+
+
+def _unidentified(file: IO[bytes], where: str) -> InputError:
+    """Return the error for a file that is not an image in any of the formats, with its cause."""
+    with _quiet():
+        found = describe(file)
+    file.seek(0)
+    refuse_pointer(file.read(200), where)
+    wanted = ", ".join(FORMATS)
+    return InputError(f"{where}: {found or f'not an image in any of the formats {wanted}'}")
 
 
 def _open(path: Path | Location, where: str) -> IO[bytes]:
@@ -260,11 +273,20 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress Pillow's warnings during the short calls that read headers and metadata.
+    """Suppress Pillow's warnings and log during the short calls that read headers and metadata.
 
-    Warning filters are global to the process, so only one thread at a time may change them; pixels
-    are decoded outside the lock.
+    Filters are global to the process, so only one thread at a time may change them; pixels are
+    decoded outside the lock.
     """
+    log = logging.getLogger("PIL.TiffImagePlugin")  # the only decoder that logs errors
     with _filters_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield
+        log.addFilter(_drop)
+        try:
+            yield
+        finally:
+            log.removeFilter(_drop)
+
+
+def _drop(_: logging.LogRecord) -> bool:
+    return False

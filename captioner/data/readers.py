@@ -10,6 +10,7 @@ from pathlib import Path
 from reprlib import repr as shortened
 
 from ..errors import InputError
+from ..git_lfs import refuse_pointer_file
 from ..text.tokenizer import split_words
 from .dataset import SPLITS, CaptionData, Example, problem_lines, problems_error
 from .demo import dataset as demo
@@ -125,6 +126,8 @@ def recognise_format(root: Path | Location, format: str | None = None) -> str:
             return name
     if isinstance(root, Location) or not root.exists():
         raise InputError(f"data directory {root} does not exist; check the path")
+    for file in (root, *root.glob("*")):  # a pointer has no layout
+        refuse_pointer_file(file)
     layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in allowed.items())
     kind = "file" if root.is_file() else "directory"
     raise InputError(f"{kind} {root} contains no captions in a known layout ({layouts})")

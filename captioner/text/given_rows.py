@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..git_lfs import refuse_pointer_file
 from .sentence_vectors import unit_rows
 from .tokenizer import split_words
 
@@ -66,6 +67,7 @@ def open_rows(path: Path, title: str = "sentence vectors") -> np.ndarray:
     title: what the rows are, for messages. Raises InputError if it cannot be read or is not a
     matrix of one of DTYPES.
     """
+    refuse_pointer_file(path)
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy parses headers as Python, with various exceptions

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..git_lfs import refuse_pointer_file
 from .tokenizer import split_words
 
 BATCH_SIZE = 64
@@ -131,6 +132,7 @@ def check_transformer(directory: Path) -> None:
             f"reading a sentence encoder needs {error.name}; run pip install 'captioner[text]'"
         ) from error
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        refuse_pointer_file(directory / name)
         if not (directory / name).is_file():
             raise InputError(
                 f"{directory} is not a sentence encoder: {name} is missing; choose a directory "

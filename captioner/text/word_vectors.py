@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from ..errors import InputError
+from ..git_lfs import refuse_pointer_file
 
 SUFFIXES = (".txt", ".vec", ".bin")  # also before .gz
 CHUNK = 2**20  # bytes read at once; no word is longer
@@ -34,6 +35,7 @@ def read_vectors(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
     read or has another format.
     """
     read = _read_binary if _suffix(path) == ".bin" else _read_text
+    refuse_pointer_file(path)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return dict(read(path, cast(BinaryIO, file), wanted))

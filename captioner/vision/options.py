@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from ..options import Options, check_at_least, option
 
 SMALL_CNN = "small_cnn"
-WEIGHTS_FILES = (".pth", ".pt", ".safetensors")  # suffixes
+# Suffixes of files written by torch.save, and by safetensors.
+WEIGHTS_FILES = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".safetensors")
 
 
 @dataclass(frozen=True)

@@ -4,32 +4,38 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..git_lfs import refuse_pointer_file
 from .options import WEIGHTS_FILES
 
 SHOWN = 5  # maximum number of problems listed in an error
 # The files of a checkpoint, and what the names of its encoder's weights begin with.
 RUN_CONFIG, RUN_WEIGHTS, RUN_PREFIX = "config.json", "model.safetensors", "encoder.layers."
+WRAPPERS = ("state_dict", "model", "model_state_dict")  # usual names of a state dict in checkpoints
 
 
 def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: str) -> None:
     """Load weights into the encoder `name`, whose `layers` are part of the `whole` classifier.
 
-    weights: a .pth, .pt or .safetensors file, or a torchvision weights name, which is downloaded.
-    Tensors must be named as in torchvision's whole classifier; the classifier head is not
-    needed. Files may lack batch norm counters, which are never read here, and may use DenseNet's
-    old names. Raises InputError if a tensor is missing, has a different shape or is not finite.
+    weights: a file written by torch.save (.pth, .pt, .bin, .pth.tar) or a .safetensors file; or a
+    torchvision weights name, which is downloaded. Tensors must be named as in torchvision's whole
+    classifier, possibly with a common prefix such as "module."; those of the classifier head are
+    not needed. Files may lack batch norm counters, which are never read here, may use DenseNet's
+    old names, and may be checkpoints that contain the tensors under a name such as "state_dict".
+    Raises InputError if a tensor is missing, has a different shape or is not finite.
     """
     values = _read_weights(name, weights)
     old_name = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
     values = {old_name.sub(r"\1\2", key): value for key, value in values.items()}
     kept = {id(tensor) for tensor in (*layers.parameters(), *layers.buffers())}
     wanted = {k: v for k, v in whole.state_dict(keep_vars=True).items() if id(v) in kept}
+    values = _without_prefix(values, wanted, weights)
     counter = ".num_batches_tracked"
     wanted = {k: v for k, v in wanted.items() if k in values or not k.endswith(counter)}
     if problems := _problems(wanted, values):
@@ -91,12 +97,37 @@ def _problems(wanted: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> lis
     return problems
 
 
+def _without_prefix(
+    values: dict[str, Tensor], wanted: Mapping[str, Tensor], weights: str
+) -> dict[str, Tensor]:
+    """Remove from the names what wrappers and larger models put before torchvision's names.
+
+    Of several prefixes ("encoder_q.", "encoder_k."), the one with most of the wanted names is
+    removed; names that do not have it are left as they are. Raises InputError if two have equally
+    many.
+    """
+    values = {key.replace("_orig_mod.", ""): value for key, value in values.items()}  # compiled
+    first = next(iter(wanted))
+    prefixes = {key.removesuffix(first) for key in values if f".{key}".endswith(f".{first}")}
+    if not prefixes or "" in prefixes:
+        return values
+    counts = {prefix: sum(prefix + key in values for key in wanted) for prefix in prefixes}
+    best = [prefix for prefix in sorted(prefixes) if counts[prefix] == max(counts.values())]
+    if len(best) > 1:
+        raise InputError(
+            f"encoder weights {weights} contain several encoders, with names that begin with "
+            f"{', '.join(best)}; save the tensors of one of them"
+        )
+    return {key.removeprefix(best[0]): value for key, value in values.items()}
+
+
 def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
     path = Path(weights)
-    if path.suffix not in WEIGHTS_FILES:
+    if path.suffix not in WEIGHTS_FILES and not path.is_file():
         return _download_weights(name, weights)
     if not path.is_file():
         raise InputError(f"encoder weights {path} do not exist; check the path")
+    refuse_pointer_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -105,14 +136,54 @@ def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
         else:
             values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader raises its own exceptions for a damaged file
-        # After its first sentence, torch.load advises unsafe unpickling.
-        reason = str(error).partition(". ")[0] or "the file is empty"
-        raise InputError(f"encoder weights {path} cannot be read: {reason}") from error
-    if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
         raise InputError(
-            f"encoder weights {path} are not a plain state dict; save a dict of tensors by name"
-        )
-    return values
+            f"encoder weights {path} cannot be read: {_reason(error, path)}"
+        ) from error
+    return _state_dict(values, path)
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Return why a file cannot be read; torch.load itself advises unsafe unpickling."""
+    message = str(error)
+    if foreign := re.search(r"Unsupported global: GLOBAL (\S+)", message):
+        return f"it contains {foreign[1]}, not only tensors; save the model's state_dict() alone"
+    if "TorchScript" in message:
+        return "it is a TorchScript program; save the model's state_dict()"
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    if path.suffix == ".safetensors":
+        return message
+    return "it is damaged, or was not written by torch.save"
+
+
+def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
+    """Return the only state dict in the content of a file, or the one with a name in WRAPPERS.
+
+    A state dict is a nonempty dict of tensors by name. Raises InputError if there is none, or if
+    there are several.
+    """
+    if _is_state_dict(content):
+        return content
+    entries = content if isinstance(content, dict) else {}
+    for name in WRAPPERS:
+        if isinstance(entries.get(name), dict):
+            return _state_dict(entries[name], path)
+    found = [name for name, value in entries.items() if _is_state_dict(value)]
+    if len(found) == 1:
+        return _state_dict(entries[found[0]], path)
+    some = f"contain several state dicts ({', '.join(map(str, found))})"
+    raise InputError(
+        f"encoder weights {path} {some if found else 'contain no state dict'}; "
+        "save one dict of tensors by name"
+    )
+
+
+def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
+    return (
+        isinstance(content, dict)
+        and len(content) > 0
+        and all(isinstance(key, str) and isinstance(v, Tensor) for key, v in content.items())
+    )
 
 
 def _download_weights(name: str, weights: str) -> dict[str, Tensor]:

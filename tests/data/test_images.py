@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import logging
 import os
 import socket
 import struct
@@ -163,9 +164,13 @@ def test_broken_files_are_reported_with_name_and_reason(tmp_path):
         jpeg[:-148]: "truncated",
         png[: len(png) // 2]: "truncated",
         png[:30]: "formats",
-        b"<html><body>404</body></html>": "formats",
-        b"<svg xmlns='http://www.w3.org/2000/svg'/>": "formats",
-        b"8BPS" + b"\0" * 60: "formats",
+        b"\n<!DOCTYPE html><html><body>404</body></html>": "a web page; download the image again",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>": "an SVG drawing; convert it to JPEG or PNG",
+        b"8BPS" + b"\0" * 60: "a Photoshop file; convert it",
+        b"\0\0\0\x20ftypheic\0\0\0\0mif1": "an HEIC image; convert it",
+        b"\0\0\0\x20ftypavif\0\0\0\0avif": "an AVIF image; convert it",
+        b"\0" * 128 + b"DICM": "a DICOM file; convert it",
+        b"\x93NUMPY\x01\0v\0{'descr'": "a NumPy array; convert it",
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n": "formats",
         b"SIMPLE  =                    T" + b" " * 2850: "formats",
         b"II*\0\x08\0\0\0": "",
@@ -281,6 +286,55 @@ def test_grey_values_of_unknown_range_are_refused(tmp_path):
     path = saved(tmp_path / "f.tif", Image.new("F", (4, 4), 0.5))
     with pytest.raises(InputError, match=r"f\.tif'.*floating-point"):
         load_image(path)
+
+
+def tiff(values, photometric, kind, order="<"):
+    """Encode an array (H, W, bands) as an uncompressed TIFF file; kind: its SampleFormat."""
+    height, width, bands = values.shape
+    entries = 11
+    end = 8 + 2 + 12 * entries + 4  # where the bits of each band follow, then kinds, then pixels
+    tags = [
+        *((256, 3, 1, width), (257, 3, 1, height), (258, 3, bands, end), (259, 3, 1, 1)),
+        *((262, 3, 1, photometric), (273, 4, 1, end + 4 * bands), (277, 3, 1, bands)),
+        *((278, 4, 1, height), (279, 4, 1, values.nbytes), (284, 3, 1, 1)),
+        (339, 3, bands, end + 2 * bands),
+    ]
+    content = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8)
+    content += struct.pack(order + "H", entries)
+    for tag, code, count, value in tags:
+        short = code == 3 and count == 1  # big-endian: at the left of its four bytes
+        content += struct.pack(order + ("HHIHxx" if short else "HHII"), tag, code, count, value)
+    content += struct.pack(order + "I", 0)
+    content += struct.pack(f"{order}{2 * bands}H", *[8 * values.itemsize] * bands, *[kind] * bands)
+    return content + values.astype(values.dtype.newbyteorder(order)).tobytes()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("values", "photometric", "kind", "message"),
+    [
+        (np.full((8, 8, 3), 0.5, np.float32), 2, 3, "3 bands of 32-bit floating-point values"),
+        (np.full((8, 8, 13), 3000, np.uint16), 1, 1, "13 bands of 16-bit integers"),
+        (np.full((8, 8, 3), 7, np.int16), 2, 2, "3 bands of 16-bit signed integers"),
+        (np.full((8, 8, 5), 7, np.uint32), 1, 1, "5 bands of 32-bit integers"),
+    ],
+)
+def test_tiff_images_that_cannot_be_read_are_described(
+    values, photometric, kind, message, order, capfd, caplog
+):
+    with pytest.raises(InputError, match=f"^the file: a TIFF image of {message}, .*; save one or"):
+        read_image(tiff(values, photometric, kind, order))
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+    rgb = read_image(tiff(np.full((8, 8, 3), 200, np.uint8), 2, 1, order))
+    assert (pixels(rgb) == 200).all()  # the encoding itself is valid
+
+
+def test_the_log_of_pillow_is_silent_only_while_an_image_is_read():
+    log = logging.getLogger("PIL.TiffImagePlugin")
+    with pytest.raises(InputError):
+        read_image(tiff(np.zeros((8, 8, 13), np.uint16), 1, 1))
+    assert not log.filters
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBX", "YCbCr", "HSV", "LAB", "RGBa"])

@@ -1,5 +1,6 @@
 """Encoder weights from files and by torchvision's names."""
 
+import argparse
 import shutil
 import urllib.error
 
@@ -13,6 +14,7 @@ from captioner import Captioner
 from captioner.errors import InputError
 from captioner.vision.encoders import build_encoder
 from tests.support import tiny
+from tests.support.pointers import POINTER
 
 TINY = "shufflenet_v2_x0_5"  # the smallest network of torchvision
 
@@ -25,7 +27,7 @@ def tiny_values():
     return {k: torch.rand_like(v) + 0.5 if v.is_floating_point() else v for k, v in values.items()}
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".pth.tar", ".ckpt", ".safetensors"])
 def test_files_load_exactly(suffix, tiny_values, tmp_path, image):
     path = tmp_path / f"weights{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(tiny_values, path)
@@ -39,6 +41,38 @@ def test_files_load_exactly(suffix, tiny_values, tmp_path, image):
     torch.testing.assert_close(encoder(image).mean((2, 3)), pooled[0])
     assert torch.equal(encoder.layers[0][0].weight, tiny_values["conv1.0.weight"])
     assert torch.equal(encoder.layers[0][1].running_var, tiny_values["conv1.1.running_var"])
+
+
+@pytest.mark.parametrize(
+    ("prefix", "wrap"),
+    [
+        ("module.", lambda values: values),
+        ("_orig_mod.", lambda values: values),
+        ("module._orig_mod.", lambda values: {"epoch": 3, "best": 70.1, "state_dict": values}),
+        ("", lambda values: {"model": values, "optimizer": {"state": {0: {"step": values}}}}),
+        ("backbone.", lambda values: {"model": {"model_state_dict": values}, "epoch": 1}),
+        ("", lambda values: {"generator": values, "optimizer": {}, "epoch": torch.tensor(3)}),
+        ("model.", lambda values: {"state_dict": {**values, "criterion.weight": torch.ones(2)}}),
+        ("", lambda values: {"state_dict": values, "state_dict_ema": dict.fromkeys(values)}),
+    ],
+)
+def test_prefixes_and_wrappers_are_removed(prefix, wrap, tiny_values, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(wrap({prefix + name: value for name, value in tiny_values.items()}), path)
+    plain = tmp_path / "plain.pth"
+    torch.save(tiny_values, plain)
+    loaded = build_encoder(TINY, str(path))
+    assert loaded.fingerprint() == build_encoder(TINY, str(plain)).fingerprint()
+
+
+def test_the_prefix_with_most_of_the_names_is_removed(tiny_values, tmp_path):
+    """A projection head on a copy of the first layer does not make the file ambiguous."""
+    path = tmp_path / "weights.pth"
+    values = {f"backbone.{name}": value for name, value in tiny_values.items()}
+    values["head.conv1.0.weight"] = torch.zeros(1)
+    torch.save(values, path)
+    encoder = build_encoder(TINY, str(path))
+    assert torch.equal(encoder.layers[0][0].weight, tiny_values["conv1.0.weight"])
 
 
 def test_the_classifier_may_be_different_or_missing(tiny_values, tmp_path):
@@ -94,6 +128,11 @@ def with_nan(values):
     values["conv5.0.weight"][3] = torch.nan
 
 
+def only_the_classifier(values):
+    for name in [name for name in values if not name.startswith("fc.")]:
+        del values[name]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -107,7 +146,7 @@ def with_nan(values):
         ),
         (with_nan, "conv5.0.weight is not finite"),
         (
-            dict.clear,
+            only_the_classifier,
             r"conv1.0.weight is missing; .*; and \d+ more; choose weights for",
         ),
     ],
@@ -126,16 +165,33 @@ def test_files_without_weights_are_refused(tiny_values, tmp_path):
 
     with pytest.raises(InputError, match=r"encoder weights .*none.pth do not exist"):
         load("none.pth")
-    torch.save({"state_dict": tiny_values, "epoch": 3}, tmp_path / "training.pth")
-    with pytest.raises(InputError, match=r"training.pth are not a plain state dict; save a dict"):
+    torch.save({"optimizer": {"state": {}}, "epoch": 3}, tmp_path / "training.pth")
+    with pytest.raises(InputError, match=r"training.pth contain no state dict; save one dict of"):
         load("training.pth")
+    torch.save({"student": tiny_values, "teacher": tiny_values}, tmp_path / "two.pth")
+    with pytest.raises(InputError, match=r"several state dicts \(student, teacher\); save one"):
+        load("two.pth")
+    contrast = {f"{side}.{k}": v for k, v in tiny_values.items() for side in ("query", "key")}
+    torch.save(contrast, tmp_path / "contrast.pth")
+    with pytest.raises(InputError, match=r"several encoders, .* begin with key\., query\.; save"):
+        load("contrast.pth")
     torch.save(nn.Linear(2, 2), tmp_path / "module.pth")  # unpickling it would run code
-    with pytest.raises(InputError, match=r"module.pth cannot be read: Weights only load failed"):
+    with pytest.raises(
+        InputError, match=r"module.pth .*: it contains torch\.nn\S*Linear"
+    ):
         load("module.pth")
+    arguments = {"args": argparse.Namespace(), "state_dict": tiny_values}
+    torch.save(arguments, tmp_path / "arguments.pth")
+    with pytest.raises(InputError, match=r"it contains argparse\.Namespace, not only tensors"):
+        load("arguments.pth")
+    (tmp_path / "pointer.bin").write_bytes(POINTER)
+    with pytest.raises(InputError, match=r"pointer.bin is a Git LFS pointer, not the file itself"):
+        load("pointer.bin")
     torch.save(tiny_values, tmp_path / "whole.pth")
     whole = (tmp_path / "whole.pth").read_bytes()
     for name, content, reason in (
-        ("cut.pth", whole[: len(whole) // 2], r"\S"),
+        ("cut.pth", whole[: len(whole) // 2], "it is damaged"),
+        ("page.pth", b"<!DOCTYPE html>", "it is damaged, or was not written by torch.save"),
         ("empty.pth", b"", "the file is empty"),
         ("foreign.safetensors", whole, r"\S"),
         ("empty.safetensors", b"", r"\S"),

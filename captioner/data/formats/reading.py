@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import InputError
+from ...git_lfs import refuse_pointer
 from ..storage.location import Location
 
 SPLIT_NAMES = {  # common name of a split: our name
@@ -139,7 +140,9 @@ def read_lines(path: Path) -> list[str]:
     `text_problem` reports such surrogates. Only LF and CRLF end a line, since captions may contain
     other separators at which `str.splitlines` would split.
     """
-    return split_lines(path.read_bytes())
+    content = path.read_bytes()
+    refuse_pointer(content, path)
+    return split_lines(content)
 
 
 def split_lines(content: bytes) -> list[str]:
@@ -178,8 +181,10 @@ def read_table(
 
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; raise InputError if it is not valid JSON in UTF-8."""
+    content = path.read_bytes()
+    refuse_pointer(content, path)
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start}); convert it first") from error
     except (ValueError, RecursionError) as error:

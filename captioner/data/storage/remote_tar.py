@@ -18,6 +18,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ...errors import InputError
+from ...git_lfs import refuse_pointer
 from . import location
 from .http import CHUNK, Download, Version, changed
 from .location import Location
@@ -109,8 +110,10 @@ class Stream(Download):
         first, content = self.position == 0, b""
         while len(content) < count and (more := super().read(count - len(content))):
             content += more
-        if first and _COMPRESSED.match(content):
-            raise tarfile.ReadError("it is compressed")
+        if first:
+            refuse_pointer(content, self)
+            if _COMPRESSED.match(content):
+                raise tarfile.ReadError("it is compressed")
         self.last = content
         return content
 

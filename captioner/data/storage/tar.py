@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ...errors import InputError
+from ...git_lfs import refuse_pointer_file
 
 
 class Index(NamedTuple):
@@ -72,6 +73,7 @@ def _index(tar: Path, size: int, modified: int) -> Index:  # noqa: ARG001  (part
             archive.fileobj.seek(archive.offset)
             check_end(archive.fileobj.read(tarfile.BLOCKSIZE), archive.offset)
     except tarfile.TarError as error:
+        refuse_pointer_file(tar)
         raise unreadable(tar, error) from error
     return Index(members, tuple(duplicates))
 

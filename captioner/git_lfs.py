@@ -1,0 +1,28 @@
+"""Git LFS pointers: small text files in place of files that Git LFS has not downloaded."""
+
+from pathlib import Path
+
+from .errors import InputError
+
+_START = b"version https://git-lfs.github.com/spec/"
+
+
+def refuse_pointer(start: bytes, name: object) -> None:
+    """Raise InputError if a file that begins with these bytes is a Git LFS pointer.
+
+    name: the file's name, for the message.
+    """
+    if start.startswith(_START):
+        raise InputError(
+            f"{name} is a Git LFS pointer, not the file itself; run git lfs pull in its repository"
+        )
+
+
+def refuse_pointer_file(path: Path) -> None:
+    """Do the same for the file at `path`; if it cannot be read, its reader says so."""
+    try:
+        if path.is_file():  # not a pipe, from which a byte can be read only once
+            with path.open("rb") as file:
+                refuse_pointer(file.read(len(_START)), path)
+    except OSError:
+        pass
