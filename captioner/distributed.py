@@ -16,15 +16,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .errors import InputError
 
+VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by torchrun
+
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the process group of torchrun, if there is one, and leave it on exit.
 
     With the device "cuda", each process uses the GPU of its local rank. Raises InputError if there
-    are more processes than GPUs on this machine.
+    are more processes than GPUs on this machine, if some of torchrun's variables are missing or
+    wrong, or if the group cannot be joined.
     """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    if not _in_group():
         yield
         return
     if device.type == "cuda" and device.index is None:
@@ -36,11 +39,43 @@ def process_group(device: torch.device) -> Iterator[None]:
         torch.cuda.set_device(local_rank)
     # The timeout must allow the first process to compute features while the others wait.
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(hours=12))
+    try:
+        dist.init_process_group(backend, timeout=timedelta(hours=12))
+    except (ValueError, RuntimeError) as error:
+        address = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise InputError(
+            f"the processes cannot meet at {address} (MASTER_ADDR and MASTER_PORT): "
+            f"{str(error).splitlines()[0]}; start them with torchrun"
+        ) from error
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _in_group() -> bool:
+    """Return whether torchrun started this process as one of a group.
+
+    Schedulers leave some of torchrun's variables in the environment, which does no harm to a single
+    process. Of several, each would train alone, so that InputError is raised.
+    """
+    missing = [name for name in VARIABLES if not os.environ.get(name)]
+    size = os.environ.get("WORLD_SIZE") or "1"
+    if missing and size == "1":
+        return False
+    if missing:
+        unset = f"{' and '.join(missing)} {'are' if missing[1:] else 'is'} not set"
+        raise InputError(
+            f"WORLD_SIZE is {size}, but {unset}; start the processes with torchrun, which sets "
+            "all variables, or unset WORLD_SIZE"
+        )
+    rank = os.environ["RANK"]
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise InputError(
+            f"RANK must be below WORLD_SIZE, got RANK {rank} and WORLD_SIZE {size}; start the "
+            "processes with torchrun, which sets them"
+        )
+    return True
 
 
 def rank() -> int:

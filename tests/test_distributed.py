@@ -1,6 +1,7 @@
 """Two processes on one machine train as one would, and caption each image once."""
 
 import json
+import socket
 from itertools import chain
 
 import pytest
@@ -154,7 +155,8 @@ def test_alone_nothing_is_done():
 def started(monkeypatch):
     """Imitate a process that torchrun started on a machine with two GPUs; return its calls."""
     calls = []
-    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
+    master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", **master}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: calls.append(backend))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("left"))
@@ -181,3 +183,61 @@ def test_more_processes_than_gpus(started, monkeypatch):
     ):
         pass
     assert started == []
+
+
+# ---- part of torchrun's variables ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RANK": "0", "WORLD_SIZE": "1"},
+        {"WORLD_SIZE": "1", "LOCAL_RANK": "0"},
+        {"RANK": "3", "LOCAL_RANK": "3"},
+        {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"},
+        {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "", "MASTER_PORT": ""},
+    ],
+)
+def test_variables_left_by_a_scheduler_leave_a_process_alone(variables, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with distributed.process_group(torch.device("cpu")):
+        assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"MASTER_ADDR": ""}, "WORLD_SIZE is 4, but MASTER_ADDR is not set; start .* torchrun"),
+        (
+            {"MASTER_ADDR": "", "MASTER_PORT": ""},
+            "but MASTER_ADDR and MASTER_PORT are not set; .* or unset WORLD_SIZE",
+        ),
+        ({"RANK": ""}, "but RANK is not set; start"),
+        ({"RANK": "4"}, "RANK must be below WORLD_SIZE, got RANK 4 and WORLD_SIZE 4; start"),
+        ({"RANK": "-1"}, "got RANK -1 and"),
+        ({"WORLD_SIZE": "two"}, "got RANK 3 and WORLD_SIZE two"),
+    ],
+)
+def test_part_of_the_variables_of_torchrun(started, changes, message, monkeypatch):
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(InputError, match=message),
+        distributed.process_group(torch.device("cpu")),
+    ):
+        pass
+    assert started == []
+
+
+def test_processes_that_cannot_meet(monkeypatch):
+    values = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        values["MASTER_PORT"] = str(taken.getsockname()[1])
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+        with (
+            pytest.raises(InputError, match=r"cannot meet at 127.0.0.1:\d+ \(MASTER_.*torchrun"),
+            distributed.process_group(torch.device("cpu")),
+        ):
+            pass

@@ -12,18 +12,28 @@ from .checkpoint import CARD, CONFIG, MANIFEST, VOCABULARY, WEIGHTS
 from .runs import CHECKPOINTS
 
 FILES = [CONFIG, VOCABULARY, WEIGHTS, MANIFEST]
+_NAME = r"\w[\w.-]*/\w[\w.-]*"
+# The address of a repository, or of a page of it; pathlib turns "https://" into "https:/".
+_ADDRESS = re.compile(
+    r"(?:https?:/+)?(?:www\.)?(?:huggingface\.co|hf\.co)/+(?:models/)?"
+    rf"(?P<name>{_NAME})(?:/(?:tree|blob|resolve|commit)/(?P<revision>[^/?#]+))?(?:[/?#].*)?"
+)
 
 
 def local(path: str | Path, revision: str | None = None) -> Path:
     """Return a local path for `path`, downloading it if it is a repository on the hub.
 
     A path is local, and is returned unchanged, if it does not have the form "user/name" or if its
-    parent directory exists or is `checkpoints`. revision: a branch, tag or commit of the
-    repository. Raises InputError if the download fails, or if a revision is given for a local
-    path.
+    parent directory exists or is `checkpoints`. A repository may also be given as its address
+    (https://huggingface.co/user/name, or a page of it such as .../tree/REVISION). revision: a
+    branch, tag or commit of the repository. Raises InputError if the download fails, for any other
+    address, or if a revision is given for a local path.
     """
+    name, found = _parse(path)
+    if name != str(path):
+        return _download(Path(name), revision or found)
     path = Path(path)
-    may_be_repository = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path))
+    may_be_repository = re.fullmatch(_NAME, str(path))
     if not may_be_repository or path.parent.exists() or path.parent == CHECKPOINTS:
         if revision is not None:
             raise InputError(
@@ -31,14 +41,35 @@ def local(path: str | Path, revision: str | None = None) -> Path:
                 "omit the revision"
             )
         return path
+    return _download(path, revision)
+
+
+def _parse(path: str | Path) -> tuple[str, str | None]:
+    """Return the name and revision in the address of a repository; other paths unchanged.
+
+    Raises InputError for an address of anything else.
+    """
+    if match := _ADDRESS.fullmatch(str(path)):
+        if match["name"].partition("/")[0] in ("datasets", "spaces"):
+            raise InputError(f"{path} is the address of no model; choose the address of a model")
+        return match["name"], match["revision"]
+    if re.match(r"https?:/", str(path)):
+        raise InputError(
+            f"{path} is not the address of a model on the Hugging Face hub; download the "
+            "checkpoint and pass its directory"
+        )
+    return str(path), None
+
+
+def _download(path: Path, revision: str | None) -> Path:
     hub = _import_hub(f"{path} is not a local directory, and downloading from the Hugging Face hub")
     try:
         directory = hub.snapshot_download(str(path), revision=revision, allow_patterns=FILES)
-    except (OSError, ValueError) as error:
+    except _failures(hub) as error:
         at = "" if revision is None else f" at {revision}"
         raise InputError(
             f"{path} is not a local directory, and repository {path}{at} cannot be downloaded "
-            f"from the Hugging Face hub: {_reason(error)}"
+            f"from the Hugging Face hub: {_reason(error)}; check the name and the connection"
         ) from error
     return Path(directory)
 
@@ -48,8 +79,10 @@ def push(
 ) -> str:
     """Upload a checkpoint to the repository `name`, creating it if necessary; return its URL.
 
-    private: whether a newly created repository is private. Raises InputError if the upload fails.
+    name: "user/name", or the repository's address. private: whether a newly created repository is
+    private. Raises InputError if the upload fails.
     """
+    name = _parse(name)[0]
     hub = _import_hub("push_to_hub")
     try:
         api = hub.HfApi(token=token)
@@ -61,8 +94,11 @@ def push(
             allow_patterns=[*FILES, CARD],
             commit_message="Upload a captioner checkpoint",
         )
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name} cannot be pushed to the hub: {_reason(error)}") from error
+    except _failures(hub) as error:
+        raise InputError(
+            f"{name} cannot be pushed to the hub: {_reason(error)}; check the name, the token and "
+            "the connection"
+        ) from error
     return str(repository)
 
 
@@ -74,6 +110,14 @@ def _import_hub(purpose: str) -> ModuleType:
             f"{purpose} needs huggingface_hub; install it with pip install 'captioner[hub]'"
         ) from error
     return huggingface_hub
+
+
+def _failures(hub: ModuleType) -> tuple[type[Exception], ...]:
+    """Return the types of errors with which a request or its check may fail.
+
+    If the hub is out of reach, the error is of the HTTP library; HfHubHTTPError is derived from it.
+    """
+    return (OSError, ValueError, *hub.errors.HfHubHTTPError.__bases__)
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Shared models: saving, model cards, upload to and download from the hub."""
 
 import json
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -209,6 +210,63 @@ def test_neither_a_directory_nor_a_repository():
 def test_pushing_with_an_invalid_token(captioner):
     with pytest.raises(InputError, match=r"me/colours cannot be pushed to the hub: .*401"):
         captioner.push_to_hub("me/colours", token="hf_wrong")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://huggingface.co/me/colours",
+        "https://huggingface.co/me/colours/",
+        "https://huggingface.co/me/colours/tree/main",
+        "https://huggingface.co/me/colours/blob/main/config.json",
+        "https://huggingface.co/me/colours?library=captioner",
+        "http://www.huggingface.co/me/colours",
+        "huggingface.co/me/colours",
+        "https://hf.co/me/colours",
+        Path("https://huggingface.co/me/colours"),
+    ],
+)
+def test_the_address_of_a_repository(address, captioner, hub):
+    captioner.push_to_hub("https://huggingface.co/me/colours", token=loopback_hub.TOKEN)
+    assert hub.repositories.keys() == {"me/colours"}
+    assert Captioner.from_pretrained(address, "cpu").vocabulary.words
+
+
+def test_the_revision_in_an_address(captioner, hub):
+    captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
+    revisions = hub.repositories["me/colours"]
+    revisions["v1"], revisions["main"] = revisions["main"], {}
+    address = "https://huggingface.co/me/colours/tree/v1"
+    assert Captioner.from_pretrained(address, "cpu").vocabulary.words
+    with pytest.raises(InputError, match="repository me/colours at v2 cannot be downloaded"):
+        Captioner.from_pretrained(address, "cpu", revision="v2")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("https://example.org/me/colours", r"is not the address of a model .*; download the check"),
+        ("https://huggingface.co/me", "is not the address of a model"),
+        ("https://huggingface.co/datasets/me/colours", "is the address of no model"),
+    ],
+)
+def test_other_addresses(address, message, captioner):
+    with pytest.raises(InputError, match=message):
+        Captioner.from_pretrained(address)
+    with pytest.raises(InputError, match=message):
+        captioner.push_to_hub(address)
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_hub_out_of_reach(captioner, monkeypatch):
+    constants = pytest.importorskip("huggingface_hub.constants")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    with pytest.raises(InputError, match=r"^me/colours cannot be pushed .*refused; check the"):
+        captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
+    with pytest.raises(InputError, match=r"^me/colours is not a local .* cannot be downloaded"):
+        Captioner.from_pretrained("me/colours")
 
 
 @pytest.mark.usefixtures("hub")

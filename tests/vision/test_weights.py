@@ -176,9 +176,7 @@ def test_files_without_weights_are_refused(tiny_values, tmp_path):
     with pytest.raises(InputError, match=r"several encoders, .* begin with key\., query\.; save"):
         load("contrast.pth")
     torch.save(nn.Linear(2, 2), tmp_path / "module.pth")  # unpickling it would run code
-    with pytest.raises(
-        InputError, match=r"module.pth .*: it contains torch\.nn\S*Linear"
-    ):
+    with pytest.raises(InputError, match=r"module.pth .*: it contains torch\.nn\S*Linear"):
         load("module.pth")
     arguments = {"args": argparse.Namespace(), "state_dict": tiny_values}
     torch.save(arguments, tmp_path / "arguments.pth")

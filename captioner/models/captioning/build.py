@@ -14,6 +14,8 @@ from .show_and_tell import ShowAndTell
 from .show_attend_and_tell import ShowAttendAndTell
 
 CaptioningModel = ShowAndTell | ShowAttendAndTell
+# torch's errors for a missing or broken compiler, by name because their module is private
+TOOL_ERRORS = ("InvalidCxxCompiler", "CppCompileError", "TritonMissing", "GPUTooOldForTriton")
 
 
 def build_model(encoder: Encoder, vocabulary_size: int, options: ModelOptions) -> CaptioningModel:
@@ -33,7 +35,7 @@ class CompiledSteps(nn.Module):
 
     Everything else is delegated to the original model, including its weights and state dict. The
     first batch of each shape takes a few seconds longer. On a CPU, torch.compile requires a C++
-    compiler.
+    compiler, on a GPU Triton; without it, the first step raises InputError.
     """
 
     def __init__(self, model: CaptionModel) -> None:
@@ -51,7 +53,15 @@ class CompiledSteps(nn.Module):
     def step(
         self, tokens: Tensor, state: State, memory: Memory
     ) -> tuple[Tensor, State, Tensor | None]:
-        scores, state, attention = self._step(tokens, state, memory)
+        try:
+            scores, state, attention = self._step(tokens, state, memory)
+        except RuntimeError as error:
+            if reason := _missing_tool(error):
+                raise InputError(
+                    f"compiling the model failed: {reason}; install a C++ compiler, on a GPU also "
+                    "Triton, or omit --compile"
+                ) from error
+            raise
         if not self._graphs:
             return scores, state, attention
         # Clone the outputs: a CUDA graph writes them to the same memory on every run.
@@ -60,3 +70,12 @@ class CompiledSteps(nn.Module):
 
     def state_dict(self, *args: Any, **options: Any) -> Any:
         return self.model.state_dict(*args, **options)
+
+
+def _missing_tool(error: RuntimeError) -> str | None:
+    """Return why torch.compile could not run its compiler, or None for any other error."""
+    cause = getattr(error, "inner_exception", error)
+    if type(cause).__name__ not in TOOL_ERRORS:
+        return None
+    lines = str(cause).splitlines()
+    return next((line.strip() for line in lines if "error:" in line), lines[0])
