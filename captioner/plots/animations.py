@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from .fonts import drawable, font
 from .overlays import DIM, GAMMA, INK, is_dimmed, palette
-from .panels import font, overlay_each
+from .panels import overlay_each
 
 _AREA = 320 * 320  # pixels of the scaled image
 _MIN_SIDE, _MAX_SIDE = 200, 640  # minimum side of the image's area, maximum side of the image
@@ -58,6 +59,7 @@ def _frames(
     width = 2 * _MARGIN + space[0] + _GAP + _BAR + _BAR_TEXT
     below = _MARGIN + space[1] + _GAP
     x, y = (_MARGIN + (room - side) // 2 for room, side in zip(space, small.size, strict=True))
+    words = [drawable(word) for word in words]
     places, lines = word_places(words, width - 2 * _MARGIN)
     blank = Image.new("RGB", (width, below + lines * _LINE + _MARGIN), "white")
     _draw_color_bar(blank, (_MARGIN + space[0] + _GAP, _MARGIN, space[1]), float(attention.max()))
@@ -84,10 +86,10 @@ def _draw_caption(
         color = DIM if is_dimmed(word) else INK
         if t == current:
             x0, y0, _, y1 = pen.textbbox(baseline, "Íg", font=font(_FONT), anchor="ls")
-            x1 = x0 + font(_FONT).getlength(word)
+            x1 = x0 + font(_FONT, word).getlength(word)
             pen.rounded_rectangle((x0 - 4, y0 - 2, x1 + 4, y1 + 2), 5, color)
             color = "white"
-        pen.text(baseline, word, color, font(_FONT), "ls")
+        pen.text(baseline, word, color, font(_FONT, word), "ls")
 
 
 def _quantize(frame: Image.Image) -> Image.Image:
@@ -115,7 +117,7 @@ def word_places(words: Sequence[str], width: int) -> tuple[list[tuple[int, int]]
     """Wrap words into lines; return each word's (x in pixels, line) and the number of lines."""
     places, x, line = [], 0, 0
     for word in words:
-        length = round(font(_FONT).getlength(word))
+        length = round(font(_FONT, word).getlength(word))
         if x and x + length > width:
             x, line = 0, line + 1
         places.append((x, line))

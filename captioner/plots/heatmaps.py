@@ -18,6 +18,7 @@ from PIL import Image
 from ..atomic_io import atomic_write
 from ..errors import InputError
 from .animations import animation
+from .fonts import drawable, families
 from .overlays import COLORMAP, DIM, GAMMA, check_maps, is_dimmed
 from .panels import clipped_ratio, draw_panels, panel_size
 
@@ -142,7 +143,17 @@ def _figure(
     for index, (word, panel) in enumerate(zip(["", *words], panels, strict=True)):
         _place_panel(figure, layout, index, word, panel)
     x, y, *_ = layout.fractions(_MARGIN, _MARGIN, 0, 0)
-    figure.text(x, y, layout.heading, va="top", fontsize=12, color="black", parse_math=False)
+    heading = drawable(layout.heading)
+    figure.text(
+        x,
+        y,
+        heading,
+        va="top",
+        fontsize=12,
+        fontfamily=families(heading),
+        color="black",
+        parse_math=False,
+    )
     right = _MARGIN + layout.columns * (layout.panel[0] + _GAP)
     bar = figure.add_axes(layout.fractions(right, layout.top + _WORD, _BAR, layout.panel[1]))
     _color_bar(bar, float(attention.max()), attention.shape[1:])
@@ -159,6 +170,7 @@ def _place_panel(
     axes.axis("off")
     x, y, *_ = layout.fractions(left + layout.panel[0] / 2, top - 7, 0, 0)
     dim = is_dimmed(word)
+    word = drawable(word)
     figure.text(
         x,
         y,
@@ -166,6 +178,7 @@ def _place_panel(
         ha="center",
         va="baseline",
         fontsize=min(11.0, 0.7 * layout.panel[0] / max(1, len(word))),
+        fontfamily=families(word),
         color=DIM if dim else "black",
         fontweight="normal" if dim else "bold",
         parse_math=False,

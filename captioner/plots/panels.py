@@ -4,11 +4,9 @@ Shapes: T words, (h, w) attention grid.
 """
 
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFont
+from PIL import Image
 
 from .overlays import overlay
 
@@ -51,12 +49,3 @@ def overlay_each(image: Image.Image, attention: np.ndarray, offset: float) -> It
     """
     vmax = float(attention.max(initial=0)) or None
     return (overlay(image, each, vmax=vmax, offset=offset) for each in attention)
-
-
-@cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """Load DejaVu Sans, which comes with matplotlib and covers most languages."""
-    import matplotlib
-
-    directory = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    return ImageFont.truetype(directory / "DejaVuSans.ttf", size)

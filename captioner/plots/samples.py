@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..atomic_io import atomic_write
+from .fonts import drawable, font
 from .overlays import DIM, INK, is_dimmed
-from .panels import draw_panels, font, panel_size
+from .panels import draw_panels, panel_size
 
 _WIDTH, _NARROW = 1200, 352  # maximum widths of the sheet's rows and of a single sample
 _MARGIN, _GAP, _BETWEEN = 16, 8, 20  # pixels around the sheet, between panels, between samples
@@ -79,7 +80,7 @@ def _draw(sample: Sample, offset: float, max_width: int) -> Image.Image:
     pen = ImageDraw.Draw(drawing)
     for i, (line, color, kind) in enumerate(text):
         pen.text((0, _LINE * i), line, color, kind)
-    words = ["", *sample.words] if len(panels) > 1 else [""]
+    words = ["", *map(drawable, sample.words)] if len(panels) > 1 else [""]
     for i, (word, panel) in enumerate(zip(words, panels, strict=True)):
         row, column = divmod(i, columns)
         x, y = column * step[0], top + row * step[1]
@@ -87,15 +88,15 @@ def _draw(sample: Sample, offset: float, max_width: int) -> Image.Image:
         size = min(_TEXT, int(1.5 * panel.width / max(1, len(word))))
         color = DIM if is_dimmed(word) else INK
         below = x + panel.width / 2, y + panel.height + 3
-        pen.text(below, word, color, font(max(6, size)), "ma")
+        pen.text(below, word, color, font(max(6, size), word), "ma")
     return drawing
 
 
 def _text_lines(sample: Sample, max_width: int) -> list[tuple[str, str, ImageFont.FreeTypeFont]]:
     """Wrap the caption and the reference into lines, each with its colour and font."""
-    caption = textwrap.wrap(sample.text or "(no words)", max_width // 11)
-    reference = textwrap.shorten(f"reference: {sample.reference}", 160)
+    caption = textwrap.wrap(drawable(sample.text) or "(no words)", max_width // 11)
+    reference = textwrap.shorten(f"reference: {drawable(sample.reference)}", 160)
     return [
-        *((line, INK, font(_TITLE)) for line in caption),
-        *((line, DIM, font(_TEXT)) for line in textwrap.wrap(reference, 2 * max_width // 15)),
+        *((line, INK, font(_TITLE, line)) for line in caption),
+        *((line, DIM, font(_TEXT, line)) for line in textwrap.wrap(reference, 2 * max_width // 15)),
     ]
