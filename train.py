@@ -1,7 +1,16 @@
 """Train a captioning model; for help, run python train.py --help."""
 
-from captioner.cli.train import main
+from collections.abc import Sequence
+
 from captioner.errors import run_command
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `captioner.cli.train.main`; its imports take long enough to be interrupted."""
+    from captioner.cli.train import main
+
+    main(argv)
+
 
 if __name__ == "__main__":
     run_command(main)
