@@ -3,7 +3,7 @@
 No model is run here; statistics.py contains the counts and formula of each metric.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -23,6 +23,8 @@ from .statistics import (
 )
 
 Id = TypeVar("Id", bound=Hashable)
+ORDERS = 4  # BLEU and CIDEr count n-grams of up to so many words
+ENOUGH = 0.9  # of the n-grams that captions of ORDERS words or more have; with fewer, a note
 
 METRICS: dict[str, Callable[..., SufficientStatistics]] = {
     "bleu": bleu_statistics,
@@ -88,7 +90,8 @@ class Scores:
     """The scores of captions, kept as sufficient statistics.
 
     ids: image ids. statistics: counts of each metric, one row per image, by name of the metric.
-    note: the metric that was omitted and the reason, or an empty string.
+    note: lines about a metric that was omitted, and about scores that are low because the captions
+    are few or short; or an empty string.
     """
 
     ids: tuple[Hashable, ...]
@@ -121,15 +124,40 @@ def compute_scores(
     """
     hypotheses, split_references = split_corpus(captions, references)
     selected = tuple(METRICS) if metrics is None else select_metrics(metrics)
-    statistics, note = {}, ""
+    statistics, notes = {}, []
     for metric in selected:
         try:
             statistics[metric] = METRICS[metric](hypotheses, split_references)
         except InputError as error:
             if metric != "meteor" or metrics is not None:
                 raise
-            note = f"note: scored without METEOR: {error}"
-    return Scores(tuple(captions), statistics, note)
+            notes.append(f"note: scored without METEOR: {error}")
+    return Scores(tuple(captions), statistics, "\n".join(notes + _limits(hypotheses, selected)))
+
+
+def _limits(hypotheses: Sequence[Words], metrics: Collection[str]) -> list[str]:
+    """Return notes on scores that are low even for perfect captions, because of the formulas.
+
+    CIDEr gives no weight to n-grams that occur for all images, so to none if there is one image. It
+    is the mean over n-grams of 1 to 4 words, and BLEU-4 their geometric mean; a caption of fewer
+    words has none of the longer ones.
+    """
+    counts = [min(len(words), ORDERS) for words in hypotheses]
+    longest, share = max(counts), sum(counts) / ORDERS / len(counts)
+    notes = []
+    if "bleu" in metrics and longest < ORDERS:
+        notes.append(
+            f"note: no caption has {ORDERS} words, so BLEU-{ORDERS} is at most 3.2 even if every "
+            "caption is perfect"
+        )
+    if "cider" in metrics and len(counts) == 1:
+        notes.append("note: CIDEr of a single image is always 0; score more images together")
+    elif "cider" in metrics and share < ENOUGH:
+        notes.append(
+            f"note: many captions have fewer than {ORDERS} words, so CIDEr is at most "
+            f"{1000 * share:.0f} instead of 1000"
+        )
+    return notes
 
 
 def corpus_scores(

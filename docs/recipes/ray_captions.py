@@ -15,8 +15,7 @@ import numpy as np
 import ray
 
 from captioner import Captioner, InputError
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+from captioner.data.image_paths import find_images
 
 
 class CaptionBatch:
@@ -46,7 +45,7 @@ def done(out: Path) -> set[str]:
 def main(
     checkpoint: str, directory: str, out: str, actors: str = "1", batch_size: str = "64"
 ) -> None:
-    images = sorted(str(p) for p in Path(directory).rglob("*") if p.suffix.lower() in SUFFIXES)
+    images = find_images([directory])
     finished = done(Path(out))
     rows = [{"image": path} for path in images if path not in finished]
     print(f"{len(images)} images, {len(images) - len(rows)} done before")

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from captioner import Captioner, InputError
+from captioner.data.image_paths import find_images
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 BATCH_SIZE = 64
 
 
@@ -34,7 +34,7 @@ def caption(captioner: Captioner, paths: Sequence[str]) -> Iterator[dict[str, An
 
 def main(checkpoint: str, directory: str, out: str) -> None:
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    images = sorted(str(p) for p in Path(directory).rglob("*") if p.suffix.lower() in SUFFIXES)
+    images = find_images([directory])
     part = images[rank::world_size]
     Path(out).mkdir(parents=True, exist_ok=True)
     with (Path(out) / f"captions-{rank}.jsonl").open("a+b") as file:

@@ -159,6 +159,7 @@ def test_describe_prints_scores_statistics_and_signature():
         "BLEU-1 100.00  BLEU-2 100.00  BLEU-3 100.00  BLEU-4 3.16  ROUGE-L 100.00",
         str(statistics(texts, references, ["a dog runs"])),
         signature([["", ""]], ["BLEU-1", "ROUGE-L"]),
+        "note: no caption has 4 words, so BLEU-4 is at most 3.2 even if every caption is perfect",
     ]
     assert result.texts == texts
     assert result.hypotheses == {}

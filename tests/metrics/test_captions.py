@@ -1,6 +1,7 @@
 """Scores against nltk, pycocoevalcap, plain implementations of the equations, and by hand."""
 
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -290,7 +291,7 @@ def test_only_the_metrics_asked_for_and_scores_per_image() -> None:
     references = {"a": ["men ride bikes", "two men"], "b": ["a dog runs"], "c": ["the sky"]}
     found = compute_scores(captions, references, ["cider", "rouge-l"])
     assert found.ids == ("b", "a", "c")
-    assert found.note == ""
+    assert found.note.endswith("words, so CIDEr is at most 583 instead of 1000")
     assert list(found.corpus) == list(found.per_image) == ["ROUGE-L", "CIDEr"]
     assert found.per_image["ROUGE-L"][0] == pytest.approx(100)
     assert found.per_image["CIDEr"][2] == 0
@@ -316,8 +317,46 @@ def test_meteor_is_left_out_without_java_unless_it_is_asked_for(
     message = "METEOR needs Java, but java is not on the PATH; install Java or leave METEOR out"
     found = compute_scores({1: "a dog"}, {1: ["a dog"]}, None)
     assert tuple(found.corpus) == NAMES
-    assert found.note == f"note: scored without METEOR: {message}"
+    assert found.note.splitlines()[0] == f"note: scored without METEOR: {message}"
     with pytest.raises(InputError, match=message):
         compute_scores({1: "a dog"}, {1: ["a dog"]}, ["meteor"])
     with pytest.raises(InputError, match=message):
         meteor([["a"]], [[["a"]]])
+
+
+# ---- few and short captions ---------------------------------------------------------------------
+
+
+def perfect(*captions):
+    """Scores of captions that equal their only reference."""
+    return compute_scores(dict(enumerate(captions)), {i: [c] for i, c in enumerate(captions)})
+
+
+@pytest.mark.parametrize(
+    ("captions", "bleu_4", "cider", "notes"),
+    [
+        (["a dog runs in the park"], 100, 0, ["CIDEr of a single image is always 0"]),
+        (["a red ball rolls", "the blue box falls"], 100, 1000, []),
+        (
+            ["a red ball", "the blue box", "one green hat"],
+            3.2,
+            750,
+            ["no caption has 4 words, so BLEU-4 is at most 3.2", "CIDEr is at most 750 instead"],
+        ),
+        (["red ball", "blue box", "green hat"], 0.1, 500, ["no caption has 4", "at most 500"]),
+        (["red", "blue", "green"], 0, 250, ["no caption has 4 words", "CIDEr is at most 250"]),
+        (["red", "a blue box falls here"], 100, 625, ["many .* CIDEr is at most 625 instead of"]),
+        (["a red ball", *(f"the {i} box falls" for i in range(9))], 100, 975, []),
+    ],
+)
+def test_limits_of_few_and_short_captions(captions, bleu_4, cider, notes):
+    """Even perfect captions do not score higher, which the notes say."""
+    found = perfect(*captions)
+    assert found.corpus["BLEU-4"] == pytest.approx(bleu_4, abs=0.05)
+    assert found.corpus["CIDEr"] == pytest.approx(cider, abs=1)
+    for line, note in zip(found.note.splitlines(), notes, strict=True):
+        assert re.search(f"^note: .*{note}", line)
+
+
+def test_limits_of_scores_that_were_not_asked_for_are_not_noted():
+    assert compute_scores({1: "a dog"}, {1: ["a dog"]}, ["rouge-l"]).note == ""
