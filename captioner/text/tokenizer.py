@@ -4,11 +4,14 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-# Replacements of typographic characters: apostrophes, hyphens, and punctuation that is dropped.
+# Replacements of typographic characters: apostrophes, hyphens, fractions, and punctuation that is
+# dropped.
 _SIGNS = {
     **dict.fromkeys("‘’‛´ʼ", "'"),
     **dict.fromkeys("‐‑", "-"),
     **dict.fromkeys("“”„‟«»‹›‚…–—―", " "),
+    **dict(zip("½¼¾⅓⅔", (" 1/2 ", " 1/4 ", " 3/4 ", " 1/3 ", " 2/3 "), strict=True)),
+    **{fraction: f" {fraction} " for fraction in "⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚"},
     "\xad": "",
 }
 # Spellings that are replaced by other words; the bracket names are from the Penn Treebank.
@@ -36,8 +39,10 @@ _ABBREVIATIONS = (
     "|mon|tue|tues|wed|thu|thurs|fri"
 )
 _MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M")
-_LETTER = rf"[\w{_MARKS}]"
+_RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻₀₁₂₃₄₅₆₇₈₉"  # a word of their own, as in m² and CO₂
+_LETTER = rf"(?:(?![{_RAISED}])[\w{_MARKS}])"
 _INNER = rf"(?:(?!n't(?!{_LETTER})){_LETTER})"  # a letter that does not begin a final "n't"
+_PLAIN = rf"(?:(?!_){_INNER})"
 _WORD = re.compile(
     rf"""
       -[lr][rsc]b- | <unk>
@@ -47,7 +52,9 @@ _WORD = re.compile(
     | (?:[a-z]\.)+(?!{_LETTER})                                       # u.s., a.
     | \d+(?:[.,:]\d+)+(?:-{_INNER}+)*                                 # 1,000 7:15 2.5-inch
     | (?:[cdlos]|ma|qu)'{_INNER}{{2,}}                               # o'clock, ma'am
+    | (?:{_PLAIN}+[-_])+{_PLAIN}+(?=\.{_LETTER})                      # img_001 in img_001.jpg
     | {_INNER}+(?:[-/.]{_INNER}+)*                                    # dog, t-shirt, and/or, mp3
+    | [{_RAISED}]+                                                    # ², ⁻¹
     | [\#@](?=[^\W\d]){_INNER}+                                       # #hashtag
     | [!?]{{2,}} | [^\s.,:;'"`!?-]                                    # a symbol that is not dropped
     """,

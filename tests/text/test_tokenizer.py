@@ -46,6 +46,10 @@ SAME_AS_JAVA = {
     "“Don’t” – it’s ‘so’…": "do n't it 's so",
     "Café Überblick 日本語 привет हिन्दी ภาษาไทย": "café überblick 日本語 привет हिन्दी ภาษาไทย",
     "a😀b ❤": "a b ❤",
+    "9½ km², ½ cup, 3¼-inch ⅔": "9 1/2 km ² 1/2 cup 3 1/4 inch 2/3",
+    "3⅛ m³ H₂O CO₂ 10² 10⁻³ x²³y ²": "3 ⅛ m ³ h ₂ o co ₂ 10 ² 10 ⁻³ x ²³ y ²",
+    "img_001.jpg IMG-2.PNG a_b.c img001.jpg x_y": "img_001 jpg img-2 png a_b c img001.jpg x_y",
+    "a t-shirt.The man, wi-fi.it": "a t-shirt the man wi-fi it",
     "!": "",
     "": "",
 }
@@ -120,6 +124,7 @@ def test_a_first_word_has_nothing_to_join() -> None:
 PIECES = (
     "n't ' n t , a,b- 's 'd 're can not gon na gotta no. 5 1, 3.5 . a a. u.s st. jr - ( ) [ -lrb-"
     " lrb ! ? # @ 'n' 'n '90s o' c' é \u0301 हि _ & … ’ 😀 'em me / I İ \u200b ß Σ ½ ٣ <unk> <"
+    " ² ⅛ _ x_1 .jpg -"
 ).split(" ")
 TEXTS = st.text(max_size=30) | st.lists(st.sampled_from([*PIECES, " "]), max_size=9).map("".join)
 
