@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from captioner import Captioner
 from tests.support import tiny
@@ -20,19 +21,25 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def directory(tmp_path, tmp_path_factory):
-    """Sixteen images and a broken one, in two directories."""
+    """Sixteen images in several formats and a broken one, in two directories; and hidden files."""
     images = sorted((tiny.data(tmp_path_factory) / "train").glob("*.png"))
-    for number, image in enumerate(images):
+    endings = (".webp", ".bmp", ".TIF", *[".png"] * len(images))
+    for number, (image, ending) in enumerate(zip(images, endings, strict=False)):
         half = tmp_path / "images" / str(number % 2)
         half.mkdir(parents=True, exist_ok=True)
-        shutil.copy(image, half)
+        with Image.open(image) as opened:
+            opened.save(half / f"{image.stem}{ending}", lossless=True)
     (tmp_path / "images" / "1" / "broken.jpg").write_bytes(b"not an image")
+    (tmp_path / "images" / ".checkpoints").mkdir()
+    shutil.copy(images[0], tmp_path / "images" / ".checkpoints")
     return tmp_path / "images"
 
 
 def check(rows, model, directory):
     """Every image has one row, with a single process's caption or the broken image's error."""
-    images = sorted(directory.rglob("*.png"))
+    files = [path for path in directory.rglob("*.*") if path.is_file()]
+    images = [p for p in files if p.name != "broken.jpg" and p.parent.name in ("0", "1")]
+    assert len(images) == 16
     captions = Captioner.from_pretrained(model, "cpu").caption(images)
     assert len({caption.text for caption in captions}) > 3
     expected = dict(zip(map(str, images), captions, strict=True))
@@ -115,6 +122,7 @@ def test_ray_data_with_two_actors(model, directory, tmp_path, monkeypatch):
     script.write_text(WITH_RAY)
     printed = finish(start(script, recipe, model, directory, out, "2", "4"))
     assert "17 images, 0 done before" in printed
+    assert "deprecated" not in printed
     check(read(out, "json"), model, directory)
     first = min(out.glob("*.json"))
     first.write_bytes(first.read_bytes()[:-2])  # truncated, as after a crash
