@@ -272,6 +272,8 @@ def test_pycocotools_reads_the_files(root):
     image_ids = []
     for split in COUNTS:
         captions = COCO(root / "annotations" / f"captions_{split}.json")
+        assert "categories" not in captions.dataset  # an empty list would be a KeyError
+        assert all(type(id) is int for id in (*captions.imgs, *captions.anns))
         instances = COCO(root / "annotations" / f"instances_{split}.json")
         assert captions.getImgIds() == instances.getImgIds()
         assert {c["name"] for c in instances.loadCats(instances.getCatIds())} == set(KINDS)

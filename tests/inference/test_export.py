@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,7 @@ from captioner.checkpoints import checkpoint
 from captioner.inference import export
 from tests.support import tiny
 
+onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 
@@ -68,6 +70,20 @@ class Exported:
 def exported(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
     return Exported(captioner(tmp_path_factory, request.param), directory)
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory):
+    """An exported captioner in which all words of colours have the weights of the first."""
+    read = checkpoint.load(tiny.run(tmp_path_factory, attention=True))
+    words = [4 + i for i, word in enumerate(read.vocabulary.words) if word in tiny.COLOURS]
+    weights = {name: value.clone() for name, value in read.weights.items()}
+    for name in ("words.weight", "words.bias"):
+        weights[name][words] = weights[name][words[0]].clone()
+    captioner = Captioner.from_checkpoints([replace(read, weights=weights)], "cpu")
+    exported = Exported(captioner, tmp_path_factory.mktemp("tied"))
+    exported.words = words
+    return exported
 
 
 def assert_close(actual, expected):
@@ -146,6 +162,65 @@ def test_the_description_matches_the_programs(exported):
 def test_only_the_encoder_contains_the_encoder_weights(exported):
     for name in ("start", "step"):
         assert not [key for key in exported.programs[name].state_dict if "encoder" in key]
+
+
+@pytest.mark.slow
+def test_a_directory_is_all_that_its_programs_need(exported, tmp_path):
+    """Weights are in the programs, where torch.onnx.export by default writes a second file."""
+    for directory, ending in ((exported.onnx, "onnx"), (exported.torch, "pt2")):
+        names = {path.name for path in directory.iterdir()}
+        assert names == {"captioner.json", *(f"{n}.{ending}" for n in exported.programs)}
+    for name in exported.programs:
+        alone = shutil.copy(exported.onnx / f"{name}.onnx", tmp_path)
+        onnxruntime.InferenceSession(alone)
+        saved = onnx.load(alone, load_external_data=False)
+        assert not any(tensor.external_data for tensor in saved.graph.initializer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["by_onnx", "by_torch"])
+def test_nan_is_not_hidden(exported, runtime):
+    """NaN in one image's features is NaN in all of its scores, and in no other image's.
+
+    The programs return scores and leave the choice to the caller, because ONNX Runtime's ArgMax
+    passes over NaN, unlike torch's.
+    """
+    run, model = getattr(exported, runtime), exported.captioner.model
+    side = exported.captioner.transform.size
+    with torch.no_grad():
+        features = model.encoder(torch.zeros(2, 3, side, side)).contiguous()
+    features[1, 0, 0, 0] = torch.nan
+    started = run("start", features=features.numpy())
+    outputs = run("step", tokens=np.ones((2, 1), np.int64), **started)
+    assert np.isfinite(outputs["scores"][0]).all()
+    assert np.isnan(outputs["scores"][1]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["by_onnx", "by_torch"])
+def test_ties_stay_ties(tied, runtime):
+    """Words with equal weights get equal scores, up to the rounding of torch's own products."""
+    run, side = getattr(tied, runtime), tied.captioner.transform.size
+    noise = np.random.default_rng(0).normal(size=(3, 3, side, side)).astype(np.float32)
+    inputs = run("start", features=run("encoder", pixels=noise)["features"])
+    scores = run("step", tokens=np.ones((3, 1), np.int64), **inputs)["scores"]
+    first, *others = tied.words
+    np.testing.assert_allclose(
+        scores[..., others], scores[..., [first] * len(others)], rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_the_program_in_the_docs_with_ties(tied, beam_size, tmp_path, tmp_path_factory):
+    """Which of the words with equal weights is chosen depends on rounding, and nothing else."""
+    image = sorted((tiny.data(tmp_path_factory) / "val").iterdir())[0]
+    options = {"method": "greedy"} if beam_size == 1 else {"beam_size": beam_size}
+    expected = " ".join(tied.captioner.caption(image, **options).words)
+    found = by_docs(tied.onnx, image, beam_size, tmp_path)
+    colour = re.compile("|".join(rf"\b{name}\b" for name in tiny.COLOURS))
+    assert colour.sub("COLOUR", found) == colour.sub("COLOUR", expected)
+    assert colour.search(expected)
 
 
 @pytest.mark.slow
