@@ -14,6 +14,7 @@ from captioner.data.storage.files import parse_location
 from captioner.option_files import read_option_file
 from captioner.text.sentence_vectors import read_word_vectors
 from captioner.text.vocabulary import Vocabulary
+from captioner.vision.store_files import KEYS, ROWS, read_segments
 from tests.support import loopback_files, tiny
 from tests.support.layouts import write_tar
 from tests.support.pointers import POINTER
@@ -121,3 +122,10 @@ def test_sentence_encoders(pointer):
             (directory / other).write_text("{}")
         with refused(name):
             read_transformer(directory)
+
+
+def test_stored_features_are_computed_again(pointer, tmp_path):
+    """A store is a cache, so that a pointer in it is like any damaged segment."""
+    for ending in (KEYS, ROWS):
+        pointer(f"maps-000000{ending}")
+    assert list(read_segments(tmp_path, "maps")) == []
