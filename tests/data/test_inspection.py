@@ -127,7 +127,11 @@ def test_corrupt_images_are_reported_together(colours, tmp_path, workers):
         drop_corrupt_images(data, USED, "stop", tmp_path / "cache", workers)
     first, *lines = str(caught.value).split("\n")
     assert first.startswith(f"{colours} (read as coco) has 3 problems; ")
-    reasons = ["cannot be decoded (broken or truncated)", "the file is empty", "not an image in an"]
+    reasons = [
+        "cannot be decoded (broken or truncated)",
+        "the file is empty",
+        "a web page; download",
+    ]
     for line, path, reason in zip(lines, broken, reasons, strict=True):
         assert line.startswith(f"  {path}: {reason}")
         assert line.endswith("; replace the file or remove its captions")
