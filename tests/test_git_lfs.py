@@ -11,9 +11,11 @@ from captioner.data.caption_files import read_caption_file
 from captioner.data.images import load_image, read_image
 from captioner.data.readers import load_data
 from captioner.data.storage.files import parse_location
-from captioner.option_files import read_option_file
+from captioner.option_files import read_toml
+from captioner.text.given_rows import open_rows
 from captioner.text.sentence_vectors import read_word_vectors
 from captioner.text.vocabulary import Vocabulary
+from captioner.text.word_vectors import read_vectors
 from captioner.vision.store_files import KEYS, ROWS, read_segments
 from tests.support import loopback_files, tiny
 from tests.support.layouts import write_tar
@@ -104,7 +106,7 @@ def test_checkpoints(tmp_path_factory, tmp_path, name):
 
 def test_other_files(pointer):
     with refused("options.toml"):
-        read_option_file(pointer("options.toml"), {})
+        read_toml(pointer("options.toml"))
     with refused("vectors.txt"):
         read_word_vectors(pointer("vectors.txt"), ["a dog"], 1, weighted=False)
     with refused("vocabulary.json"):
@@ -129,3 +131,12 @@ def test_stored_features_are_computed_again(pointer, tmp_path):
     for ending in (KEYS, ROWS):
         pointer(f"maps-000000{ending}")
     assert list(read_segments(tmp_path, "maps")) == []
+
+
+def test_vectors(pointer):
+    with refused("rows.npy"):
+        open_rows(pointer("rows.npy"))
+    with refused("vectors.bin"):
+        read_vectors(pointer("vectors.bin"), {"dog"})
+    with refused("vectors.txt.gz"):
+        read_vectors(pointer("vectors.txt.gz"), {"dog"})

@@ -32,7 +32,7 @@ run(program, run_name="__main__")
         ("captioner.cli.train", ["train.py"]),
         ("numpy", ["train.py", "--attention"]),
         ("captioner.cli.evaluate", ["evaluate.py"]),
-        ("captioner.evaluation.evaluate", ["evaluate.py", "--checkpoint", "x"]),
+        ("captioner.checkpoints", ["evaluate.py", "--checkpoint", "x"]),
         ("captioner.cli.caption", ["captioner", "caption", "a.jpg", "--checkpoint", "x"]),
         ("torch", ["captioner", "caption", "a.jpg", "--checkpoint", "x"]),
     ],
