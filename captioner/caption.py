@@ -17,7 +17,6 @@ from .errors import InputError
 from .plots import heatmaps
 from .plots.html import caption_html
 from .plots.overlays import is_dimmed
-from .text.tokenizer import join_words
 from .text.vocabulary import Vocabulary
 
 _DIGITS = 4  # decimal places of numbers in JSON
@@ -128,7 +127,7 @@ def caption_of(
         for alternatives in best.alternatives[: len(words)]
     )
     return Caption(
-        text=join_words(words),
+        text=vocabulary.tokenizer.join(words),
         words=words,
         score=best.score,
         log_probs=best.log_probs,

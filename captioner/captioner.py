@@ -29,7 +29,6 @@ from .models.captioning.ensemble import Candidate, build_ensemble, compile_steps
 from .options import from_dict
 from .prefetch import WORKERS
 from .text.collate import pad_captions
-from .text.tokenizer import split_words
 from .text.vocabulary import Vocabulary
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -328,7 +327,7 @@ def _batches(count: int, batch_size: int) -> list[range]:
 
 def _encode(texts: Sequence[str], vocabulary: Vocabulary, allow_unknown: bool) -> list[list[int]]:
     """Encode each text as tokens from start to end; raise InputError as `score` does."""
-    sentences = [split_words(text) for text in texts]
+    sentences = [vocabulary.tokenizer.split(text) for text in texts]
     for text, words in zip(texts, sentences, strict=True):
         if not words:
             raise InputError(f"a text must contain at least one word to be scored, got {text!r}")

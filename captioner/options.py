@@ -9,7 +9,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -167,6 +167,8 @@ def _convert(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
     if value is field.default:  # such as None for a field whose flag is required
         return value
     kind = _value_type(hint)
+    if callable(value) and _accepts(hint, value):
+        return value
     if _is_tuple(hint):
         if not isinstance(value, list | tuple):
             advice = f"; write [{value!r}]" if isinstance(value, str) else ""
@@ -197,6 +199,8 @@ def _accepts(annotation: Any, value: Any) -> bool:
         return any(_accepts(part, value) for part in typing.get_args(annotation))
     if isinstance(value, bool):
         return annotation is bool
+    if typing.get_origin(annotation) is Callable:
+        return callable(value)
     return isinstance(value, {float: (int, float), Path: (str, Path)}.get(annotation, annotation))
 
 

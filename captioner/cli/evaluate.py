@@ -27,7 +27,14 @@ GROUPS: dict[str, type] = {
     "decoding": DecodingOptions,
 }
 FILE_FLAGS = {"references", "allow_missing", "training_captions"}  # require --predictions
-SHARED_FLAGS = {"predictions", "metrics", "bootstrap", "compare", "output"}  # valid in both modes
+SHARED_FLAGS = {
+    "predictions",
+    "metrics",
+    "tokenizer",
+    "bootstrap",
+    "compare",
+    "output",
+}  # valid in both modes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..text.tokenizer import split_words
 from ..text.vocabulary import Vocabulary
 from .dataset import Example
 from .sources import Source
@@ -136,7 +135,7 @@ def encode_captions(examples: Sequence[Example], vocabulary: Vocabulary) -> list
             (
                 [vocabulary.START, *vocabulary.encode(words[:MAX_WORDS]), vocabulary.END]
                 for caption in example.captions
-                if (words := split_words(caption))
+                if (words := vocabulary.tokenizer.split(caption))
             ),
             key=len,
             reverse=True,

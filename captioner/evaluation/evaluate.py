@@ -66,6 +66,8 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
     captioner = Captioner.from_checkpoints(
         checkpoints, runtime.device, runtime.precision, runtime.compile
     )
+    tokenizer = scoring.chosen_tokenizer or captioner.vocabulary.tokenizer
+    tokenizer.split("a")  # raises InputError before any work if its function is not available
     directory = options.output or evaluation_directory(checkpoints[0].path, split)
     make_directory(directory, "--output")
     if options.report:
@@ -80,7 +82,7 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
             captioner.vocabulary,
             examples,
             hypotheses,
-            ScoringSettings(metrics, training_captions),
+            ScoringSettings(metrics, training_captions, tokenizer),
         )
     except InputError as error:  # METEOR's Java program may fail
         raise InputError(f"{error}; the captions are in {directory / CAPTIONS_FILE}") from error
@@ -106,9 +108,10 @@ def evaluate_file(options: EvaluationOptions, scoring: ScoringOptions) -> None:
     assert scoring.predictions is not None
     assert scoring.references is not None
     metrics = scoring.selected_metrics  # raises before any work if METEOR lacks Java
+    notes: list[str] = []
     captions, references, note = match(
         read_predictions(scoring.predictions),
-        read_caption_file(scoring.references),
+        read_caption_file(scoring.references, notes),
         scoring.allow_missing,
     )
     baseline = _read_baseline(scoring, references)
@@ -118,10 +121,11 @@ def evaluate_file(options: EvaluationOptions, scoring: ScoringOptions) -> None:
         training_captions = [text for texts in by_image.values() for text in texts]
     if options.output:
         make_directory(options.output, "--output")
-    result = score_captions(captions, references, ScoringSettings(metrics, training_captions))
+    settings = ScoringSettings(metrics, training_captions, scoring.chosen_tokenizer)
+    result = score_captions(captions, references, settings)
     print(f"{scoring.predictions} against {scoring.references}, {len(captions)} images")
-    if note:
-        print(note)
+    for line in filter(None, [note, *(f"note: {each}" for each in notes)]):
+        print(line)
     scores = _print_scores(result, references, baseline, scoring)
     if options.output:
         write_json(options.output / SCORES_FILE, scores)
@@ -179,7 +183,10 @@ def _print_scores(
         content["intervals"] = _print_intervals(found, "")
     if baseline is not None:
         samples = scoring.bootstrap or SAMPLES
-        baseline_scores = compute_scores(baseline, references, tuple(result.scores.statistics))
+        scores = result.scores
+        baseline_scores = compute_scores(
+            baseline, references, tuple(scores.statistics), scores.tokenizer
+        )
         found = differences(result.scores, baseline_scores, samples)
         print(
             f"difference from {scoring.compare}, "

@@ -3,6 +3,7 @@
 This module does not import torch, so that --help is fast.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ..devices import RuntimeOptions
 from ..metrics.captions import METRICS, select_metrics
 from ..options import check_at_least, option
 from ..prefetch import WORKERS
+from ..text.tokenizer import Tokenizer, get_tokenizer
 
 SAMPLES = 1000  # bootstrap samples for a comparison or report if --bootstrap is not given
 
@@ -51,11 +53,19 @@ class ScoringOptions:
         None, "file of training captions, used to compute novelty"
     )
     metrics: str | None = option(None, f"comma-separated metrics: {','.join(METRICS)} [all]")
+    tokenizer: str | Callable[[str], Sequence[str]] | None = option(
+        None, "words, characters or module:function [the model's]"
+    )
     bootstrap: int = option(0, "number of bootstrap samples for 95 %% intervals")
     compare: Path | None = option(None, "caption file to compare with, for the same images")
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "bootstrap")
+
+    @property
+    def chosen_tokenizer(self) -> Tokenizer | None:
+        """The requested tokenizer; None for the default. Raises InputError like `get_tokenizer`."""
+        return None if self.tokenizer is None else get_tokenizer(self.tokenizer)
 
     @property
     def selected_metrics(self) -> tuple[str, ...] | None:

@@ -20,7 +20,7 @@ from ..metrics.caption_statistics import Statistics, statistics
 from ..metrics.captions import WITHOUT_JAVA, Scores, compute_scores, signature
 from ..metrics.pointing import Pointing, pointing
 from ..models.base import CaptionModel
-from ..text.tokenizer import join_words
+from ..text.tokenizer import WORDS, Tokenizer
 from ..text.vocabulary import Vocabulary
 
 
@@ -29,11 +29,13 @@ class ScoringSettings:
     """The scores to compute and the data that some of them require.
 
     metrics: as in `compute_scores`; None for all that are available. training_captions: captions
-    that the model was trained on, for novelty; None if not available.
+    that the model was trained on, for novelty; None if not available. tokenizer: None for the
+    vocabulary's, or COCO's words without a vocabulary.
     """
 
     metrics: Sequence[str] | None = WITHOUT_JAVA
     training_captions: Collection[str] | None = None
+    tokenizer: Tokenizer | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def score_hypotheses(
 ) -> Evaluation:
     """Score the hypotheses that `caption_split` returned for the examples."""
     references = {example.id: example.captions for example in examples}
+    scoring = replace(scoring, tokenizer=scoring.tokenizer or vocabulary.tokenizer)
     result = score_captions(caption_texts(hypotheses, vocabulary), references, scoring)
     return replace(result, hypotheses=hypotheses)
 
@@ -142,13 +145,14 @@ def score_captions(
     scoring: ScoringSettings = ScoringSettings(),
 ) -> Evaluation:
     """Score captions from any source against references; both are keyed by image id."""
-    scores = compute_scores(texts, references, scoring.metrics)
+    tokenizer = scoring.tokenizer or WORDS
+    scores = compute_scores(texts, references, scoring.metrics, tokenizer)
     return Evaluation(
         {},
         texts,
         scores,
-        statistics(texts, references, scoring.training_captions),
-        signature(references.values(), scores.corpus),
+        statistics(texts, references, scoring.training_captions, tokenizer),
+        signature(references.values(), scores.corpus, tokenizer.name),
     )
 
 
@@ -156,7 +160,8 @@ def caption_texts(
     hypotheses: Mapping[int | str, Hypothesis], vocabulary: Vocabulary
 ) -> dict[int | str, str]:
     """Return the captions as text, by image id."""
-    return {id: join_words(vocabulary.decode(each.tokens)) for id, each in hypotheses.items()}
+    join = vocabulary.tokenizer.join
+    return {id: join(vocabulary.decode(each.tokens)) for id, each in hypotheses.items()}
 
 
 def measure_pointing(

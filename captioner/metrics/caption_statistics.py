@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
+from ..text.tokenizer import WORDS, Tokenizer
 from .captions import split_corpus
 
 Id = TypeVar("Id", bound=Hashable)
@@ -58,6 +59,7 @@ def statistics(
     captions: Mapping[Id, str],
     references: Mapping[Id, Sequence[str]],
     training: Iterable[str] | None = None,
+    tokenizer: Tokenizer = WORDS,
 ) -> Statistics:
     """Compute the statistics of captions; arguments as in `captions.compute_scores`.
 
@@ -67,7 +69,7 @@ def statistics(
     """
     from nltk.translate.bleu_score import brevity_penalty, closest_ref_length
 
-    hypotheses, split_references = split_corpus(captions, references)
+    hypotheses, split_references = split_corpus(captions, references, tokenizer)
     lengths = [len(words) for words in hypotheses]
     closest = map(closest_ref_length, split_references, lengths)
     dangling = sum(words[-1] in DANGLING_ENDINGS for words in hypotheses if words)

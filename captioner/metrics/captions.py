@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from .._version import __version__
 from ..errors import InputError
-from ..text.tokenizer import split_words
+from ..text.tokenizer import WORDS, Tokenizer, one_word_note
 from .meteor import find_java
 from .statistics import (
     SufficientStatistics,
@@ -90,13 +90,15 @@ class Scores:
     """The scores of captions, kept as sufficient statistics.
 
     ids: image ids. statistics: counts of each metric, one row per image, by name of the metric.
-    note: lines about a metric that was omitted, and about scores that are low because the captions
-    are few or short; or an empty string.
+    note: lines about a metric that was omitted, captions without spaces, and scores that
+    are low because the captions are few or short; or an empty string.
+    tokenizer: the one that split captions and references.
     """
 
     ids: tuple[Hashable, ...]
     statistics: dict[str, SufficientStatistics]
     note: str = ""
+    tokenizer: Tokenizer = WORDS
 
     @property
     def corpus(self) -> dict[str, float]:
@@ -115,6 +117,7 @@ def compute_scores(
     captions: Mapping[Id, str],
     references: Mapping[Id, Sequence[str]],
     metrics: Sequence[str] | None = WITHOUT_JAVA,
+    tokenizer: Tokenizer = WORDS,
 ) -> Scores:
     """Score captions against references; both are keyed by image id.
 
@@ -122,7 +125,7 @@ def compute_scores(
     InputError if captions and references are empty or cover different images, if an image has no
     references, or if a requested metric cannot be computed.
     """
-    hypotheses, split_references = split_corpus(captions, references)
+    hypotheses, split_references = split_corpus(captions, references, tokenizer)
     selected = tuple(METRICS) if metrics is None else select_metrics(metrics)
     statistics, notes = {}, []
     for metric in selected:
@@ -132,7 +135,10 @@ def compute_scores(
             if metric != "meteor" or metrics is not None:
                 raise
             notes.append(f"note: scored without METEOR: {error}")
-    return Scores(tuple(captions), statistics, "\n".join(notes + _limits(hypotheses, selected)))
+    notes += _limits(hypotheses, selected)
+    if note := one_word_note((text for texts in references.values() for text in texts), tokenizer):
+        notes.append(f"note: {note}")
+    return Scores(tuple(captions), statistics, "\n".join(notes), tokenizer)
 
 
 def _limits(hypotheses: Sequence[Words], metrics: Collection[str]) -> list[str]:
@@ -204,11 +210,15 @@ def _check_corpus(hypotheses: Sequence[Words], references: Sequence[Sequence[Wor
             )
 
 
-_split_words = lru_cache(2**16)(split_words)  # the same references are scored every epoch
+@lru_cache(2**16)  # the same references are scored every epoch
+def _split(tokenizer: Tokenizer, text: str) -> list[str]:
+    return tokenizer.split(text)
 
 
 def split_corpus(
-    captions: Mapping[Id, str], references: Mapping[Id, Sequence[str]]
+    captions: Mapping[Id, str],
+    references: Mapping[Id, Sequence[str]],
+    tokenizer: Tokenizer = WORDS,
 ) -> tuple[list[list[str]], list[list[list[str]]]]:
     """Split captions and references into words, both in the order of the captions.
 
@@ -223,26 +233,30 @@ def split_corpus(
     for id, sentences in references.items():
         if isinstance(sentences, str):
             raise InputError(f"the references of image {id!r} must be a list, got a string")
-    hypotheses = [_split_words(captions[id]) for id in captions]
-    split_references = [[_split_words(text) for text in references[id]] for id in captions]
+    hypotheses = [_split(tokenizer, captions[id]) for id in captions]
+    split_references = [[_split(tokenizer, text) for text in references[id]] for id in captions]
     _check_corpus(hypotheses, split_references)
     return hypotheses, split_references
 
 
-def signature(references: Iterable[Sized], scores: Iterable[str] | None = None) -> str:
+def signature(
+    references: Iterable[Sized], scores: Iterable[str] | None = None, tokenizer: str = WORDS.name
+) -> str:
     """Return one line that describes how scores were computed, to print with them.
 
     references: references of each image; only their number matters. scores: names of the scores;
-    None for all that do not need Java. Raises InputError if there are no references.
+    None for all that do not need Java. tokenizer: name of the tokenizer. Raises InputError if there
+    are no references.
     """
     counts = {len(image_references) for image_references in references}
     if not counts:
         raise InputError("there are no references to describe")
     number = "-".join(str(count) for count in sorted({min(counts), max(counts)}))
     names = [name for name in SCORES if name != "METEOR"] if scores is None else list(scores)
+    tokens = "ptb-coco" if tokenizer == WORDS.name else tokenizer
     metrics = "+".join(dict.fromkeys(name.rstrip("-1234") for name in names))
     return (
-        f"{metrics}|tokens:ptb-coco|case:lower|references:{number}|brevity:closest"
+        f"{metrics}|tokens:{tokens}|case:lower|references:{number}|brevity:closest"
         f"|smoothing:none|nltk:{version('nltk')}|pycocoevalcap:{version('pycocoevalcap')}"
         + "|meteor:1.5" * ("METEOR" in names)
         + f"|captioner:{__version__}"

@@ -1,8 +1,19 @@
-"""Splitting sentences into words as in COCO evaluation, and joining words."""
+"""Splitting sentences into words and joining words, as in COCO evaluation or otherwise.
+
+Scripts such as Chinese, Japanese and Thai have no spaces between words, so that COCO's words are
+whole sentences in them. The other tokenizers are for these.
+"""
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import islice
+from operator import attrgetter
+from typing import NoReturn, TypeAlias
+
+from ..errors import InputError
 
 # Replacements of typographic characters: apostrophes, hyphens, fractions, and punctuation that is
 # dropped.
@@ -95,3 +106,138 @@ def join_words(words: Sequence[str]) -> str:
         else:
             pieces.append(written)
     return " ".join(pieces)
+
+
+# ---- the choice of a tokenizer ------------------------------------------------------------------
+
+TokenizerChoice: TypeAlias = str | Callable[[str], Sequence[str]]
+
+SAMPLE = 1000  # number of captions that are split to find out whether they have spaces
+# Scripts without spaces: Thai, Lao, Tibetan, Burmese, Khmer, kana, bopomofo, Han.
+_SPACELESS = (
+    "\u0e00-\u0e7f\u0e80-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"
+    "\u3005-\u3007\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003ffff"
+)
+_RARE = re.compile("([\U00020000-\U0003ffff])")  # Han outside the Basic Multilingual Plane
+_PIECE = re.compile(rf"[{_SPACELESS}]|[^{_SPACELESS}]+")
+_GAP = re.compile(rf"(?<=[{_SPACELESS}]) (?=[{_SPACELESS}])")
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Functions that split a sentence into words and join words into a sentence.
+
+    name: "words", "characters", or the module and name of the user's function. The name is stored
+    in checkpoints; the function is not.
+    """
+
+    name: str
+    split: Callable[[str], list[str]]
+    join: Callable[[Sequence[str]], str]
+
+
+def split_characters(sentence: str) -> list[str]:
+    """Split a sentence into the characters of scripts without spaces, and the words of others.
+
+    Combining marks stay with their character, punctuation is dropped. The words of other scripts,
+    and numbers, are those of `split_words`, as for the tokenizer `zh` of sacrebleu.
+    """
+    plain = "".join(" " if _is_wide_punctuation(c) else c for c in sentence)
+    pieces: list[str] = []
+    for part in _RARE.split(plain):  # `split_words` drops rare characters
+        for word in [part] if _RARE.fullmatch(part) else split_words(part):
+            start = len(pieces)
+            for piece in _PIECE.findall(word):
+                if len(pieces) > start and unicodedata.category(piece[0])[0] == "M":
+                    pieces[-1] += piece
+                else:
+                    pieces.append(piece)
+    return pieces
+
+
+def _is_wide_punctuation(character: str) -> bool:
+    return character > "\u2fff" and unicodedata.category(character)[0] == "P"
+
+
+def join_characters(words: Sequence[str]) -> str:
+    """Join words like `join_words`, without spaces between characters of scripts without spaces."""
+    return _GAP.sub("", join_words(words))
+
+
+WORDS = Tokenizer("words", split_words, join_words)
+CHARACTERS = Tokenizer("characters", split_characters, join_characters)
+
+
+def get_tokenizer(choice: TokenizerChoice) -> Tokenizer:
+    """Return the tokenizer "words" or "characters", or one that splits with a Python function.
+
+    choice: a function that returns a list of words, or its name "module:function", which is
+    imported; use this only for names given by the user. White space in the function's words is
+    dropped. Raises InputError for an unknown name.
+    """
+    if isinstance(choice, str) and choice.lower() in ("words", "characters"):
+        return WORDS if choice.lower() == "words" else CHARACTERS
+    if isinstance(choice, str):
+        function = _import_function(choice)
+        return Tokenizer(choice, _without_spaces(function), join_characters)
+    function = choice
+    module = getattr(choice, "__module__", None) or type(choice).__module__
+    name = f"{module}:{getattr(choice, '__qualname__', type(choice).__qualname__)}"
+    return Tokenizer(name, _without_spaces(function), join_characters)
+
+
+def stored_tokenizer(name: str) -> Tokenizer:
+    """Return the tokenizer that a checkpoint names; a function is not imported.
+
+    A checkpoint may come from a stranger. Splitting with a function that it names raises
+    InputError.
+    """
+    if name in ("words", "characters"):
+        return get_tokenizer(name)
+
+    def refuse(sentence: str) -> NoReturn:  # noqa: ARG001
+        raise InputError(
+            f"the model's tokenizer is the Python function {name}, which checkpoints do not "
+            "contain; pass it as --tokenizer module:function"
+        )
+
+    return Tokenizer(name, refuse, join_characters)
+
+
+def one_word_note(sentences: Iterable[str], tokenizer: Tokenizer) -> str:
+    """Return a note if most sentences are a single word; otherwise an empty string."""
+    counts = [len(tokenizer.split(sentence)) for sentence in islice(sentences, SAMPLE)]
+    single, several = counts.count(1), sum(count > 1 for count in counts)
+    if single <= several or tokenizer.name != "words":
+        return ""
+    return (
+        "most captions are a single word; if their script has no spaces between words, pass "
+        "--tokenizer characters, or module:function to split them into words"
+    )
+
+
+def _import_function(name: str) -> Callable[[str], Sequence[str]]:
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise InputError(
+            f"unknown tokenizer {name!r}; choose words, characters or a Python function as "
+            "module:function"
+        )
+    try:
+        found = attrgetter(function)(import_module(module))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"the tokenizer {name!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise InputError(f"the tokenizer {name!r} is not a function; name a function")
+    return found  # type: ignore[no-any-return]
+
+
+def _without_spaces(function: Callable[[str], Sequence[str]]) -> Callable[[str], list[str]]:
+    def split(sentence: str) -> list[str]:
+        words = function(sentence)
+        if isinstance(words, str):
+            raise InputError("the tokenizer must return a list of words, got a string")
+        return [part for word in words for part in word.split()]
+
+    return split

@@ -3,28 +3,40 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
 from ..git_lfs import refuse_pointer_file
+from .tokenizer import (
+    CHARACTERS,
+    WORDS,
+    Tokenizer,
+    TokenizerChoice,
+    get_tokenizer,
+    stored_tokenizer,
+)
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # 2 adds `tokenizer`; 1 is still written without one, for older versions
 
 
 class Vocabulary:
     """The words of a model, numbered in order after the four special tokens.
 
     `words` does not include the special tokens, but `len` does: it is the number of tokens, V.
+    `tokenizer` splits sentences into such words.
     Raises InputError for a word that is empty, contains white space, is repeated, or is spelled
     like a special token.
     """
 
     PAD, START, END, UNKNOWN = PAD, START, END, UNKNOWN
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], tokenizer: Tokenizer = WORDS) -> None:
         self.words = tuple(words)
+        self.tokenizer = tokenizer
         self._all = (*SPECIALS, *self.words)
         self._tokens: dict[str, int] = {}
         for token, word in enumerate(self.words, start=len(SPECIALS)):
@@ -38,7 +50,12 @@ class Vocabulary:
             self._tokens[word] = token
 
     @classmethod
-    def build(cls, captions: Iterable[Sequence[str]], min_count: int = 1) -> "Vocabulary":
+    def build(
+        cls,
+        captions: Iterable[Sequence[str]],
+        min_count: int = 1,
+        tokenizer: Tokenizer = WORDS,
+    ) -> "Vocabulary":
         """Build a vocabulary of the words that occur at least `min_count` times.
 
         captions: lists of words. The most frequent word comes first; words of equal frequency are
@@ -57,7 +74,27 @@ class Vocabulary:
         kept = [word for word, count in counts.items() if count >= min_count]
         if not kept:
             raise InputError(f"no word occurs at least {min_count} times; lower min_count")
-        return cls(sorted(kept, key=lambda word: (-counts[word], word)))
+        return cls(sorted(kept, key=lambda word: (-counts[word], word)), tokenizer)
+
+    def same_as(self, other: "Vocabulary") -> bool:
+        """Return whether both have the same words and tokenizer."""
+        return (self.words, self.tokenizer.name) == (other.words, other.tokenizer.name)
+
+    def with_function(self, choice: TokenizerChoice) -> "Vocabulary":
+        """Return the vocabulary with the function of its tokenizer, which files do not contain.
+
+        choice: as in `get_tokenizer`. The vocabulary itself is returned if its tokenizer is not a
+        function. Raises InputError if the choice is not a function.
+        """
+        if self.tokenizer in (WORDS, CHARACTERS):
+            return self
+        given = get_tokenizer(choice)
+        if given in (WORDS, CHARACTERS):
+            raise InputError(
+                f"the model's tokenizer is the Python function {self.tokenizer.name}, not "
+                f"{given.name}; pass it as --tokenizer module:function"
+            )
+        return Vocabulary(self.words, replace(self.tokenizer, split=given.split))
 
     def __len__(self) -> int:
         return len(SPECIALS) + len(self.words)
@@ -86,7 +123,9 @@ class Vocabulary:
 
     def save(self, path: str | Path) -> None:
         """Write the vocabulary as JSON, one word per line."""
-        content = {"format": FORMAT, "words": self.words}
+        content: dict[str, object] = {"format": 1, "words": self.words}
+        if self.tokenizer is not WORDS:
+            content = {"format": FORMAT, "tokenizer": self.tokenizer.name, "words": self.words}
         text = json.dumps(content, ensure_ascii=False, indent=0)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
@@ -100,10 +139,13 @@ class Vocabulary:
             raise InputError(f"{path} is not a readable vocabulary ({error})") from error
         if not isinstance(content, dict) or not isinstance(content.get("words"), list):
             raise InputError(f"{path} is not a vocabulary: it has no list of words")
-        if content.get("format") != FORMAT:
+        if content.get("format") not in READABLE:
             version = content.get("format")
-            raise InputError(f"{path} has format {version!r}; this version reads format {FORMAT}")
+            raise InputError(f"{path} has format {version!r}; this version reads formats 1 and 2")
+        name = content.get("tokenizer", WORDS.name)
+        if not isinstance(name, str):
+            raise InputError(f"{path} is not a vocabulary: its tokenizer is {name!r}, not a name")
         try:
-            return cls(content["words"])
+            return cls(content["words"], stored_tokenizer(name))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None

@@ -59,6 +59,7 @@ def read_stored_task(path: Path) -> str | None:
 def _data_options(data: dict[str, Any], *, starts: bool) -> dict[str, Any]:
     """Return the data options, except those that have no effect."""
     options = {} if starts or "min_count" not in data else {"min_count": data["min_count"]}
+    options |= {"tokenizer": data["tokenizer"]} if "tokenizer" in data and not starts else {}
     if data["path"] is not None:  # else the demo data
         options |= {"data": data["path"], "format": data["format"]}
         options["on_error"] = data.get("on_error", "stop")

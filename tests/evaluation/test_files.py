@@ -207,3 +207,38 @@ def test_a_checkpoints_captions_are_compared_with_a_file(
         InputError, match=r"captions.json has no caption for 3 images \(200, 201, 202\)"
     ):
         evaluate.main([*model, "--split", "test", "--compare", "short/captions.json"])
+
+
+@pytest.mark.usefixtures("work")
+def test_captions_without_spaces_are_scored_by_character(capsys):
+    """Eleven of the twelve characters of the caption are in its references."""
+    write("ours.json", dict.fromkeys(range(3), "一只棕色的狗在草地上跑步"))
+    rows = [
+        {"image_id": i, "captions": ["一只棕色的狗在草地上奔跑", "草地上有一只棕色的狗"]}
+        for i in range(3)
+    ]
+    Path("references.json").write_text(json.dumps(rows))
+    call()
+    printed = capsys.readouterr().out
+    assert "BLEU-1 0.00" in printed
+    assert "\nnote: most captions are a single word; if their script" in printed
+    call("--tokenizer", "characters")
+    printed = capsys.readouterr().out
+    assert f"BLEU-1 {1100 / 12:.2f}" in printed
+    assert "|tokens:characters|" in printed
+    assert "note" not in printed
+    write("theirs.json", dict.fromkeys(range(3), "草地上有一只棕色的狗"))
+    call("--tokenizer", "characters", "--compare", "theirs.json", "--bootstrap", "5")
+    assert f"BLEU-1 {1100 / 12 - 100:.2f}" in capsys.readouterr().out.replace("  ", " ")
+
+
+@pytest.mark.usefixtures("work")
+def test_marked_references_are_counted(capsys):
+    content = json.loads(Path("references.json").read_text())
+    marked = [{"image_id": 1, "caption": "a dog runs", "is_rejected": True} for _ in range(2)]
+    content["annotations"] += marked
+    Path("references.json").write_text(json.dumps(content))
+    call()
+    printed = capsys.readouterr().out
+    assert "\nnote: captions left out of references.json: 2 marked is_rejected\n" in printed
+    assert "|references:2|" in printed

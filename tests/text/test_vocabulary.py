@@ -105,8 +105,8 @@ def test_saved_vocabulary_is_readable_and_loads(tmp_path: Path) -> None:
         (b"[]", "it has no list of words"),
         (b'{"format": 1}', "it has no list of words"),
         (b'{"format": 1, "words": "a dog"}', "it has no list of words"),
-        (b'{"words": ["a"]}', "has format None; this version reads format 1"),
-        (b'{"format": 2, "words": ["a"]}', "has format 2; this version reads format 1"),
+        (b'{"words": ["a"]}', "has format None; this version reads formats 1 and 2"),
+        (b'{"format": 3, "words": ["a"]}', "has format 3; this version reads formats 1 and 2"),
     ],
 )
 def test_load_refuses_a_damaged_or_different_file(

@@ -205,7 +205,7 @@ def test_the_watched_score_decides_on_best_epoch_and_stopping(
         "METEOR": iter([1.0, 5.0, 4.0, 3.0, 2.0, 1.0]),
     }
 
-    def scripted_scores(_captions, _references, wanted):
+    def scripted_scores(_captions, _references, wanted, _tokenizer):
         counts = np.array([[next(scripted[name])] for name in scripted])
         assert ("meteor" in wanted) == (name == "METEOR")
         tally = SufficientStatistics(tuple(scripted), counts.T, lambda sums: sums)

@@ -151,4 +151,5 @@ def _requirements(candidate: Candidate) -> dict[str, object]:
     with torch.no_grad():
         grid = tuple(candidate.model.encoder(torch.zeros(1, 3, size, size)).shape[2:])
     words = {f"word {number}": w for number, w in enumerate(candidate.vocabulary.words, start=1)}
-    return {**asdict(candidate.transform), "grid": grid, **words}
+    name = candidate.vocabulary.tokenizer.name
+    return {**asdict(candidate.transform), "grid": grid, "tokenizer": name, **words}

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from ...data.batches import MAX_WORDS
 from ...decoding.hypothesis import Memory, State
 from ...text.sentence_vectors import unit_rows
-from ...text.tokenizer import split_words
 from ...text.vocabulary import START, Vocabulary
 from ...vision.encoders import Encoder
 from .build import CaptioningModel, build_model
@@ -64,7 +63,7 @@ class SentenceState:
         rows = np.zeros((len(sentences), self.dimensions), dtype=np.float32)
         tokens = []
         for sentence in sentences:
-            words = split_words(sentence)[:MAX_WORDS]
+            words = self.vocabulary.tokenizer.split(sentence)[:MAX_WORDS]
             known = any(word in self.vocabulary for word in words)
             tokens.append([START, *self.vocabulary.encode(words)] if known else [])
         # The longest sentences come first, so that each step advances the first rows of a batch.
@@ -78,7 +77,11 @@ class SentenceState:
 
     def unknown_words(self, sentence: str) -> list[str]:
         """Return the words outside the vocabulary, in order; all are read as `<unk>`."""
-        return [word for word in split_words(sentence) if word not in self.vocabulary]
+        return [
+            word
+            for word in self.vocabulary.tokenizer.split(sentence)
+            if word not in self.vocabulary
+        ]
 
     def _read(self, tokens: Sequence[list[int]], memory: Memory, state: State) -> Tensor:
         """Return the hidden states (R, H) after sentences sorted from longest to shortest.

@@ -20,13 +20,14 @@ from ...distributed import say
 from ...evaluation.split import Evaluation, ScoringSettings, evaluate_split, measure_pointing
 from ...metrics.captions import SCORES, signature
 from ...models.captioning.build import CaptioningModel, build_model
-from ...text.tokenizer import split_words
+from ...text.tokenizer import get_tokenizer, one_word_note
 from ...text.vocabulary import Vocabulary
 from ..commands import captioner_command, program
 from ..encoding import build_configured_encoder, open_split
 from ..options import OptionGroups
 from ..task import JobInputs
 from .batches import EpochBatches
+from .options import CaptioningOptions
 from .samples import NamedSample, draw_heatmaps, evenly_spaced, named_sample, show_samples
 from .task import epoch_metrics, options_of, teacher_paths
 from .teachers import build_teachers, read_teachers
@@ -49,8 +50,8 @@ class CaptioningJob:
         self._model_options, self._options = options_of(groups)
         training, held_out = (inputs.data.split(name) for name in ("train", "val"))
         self.vocabulary = (
-            start.vocabulary if start else build_vocabulary(training, self._options.min_count)
-        )
+            start.vocabulary if start else build_vocabulary(training, self._options)
+        ).with_function(self._options.tokenizer)
         self.model = make_model(groups, len(self.vocabulary), start).to(inputs.device)
         teacher = None
         if teachers := read_teachers(teacher_paths(groups), inputs.transform):
@@ -99,7 +100,8 @@ class CaptioningJob:
     def signature(self, scores: Mapping[str, float]) -> str:
         """Return the signature of the scores, as printed with them."""
         names = [score for score in SCORES if score in scores]
-        return signature([example.captions for example in self.held_out.examples], names)
+        references = [example.captions for example in self.held_out.examples]
+        return signature(references, names, self.vocabulary.tokenizer.name)
 
     def save_text_model(self, directory: Path) -> None:
         """Write the vocabulary."""
@@ -128,10 +130,13 @@ class CaptioningJob:
         return [named_sample(example, result, self.vocabulary) for example in examples]
 
 
-def build_vocabulary(training: Sequence[Example], min_count: int) -> Vocabulary:
-    """Build the vocabulary of the training captions."""
-    captions = (split_words(text) for example in training for text in example.captions)
-    return Vocabulary.build(captions, min_count)
+def build_vocabulary(training: Sequence[Example], options: CaptioningOptions) -> Vocabulary:
+    """Build the vocabulary of the training captions; note captions without spaces."""
+    tokenizer = get_tokenizer(options.tokenizer)
+    texts = [text for example in training for text in example.captions]
+    if note := one_word_note(texts, tokenizer):
+        say(f"note: {note}")
+    return Vocabulary.build(map(tokenizer.split, texts), options.min_count, tokenizer)
 
 
 def make_model(

@@ -1,9 +1,11 @@
 """The options of captioning other than its model options."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...options import Options, check_at_least, check_share, option
+from ...text.tokenizer import get_tokenizer
 
 
 @dataclass(frozen=True)
@@ -12,6 +14,9 @@ class CaptioningOptions(Options):
 
     min_count: int = option(
         5, "minimum word count in the training captions; rarer words become <unk>"
+    )
+    tokenizer: str | Callable[[str], Sequence[str]] = option(
+        "words", "words, characters or module:function"
     )
     scheduled_sampling: float = option(0.0, "final scheduled-sampling probability")
     self_critical: bool = option(False, "also train on sampled captions, rewarded by CIDEr-D")
@@ -26,4 +31,5 @@ class CaptioningOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "min_count", "beam_size")
+        get_tokenizer(self.tokenizer)  # raises InputError for an unknown one
         check_share(self, "cross_entropy_share", "scheduled_sampling")

@@ -9,6 +9,7 @@ from ...evaluation.options import ScoringOptions
 from ...metrics.captions import SCORES, WITHOUT_JAVA, select_metrics
 from ...models.captioning.options import ModelOptions
 from ...options import option_names, to_dict
+from ...text.tokenizer import WORDS, get_tokenizer
 from ..options import OptionGroups
 from ..task import Job, JobInputs, Task
 from .options import CaptioningOptions
@@ -65,6 +66,10 @@ def _idle_options(groups: OptionGroups) -> dict[str, str]:
             not starts,
             "cannot be combined with --start-from, which provides the vocabulary",
         ),
+        "tokenizer": (
+            not starts or options.tokenizer not in ("words", "characters"),
+            "cannot be combined with --start-from, which provides the tokenizer",
+        ),
         "teachers": supervised,
         "scheduled_sampling": supervised,
     }
@@ -84,9 +89,10 @@ def _stored(groups: OptionGroups) -> dict[str, Any]:
 
     options = to_dict(options_of(groups)[1])
     min_count, teachers = options.pop("min_count"), teacher_paths(groups)
+    name = get_tokenizer(options.pop("tokenizer")).name
     return {
         "training": {name: value for name, value in options.items() if name != "teachers"},
-        "data": {"min_count": min_count},
+        "data": {"min_count": min_count, **({} if name == WORDS.name else {"tokenizer": name})},
         "teachers": [{"path": str(path), "weights": checkpoint.identity(path)} for path in teachers]
         or None,
     }

@@ -39,7 +39,7 @@ def build_teachers(
     different encoder if the student's encoder is frozen.
     """
     for teacher in teachers:
-        if teacher.vocabulary.words != vocabulary.words:
+        if not teacher.vocabulary.same_as(vocabulary):
             raise InputError(
                 f"teacher {teacher.path} cannot be used: its vocabulary differs from the new "
                 "model's; choose a teacher trained on the same captions"
