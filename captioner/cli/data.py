@@ -7,6 +7,7 @@ from ..data.convert import write_jsonl
 from ..data.inspection import describe_data
 from ..data.readers import READERS, read_captions
 from ..errors import InputError
+from ..text.tokenizer import get_tokenizer
 
 EXAMPLE = "captioner data flickr8k --convert jsonl flickr8k-jsonl"
 
@@ -20,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="layout of the data [detected]",
     )
     parser.add_argument(
+        "--tokenizer",
+        default="words",
+        metavar="STR",
+        help="words, characters (for scripts without spaces) or module:function [%(default)s]",
+    )
+    parser.add_argument(
         "--convert",
         nargs=2,
         metavar=("jsonl", "OUT"),
@@ -31,7 +38,8 @@ def run(arguments: argparse.Namespace) -> None:
     convert = arguments.convert
     if convert and convert[0] != "jsonl":
         raise InputError(f"--convert must be followed by jsonl and a directory, got {convert[0]!r}")
+    tokenizer = get_tokenizer(arguments.tokenizer)
     data = read_captions(arguments.path, arguments.format, on_error="skip")
-    print(describe_data(data))
+    print(describe_data(data, tokenizer))
     if convert:
         print(f"written: {write_jsonl(data, Path(convert[1]))}")

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .formats.reading import ReadResult, SourceLocation, read_json, read_lines, text_problem
+from .formats.coco import caption_marks, marks_note
+from .formats.json_files import rows_of
+from .formats.reading import (
+    ReadResult,
+    SourceLocation,
+    caption_problem,
+    read_json,
+    read_lines,
+    text_problem,
+)
 from .formats.tables import (
     CAPTIONS,
     IMAGES,
@@ -28,8 +37,11 @@ TABLES = (".jsonl", ".ndjson", ".csv", ".tsv")
 MAX_DIGITS = 18  # maximum length of a string id that is read as a number, which fits in 64 bits
 
 
-def read_caption_file(path: Path | str) -> dict[Id, list[str]]:
+def read_caption_file(path: Path | str, notes: list[str] | None = None) -> dict[Id, list[str]]:
     """Return the captions of each image in the file; images without captions have empty lists.
+
+    Captions that VizWiz marks as rejected or precanned are left out. notes: a list to which notes
+    on how the file was read are added.
 
     Each row has an `image_id`, `file_name`, `image` or `id`, and a `caption` or `text`, which may
     be a list. A string id of at most 18 digits without leading zeros is converted to an integer.
@@ -43,10 +55,11 @@ def read_caption_file(path: Path | str) -> dict[Id, list[str]]:
         content = read_json(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    if isinstance(content, list):
-        return _group_by_image(_located_objects(path, content))
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        return _read_annotations(path, content)
+        return _read_annotations(path, content, [] if notes is None else notes)
+    objects = rows_of(content)
+    if objects is not None:
+        return _group_by_image(_located_objects(path, objects))
     raise InputError(
         f"{path} has no captions: expected a list of objects or COCO annotations; "
         "other formats need the extension .jsonl, .csv or .tsv"
@@ -239,7 +252,7 @@ def _valid_captions(location: SourceLocation, row: Mapping[str, Any]) -> list[st
         raise _missing_key(location, row, CAPTIONS)
     captions = row_captions(row)
     for caption in captions:
-        if reason := text_problem(caption):
+        if reason := caption_problem(caption):
             raise InputError(f"{location}: the caption {caption!r:.80} {reason}; correct it")
     return captions
 
@@ -252,10 +265,13 @@ def _missing_key(
     )
 
 
-def _read_annotations(path: Path, content: dict[str, Any]) -> dict[Id, list[str]]:
+def _read_annotations(path: Path, content: dict[str, Any], notes: list[str]) -> dict[Id, list[str]]:
     """Return the captions in COCO annotations, in the order of the list of images."""
     rows = list(_located_objects(path, content["annotations"]))
-    captions = _group_by_image(rows)
+    marks = Counter(mark for _, row in rows for mark in caption_marks(row))
+    if marks:
+        notes.append(marks_note(path, marks))
+    captions = _group_by_image(each for each in rows if not caption_marks(each[1]))
     caption_ids = [_row_id(location, row, ("id",)) for location, row in rows if "id" in row]
     images = content.get("images")
     if not isinstance(images, list):

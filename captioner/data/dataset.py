@@ -19,7 +19,7 @@ MAX_LISTED = 20  # maximum number of problems listed in a message
 
 @dataclass(frozen=True)
 class Example:
-    """An image file and its unmodified captions; `id` is unique within the data set."""
+    """An image file and its unmodified captions; `id` is unique within its split."""
 
     id: int | str
     path: Path | Location
@@ -32,7 +32,7 @@ class CaptionData:
     """A data set with its name, its format and all usable examples.
 
     problems: rows and images that were omitted. note: how splits were drawn, or "" if the files
-    define them.
+    define them. notes: sentences about how the files were interpreted.
     """
 
     name: str
@@ -41,6 +41,7 @@ class CaptionData:
     examples: tuple[Example, ...]
     problems: tuple[Problem, ...] = ()
     note: str = ""
+    notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> list[Example]:
         """Return the examples of train, val (or dev) or test; raise InputError if none exist."""
@@ -54,7 +55,9 @@ class CaptionData:
         return chosen
 
     def summary(self) -> str:
-        """Return a one-line summary: format, images and captions per split, number of problems."""
+        """Return a line with the format, the images and captions per split and the number of
+        problems, and a line for each note.
+        """
         parts = [self.format]
         for split in SPLITS:
             chosen = [example for example in self.examples if example.split == split]
@@ -63,7 +66,8 @@ class CaptionData:
                 parts.append(f"{split} {len(chosen)} images, {captions} captions")
         parts += [self.note] if self.note else []
         parts += [f"{len(self.problems)} problems skipped"] if self.problems else []
-        return f"{self.root}: {'; '.join(parts)}"
+        lines = [f"{self.root}: {'; '.join(parts)}", *(f"note: {note}" for note in self.notes)]
+        return "\n".join(lines)
 
 
 def split_name(name: str) -> str:

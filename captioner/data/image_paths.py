@@ -8,10 +8,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
-from typing import NoReturn
 
 from ..errors import InputError
-from .formats.reading import IMAGE_SUFFIXES
+from .discovery import IMAGE_SUFFIXES, is_image_name, split_lines, walk
 
 
 def find_images(sources: Iterable[str], listed: Iterable[bytes] = ()) -> list[str]:
@@ -20,8 +19,8 @@ def find_images(sources: Iterable[str], listed: Iterable[bytes] = ()) -> list[st
     A source is a directory (all files below it with an image extension, sorted), a glob (all
     matches with an image extension, sorted), "-" (the paths in `listed`, one per line) or a file
     (with any name; it need not exist). Hidden files are ignored unless they are named explicitly.
-    Raises InputError for a directory or a glob without images, and OSError for a directory that
-    cannot be read.
+    Raises InputError for a directory or a glob without images and for a list in UTF-16, and OSError
+    for a directory that cannot be read.
     """
     return list(dict.fromkeys(path for source in sources for path in _expand(source, listed)))
 
@@ -61,12 +60,11 @@ def unique_names(images: Sequence[str]) -> dict[str, str]:
 def _expand(source: str, listed: Iterable[bytes]) -> Iterator[str]:
     """Yield the paths named by one source."""
     if source == "-":
-        lines = (os.fsdecode(line).rstrip("\r\n") for line in listed)
-        yield from (line for line in lines if line)
+        yield from filter(None, split_lines(b"".join(listed), "the list of images"))
         return
     candidates: Iterable[str]
     if os.path.isdir(source):
-        candidates = _walk(source)
+        candidates = walk(source)
     elif glob.has_magic(source) and not os.path.lexists(source):
         candidates = sorted(glob.glob(source, recursive=True))
     else:
@@ -82,16 +80,5 @@ def _expand(source: str, listed: Iterable[bytes]) -> Iterator[str]:
         raise InputError(f"no images found for {source!r}; supported extensions are {suffixes}")
 
 
-def _walk(directory: str) -> Iterator[str]:
-    """Yield the files in a directory, then those in its subdirectories, each sorted."""
-
-    def stop(error: OSError) -> NoReturn:
-        raise error
-
-    for parent, directories, files in os.walk(directory, onerror=stop):
-        directories[:] = sorted(name for name in directories if not name.startswith("."))
-        yield from (os.path.join(parent, name) for name in sorted(files) if name[0] != ".")
-
-
 def _is_image(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES and not os.path.isdir(path)
+    return is_image_name(path) and not os.path.isdir(path)

@@ -51,10 +51,12 @@ def load_image(image: ImageInput) -> Image.Image:
     be the URL of a member of a tar file on a server. Files are limited to 64 MB and 89 million
     pixels, in JPEG, PNG, BMP, GIF, WebP or TIFF format. Only the first frame of an animation is
     used. EXIF orientation is applied; a broken EXIF block is ignored. 16-bit grey values are scaled
-    by 1/257, and transparent pixels are composited over white. Tensors have the shape `(3, H, W)`
-    and are uint8 in [0, 255] or float in [0, 1]; arrays have the shape `(H, W, 3)` and are uint8.
+    by 1/257, transparent pixels are composited over white, and colour profiles are ignored. Tensors
+    have the shape `(3, H, W)` and are uint8 in [0, 255] or float in [0, 1]; arrays have the shape
+    `(H, W, 3)` and are uint8.
 
-    Raises InputError, naming the file and the reason, for any other input.
+    Raises InputError, naming the file and the reason, for any other input, and for 16-bit images
+    whose values have at most 12 bits, since these would be black.
     """
     if isinstance(image, str | Path | Location):
         return _from_file(storage.parse_location(image) if isinstance(image, str) else image)
@@ -235,6 +237,11 @@ def _to_rgb(image: Image.Image, where: str) -> Image.Image:
             raise InputError(
                 f"{where}: grey values from {values.min()} to {values.max()} do not fit in 16 "
                 "bits; save the image with 8 or 16 bits per channel"
+            )
+        if 0 < values.max() < 4096:
+            raise InputError(
+                f"{where}: nearly black, since its 16-bit values end at {values.max()}; if they "
+                " have only 8 to 12 bits, scale them or save 8 bits per channel"
             )
         image = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:

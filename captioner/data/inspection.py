@@ -6,15 +6,16 @@ Only the image check imports torch, which takes seconds.
 import hashlib
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from ..errors import InputError
 from ..prefetch import load_ahead
-from ..text.tokenizer import split_words
+from ..text.tokenizer import WORDS, Tokenizer, one_word_note
 from .dataset import SPLITS, CaptionData, Example, problem_lines, problems_error
 from .formats.reading import Problem, SourceLocation
 from .readers import READERS
@@ -23,13 +24,14 @@ from .storage.location import Location, UnreachableError
 
 MIN_COUNTS = (1, 2, 5, 10)
 DECODED = "decoded-v1.txt"  # in the cache directory: stamps of files that can be decoded
+ENDING = 4096  # bytes that are compared before whole files
 CHUNK = 32  # number of images per decoding task
 
 
 # ---- description --------------------------------------------------------------------------------
 
 
-def describe_data(data: CaptionData) -> str:
+def describe_data(data: CaptionData, tokenizer: Tokenizer = WORDS) -> str:
     """Return a text that describes format, splits, caption lengths, vocabulary and problems.
 
     Words are counted in the training captions, or in all captions if there is no training split.
@@ -40,7 +42,9 @@ def describe_data(data: CaptionData) -> str:
             f"{data.root}: {data.format} ({READERS[data.format].layout})",
             *_splits(data),
             *([f"split: {data.note}"] if data.note else []),
-            *_words(training),
+            *(f"note: {note}" for note in [*data.notes, *_spaces(training, tokenizer)]),
+            *(f"note: {note}" for note in copies_notes(data.examples)),
+            *_words(training, tokenizer),
             f"problems: {len(data.problems) or 'none'}",
             *(f"  {line}" for line in problem_lines(data.problems)),
         ]
@@ -56,9 +60,15 @@ def _splits(data: CaptionData) -> list[str]:
     return lines
 
 
-def _words(examples: Iterable[Example]) -> list[str]:
+def _spaces(examples: Iterable[Example], tokenizer: Tokenizer) -> list[str]:
+    """Return a note if captions without spaces are not split into words; otherwise nothing."""
+    captions = (caption for example in examples for caption in example.captions)
+    return list(filter(None, [one_word_note(captions, tokenizer)]))
+
+
+def _words(examples: Iterable[Example], tokenizer: Tokenizer) -> list[str]:
     """Format the caption lengths, and the size and coverage of the vocabulary per minimum count."""
-    captions = [split_words(caption) for example in examples for caption in example.captions]
+    captions = [tokenizer.split(caption) for example in examples for caption in example.captions]
     lengths = sorted(len(words) for words in captions if words)
     low, median, high = (percentile(lengths, share) for share in (5, 50, 95))
     lines = [
@@ -75,6 +85,58 @@ def _words(examples: Iterable[Example]) -> list[str]:
             f"--min-count {minimum:<3}{len(kept):8,} words, {share:6.2f} % of all occurrences"
         )
     return lines
+
+
+def copies_notes(examples: Sequence[Example]) -> list[str]:
+    """Return a note if files in val or test have the same bytes as a file in train.
+
+    Only files of the same size are read, from their ends first. Images on servers are not compared.
+    """
+    groups = [[example for example in examples if isinstance(example.path, Path)]]
+    for key in (storage.size_on_disk, _ending, _digest):
+        groups = _groups_across_splits(groups, key)
+    pairs = [
+        (example, next(e for e in group if e.split == "train"))
+        for group in groups
+        for example in group
+        if example.split != "train"
+    ]
+    if not pairs:
+        return []
+    shown = [f"{copy.path} and {original.path}" for copy, original in pairs[:3]]
+    files = "1 image" if len(pairs) == 1 else f"{len(pairs):,} images"
+    return [
+        f"{files} in val or test with the content of an image in train: "
+        + "; ".join(shown)
+        + ("; ..." if len(pairs) > len(shown) else "")
+    ]
+
+
+def _groups_across_splits(
+    groups: Iterable[Sequence[Example]], key: Callable[[Any], object]
+) -> list[list[Example]]:
+    """Divide groups by a key of their paths; return those in train and in another split."""
+    found: list[list[Example]] = []
+    for group in groups:
+        members: dict[object, list[Example]] = {}
+        for example in group:
+            members.setdefault(key(example.path), []).append(example)
+        found += members.values()
+    return [g for g in found if "train" in (splits := {e.split for e in g}) and len(splits) > 1]
+
+
+def _ending(path: Path) -> bytes:
+    """Return the last bytes of a file, which differ sooner than the first."""
+    if storage.container(path) != path:
+        return storage.read(path)[-ENDING:]
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - ENDING))
+        return file.read()
+
+
+def _digest(path: Path) -> bytes:
+    content = path.read_bytes() if storage.container(path) == path else storage.read(path)
+    return hashlib.sha256(content).digest()
 
 
 def percentile(values: list[int], share: int) -> int:

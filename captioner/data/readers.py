@@ -3,9 +3,8 @@
 The layouts are defined in `formats`; images are not opened here.
 """
 
-import random
-from collections.abc import Sequence
-from dataclasses import replace
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from reprlib import repr as shortened
 
@@ -14,13 +13,38 @@ from ..git_lfs import refuse_pointer_file
 from ..text.tokenizer import split_words
 from .dataset import SPLITS, CaptionData, Example, problem_lines, problems_error
 from .demo import dataset as demo
-from .formats import coco, flickr, huggingface, kaggle, karpathy, pairs, tables, webdataset
-from .formats.reading import Problem, RawExample, Reader, ReadResult, is_safe_name, text_problem
+from .discovery import existing_spelling, other_case
+from .formats import (
+    coco,
+    flickr,
+    huggingface,
+    kaggle,
+    karpathy,
+    multi30k,
+    pairs,
+    parquet,
+    tables,
+    webdataset,
+)
+from .formats.cells import separator_notes, split_caption
+from .formats.reading import (
+    Problem,
+    RawExample,
+    Reader,
+    ReadResult,
+    caption_problem,
+    is_safe_name,
+    text_problem,
+)
+from .splits import complete_splits
 from .storage import files as storage
 from .storage.location import Location
 
+MAX_CHILDREN = 100  # files and directories that are tried for a message
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".token", ".tar", ".parquet")
 ON_ERROR = ("stop", "skip")
 WRITE_UTF8 = "write it as UTF-8 text"
+SAVE_IMAGES = "save each image as a file and name it (addresses can be downloaded with img2dataset)"
 
 Fault = tuple[str, str]  # why an image cannot be used, and what to do about it
 
@@ -28,14 +52,16 @@ READERS = {  # the first reader that recognises a path is used
     "coco": Reader(
         coco.recognise,
         coco.read,
-        "annotations/captions_<split><year>.json beside image directories",
+        "annotations/captions_<split><year>.json or <split>.json beside image directories",
         val_from_train=False,
     ),
     "flickr8k": Reader(
         flickr.recognise_8k, flickr.read_8k, "Flickr8k_text/Flickr8k.token.txt, Flicker8k_Dataset/"
     ),
     "karpathy": Reader(
-        karpathy.recognise, karpathy.read, "dataset_<name>.json beside image directories"
+        karpathy.recognise,
+        karpathy.read,
+        "dataset.json, dataset_<name>.json beside image directories",
     ),
     "flickr30k": Reader(
         flickr.recognise_30k, flickr.read_30k, "results_20130124.token beside flickr30k-images/"
@@ -43,6 +69,9 @@ READERS = {  # the first reader that recognises a path is used
     "kaggle": Reader(kaggle.recognise_8k, kaggle.read_8k, "captions.txt beside Images/"),
     "kaggle30k": Reader(
         kaggle.recognise_30k, kaggle.read_30k, "results.csv beside flickr30k_images/"
+    ),
+    "multi30k": Reader(
+        multi30k.recognise, multi30k.read, "train.en, val.en ... beside lists of Flickr30k's images"
     ),
     "huggingface": Reader(
         huggingface.recognise,
@@ -52,7 +81,7 @@ READERS = {  # the first reader that recognises a path is used
     "jsonl": Reader(
         tables.recognise_jsonl,
         tables.read_jsonl,
-        "captions.jsonl, or train.jsonl, val.jsonl ...",
+        "captions.jsonl or .json, or train.jsonl, val.jsonl ...",
         val_from_train=False,
     ),
     "csv": Reader(
@@ -63,6 +92,7 @@ READERS = {  # the first reader that recognises a path is used
     ),
     "webdataset": Reader(webdataset.recognise, webdataset.read, "tar files", remote=True),
     "pairs": Reader(pairs.recognise, pairs.read, "images, each with a .txt file of the same name"),
+    "parquet": Reader(parquet.recognise, parquet.read, "Parquet files with images"),
 }
 
 
@@ -78,14 +108,18 @@ def read_captions(
     root = storage.parse_location(path)
     format_name = recognise_format(root, format)
     reader = READERS[format_name]
-    examples, problems = validate(reader.read(root))
+    found = reader.read(root)
+    examples, problems = validate(found)
     if problems and on_error == "stop":
         raise problems_error(root, format_name, problems)
     if not examples:
         lines = "".join(f"\n  {line}" for line in problem_lines(problems))
         raise InputError(f"{root} (read as {format_name}) has no usable captions{lines}")
-    examples, note = _complete_splits(examples, reader)
-    return CaptionData(_data_name(root), format_name, root, tuple(examples), tuple(problems), note)
+    examples, note = complete_splits(examples, reader.val_from_train)
+    notes = (*found.notes, *separator_notes([c for e in examples for c in e.captions]))
+    return CaptionData(
+        _data_name(root), format_name, root, tuple(examples), tuple(problems), note, notes
+    )
 
 
 def load_data(
@@ -128,9 +162,21 @@ def recognise_format(root: Path | Location, format: str | None = None) -> str:
         raise InputError(f"data directory {root} does not exist; check the path")
     for file in (root, *root.glob("*")):  # a pointer has no layout
         refuse_pointer_file(file)
+    if hint := _layout_below(root, allowed):
+        raise InputError(f"{root} contains no captions in a known layout; {hint}")
     layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in allowed.items())
     kind = "file" if root.is_file() else "directory"
     raise InputError(f"{kind} {root} contains no captions in a known layout ({layouts})")
+
+
+def _layout_below(root: Path, readers: Mapping[str, Reader]) -> str:
+    """Return advice to pass a file or directory in `root` that is in a known layout, or ""."""
+    children = sorted(root.glob("[!.]*"))[:MAX_CHILDREN] if root.is_dir() else []
+    for child in children:
+        for name, reader in readers.items():
+            if (child.is_dir() or child.suffix in TABLES) and reader.recognise(child):
+                return f"{child} is in the layout {name}, so pass that path"
+    return ""
 
 
 def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
@@ -142,23 +188,26 @@ def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
     """
     examples: list[Example] = []
     problems = list(result.problems)
-    by_id: dict[int | str, RawExample] = {}
+    by_id: dict[tuple[Hashable, int | str], RawExample] = {}
     by_path: dict[Path | Location, RawExample] = {}
     split_given = any(raw.split is not None for raw in result.examples)
     for raw in result.examples:
-        captions = [caption for caption, _ in raw.captions if not text_problem(caption)]
+        raw.captions = [(c, place) for value, place in raw.captions for c in split_caption(value)]
+        captions = [caption for caption, _ in raw.captions if not caption_problem(caption)]
         problems += _caption_problems(raw)
         if not (fault := _check_fields(raw, split_given)):
             path = raw.directory / raw.name
+            if isinstance(path, Path):
+                path = existing_spelling(path)
             fault = (
-                _check_unique(raw, by_id.get(raw.id), by_path.get(path))
+                _check_unique(raw, by_id.get((raw.scope, raw.id)), by_path.get(path))
                 or _check_exists(path)
                 or _check_words(raw.id, captions)
             )
         if fault:
             problems.append(Problem(raw.location, *fault))
             continue
-        by_id[raw.id] = by_path[path] = raw
+        by_id[raw.scope, raw.id] = by_path[path] = raw
         examples.append(Example(raw.id, path, tuple(captions), raw.split or ""))
     return examples, sorted(problems, key=lambda problem: problem.location)
 
@@ -166,10 +215,14 @@ def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
 def _caption_problems(raw: RawExample) -> list[Problem]:
     """Return a problem for each caption that is not valid text."""
     return [
-        Problem(location, f"the caption {shortened(caption)} {reason}", WRITE_UTF8)
+        Problem(location, f"the caption {shortened(caption)} {reason}", _advice(reason))
         for caption, location in raw.captions
-        if (reason := text_problem(caption))
+        if (reason := caption_problem(caption))
     ]
+
+
+def _advice(reason: str) -> str:
+    return "use a row for each caption" if "list" in reason else WRITE_UTF8
 
 
 def _check_fields(raw: RawExample, split_given: bool) -> Fault | None:
@@ -177,6 +230,8 @@ def _check_fields(raw: RawExample, split_given: bool) -> Fault | None:
 
     split_given: whether any image of the data set has a split; if so, all must have one.
     """
+    if contents := _image_contents(raw.name):
+        return f"the image column contains {contents}, not a file name", SAVE_IMAGES
     if not is_safe_name(raw.name):
         message = f"{shortened(raw.name)} is not the name of a file in {raw.directory}"
         return message, "use a relative path without .. or backslashes"
@@ -190,10 +245,23 @@ def _check_fields(raw: RawExample, split_given: bool) -> Fault | None:
     return None
 
 
+def _image_contents(name: object) -> str | None:
+    """Describe an image column that contains something else than the name of a file."""
+    if isinstance(name, dict) and name.keys() & {"bytes", "path"}:
+        return "the image's bytes" if name.get("bytes") else "neither bytes nor a path"
+    if isinstance(name, str) and name.startswith(("http://", "https://")):
+        return "the address of an image"
+    if isinstance(name, str) and re.match(r"data:image/|b['\"]|/9j/|iVBORw0KGgo", name):
+        return "the image's bytes"
+    return None
+
+
 def _check_unique(
     raw: RawExample, same_id: RawExample | None, same_file: RawExample | None
 ) -> Fault | None:
-    """Check that no earlier image has the same id or the same file."""
+    """Check that no earlier image has the same id, where ids must be unique, or the same file."""
+    if same_file and same_file.id == raw.id:
+        same_id = same_file
     if same_id:
         twice = "twice" if same_id.split == raw.split else f"in {same_id.split} and in {raw.split}"
         message = f"image {raw.id} is listed {twice}, first at {same_id.location}"
@@ -208,6 +276,8 @@ def _check_unique(
 def _check_exists(path: Path | Location) -> Fault | None:
     if storage.is_file(path):
         return None
+    if isinstance(path, Path) and (other := other_case(path)):
+        return f"the image {path} is missing", f"correct the case of its name: {other}"
     return f"the image {path} is missing", "add the file, or remove the row that names it"
 
 
@@ -215,38 +285,3 @@ def _check_words(image_id: int | str, captions: Sequence[str]) -> Fault | None:
     if any(split_words(caption) for caption in captions):
         return None
     return f"image {image_id} has no caption with words", "add one, or remove the image"
-
-
-def _complete_splits(examples: list[Example], reader: Reader) -> tuple[list[Example], str]:
-    """Assign missing splits; return the examples and a note on any splits drawn at random."""
-    if not any(example.split for example in examples):
-        return assign_splits(examples), "no splits given, so 80/10/10 % drawn at random (seed 0)"
-    training = [example.split for example in examples].count("train")
-    if not reader.val_from_train or training < 2 or any(e.split == "val" for e in examples):
-        return examples, ""
-    return _val_from_train(examples), "no val given, so a tenth of train drawn at random (seed 0)"
-
-
-def assign_splits(examples: Sequence[Example], seed: int = 0) -> list[Example]:
-    """Assign random splits to the examples: 80 % train, 10 % val, 10 % test.
-
-    The splits depend only on the ids and the seed, not on the order or the machine. With two
-    images, one is in val; with more, at least one is in val and at least one in test.
-    """
-    order, tenth = _shuffled_ids(examples, seed), max(1, len(examples) // 10)
-    val = order[:tenth] if len(order) >= 2 else []
-    test = order[tenth : 2 * tenth] if len(order) >= 3 else []
-    splits = dict.fromkeys(val, "val") | dict.fromkeys(test, "test")
-    return [replace(e, split=splits.get(e.id, "train")) for e in examples]
-
-
-def _val_from_train(examples: list[Example]) -> list[Example]:
-    order = _shuffled_ids([example for example in examples if example.split == "train"], seed=0)
-    val = set(order[: max(1, len(order) // 10)])
-    return [replace(e, split="val") if e.id in val else e for e in examples]
-
-
-def _shuffled_ids(examples: Sequence[Example], seed: int) -> list[int | str]:
-    ids = sorted((example.id for example in examples), key=str)
-    random.Random(seed).shuffle(ids)
-    return ids

@@ -80,7 +80,7 @@ def test_a_quoted_caption_may_span_lines(tmp_path: Path) -> None:
         ("a.json", b"[" * 100_000, r"a\.json is not valid JSON"),
         ("a.json", b"[1" + b"0" * 5000 + b"]", r"a\.json is not valid JSON"),
         ("a.json", b'[{"image_id": 1}', r"a\.json is not valid JSON"),
-        ("a.json", b"\xff\xfe", r"a\.json is not UTF-8 \(byte 0\); convert it first"),
+        ("a.json", b"\xff\xfe", r"a\.json is UTF-16, not UTF-8; save it as UTF-8"),
         (
             "a.json",
             b"7",
@@ -92,7 +92,7 @@ def test_a_quoted_caption_may_span_lines(tmp_path: Path) -> None:
         (
             "a.json",
             b'[{"caption": "a"}]',
-            r"entry 1: expected one of the keys image_id, file_name, .*path, id, got {'c",
+            r"entry 1: expected one of the keys image_id, file_name, .*, id, got {'c",
         ),
         (
             "a.json",

@@ -132,7 +132,7 @@ def test_karpathy_without_its_images(tmp_path):
     write_karpathy(tmp_path, [("train", "train2014", "a.jpg", ["a dog"])])
     (tmp_path / "train2014").rename(tmp_path / "elsewhere")
     with pytest.raises(
-        InputError, match=r"dataset_coco.json are missing: .*/train2014 does not exist"
+        InputError, match=r"dataset_coco.json are missing: train2014/a.jpg is neither in "
     ):
         read_captions(tmp_path)
 
@@ -372,6 +372,22 @@ def test_huggingface_with_split_directories(tmp_path, base):
         ]
     }
     assert data.split("val")[0].captions == ("a cat, asleep",)
+
+
+def test_huggingface_ids_are_unique_within_a_split(tmp_path):
+    """Those of test stay there when val is drawn from train."""
+    for split in ("train", "test"):
+        rows = [
+            {"file_name": f"{i}.png", "text": f"a {split} {i}", "image_id": i} for i in range(20)
+        ]
+        rows_to_jsonl(tmp_path / split / "metadata.jsonl", rows)
+        for row in rows:
+            touch(tmp_path / split / row["file_name"])
+    data = read_captions(tmp_path)
+    assert {split: len(ids) for split, ids in by_split(data).items()} == {
+        **{"train": 18, "val": 2, "test": 20}
+    }
+    assert all("train" in example.captions[0] for example in data.split("val"))
 
 
 def test_huggingface_with_one_metadata_file(tmp_path):

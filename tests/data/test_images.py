@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageChops, ImageDraw, ImageFile, ImageOps
+from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageFile, ImageOps
 from torchvision.transforms import InterpolationMode, functional
 
 from captioner.data.images import MAX_BYTES, Transform, load_image, read_image
@@ -335,6 +335,31 @@ def test_the_log_of_pillow_is_silent_only_while_an_image_is_read():
     with pytest.raises(InputError):
         read_image(tiff(np.zeros((8, 8, 13), np.uint16), 1, 1))
     assert not log.filters
+
+
+@pytest.mark.parametrize("highest", [255, 1023, 4095])
+def test_fewer_bits_in_16_bit_files(tmp_path, highest):
+    """The image would be black; cameras and microscopes write 10 and 12 bits this way."""
+    values = np.linspace(0, highest, 64).reshape(8, 8).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=f"nearly black, .* 16-bit values end at {highest};"):
+        load_image(tmp_path / "a.png")
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "b.png")  # black indeed
+    assert load_image(tmp_path / "b.png").getextrema() == ((0, 0),) * 3
+    values[0, 0] = 4096
+    Image.fromarray(values).save(tmp_path / "c.png")
+    assert load_image(tmp_path / "c.png").getextrema()[0][1] == 16
+
+
+def test_colour_profiles_are_ignored(tmp_path):
+    """As in torchvision and timm, with whose weights the encoders begin."""
+    red = Image.new("RGB", (8, 8), (200, 30, 40))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    for name in ("a.png", "a.jpg"):
+        red.save(tmp_path / name, icc_profile=profile)
+        red.save(tmp_path / f"plain-{name}")
+        plain = load_image(tmp_path / f"plain-{name}")
+        assert load_image(tmp_path / name).tobytes() == plain.tobytes()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBX", "YCbCr", "HSV", "LAB", "RGBa"])

@@ -40,7 +40,7 @@ def test_the_description_agrees_with_counting_by_hand(tmp_path):
     (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = read_captions(tmp_path, on_error="skip")
     assert describe_data(data).splitlines() == [
-        f"{tmp_path}: jsonl (captions.jsonl, or train.jsonl, val.jsonl ...)",
+        f"{tmp_path}: jsonl (captions.jsonl or .json, or train.jsonl, val.jsonl ...)",
         "              images  captions",
         "train              2         4",
         "val                1         1",
@@ -61,6 +61,18 @@ def test_the_description_of_data_without_a_training_split(tmp_path):
     text = describe_data(read_captions(tmp_path))
     assert "words per caption: mean 2.0," in text
     assert text.endswith("problems: none")
+
+
+def test_captions_without_spaces_are_noted(tmp_path, capsys):
+    write_jsonl(tmp_path, {f"{i}.jpg": ["一只狗", "狗在跑"] for i in range(5)})
+    commands.main(["data", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "\nnote: most captions are a single word; if" in printed
+    assert "mean 1.0" in printed
+    commands.main(["data", str(tmp_path), "--tokenizer", "characters"])
+    printed = capsys.readouterr().out
+    assert "note" not in printed
+    assert "mean 3.0" in printed
 
 
 def test_the_description_mentions_drawn_splits(tmp_path):

@@ -11,7 +11,7 @@ LISTS = {"train": "train", "val": "dev", "test": "test"}  # split: its name in F
 
 def touch(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"never opened")
+    path.write_bytes(f"never opened: {path}".encode())  # no two images have the same content
 
 
 def write(path: Path, text: str) -> None:
@@ -145,6 +145,15 @@ def write_webdataset(root, captions, name="00000.tar"):
     return root
 
 
+def write_multi30k(root, captions, split="train", language="en"):
+    rows = [(name, c) for name, texts in captions.items() for c in texts]
+    write(root / "raw" / f"{split}.{language}", "".join(f"{c}\n" for _, c in rows))
+    write(root / "image_splits" / f"{split}.txt", "".join(f"{name}\n" for name, _ in rows))
+    for name in captions:
+        touch(root / "images" / name)
+    return root
+
+
 WRITERS = {  # functions of a directory and captions by image name
     "coco": lambda root, captions: write_coco(
         root, "train", coco(dict(enumerate(captions.values())))
@@ -156,6 +165,7 @@ WRITERS = {  # functions of a directory and captions by image name
     "flickr30k": write_flickr30k,
     "kaggle": write_kaggle,
     "kaggle30k": write_kaggle30k,
+    "multi30k": write_multi30k,
     "huggingface": lambda root, captions: write_jsonl(
         root, captions, "train/metadata.jsonl", "file_name"
     ),

@@ -1,45 +1,103 @@
-"""COCO caption annotations (2014, 2017 or no year) and image directories."""
+"""COCO caption annotations (2014, 2017 or no year), and data sets that use their format."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
 from ..dataset import SPLITS
-from .reading import RawExample, ReadResult, SourceLocation, find_image_directory, read_json
+from .json_files import json_kind
+from .reading import (
+    SPLIT_NAMES,
+    RawExample,
+    ReadResult,
+    SourceLocation,
+    find_image_directory,
+    read_json,
+    split_in_name,
+)
+
+# VizWiz marks the captions that its evaluation leaves out.
+MARKS = ("is_rejected", "is_precanned")
+# Of the files for a split, the first pattern that matches any is used. A file with COCO's own name
+# is one whatever it contains; others must look like COCO's.
+_NAMES = (r"captions_{split}[0-9]*", r"{split}[0-9]*", r"(nocaps_)?{split}(_[0-9]+)?_captions")
 
 
-def recognise(root: Path) -> dict[str, Path]:
-    """Return the caption files by split; if there are several years, only the latest."""
-    files = sorted((root / "annotations").glob("captions_*.json"))
-    found = {
-        split: [file for file in files if re.fullmatch(f"captions_{split}[0-9]*", file.stem)]
-        for split in SPLITS
-    }
-    return {split: paths[-1] for split, paths in found.items() if paths}
+def recognise(path: Path) -> dict[str | None, Path]:
+    """Return the caption files by split; if there are several years, only the latest.
+
+    The path is a file, or a directory with files in `annotations` or directly in it. The split of a
+    file whose name contains none is None.
+    """
+    if path.is_file():
+        is_coco = path.suffix.lower() == ".json" and json_kind(path) == "coco"
+        return {split_in_name(path.stem): path} if is_coco else {}
+    for directory in (path / "annotations", path):
+        files = sorted(directory.glob("[!.]*.json"))
+        found: dict[str | None, Path] = {
+            split: file for split in SPLITS if (file := _file_of(split, files))
+        }
+        if found:
+            return found
+    return {}
+
+
+def _file_of(split: str, files: list[Path]) -> Path | None:
+    names = "|".join(name for name, meant in SPLIT_NAMES.items() if meant == split)
+    for pattern in _NAMES:
+        expression = pattern.format(split=f"({names})")
+        matching = [file for file in files if re.fullmatch(expression, file.stem.lower())]
+        kinds = ("coco", None) if pattern == _NAMES[0] else ("coco",)
+        if matching := [file for file in matching if json_kind(file) in kinds]:
+            return matching[-1]
+    return None
 
 
 def read(root: Path) -> ReadResult:
-    """Read the caption files of all splits."""
+    """Read the caption files of all splits; a file without any captions is left out."""
     result = ReadResult()
     for split, path in recognise(root).items():
-        _read_file(root, path, split, result)
+        _read_file(path, split, result)
     return result
 
 
-def _read_file(root: Path, path: Path, split: str, result: ReadResult) -> None:
+def _read_file(path: Path, split: str | None, result: ReadResult) -> None:
     content = read_json(path)
-    images, annotations = (_objects(content, key, path) for key in ("images", "annotations"))
-    name = path.stem.removeprefix("captions_")
-    candidates = [root / name, root / "images" / name, root / "images", root / split]
-    directory = find_image_directory(candidates, path) if images else root
+    images = _objects(content, "images", path)
+    if split == "test" and not content.get("annotations"):  # VizWiz publishes no test captions
+        result.notes.append(f"images of {path.name}, which has no captions: {len(images):,}")
+        return
+    annotations = _objects(content, "annotations", path)
+    directory = _image_directory(path, split, images)
     examples: dict[str, RawExample] = {}  # by the repr of the id, since 1 is not "1"
     for number, image in enumerate(images, start=1):
         location = SourceLocation(path, number, "image")
         example = RawExample(image.get("id"), directory, image.get("file_name"), split, location)
+        example.scope = path
         examples.setdefault(repr(example.id), example)
         result.examples.append(example)
-    _add_captions(path, annotations, examples, result)
+    marked = _add_captions(path, annotations, examples, result)
+    _drop_emptied(path, marked, result)
+
+
+def _image_directory(path: Path, split: str | None, images: list[dict[str, Any]]) -> Path:
+    root = path.parent.parent if path.parent.name == "annotations" else path.parent
+    name = path.stem.removeprefix("captions_")
+    candidates = [root / name, root / "images" / name, root / "images", root / (split or name)]
+    return find_image_directory(path, (image.get("file_name") for image in images), candidates)
+
+
+def caption_marks(annotation: dict[str, Any]) -> list[str]:
+    """Return which of MARKS an annotation has; such captions are left out."""
+    return [mark for mark in MARKS if annotation.get(mark) in (True, 1)]
+
+
+def marks_note(source: Path, marks: Counter[str]) -> str:
+    """Describe the captions that were left out because of their marks."""
+    counts = " and ".join(f"{count:,} marked {mark}" for mark, count in sorted(marks.items()))
+    return f"captions left out of {source.name}: {counts}"
 
 
 def _add_captions(
@@ -47,9 +105,14 @@ def _add_captions(
     annotations: list[dict[str, Any]],
     examples: dict[str, RawExample],
     result: ReadResult,
-) -> None:
-    """Add each annotation's caption to its image; report captions of unknown images."""
+) -> set[str]:
+    """Add each annotation's caption to its image; report captions of unknown images.
+
+    Returns the images with captions that are left out.
+    """
     first_locations: dict[str, SourceLocation] = {}  # by caption id
+    marks: Counter[str] = Counter()
+    marked = set()
     for number, annotation in enumerate(annotations, start=1):
         location = first = SourceLocation(path, number, "annotation")
         if "id" in annotation:
@@ -62,8 +125,29 @@ def _add_captions(
         elif first is not location:
             message = f"caption {annotation['id']!r} is listed twice, first at {first}"
             result.add_problem(location, message, "remove one of them, or change its id")
+        elif found := caption_marks(annotation):
+            marks.update(found)
+            marked.add(repr(example.id))
         else:
             example.captions.append((annotation.get("caption"), location))
+    if marks:
+        result.notes.append(marks_note(path, marks))
+    return marked
+
+
+def _drop_emptied(path: Path, marked: set[str], result: ReadResult) -> None:
+    """Remove the images of a file all of whose captions are left out."""
+    emptied = [
+        example
+        for example in result.examples
+        if example.scope == path and not example.captions and repr(example.id) in marked
+    ]
+    if emptied:
+        gone = set(map(id, emptied))
+        result.examples = [example for example in result.examples if id(example) not in gone]
+        result.notes.append(
+            f"images left out of {path.name} because all their captions are: {len(emptied):,}"
+        )
 
 
 def _objects(content: Any, key: str, path: Path) -> list[dict[str, Any]]:

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from ..discovery import is_image_name
 from ..storage import files as storage
 from .reading import (
-    IMAGE_SUFFIXES,
     RawExample,
     ReadResult,
     SourceLocation,
@@ -59,7 +60,9 @@ def read_8k(root: Path) -> ReadResult:
 
 
 def recognise_30k(root: Path) -> Path | None:
-    """Return Flickr30k's token file."""
+    """Return Flickr30k's token file, which is the path itself or in the directory."""
+    if root.is_file():
+        return root if root.name in TOKENS_30K else None
     return next((root / name for name in TOKENS_30K if (root / name).is_file()), None)
 
 
@@ -68,8 +71,10 @@ def read_30k(root: Path) -> ReadResult:
     source = recognise_30k(root)
     assert source is not None
     result = ReadResult()
-    images = find_image_directory([root / name for name in IMAGES_30K], source)
-    result.add_rows(_token_rows(source, images, result))
+    rows = list(_token_rows(source, root, result))
+    preferred = [source.parent / name for name in IMAGES_30K]
+    images = find_image_directory(source, (row.name for row in rows), preferred)
+    result.add_rows(replace(row, directory=images) for row in rows)
     return result
 
 
@@ -106,6 +111,6 @@ def _read_lists(text: Path, result: ReadResult) -> dict[str, tuple[str, SourceLo
 
 def _is_stray(example: RawExample) -> bool:
     """Return whether this is the published 2258277193_586949ec62.jpg.1 or a similar image."""
-    if not is_safe_name(example.name) or Path(example.name).suffix.lower() in IMAGE_SUFFIXES:
+    if not is_safe_name(example.name) or is_image_name(example.name):
         return False
     return not storage.is_file(example.directory / example.name)

@@ -1,6 +1,5 @@
 """Hugging Face image folders: one metadata file, or one per split."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from .reading import RawExample, ReadResult, parse_split
@@ -10,7 +9,7 @@ from .tables import table_examples
 def recognise(root: Path) -> list[Path]:
     """Return the metadata files of the directory and its split directories, preferring JSONL."""
     for base in (root, root / "data"):
-        directories = [base, *sorted(path for path in base.glob("*") if parse_split(path.name))]
+        directories = [base, *sorted(p for p in base.glob("[!.]*") if parse_split(p.name))]
         tables = []
         for directory in directories:
             candidates = (directory / "metadata.jsonl", directory / "metadata.csv")
@@ -25,14 +24,11 @@ def read(root: Path) -> ReadResult:
     result = ReadResult()
     for path in recognise(root):
         directory_split = parse_split(path.parent.name) if path.parent != root else None
-        result.add_rows(
-            replace(
-                row,
-                split=row.split or directory_split or _split_of_name(row),
-                id=_unique_id(row, root),
-            )
-            for row in table_examples(path, result)
-        )
+        rows = list(table_examples(path, result))
+        for row in rows:
+            row.split = row.split or directory_split or _split_of_name(row)
+            row.id, row.scope = _unique_id(row, root), (path, row.split)
+        result.add_rows(rows)
     return result
 
 

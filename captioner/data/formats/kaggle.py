@@ -2,48 +2,93 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from ..discovery import is_image_name
 from .reading import (
     RawExample,
     ReadResult,
     SourceLocation,
     find_image_directory,
+    first_line,
     read_lines,
     read_table,
 )
+from .tables import IMAGES, caption_columns, find_delimiter
 
 HEADER_30K = "image_name|comment_number|comment"
+DIRECTORIES = ("Images", "images", "flickr30k_images", "flickr30k-images")
 # One row of the published file has spaces instead of its second `|`.
 _ROW_30K = re.compile(r"(?P<name>[^|]*)\| *\d+(?: *\| ?|  +)(?P<caption>.*)", re.DOTALL)
 
 
-def recognise_8k(root: Path) -> bool:
-    """Return whether the directory contains `captions.txt` and `Images/`."""
-    return (root / "captions.txt").is_file() and (root / "Images").is_dir()
+def recognise_8k(root: Path) -> Path | None:
+    """Return `captions.txt`, or `results.csv` with commas, if it is a table of images.
+
+    Its first line names the columns or begins with an image, or the directory `Images` is beside
+    `captions.txt`.
+    """
+    if root.is_file():
+        return root if root.suffix == ".txt" and _is_table(root) else None
+    files = [root / "captions.txt", root / "results.csv", root / "flickr30k_images" / "results.csv"]
+    return next((path for path in files if path.is_file() and _is_table(path)), None)
+
+
+def _is_table(path: Path) -> bool:
+    if _has_header(path):
+        return False
+    if path.name == "captions.txt" and (path.parent / "Images").is_dir():
+        return True
+    first = first_line(path)
+    names = _column_names(first.split(find_delimiter(path)))
+    if set(names) & set(IMAGES) and caption_columns(names):
+        return True
+    return is_image_name(first.partition(",")[0].strip('" ')) and "," in first
 
 
 def read_8k(root: Path) -> ReadResult:
     """Read `captions.txt`; the data set has no splits."""
+    source = recognise_8k(root)
+    assert source is not None
     result = ReadResult()
-    result.add_rows(_rows_8k(root, result))
+    rows = list(_rows_8k(source, result))
+    preferred = [source.parent / name for name in DIRECTORIES]
+    directory = find_image_directory(source, (row.name for row in rows), preferred)
+    result.add_rows(replace(row, directory=directory) for row in rows)
     return result
 
 
-def _rows_8k(root: Path, result: ReadResult) -> Iterator[RawExample]:
-    """Yield the rows of a two-column CSV file, with or without the header `image,caption`."""
-    images = root / "Images"
-    for number, (location, row) in enumerate(read_table(root / "captions.txt", ",", result)):
-        if len(row) != 2:
-            message = f"expected 2 columns (image, caption), found {len(row)}"
+def _rows_8k(source: Path, result: ReadResult) -> Iterator[RawExample]:
+    """Yield the rows of a CSV file: image and caption, or the columns named in the header."""
+    columns, image, caption = 2, 0, 1
+    table = read_table(source, find_delimiter(source), result)
+    for number, (location, row) in enumerate(table):
+        names = _column_names(row)
+        if number == 0 and set(names) & set(IMAGES) and caption_columns(names):
+            columns = len(names)
+            image = next(i for i, name in enumerate(names) if name in IMAGES)
+            caption = names.index(caption_columns(names)[0])
+        elif len(row) != columns:
+            columns_named = " (image, caption)" if columns == 2 else ""
+            message = f"expected {columns} columns{columns_named}, found {len(row)}"
             result.add_problem(location, message, "quote captions that contain commas")
-        elif number or [name.strip().lower() for name in row] != ["image", "caption"]:
-            yield RawExample(row[0], images, row[0], None, location, [(row[1], location)])
+        else:
+            name = row[image]
+            captions = [(row[caption], location)]
+            yield RawExample(name, source.parent, name, None, location, captions)
+
+
+def _column_names(row: list[str]) -> list[str]:
+    return [name.strip(' "').lower() for name in row]
 
 
 def recognise_30k(root: Path) -> Path | None:
-    """Return `results.csv` in the directory, or in the one created by unpacking the archive."""
-    candidates = (root / "results.csv", root / "flickr30k_images" / "results.csv")
+    """Return `results.csv`, in the archive's directory or not, or `captions.txt` of this kind."""
+    if root.is_file():
+        return root if root.suffix in (".csv", ".txt") and _has_header(root) else None
+    names = ("results.csv", "flickr30k_images/results.csv", "captions.txt")
+    candidates = (root / name for name in names)
     return next((path for path in candidates if path.is_file() and _has_header(path)), None)
 
 
@@ -51,25 +96,24 @@ def read_30k(root: Path) -> ReadResult:
     """Read `results.csv`; the data set has no splits."""
     source = recognise_30k(root)
     assert source is not None
-    names = ("flickr30k_images", "flickr30k-images", "images", "Images")
-    images = find_image_directory([source.parent / name for name in names], source)
     result = ReadResult()
-    result.add_rows(_rows_30k(source, images, result))
+    rows = list(_rows_30k(source, result))
+    preferred = [source.parent / name for name in reversed(DIRECTORIES)]
+    directory = find_image_directory(source, (row.name for row in rows), preferred)
+    result.add_rows(replace(row, directory=directory) for row in rows)
     return result
 
 
-def _rows_30k(source: Path, images: Path, result: ReadResult) -> Iterator[RawExample]:
+def _rows_30k(source: Path, result: ReadResult) -> Iterator[RawExample]:
     """Yield the rows `NAME| 0| CAPTION`; quotes are ordinary characters."""
     for number, line in enumerate(read_lines(source)[1:], start=2):
         location = SourceLocation(source, number)
         if match := _ROW_30K.fullmatch(line):
             name, caption = match["name"].strip(), match["caption"]
-            yield RawExample(name, images, name, None, location, [(caption, location)])
+            yield RawExample(name, source.parent, name, None, location, [(caption, location)])
         elif line.strip():
             result.add_problem(location, "the row is not image | number | caption", "correct it")
 
 
 def _has_header(path: Path) -> bool:
-    with path.open("rb") as file:
-        header = file.readline(200).decode("utf-8-sig", "replace")
-    return header.replace(" ", "").strip() == HEADER_30K
+    return first_line(path).replace(" ", "").strip() == HEADER_30K

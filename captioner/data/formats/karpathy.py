@@ -1,10 +1,12 @@
-"""Karpathy's splits: dataset_coco.json, dataset_flickr8k.json etc."""
+"""Karpathy's splits: dataset_coco.json, dataset_flickr8k.json, and dataset.json of RSICD or UCM."""
 
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from .json_files import json_kind
 from .reading import (
+    SAMPLE,
     RawExample,
     ReadResult,
     SourceLocation,
@@ -14,16 +16,16 @@ from .reading import (
     read_json,
 )
 
-DIRECTORIES = (
-    *("Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images"),
-    *("images", "Images"),
-)
-
 
 def recognise(path: Path) -> list[Path]:
-    """Return the file itself, or all matching files in the directory."""
-    matches = path.name.startswith("dataset_") and path.suffix == ".json"
-    return [path] if matches and path.is_file() else sorted(path.glob("dataset_*.json"))
+    """Return the file itself, or all dataset.json and dataset_*.json files in the directory."""
+    if path.is_file():
+        named = path.name.startswith("dataset_")
+        is_split = path.suffix == ".json" and (named or json_kind(path) == "karpathy")
+        return [path] if is_split else []
+    whole = path / "dataset.json"
+    found = [whole] if whole.is_file() and json_kind(whole) == "karpathy" else []
+    return found + sorted(path.glob("dataset_*.json"))
 
 
 def read(path: Path) -> ReadResult:
@@ -57,16 +59,20 @@ def _parse_image(image: dict[str, Any], directory: Path, location: SourceLocatio
         for sentence in (sentences if isinstance(sentences, list) else [])
     ]
     split = parse_split(image.get("split")) or image.get("split") or ""
-    return RawExample(image.get("cocoid", name), directory, name, split, location, captions)
+    image_id = image.get("cocoid", name)
+    return RawExample(image_id, directory, name, split, location, captions, location.file)
 
 
 def _image_directory(source: Path, images: list[dict[str, Any]]) -> Path:
-    """Return the directory that contains the image paths: beside `source` or one level up."""
+    """Return the directory that file names are relative to, beside `source` or one level up."""
+    first = [
+        _parse_image(image, source.parent, SourceLocation(source)) for image in images[:SAMPLE]
+    ]
     parents = (source.parent, source.parent.parent)
+    preferred = [base for parent in parents for base in (parent, parent / "images")]
     subdirectory = images[0].get("filepath") if images else None
     if isinstance(subdirectory, str):  # COCO's train2014 or val2014
-        bases = [base for parent in parents for base in (parent, parent / "images")]
-        found = next((base for base in bases if (base / subdirectory).is_dir()), None)
-        return found or find_image_directory([parents[0] / subdirectory], source)
-    candidates = [parent / name for parent in parents for name in DIRECTORIES]
-    return find_image_directory(candidates, source) if images else source.parent
+        preferred = [base for base in preferred if (base / subdirectory).is_dir()]
+    else:
+        preferred = preferred[1::2]
+    return find_image_directory(source, [example.name for example in first], preferred)

@@ -1,54 +1,98 @@
 """Directories of images, each with a text file of the same name beside it."""
 
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from ..discovery import is_image_name, same_name, split_lines, walk
 from ..storage.location import Location
-from .reading import (
-    IMAGE_SUFFIXES,
-    RawExample,
-    ReadResult,
-    SourceLocation,
-    parse_split,
-    read_lines,
-)
+from .cells import lines_notes
+from .reading import RawExample, ReadResult, SourceLocation, parse_split
+from .tables import row_captions
 
+LINES = (".txt", ".caption")  # text files with a caption per line; diffusion trainers use both
+TEXT_SUFFIXES = (*LINES, ".json")  # extensions of caption files, in order of preference
 NOT_CAPTIONS = {"readme", "license", "licence"}  # text files about the data set
 
 
 def recognise(root: Path) -> bool:
     """Return whether at least one image below `root` has a text file."""
-    return any(path.with_suffix(".txt").is_file() for path in _find_images(root))
+    if not root.is_dir():
+        return False
+    images, texts = _find_files(root)
+    return any(texts.get(key, {}).keys() & {*LINES} for key in map(_key, images))
 
 
 def read(root: Path) -> ReadResult:
     """Read one caption per line; a directory named after a split determines the split."""
-    result, texts = ReadResult(), {path for path in root.rglob("*.txt") if path.is_file()}
-    captioned = set()
-    for path in sorted(_find_images(root)):
-        name, text = path.relative_to(root).as_posix(), path.with_suffix(".txt")
+    result, (images, texts) = ReadResult(), _find_files(root)
+    for path in images:
+        name, files = path.relative_to(root).as_posix(), texts.get(_key(path), {})
         split = next(filter(None, map(parse_split, Path(name).parts[:-1])), None)
         example = RawExample(name, root, name, split, SourceLocation(path))
-        if text in texts:
-            captioned.add(text)
-            example.captions = list(caption_lines(read_lines(text), text))
+        if text := preferred_text(files):
+            example.captions = read_text(text, text.read_bytes(), result)
         result.examples.append(example)
-    for text in sorted(texts - captioned):
-        if text.stem.lower() not in NOT_CAPTIONS:
+    for key in sorted(texts.keys() - set(map(_key, images))):
+        text = preferred_text(texts[key])
+        if text and text.suffix in LINES and text.stem.lower() not in NOT_CAPTIONS:
             advice = "add the image, or remove the text"
             result.add_problem(SourceLocation(text), "no image has the same name", advice)
+    result.notes += lines_notes(result.examples)
     return result
 
 
-def caption_lines(
-    lines: list[str], source: Path | Location
-) -> Iterator[tuple[str, SourceLocation]]:
+def preferred_text(files: Mapping[str, Any]) -> Any:
+    """Return the first of the files by suffix in the order of TEXT_SUFFIXES; None without any."""
+    return next((files[suffix] for suffix in TEXT_SUFFIXES if suffix in files), None)
+
+
+def read_text(
+    source: Path | Location, content: bytes, result: ReadResult
+) -> list[tuple[Any, SourceLocation]]:
+    """Return the captions in a text file: its lines, or the caption columns of a JSON object."""
+    location = SourceLocation(source)
+    if source.suffix != ".json":
+        return list(_line_captions(source, split_lines(content, source)))
+    try:
+        row = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError):  # also raised for numbers of more than 4300 digits
+        row = None
+    if not isinstance(row, dict):
+        result.add_problem(location, "the file does not contain a JSON object", "correct it")
+        return []
+    return [(caption, location) for caption in row_captions(row)]
+
+
+def _line_captions(
+    source: Path | Location, lines: list[str]
+) -> Iterator[tuple[Any, SourceLocation]]:
     """Yield a caption for each line that is not blank."""
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield line.strip(), SourceLocation(source, number)
 
 
-def _find_images(root: Path) -> Iterator[Path]:
-    files = (path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return (path for path in files if path.is_file())
+def _find_files(root: Path) -> tuple[list[Path], dict[str, dict[str, Path]]]:
+    """Return the images, sorted, and the text files by the key of their image and extension."""
+    images: list[Path] = []
+    texts: dict[str, dict[str, Path]] = {}
+    for path in map(Path, walk(root)):
+        if is_image_name(path.name):
+            images.append(path)
+        elif path.suffix in TEXT_SUFFIXES:
+            texts.setdefault(_key(path), {})[path.suffix] = path
+    return sorted(images), texts
+
+
+def _key(path: Path) -> str:
+    """Return what an image and its text file share: the name without extension, in one spelling.
+
+    The text file of a.jpg may also be called a.jpg.txt.
+    """
+    stem = os.path.splitext(path)[0]
+    if not is_image_name(path.name) and is_image_name(stem):
+        stem = os.path.splitext(stem)[0]
+    return same_name(stem)

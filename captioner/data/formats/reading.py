@@ -5,21 +5,26 @@ The layouts are described in the other modules of this package.
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+import re
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import InputError
-from ...git_lfs import refuse_pointer
+from ..discovery import decode_text, directories, existing_spelling, split_lines
 from ..storage.location import Location
+from .cells import contains_rows, list_problem
 
 SPLIT_NAMES = {  # common name of a split: our name
     **dict.fromkeys(("train", "training", "restval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+ANNOTATIONS = ("annotations", "captions")  # directories that contain only caption files
+SAMPLE = 20  # number of image names that are looked for to find their directory
 
 
 class SourceLocation(NamedTuple):
@@ -50,7 +55,8 @@ class RawExample:
     """An image as read from a caption file, before validation.
 
     name: the file name, relative to `directory`. split: None if the files do not define one.
-    captions: pairs of a caption and its location.
+    captions: pairs of a caption and its location. scope: ids are unique among the examples with the
+    same scope, for example a file.
     """
 
     id: Any
@@ -59,14 +65,19 @@ class RawExample:
     split: str | None
     location: SourceLocation
     captions: list[tuple[Any, SourceLocation]] = field(default_factory=list)
+    scope: Hashable = None
 
 
 @dataclass
 class ReadResult:
-    """Everything found by a reader: images, and problems with rows that cannot be interpreted."""
+    """Everything found by a reader: images, and problems with rows that cannot be interpreted.
+
+    notes: sentences about how the files were interpreted.
+    """
 
     examples: list[RawExample] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add_problem(self, location: SourceLocation, message: str, advice: str) -> None:
         self.problems.append(Problem(location, message, advice))
@@ -116,39 +127,78 @@ def text_problem(value: object) -> str | None:
     return None
 
 
+def caption_problem(value: object) -> str | None:
+    """Return why a value is not valid text or not one caption, or None if it is."""
+    return text_problem(value) or list_problem(value)
+
+
 def parse_split(name: object) -> str | None:
     """Return train, val or test for any of their common names, None for anything else."""
     return SPLIT_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
 
 
-def find_image_directory(candidates: Sequence[Path], source: Path) -> Path:
-    """Return the first of the candidates that exists; raise InputError if none does.
+def split_in_name(name: str) -> str | None:
+    """Return the split named by the words of a file name if there is exactly one, as in a-train2.
 
-    source: the caption file, named in the message.
+    Only the last two components of a path count.
     """
-    found = next((path for path in candidates if path.is_dir()), None)
-    if found is None:
+    words = re.findall(r"[a-z]+", "/".join(name.lower().split("/")[-2:]))
+    splits = set(filter(None, map(parse_split, words)))
+    return splits.pop() if len(splits) == 1 else None
+
+
+def find_image_directory(
+    source: Path, names: Iterable[object], preferred: Sequence[Path] = ()
+) -> Path:
+    """Return the directory that contains the images named in a caption file, by `search_images`.
+
+    If no image is found, this is the first preferred directory that exists. Raises InputError if
+    there is none.
+    """
+    first = first_names(names)
+    found = search_images(source, first, preferred)
+    found = found or next((path for path in preferred if path.is_dir()), None)
+    if found is None and first:
         raise InputError(
-            f"the images of {source} are missing: {candidates[0]} does not exist; unpack them there"
+            f"the images of {source} are missing: {first[0]} is neither in {source.parent} nor "
+            f"below it; copy them to {source.parent / 'images'}"
         )
-    return found
+    return found or source.parent
+
+
+def search_images(source: Path, names: Sequence[str], preferred: Sequence[Path]) -> Path | None:
+    """Return the directory that contains one of these images; None if there is none.
+
+    They are looked for in the preferred directories, in the directory of the caption file `source`,
+    and at most two levels below it. The directory of a file in `annotations` is the one above.
+    Other directories may belong to other data sets, which may use the same names.
+    """
+    beside = source.parent
+    above = beside.absolute().parent if beside.name in ANNOTATIONS else beside
+    for directory in (*preferred, beside, *directories(above, 2)) if names else ():
+        if any(os.path.isfile(existing_spelling(directory / name)) for name in names):
+            return directory
+    return None
+
+
+def first_names(names: Iterable[object]) -> list[str]:
+    """Return the first names that are safe, to find the directory of all."""
+    return [str(name) for name in islice(filter(is_safe_name, names), SAMPLE)]
 
 
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a text file; bytes that are not UTF-8 become lone surrogates.
 
-    `text_problem` reports such surrogates. Only LF and CRLF end a line, since captions may contain
-    other separators at which `str.splitlines` would split.
+    `text_problem` reports such surrogates. Lines end as described for `split_lines`.
     """
-    content = path.read_bytes()
-    refuse_pointer(content, path)
-    return split_lines(content)
+    return split_lines(path.read_bytes(), path)
 
 
-def split_lines(content: bytes) -> list[str]:
-    """Split the content of a file into lines as `read_lines` does."""
-    text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    return text.replace("\r\n", "\n").split("\n")
+def first_line(path: Path) -> str:
+    """Return the first line of a text file that is not blank, up to a length of 64 kB."""
+    with path.open("rb") as file:
+        lines = split_lines(file.read(2**16), path)
+    return next((line for line in lines if line.strip()), "")
 
 
 def read_table(
@@ -156,36 +206,43 @@ def read_table(
 ) -> Iterator[tuple[SourceLocation, list[str]]]:
     """Yield the nonblank rows of a CSV file, each with the location of its first line.
 
-    Quoting follows Excel's dialect. A malformed row is added to the problems of `result`, with the
-    range of lines that it makes unreadable.
+    Quoting follows Excel's dialect. A malformed row, or one whose quotes contain other rows, is
+    added to the problems of `result`, with the range of lines that it makes unreadable.
     """
     lines = read_lines(path)
     end = len(lines) - (lines[-1] == "")
     reader = csv.reader((line + "\n" for line in lines), strict=True, delimiter=delimiter)
+    columns = 0
     while True:
         location = SourceLocation(path, reader.line_num + 1)
+        message = ""
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            last = min(reader.line_num, end)
-            message = str(error).split(" - ")[0]  # the rest is advice for programmers
+            row, message = [], str(error).split(" - ")[0]  # the rest is advice for programmers
+        last = min(reader.line_num, end)
+        if contains_rows(row, delimiter, columns):
+            message = "a quote contains other rows"
+        if message:
             if last > location.number:
                 message += f" (skipping lines {location.number} to {last})"
             result.add_problem(location, message, "quote the text, and double any quotes in it")
-            continue
-        if "".join(row).strip():
+        elif "".join(row).strip():
+            columns = columns or len(row)
             yield location, row
 
 
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; raise InputError if it is not valid JSON in UTF-8."""
     content = path.read_bytes()
-    refuse_pointer(content, path)
+    text = decode_text(content, path)
+    if text_problem(text):
+        byte = next(m.start() for m in re.finditer("[\ud800-\udfff]", text))
+        byte = len(text[:byte].encode()) + 3 * content.startswith(b"\xef\xbb\xbf")
+        raise InputError(f"{path} is not UTF-8 (byte {byte}); convert it first")
     try:
-        return json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}); convert it first") from error
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error

@@ -1,32 +1,48 @@
-"""JSONL and CSV tables with an image column and one or more caption columns."""
+"""JSON, JSONL and CSV tables with an image column and one or more caption columns."""
 
 import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ..storage import files as storage
+from ..discovery import directories
+from .cells import split_caption
+from .json_files import beginning, json_kind, json_rows
 from .reading import (
+    SAMPLE,
     RawExample,
     ReadResult,
     SourceLocation,
-    is_safe_name,
+    first_line,
+    first_names,
     parse_split,
     read_lines,
     read_table,
+    search_images,
+    split_in_name,
 )
 
-IMAGES = ("file_name", "image", "filename", "filepath", "image_path", "image_name", "path")
-CAPTIONS = ("caption", "text", "sentence", "comment", "description", "title", "prompt")
+IMAGES = (
+    *("file_name", "image", "filename", "filepath", "image_path", "image_name", "path"),
+    *("image_file_name", "image_file", "img_path", "image_filename"),
+)
+CAPTIONS = (
+    *("caption", "text", "sentence", "comment", "description", "title", "prompt"),
+    *("raw", "annotations_caption", "caption_str", "reference_str"),
+)
+DELIMITERS = (",", ";", "\t", "|")
+MAX_COLUMNS = 5  # columns listed in a message; a file without a header has a caption there
 
 
 def recognise_jsonl(path: Path) -> list[tuple[Path, str | None]]:
-    """Return the file itself, or captions.jsonl or train.jsonl, val.jsonl, ... in the directory."""
-    return _find_tables(path, (".jsonl",))
+    """Return the file itself, or captions.jsonl or train.jsonl, val.jsonl, ... in the directory.
+
+    A JSON file is one of them if it contains a list of rows instead of a line for each.
+    """
+    return _find_tables(path, (".jsonl", ".ndjson", ".json"))
 
 
 def recognise_csv(path: Path) -> list[tuple[Path, str | None]]:
@@ -35,7 +51,7 @@ def recognise_csv(path: Path) -> list[tuple[Path, str | None]]:
 
 
 def read_jsonl(path: Path) -> ReadResult:
-    """Read the JSONL files at `path`."""
+    """Read the JSON or JSONL files at `path`."""
     return _read_tables(recognise_jsonl(path))
 
 
@@ -47,20 +63,81 @@ def read_csv(path: Path) -> ReadResult:
 def _find_tables(path: Path, suffixes: Sequence[str]) -> list[tuple[Path, str | None]]:
     """Return the tables at `path`, each with the split given by its file name, if any."""
     if path.is_file():
-        return [(path, None)] if path.suffix in suffixes else []
-    files = [file for suffix in suffixes for file in sorted(path.glob(f"*{suffix}"))]
-    if whole := next((file for file in files if file.stem == "captions"), None):
-        return [(whole, None)]
-    return [(file, split) for file in files if (split := parse_split(file.stem))]
+        return [(path, None)] if path.suffix.lower() in suffixes and _is_table(path) else []
+    for directory in (path, path / "annotations"):
+        visible = sorted(directory.glob("[!.]*"))
+        files = [file for suffix in suffixes for file in visible if file.suffix.lower() == suffix]
+        if whole := next((f for f in files if f.stem == "captions" and _is_table(f)), None):
+            return [(whole, None)]
+        for split_of, fits in ((parse_split, _is_table), (split_in_name, _has_captions)):
+            found = [file for file in files if split_of(file.stem) and fits(file)]
+            if found:
+                return [(file, split_of(file.stem)) for file in found]
+    return []
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() != ".json" or json_kind(path) == "rows"
+
+
+def _has_captions(path: Path) -> bool:
+    """Return whether the beginning of a table names an image and a caption column.
+
+    Other tables may be called train_log.csv.
+    """
+    if path.suffix.lower() in (".csv", ".tsv"):
+        header = first_line(path).lower()
+        names = {name.strip(' "') for name in header.split(find_delimiter(path))}
+    else:
+        names = set(map(str.lower, re.findall(r'"(\w+)"\s*:', beginning(path))))
+    return _is_table(path) and _has_columns(names, IMAGES)
 
 
 def _read_tables(tables: Sequence[tuple[Path, str | None]]) -> ReadResult:
     result = ReadResult()
     for path, split in tables:
         rows = list(table_examples(path, result))
-        directory = _image_directory(path, rows)
-        result.add_rows(replace(row, directory=directory, split=row.split or split) for row in rows)
+        place_images(path, rows, split, result)
+        result.add_rows(rows)
     return result
+
+
+def place_images(
+    path: Path, rows: Sequence[RawExample], split: str | None, result: ReadResult
+) -> None:
+    """Set the directory of the images named in a table, and the split of rows without one.
+
+    Names may begin with directories of the computer where the table was written; these are dropped,
+    with a note.
+    """
+    directory, dropped = _locate_images(path, [row.name for row in rows], split)
+    if dropped:
+        first = "/".join(str(rows[0].name).split("/")[:dropped])
+        result.notes.append(
+            f"image names in {path.name} are relative to {directory}, without {first}/"
+        )
+    for row in rows:
+        name, row.split = row.name, row.split or split
+        row.directory, row.scope = directory, (path, row.split)
+        if dropped and isinstance(name, str):
+            row.name = "/".join(name.split("/")[dropped:]) or name
+            row.id = row.name if row.id is name else row.id
+
+
+def _locate_images(path: Path, names: Sequence[object], split: str | None) -> tuple[Path, int]:
+    """Return the directory of a table's images, and how many components of their names to drop.
+
+    Directories named after the table's split come before others, whose images may have equal names.
+    """
+    below = directories(path.parent, 2) if split else ()
+    preferred = (path.parent, *(each for each in below if parse_split(each.name) == split))
+    texts = [name for name in names[:SAMPLE] if isinstance(name, str)]
+    parts = [text.split("/") for text in texts if ".." not in text and "\0" not in text]
+    for dropped in range(max(map(len, parts), default=0)):
+        tails = first_names("/".join(each[dropped:]) for each in parts)
+        if found := search_images(path, tails, preferred):
+            return found, dropped
+    return path.parent, 0
 
 
 def table_examples(path: Path, result: ReadResult) -> Iterator[RawExample]:
@@ -72,7 +149,7 @@ def table_examples(path: Path, result: ReadResult) -> Iterator[RawExample]:
             result.add_problem(location, message, f"add {_needed_columns(IMAGES)}")
             continue
         captions = [(caption, location) for caption in row_captions(row)]
-        name, image_id, split = row[image], row.get("image_id"), row.get("split")
+        name, image_id, split = image_name(row), row.get("image_id"), row.get("split")
         yield RawExample(
             name if image_id in (None, "") else image_id,
             path.parent,
@@ -83,10 +160,25 @@ def table_examples(path: Path, result: ReadResult) -> Iterator[RawExample]:
         )
 
 
+def image_name(row: Mapping[str, Any]) -> Any:
+    """Return the file name in a row with a column of IMAGES.
+
+    Exports of the Hugging Face hub have an object with a `path`; Karpathy's rows, a directory in
+    `filepath` beside `filename`.
+    """
+    value = row[next(name for name in IMAGES if name in row)]
+    directory = row.get("filepath")
+    if isinstance(value, dict) and not value.get("bytes"):
+        return value.get("path") or value
+    if value == row.get("filename") and isinstance(value, str) and isinstance(directory, str):
+        return f"{directory}/{value}"
+    return value
+
+
 def table_rows(
     path: Path, result: ReadResult, images: Collection[str] = IMAGES
 ) -> Iterator[tuple[SourceLocation, dict[str, Any]]]:
-    """Yield the rows of a JSONL or CSV file by lower-case column name.
+    """Yield the rows of a JSON, JSONL or CSV file by lower-case column name.
 
     images: possible names of the column that identifies the image; empty if rows need none.
     Malformed rows are added to the problems of `result`. Raises InputError if a CSV header lacks an
@@ -94,8 +186,10 @@ def table_rows(
     """
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
-        return _json_rows(path, result)
-    return _csv_rows(path, "\t" if suffix == ".tsv" else ",", result, images)
+        return _json_lines(path, result)
+    if suffix == ".json":
+        return ((location, normalise_columns(row)) for location, row in json_rows(path, result))
+    return _csv_rows(path, result, images)
 
 
 def normalise_columns(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,10 +210,10 @@ def row_captions(row: Mapping[str, Any]) -> list[Any]:
     values = [row[name] for name in caption_columns(row)]
     if len(values) > 1:
         values = [value for value in values if value not in (None, "")]
-    return [c for value in values for c in (value if isinstance(value, list) else [value])]
+    return [caption for value in values for caption in split_caption(value)]
 
 
-def _json_rows(path: Path, result: ReadResult) -> Iterator[tuple[SourceLocation, dict[str, Any]]]:
+def _json_lines(path: Path, result: ReadResult) -> Iterator[tuple[SourceLocation, dict[str, Any]]]:
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
@@ -135,19 +229,25 @@ def _json_rows(path: Path, result: ReadResult) -> Iterator[tuple[SourceLocation,
 
 
 def _csv_rows(
-    path: Path, delimiter: str, result: ReadResult, images: Collection[str]
+    path: Path, result: ReadResult, images: Collection[str]
 ) -> Iterator[tuple[SourceLocation, dict[str, Any]]]:
-    table = read_table(path, delimiter, result)
+    table = read_table(path, find_delimiter(path, images), result)
     _, header = next(table, (None, []))
     names = [name.strip().lower() for name in header]
     used = [name for name in names if name in images] + caption_columns(names)
     if repeated := [name for name, count in Counter(used).items() if count > 1]:
         advice = "remove one, or number caption columns: caption_1, caption_2"
         raise InputError(f"{path} has the column {repeated[0]} twice; {advice}")
-    has_image = not images or set(names) & set(images)
-    if header and not (has_image and caption_columns(names)):
-        needed = _needed_columns(images)
-        raise InputError(f"{path} has the columns {', '.join(header)}; it needs {needed}")
+    if header and not _has_columns(names, images):
+        if any(cell.startswith(("http://", "https://")) for cell in header):
+            raise InputError(
+                f"{path} has no column names in its first line, and addresses instead of files; "
+                "download the images with img2dataset and pass its output"
+            )
+        shown = ", ".join(header[:MAX_COLUMNS]) + (", ..." if len(header) > MAX_COLUMNS else "")
+        raise InputError(
+            f"{path} has the columns {shown}; it needs {_needed_columns(images)} in its first line"
+        )
     for location, row in table:
         if len(row) == len(header):
             yield location, dict(zip(names, row, strict=True))
@@ -156,14 +256,26 @@ def _csv_rows(
             result.add_problem(location, message, "quote captions that contain commas")
 
 
+def find_delimiter(path: Path, images: Collection[str] = IMAGES) -> str:
+    """Return the delimiter with which the first line names the columns that are needed.
+
+    Excel writes a semicolon where the comma separates decimals. If no delimiter fits, the one of
+    the extension is returned.
+    """
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    header = first_line(path).lower()
+    for delimiter in (usual, *DELIMITERS):
+        names = [name.strip(' "') for name in header.split(delimiter)]
+        if _has_columns(names, images):
+            return delimiter
+    return usual
+
+
+def _has_columns(names: Collection[str], images: Collection[str]) -> bool:
+    has_image = not images or bool(set(names) & set(images))
+    return has_image and bool(caption_columns(names))
+
+
 def _needed_columns(images: Collection[str]) -> str:
     image = f"an image column ({', '.join(images)}) and " if images else ""
     return f"{image}a caption column ({', '.join(CAPTIONS)})"
-
-
-def _image_directory(path: Path, rows: Sequence[RawExample]) -> Path:
-    """Return the table's directory, or its subdirectory `images` if the first image is there."""
-    first = next((row.name for row in rows if is_safe_name(row.name)), None)
-    candidates = (path.parent, path.parent / "images", path.parent / "Images")
-    found = (base for base in candidates if first and storage.is_file(base / first))
-    return next(found, path.parent)

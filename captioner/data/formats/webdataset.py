@@ -3,33 +3,29 @@
 Shards are read in place, without unpacking.
 """
 
-import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from tqdm import tqdm
 
 from ...errors import InputError
+from ..discovery import IMAGE_SUFFIXES, is_hidden, is_image_name, same_name
 from ..storage import files as storage
 from ..storage.location import Location
-from .pairs import caption_lines
+from .cells import lines_notes
+from .pairs import TEXT_SUFFIXES, preferred_text, read_text
 from .reading import (
-    IMAGE_SUFFIXES,
     RawExample,
     ReadResult,
     SourceLocation,
     is_safe_name,
-    parse_split,
     read_lines,
-    split_lines,
+    split_in_name,
 )
-from .tables import caption_columns
 
-TEXT_SUFFIXES = (".txt", ".json")  # extensions of caption files, in order of preference
-# The key is the name up to the first dot after the last slash; hidden files have no key.
+# The key is the name up to the first dot after the last slash.
 _MEMBER = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<extension>[^/]*)", re.DOTALL)
 
 
@@ -43,7 +39,8 @@ def recognise(path: Path | Location) -> list[Path | Location]:
         return storage.expand(path)
     if path.is_file():
         return [path] if path.suffix == ".tar" else _read_list(path)
-    return sorted(tar for pattern in ("*.tar", "*/*.tar") for tar in path.glob(pattern))
+    tars = (tar for pattern in ("*.tar", "*/*.tar") for tar in path.glob(pattern))
+    return sorted(tar for tar in tars if not is_hidden(tar.relative_to(path).as_posix()))
 
 
 def _read_list(path: Path) -> list[Path | Location]:
@@ -95,64 +92,66 @@ def _read_shard(tar: Path | Location, shard: str, result: ReadResult) -> None:
     for name in index.duplicates:
         message = f"{tar.name} contains this name twice"
         result.add_problem(_member_location(tar, name), message, "the first one is used")
-    split = _split_of_shard(shard)
+    split, before = split_in_name(shard), len(result.examples)
     for key, files in _group_members(tar, index.members, result).items():
-        texts = [tar / files[suffix] for suffix in TEXT_SUFFIXES if suffix in files]
+        text = preferred_text(files)
         image = next((name for suffix, name in files.items() if suffix in IMAGE_SUFFIXES), None)
         if image:
             example = RawExample(f"{shard}/{key}", tar, image, split, SourceLocation(tar / image))
-            example.captions = _read_captions(texts, result)
+            if text:
+                example.captions = read_text(tar / text, storage.read(tar / text), result)
             result.examples.append(example)
-        elif texts:
+        elif text:
             advice = "add the image, or remove the text"
-            result.add_problem(SourceLocation(texts[0]), f"{key} has no image", advice)
+            result.add_problem(SourceLocation(tar / text), f"{key} has no image", advice)
+    result.notes += lines_notes(result.examples[before:])
 
 
 def _group_members(
     tar: Path | Location, names: Iterable[str], result: ReadResult
 ) -> dict[str, dict[str, str]]:
-    """Return the members' names by key and extension; report unsafe names as problems."""
+    """Return the members' names by key and extension; report unsafe names as problems.
+
+    If no sample with a key has an image of one extension, the names of its members have dots, as in
+    a.v2.jpg and a.v2.txt: their key is the name up to the last dot.
+    """
     samples: dict[str, dict[str, str]] = {}
     for name in names:
-        match = _MEMBER.fullmatch(name)
+        match = None if is_hidden(name.lstrip("/")) else _MEMBER.fullmatch(name)
         suffix = f".{match['extension'].lower()}" if match else ""
-        if suffix in IMAGE_SUFFIXES.union(TEXT_SUFFIXES) and not is_safe_name(name):
+        if _is_used(name) and match and not is_safe_name(name):
             message = f"{name!r} is not the name of a file in {tar}"
             advice = "use a relative path without .. or backslashes"
             result.add_problem(_member_location(tar, name), message, advice)
         elif match:
-            samples.setdefault(match["key"], {}).setdefault(suffix, name)
-    return samples
+            samples.setdefault(same_name(match["key"]), {}).setdefault(suffix, name)
+    grouped: dict[str, dict[str, str]] = {}
+    dotted = 0
+    for key, files in samples.items():
+        split = {} if IMAGE_SUFFIXES & files.keys() else _split_at_last_dot(files)
+        dotted += len(split)
+        grouped |= split or {key: files}
+    if dotted:
+        result.notes.append(
+            f"{dotted:,} names in {tar.name} contain dots before the extension and are read in "
+            "full; the webdataset package ends them at the first dot"
+        )
+    return grouped
 
 
-def _split_of_shard(shard: str) -> str | None:
-    """Return the split named by the shard or its directory; None if it is not unique."""
-    words = re.split(r"[^a-z]+", "/".join(shard.lower().split("/")[-2:]))
-    splits = set(filter(None, map(parse_split, words)))
-    return splits.pop() if len(splits) == 1 else None
+def _is_used(name: str) -> bool:
+    return is_image_name(name) or name.lower().endswith(TEXT_SUFFIXES)
+
+
+def _split_at_last_dot(files: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Group members by their name up to the last dot; empty unless one of them is an image."""
+    groups: dict[str, dict[str, str]] = {}
+    for name in files.values():
+        key, _, extension = name.rpartition(".")
+        groups.setdefault(same_name(key), {}).setdefault(f".{extension.lower()}", name)
+    return groups if any(map(is_image_name, files.values())) else {}
 
 
 def _member_location(tar: Path | Location, name: str) -> SourceLocation:
     """Return a member's location for messages; the name may be unsafe, e.g. /etc/x.txt."""
     return SourceLocation(tar / name.lstrip("/"))
-
-
-def _read_captions(
-    texts: list[Path | Location], result: ReadResult
-) -> list[tuple[Any, SourceLocation]]:
-    """Return the lines of the text file, or the caption columns of the JSON file."""
-    if not texts:
-        return []
-    content = storage.read(texts[0])
-    if texts[0].suffix == ".txt":
-        return list(caption_lines(split_lines(content), texts[0]))
-    location = SourceLocation(texts[0])
-    try:
-        row = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError):  # also raised for numbers of more than 4300 digits
-        row = None
-    if not isinstance(row, dict):
-        result.add_problem(location, "the file does not contain a JSON object", "correct it")
-        return []
-    values = [row[name] for name in caption_columns(row)]
-    return [(c, location) for v in values for c in (v if isinstance(v, list) else [v])]

@@ -1,4 +1,4 @@
-"""One interface to files on disk, in tar files and on servers.
+"""One interface to files on disk, in tar files, in Parquet tables and on servers.
 
 `shard.tar/name` is the path of a member of a tar file, and `https://host/shard.tar/name` is the
 location of a member on a server. Other packages read files through this module. Tar files are read
@@ -95,16 +95,16 @@ def container(path: Location) -> Location: ...
 @overload
 def container(path: Path | Location) -> Path | Location: ...
 def container(path: Path | Location) -> Path | Location:
-    """Return the tar file that contains the member `path`; for any other file, `path` itself."""
+    """Return the tar file or table that contains the member `path`; else `path` itself."""
     text = str(path)
-    if ".tar/" not in text:  # true for nearly all files, and the fastest test
+    if ".tar/" not in text and ".parquet/" not in text:  # the fastest test for nearly all files
         return path
     if isinstance(path, Location):  # the first one, without asking the server which exists
         ends = (match.end() - 1 for match in re.finditer(r"\.tar/", text))
         tars = (Location(text[:end]) for end in ends)
         # Neither a host called x.tar nor a hidden file called .tar counts.
         return next((t for t in tars if t.suffix == ".tar" and len(t.parts) > 2), path)
-    parents = (parent for parent in path.parents if parent.suffix == ".tar")
+    parents = (parent for parent in path.parents if parent.suffix in (".tar", ".parquet"))
     return next((tar for tar in parents if os.path.isfile(tar)), path)
 
 
@@ -125,6 +125,11 @@ def size(path: Path | Location) -> int:
     """Return the size of a member in bytes; raise InputError if it is not in its tar file."""
     tar, name = _split(path)
     return index(tar).find(name, tar)[1]
+
+
+def size_on_disk(path: Path) -> int:
+    """Return the size of a file on disk, or of a member of one, in bytes."""
+    return path.stat().st_size if container(path) == path else size(path)
 
 
 def read(path: Path | Location) -> bytes:
@@ -171,6 +176,10 @@ def _archive(tar: Path | Location) -> Archive:
         from .remote_tar import RemoteTar
 
         return RemoteTar(tar)
+    if tar.suffix == ".parquet":
+        from .parquet import ParquetTable
+
+        return ParquetTable(tar)
     return LocalTar(tar)
 
 

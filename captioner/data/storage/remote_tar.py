@@ -26,7 +26,7 @@ from .tar import Index, check_end, unreadable
 
 LARGEST = 64 * 2**20  # maximum size of a member in bytes, the same as for images
 OPEN = 64  # maximum number of tar files with an open connection
-TEXTS = (".txt", ".json")  # members cached while indexing, since captions are read next
+TEXTS = (".txt", ".caption", ".json")  # members cached while indexing, since captions are read next
 
 # First bytes of the compressed formats that tarfile would open in webdataset's mode: gzip, bzip2,
 # LZMA, xz and, since Python 3.14, Zstandard.

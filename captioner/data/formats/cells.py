@@ -1,0 +1,125 @@
+"""Cells and lines that hold more than one caption, or less than one.
+
+All readers of data sets and of caption files share these checks.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from ..discovery import is_image_name
+
+if TYPE_CHECKING:
+    from .reading import RawExample
+
+_STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_STRINGS = re.compile(_STRING, re.DOTALL)
+# A list of strings as printed by Python, with commas, or by numpy, without them.
+_LIST = re.compile(rf"[\[(]\s*{_STRING}(?:[\s,]+{_STRING})*[\s,]*[\])]", re.DOTALL)
+_SEPARATORS = ("|", "\n", "\t", "<br>", "<sep>")  # of captions in one cell
+
+
+def split_caption(value: Any) -> list[Any]:
+    """Return the captions in one value: the items of a list, or the value itself.
+
+    A list may be written as text, as pandas and `str` write it into CSV files: in JSON, in Python's
+    notation or in numpy's. An object in a list stands for its value `raw`, `caption` or `text`.
+    """
+    if isinstance(value, str):
+        value = _parse_list(value)
+    if not isinstance(value, list):
+        return [_caption_of(value)]
+    items = [_parse_list(item) if isinstance(item, str) else item for item in value]
+    lists = [item if isinstance(item, list) else [item] for item in items]
+    return [_caption_of(item) for each in lists for item in each]
+
+
+def _caption_of(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return next((value[key] for key in ("raw", "caption", "text") if key in value), value)
+
+
+def _parse_list(text: str) -> Any:
+    """Return the list that the text denotes, or the text itself."""
+    stripped = text.strip()
+    if stripped[:1] not in ("[", "("):
+        return text
+    try:
+        found = json.loads(stripped)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, list) and all(isinstance(item, str | dict) for item in found):
+        return found
+    if not _LIST.fullmatch(stripped):
+        return text
+    try:
+        return [ast.literal_eval(item) for item in _STRINGS.findall(stripped)]
+    except (ValueError, SyntaxError):
+        return text
+
+
+def list_problem(caption: object) -> str | None:
+    """Return why a caption is not one sentence although it looks like a list, or None."""
+    if not isinstance(caption, str) or not re.match(r"""\s*\[\s*['"{]""", caption):
+        return None
+    return "is a list that cannot be parsed" if caption.rstrip().endswith("]") else None
+
+
+def contains_rows(row: Sequence[str], delimiter: str, columns: int) -> bool:
+    """Return whether a quoted cell of a table contains further rows of the table.
+
+    That is so if one of its later lines has a delimiter, and an image name as one of its cells, or
+    as many cells as the table has columns and an id where the row has one.
+    """
+    for cell in row:
+        for line in cell.split("\n")[1:]:
+            cells = [part.strip(' \r"') for part in line.split(delimiter)]
+            if len(cells) > 1 and any(map(is_image_name, cells)):
+                return True
+            if len(cells) == columns and any(
+                mine.strip().isdecimal() and other.isdecimal()
+                for mine, other in zip(row, cells, strict=False)
+            ):
+                return True
+    return False
+
+
+def lines_notes(examples: Iterable["RawExample"]) -> list[str]:
+    """Return a note if text files with a caption per line seem to hold wrapped sentences.
+
+    A line continues a sentence if it begins in lower case in a text that begins in upper case, and
+    the line before has no final punctuation.
+    """
+    texts = [[str(caption) for caption, _ in example.captions] for example in examples]
+    several = [lines for lines in texts if len(lines) > 1]
+    wrapped = sum(map(_is_wrapped, several))
+    if not wrapped or 2 * wrapped < len(several):
+        return []
+    return [
+        f"in {wrapped:,} of {len(several):,} text files with several lines, lines continue a "
+        "sentence, but each line is read as a caption; join the lines of a caption"
+    ]
+
+
+def _is_wrapped(lines: Sequence[str]) -> bool:
+    return lines[0][:1].isupper() and any(
+        line[:1].islower() and previous.rstrip()[-1:] not in (".", "!", "?")
+        for previous, line in pairwise(lines)
+    )
+
+
+def separator_notes(captions: Sequence[object]) -> list[str]:
+    """Return a note if most captions contain the same separator, as if they were several."""
+    texts = [caption.strip() for caption in captions if isinstance(caption, str)]
+    for separator in _SEPARATORS:
+        count = sum(separator in text for text in texts)
+        if 2 * count > len(texts):
+            return [
+                f"{count:,} of {len(texts):,} captions contain {separator!r}; if it separates "
+                "captions, use a column or a row for each"
+            ]
+    return []
