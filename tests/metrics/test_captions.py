@@ -344,7 +344,12 @@ def perfect(*captions):
             ["no caption has 4 words, so BLEU-4 is at most 3.2", "CIDEr is at most 750 instead"],
         ),
         (["red ball", "blue box", "green hat"], 0.1, 500, ["no caption has 4", "at most 500"]),
-        (["red", "blue", "green"], 0, 250, ["no caption has 4 words", "CIDEr is at most 250"]),
+        (
+            ["red", "blue", "green"],
+            0,
+            250,
+            ["no caption has", "at most 250", "single"],
+        ),
         (["red", "a blue box falls here"], 100, 625, ["many .* CIDEr is at most 625 instead of"]),
         (["a red ball", *(f"the {i} box falls" for i in range(9))], 100, 975, []),
     ],
