@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a model",
     "evaluate": "caption and score a split, or score a caption file",
     "caption": "print a caption for each image",
+    "encode": "write embeddings of images or texts as a .npy file",
     "report": "evaluate a model and write an HTML report",
     "serve": "caption images over HTTP, with a web page",
     "info": "describe a checkpoint",

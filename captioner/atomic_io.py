@@ -30,11 +30,18 @@ def atomic_write(path: Path, content: str | bytes) -> None:
     Parent directories are created. The file gets the default permissions of a new file
     (the umask applies).
     """
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a new file to write, which becomes `path` when the block ends; as `atomic_write`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _temporary_sibling(path)
     try:
         with part.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
         os.replace(part, path)
     except BaseException:
         with suppress(OSError):  # a second error would hide the first

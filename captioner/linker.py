@@ -1,11 +1,12 @@
 """Linker: embed images and texts in one space, and compare them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, overload
 
 import numpy as np
 import torch
+from PIL import Image
 
 from .checkpoints import checkpoint as checkpoints
 from .checkpoints import hub
@@ -72,15 +73,79 @@ class Linker:
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
             images = [images]
-        several = images  # bound here, as mypy forgets the narrowed type in the function
+        return self._stack(self.stream_images(images, batch_size=batch_size), len(images))
+
+    @overload
+    def stream_images(
+        self,
+        images: Sequence[ImageInput],
+        *,
+        batch_size: int = 32,
+        workers: int = WORKERS,
+        on_error: Literal["stop"] = "stop",
+    ) -> Iterator[np.ndarray]: ...
+
+    @overload
+    def stream_images(
+        self,
+        images: Sequence[ImageInput],
+        *,
+        batch_size: int = 32,
+        workers: int = WORKERS,
+        on_error: Literal["yield"],
+    ) -> Iterator[np.ndarray | InputError]: ...
+
+    def stream_images(
+        self,
+        images: Sequence[ImageInput],
+        *,
+        batch_size: int = 32,
+        workers: int = WORKERS,
+        on_error: str = "stop",
+    ) -> Iterator[np.ndarray | InputError]:
+        """Yield the row (E,) of each image in order, while threads load the next batches.
+
+        workers: number of these threads. on_error: "stop" raises InputError for an image that
+        cannot be read; "yield" yields the error in place of the row. The other parameters and
+        errors are as in `encode_images`.
+        """
+        if on_error not in ("stop", "yield"):
+            raise InputError(f"on_error must be stop or yield, got {on_error!r}")
+        errors: dict[int, InputError] = {}
+
+        def load(index: int) -> Image.Image:
+            try:
+                return load_image(images[index])
+            except InputError as error:
+                if on_error == "stop":
+                    raise
+                errors[index] = error
+                return Image.new("RGB", (self.transform.size,) * 2)  # keeps the batch aligned
+
         source = FunctionSource(
-            lambda indices: self.transform.batch([load_image(several[i]) for i in indices]),
-            are_features=False,
+            lambda indices: self.transform.batch([load(i) for i in indices]), are_features=False
         )
-        return self.encode_source(source, len(images), batch_size=batch_size)
+        index = 0
+        for block in self._embed_images(source, len(images), batch_size, workers):
+            for row in block:
+                yield errors.pop(index, row)
+                index += 1
 
     def encode_source(self, images: Source, count: int, *, batch_size: int = 32) -> np.ndarray:
         """Embed the first `count` images or stored features of a source as rows (count, E)."""
+        batches = self._embed_images(images, count, batch_size, WORKERS)
+        return self._stack((row for rows in batches for row in rows), count)
+
+    def _stack(self, rows: Iterable[np.ndarray], count: int) -> np.ndarray:
+        stacked = np.empty((count, self.model.dimensions), np.float32)
+        for target, row in zip(stacked, rows, strict=True):
+            target[:] = row
+        return stacked
+
+    def _embed_images(
+        self, images: Source, count: int, batch_size: int, workers: int
+    ) -> Iterator[np.ndarray]:
+        """Yield the rows of batches of images or stored features of a source."""
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         encoder = self.model.encoder
@@ -89,17 +154,15 @@ class Linker:
                 "images cannot be encoded: the model was trained on image vectors, without an "
                 "encoder; train it with --encoder"
             )
-        rows = np.empty((count, self.model.dimensions), np.float32)
-        batches = [range(i, min(i + batch_size, count)) for i in range(0, count, batch_size)]
-        loaded = load_ahead(images.load, batches, WORKERS)
-        with torch.inference_mode():
-            for batch, values in zip(batches, loaded, strict=True):
-                values = values.to(self.device)
+        batches = (range(i, min(i + batch_size, count)) for i in range(0, count, batch_size))
+        for loaded in load_ahead(images.load, batches, workers):
+            with torch.inference_mode():
+                values = loaded.to(self.device)
                 if not images.are_features:
                     assert encoder is not None
                     values = encoder(values)
-                rows[batch.start : batch.stop] = self.model.encode_images(values).cpu().numpy()
-        return rows
+                rows: np.ndarray = self.model.encode_images(values).cpu().numpy()
+            yield rows
 
     @overload
     def encode_texts(

@@ -43,7 +43,7 @@ def _prepare(command: argparse.ArgumentParser, shell: str) -> list[str]:
     added = []
     for action in command._actions:
         is_path = not action.option_strings and not action.choices
-        if is_path or action.type is Path:
+        if is_path or action.type is Path or action.metavar in ("PATH", "TEXT_OR_FILE"):
             action.complete = path  # type: ignore[attr-defined]
         if is_path and shell == "zsh":  # shtab's "(*):" completes only the first path
             action.help = argparse.SUPPRESS

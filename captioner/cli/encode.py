@@ -1,0 +1,47 @@
+"""`captioner encode`: write the embeddings of images or texts."""
+
+import argparse
+from pathlib import Path
+
+from ..inference.encode import EncodeOptions, encode_images, encode_texts
+from ..options import add_options, from_arguments
+
+EXAMPLE = """captioner encode --checkpoint RUN --images photos --output photos.npy
+captioner encode --checkpoint RUN --texts 'a dog on a beach' captions.csv --output texts.npy"""
+NOTE = "FILE.txt lists the path or text of each row of FILE.npy, one per line."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="RUN",
+        help="run or checkpoint that links images and texts",
+    )
+    sources = parser.add_mutually_exclusive_group(required=True)
+    sources.add_argument(
+        "--images",
+        nargs="+",
+        metavar="PATH",
+        help="files, directories, quoted globs, or - for stdin",
+    )
+    sources.add_argument(
+        "--texts",
+        nargs="+",
+        metavar="TEXT_OR_FILE",
+        help="texts, or files: lines, CSV, TSV, JSONL, COCO JSON",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE.npy", help="the .npy file to write"
+    )
+    add_options(parser, EncodeOptions, "encoding")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    options = from_arguments(EncodeOptions, arguments)
+    checkpoint, output = arguments.checkpoint, arguments.output
+    if arguments.images:
+        encode_images(checkpoint, arguments.images, output, options)
+    else:
+        encode_texts(checkpoint, arguments.texts, output, options)

@@ -1,0 +1,182 @@
+"""`captioner encode`: embeddings of images or texts, one row each.
+
+The rows are a .npy file of float32. A file of the same name with the extension .txt has the image's
+path or the text of each row on the line of the same number.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from tqdm import tqdm
+
+from ..atomic_io import atomic_file
+from ..data.caption_files import TABLES, read_sentences
+from ..data.image_paths import find_images
+from ..data.readers import ON_ERROR
+from ..errors import InputError
+from ..options import Options, check_at_least, option
+from ..prefetch import WORKERS
+from ..text.unknown_words import describe_unknown_words
+
+if TYPE_CHECKING:
+    from ..linker import Linker
+
+Row: TypeAlias = "np.ndarray | InputError"  # (E,), or why there is none
+TEXT_FILES = (*TABLES, ".json", ".txt")
+
+
+@dataclass(frozen=True)
+class EncodeOptions(Options):
+    """Unusable inputs, batches and the device."""
+
+    on_error: str = option(
+        "skip",
+        "unreadable images and texts without known words: skip and report, or stop",
+        choices=ON_ERROR,
+    )
+    batch_size: int = option(64, "number of images or texts per batch")
+    workers: int = option(WORKERS, "number of threads that prefetch images")
+    device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "batch_size")
+        check_at_least(self, 0, "workers")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Where rows and names are written, what they are, and what happens to unusable ones."""
+
+    output: Path
+    names: Path
+    unit: str
+    on_error: str
+
+
+def encode_images(
+    checkpoint: Path, sources: Sequence[str], output: Path, options: EncodeOptions
+) -> None:
+    """Write the embeddings of the images found in the sources, in order and without duplicates.
+
+    sources: as in `find_images`; "-" reads paths from standard input. Images that cannot be read
+    have no row; after the last image, an InputError reports their number. Memory does not depend on
+    the number of images.
+    """
+    images = find_images(sources, sys.stdin.buffer if "-" in sources else ())
+    for image in images:
+        if "\n" in image or "\r" in image:
+            raise InputError(f"{image!r} has a line break, so it cannot be listed; rename it")
+    names = _check_output(output, sources)
+    linker = _load(checkpoint, options)
+    rows = linker.stream_images(
+        images, batch_size=options.batch_size, workers=options.workers, on_error="yield"
+    )
+    job = _Job(output, names, "image", options.on_error)
+    _check_failures(_write(job, images, rows, linker.model.dimensions), images, "image")
+
+
+def encode_texts(
+    checkpoint: Path, sources: Sequence[str], output: Path, options: EncodeOptions
+) -> None:
+    """Write the embeddings of texts, in order.
+
+    sources: texts, or files in a format of `read_sentences`. Unknown words are counted on standard
+    error. Texts without any known word are treated like unreadable images.
+    """
+    texts = [text for source in sources for text in _read_texts(source)]
+    names = _check_output(output, sources)
+    linker = _load(checkpoint, options)
+    job = _Job(output, names, "text", options.on_error)
+    rows = _embed_texts(linker, texts, options.batch_size)
+    failures = _write(job, texts, rows, linker.model.dimensions)
+    if note := describe_unknown_words(linker.sentences, texts):
+        print(note, file=sys.stderr)
+    _check_failures(failures, texts, "text")
+
+
+def _read_texts(source: str) -> list[str]:
+    """Return the texts of a file, or the text itself, each on one line."""
+    path = Path(source)
+    if path.is_file():
+        texts = [text for text, _ in read_sentences(path)]
+    elif path.suffix.lower() in TEXT_FILES and len(source.split()) == 1:
+        raise InputError(f"{path} does not exist or is not a file; check the path")
+    else:
+        texts = [source]
+    return [" ".join(text.split()) for text in texts]
+
+
+def _check_output(output: Path, sources: Sequence[str]) -> Path:
+    """Return the path of the list; raise InputError if writing would destroy another file."""
+    if output.suffix.lower() != ".npy" or output.is_dir():
+        raise InputError(f"--output must be a .npy file, got {output}")
+    names = output.with_suffix(".txt")
+    for path in (output, names):
+        if path.exists() and any(os.path.exists(s) and path.samefile(s) for s in sources):
+            raise InputError(f"{path} would be overwritten, but is read; choose another --output")
+    if names.exists() and not output.exists():
+        raise InputError(f"{names}, the list of rows, already exists; choose another --output")
+    return names
+
+
+def _load(checkpoint: Path, options: EncodeOptions) -> "Linker":
+    from ..linker import Linker
+
+    return Linker.from_pretrained(checkpoint, options.device)
+
+
+def _embed_texts(linker: "Linker", texts: Sequence[str], batch_size: int) -> Iterator[Row]:
+    for first in range(0, len(texts), batch_size):
+        block = texts[first : first + batch_size]
+        vectors = linker.sentences.encode(block)
+        for text, vector, row in zip(block, vectors, linker.embed(vectors), strict=True):
+            if vector.any():
+                yield row
+            else:
+                yield InputError(f"a text needs at least one known word, got {text!r}")
+
+
+def _write(job: _Job, names: Sequence[str], rows: Iterable[Row], dimensions: int) -> int:
+    """Write the rows and the list of their names; return how many have no row."""
+    written = 0
+    with (
+        atomic_file(job.output) as array,  # replaced last
+        atomic_file(job.names) as lines,
+        tqdm(total=len(names), unit=job.unit, leave=False, disable=None) as bar,
+    ):
+        _write_header(array, len(names), dimensions)
+        for name, row in zip(names, rows, strict=True):
+            bar.update()
+            if not isinstance(row, InputError):
+                array.write(row.astype("<f4").tobytes())
+                lines.write(os.fsencode(name) + b"\n")
+                written += 1
+            elif job.on_error == "stop":
+                raise row
+            else:
+                bar.write(str(row), file=sys.stderr)
+        if not written:
+            raise InputError(f"no {job.unit} could be encoded; nothing was written")
+        array.seek(0)
+        _write_header(array, written, dimensions)
+    print(f"embeddings: {job.output}, {written:,} rows of {dimensions} values")
+    print(f"{job.unit}s: {job.names}")
+    return len(names) - written
+
+
+def _check_failures(failures: int, names: Sequence[str], unit: str) -> None:
+    if failures:
+        raise InputError(f"{failures:,} of {len(names):,} {unit}s could not be encoded")
+
+
+def _write_header(file: IO[bytes], rows: int, dimensions: int) -> None:
+    """Write the header of a .npy file, whose length of 128 bytes does not depend on the shape."""
+    shape = (rows, dimensions)
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)

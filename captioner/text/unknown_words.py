@@ -1,0 +1,26 @@
+"""A note on the words of sentences that a sentence encoder does not know."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from .sentence_vectors import SentenceEncoder
+
+SHOWN = 10  # words
+
+
+def describe_unknown_words(encoder: SentenceEncoder, sentences: Sequence[str]) -> str:
+    """Return a line that counts the unknown words, the most frequent first; empty if none."""
+    counts: Counter[str] = Counter()
+    affected = 0
+    for sentence in sentences:
+        words = encoder.unknown_words(sentence)
+        counts.update(words)
+        affected += bool(words)
+    if not counts:
+        return ""
+    shown = ", ".join(f"{word!r} {count:,}" for word, count in counts.most_common(SHOWN))
+    more = f" and {len(counts) - SHOWN:,} more" if len(counts) > SHOWN else ""
+    return (
+        f"note: {affected:,} of {len(sentences):,} texts have unknown words, which do not "
+        f"contribute: {shown}{more}"
+    )
