@@ -1,6 +1,7 @@
 """`captioner project`: draw sentences as points, similar ones close together."""
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,16 +10,19 @@ import numpy as np
 
 from ..data.caption_files import read_sentences
 from ..errors import InputError
-from ..git_lfs import refuse_pointer_file
 from ..plots.projections import MAX_GROUPS, draw_projection
 from ..retrieval.projections import METHODS, choose_perplexity, cluster, project
-from ..text.sentence_vectors import SentenceEncoder, fit_counts, fit_lsa, fit_tfidf
+from ..text.given_rows import GivenRows
+from ..text.options import FITTED, TextVectorOptions
+from ..text.sentence_vectors import flatten_parts
 from ..text.topics import characteristic_words
+from ..text.unknown_words import describe_unknown_words
 
 EXAMPLE = """captioner project --texts captions.txt
 captioner project --texts captions.csv --column split --output splits.png
-captioner project --texts captions.jsonl --text-vectors vectors.npy"""
-LSA_DIMENSIONS = 100
+captioner project --texts captions.jsonl --text-vectors vectors.npy
+captioner project --texts captions.jsonl --checkpoint RUN"""
+DIMENSIONS = 100  # of lsa and word2vec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,12 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="lines of text, or captions as CSV, TSV, JSONL or COCO JSON",
     )
-    parser.add_argument(
+    vectors = parser.add_mutually_exclusive_group()
+    vectors.add_argument(
         "--text-vectors",
         nargs="+",
         default=["lsa"],
         metavar="SPEC",
-        help="counts, tf-idf or lsa, or a .npy file with a row per sentence [lsa]",
+        help=f"{', '.join(FITTED)}, or a file or directory, as in training [lsa]",
+    )
+    vectors.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="RUN",
+        help="run that links images and texts, whose embeddings are drawn",
     )
     parser.add_argument(
         "--column",
@@ -68,10 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     _check(arguments)
+    options = TextVectorOptions(
+        text_vectors=tuple(arguments.text_vectors), text_min_count=1, text_dimensions=DIMENSIONS
+    )
     pairs = read_sentences(arguments.texts, arguments.column)
     sentences = [sentence for sentence, _ in pairs]
     chosen = _sample(len(pairs), arguments.limit, arguments.seed)
-    vectors = _vectors(arguments.text_vectors, sentences, chosen)
+    vectors = _vectors(arguments.checkpoint or options, sentences, chosen)
     drawn = [sentences[i] for i in chosen]
     points = project(vectors, arguments.method, arguments.seed)
     if arguments.column:
@@ -83,7 +97,8 @@ def run(arguments: argparse.Namespace) -> None:
         ]
     of_all = f" of {len(pairs):,}" if len(drawn) < len(pairs) else ""
     method = {"tsne": f"t-SNE, perplexity {choose_perplexity(len(drawn)):.3g}", "pca": "PCA"}
-    vectors_name = " + ".join(Path(spec).name for spec in arguments.text_vectors)
+    sources = [arguments.checkpoint] if arguments.checkpoint else options.text_vectors
+    vectors_name = " + ".join(Path(source).name for source in sources)
     title = (
         f"{arguments.texts.name}: {len(drawn):,}{of_all} sentences "
         f"({vectors_name}; {method[arguments.method]})"
@@ -112,46 +127,27 @@ def _sample(count: int, limit: int, seed: int) -> np.ndarray:
     return np.asarray(np.sort(chosen))
 
 
-def _vectors(sources: Sequence[str], sentences: Sequence[str], chosen: np.ndarray) -> np.ndarray:
-    """Return the vectors (N, Y) of the chosen sentences; several sources are concatenated."""
+def _vectors(
+    source: Path | TextVectorOptions, sentences: Sequence[str], chosen: np.ndarray
+) -> np.ndarray:
+    """Return the vectors (N, Y) of the chosen sentences, and print which words are unknown.
+
+    source: a linking run or checkpoint, or options of an encoder fitted on the chosen sentences.
+    """
+    from ..linker import Linker
+    from ..tasks.linking.text_vectors import encode_rows, fit_sentence_encoder
+
     drawn = [sentences[i] for i in chosen]
-    parts = [
-        _read_vectors(Path(source), len(sentences))[chosen]
-        if source.endswith(".npy")
-        else _fit_encoder(source, drawn).encode(drawn)
-        for source in sources
-    ]
-    return np.concatenate(parts, axis=1)
-
-
-def _fit_encoder(source: str, sentences: Sequence[str]) -> SentenceEncoder:
-    """Fit an encoder on the sentences that are drawn, of which every word is known."""
-    match source:
-        case "counts":
-            return fit_counts(sentences, 1)
-        case "tf-idf":
-            return fit_tfidf(sentences, 1)
-        case "lsa":
-            return fit_lsa(sentences, 1, LSA_DIMENSIONS)
-    raise InputError(
-        f"unknown sentence vectors {source!r}; choose counts, tf-idf, lsa or a .npy file"
-    )
-
-
-def _read_vectors(path: Path, count: int) -> np.ndarray:
-    """Read vectors (N, Y) from a .npy file; raise InputError unless N is `count`."""
-    refuse_pointer_file(path)
-    try:
-        vectors: np.ndarray = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"vectors {path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"vectors {path} cannot be read: {error}") from error
-    if vectors.ndim != 2 or len(vectors) != count or vectors.dtype.kind not in "fiu":
-        raise InputError(
-            f"vectors {path} must be numbers ({count}, Y), one row per sentence, got "
-            f"{vectors.dtype} {vectors.shape}"
-        )
+    if isinstance(source, Path):
+        linker = Linker.from_pretrained(source)
+        encoder = linker.sentences
+        vectors, _ = linker.encode_texts(drawn, on_unknown="return")
+    else:
+        encoder = fit_sentence_encoder(source, drawn, len(sentences), fingerprint="")
+        vectors = encode_rows(encoder, chosen.tolist(), drawn)
+    has_rows = any(isinstance(part, GivenRows) for part in flatten_parts(encoder))
+    if not has_rows and (note := describe_unknown_words(encoder, drawn)):
+        print(note, file=sys.stderr)
     return vectors
 
 

@@ -99,8 +99,8 @@ def read_rows(
     rows = open_rows(path, title)
     if len(rows) != captions:
         raise InputError(
-            f"{title} {path} have {len(rows)} rows, but the data set has {captions} "
-            "captions; write one row for each caption of all splits, in reading order"
+            f"{title} {path} have {len(rows)} rows, but there are {captions} captions; write one "
+            "row for each caption of all splits, in reading order"
         )
     for first in range(0, len(rows), BLOCK):
         finite = (np.abs(rows[first : first + BLOCK]) <= LARGEST).all(1)  # false for NaN

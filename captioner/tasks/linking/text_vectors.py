@@ -64,7 +64,21 @@ def build_sentence_encoder(options: TextVectorOptions, data: CaptionData) -> Sen
     captions do not fit.
     """
     captions = [caption for example in data.split("train") for caption in example.captions]
-    parts = tuple(_build(source, options, captions, data) for source in options.text_vectors)
+    count = sum(len(example.captions) for example in data.examples)
+    return fit_sentence_encoder(options, captions, count, fingerprint(data))
+
+
+def fit_sentence_encoder(
+    options: TextVectorOptions, captions: Sequence[str], count: int, fingerprint: str
+) -> SentenceEncoder:
+    """Build the encoder of all sources; vocabulary and statistics are those of `captions`.
+
+    count: the number of rows that a .npy file must have. fingerprint: as in GivenRows. Raises
+    InputError in the same cases as `build_sentence_encoder`.
+    """
+    parts = tuple(
+        _build(source, options, captions, count, fingerprint) for source in options.text_vectors
+    )
     return parts[0] if len(parts) == 1 else ConcatenatedEncoder(parts)
 
 
@@ -77,19 +91,25 @@ def caption_vectors(
     word counts, whose Y is the size of the vocabulary. Raises InputError if rows were given for
     another data set.
     """
-    parts = flatten_parts(encoder)
-    for part in parts:
+    for part in flatten_parts(encoder):
         if isinstance(part, GivenRows):
             part.check_data(fingerprint(data), data.root)
     split = split_name(split)
     chosen = [(i, text) for i, (name, text) in enumerate(_all_captions(data)) if name == split]
     for first in range(0, len(chosen), BLOCK):
         positions, captions = zip(*chosen[first : first + BLOCK], strict=True)
-        blocks = [
-            part.take(positions) if isinstance(part, GivenRows) else part.encode(captions)
-            for part in parts
-        ]
-        yield blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+        yield encode_rows(encoder, positions, captions)
+
+
+def encode_rows(
+    encoder: SentenceEncoder, positions: Sequence[int], captions: Sequence[str]
+) -> np.ndarray:
+    """Return the vectors (n, Y), float32, of captions; given rows are taken at their positions."""
+    parts = [
+        part.take(positions) if isinstance(part, GivenRows) else part.encode(captions)
+        for part in flatten_parts(encoder)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def _all_captions(data: CaptionData) -> Iterator[tuple[str, str]]:
@@ -122,7 +142,7 @@ def _kind(source: str) -> str:
 
 
 def _build(
-    source: str, options: TextVectorOptions, captions: Sequence[str], data: CaptionData
+    source: str, options: TextVectorOptions, captions: Sequence[str], count: int, fingerprint: str
 ) -> SentenceEncoder:
     path, minimum, dimensions = Path(source), options.text_min_count, options.text_dimensions
     match kind := _kind(source):
@@ -137,8 +157,7 @@ def _build(
         case "word vectors":
             return read_word_vectors(path, captions, minimum, weighted=False)
         case "rows":
-            count = sum(len(example.captions) for example in data.examples)
-            return read_rows(path, count, fingerprint(data))
+            return read_rows(path, count, fingerprint)
         case "transformer":
             return read_transformer(path)
         case _:
