@@ -1,6 +1,8 @@
-"""Descriptions of checkpoints, as text and as data; no weights are loaded."""
+"""Descriptions of checkpoints of any task, as text and as data; no weights are loaded."""
 
+import json
 import math
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,17 @@ from ..text.vocabulary import Vocabulary
 from . import checkpoint
 from .runs import read_log, run_of
 
+CAPTIONING = "captioning"  # of which the model is described in words, other models by their options
+CLOSED_FORM = "cca"  # the solver that needs no epochs
+TEXT = "text.json"  # describes the sentence encoder of a linking model
+
 
 def read_info(path: Path) -> dict[str, Any]:
     """Collect all information about a checkpoint; for a run, about its best checkpoint.
 
     The result contains the keys of the config and the following ones.
 
-    words: size of the vocabulary. numbers: number of values in weights and buffers. files: size in
+    words: number of known words; None if the text model has no list of them. numbers: number of values in weights and buffers. files: size in
     bytes by file name. formats: checkpoint formats that this version reads. epoch: epoch after
     which the checkpoint was saved. epochs: number of finished epochs. seconds: duration of training
     and evaluation. The last three come from the run's log and are None without it. Raises
@@ -30,7 +36,7 @@ def read_info(path: Path) -> dict[str, Any]:
         "path": str(path),
         **config,
         "formats": list(checkpoint.READABLE),
-        "words": len(Vocabulary.load(path / checkpoint.VOCABULARY).words),
+        "words": _count_words(path),
         "numbers": _count(path / checkpoint.WEIGHTS),
         "epoch": _epoch(config.get("scores") or {}, rows),
         "epochs": len(rows) or None,
@@ -45,10 +51,14 @@ def describe_info(info: Mapping[str, Any]) -> str:
     Raises InputError if a value that the text should contain is missing or invalid.
     """
     try:
+        task = info["task"]
+        own = info.get(task) or {}  # the options of the task
+        words = "" if info["words"] is None else f", {info['words']:,} words"
         lines = {
-            "model": _model(info["model"]),
-            "": f"{info['numbers']:,} values, {info['words']:,} words",
-            "encoder": _encoder(info["encoder"], info["transform"]["size"]),
+            "model": _model(info["model"]) if task == CAPTIONING else _listed(task, info["model"]),
+            "": f"{info['numbers']:,} values{words}",
+            **({"options": _listed("", own)} if own else {}),
+            "encoder": _encoder(info["encoder"], info["transform"]["size"], own),
             "data": _data(info["data"]),
             "training": _training(info),
             "scores": _scores(info.get("scores") or {}),
@@ -61,7 +71,21 @@ def describe_info(info: Mapping[str, Any]) -> str:
             f"{info['path']}: config.json cannot be described: a value is missing or invalid; "
             "pass --json to print its contents"
         ) from error
-    return "\n".join([info["path"], *(f"  {name:10}{text}" for name, text in lines.items())])
+    wrapper = textwrap.TextWrapper(
+        100, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False
+    )
+    wrapped = (wrapper.fill(f"  {name:10}{text}") for name, text in lines.items())
+    return "\n".join([info["path"], *wrapped])
+
+
+def _listed(title: str, options: Mapping[str, Any]) -> str:
+    """Return the options of a task that have a value, by name."""
+    parts = [
+        f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in options.items()
+        if value is not None
+    ]
+    return f"{title}: {', '.join(parts)}" if title else ", ".join(parts)
 
 
 def _model(options: Mapping[str, Any]) -> str:
@@ -75,7 +99,9 @@ def _model(options: Mapping[str, Any]) -> str:
     return f"{kind}: {sizes}"
 
 
-def _encoder(options: Mapping[str, Any], size: int) -> str:
+def _encoder(options: Mapping[str, Any], size: int, own: Mapping[str, Any]) -> str:
+    if own.get("image_vectors"):
+        return "none: image vectors were given"
     text = f"{options['encoder']} on {size} x {size} pixels"
     if options["encoder_weights"]:
         text += f", weights {Path(options['encoder_weights']).name}"
@@ -90,6 +116,8 @@ def _data(data: Mapping[str, Any]) -> str:
 def _training(info: Mapping[str, Any]) -> str:
     options, source = info["training"], info.get("start_from")
     teachers = info.get("teachers")
+    if info["model"].get("solver") == CLOSED_FORM:
+        return "fitted in closed form" + (f", {info['seconds']:.1f} s" if info["seconds"] else "")
     saved = "" if info["epoch"] is None else f"saved after epoch {info['epoch']} of "
     text = f"{saved}{info['epochs'] or options['epochs']} epochs"
     text += f", batch {options['batch_size']}, seed {options['seed']}"
@@ -100,8 +128,12 @@ def _training(info: Mapping[str, Any]) -> str:
 
 
 def _scores(scores: Mapping[str, float]) -> str:
-    parts = [f"{name} {scores[name]:.1f}" for name in SCORES if name in scores]
-    return "  ".join(parts) or "none yet"
+    return "  ".join(f"{name} {scores[name]:.1f}" for name in _names(scores)) or "none yet"
+
+
+def _names(scores: Mapping[str, float]) -> list[str]:
+    """Return the names of the scores to show: those of captions in their order, or all."""
+    return [name for name in SCORES if name in scores] or list(scores)
 
 
 def _files(sizes: Mapping[str, int]) -> str:
@@ -116,7 +148,7 @@ def _bytes(size: int) -> str:
 
 def _epoch(scores: Mapping[str, float], rows: list[dict[str, Any]]) -> int | None:
     """Return the epoch whose log row has these scores, or None if there is no such row."""
-    named = [name for name in SCORES if name in scores]
+    named = _names(scores)
     for row in reversed(rows):
         if named and all(
             math.isclose(row.get(name, math.nan), scores[name], abs_tol=1e-5) for name in named
@@ -124,6 +156,18 @@ def _epoch(scores: Mapping[str, float], rows: list[dict[str, Any]]) -> int | Non
             epoch = row.get("epoch")
             return epoch if isinstance(epoch, int) else None
     return None
+
+
+def _count_words(path: Path) -> int | None:
+    """Return the number of known words of a checkpoint's vocabulary or sentence encoder."""
+    if not (path / TEXT).is_file():
+        return len(Vocabulary.load(path / checkpoint.VOCABULARY).words)
+    try:
+        parts = json.loads((path / TEXT).read_bytes())["parts"]
+        lists = [part["words"] for part in parts if "words" in part]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path / TEXT} cannot be read: {error}") from error
+    return len(set().union(*lists)) if lists else None
 
 
 def _count(weights: Path) -> int:

@@ -95,14 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
         labels = [
             ", ".join(words) or "(no common word)" for words in characteristic_words(drawn, groups)
         ]
-    of_all = f" of {len(pairs):,}" if len(drawn) < len(pairs) else ""
-    method = {"tsne": f"t-SNE, perplexity {choose_perplexity(len(drawn)):.3g}", "pca": "PCA"}
-    sources = [arguments.checkpoint] if arguments.checkpoint else options.text_vectors
-    vectors_name = " + ".join(Path(source).name for source in sources)
-    title = (
-        f"{arguments.texts.name}: {len(drawn):,}{of_all} sentences "
-        f"({vectors_name}; {method[arguments.method]})"
-    )
+    title = _title(arguments, len(drawn), len(pairs))
     draw_projection(arguments.output, points, groups, labels, title)
     for size, label in zip(np.bincount(groups[groups >= 0]), labels, strict=True):
         print(f"{size:6,}  {label}")
@@ -119,6 +112,16 @@ def _check(arguments: argparse.Namespace) -> None:
     output = arguments.output
     if output.suffix.lower() != ".png" or output.is_dir():
         raise InputError(f"--output must be a .png file, got {output}")
+
+
+def _title(arguments: argparse.Namespace, drawn: int, count: int) -> str:
+    of_all = f" of {count:,}" if drawn < count else ""
+    method = "PCA"
+    if arguments.method == "tsne":
+        method = f"t-SNE, perplexity {choose_perplexity(drawn):.3g}"
+    sources = [arguments.checkpoint] if arguments.checkpoint else arguments.text_vectors
+    names = " + ".join(Path(source).name for source in sources)
+    return f"{arguments.texts.name}: {drawn:,}{of_all} sentences ({names}; {method})"
 
 
 def _sample(count: int, limit: int, seed: int) -> np.ndarray:

@@ -98,6 +98,8 @@ def retrieval_scores(
     image_of_text: np.ndarray,
     split: str,
     text_groups: np.ndarray | None = None,
+    *,
+    tolerance: float = 0.0,
 ) -> RetrievalScores:
     """Rank all texts for every image, and all images for every text.
 
@@ -105,9 +107,10 @@ def retrieval_scores(
     image may have one text, several or none; one without texts is a candidate but not a query.
     split: the name of the split, for the protocol. text_groups (N,): integers, equal for texts that
     are equal; a text is then also correct for the images of equal texts. None if a text is correct
-    for its own image only. The rank of a query is the number of wrong
-    answers whose score is at least that of its best correct answer, so that constant scores
-    yield the worst result. Raises InputError if the shapes do not match, if scores are not finite,
+    for its own image only. tolerance: how much lower a score may be and still tie, as equal pairs
+    may get scores that differ by rounding. The rank of a query is the number of wrong answers that
+    score higher than its best correct answer or tie with it, so that constant scores yield the
+    worst result. Raises InputError if the shapes do not match, if scores are not finite,
     or if image_of_text contains rows that do not exist.
     """
     scores, image_of_text = np.asarray(scores), np.asarray(image_of_text)
@@ -134,8 +137,8 @@ def retrieval_scores(
     correct = has_group[:, groups]  # (I, N)
     right = np.where(correct, scores, -np.inf)
     is_query = correct.any(1)
-    image_ranks = ((scores >= right.max(1)[:, None]) & ~correct).sum(1)
-    text_ranks = ((scores >= right.max(0)) & ~correct).sum(0)
+    image_ranks = ((scores >= right.max(1)[:, None] - tolerance) & ~correct).sum(1)
+    text_ranks = ((scores >= right.max(0) - tolerance) & ~correct).sum(0)
     return RetrievalScores(
         image_ranks[is_query],
         text_ranks,

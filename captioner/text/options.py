@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..options import Options, check_at_least, option
 
-FITTED = ("counts", "tf-idf", "lsa", "word2vec", "word2vec-tf-idf")  # on the training captions
+REDUCED = ("lsa", "word2vec", "word2vec-tf-idf")  # with a chosen number of dimensions
+FITTED = ("counts", "tf-idf", *REDUCED)  # on the training captions
 
 
 @dataclass(frozen=True)

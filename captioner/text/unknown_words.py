@@ -18,9 +18,9 @@ def describe_unknown_words(encoder: SentenceEncoder, sentences: Sequence[str]) -
         affected += bool(words)
     if not counts:
         return ""
-    shown = ", ".join(f"{word!r} {count:,}" for word, count in counts.most_common(SHOWN))
+    shown = ", ".join(f"{word!r} ({count:,})" for word, count in counts.most_common(SHOWN))
     more = f" and {len(counts) - SHOWN:,} more" if len(counts) > SHOWN else ""
     return (
-        f"note: {affected:,} of {len(sentences):,} texts have unknown words, which do not "
-        f"contribute: {shown}{more}"
+        f"note: {affected:,} of {len(sentences):,} texts have words that the sentence encoder does "
+        f"not know: {shown}{more}"
     )

@@ -11,7 +11,8 @@ from captioner import __main__ as commands
 from captioner.checkpoints.checkpoint import FORMAT, load
 from captioner.checkpoints.info import describe_info, read_info
 from captioner.errors import InputError
-from tests.support import tiny
+from captioner.models.linking.text_model import load_sentence_encoder
+from tests.support import linking, tiny
 from tests.support.signing import sign
 
 
@@ -89,6 +90,47 @@ def test_a_checkpoint_of_another_format_without_a_run(run, tmp_path):
         "scores    none yet",
     ):
         assert part in text, part
+
+
+def test_linking_runs(tmp_path_factory, capsys):
+    fitted = linking.run(tmp_path_factory)
+    commands.main(["info", str(fitted)])
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines()[1:])) <= 100
+    info = read_info(fitted)
+    assert info["words"] == len(load_sentence_encoder(fitted / "best").words) == 17
+    for part in (
+        "model     linear: solver cca, dimensions 300, ridge 1.0, correlation_power 1.0, margin 0.2",
+        " values, 17 words\n",
+        "options   text_vectors tf-idf, text_min_count 1, text_dimensions 300\n",
+        "encoder   small_cnn on 32 x 32 pixels, weights small-cnn.pth\n",
+        "training  fitted in closed form, ",
+        "scores    i2t_R@1 100.0  ",
+        "rsum 600.0\n",
+    ):
+        assert part in text, part
+    trained = describe_info(read_info(linking.run(tmp_path_factory, "ranking")))
+    assert "model     linear: solver ranking, dimensions 12," in trained
+    assert " of 3 epochs, batch 5, seed 0, " in trained
+
+
+def test_given_image_vectors_and_sentence_encoders_without_words(tmp_path, tmp_path_factory):
+    directory = tmp_path / "sent"
+    shutil.copytree(linking.run(tmp_path_factory) / "best", directory)
+    config = json.loads((directory / "config.json").read_text())
+    config["linear"]["image_vectors"] = "v.npy"
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "text.json").write_text('{"parts": [{"kind": "rows"}]}')
+    sign(directory)
+    info = read_info(directory)
+    assert info["words"] is None
+    text = describe_info(info)
+    assert "encoder   none: image vectors were given\n" in text
+    assert " values\n" in text
+    (directory / "text.json").write_text("[]")
+    sign(directory)
+    with pytest.raises(InputError, match=r"text\.json cannot be read: "):
+        read_info(directory)
 
 
 def test_the_command(run, capsys):

@@ -120,3 +120,12 @@ def test_a_constant_score_is_worst_and_a_perfect_one_best():
 def test_bad_input_is_refused(scores, image_of_text, message):
     with pytest.raises(InputError, match=message):
         retrieval_scores(scores, np.array(image_of_text), "test")
+
+
+def test_scores_that_differ_by_rounding_tie():
+    scores = np.array([[0.5, 0.5 - 1e-7], [0.2, 0.5 - 2e-6]])
+    owners = np.array([0, 1])
+    exact = retrieval_scores(scores, owners, "val").numbers
+    assert exact["i2t_R@1"] == 100
+    close = retrieval_scores(scores, owners, "val", tolerance=1e-6).numbers
+    assert (close["i2t_R@1"], close["t2i_R@1"]) == (50, 50)

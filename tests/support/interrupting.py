@@ -16,9 +16,12 @@ def assert_same_rows(left, right):
     assert left == right
 
 
-def interrupt_at(step, signum, monkeypatch):
-    """Send a signal to this process before training step `step`, counted from 1 over all epochs."""
-    original, steps = EpochBatches.__call__, itertools.count(1)
+def interrupt_at(step, signum, monkeypatch, owner=EpochBatches, name="__call__"):
+    """Send a signal to this process before training step `step`, counted from 1 over all epochs.
+
+    owner, name: the class and its method that yields an epoch's batches.
+    """
+    original, steps = getattr(owner, name), itertools.count(1)
 
     def interrupted(self, epoch, first):
         for batch in original(self, epoch, first):
@@ -26,7 +29,7 @@ def interrupt_at(step, signum, monkeypatch):
                 os.kill(os.getpid(), signum)
             yield batch
 
-    monkeypatch.setattr(EpochBatches, "__call__", interrupted)
+    monkeypatch.setattr(owner, name, interrupted)
 
 
 def assert_same_run(left, right):

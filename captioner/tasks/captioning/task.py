@@ -34,7 +34,11 @@ SMALL_CNN_DEFAULTS: dict[str, int | float] = {
 }
 DEFAULT_SCORE = "BLEU-4"
 EVALUATION_FLAGS = frozenset(
-    {"report", *option_names(ScoringOptions), *option_names(DecodingOptions)}
+    {
+        *("report", "precision", "compile"),
+        *option_names(ScoringOptions),
+        *option_names(DecodingOptions),
+    }
 )
 NEGLIGIBLE_BLEU = 0.02  # on a scale of 0 to 100; BLEU is not exactly 0 if no n-gram matches
 

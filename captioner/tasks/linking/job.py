@@ -21,6 +21,7 @@ from ...metrics.retrieval import RetrievalScores
 from ...models.linking.linear import LinearMap, PairBatch, image_vectors
 from ...models.linking.text_model import load_sentence_encoder, save_sentence_encoder
 from ...text.given_rows import GivenRows, read_rows
+from ...text.tokenizer import split_words
 from ...vision.encoders import build_encoder
 from ..commands import captioner_command, program
 from ..encoding import open_split
@@ -162,11 +163,12 @@ class LinearJob:
         split = "test" if "test" in splits else "val"
         evaluate = [*program("evaluate"), "--checkpoint", str(self._run), "--split", split]
         encode = [*captioner_command(), "encode", "--checkpoint", str(self._run)]
-        text = self._data.split("val")[0].captions[0]
-        return [
-            shlex.join(evaluate),
-            shlex.join([*encode, "--texts", text, "--output", "texts.npy"]),
-        ]
+        commands = [evaluate]
+        unknown = self._linker.sentences.unknown_words  # of given rows: all words
+        captions = (text for example in self._data.split("val") for text in example.captions)
+        if text := next((text for text in captions if split_words(text) and not unknown(text)), ""):
+            commands.append([*encode, "--texts", text, "--output", "texts.npy"])
+        return [shlex.join(command) for command in commands]
 
 
 def read_image_rows(path: Path | None, data: CaptionData) -> GivenRows | None:

@@ -1,11 +1,14 @@
 """The linear task: linear maps of frozen image and text vectors into one space."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
 from ...models.linking.options import LinearOptions
 from ...options import option_names, to_dict
+from ...text.options import FITTED, REDUCED
+from ...text.word_vectors import is_vector_file
 from ...vision.options import SMALL_CNN
 from ..options import OptionGroups, TrainingOptions
 from ..task import Job, JobInputs, Task
@@ -34,10 +37,15 @@ def _idle_options(groups: OptionGroups) -> dict[str, str]:
     idle = dict.fromkeys(("samples", "heatmaps", "fine_tune_encoder"), NO_EFFECT)
     idle |= {"encoder_learning_rate": "has no effect: --system linear trains no encoder"}
     if model.solver == "cca":
-        trained = (*option_names(TrainingOptions), "margin", "tensorboard", "curves", "start_from")
+        trained = (*option_names(TrainingOptions), "margin", "tensorboard", "curves")
+        trained += ("resume", "start_from")
         idle = dict.fromkeys(trained, "needs --solver ranking") | idle
     else:
         idle |= dict.fromkeys(("ridge", "correlation_power"), "needs --solver cca")
+    if not any(source in REDUCED for source in options.text_vectors):
+        idle |= {"text_dimensions": f"needs --text-vectors {' or '.join(REDUCED)}"}
+    if not any(source in FITTED or is_vector_file(Path(source)) for source in options.text_vectors):
+        idle |= {"text_min_count": "needs --text-vectors that depend on the words of the captions"}
     if starts:
         given = "cannot be combined with --start-from, which provides the sentence encoder"
         idle |= dict.fromkeys(("text_vectors", "text_min_count", "text_dimensions"), given)
@@ -52,15 +60,15 @@ def _check_inputs(groups: OptionGroups) -> None:
     from .text_vectors import check_sentence_encoder
 
     _, options = options_of(groups)
-    encoder = groups.encoder
+    encoder, starts = groups.encoder, groups.run.start_from is not None
     if options.image_vectors is not None:
         open_rows(options.image_vectors, "image vectors")
-    elif encoder.encoder == SMALL_CNN and encoder.encoder_weights is None:
+    elif encoder.encoder == SMALL_CNN and encoder.encoder_weights is None and not starts:
         raise InputError(
             "--system linear needs a trained encoder: pass --encoder-weights with the run of a "
             "captioner, such as checkpoints/demo-attention, or another --encoder with its weights"
         )
-    if groups.run.start_from is None:
+    if not starts:
         check_sentence_encoder(options)
 
 

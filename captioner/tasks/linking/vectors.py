@@ -16,6 +16,9 @@ from ...text.given_rows import GivenRows
 from ...text.tokenizer import split_words
 from .text_vectors import caption_vectors
 
+# Cosines of equal pairs may differ by this much: matrix products round by the position of a row.
+ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class RetrievalResult:
@@ -93,10 +96,11 @@ def score_split(
     texts = [linker.embed(block) for block in caption_vectors(linker.sentences, data, split)]
     scores = rows @ np.concatenate(texts).T  # (I, N)
     image_of_text = image_of_caption(examples)
-    own = retrieval_scores(scores, image_of_text, split)
+    own = retrieval_scores(scores, image_of_text, split, tolerance=ROUNDING)
     words = [tuple(split_words(text)) for example in examples for text in example.captions]
     numbers = {caption: number for number, caption in enumerate(dict.fromkeys(words))}
     groups = np.array([numbers[caption] for caption in words])
     if len({*zip(image_of_text.tolist(), groups.tolist(), strict=True)}) == len(numbers):
         return RetrievalResult(own, None)
-    return RetrievalResult(own, retrieval_scores(scores, image_of_text, split, groups))
+    equal = retrieval_scores(scores, image_of_text, split, groups, tolerance=ROUNDING)
+    return RetrievalResult(own, equal)

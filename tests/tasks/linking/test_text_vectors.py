@@ -174,7 +174,7 @@ def test_given_rows_are_one_per_caption_in_reading_order(tmp_path, data, monkeyp
 
 def test_rows_must_cover_all_splits(tmp_path, data):
     np.save(tmp_path / "v.npy", np.ones((4, 2)))
-    with pytest.raises(InputError, match="have 4 rows, but the data set has 7 captions"):
+    with pytest.raises(InputError, match="have 4 rows, but there are 7 captions; write one row"):
         build_sentence_encoder(options(tmp_path / "v.npy"), data)
 
 

@@ -1,0 +1,134 @@
+"""Linker: embeddings of images and texts, their cosines, and what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import captioner
+from captioner import Linker
+from captioner.data.images import load_image
+from captioner.errors import InputError
+from captioner.models.linking.linear import image_vectors
+from tests.support import linking, tiny
+
+TEXTS = ["red and nothing else", "blue", "a text with blue"]
+
+
+@pytest.fixture(params=linking.SOLVERS)
+def linker(request, tmp_path_factory):
+    return Linker.from_pretrained(linking.run(tmp_path_factory, request.param), "cpu")
+
+
+@pytest.fixture
+def images(tmp_path_factory):
+    return sorted((tiny.data(tmp_path_factory) / "val").glob("*.png"))
+
+
+def test_the_package_exports_it():
+    assert captioner.Linker is Linker
+
+
+def test_images_are_mapped_as_in_training(linker, images):
+    """Pooled features, through the affine map, divided by the norm."""
+    model, transform = linker.model, linker.transform
+    with torch.no_grad():
+        pixels = transform.batch([load_image(path) for path in images])
+        vectors = image_vectors(model.encoder(pixels))
+        expected = model.image(vectors)
+        expected /= expected.norm(dim=1, keepdim=True)
+    rows = linker.encode_images(images)
+    assert (rows.dtype, rows.shape) == (np.float32, (7, model.dimensions))
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
+def test_texts_are_mapped_as_in_training(linker):
+    vectors = torch.from_numpy(linker.sentences.encode(TEXTS[:2]))
+    with torch.no_grad():
+        expected = linker.model.text(vectors)
+    expected /= expected.norm(dim=1, keepdim=True)
+    rows = linker.encode_texts(TEXTS[:2])
+    assert (rows.dtype, rows.shape) == (np.float32, (2, linker.model.dimensions))
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
+def test_similarity_is_the_cosine(linker, images):
+    cosines = linker.similarity(images[:3], TEXTS[:2])
+    assert cosines.shape == (3, 2)
+    for i, image in enumerate(images[:3]):
+        for j, text in enumerate(TEXTS[:2]):
+            a, b = linker.encode_images(image)[0], linker.encode_texts(text)[0]
+            expected = a @ b / np.sqrt((a @ a) * (b @ b))
+            assert cosines[i, j] == pytest.approx(expected, abs=1e-5)
+
+
+def test_one_image_and_one_text_are_single_rows(linker, images):
+    path = images[0]
+    with Image.open(path) as image:
+        pixels = image.convert("RGB")
+    forms = [path, str(path), pixels, np.asarray(pixels)]
+    rows = [linker.encode_images(form) for form in forms]
+    assert {row.shape for row in rows} == {(1, linker.model.dimensions)}
+    for row in rows[1:]:
+        np.testing.assert_array_equal(row, rows[0])
+    assert linker.encode_texts("red").shape == (1, linker.model.dimensions)
+    assert linker.similarity(str(path), "red").shape == (1, 1)
+    assert linker.encode_images([]).shape == (0, linker.model.dimensions)
+    assert linker.encode_texts([]).shape == (0, linker.model.dimensions)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100])
+def test_batches_change_nothing(linker, images, size):
+    rows = linker.encode_images(images, batch_size=size)
+    np.testing.assert_allclose(rows, linker.encode_images(images), atol=1e-5)
+
+
+def test_unknown_words_raise_or_are_returned(linker):
+    with pytest.raises(InputError, match=r"not know 'a', 'text', 'with'; pass on_unknown=\"ret"):
+        linker.encode_texts(TEXTS)
+    rows, unknown = linker.encode_texts(TEXTS, on_unknown="return")
+    assert unknown == [[], [], ["a", "text", "with"]]
+    np.testing.assert_allclose(rows[2], rows[1], atol=1e-6)  # without the unknown words
+    with pytest.raises(InputError, match="does not know 'dog'"):
+        linker.similarity("gone.png", "dog")
+    with pytest.raises(InputError, match="on_unknown must be raise or return, got 'ignore'"):
+        linker.encode_texts("red", on_unknown="ignore")
+
+
+@pytest.mark.parametrize("text", ["", "?!", "zebra"])
+def test_a_text_without_known_words_has_no_row(linker, text):
+    with pytest.raises(InputError, match="^a text needs at least one known word, got '"):
+        linker.encode_texts(["red", text], on_unknown="return")
+
+
+def test_images_that_cannot_be_read(linker, images, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    mixed = [images[0], broken, images[1], Path("gone.png")]
+    with pytest.raises(InputError, match="broken.png': not an image in any of the formats"):
+        linker.encode_images(mixed)
+    for size in (1, 2, 3, 9):
+        rows = list(linker.stream_images(mixed, batch_size=size, on_error="yield"))
+        assert "broken.png" in str(rows.pop(1))
+        assert "gone.png" in str(rows.pop(2))
+        np.testing.assert_allclose(rows, linker.encode_images(images[:2]), atol=1e-5)
+    with pytest.raises(InputError, match="on_error must be stop or yield, got 'skip'"):
+        next(linker.stream_images(mixed, on_error="skip"))
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+        linker.encode_images(images, batch_size=0)
+
+
+def test_streaming_reads_a_few_batches_ahead_only(linker, images, monkeypatch):
+    read = []
+
+    def load(image):
+        read.append(image)
+        return load_image(image)
+
+    monkeypatch.setattr("captioner.linker.load_image", load)
+    rows = linker.stream_images(images * 10, batch_size=2, workers=1)
+    next(rows)
+    rows.close()
+    assert len(read) <= 6
