@@ -91,15 +91,15 @@ def test_unknown_words_raise_or_are_returned(linker):
     rows, unknown = linker.encode_texts(TEXTS, on_unknown="return")
     assert unknown == [[], [], ["a", "text", "with"]]
     np.testing.assert_allclose(rows[2], rows[1], atol=1e-6)  # without the unknown words
-    with pytest.raises(InputError, match="does not know 'dog'"):
+    with pytest.raises(InputError, match=r"does not know 'dog'"):
         linker.similarity("gone.png", "dog")
-    with pytest.raises(InputError, match="on_unknown must be raise or return, got 'ignore'"):
+    with pytest.raises(InputError, match=r"on_unknown must be raise or return, got 'ignore'"):
         linker.encode_texts("red", on_unknown="ignore")
 
 
 @pytest.mark.parametrize("text", ["", "?!", "zebra"])
 def test_a_text_without_known_words_has_no_row(linker, text):
-    with pytest.raises(InputError, match="^a text needs at least one known word, got '"):
+    with pytest.raises(InputError, match=r"^a text needs at least one known word, got '"):
         linker.encode_texts(["red", text], on_unknown="return")
 
 
@@ -107,16 +107,16 @@ def test_images_that_cannot_be_read(linker, images, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     mixed = [images[0], broken, images[1], Path("gone.png")]
-    with pytest.raises(InputError, match="broken.png': not an image in any of the formats"):
+    with pytest.raises(InputError, match=r"broken.png': not an image in any of the formats"):
         linker.encode_images(mixed)
     for size in (1, 2, 3, 9):
         rows = list(linker.stream_images(mixed, batch_size=size, on_error="yield"))
         assert "broken.png" in str(rows.pop(1))
         assert "gone.png" in str(rows.pop(2))
         np.testing.assert_allclose(rows, linker.encode_images(images[:2]), atol=1e-5)
-    with pytest.raises(InputError, match="on_error must be stop or yield, got 'skip'"):
+    with pytest.raises(InputError, match=r"on_error must be stop or yield, got 'skip'"):
         next(linker.stream_images(mixed, on_error="skip"))
-    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(InputError, match=r"batch_size must be at least 1, got 0"):
         linker.encode_images(images, batch_size=0)
 
 

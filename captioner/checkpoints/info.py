@@ -23,11 +23,12 @@ def read_info(path: Path) -> dict[str, Any]:
 
     The result contains the keys of the config and the following ones.
 
-    words: number of known words; None if the text model has no list of them. numbers: number of values in weights and buffers. files: size in
-    bytes by file name. formats: checkpoint formats that this version reads. epoch: epoch after
-    which the checkpoint was saved. epochs: number of finished epochs. seconds: duration of training
-    and evaluation. The last three come from the run's log and are None without it. Raises
-    InputError if the checkpoint does not exist or is damaged.
+    words: number of known words; None if the text model has no list of them. numbers: number of
+    values in weights and buffers. files: size in bytes by file name. formats: checkpoint formats
+    that this version reads. epoch: epoch after which the checkpoint was saved. epochs: number of
+    finished epochs. seconds: duration of training and evaluation. The last three come from the
+    run's log and are None without it. Raises InputError if the checkpoint does not exist or is
+    damaged.
     """
     path, config = checkpoint.inspect(path)
     rows = read_log(run_of(path) / "log.jsonl")
@@ -117,7 +118,8 @@ def _training(info: Mapping[str, Any]) -> str:
     options, source = info["training"], info.get("start_from")
     teachers = info.get("teachers")
     if info["model"].get("solver") == CLOSED_FORM:
-        return "fitted in closed form" + (f", {info['seconds']:.1f} s" if info["seconds"] else "")
+        seconds = info["seconds"]
+        return "fitted in closed form" + ("" if seconds is None else f", {seconds:.1f} s")
     saved = "" if info["epoch"] is None else f"saved after epoch {info['epoch']} of "
     text = f"{saved}{info['epochs'] or options['epochs']} epochs"
     text += f", batch {options['batch_size']}, seed {options['seed']}"

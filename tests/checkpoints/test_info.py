@@ -94,13 +94,14 @@ def test_a_checkpoint_of_another_format_without_a_run(run, tmp_path):
 
 def test_linking_runs(tmp_path_factory, capsys):
     fitted = linking.run(tmp_path_factory)
+    capsys.readouterr()
     commands.main(["info", str(fitted)])
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines()[1:])) <= 100
     info = read_info(fitted)
     assert info["words"] == len(load_sentence_encoder(fitted / "best").words) == 17
     for part in (
-        "model     linear: solver cca, dimensions 300, ridge 1.0, correlation_power 1.0, margin 0.2",
+        "model     linear: solver cca, dimensions 300, ridge 1.0, correlation_power 1.0, margin",
         " values, 17 words\n",
         "options   text_vectors tf-idf, text_min_count 1, text_dimensions 300\n",
         "encoder   small_cnn on 32 x 32 pixels, weights small-cnn.pth\n",

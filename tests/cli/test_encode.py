@@ -30,7 +30,7 @@ def linker(run):
     return Linker.from_pretrained(run, "cpu")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def images(tmp_path, tmp_path_factory, monkeypatch):
     """The val images of the colours, in the directory `images` of the working directory."""
     monkeypatch.chdir(tmp_path)
@@ -77,7 +77,7 @@ def test_a_list_on_standard_input(run, linker, images, monkeypatch):
 def test_images_that_cannot_be_read_have_no_row(run, linker, images, capsys):
     Path("broken.png").write_bytes(b"no image")
     sources = f"{images[0]} broken.png {images[1]} gone.png"
-    with pytest.raises(InputError, match="^2 of 4 images could not be encoded$"):
+    with pytest.raises(InputError, match=r"^2 of 4 images could not be encoded$"):
         call(run, f"--images {sources} --output a.npy --batch-size 2")
     rows, names = read("a")
     assert names == images[:2]
@@ -90,12 +90,12 @@ def test_images_that_cannot_be_read_have_no_row(run, linker, images, capsys):
     with pytest.raises(InputError, match=r"^'broken.png': not an image"):
         call(run, f"--images {sources} --output a.npy --on-error stop")
     assert Path("a.npy").read_bytes() == before
-    with pytest.raises(InputError, match="^no image could be encoded; nothing was written$"):
+    with pytest.raises(InputError, match=r"^no image could be encoded; nothing was written$"):
         call(run, "--images broken.png --output b.npy")
     assert {path.name for path in Path().iterdir()} == {"a.npy", "a.txt", "broken.png", "images"}
 
 
-def test_texts_and_files_in_order(run, linker, images, capsys):
+def test_texts_and_files_in_order(run, linker, capsys):
     Path("lines.txt").write_text("red and\n\nblue  nothing\n")
     Path("rows.csv").write_text("caption\nwhite here\n")
     Path("rows.json").write_text(json.dumps([{"caption": ["black", "grey"]}]))
@@ -109,9 +109,9 @@ def test_texts_and_files_in_order(run, linker, images, capsys):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_unknown_words_are_counted(run, linker, images, batch_size, capsys):
+def test_unknown_words_are_counted(run, linker, batch_size, capsys):
     texts = ["a red zebra", "blue", "zebra crossing", "a green zebra"]
-    with pytest.raises(InputError, match="^1 of 4 texts could not be encoded$"):
+    with pytest.raises(InputError, match=r"^1 of 4 texts could not be encoded$"):
         call(run, f"--output a.npy --batch-size {batch_size} --texts", *texts)
     rows, names = read("a")
     assert names == [texts[0], texts[1], texts[3]]
@@ -121,13 +121,13 @@ def test_unknown_words_are_counted(run, linker, images, batch_size, capsys):
         "note: 3 of 4 texts have words that the sentence encoder does not know: "
         "'zebra' (3), 'a' (2), 'crossing' (1)\n"
     )
-    with pytest.raises(InputError, match="^a text needs at least one known word, got 'zebra cro"):
+    with pytest.raises(InputError, match=r"^a text needs at least one known word, got 'zebra cro"):
         call(run, "--output b.npy --on-error stop --texts", *texts)
     assert not list(Path().glob("b.*"))
 
 
 @pytest.mark.slow
-def test_the_suggested_command_works_as_printed(images, tmp_path_factory, capsys):
+def test_the_suggested_command_works_as_printed(tmp_path_factory, capsys):
     data = tiny.data(tmp_path_factory)
     weights = linking.encoder_weights(tmp_path_factory)
     options = linking.flags({**linking.PLAIN, "data": data, "encoder_weights": weights})
@@ -150,7 +150,7 @@ def test_the_suggested_command_works_as_printed(images, tmp_path_factory, capsys
     np.testing.assert_allclose(rows, linker.encode_texts(names), atol=1e-5)
 
 
-def test_rows_are_written_while_images_are_read(run, images, monkeypatch):
+def test_rows_are_written_while_images_are_read(run, monkeypatch):
     """Memory does not depend on the number of images."""
     events, original, encode = [], Linker.stream_images, os.fsencode
 
@@ -169,7 +169,7 @@ def test_rows_are_written_while_images_are_read(run, images, monkeypatch):
     assert events[-14:] == 7 * ["read", "written"]
 
 
-def test_nothing_is_overwritten_by_the_list(run, images):
+def test_nothing_is_overwritten_by_the_list(run):
     Path("captions.txt").write_text("red\nblue\n")
     message = r"^captions\.txt, the list of rows, already exists; choose another --output$"
     with pytest.raises(InputError, match=message):
@@ -198,7 +198,7 @@ def test_nothing_is_overwritten_by_the_list(run, images):
         ("--texts red --output a.npy --device gpu", "^device must be cpu, cuda, cuda:N or mps"),
     ],
 )
-def test_mistakes_write_nothing(run, images, line, message):
+def test_mistakes_write_nothing(run, line, message):
     Path("empty").mkdir()
     Path("d.npy").mkdir()
     Path("blank.txt").write_text("\n")
@@ -211,18 +211,18 @@ def test_mistakes_write_nothing(run, images, line, message):
 
 @pytest.mark.parametrize("line", ["", "--images a.png --texts red"])
 def test_either_images_or_texts(run, line, capsys):
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(SystemExit, match=r"2"):
         call(run, f"--output a.npy {line}")
     assert "--images" in capsys.readouterr().err
 
 
-def test_a_captioner_has_no_embeddings(tmp_path_factory, images):
+def test_a_captioner_has_no_embeddings(tmp_path_factory):
     captioning = tiny.run(tmp_path_factory, attention=False)
-    with pytest.raises(InputError, match="was trained for 'captioning', not linear$"):
+    with pytest.raises(InputError, match=r"was trained for 'captioning', not linear$"):
         call(captioning, "--texts red --output a.npy")
 
 
-def test_a_file_is_complete_or_absent(run, images, monkeypatch):
+def test_a_file_is_complete_or_absent(run, monkeypatch):
     """An error in the middle leaves neither of the two files."""
     monkeypatch.setattr(Linker, "embed", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -16,6 +16,8 @@ FILES = (
 def sign(directory: Path) -> None:
     """Rewrite the manifest to match the files."""
     sums = {
-        name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in FILES[:-1]
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.iterdir())
+        if path.name != "manifest.json"
     }
     (directory / "manifest.json").write_text(json.dumps(sums))

@@ -26,7 +26,7 @@ from tests.support.processes import LAUNCH, ROOT, finish, start
 CPU = ["--device", "cpu", "--workers", "0"]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def sources(tmp_path, tmp_path_factory, monkeypatch):
     """The data and the encoder's weights, as options; the working directory is empty."""
     monkeypatch.chdir(tmp_path)
@@ -126,7 +126,7 @@ def test_scores_agree_with_the_embeddings(run, sources, split, capsys):
     assert "equal texts of other images count as correct" in printed
 
 
-def test_evaluation_of_the_val_split_repeats_the_stored_scores(run, sources):
+def test_evaluation_of_the_val_split_repeats_the_stored_scores(run):
     stored = checkpoint.load(run).config["scores"]
     assert {k: v for k, v in scores_of(run).items() if k in stored} == pytest.approx(stored)
 
@@ -157,12 +157,12 @@ def test_ranking_starts_from_another_run(sources, tmp_path_factory):
     )
 
 
-def test_a_run_is_repeated(run, sources):
+def test_a_run_is_repeated(run):
     train.main(["--config", str(run), "--run", "again", *CPU])
     assert_same_weights(Path("checkpoints/again"), run)
 
 
-def test_a_cca_run_can_be_repeated_by_ranking(sources, tmp_path_factory):
+def test_a_cca_run_can_be_repeated_by_ranking(tmp_path_factory):
     config = TrainConfig.from_file(linking.run(tmp_path_factory), solver="ranking", epochs=2)
     assert config.system.name == "linear"
     assert (config.model.solver, config.training.epochs) == ("ranking", 2)
@@ -206,7 +206,7 @@ def test_options_without_effect_are_refused(sources, options, message):
 
 def test_an_untrained_encoder_is_refused(sources):
     del sources["encoder_weights"]
-    with pytest.raises(InputError, match="^--system linear needs a trained encoder: pass --enc"):
+    with pytest.raises(InputError, match=r"^--system linear needs a trained encoder: pass --enc"):
         train_python(**sources)
 
 
@@ -237,9 +237,9 @@ def test_vectors_of_the_users_own(sources, solver, capsys):
     assert scores["i2t_R@1"] == scores["t2i_R@1"] == 100
 
     linker = result.linker
-    with pytest.raises(InputError, match="^new text cannot be encoded: texts.npy contains only"):
+    with pytest.raises(InputError, match=r"^new text cannot be encoded: texts.npy contains only"):
         linker.encode_texts("red", on_unknown="return")
-    with pytest.raises(InputError, match="^images cannot be encoded: the model was trained on"):
+    with pytest.raises(InputError, match=r"^images cannot be encoded: the model was trained on"):
         linker.encode_images(data.examples[0].path)
 
 
@@ -282,7 +282,7 @@ def test_vectors_of_other_captions_are_refused(sources, tmp_path):
     other = tiny.write_colours(tmp_path / "other")
     file = other / "annotations" / "captions_val.json"
     file.write_text(file.read_text().replace("nothing", "something"))
-    with pytest.raises(InputError, match="has the vectors of other captions than those of"):
+    with pytest.raises(InputError, match=r"has the vectors of other captions than those of"):
         scores_of(result.run, "--data", str(other))
 
 
@@ -296,23 +296,23 @@ def test_vectors_of_other_captions_are_refused(sources, tmp_path):
         (["--split", "tset"], "tset"),
     ],
 )
-def test_flags_of_captioning_are_refused(run, sources, flags, message):
+def test_flags_of_captioning_are_refused(run, flags, message):
     with pytest.raises(InputError, match=message):
         scores_of(run, *flags)
 
 
-def test_several_models_are_refused(run, sources):
-    with pytest.raises(InputError, match="^linking models cannot form an ensemble; pass one"):
+def test_several_models_are_refused(run):
+    with pytest.raises(InputError, match=r"^linking models cannot form an ensemble; pass one"):
         scores_of(run, "--checkpoint", str(run))
 
 
-def test_tasks_do_not_mix(run, tmp_path_factory, sources):
-    with pytest.raises(InputError, match="was trained for 'linear', not captioning$"):
+def test_tasks_do_not_mix(run, tmp_path_factory):
+    with pytest.raises(InputError, match=r"was trained for 'linear', not captioning$"):
         Captioner.from_pretrained(run)
     captioning = tiny.run(tmp_path_factory, attention=False)
-    with pytest.raises(InputError, match="was trained for 'captioning', not linear$"):
+    with pytest.raises(InputError, match=r"was trained for 'captioning', not linear$"):
         Linker.from_pretrained(captioning)
-    with pytest.raises(InputError, match="is a 'linear' run; pass --system linear, or omit it$"):
+    with pytest.raises(InputError, match=r"is a 'linear' run; pass --system linear, or omit it$"):
         TrainConfig.from_file(run, system="captioning")
 
 
