@@ -53,6 +53,7 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "vision.options": ("EncoderOptions",),
         "models.captioning.build": ("build_model",),
         "models.captioning.options": ("ModelOptions",),
+        "models.linking.options": ("LinearOptions",),
         "checkpoints.checkpoint": ("load", "save", "Checkpoint"),
     },
     "Decoding": {
@@ -64,6 +65,8 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
     "Training": {
         "tasks.options": ("DataOptions", "TrainingOptions", "RunOptions"),
         "tasks.captioning.options": ("CaptioningOptions",),
+        "tasks.linking.options": ("LinearTaskOptions",),
+        "text.options": ("TextVectorOptions",),
         "tasks.task": ("Task", "Job"),
         "training.loop": ("fit",),
     },

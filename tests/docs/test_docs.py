@@ -39,6 +39,7 @@ SHORT = (
     "--epochs 1 --batch-size 8 --hidden-size 16 --embedding-size 16 --image-size 64 --workers 0 "
     "--precision float32 --device cpu --samples 0 --heatmaps 1 --no-curves"
 ).split()
+SHORT_LINEAR = "--image-size 64 --workers 0 --device cpu".split()
 ONLY_PARSED = {  # text that commands or Python contain: why they are not run
     "captioner serve": "runs until it is stopped; covered by tests/serving/test_app.py",
     "captioner export": "half a minute and an extra; covered by tests/inference/test_export.py",
@@ -117,7 +118,9 @@ def module_parser(module):
 
 def run_training(argv, *, parse):
     train_command.parse(argv)
-    if not parse:
+    if "linear" in argv and not parse:
+        train.main([*argv, *SHORT_LINEAR])
+    elif not parse:
         min_count = [] if {"--start-from", "--min-count"} & {*argv} else ["--min-count", "1"]
         train.main([*argv, *SHORT, *min_count])
 
