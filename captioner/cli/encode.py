@@ -12,6 +12,10 @@ NOTE = "FILE.txt lists the path or text of each row of FILE.npy, one per line."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = (
+        f"{parser.prog} --checkpoint RUN --output FILE.npy\n"
+        "                        (--images PATH... | --texts TEXT_OR_FILE...) [option...]"
+    )
     parser.add_argument(
         "--checkpoint",
         type=Path,

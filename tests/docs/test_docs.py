@@ -15,7 +15,6 @@ import shlex
 import subprocess
 import sys
 import warnings
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -316,12 +315,18 @@ def test_a_wrong_page_fails(text, message, made, tmp_path, monkeypatch):
         run_page(str(page), made)
 
 
+def train_parser(system):
+    parser = argparse.ArgumentParser()
+    train_command.add_arguments(parser, ["--system", system])
+    return parser
+
+
 @pytest.fixture(scope="module")
 def flags():
     """Every flag of every program."""
     benchmarks = "".join(map(read, ROOT.glob("benchmarks/*.py")))
     parsers = [
-        *(parser_of(partial(train_command.parse, ["--system", t.name])) for t in TASKS),
+        *(train_parser(task.name) for task in TASKS),
         parser_of(lambda: evaluate_command.parse([])),
     ]
     commands = command.parser()._subparsers._group_actions[0].choices.values()

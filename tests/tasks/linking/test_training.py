@@ -282,7 +282,7 @@ def test_vectors_of_other_captions_are_refused(sources, tmp_path):
     other = tiny.write_colours(tmp_path / "other")
     file = other / "annotations" / "captions_val.json"
     file.write_text(file.read_text().replace("nothing", "something"))
-    with pytest.raises(InputError, match=r"has the vectors of other captions than those of"):
+    with pytest.raises(InputError, match=r"has the vectors of captions other than those of"):
         scores_of(result.run, "--data", str(other))
 
 
