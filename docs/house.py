@@ -31,6 +31,7 @@ ROWS = (
         "retrieval",
         "metrics",
         "plots",
+        "heatmaps",
         "checkpoints",
     ),
     *("caption", "captioner", "linker", "evaluation", "inference", "tasks"),

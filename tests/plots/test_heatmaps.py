@@ -315,3 +315,10 @@ def test_function_words_are_dimmed(tmp_path):
     drawn = (tmp_path / "x.svg").read_text()
     assert re.search(rf'<!-- Of -->\s*<g style="fill: {DIM}', drawn)
     assert re.search(r"<!-- wool -->\s*<g (?!style)", drawn)
+
+
+def test_the_old_module_name_warns():
+    sys.modules.pop("captioner.heatmaps", None)
+    with pytest.warns(DeprecationWarning, match="use captioner.plots.heatmaps"):
+        from captioner.heatmaps import save_heatmap as old
+    assert old is save_heatmap

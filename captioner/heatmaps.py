@@ -1,0 +1,12 @@
+"""Old name of `captioner.plots.heatmaps`, for one release."""
+
+import warnings
+
+from .plots.heatmaps import save_heatmap
+
+__all__ = ["save_heatmap"]
+warnings.warn(
+    "captioner.heatmaps is deprecated; use captioner.plots.heatmaps",
+    DeprecationWarning,
+    stacklevel=2,
+)
