@@ -5,13 +5,17 @@ The clients are threads of this process, so their cost is counted against the se
 
 import io
 import signal
+import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 
 import httpx
 import numpy as np
+import torch
 from PIL import Image
 
 from benchmarks import measure
@@ -25,6 +29,7 @@ from captioner.serving.server import build_server, listen
 WORDS = 12  # about the length of a Flickr8k or COCO caption with its end token
 OPTIONS = {"beam_size": 3, "min_length": WORDS, "max_length": WORDS}
 BATCHES = (1, 32)
+CPU = torch.device("cpu")  # the clock of the clients
 
 
 def main() -> None:
@@ -48,6 +53,15 @@ def main() -> None:
     print(f"### {len(images)} images of 640 x 480, beam 3, {WORDS} words, MobileNetV2\n")
     head = ["clients", "maximum batch", "captions/s", "over batches of 1"]
     print(measure.table([*head, "p50 s", "p95 s", "correct answers"], rows))
+    print("\n### One client on a kept connection\n")
+    asked = 30 if argv.quick else 150
+    rows = [[delayed, *kept(captioner, images[0], asked, not delayed)] for delayed in (True, False)]
+    ratios = [before / after for before, after in zip(rows[0][1:], rows[1][1:], strict=True)]
+    print(
+        measure.table(
+            ["TCP delays", "health, ms", "greedy caption, ms"], [*rows, ["ratio", *ratios]]
+        )
+    )
 
 
 def draw(count: int) -> list[bytes]:
@@ -62,6 +76,31 @@ def draw(count: int) -> list[bytes]:
     return files
 
 
+def kept(captioner: Captioner, image: bytes, asked: int, nodelay: bool) -> tuple[float, float]:
+    """Return the median milliseconds of /health and of a greedy caption, with or without delays."""
+    with serving(captioner, Limits(), nodelay=nodelay) as address, httpx.Client() as client:
+        query = f"method=greedy&min_length={WORDS}&max_length={WORDS}"
+        caption = partial(client.post, f"{address}/api/caption?{query}", content=image)
+        health = partial(client.get, f"{address}/health")
+        medians = measure.side_by_side({"health": health, "caption": caption}, asked, CPU)
+    return medians["health"] * 1e3, medians["caption"] * 1e3
+
+
+@contextmanager
+def serving(captioner: Captioner, limits: Limits, *, nodelay: bool = True) -> Iterator[str]:
+    """Run the service in a thread; give its address."""
+    listener = listen("127.0.0.1", 0)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, nodelay)
+    server = build_server(create_app(captioner, limits), limits)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.handle_exit(signal.SIGTERM, None)
+        thread.join()
+
+
 def load(
     captioner: Captioner,
     images: Sequence[bytes],
@@ -71,20 +110,19 @@ def load(
 ) -> tuple[float, list[float], int]:
     """Return total seconds, seconds per request, and how many captions equal unbatched ones."""
     limits = Limits(batch_size=batch_size, timeout=300)
-    listener = listen("127.0.0.1", 0)
-    server = build_server(create_app(captioner, limits), limits)
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/api/caption"
     connections = httpx.Limits(max_connections=clients)
     with (
+        serving(captioner, limits) as address,
         httpx.Client(limits=connections, timeout=300) as client,
         ThreadPoolExecutor(clients) as pool,
     ):
+        url = f"{address}/api/caption"
 
         def ask(number: int) -> tuple[float, bool]:
             started = time.perf_counter()
-            found = client.post(url, params=OPTIONS, content=images[number]).json()
+            found = client.post(
+                f"{address}/api/caption", params=OPTIONS, content=images[number]
+            ).json()
             near = abs(found["score"] - scores[number % len(scores)]) < 1e-3
             return time.perf_counter() - started, near
 
@@ -92,8 +130,6 @@ def load(
         started = time.perf_counter()
         done = list(pool.map(ask, range(len(images))))
         taken = time.perf_counter() - started
-    server.handle_exit(signal.SIGTERM, None)
-    thread.join()
     return taken, [each for each, _ in done], sum(near for _, near in done)
 
 

@@ -67,12 +67,17 @@ def listen(host: str, port: int) -> socket.socket:
     """Open a listening socket; raise InputError if the address cannot be used."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=family)
     except OSError as error:
         raise InputError(
             f"cannot listen on {host} port {port}: {error.strerror}; "
             "choose another --host or --port"
         ) from error
+    # Accepted connections inherit this. Without it, the second part of each answer on a kept
+    # connection waits until the client acknowledges the first, which takes 40 ms. asyncio does
+    # this only for listeners that it opens.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def build_server(app: "FastAPI", limits: Limits) -> "uvicorn.Server":

@@ -3,6 +3,7 @@
 import io
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -430,3 +431,17 @@ def test_it_listens_on_this_machine_only_by_default():
     assert ServeOptions().host == "127.0.0.1"
     with listen(ServeOptions().host, 0) as listener:
         assert listener.getsockname()[0] == "127.0.0.1"
+
+
+def test_answers_on_a_kept_connection_are_sent_without_delay(client):
+    """With Nagle's algorithm, each answer takes 40 ms, because it is sent in two parts."""
+    taken = []
+    for _ in range(25):
+        started = time.perf_counter()
+        assert client.get("/health").status_code == 200
+        taken.append(time.perf_counter() - started)
+    assert np.median(taken) < 0.03
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
