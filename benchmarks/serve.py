@@ -116,7 +116,6 @@ def load(
         httpx.Client(limits=connections, timeout=300) as client,
         ThreadPoolExecutor(clients) as pool,
     ):
-        url = f"{address}/api/caption"
 
         def ask(number: int) -> tuple[float, bool]:
             started = time.perf_counter()

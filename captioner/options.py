@@ -41,9 +41,24 @@ class Options:
             object.__setattr__(self, name, value)
 
 
-def option(default: Any, help: str, *, choices: Sequence[str] | None = None) -> Any:
-    """Declare a dataclass field with a help text and, for strings, the allowed values."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] | None = None,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """Declare a dataclass field with a help text and its allowed values.
+
+    choices: for strings. above, at_least, at_most: bounds of a finite number, which `check_bounds`
+    enforces.
+    """
+    bounds = {"above": above, "at_least": at_least, "at_most": at_most}
+    bounds = {name: bound for name, bound in bounds.items() if bound is not None}
+    metadata = {"help": help, "choices": choices, "bounds": bounds}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def option_names(cls: type) -> list[str]:
@@ -202,6 +217,18 @@ def _accepts(annotation: Any, value: Any) -> bool:
     if typing.get_origin(annotation) is Callable:
         return callable(value)
     return isinstance(value, {float: (int, float), Path: (str, Path)}.get(annotation, annotation))
+
+
+def check_bounds(options: Any) -> None:
+    """Raise InputError for the first field outside its bounds, infinite or NaN; accept None."""
+    for field in dataclasses.fields(options):
+        bounds, value = field.metadata.get("bounds"), getattr(options, field.name)
+        if not bounds or value is None:
+            continue
+        low, high = bounds.get("at_least", -math.inf), bounds.get("at_most", math.inf)
+        if not (low <= value <= high and bounds.get("above", -math.inf) < value < math.inf):
+            stated = " and ".join(f"{name.replace('_', ' ')} {bounds[name]}" for name in bounds)
+            raise InputError(f"{field.name} must be {stated}, got {value}")
 
 
 def check_at_least(options: Any, minimum: float, *names: str) -> None:

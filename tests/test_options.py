@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from captioner.models.captioning.options import ModelOptions
 from captioner.options import (
     add_options,
     check_at_least,
+    check_bounds,
     check_share,
     from_arguments,
     from_dict,
@@ -144,6 +146,24 @@ def test_checks_name_the_first_wrong_field():
     for share in (-0.1, 1.0, 2.0, float("nan")):
         with pytest.raises(InputError, match=f"share must be at least 0 and below 1, got {share}"):
             check_share(Sample(share=share), "share")
+
+
+def test_bounds_are_enforced_as_declared():
+    @dataclass
+    class Bounded:
+        share: float = option(0.5, "a share", above=0, at_most=1)
+        count: int | None = option(None, "a count", at_least=2)
+        free: float = option(math.inf, "unbounded")
+
+    for share, count in ((1.0, None), (1e-9, 2), (1, 10**400)):
+        check_bounds(Bounded(share, count))
+    for share in (0.0, -1.0, 1.1, math.nan, math.inf):
+        message = f"share must be above 0 and at most 1, got {share}"
+        with pytest.raises(InputError, match=message):
+            check_bounds(Bounded(share))
+    for count in (1, math.inf, math.nan):
+        with pytest.raises(InputError, match=f"count must be at least 2, got {count}"):
+            check_bounds(Bounded(count=count))
 
 
 def test_values_of_wrong_types_are_refused():

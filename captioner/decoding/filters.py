@@ -81,7 +81,7 @@ def cut_scores(scores: Tensor, options: DecodingOptions) -> Tensor:
     """Apply temperature, then top_k, then top_p to scores (R, V); excluded words get -inf.
 
     top_p keeps the smallest set of most likely words whose probabilities sum to at least p
-    (Holtzman et al. 2020).
+    (Holtzman et al. 2020); the most likely word is always kept.
     """
     scores = scores / options.temperature
     if options.top_k is not None and options.top_k < scores.shape[1]:
@@ -90,6 +90,8 @@ def cut_scores(scores: Tensor, options: DecodingOptions) -> Tensor:
     if options.top_p is not None and options.top_p < 1:
         values, words = scores.sort(descending=True, stable=True)
         before = values.softmax(-1).cumsum(-1) - values.softmax(-1)
-        values = values.masked_fill(before >= options.top_p, -torch.inf)
+        excluded = before >= options.top_p
+        excluded[:, 0] = False  # not even by a top_p that float32 rounds to 0
+        values = values.masked_fill(excluded, -torch.inf)
         scores = torch.full_like(scores, -torch.inf).scatter(1, words, values)
     return scores

@@ -1,10 +1,9 @@
 """Decoding options: search, sampling, filters and ranking of captions."""
 
-import math
 from dataclasses import dataclass
 
 from ..errors import InputError
-from ..options import check_at_least, option, to_dict
+from ..options import check_bounds, option, to_dict
 
 BEAM_SIZE, LENGTH_PENALTY = 3, 0.5
 METHODS = ("greedy", "sample", "beam")
@@ -21,44 +20,48 @@ class DecodingOptions:
     """
 
     method: str = option("beam", "decoding method", choices=METHODS)
-    beam_size: int | None = option(None, f"number of hypotheses kept in beam search [{BEAM_SIZE}]")
-    num_captions: int = option(1, "number of captions per image, best first")
-    max_length: int = option(30, "maximum length in tokens, end token included")
-    min_length: int = option(1, "minimum caption length in words")
-    length_penalty: float | None = option(
-        None, f"length exponent in ranking (0: sum, 1: mean) [{LENGTH_PENALTY}]"
+    beam_size: int | None = option(
+        None, f"number of hypotheses kept in beam search [{BEAM_SIZE}]", at_least=1
     )
-    consensus: int | None = option(None, "number of samples for reranking the beam, e.g. 50")
-    temperature: float = option(1.0, "sampling temperature; lower is less random")
-    top_k: int | None = option(None, "number of most likely words to sample from")
-    top_p: float | None = option(None, "cumulative probability of the words to sample from")
-    no_repeat_ngram: int | None = option(None, "length of n-grams that must not repeat")
+    num_captions: int = option(1, "number of captions per image, best first", at_least=1)
+    max_length: int = option(30, "maximum length in tokens, end token included", at_least=1)
+    min_length: int = option(1, "minimum caption length in words", at_least=0)
+    length_penalty: float | None = option(
+        None,
+        f"length exponent in ranking (0: sum, 1: mean) [{LENGTH_PENALTY}]",
+        at_least=0,
+        at_most=10,  # above about 25, length ** penalty overflows float32
+    )
+    consensus: int | None = option(
+        None, "number of samples for reranking the beam, e.g. 50", at_least=1
+    )
+    temperature: float = option(
+        1.0,
+        "sampling temperature; lower is less random",
+        at_least=1e-4,
+        at_most=10_000,
+    )
+    top_k: int | None = option(None, "number of most likely words to sample from", at_least=1)
+    top_p: float | None = option(
+        None, "cumulative probability of the words to sample from", above=0, at_most=1
+    )
+    no_repeat_ngram: int | None = option(None, "length of n-grams that must not repeat", at_least=1)
     allow_unknown: bool = option(False, "allow <unk> in captions")
-    seed: int | None = option(None, "sampling seed, the same for every image")
-    word_alternatives: int = option(0, "number of alternative words per position")
+    seed: int | None = option(
+        None, "sampling seed, the same for every image", at_least=0, at_most=2**63 - 1
+    )
+    word_alternatives: int = option(0, "number of alternative words per position", at_least=0)
 
     def __post_init__(self) -> None:
-        self._check_ranges()
+        if self.method not in METHODS:
+            raise InputError(f"method must be greedy, sample or beam, got {self.method!r}")
+        check_bounds(self)
         self._check_method()
         if self.min_length > self.max_length:
             raise InputError(
                 f"min_length {self.min_length} is above max_length {self.max_length}; "
                 "lower min_length or raise max_length"
             )
-
-    def _check_ranges(self) -> None:
-        """Raise InputError for a value that is out of range regardless of the other options."""
-        if self.method not in METHODS:
-            raise InputError(f"method must be greedy, sample or beam, got {self.method!r}")
-        check_at_least(self, 1, "beam_size", "num_captions", "max_length", "top_k")
-        check_at_least(self, 1, "no_repeat_ngram", "consensus")
-        check_at_least(self, 0, "min_length", "length_penalty", "word_alternatives")
-        if not 0 < self.temperature < math.inf:
-            raise InputError(f"temperature must be above 0, got {self.temperature}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise InputError(f"top_p must be above 0 and at most 1, got {self.top_p}")
-        if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise InputError(f"seed must be at least 0 and below 2**63, got {self.seed}")
 
     def _check_method(self) -> None:
         """Raise InputError for options that the method does not support."""

@@ -315,6 +315,15 @@ def test_ended_samples_are_dropped_and_the_others_are_unchanged(more):
             np.testing.assert_allclose(hypothesis.attention, torch.stack(maps), atol=1e-6)
 
 
+def test_the_largest_length_penalty_still_ranks_captions():
+    options = DecodingOptions(beam_size=9, num_captions=9, max_length=40, length_penalty=10)
+    for captions in decode(Toy(2), toy_features(3), options):
+        ended = [h for h in captions if h.tokens[-1] == END]
+        scores = [h.score / len(h.tokens) ** 10 for h in ended]
+        assert len(set(scores)) > 1
+        assert scores == sorted(scores, reverse=True)
+
+
 def test_sampling_from_one_word_equals_greedy():
     features = toy_features(4)
     greedy = decode(Toy(2), features, DecodingOptions("greedy", max_length=6))

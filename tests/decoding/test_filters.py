@@ -21,17 +21,24 @@ PAD, START, END, UNKNOWN = range(4)
         ({"num_captions": 0}, "num_captions must be at least 1, got 0"),
         ({"max_length": 0}, "max_length must be at least 1, got 0"),
         ({"min_length": -1}, "min_length must be at least 0, got -1"),
-        ({"length_penalty": -0.5}, "length_penalty must be at least 0, got -0.5"),
+        ({"length_penalty": -0.5}, "length_penalty must be at least 0 and at most 10, got -0.5"),
         ({"no_repeat_ngram": 0}, "no_repeat_ngram must be at least 1, got 0"),
         ({"method": "sample", "top_k": 0}, "top_k must be at least 1, got 0"),
-        ({"method": "sample", "temperature": 0.0}, "temperature must be above 0, got 0.0"),
-        ({"method": "sample", "temperature": float("nan")}, "temperature must be above 0, got nan"),
-        ({"length_penalty": float("nan")}, "length_penalty must be at least 0, got nan"),
+        ({"method": "sample", "temperature": 0.0}, "at least 0.0001 and at most 10000, got 0.0"),
+        ({"method": "sample", "temperature": 1e-38}, "temperature must be at least 0.0001 and at"),
+        ({"method": "sample", "temperature": 1e39}, "temperature must be at least 0.0001 and at"),
+        ({"method": "sample", "temperature": float("nan")}, "at most 10000, got nan"),
+        ({"length_penalty": float("nan")}, "length_penalty must be at least 0 and at most 10, got"),
+        ({"length_penalty": 208.0}, "length_penalty must be at least 0 and at most 10, got 208.0"),
+        ({"beam_size": float("inf")}, "beam_size must be at least 1, got inf"),
         (
             {"method": "sample", "beam_size": 1},
             "beam_size and length_penalty require method 'beam'",
         ),
-        ({"seed": 2**70, "method": "sample"}, "seed must be at least 0 and below 2[*][*]63, got"),
+        (
+            {"seed": 2**70, "method": "sample"},
+            "seed must be at least 0 and at most 92233720368",
+        ),
         ({"method": "greedy", "length_penalty": 1.0}, "require method 'beam', got method 'greedy'"),
         ({"method": "sample", "top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
         ({"method": "sample", "top_p": 1.1}, "top_p must be above 0 and at most 1, got 1.1"),
@@ -159,6 +166,13 @@ def test_top_p_keeps_the_smallest_set_of_that_mass(top_p, kept):
 def test_top_p_keeps_no_more_than_needed_with_ties():
     assert len(drawn_from([0.25] * 4, top_p=0.6)) == 3
     assert len(drawn_from(PROBABILITIES, top_p=0.93)) == 4
+
+
+def test_the_likeliest_word_can_always_be_drawn():
+    assert drawn_from(PROBABILITIES, top_p=1e-46) == {2: 1.0}  # 0 in float32
+    assert drawn_from(PROBABILITIES, temperature=1e-4) == {2: 1.0}
+    uniform = dict.fromkeys(range(5), pytest.approx(0.2, abs=1e-3))
+    assert drawn_from(PROBABILITIES, temperature=1e4) == uniform
 
 
 def test_temperature_applies_before_top_k_before_top_p():
