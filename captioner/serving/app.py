@@ -128,9 +128,10 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
     )
     async def caption(request: Request, query: Annotated[Options, Query()]) -> Response:  # type: ignore[valid-type]
         decoding = DecodingOptions(**dict(query))
-        with batcher.admit():
-            async with asyncio.timeout(limits.timeout):
-                content = await receive_image(request, limits)
+        batcher.check_free()  # without reading an image in vain
+        async with asyncio.timeout(limits.timeout):
+            content = await receive_image(request, limits)
+            with batcher.admit():  # only now, so that slow uploads take no place
                 image = await asyncio.get_running_loop().run_in_executor(readers, read, content)
                 try:
                     result = await asyncio.wrap_future(batcher.submit(image, decoding))

@@ -84,17 +84,18 @@ class Batcher:
             self._changed.notify_all()
         self._thread.join()
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Reserve a slot for one request, from before its image is read until it is answered.
-
-        Raises QueueFull if no slot is free, and Closed after `close`.
-        """
+    def check_free(self) -> None:
+        """Raise QueueFull if no slot is free, and Closed after `close`."""
         if self.closing:
             raise Closed
+        if self.admitted >= self._capacity:
+            raise QueueFull
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Reserve a slot for one request until it is answered; raise as `check_free` does."""
         with self._changed:
-            if self.admitted >= self._capacity:
-                raise QueueFull
+            self.check_free()
             self.admitted += 1
         try:
             yield

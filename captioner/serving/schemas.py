@@ -4,14 +4,12 @@ FastAPI and pydantic are imported inside functions because the rest of the libra
 them.
 """
 
-import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from ..decoding.options import BEAM_SIZE, DecodingOptions
-from ..errors import InputError
-from ..options import check_at_least, option
+from ..options import check_bounds, option
 
 if TYPE_CHECKING:
     import pydantic
@@ -29,20 +27,21 @@ FORM_ERROR = "a form must contain one file, named image; options belong in the q
 class Limits:
     """Limits on a single request and on all requests together."""
 
-    max_bytes: int = option(16 * 2**20, "maximum size of an image file in bytes")
-    max_pixels: int = option(50_000_000, "maximum number of pixels in an image")
-    max_beam_size: int = option(10, "maximum value of beam_size and num_captions")
-    max_words: int = option(50, "maximum value of max_length")
-    queue: int = option(128, "maximum number of unanswered requests")
-    batch_size: int = option(32, "maximum number of images in a batch")
-    timeout: float = option(30.0, "time limit of a request in seconds")
+    max_bytes: int = option(16 * 2**20, "maximum size of an image file in bytes", at_least=1)
+    max_pixels: int = option(50_000_000, "maximum number of pixels in an image", at_least=1)
+    max_beam_size: int = option(
+        10, "maximum value of beam_size and num_captions", at_least=BEAM_SIZE
+    )
+    max_words: int = option(
+        50, "maximum value of max_length", at_least=DecodingOptions().max_length
+    )
+    queue: int = option(128, "maximum number of unanswered requests", at_least=1)
+    connections: int = option(256, "maximum number of open connections", at_least=1)
+    batch_size: int = option(32, "maximum number of images in a batch", at_least=1)
+    timeout: float = option(30.0, "time limit of a request in seconds", above=0)
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "max_bytes", "max_pixels", "queue", "batch_size")
-        check_at_least(self, BEAM_SIZE, "max_beam_size")
-        check_at_least(self, DecodingOptions().max_length, "max_words")
-        if not 0 < self.timeout < math.inf:
-            raise InputError(f"timeout must be above 0, got {self.timeout}")
+        check_bounds(self)
 
 
 def query_model(limits: Limits) -> "type[pydantic.BaseModel]":

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from ..devices import RuntimeOptions
 from ..errors import InputError
-from ..options import option
+from ..options import check_bounds, option
+from .connections import BACKLOG, build_protocol, most_connections
 from .schemas import Limits
 
 if TYPE_CHECKING:
@@ -23,11 +24,10 @@ class ServeOptions:
     """The address to listen on."""
 
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all interfaces")
-    port: int = option(8000, "port to listen on; 0: any free port")
+    port: int = option(8000, "port to listen on; 0: any free port", at_least=0, at_most=2**16 - 1)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port < 2**16:
-            raise InputError(f"port must be between 0 and 65535, got {self.port}")
+        check_bounds(self)
 
 
 def serve(
@@ -86,6 +86,9 @@ def build_server(app: "FastAPI", limits: Limits) -> "uvicorn.Server":
 
     config = uvicorn.Config(
         app,
+        http=build_protocol(most_connections(limits.connections)),
+        ws="none",
+        backlog=BACKLOG,
         log_level="warning",
         access_log=False,
         server_header=False,

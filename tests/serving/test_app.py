@@ -6,12 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -19,46 +16,15 @@ import pytest
 from PIL import Image
 
 from captioner import Captioner
-from captioner.caption import Caption
-from captioner.data.images import Transform
 from captioner.decoding.options import DecodingOptions
 from captioner.devices import RuntimeOptions
 from captioner.errors import InputError
 from captioner.serving.schemas import Limits, answer
 from captioner.serving.server import ServeOptions, listen, serve
 from tests.support import tiny
-from tests.support.service import png, served
+from tests.support.service import Stub, png, served
 
 ROOT = Path(__file__).parents[2]
-
-
-class Stub:
-    """Captions an image by the colour of its first pixel and the options; may be held back."""
-
-    def __init__(self):
-        self.transform = Transform(4)
-        self.model = SimpleNamespace(has_attention=True)
-        self.busy, self.go = threading.Event(), threading.Event()
-        self.go.set()
-        self.error = None
-
-    def caption(self, images, *, batch_size, **options):
-        assert batch_size == len(images)
-        self.busy.set()
-        assert self.go.wait(10)
-        if self.error:
-            raise self.error
-        return [self.describe(each, DecodingOptions(**options)) for each in images]
-
-    @staticmethod
-    def describe(image, options):
-        words = (*map(str, image.getpixel((0, 0))), options.method)
-        maps = np.full((4, 2, 3), 1 / 6, np.float32)
-        log_probs = (-0.5, -1.0, -0.25, -2.0, -0.125)
-        pairs = (("a", -1.0), ("", -2.0))[: options.word_alternatives]
-        others = (pairs,) * 4 if pairs else ()
-        best = Caption(" ".join(words), words, -3.875, log_probs, maps, (), image, -0.25, others)
-        return replace(best, alternatives=(best,) * (options.num_captions - 1))
 
 
 @pytest.fixture(scope="module")
@@ -404,7 +370,7 @@ def test_the_command_serves_until_it_is_terminated(tmp_path_factory):
 
 
 def test_invalid_settings_of_the_service(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="port must be between 0 and 65535, got 70000"):
+    with pytest.raises(InputError, match="port must be at least 0 and at most 65535, got 70000"):
         ServeOptions(port=70000)
     for name, limit in (("queue", 0), ("batch_size", 0), ("max_bytes", 0), ("max_pixels", 0)):
         with pytest.raises(InputError, match=f"{name} must be at least 1, got 0"):

@@ -1,0 +1,65 @@
+"""Limits on open connections and on the time that a request's head may take.
+
+uvicorn closes idle connections only after their first answer, and answers with 503 above its own
+limit. uvicorn is imported inside functions because the rest of the library works without it.
+"""
+
+import asyncio
+import resource
+import time
+from typing import Any
+
+HEAD_SECONDS = 10.0  # from the connection, or the last answer, to the end of a request's head
+BACKLOG = 100  # connections that wait to be accepted, for which files must be left
+
+
+def most_connections(limit: int) -> int:
+    """Return `limit`, or half of the files that the process may open if that is less."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit if files == resource.RLIM_INFINITY else min(limit, files // 2)
+
+
+def build_protocol(limit: int) -> type[asyncio.Protocol]:
+    """Build uvicorn's HTTP/1.1 protocol with a time limit for heads and `limit` open connections.
+
+    A connection without a complete request head is closed after HEAD_SECONDS. A connection above
+    the limit replaces the one that has waited longest for its client, so that silent and slow
+    clients cannot keep out others; a connection whose request is being answered is never closed.
+    """
+    import h11
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Protocol(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.timer = self._limit_head()
+            if len(self.connections) > limit:
+                waiting: list[Any] = [each for each in self.connections if each.awaits_client()]  # type: ignore[union-attr]
+                longest = min(waiting, key=lambda each: each.since)
+                self.connections.discard(longest)  # now, as the next connection counts again
+                longest.transport.close()
+
+        def awaits_client(self) -> bool:
+            """Return whether no request, or only a part of one, has arrived."""
+            return self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+
+        def on_response_complete(self) -> None:
+            self.timer.cancel()
+            self.timer = self._limit_head()
+            super().on_response_complete()  # starts a request that has already arrived
+
+        def shutdown(self) -> None:
+            if self.awaits_client():  # uvicorn would wait for the rest of the request
+                self.transport.close()
+            else:
+                super().shutdown()
+
+        def _limit_head(self) -> asyncio.TimerHandle:
+            self.since = time.monotonic()
+            return self.loop.call_later(HEAD_SECONDS, self._close_unless_next, self.cycle)
+
+        def _close_unless_next(self, answered: object) -> None:
+            if self.cycle is answered:
+                self.transport.close()
+
+    return Protocol
