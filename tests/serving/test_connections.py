@@ -39,10 +39,12 @@ def opened():
 
 
 def is_closed(connection, seconds):
-    """Whether the service closes a connection within some seconds, without a word."""
+    """Whether the service closes a connection before it is silent for some seconds."""
     connection.settimeout(seconds)
     try:
-        return connection.recv(1000) == b""
+        while connection.recv(5000):
+            pass
+        return True
     except ConnectionResetError:
         return True
     except TimeoutError:
