@@ -70,7 +70,11 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "tasks.task": ("Task", "Job"),
         "training.loop": ("fit",),
     },
-    "Service": {"serving.app": ("create_app",), "serving.schemas": ("Limits",)},
+    "Service": {
+        "serving.app": ("create_app",),
+        "serving.schemas": ("Limits",),
+        "serving.access": ("Access",),
+    },
 }
 MAX_LINE = 100  # characters of a signature on one line
 

@@ -25,6 +25,7 @@ from ..decoding.options import DecodingOptions
 from ..errors import InputError
 from ..options import to_dict
 from ..prefetch import WORKERS
+from .access import Access, Guard, token_check
 from .batcher import Batcher, Closed, QueueFull
 from .schemas import Limits, answer, answer_model, query_model, receive_image
 from .telemetry import Telemetry
@@ -54,14 +55,17 @@ ERRORS = {
 log = logging.getLogger(__name__)
 
 
-def create_app(captioner: Captioner, limits: Limits | None = None) -> "FastAPI":
+def create_app(
+    captioner: Captioner, limits: Limits | None = None, access: Access | None = None
+) -> "FastAPI":
     """Create the service as a FastAPI application, for `server.serve` or any other ASGI server.
 
+    Without `access`, only requests that call this machine localhost, 127.0.0.1 or ::1 are answered.
     `app.state.batcher.close()` rejects new requests; requests in progress are still answered.
     """
     from fastapi import FastAPI
 
-    limits = limits or Limits()
+    limits, access = limits or Limits(), access or Access()
     telemetry = Telemetry()
 
     def work(images: Sequence[ImageInput], options: DecodingOptions) -> list[Caption]:
@@ -88,12 +92,16 @@ def create_app(captioner: Captioner, limits: Limits | None = None) -> "FastAPI":
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.batcher = batcher
     policy = _add_pages(app)
-    _add_caption(app, captioner, batcher, limits)
-    _add_status(app, captioner, batcher, limits, telemetry)
+    require_token = token_check(access.token)
+    _add_caption(app, captioner, batcher, limits, require_token)
+    _add_health(app, captioner, batcher, limits)
+    _add_metrics(app, batcher, telemetry, require_token)
     _add_error_handlers(app, limits)
+    app.add_middleware(Guard, access=access)
     app.add_middleware(
         _Middleware,
         headers={**SECURITY_HEADERS, "content-security-policy": policy},
@@ -102,7 +110,13 @@ def create_app(captioner: Captioner, limits: Limits | None = None) -> "FastAPI":
     return app
 
 
-def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits: Limits) -> None:
+def _add_caption(
+    app: "FastAPI",
+    captioner: Captioner,
+    batcher: Batcher,
+    limits: Limits,
+    require_token: Sequence[Any],
+) -> None:
     from fastapi import HTTPException, Query, Request, Response
 
     readers = ThreadPoolExecutor(WORKERS, "reader")
@@ -116,6 +130,7 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
 
     @app.post(
         CAPTION,
+        dependencies=require_token,
         summary="Caption an image",
         description="The image is the body of the request or the form file named image, in JPEG, "
         f"PNG, BMP, GIF, WebP or TIFF format, with at most {limits.max_bytes:,} bytes and "
@@ -143,9 +158,7 @@ def _add_caption(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits:
         return Response(json.dumps(answer(result)), media_type="application/json")
 
 
-def _add_status(
-    app: "FastAPI", captioner: Captioner, batcher: Batcher, limits: Limits, telemetry: Telemetry
-) -> None:
+def _add_health(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits: Limits) -> None:
     from fastapi import Response
 
     @app.get("/health", summary="Whether the service accepts requests, and its limits")
@@ -158,7 +171,17 @@ def _add_status(
             "limits": asdict(limits),
         }
 
-    @app.get("/metrics", summary="Counts and durations in Prometheus text format")
+
+def _add_metrics(
+    app: "FastAPI", batcher: Batcher, telemetry: Telemetry, require_token: Sequence[Any]
+) -> None:
+    from fastapi import Response
+
+    @app.get(
+        "/metrics",
+        dependencies=require_token,
+        summary="Counts and durations in Prometheus text format",
+    )
     async def metrics() -> Response:
         text = telemetry.text(waiting=batcher.waiting, unanswered=batcher.admitted)
         return Response(text, media_type="text/plain; version=0.0.4")

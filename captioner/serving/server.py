@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..options import check_bounds, option
+from .access import Access, is_loopback, read_token
 from .connections import BACKLOG, build_protocol, most_connections
 from .schemas import Limits
 
@@ -21,13 +22,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """The address to listen on."""
+    """The address to listen on, and who may use it."""
 
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all interfaces")
     port: int = option(8000, "port to listen on; 0: any free port", at_least=0, at_most=2**16 - 1)
+    allowed_hosts: tuple[str, ...] = option((), "other host names of the service; '*': any")
+    token_file: Path | None = option(None, "file with the token that requests must send")
+    public: bool = option(False, "serve other machines without a token")
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        if not (is_loopback(self.host) or self.token_file or self.public):
+            raise InputError(
+                f"other machines can reach --host {self.host}: require a token with --token-file, "
+                "or serve them without one with --public"
+            )
+
+    @property
+    def access(self) -> Access:
+        """Who may use the service; raises InputError if the token cannot be used."""
+        hosts = (*self.allowed_hosts, self.host)
+        return Access(hosts, read_token(self.token_file) if self.token_file else None)
 
 
 def serve(
@@ -37,7 +52,7 @@ def serve(
 
     checkpoints: paths of checkpoints; several form an ensemble. A second signal abandons the
     requests in progress. Raises InputError if the extra `serve` is not installed, the address is
-    in use, or a checkpoint cannot be loaded.
+    in use, the token file cannot be used, or a checkpoint cannot be loaded.
     """
     try:
         import fastapi  # noqa: F401
@@ -50,11 +65,12 @@ def serve(
     from ..captioner import Captioner
     from .app import create_app
 
+    access = options.access
     captioner = Captioner.from_pretrained(
         checkpoints, runtime.device, runtime.precision, runtime.compile
     )
     listener = listen(options.host, options.port)
-    server = build_server(create_app(captioner, limits), limits)
+    server = build_server(create_app(captioner, limits, access), limits)
     host = f"[{options.host}]" if ":" in options.host else options.host
     url = f"http://{host}:{listener.getsockname()[1]}"
     names = " + ".join(map(str, checkpoints))

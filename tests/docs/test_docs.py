@@ -168,7 +168,8 @@ def run_curl(argv, *, parse):
         return
     url = urlsplit(options.url)
     model = Captioner.from_pretrained("checkpoints/RUN", "cpu")
-    with testing.TestClient(create_app(model, Limits())) as client:
+    address = f"{url.scheme}://{url.netloc}"
+    with testing.TestClient(create_app(model, Limits()), base_url=address) as client:
         target = f"{url.path}?{url.query}"
         if options.F:
             field, _, file = options.F.partition("=@")

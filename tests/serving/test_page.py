@@ -13,6 +13,7 @@ import pytest
 
 from captioner.caption import Caption
 from captioner.data.images import Transform
+from captioner.serving.access import Access
 from captioner.serving.schemas import Limits
 from tests.support.service import png, served
 
@@ -325,4 +326,26 @@ def test_a_model_without_attention_has_no_maps(browser):
         assert "there are no maps for individual words" in opened.locator("#detail").inner_text()
         opened.hover("#caption button")
         assert opened.locator("#detail").inner_text().startswith("red: probability 90 %. ")
+        opened.close()
+
+
+def test_the_page_asks_for_the_token(browser):
+    with served(Painter(), access=Access(token="the-right-token" * 2)) as client:
+        opened = browser.new_page(reduced_motion="reduce")
+        opened.set_default_timeout(15_000)
+        opened.goto(str(client.base_url))
+        choose(opened, png((200, 0, 0)))
+        opened.get_by_role("textbox").fill("wrong-token-of-length")
+        opened.keyboard.press("Enter")
+        opened.wait_for_function("document.getElementById('token').value === ''")
+        opened.locator("#access").wait_for()
+        opened.keyboard.press("Escape")
+        assert opened.get_by_role("alert").inner_text().startswith("A token is required: send the")
+        choose(opened, png((0, 200, 0)))
+        opened.get_by_role("textbox").fill("the-right-token" * 2)
+        opened.get_by_role("button", name="Continue").click()
+        assert words(opened) == ["green", "sky"]
+        opened.reload()
+        choose(opened, png((200, 0, 0)))
+        assert words(opened) == ["red", "sky"]  # the token is kept in this tab
         opened.close()

@@ -1,0 +1,135 @@
+"""Who may use the service: allowed host names, requests of its own page, a token.
+
+FastAPI is imported inside functions because the rest of the library works without it.
+"""
+
+import ipaddress
+import secrets
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import InputError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+TOKEN_LENGTH = 16
+ANY = "*"
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may use the service.
+
+    hosts: names and addresses, besides those of this machine, by which requests may call the
+    service; "*" allows any. Others are refused, because a page on the internet could reach a local
+    service under its own name. token: what captions and metrics require as a bearer token, at least
+    16 printable ASCII characters; None requires nothing. Raises InputError for a token that is too
+    short or has other characters.
+    """
+
+    hosts: tuple[str, ...] = ()
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        names = {ANY if host == ANY else host_name(host) for host in (*LOOPBACK, *self.hosts)}
+        object.__setattr__(self, "hosts", tuple(sorted(names - {""})))
+        if self.token is None:
+            return
+        printable = self.token.isascii() and self.token.isprintable() and " " not in self.token
+        if len(self.token) < TOKEN_LENGTH or not printable:
+            raise InputError(
+                f"a token needs at least {TOKEN_LENGTH} printable ASCII characters without spaces; "
+                "create one with: openssl rand -hex 32"
+            )
+
+    def refuse(self, method: str, headers: Mapping[str, str]) -> tuple[HTTPStatus, str] | None:
+        """Return why a request is refused because of its host or its origin; None: it is not."""
+        host = headers.get("host", "")
+        if ANY not in self.hosts and host_name(host) not in self.hosts:
+            advice = "allow it with --allowed-hosts if it is one of its names"
+            message = f"the service is not called {host[:100]!r}; {advice}"
+            return HTTPStatus.MISDIRECTED_REQUEST, message
+        if method not in SAFE_METHODS and is_cross_site(host, headers):
+            return HTTPStatus.FORBIDDEN, "requests of other sites' pages are refused"
+        return None
+
+
+def host_name(host: str) -> str:
+    """Return the name or address in a Host header, in lower case without port; "" if invalid.
+
+    An IPv6 address without brackets and port is accepted as well.
+    """
+    if host.count(":") > 1 and not host.startswith("["):
+        host = f"[{host}]"
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def is_cross_site(host: str, headers: Mapping[str, str]) -> bool:
+    """Return whether a browser sends a request for the page of another site.
+
+    Only browsers send these headers, and pages cannot set them. Behind a proxy that changes the
+    host, Sec-Fetch-Site is right nevertheless; plain HTTP has only Origin.
+    """
+    if "sec-fetch-site" in headers:
+        return headers["sec-fetch-site"] not in ("same-origin", "none")
+    return "origin" in headers and headers["origin"].partition("://")[2] != host
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach a service that listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_token(path: Path) -> str:
+    """Return the token in a file of one line; raise InputError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the token file {path} cannot be read: {error}") from error
+
+
+def token_check(token: str | None) -> Sequence[Any]:
+    """Build FastAPI's dependencies of what requires the token; without a token, there are none."""
+    from fastapi import Depends, HTTPException
+    from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+    if token is None:
+        return ()
+    scheme = HTTPBearer(auto_error=False, description="the token of --token-file")
+
+    def check(given: HTTPAuthorizationCredentials | None = Depends(scheme)) -> None:  # noqa: B008
+        sent = given.credentials if given else ""
+        if not secrets.compare_digest(sent.encode(), token.encode()):
+            message = "a token is required: send the header Authorization: Bearer TOKEN"
+            raise HTTPException(401, message, {"WWW-Authenticate": "Bearer"})
+
+    return (Depends(check),)
+
+
+class Guard:
+    """ASGI middleware that answers the requests that `Access.refuse` refuses."""
+
+    def __init__(self, app: Any, access: Access) -> None:
+        self.app, self.access = app, access
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        from starlette.datastructures import Headers
+        from starlette.responses import JSONResponse
+
+        app = self.app
+        if scope["type"] == "http":
+            refusal = self.access.refuse(scope["method"], Headers(scope=scope))
+            if refusal:
+                status, message = refusal
+                app = JSONResponse({"detail": message}, status)
+        await app(scope, receive, send)
