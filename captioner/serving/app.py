@@ -27,7 +27,15 @@ from ..options import to_dict
 from ..prefetch import WORKERS
 from .access import Access, Guard, token_check
 from .batcher import Batcher, Closed, QueueFull
-from .schemas import Limits, answer, answer_model, query_model, receive_image
+from .schemas import (
+    Limits,
+    answer,
+    answer_model,
+    error_responses,
+    health_model,
+    query_model,
+    receive_image,
+)
 from .telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -43,13 +51,6 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
     "cache-control": "no-store",
-}
-ERRORS = {
-    413: "the image file is too large",
-    422: "the image cannot be read, or the options are invalid",
-    429: "the request queue is full",
-    503: "the service is stopping",
-    504: "the time limit was exceeded",
 }
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        responses=error_responses(421),
     )
     app.state.batcher = batcher
     policy = _add_pages(app)
@@ -137,7 +139,7 @@ def _add_caption(
         f"{limits.max_pixels:,} pixels.",
         responses={
             200: {"model": answer_model(), "description": "the caption"},
-            **{code: {"description": text} for code, text in ERRORS.items()},
+            **error_responses(403, 413, 422, 429, 500, 503, 504, *[401] * bool(require_token)),
         },
         openapi_extra={"requestBody": {"required": True, "content": body}},
     )
@@ -161,7 +163,16 @@ def _add_caption(
 def _add_health(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits: Limits) -> None:
     from fastapi import Response
 
-    @app.get("/health", summary="Whether the service accepts requests, and its limits")
+    model = health_model()
+
+    @app.head("/health", include_in_schema=False)
+    @app.get(
+        "/health",
+        summary="Whether the service accepts requests, and its limits",
+        response_model=model,
+        response_description="the service accepts requests",
+        responses={503: {"model": model, "description": "the service is stopping"}},
+    )
     async def health(response: Response) -> dict[str, Any]:
         response.status_code = 503 if batcher.closing else 200
         status = "stopping" if batcher.closing else "ok"
@@ -177,14 +188,20 @@ def _add_metrics(
 ) -> None:
     from fastapi import Response
 
+    text = {"text/plain": {"schema": {"type": "string"}}}
+
+    @app.head("/metrics", include_in_schema=False, dependencies=require_token)
     @app.get(
         "/metrics",
         dependencies=require_token,
+        response_class=Response,
+        response_description="counts and durations",
+        responses={200: {"content": text}, **error_responses(*[401] * bool(require_token))},
         summary="Counts and durations in Prometheus text format",
     )
     async def metrics() -> Response:
-        text = telemetry.text(waiting=batcher.waiting, unanswered=batcher.admitted)
-        return Response(text, media_type="text/plain; version=0.0.4")
+        values = telemetry.text(waiting=batcher.waiting, unanswered=batcher.admitted)
+        return Response(values, media_type="text/plain; version=0.0.4")
 
 
 def _add_pages(app: "FastAPI") -> str:

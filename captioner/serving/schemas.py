@@ -6,7 +6,7 @@ them.
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from ..decoding.options import BEAM_SIZE, DecodingOptions
 from ..options import check_bounds, option
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 MAX_ALTERNATIVES = 20  # maximum value of word_alternatives
 MAX_SAMPLES = 50  # maximum value of consensus
 FORM_BYTES = 2**16  # maximum size of a form without its image
+ERRORS = {
+    401: "the token is missing or wrong",
+    403: "the page of another site sent the request",
+    413: "the image file is too large",
+    421: "the service is called by a host name that is not allowed",
+    422: "the image cannot be read, or the options are invalid",
+    429: "the request queue is full",
+    500: "the image could not be captioned",
+    503: "the service is stopping",
+    504: "the time limit was exceeded",
+}
 FORM_ERROR = "a form must contain one file, named image; options belong in the query"
 
 
@@ -45,41 +56,57 @@ class Limits:
 
 
 def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
-    """Build the query parameters from the fields of DecodingOptions, with help and limits."""
+    """Build the query parameters from the fields of DecodingOptions, with help and bounds."""
     from pydantic import ConfigDict, Field, create_model
 
     maxima = {
         "beam_size": limits.max_beam_size,
         "num_captions": limits.max_beam_size,
         "max_length": limits.max_words,
+        "min_length": limits.max_words,
         "word_alternatives": MAX_ALTERNATIVES,
         "consensus": MAX_SAMPLES,
     }
     hints = get_type_hints(DecodingOptions)
     parameters: dict[str, Any] = {}
     for field in fields(DecodingOptions):
-        choices = field.metadata["choices"]
+        kind, choices = hints[field.name], field.metadata["choices"]
+        if choices:
+            kind = Literal[tuple(choices)]
+        elif field.default is None:  # a query has no null, only the absence of a parameter
+            kind = get_args(kind)[0]
+        bounds = field.metadata["bounds"]
         parameters[field.name] = (
-            Literal[tuple(choices)] if choices else hints[field.name],
-            Field(field.default, description=field.metadata["help"], le=maxima.get(field.name)),
+            kind,
+            Field(
+                field.default,
+                description=field.metadata["help"],
+                ge=bounds.get("at_least"),
+                gt=bounds.get("above"),
+                le=maxima.get(field.name, bounds.get("at_most")),
+            ),
         )
-    return create_model("Options", __config__=ConfigDict(extra="forbid"), **parameters)
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    return create_model("Options", __config__=config, **parameters)
 
 
 async def receive_image(request: "Request", limits: Limits) -> bytes:
     """Return the bytes of a request's image, which is the body or the only file in a form.
 
-    Reading stops when the limit is exceeded. Raises HTTPException if the request does not contain
-    an image or is too large.
+    A body whose stated length exceeds the limit is not read; reading stops when the limit is
+    exceeded. Raises HTTPException if the request does not contain an image or is too large.
     """
     from fastapi import HTTPException
 
     too_large = f"an image may have at most {limits.max_bytes:,} bytes"
     is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
+    most = limits.max_bytes + FORM_BYTES * is_form
+    if int(request.headers.get("content-length", 0)) > most:
+        raise HTTPException(413, too_large)
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
-        if len(content) > limits.max_bytes + FORM_BYTES * is_form:
+        if len(content) > most:
             raise HTTPException(413, too_large)
     image = await _read_form(request, content) if is_form else bytes(content)
     if not image:
@@ -115,6 +142,28 @@ async def _read_form(request: "Request", content: bytes | bytearray) -> bytes:
 def answer(caption: "Caption") -> dict[str, Any]:
     """Convert a caption to JSON; `answer_model` describes the keys."""
     return caption.to_dict(attention=True, dimmed=True)
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI says about error responses, by status."""
+    from pydantic import BaseModel, Field
+
+    class Error(BaseModel):
+        detail: str = Field(description="what went wrong, in one sentence")
+
+    return {each: {"model": Error, "description": ERRORS[each]} for each in statuses}
+
+
+def health_model() -> "type[pydantic.BaseModel]":
+    """Build a pydantic model of the answer of /health, for OpenAPI."""
+    from pydantic import BaseModel, Field
+
+    class Health(BaseModel):
+        status: Literal["ok", "stopping"]
+        has_attention: bool = Field(description="whether captions have attention maps")
+        limits: Limits
+
+    return Health
 
 
 def answer_model() -> "type[pydantic.BaseModel]":

@@ -156,7 +156,7 @@ REJECTED = {
         422,
         "beam_size=0",
         {"content": png()},
-        "beam_size must be at least 1, got 0",
+        "beam_size: .* or equal to 1, got '0'",
     ),
     "unknown option": (422, "beams=2", {"content": png()}, "beams: Extra inputs are not permitted"),
     "a path as option": (422, "image=/etc/passwd", {"content": b""}, "image: Extra inputs"),
@@ -229,10 +229,25 @@ def test_openapi_describes_options_limits_and_answers(client):
     options = {each["name"]: each for each in call["parameters"]}
     assert options["max_length"]["schema"]["maximum"] == 50
     assert len(options) == 14
-    assert 50 in [each.get("maximum") for each in options["consensus"]["schema"]["anyOf"]]
+    assert options["consensus"]["schema"]["maximum"] == 50
+    assert (
+        options["beam_size"]["schema"] | {"minimum": 1, "maximum": 10, "type": "integer"}
+        == (options["beam_size"]["schema"])
+    )
+    assert options["top_p"]["schema"]["exclusiveMinimum"] == 0
     assert options["temperature"]["description"].startswith("sampling temperature")
     assert {"200", "413", "422", "429", "503", "504"} <= set(call["responses"])
     assert set(call["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
+    for path, method, status, kind in (
+        *(("/api/caption", "post", each, "Error") for each in ("413", "422", "429", "503", "504")),
+        ("/health", "get", "503", "Health"),
+        ("/metrics", "get", "421", "Error"),
+    ):
+        content = api["paths"][path][method]["responses"][status]["content"]
+        schema = {"$ref": f"#/components/schemas/{kind}"}
+        assert content == {"application/json": {"schema": schema}}
+    text = api["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
+    assert text == {"text/plain": {"schema": {"type": "string"}}}
     described = api["components"]["schemas"]["Answer"]["properties"]
     options = DecodingOptions(num_captions=2, word_alternatives=2)
     assert set(described) == set(answer(Stub.describe(Image.new("RGB", (1, 1)), options)))
@@ -261,6 +276,29 @@ def test_health_and_metrics(stub):
             assert line in lines
         for line in lines:  # a comment, or a name, labels and a number
             assert re.fullmatch(r"# (HELP|TYPE) \w+ .+|\w+(\{\w+=\"[^\"]+\"\})? [\d.]+", line), line
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/health", "/metrics", "/openapi.json"])
+def test_head_is_answered_like_get_without_a_body(client, path):
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_sent(client):
+    address = (client.base_url.host, client.base_url.port)
+    head = "POST /api/caption HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+    for kind, length in (("image/png", 5001), ("multipart/form-data; boundary=x", 5001 + 2**16)):
+        with socket.create_connection(address, timeout=10) as connection:
+            lines = f"Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+            connection.sendall((head + lines).encode())
+            assert connection.recv(5000).startswith(b"HTTP/1.1 413 ")
+    content = png()
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode())
+        assert connection.recv(5000).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(content)
+        assert connection.recv(5000).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_full_queue_rejects_requests_and_recovers(stub):

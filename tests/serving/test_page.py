@@ -308,7 +308,13 @@ def test_the_page_fits_the_width_of_the_window(page, width):
 def test_the_api_documentation(page, address):
     page.goto(f"{address}/docs")
     page.get_by_role("heading", name="POST /api/caption").wait_for()
-    for text in ("beam_size", "integer, at most 10", "the request queue is full", "GET /metrics"):
+    for text in (
+        "beam_size",
+        "integer, at least 1, at most 10",
+        "number, above 0, at most 1",
+        "the request queue is full",
+        "GET /metrics",
+    ):
         assert page.get_by_text(text).first.is_visible()
 
 
