@@ -10,13 +10,16 @@ import time
 from typing import Any
 
 HEAD_SECONDS = 10.0  # from the connection, or the last answer, to the end of a request's head
-BACKLOG = 100  # connections that wait to be accepted, for which files must be left
+BACKLOG = 50  # connections accepted at once, before any of them is counted
 
 
 def most_connections(limit: int) -> int:
-    """Return `limit`, or half of the files that the process may open if that is less."""
+    """Return `limit`, or a quarter of the files that the process may open if that is less.
+
+    The rest is for connections that asyncio has accepted but not yet counted, or not yet closed.
+    """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return limit if files == resource.RLIM_INFINITY else min(limit, files // 2)
+    return limit if files == resource.RLIM_INFINITY else min(limit, files // 4)
 
 
 def build_protocol(limit: int) -> type[asyncio.Protocol]:

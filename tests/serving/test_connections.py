@@ -128,7 +128,7 @@ def test_a_connection_above_the_limit_replaces_the_one_that_waits_longest(stub, 
 
 
 def test_connections_leave_files_for_the_rest_of_the_process(monkeypatch):
-    for soft, expected in ((256, 128), (1024, 200), (resource.RLIM_INFINITY, 200)):
+    for soft, expected in ((256, 64), (1024, 200), (resource.RLIM_INFINITY, 200)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
         assert most_connections(200) == expected
 
