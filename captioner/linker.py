@@ -16,9 +16,11 @@ from .data.images import ImageInput, Transform, load_image
 from .data.sources import FunctionSource, Source
 from .devices import device_of, pick_device
 from .errors import InputError
-from .models.linking.linear import LinearMap
+from .models.linking.build import LinkingModel
+from .models.linking.texts import TextReader, Texts
 from .prefetch import WORKERS, load_ahead
-from .text.sentence_vectors import SentenceEncoder
+
+TEXTS_AT_ONCE = 256
 
 
 class Linker:
@@ -28,10 +30,10 @@ class Linker:
     dimensions, so that the dot product of two rows is their cosine. Calls do not change the model.
     """
 
-    def __init__(self, model: LinearMap, sentences: SentenceEncoder, transform: Transform) -> None:
+    def __init__(self, model: LinkingModel, texts: TextReader, transform: Transform) -> None:
         """Wrap a model; `from_pretrained` is the usual way to create a Linker."""
         self.model = model.eval()
-        self.sentences = sentences
+        self.texts = texts
         self.transform = transform
 
     @classmethod
@@ -55,8 +57,8 @@ class Linker:
         cls, read: Checkpoint, device: str | torch.device | None = None
     ) -> "Linker":
         """Build a Linker from a checkpoint that is already in memory; see `from_pretrained`."""
-        model, sentences = restore(read)
-        return cls(model.to(pick_device(device)), sentences, read.transform)
+        model, texts = restore(read)
+        return cls(model.to(pick_device(device)), texts, read.transform)
 
     @property
     def device(self) -> torch.device:
@@ -186,23 +188,25 @@ class Linker:
         if on_unknown not in ("raise", "return"):
             raise InputError(f"on_unknown must be raise or return, got {on_unknown!r}")
         texts = [texts] if isinstance(texts, str) else list(texts)
-        unknown = [self.sentences.unknown_words(text) for text in texts]
+        unknown = [self.texts.unknown_words(text) for text in texts]
         if on_unknown == "raise" and (words := sorted({w for each in unknown for w in each})):
             raise InputError(
-                f"the sentence encoder does not know {', '.join(map(repr, words[:10]))}; "
+                f"the text model does not know {', '.join(map(repr, words[:10]))}; "
                 'pass on_unknown="return" to ignore unknown words'
             )
-        vectors = self.sentences.encode(texts)
-        for text, vector in zip(texts, vectors, strict=True):
-            if not vector.any():
+        rows = np.empty((len(texts), self.model.dimensions), np.float32)
+        for first in range(0, len(texts), TEXTS_AT_ONCE):
+            block = texts[first : first + TEXTS_AT_ONCE]
+            rows[first : first + len(block)] = self.embed(self.texts.read(block))
+        for text in texts:
+            if not self.texts.knows(text):
                 raise InputError(f"a text needs at least one known word, got {text!r}")
-        rows = self.embed(vectors)
         return rows if on_unknown == "raise" else (rows, unknown)
 
-    def embed(self, vectors: np.ndarray) -> np.ndarray:
-        """Map sentence vectors (N, Y) of the sentence encoder to rows (N, E)."""
+    def embed(self, texts: Texts) -> np.ndarray:
+        """Embed N texts that the reader `texts` prepared as rows (N, E)."""
         with torch.inference_mode():
-            rows = self.model.encode_texts(torch.from_numpy(vectors).to(self.device))
+            rows = self.model.encode_texts(texts.to(self.device))
         return rows.cpu().numpy()
 
     def similarity(

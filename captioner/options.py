@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 from .errors import InputError
@@ -83,11 +84,16 @@ def _is_tuple(annotation: Any) -> bool:
 
 
 def add_options(
-    parser: argparse.ArgumentParser, cls: type, title: str, without: Collection[str] = ()
+    parser: argparse.ArgumentParser,
+    cls: type,
+    title: str,
+    without: Collection[str] = (),
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Add one flag per field of the dataclass `cls`, in a help group called `title`.
 
-    without: names of fields that get no flag and keep their defaults. A flag for a tuple may be
+    without: names of fields that get no flag and keep their defaults. defaults: values shown in the
+    help instead of those of the fields. A flag for a tuple may be
     repeated; it takes several values at once only if the parser has no positional arguments,
     which it would consume.
     """
@@ -96,11 +102,16 @@ def add_options(
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         if "help" in field.metadata and field.name not in without:
-            _add_flag(group, field, hints[field.name], nargs)
+            shown = defaults.get(field.name, field.default)
+            _add_flag(group, field, hints[field.name], nargs, shown)
 
 
 def _add_flag(
-    group: argparse._ArgumentGroup, field: "dataclasses.Field[Any]", hint: Any, nargs: str | int
+    group: argparse._ArgumentGroup,
+    field: "dataclasses.Field[Any]",
+    hint: Any,
+    nargs: str | int,
+    default_shown: Any,
 ) -> None:
     flag = flag_of(field.name)
     text, choices = field.metadata["help"], field.metadata["choices"] or ()
@@ -115,7 +126,7 @@ def _add_flag(
             )
         return
     if default is not None:
-        shown = (" ".join(map(str, default)) or "none") if _is_tuple(hint) else default
+        shown = (" ".join(map(str, default)) or "none") if _is_tuple(hint) else default_shown
         text += f" [{shown}]".replace("%", "%%")
     arguments: dict[str, Any] = {"default": default}
     if _is_tuple(hint):  # "extend" would add given values to a default instead of replacing it

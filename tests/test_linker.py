@@ -45,7 +45,7 @@ def test_images_are_mapped_as_in_training(linker, images):
 
 
 def test_texts_are_mapped_as_in_training(linker):
-    vectors = torch.from_numpy(linker.sentences.encode(TEXTS[:2]))
+    vectors = torch.from_numpy(linker.texts.sentences.encode(TEXTS[:2]))
     with torch.no_grad():
         expected = linker.model.text(vectors)
     expected /= expected.norm(dim=1, keepdim=True)

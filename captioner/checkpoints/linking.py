@@ -1,31 +1,54 @@
-"""The linking model of a checkpoint and its sentence encoder."""
+"""The linking model of a checkpoint and its text reader."""
 
+from typing import Any
+
+from ..errors import InputError
+from ..models.linking.build import LinkingModel
+from ..models.linking.joint import JointEmbedding
 from ..models.linking.linear import LinearMap
-from ..models.linking.options import LinearOptions
-from ..models.linking.text_model import load_sentence_encoder
+from ..models.linking.options import JointOptions, LinearOptions
+from ..models.linking.texts import TextReader, load_reader
 from ..options import from_dict
-from ..text.sentence_vectors import SentenceEncoder
-from ..vision.encoders import build_encoder
+from ..vision.encoders import Encoder, build_encoder
 from .checkpoint import Checkpoint
 from .checkpoint import restore as restore_weights
 
+SYSTEMS = ("linear", "joint")
 IMAGE_WEIGHT = "image.weight"  # of shape (E, X)
 
 
-def restore(checkpoint: Checkpoint) -> tuple[LinearMap, SentenceEncoder]:
-    """Build the linear map of a checkpoint on the CPU; return it with its sentence encoder.
+def restore(checkpoint: Checkpoint) -> tuple[LinkingModel, TextReader]:
+    """Build the linking model of a checkpoint on the CPU; return it with its text reader.
 
-    Raises InputError if the checkpoint is not of a linear map, or its files do not match.
+    Raises InputError if the checkpoint is not of a linking model, or its files do not match.
     """
-    checkpoint.check_task("linear")
-    texts = load_sentence_encoder(checkpoint.path)
-    config = checkpoint.config
+    if checkpoint.task not in SYSTEMS:
+        raise InputError(
+            f"checkpoint {checkpoint.path} was trained for {checkpoint.task!r}, not linking "
+            f"({' or '.join(SYSTEMS)})"
+        )
+    reader = load_reader(checkpoint.path)
 
-    def build() -> LinearMap:
-        encoder = None
-        if config["linear"]["image_vectors"] is None:
-            encoder = build_encoder(config["encoder"]["encoder"], pretrained=True)
+    def build() -> LinkingModel:
+        config = checkpoint.config
+        encoder = _build_encoder(config)
         size = encoder.channels if encoder else checkpoint.weights[IMAGE_WEIGHT].shape[1]
-        return LinearMap(size, texts.dimensions, from_dict(LinearOptions, config["model"]), encoder)
+        if checkpoint.task == "linear":
+            options = from_dict(LinearOptions, config["model"])
+            return LinearMap(size, reader.vector_size, options, encoder)
+        if reader.vocabulary is None:
+            raise ValueError("the text reader has no vocabulary")
+        joint = from_dict(JointOptions, config["model"])
+        return JointEmbedding(size, len(reader.vocabulary), reader.vector_size, joint, encoder)
 
-    return restore_weights(checkpoint, build), texts
+    return restore_weights(checkpoint, build), reader
+
+
+def _build_encoder(config: dict[str, Any]) -> Encoder | None:
+    """Build the image encoder; None if the model was trained on given image vectors."""
+    if config[config["task"]]["image_vectors"] is not None:
+        return None
+    encoder = config["encoder"]
+    return build_encoder(
+        encoder["encoder"], fine_tune_from=encoder["fine_tune_encoder"], pretrained=True
+    )

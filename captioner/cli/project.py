@@ -143,13 +143,14 @@ def _vectors(
     drawn = [sentences[i] for i in chosen]
     if isinstance(source, Path):
         linker = Linker.from_pretrained(source)
-        encoder = linker.sentences
         vectors, _ = linker.encode_texts(drawn, on_unknown="return")
+        note = describe_unknown_words(linker.texts.unknown_words, drawn)
     else:
         encoder = fit_sentence_encoder(source, drawn, len(sentences), fingerprint="")
         vectors = encode_rows(encoder, chosen.tolist(), drawn)
-    has_rows = any(isinstance(part, GivenRows) for part in flatten_parts(encoder))
-    if not has_rows and (note := describe_unknown_words(encoder, drawn)):
+        has_rows = any(isinstance(part, GivenRows) for part in flatten_parts(encoder))
+        note = "" if has_rows else describe_unknown_words(encoder.unknown_words, drawn)
+    if note:
         print(note, file=sys.stderr)
     return vectors
 

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) ->
         help=f"system to train: {', '.join(SYSTEMS)} [captioning]",
     )
     for title, group in option_groups(task).items():
-        add_options(parser, group, title)
+        add_options(parser, group, title, task.hidden, defaults_of(task, ""))
     add_config(parser, "TOML file of options, or a run to repeat; flags override its options")
 
 

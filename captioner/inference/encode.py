@@ -95,7 +95,7 @@ def encode_texts(
     job = _Job(output, names, "text", options.on_error)
     rows = _embed_texts(linker, texts, options.batch_size)
     failures = _write(job, texts, rows, linker.model.dimensions)
-    if note := describe_unknown_words(linker.sentences, texts):
+    if note := describe_unknown_words(linker.texts.unknown_words, texts):
         print(note, file=sys.stderr)
     _check_failures(failures, texts, "text")
 
@@ -134,9 +134,8 @@ def _load(checkpoint: Path, options: EncodeOptions) -> "Linker":
 def _embed_texts(linker: "Linker", texts: Sequence[str], batch_size: int) -> Iterator[Row]:
     for first in range(0, len(texts), batch_size):
         block = texts[first : first + batch_size]
-        vectors = linker.sentences.encode(block)
-        for text, vector, row in zip(block, vectors, linker.embed(vectors), strict=True):
-            if vector.any():
+        for text, row in zip(block, linker.embed(linker.texts.read(block)), strict=True):
+            if linker.texts.knows(text):
                 yield row
             else:
                 yield InputError(f"a text needs at least one known word, got {text!r}")

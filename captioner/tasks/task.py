@@ -119,6 +119,7 @@ class Task:
     negligible: watched scores up to this value count as ties, see `training.loop.fit`.
     defaults: values of options that are not given, if they differ from those of the option groups.
     small_cnn_defaults: the same with the encoder small_cnn; they replace `defaults`.
+    hidden: names of shared options that have no effect on the task.
     evaluation_flags: names of evaluation options that apply to the task, besides shared ones.
 
     model_name(options): the name of the model, from which the name of a run is derived.
@@ -149,6 +150,7 @@ class Task:
     negligible: float = 0.0
     defaults: Mapping[str, int | float] = field(default_factory=dict)
     small_cnn_defaults: Mapping[str, int | float] = field(default_factory=dict)
+    hidden: frozenset[str] = frozenset()
     evaluation_flags: frozenset[str] = frozenset()
 
     def watched_score(self, watch: str | None) -> str:

@@ -1,19 +1,22 @@
-"""A note on the words of sentences that a sentence encoder does not know."""
+"""A note on the words of sentences that a text model does not know."""
 
 from collections import Counter
-from collections.abc import Sequence
-
-from .sentence_vectors import SentenceEncoder
+from collections.abc import Callable, Sequence
 
 SHOWN = 10  # words
 
 
-def describe_unknown_words(encoder: SentenceEncoder, sentences: Sequence[str]) -> str:
-    """Return a line that counts the unknown words, the most frequent first; empty if none."""
+def describe_unknown_words(
+    unknown_words: Callable[[str], list[str]], sentences: Sequence[str]
+) -> str:
+    """Return a line that counts the unknown words, the most frequent first; empty if none.
+
+    unknown_words(sentence): the words of a sentence that do not contribute to its vector.
+    """
     counts: Counter[str] = Counter()
     affected = 0
     for sentence in sentences:
-        words = encoder.unknown_words(sentence)
+        words = unknown_words(sentence)
         counts.update(words)
         affected += bool(words)
     if not counts:

@@ -9,8 +9,6 @@ from ..captioner import Captioner
 from ..checkpoints import checkpoint
 from ..errors import InputError
 from ..linker import Linker
-from ..tasks.captioning.task import CAPTIONING
-from ..tasks.linking.task import LINEAR
 from ..tasks.systems import task_named
 from ..tasks.task import Result
 
@@ -40,18 +38,15 @@ class TrainingResult:
     @property
     def captioner(self) -> Captioner:
         """The best checkpoint of a captioning run, loaded on first use, on the training device."""
-        captioner: Captioner = self._loaded(CAPTIONING.name, "captioner")
-        return captioner
+        if not isinstance(self._model, Captioner):
+            raise InputError(f"a {self.system!r} run has no captioner")
+        return self._model
 
     @property
     def linker(self) -> Linker:
         """The best checkpoint of a linking run, loaded on first use, on the training device."""
-        linker: Linker = self._loaded(LINEAR.name, "linker")
-        return linker
-
-    def _loaded(self, system: str, kind: str) -> Any:
-        if self.system != system:
-            raise InputError(f"a {self.system!r} run has no {kind}")
+        if not isinstance(self._model, Linker):
+            raise InputError(f"a {self.system!r} run has no linker")
         return self._model
 
     @cached_property

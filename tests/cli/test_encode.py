@@ -218,7 +218,7 @@ def test_either_images_or_texts(run, line, capsys):
 
 def test_a_captioner_has_no_embeddings(tmp_path_factory):
     captioning = tiny.run(tmp_path_factory, attention=False)
-    with pytest.raises(InputError, match=r"was trained for 'captioning', not linear$"):
+    with pytest.raises(InputError, match=r"was trained for 'captioning', not linking"):
         call(captioning, "--texts red --output a.npy")
 
 

@@ -16,7 +16,9 @@ from ...errors import InputError
 from ...vision.encoders import Encoder
 from ..losses import Loss
 from .cca import fit_cca
+from .contrastive import sum_of_hinges
 from .options import LinearOptions
+from .texts import Texts
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,9 @@ class LinearMap(nn.Module):
         """
         return F.normalize(self.image(image_vectors(features)), dim=-1)
 
-    def encode_texts(self, vectors: Tensor) -> Tensor:
-        """Map text vectors (N, Y) to embeddings (N, E) of norm 1."""
+    def encode_texts(self, texts: Tensor | Texts) -> Tensor:
+        """Map texts, or their vectors (N, Y), to embeddings (N, E) of norm 1."""
+        vectors = texts.vectors if isinstance(texts, Texts) else texts
         return F.normalize(self.text(vectors), dim=-1)
 
     def fit(
@@ -113,14 +116,9 @@ class LinearMap(nn.Module):
         contrastive examples. The loss's `count` is the number of texts.
         """
         scores = self.encode_images(batch.images) @ self.encode_texts(batch.texts).T  # (B, N)
-        rows = torch.arange(len(batch.images), device=scores.device)
-        own = rows[:, None] == batch.image_of_text  # (B, N)
-        right = scores.gather(0, batch.image_of_text[None])[0]  # (N,)
-        wrong_images = (self.options.margin - right + scores).clamp_min(0).masked_fill(own, 0)
-        wrong_texts = self.options.margin - right[:, None] + scores[batch.image_of_text]  # (N, N)
-        wrong_texts = wrong_texts.clamp_min(0).masked_fill(own[batch.image_of_text], 0)
         count = len(batch.texts)
-        return Loss((wrong_images.sum() + wrong_texts.sum()) / count, count)
+        value = sum_of_hinges(scores, batch.image_of_text, self.options.margin)
+        return Loss(value / count, count)
 
     forward = loss
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ...options import Options, check_at_least, option
+from ...options import Options, check_at_least, check_share, option
 
 SOLVERS = ("cca", "ranking")
 
@@ -23,3 +23,31 @@ class LinearOptions(Options):
         super().__post_init__()
         check_at_least(self, 1, "dimensions")
         check_at_least(self, 0, "ridge", "correlation_power", "margin")
+
+
+LOSSES = ("infonce", "hinges", "hardest")
+
+
+@dataclass(frozen=True)
+class JointOptions(Options):
+    """Sizes, loss and regularisation of the joint embedding."""
+
+    dimensions: int = option(512, "number of dimensions of the shared space")
+    word_size: int = option(300, "size of word embeddings")
+    hidden_size: int = option(512, "size of the GRU's hidden state")
+    loss: str = option(
+        "infonce",
+        "infonce: learned temperature; hinges: all wrong pairs; hardest: only the hardest ones",
+        choices=LOSSES,
+    )
+    temperature: float = option(0.07, "infonce: initial temperature")
+    margin: float = option(0.2, "hinges and hardest: cosine margin between right and wrong pairs")
+    warm_up_epochs: int = option(3, "hardest: number of first epochs with all wrong pairs")
+    dropout: float = option(0.3, "dropout rate of image vectors, words and sentence vectors")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "dimensions", "word_size", "hidden_size")
+        check_at_least(self, 0, "margin", "warm_up_epochs")
+        check_at_least(self, 0.001, "temperature")
+        check_share(self, "dropout")

@@ -38,7 +38,7 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
     make_directory(directory, "--output")
     encoder, examples = linker.model.encoder, data.split(split)
     if encoder is None:
-        rows = read_image_rows(Path(read.config["linear"]["image_vectors"]), data)
+        rows = read_image_rows(Path(read.config[read.task]["image_vectors"]), data)
         assert rows is not None
         images: Source = given_image_vectors(rows, data, split)
     else:

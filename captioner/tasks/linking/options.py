@@ -1,9 +1,9 @@
-"""The options of the linear map other than its model options."""
+"""The options of linking systems, other than their model options."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...options import option
+from ...options import Options, check_at_least, option
 from ...text.options import TextVectorOptions
 
 
@@ -14,3 +14,30 @@ class LinearTaskOptions(TextVectorOptions):
     image_vectors: Path | None = option(
         None, ".npy file of image vectors, one row per caption [pooled encoder features]"
     )
+
+
+WORD2VEC = "word2vec"  # a value of --word-vectors
+
+
+@dataclass(frozen=True)
+class JointTaskOptions(Options):
+    """The vocabulary, word vectors and sentence vectors of the joint embedding."""
+
+    text_min_count: int = option(
+        2, "minimum word count in the training captions; rarer words are unknown"
+    )
+    max_words: int = option(50, "number of words after which texts are cut")
+    word_vectors: str | None = option(
+        None, "word vectors to start from: word2vec, or a GloVe or word2vec file [random]"
+    )
+    text_vectors: tuple[str, ...] = option(
+        (), "sentence vectors beside the GRU, as in --system linear"
+    )
+    text_dimensions: int = option(300, "number of dimensions of lsa and word2vec")
+    image_vectors: Path | None = option(
+        None, ".npy file of image vectors, one row per caption [pooled encoder features]"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "text_min_count", "max_words", "text_dimensions")

@@ -1,18 +1,18 @@
-"""The linear task: linear maps of frozen image and text vectors into one space."""
+"""The linking tasks: linear maps of frozen vectors, and the joint embedding."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
-from ...models.linking.options import LinearOptions
+from ...models.linking.options import JointOptions, LinearOptions
 from ...options import option_names, to_dict
 from ...text.options import FITTED, REDUCED
 from ...text.word_vectors import is_vector_file
 from ...vision.options import SMALL_CNN
 from ..options import OptionGroups, TrainingOptions
 from ..task import Job, JobInputs, Task
-from .options import LinearTaskOptions
+from .options import JointTaskOptions, LinearTaskOptions
 
 if TYPE_CHECKING:
     from ...checkpoints.checkpoint import Checkpoint
@@ -20,22 +20,21 @@ if TYPE_CHECKING:
     from ...linker import Linker
 
 SCORES = ("rsum", *(f"{way}_R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)))
+NO_SAMPLES = frozenset({"samples", "heatmaps"})
 # Kiros et al. 2015 train for 15 epochs with batches of 100.
 DEFAULTS: dict[str, int | float] = {"batch_size": 100, "epochs": 15, "learning_rate": 1e-3}
-NO_EFFECT = "has no effect with --system linear"
 
 
-def options_of(groups: OptionGroups) -> tuple[LinearOptions, LinearTaskOptions]:
+def linear_options(groups: OptionGroups) -> tuple[LinearOptions, LinearTaskOptions]:
     """Return the options of the linear map, with their types."""
     assert isinstance(groups.model, LinearOptions)
     assert isinstance(groups.task, LinearTaskOptions)
     return groups.model, groups.task
 
 
-def _idle_options(groups: OptionGroups) -> dict[str, str]:
-    (model, options), starts = options_of(groups), groups.run.start_from is not None
-    idle = dict.fromkeys(("samples", "heatmaps", "fine_tune_encoder"), NO_EFFECT)
-    idle |= {"encoder_learning_rate": "has no effect: --system linear trains no encoder"}
+def _idle_linear(groups: OptionGroups) -> dict[str, str]:
+    (model, options), starts = linear_options(groups), groups.run.start_from is not None
+    idle = dict.fromkeys(LINEAR.hidden, "has no effect with --system linear")
     if model.solver == "cca":
         trained = (*option_names(TrainingOptions), "margin", "tensorboard", "curves")
         trained += ("resume", "start_from")
@@ -55,11 +54,11 @@ def _idle_options(groups: OptionGroups) -> dict[str, str]:
     return idle
 
 
-def _check_inputs(groups: OptionGroups) -> None:
+def _check_linear(groups: OptionGroups) -> None:
     from ...text.given_rows import open_rows
     from .text_vectors import check_sentence_encoder
 
-    _, options = options_of(groups)
+    _, options = linear_options(groups)
     encoder, starts = groups.encoder, groups.run.start_from is not None
     if options.image_vectors is not None:
         open_rows(options.image_vectors, "image vectors")
@@ -72,13 +71,66 @@ def _check_inputs(groups: OptionGroups) -> None:
         check_sentence_encoder(options)
 
 
-def _stored(groups: OptionGroups) -> dict[str, Any]:
-    _, options = options_of(groups)
+def _stored_linear(groups: OptionGroups) -> dict[str, Any]:
+    _, options = linear_options(groups)
     return {LINEAR.name: {**to_dict(options), "text_vectors": list(options.text_vectors)}}
 
 
-def _build(inputs: JobInputs) -> Job:
-    from .job import LinearJob
+def joint_options(groups: OptionGroups) -> tuple[JointOptions, JointTaskOptions]:
+    """Return the options of the joint embedding, with their types."""
+    assert isinstance(groups.model, JointOptions)
+    assert isinstance(groups.task, JointTaskOptions)
+    return groups.model, groups.task
+
+
+def _idle_joint(groups: OptionGroups) -> dict[str, str]:
+    (model, options), starts = joint_options(groups), groups.run.start_from is not None
+    idle = dict.fromkeys(JOINT.hidden, "has no effect with --system joint")
+    if model.loss == "infonce":
+        idle["margin"] = "needs --loss hinges or hardest"
+    else:
+        idle["temperature"] = "needs --loss infonce"
+    if model.loss != "hardest":
+        idle["warm_up_epochs"] = "needs --loss hardest"
+    if starts:
+        given = "cannot be combined with --start-from, which provides the vocabulary"
+        own = ("text_min_count", "max_words", "word_vectors", "text_vectors", "text_dimensions")
+        idle |= dict.fromkeys(own, given)
+    if options.image_vectors is not None:
+        replaced = "cannot be combined with --image-vectors, which replaces the encoder"
+        encoder = ("encoder", "encoder_weights", "image_size", "fine_tune_encoder")
+        idle |= dict.fromkeys(encoder, replaced)
+    return idle
+
+
+def _check_joint(groups: OptionGroups) -> None:
+    from ...text.given_rows import open_rows
+    from ...text.options import TextVectorOptions
+    from .text_vectors import check_sentence_encoder
+
+    _, options = joint_options(groups)
+    if options.image_vectors is not None:
+        open_rows(options.image_vectors, "image vectors")
+    sources = options.text_vectors
+    if options.word_vectors is not None:
+        sources = (*sources, options.word_vectors)
+    if groups.run.start_from is None and sources:
+        check_sentence_encoder(TextVectorOptions(text_vectors=tuple(dict.fromkeys(sources))))
+
+
+def _stored_joint(groups: OptionGroups) -> dict[str, Any]:
+    _, options = joint_options(groups)
+    return {JOINT.name: {**to_dict(options), "text_vectors": list(options.text_vectors)}}
+
+
+def _build_joint(inputs: JobInputs) -> Job:
+    from .joint import JointJob
+
+    return JointJob(inputs)
+
+
+def _build_linear(inputs: JobInputs) -> Job:
+    from .linear import LinearJob
 
     return LinearJob(inputs)
 
@@ -103,12 +155,33 @@ LINEAR = Task(
     architecture=("solver", "dimensions"),
     scores=SCORES,
     unit="texts",
-    model_name=lambda groups: f"linear-{options_of(groups)[0].solver}",
+    model_name=lambda groups: f"linear-{linear_options(groups)[0].solver}",
     defaults=DEFAULTS,
-    idle_options=_idle_options,
-    check_inputs=_check_inputs,
-    stored=_stored,
-    build=_build,
+    hidden=frozenset({*NO_SAMPLES, "fine_tune_encoder", "encoder_learning_rate"}),
+    idle_options=_idle_linear,
+    check_inputs=_check_linear,
+    stored=_stored_linear,
+    build=_build_linear,
+    load=_load,
+    evaluate=_evaluate,
+)
+
+JOINT = Task(
+    name="joint",
+    title="joint embedding of images and sentences",
+    model_options=JointOptions,
+    options=JointTaskOptions,
+    architecture=("dimensions", "word_size", "hidden_size"),
+    scores=SCORES,
+    unit="texts",
+    model_name=lambda groups: f"joint-{joint_options(groups)[0].loss}",
+    defaults={"batch_size": 128, "epochs": 12, "learning_rate": 2e-3, "average": 0.98},
+    hidden=NO_SAMPLES,
+    small_cnn_defaults={"epochs": 12, "dimensions": 128, "hidden_size": 128, "word_size": 64},
+    idle_options=_idle_joint,
+    check_inputs=_check_joint,
+    stored=_stored_joint,
+    build=_build_joint,
     load=_load,
     evaluate=_evaluate,
 )

@@ -4,18 +4,21 @@ Shapes: N captions, Y dimensions.
 """
 
 import importlib.util
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ...checkpoints import checkpoint
 from ...checkpoints.captioning import restore
 from ...data.dataset import CaptionData, fingerprint, split_name
 from ...errors import InputError
 from ...models.captioning.sentence_state import sentence_state
+from ...models.linking.texts import TextReader, Texts
 from ...text.given_rows import GivenRows, open_rows, read_rows
 from ...text.options import FITTED, TextVectorOptions
 from ...text.sentence_vectors import (
@@ -99,6 +102,20 @@ def caption_vectors(
     for first in range(0, len(chosen), BLOCK):
         positions, captions = zip(*chosen[first : first + BLOCK], strict=True)
         yield encode_rows(encoder, positions, captions)
+
+
+def caption_texts(reader: TextReader, data: CaptionData, split: str) -> Iterator[Texts]:
+    """Yield a split's captions in order, as a model reads them, in blocks of up to BLOCK.
+
+    Raises InputError in the same cases as `caption_vectors`.
+    """
+    vectors: Iterator[np.ndarray | None] = itertools.repeat(None)
+    if reader.sentences is not None:
+        vectors = caption_vectors(reader.sentences, data, split)
+    captions = [text for name, text in _all_captions(data) if name == split_name(split)]
+    blocks = [captions[first : first + BLOCK] for first in range(0, len(captions), BLOCK)]
+    for block, rows in zip(blocks, vectors, strict=False):  # repeat(None) is endless
+        yield Texts(reader.read_tokens(block), None if rows is None else torch.from_numpy(rows))
 
 
 def encode_rows(

@@ -14,7 +14,7 @@ from ...linker import Linker
 from ...metrics.retrieval import RetrievalScores, retrieval_scores
 from ...text.given_rows import GivenRows
 from ...text.tokenizer import split_words
-from .text_vectors import caption_vectors
+from .text_vectors import caption_texts
 
 # Cosines of equal pairs may differ by this much: matrix products round by the position of a row.
 ROUNDING = 1e-6
@@ -93,7 +93,7 @@ def score_split(
     """
     examples = data.split(split)
     rows = linker.encode_source(images, len(examples), batch_size=batch_size)
-    texts = [linker.embed(block) for block in caption_vectors(linker.sentences, data, split)]
+    texts = [linker.embed(block) for block in caption_texts(linker.texts, data, split)]
     scores = rows @ np.concatenate(texts).T  # (I, N)
     image_of_text = image_of_caption(examples)
     own = retrieval_scores(scores, image_of_text, split, tolerance=ROUNDING)

@@ -15,7 +15,7 @@ from captioner import Captioner, Linker, TrainConfig
 from captioner.checkpoints import checkpoint
 from captioner.data.readers import read_captions
 from captioner.errors import InputError, Interrupted
-from captioner.tasks.linking.job import LinearJob
+from captioner.tasks.linking.linear import LinearJob
 from captioner.tasks.linking.text_vectors import build_sentence_encoder
 from captioner.text.options import TextVectorOptions
 from captioner.text.sentence_vectors import fit_counts
@@ -310,7 +310,7 @@ def test_tasks_do_not_mix(run, tmp_path_factory):
     with pytest.raises(InputError, match=r"was trained for 'linear', not captioning$"):
         Captioner.from_pretrained(run)
     captioning = tiny.run(tmp_path_factory, attention=False)
-    with pytest.raises(InputError, match=r"was trained for 'captioning', not linear$"):
+    with pytest.raises(InputError, match=r"was trained for 'captioning', not linking"):
         Linker.from_pretrained(captioning)
     with pytest.raises(InputError, match=r"is a 'linear' run; pass --system linear, or omit it$"):
         TrainConfig.from_file(run, system="captioning")
@@ -324,7 +324,7 @@ def test_unknown_words_of_val_do_not_change_the_sentence_encoder(sources):
     train_words = {
         word for each in data.split("train") for text in each.captions for word in text.split()
     }
-    assert set(result.linker.sentences.words) == set(encoder.words) == train_words
+    assert set(result.linker.texts.sentences.words) == set(encoder.words) == train_words
 
 
 def test_batches_cover_all_captions_once_per_epoch(sources, monkeypatch):

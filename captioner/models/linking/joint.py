@@ -1,0 +1,114 @@
+"""Joint embedding of images and sentences: a linear image side and a GRU over words.
+
+Shapes: B images, N texts, T words, X image dimensions, W word dimensions, Y dimensions of given
+sentence vectors, H hidden size, E embedding dimensions.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...text.vocabulary import PAD
+from ...vision.encoders import Encoder
+from ..losses import Loss
+from .contrastive import hardest_hinges, info_nce, sum_of_hinges
+from .linear import image_vectors
+from .options import JointOptions
+from .texts import Texts
+
+MAX_SCALE = 100.0  # of cosines in InfoNCE, as in CLIP: a temperature of at least 0.01
+
+
+@dataclass(frozen=True)
+class JointBatch:
+    """Images with their texts.
+
+    images: pixels (B, 3, S, S) if `are_features` is false, else as in
+    `JointEmbedding.encode_images`. texts: N texts. image_of_text (N,): index of each text's image.
+    ids: one id per image, for error messages. warm: whether the warm-up of the hardest negatives is
+    over.
+    """
+
+    images: Tensor
+    are_features: bool
+    texts: Texts
+    image_of_text: Tensor
+    ids: tuple[int | str, ...] = ()
+    warm: bool = True
+
+    def to(self, device: torch.device) -> "JointBatch":
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            texts=self.texts.to(device),
+            image_of_text=self.image_of_text.to(device, non_blocking=True),
+        )
+
+
+class JointEmbedding(nn.Module):
+    """Embeds images by a linear layer, and sentences by a GRU's state after their last word.
+
+    Frome et al. 2013 and Kiros et al. 2014 with the losses of `contrastive`. dimensions: E.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        vocabulary_size: int,
+        vector_size: int,
+        options: JointOptions,
+        encoder: Encoder | None = None,
+    ) -> None:
+        """image_size: X. vector_size: Y; 0 if sentence vectors are not read."""
+        super().__init__()
+        self.options = options
+        self.encoder = encoder
+        self.dimensions = options.dimensions
+        self.image = nn.Linear(image_size, options.dimensions)
+        self.words = nn.Embedding(vocabulary_size, options.word_size, padding_idx=PAD)
+        self.gru = nn.GRU(options.word_size, options.hidden_size, batch_first=True)
+        self.text = nn.Linear(options.hidden_size + vector_size, options.dimensions)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / options.temperature)))
+
+    def encode_images(self, features: Tensor) -> Tensor:
+        """Map the features of images to embeddings (B, E) of norm 1.
+
+        features: feature maps (B, X, h, w), pooled features (B, 2, X) or image vectors (B, X).
+        """
+        vectors = F.dropout(image_vectors(features), self.options.dropout, self.training)
+        return F.normalize(self.image(vectors), dim=-1)
+
+    def encode_texts(self, texts: Texts) -> Tensor:
+        """Map N texts to embeddings (N, E) of norm 1; a text without words has its own."""
+        assert texts.tokens is not None
+        lengths = (texts.tokens != PAD).sum(1)  # (N,)
+        words = F.dropout(self.words(texts.tokens), self.options.dropout, self.training)
+        states, _ = self.gru(words)  # (N, T, H); padding comes last, so that it changes no state
+        last = (lengths - 1).clamp_min(0)[:, None, None].expand(-1, 1, states.shape[2])
+        state = states.gather(1, last)[:, 0]
+        parts = [state] if texts.vectors is None else [state, texts.vectors]
+        joined = F.dropout(torch.cat(parts, 1), self.options.dropout, self.training)
+        return F.normalize(self.text(joined), dim=-1)
+
+    def loss(self, batch: JointBatch) -> Loss:
+        """Return the loss per text; its `count` is the number of texts."""
+        features = batch.images
+        if not batch.are_features:
+            assert self.encoder is not None
+            features = self.encoder(features)
+        cosines = self.encode_images(features) @ self.encode_texts(batch.texts).T  # (B, N)
+        count, options = len(batch.texts), self.options
+        match options.loss:
+            case "infonce":
+                scale = self.log_scale.exp().clamp_max(MAX_SCALE)
+                value = info_nce(cosines * scale, batch.image_of_text)
+            case "hardest" if batch.warm:
+                value = hardest_hinges(cosines, batch.image_of_text, options.margin)
+            case _:
+                value = sum_of_hinges(cosines, batch.image_of_text, options.margin)
+        return Loss(value / count, count)
+
+    forward = loss

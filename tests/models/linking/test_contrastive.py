@@ -1,0 +1,55 @@
+"""Losses of pairs within a batch against loops over pairs."""
+
+import math
+
+import pytest
+import torch
+
+from captioner.models.linking.contrastive import hardest_hinges, info_nce, sum_of_hinges
+
+IMAGE_OF_TEXT = torch.tensor([2, 0, 0, 3, 2, 0])  # image 1 has no text
+
+
+def tiny_scores():
+    return torch.randn(4, 6, generator=torch.Generator().manual_seed(3)).double()
+
+
+def wrong_pairs(scores):
+    """For each text, the scores of its image, of other images, and of other images' texts."""
+    owners = IMAGE_OF_TEXT.tolist()
+    for n, own in enumerate(owners):
+        images = [float(scores[i, n]) for i in range(4) if i != own]
+        texts = [float(scores[own, m]) for m in range(6) if owners[m] != own]
+        yield float(scores[own, n]), images, texts
+
+
+def test_info_nce_is_cross_entropy_among_other_images_and_their_texts():
+    scores = tiny_scores()
+    expected = 0.0
+    for right, images, texts in wrong_pairs(scores):
+        for others in (images, texts):
+            total = sum(math.exp(score) for score in [right, *others])
+            expected += (math.log(total) - right) / 2
+    assert info_nce(scores, IMAGE_OF_TEXT).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.2, 1.5])
+def test_hinges_are_summed_over_all_wrong_pairs_or_the_hardest(margin):
+    scores = tiny_scores()
+    pairs = list(wrong_pairs(scores))
+    every = sum(
+        max(0.0, margin - right + wrong)
+        for right, *both in pairs
+        for side in both
+        for wrong in side
+    )
+    hardest = sum(max(0.0, margin - right + max(side)) for right, *both in pairs for side in both)
+    assert sum_of_hinges(scores, IMAGE_OF_TEXT, margin).item() == pytest.approx(every)
+    assert hardest_hinges(scores, IMAGE_OF_TEXT, margin).item() == pytest.approx(hardest)
+
+
+def test_a_collapsed_model_has_the_loss_of_the_margin():
+    """All scores equal: the hardest hinges are twice the margin per text (VSE++'s plateau)."""
+    owners = torch.arange(6).repeat_interleave(2)
+    found = hardest_hinges(torch.zeros(6, 12), owners, 0.2)
+    assert found.item() == pytest.approx(2 * 12 * 0.2)

@@ -1,0 +1,111 @@
+"""The joint embedding: its text side against torch's LSTM-free loop, losses, and learning."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from captioner.errors import InputError
+from captioner.models.linking.contrastive import hardest_hinges, info_nce, sum_of_hinges
+from captioner.models.linking.joint import JointBatch, JointEmbedding
+from captioner.models.linking.linear import image_vectors
+from captioner.models.linking.options import JointOptions
+from captioner.models.linking.texts import Texts
+
+IMAGE_OF_TEXT = torch.tensor([0, 0, 1, 2, 2])
+TOKENS = torch.tensor([[4, 5, 6, 0], [4, 0, 0, 0], [7, 6, 5, 4], [8, 8, 0, 0], [5, 0, 0, 0]])
+
+
+def tiny_model(vector_size=0, **options):
+    torch.manual_seed(0)
+    sizes = {"dimensions": 6, "word_size": 5, "hidden_size": 7, "dropout": 0.0}
+    return JointEmbedding(8, 10, vector_size, JointOptions(**sizes | options))
+
+
+def tiny_batch(vector_size=0, **others):
+    generator = torch.Generator().manual_seed(1)
+    vectors = torch.randn(5, vector_size, generator=generator) if vector_size else None
+    images = torch.rand(3, 2, 8, generator=generator)
+    texts = Texts(TOKENS, vectors)
+    return JointBatch(images, True, texts, IMAGE_OF_TEXT, ("a", "b", "c"), **others)
+
+
+def state_after(model, tokens):
+    """The GRU's state after the words of one text, by its equations (Cho et al. 2014)."""
+    gru, state = model.gru, torch.zeros(7)
+    for token in tokens:
+        inputs = gru.weight_ih_l0 @ model.words.weight[token] + gru.bias_ih_l0
+        memory = gru.weight_hh_l0 @ state + gru.bias_hh_l0
+        (reset_in, update_in, new_in), (reset, update, new) = inputs.chunk(3), memory.chunk(3)
+        reset, update = torch.sigmoid(reset_in + reset), torch.sigmoid(update_in + update)
+        state = (1 - update) * torch.tanh(new_in + reset * new) + update * state
+    return state
+
+
+@pytest.mark.parametrize("vector_size", [0, 3])
+def test_texts_are_embedded_from_the_state_after_their_last_word(vector_size):
+    model, batch = tiny_model(vector_size).eval(), tiny_batch(vector_size)
+    found = model.encode_texts(batch.texts)
+    for row, tokens in enumerate(TOKENS):
+        parts = [state_after(model, tokens[tokens != 0])]
+        if vector_size:
+            parts.append(batch.texts.vectors[row])
+        expected = F.normalize(model.text(torch.cat(parts)), dim=0)
+        torch.testing.assert_close(found[row], expected)
+
+
+def test_padding_and_other_texts_do_not_change_an_embedding():
+    model = tiny_model().eval()
+    alone = model.encode_texts(Texts(torch.tensor([[4, 5, 6]])))
+    torch.testing.assert_close(model.encode_texts(Texts(TOKENS))[:1], alone)
+    torch.testing.assert_close(model.encode_texts(Texts(F.pad(TOKENS, (0, 5))))[:1], alone)
+
+
+def test_images_are_embedded_from_maps_pooled_features_or_vectors():
+    model = tiny_model().eval()
+    maps = torch.rand(2, 8, 3, 4)
+    pooled = torch.stack([maps.mean((2, 3)), maps.amax((2, 3))], 1)
+    expected = F.normalize(model.image(image_vectors(maps)), dim=1)
+    for features in (maps, pooled, image_vectors(maps)):
+        torch.testing.assert_close(model.encode_images(features), expected)
+    with pytest.raises(InputError, match="image features must have 2, 3 or 4 dimensions, got 1"):
+        model.encode_images(torch.rand(8))
+
+
+@pytest.mark.parametrize(
+    ("options", "warm", "expected"),
+    [
+        ({}, True, lambda c: info_nce(c / 0.07, IMAGE_OF_TEXT)),
+        ({"temperature": 0.5}, True, lambda c: info_nce(c / 0.5, IMAGE_OF_TEXT)),
+        ({"temperature": 0.001}, True, lambda c: info_nce(c * 100, IMAGE_OF_TEXT)),
+        ({"loss": "hinges"}, True, lambda c: sum_of_hinges(c, IMAGE_OF_TEXT, 0.2)),
+        ({"loss": "hardest"}, False, lambda c: sum_of_hinges(c, IMAGE_OF_TEXT, 0.2)),
+        ({"loss": "hardest", "margin": 0.5}, True, lambda c: hardest_hinges(c, IMAGE_OF_TEXT, 0.5)),
+    ],
+)
+def test_the_loss_is_per_text(options, warm, expected):
+    model, batch = tiny_model(**options).eval(), tiny_batch(warm=warm)
+    cosines = model.encode_images(batch.images) @ model.encode_texts(batch.texts).T
+    found = model.loss(batch)
+    assert found.count == 5
+    torch.testing.assert_close(found.value, expected(cosines) / 5)
+
+
+@pytest.mark.parametrize("loss", ["infonce", "hinges", "hardest"])
+def test_training_ranks_every_text_first(loss):
+    model, batch = tiny_model(loss=loss), tiny_batch()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        model(batch).value.backward()
+        optimizer.step()
+    cosines = model.encode_images(batch.images) @ model.encode_texts(batch.texts).T
+    assert cosines.argmax(0).equal(IMAGE_OF_TEXT)
+    own = torch.arange(3)[:, None] == IMAGE_OF_TEXT
+    assert (cosines.masked_fill(~own, 9).amin(1) > cosines.masked_fill(own, -9).amax(1)).all()
+
+
+def test_dropout_acts_in_training_only():
+    model, batch = tiny_model(dropout=0.5), tiny_batch()
+    assert not torch.equal(model.encode_texts(batch.texts), model.encode_texts(batch.texts))
+    model.eval()
+    assert torch.equal(model.encode_texts(batch.texts), model.encode_texts(batch.texts))

@@ -1,0 +1,155 @@
+"""Training and evaluating the joint embedding on tiny data."""
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import captioner
+import evaluate
+import train
+from captioner import Linker, TrainConfig
+from captioner.checkpoints import checkpoint
+from captioner.data.readers import read_captions
+from captioner.errors import InputError, Interrupted
+from captioner.metrics.retrieval import retrieval_scores
+from captioner.tasks.linking.joint import JointJob
+from captioner.tasks.linking.vectors import image_of_caption
+from tests.support import tiny
+from tests.support.interrupting import assert_same_run, interrupt_at
+
+SIZES = {"dimensions": 16, "word_size": 8, "hidden_size": 16, "image_size": 32}
+PLAIN = {"device": "cpu", "workers": 0, "precision": "float32", "curves": False}
+OPTIONS = {**SIZES, **PLAIN, "text_min_count": 1, "batch_size": 8, "epochs": 2}
+
+
+def flags(**options):
+    words = ["--system", "joint"]
+    for name, value in options.items():
+        flag = name.replace("_", "-")
+        words += [f"--no-{flag}"] if value is False else [f"--{flag}", str(value)]
+    return words
+
+
+@pytest.fixture
+def colours(tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tiny.data(tmp_path_factory)
+
+
+def train_python(data, **options):
+    return captioner.train(TrainConfig.from_options(system="joint", data=data, **OPTIONS | options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["infonce", "hinges", "hardest"])
+def test_an_encoder_from_scratch_learns_the_colours(colours, loss):
+    own = {"warm_up_epochs": 5} if loss == "hardest" else {}
+    rates = {"learning_rate": 0.01, "encoder_learning_rate": 0.01, "dropout": 0.0}
+    patient = {"epochs": 60, "patience": 60, "average": 0.0}
+    result = train_python(colours, loss=loss, run="run", **rates, **patient, **own)
+    assert result.run == Path("checkpoints/run")
+    assert result.scores["i2t_R@1"] > 80
+    images = sorted((colours / "val").glob("*.png"))
+    texts = [f"{colour} is all one sees here" for colour in list(tiny.COLOURS)[:7]]
+    hits = result.linker.similarity(images, texts).argmax(1) == np.arange(7)
+    assert hits.sum() >= 6
+
+
+def test_scores_agree_with_the_embeddings(colours, capsys):
+    result = train_python(colours, run="run")
+    evaluate.main("--checkpoint checkpoints/run --split test --device cpu --workers 0".split())
+    scores = json.loads(Path("checkpoints/run/evaluation-test/scores.json").read_text())
+    examples = read_captions(colours).split("test")
+    linker = Linker.from_pretrained("checkpoints/run", "cpu")
+    texts = [text for example in examples for text in example.captions]
+    cosines = linker.similarity([example.path for example in examples], texts)
+    np.testing.assert_allclose(np.linalg.norm(linker.encode_texts(texts), axis=1), 1, rtol=1e-5)
+    expected = retrieval_scores(cosines, image_of_caption(examples), "test").numbers
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
+    assert result.history[-1]["epoch"] == 2
+    assert "texts/s" in capsys.readouterr().out
+
+
+def test_unknown_words_are_errors_or_returned(colours):
+    linker = train_python(colours, run="run", epochs=1).linker
+    with pytest.raises(InputError, match="the text model does not know 'zebra'"):
+        linker.encode_texts("red zebra")
+    rows, unknown = linker.encode_texts(["red zebra", "red"], on_unknown="return")
+    assert unknown == [["zebra"], []]
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
+    with pytest.raises(InputError, match="needs at least one known word, got 'zebra'"):
+        linker.encode_texts("zebra", on_unknown="return")
+
+
+def test_resuming_is_exact(colours, monkeypatch):
+    words = flags(data=colours, **OPTIONS)
+    train.main([*words, "--run", "straight"])
+    with monkeypatch.context() as patch:
+        interrupt_at(3, signal.SIGTERM, patch, JointJob, "batches")
+        with pytest.raises(Interrupted):
+            train.main([*words, "--run", "stopped"])
+    train.main([*words, "--run", "stopped", "--resume"])
+    assert_same_run(Path("checkpoints/straight"), Path("checkpoints/stopped"))
+
+
+def test_word_vectors_sentence_vectors_and_an_earlier_run_start_a_model(colours):
+    Path("words.txt").write_text("red " + "1 " * 8 + "\nblue " + "-1 0 " * 4 + "\n")
+    result = train_python(
+        colours, run="a", epochs=1, word_vectors="words.txt", text_vectors=("tf-idf",)
+    )
+    stored = checkpoint.load(result.run)
+    assert stored.config["joint"]["text_vectors"] == ["tf-idf"]
+    assert stored.weights["text.weight"].shape[1] > 16
+    again = {k: v for k, v in OPTIONS.items() if k != "text_min_count"} | {"epochs": 1}
+    train.main(flags(data=colours, start_from=result.run, run="b", **again))
+    assert Linker.from_pretrained("checkpoints/b", "cpu").texts.sentences is not None
+    with pytest.raises(InputError, match="have 8 dimensions; pass --word-size 8"):
+        train_python(colours, run="c", word_vectors="words.txt", word_size=5)
+
+
+def test_own_image_vectors_need_no_encoder(colours):
+    data = read_captions(colours)
+    colour = {name: i for i, name in enumerate(tiny.COLOURS)}
+    rows = [np.eye(8)[colour[c.split()[0]]] for e in data.examples for c in e.captions]
+    np.save("images.npy", rows)
+    options = {k: v for k, v in OPTIONS.items() if k != "image_size"}
+    rates = {"learning_rate": 0.02, "dropout": 0.0, "epochs": 60, "patience": 60, "average": 0.0}
+    own = options | rates | {"image_vectors": "images.npy", "run": "own"}
+    result = captioner.train(TrainConfig.from_options(system="joint", data=colours, **own))
+    assert result.scores["i2t_R@1"] > 80
+    assert not [name for name in checkpoint.load(result.run).weights if "encoder" in name]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"margin": 0.1}, "--margin needs --loss hinges or hardest"),
+        ({"loss": "hinges", "temperature": 0.1}, "--temperature needs --loss infonce"),
+        ({"loss": "hinges", "warm_up_epochs": 1}, "--warm-up-epochs needs --loss hardest"),
+        ({"heatmaps": 3}, "--heatmaps has no effect with --system joint"),
+        ({"start_from": "x", "max_words": 9}, "--max-words cannot be combined with --start-from"),
+        ({"image_vectors": "x.npy", "encoder": "resnet18"}, "--encoder cannot be combined with"),
+        ({"attention": True}, "unknown training option of --system joint 'attention'"),
+        ({"watch": "bleu-4"}, "watch must be one of rsum, i2t_r@1,"),
+    ],
+)
+def test_options_without_effect_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        TrainConfig.from_options(system="joint", **options)
+
+
+def test_the_warm_up_counts_epochs(colours, monkeypatch):
+    seen, original = [], JointJob._load
+
+    def load(self, indices, warm):
+        seen.append(warm)
+        return original(self, indices, warm)
+
+    monkeypatch.setattr(JointJob, "_load", load)
+    train_python(colours, run="run", loss="hardest", warm_up_epochs=1)
+    assert seen == [False] * 2 + [True] * 2
+    assert torch.isfinite(checkpoint.load("checkpoints/run").weights["log_scale"])
