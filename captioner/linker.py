@@ -17,8 +17,10 @@ from .data.sources import FunctionSource, Source
 from .devices import device_of, pick_device
 from .errors import InputError
 from .models.linking.build import LinkingModel
+from .models.linking.text_model import suggest_words
 from .models.linking.texts import TextReader, Texts
 from .prefetch import WORKERS, load_ahead
+from .retrieval.query import Query, parse, weighted_sum
 
 TEXTS_AT_ONCE = 256
 
@@ -208,6 +210,33 @@ class Linker:
         with torch.inference_mode():
             rows = self.model.encode_texts(texts.to(self.device))
         return rows.cpu().numpy()
+
+    def encode_query(self, query: str | Query) -> np.ndarray:
+        """Embed a query such as "2*snow - dog + image:a.jpg" as a vector (E,), float32, of norm 1.
+
+        Every term is embedded alone; the vectors are added with their weights and signs, and the
+        sum is scaled to norm 1. Raises InputError for a query that cannot be parsed, an unknown
+        word, with similar known words, an image that cannot be read, and terms that cancel.
+        """
+        if isinstance(query, str):
+            query = parse(query)
+        rows = np.empty((len(query.terms), self.model.dimensions), np.float32)
+        texts = [i for i, term in enumerate(query.terms) if not term.is_image]
+        if texts:
+            rows[texts] = self._embed_phrases([query.terms[i].text for i in texts])
+        if images := [i for i, term in enumerate(query.terms) if term.is_image]:
+            rows[images] = self.encode_images([query.terms[i].text for i in images])
+        return weighted_sum(rows, query)
+
+    def _embed_phrases(self, texts: Sequence[str]) -> np.ndarray:
+        read = self.texts.read(texts)
+        if words := [word for text in texts for word in self.texts.unknown_words(text)]:
+            unknown = suggest_words(self.texts.words, words)
+            raise InputError(f"the query has words that the model does not know: {unknown}")
+        for text in texts:
+            if not self.texts.knows(text):  # punctuation only
+                raise InputError(f"the query needs a word in each term, got {text!r}")
+        return self.embed(read)
 
     def similarity(
         self, images: ImageInput | Sequence[ImageInput], texts: str | Sequence[str]

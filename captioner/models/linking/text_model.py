@@ -7,7 +7,8 @@ An encoder that does not concatenate others is one part.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ..captioning.sentence_state import SentenceState, build_sentence_state
 
 FORMAT = 1
 TEXT, ARRAYS = "text.json", "text.safetensors"
+SIMILAR = 3  # words to suggest for an unknown word
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -84,6 +86,40 @@ def load_sentence_encoder(directory: Path) -> SentenceEncoder:
             reason = " ".join(str(error).split())  # torch's messages span several lines
             raise InputError(f"{path}: part {number} cannot be used: {reason}") from error
     return encoders[0] if len(encoders) == 1 else ConcatenatedEncoder(tuple(encoders))
+
+
+def known_words(encoder: SentenceEncoder) -> list[str]:
+    """Return the words that an encoder knows, frequent ones first; none for subword models."""
+    return list(dict.fromkeys(w for part in flatten_parts(encoder) for w in _known_words(part)))
+
+
+def suggest_words(known: Sequence[str], words: Sequence[str]) -> str:
+    """List unknown words, each with the most similar known ones."""
+    described = []
+    for word in dict.fromkeys(words):
+        similar = _similar_words(word, known)
+        if "-" in word and set(known).issuperset(parts := word.split("-")):
+            similar.append(f"{' - '.join(parts)} with spaces to subtract")
+        advice = f"similar: {', '.join(similar)}" if similar else "no similar word"
+        described.append(f"{word!r} ({advice})")
+    return ", ".join(described)
+
+
+def _similar_words(word: str, known: Sequence[str]) -> list[str]:
+    """Return up to SIMILAR known words; among equally similar ones, the first are preferred."""
+    close = get_close_matches(word, known, 4 * SIMILAR)
+    likeness = {each: SequenceMatcher(None, each, word).ratio() for each in close}
+    return sorted(close, key=lambda each: (-likeness[each], known.index(each)))[:SIMILAR]
+
+
+def _known_words(part: SentenceEncoder) -> Sequence[str]:
+    """Return the vocabulary of a part, frequent words first; none if it has no whole words."""
+    match part:
+        case WordSum():
+            return part.words
+        case SentenceState():
+            return part.vocabulary.words
+    return ()
 
 
 def _describe(part: SentenceEncoder) -> tuple[dict[str, Any], Arrays]:

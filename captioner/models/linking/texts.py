@@ -15,7 +15,7 @@ from ...errors import InputError
 from ...text.sentence_vectors import SentenceEncoder
 from ...text.tokenizer import split_words
 from ...text.vocabulary import PAD, Vocabulary
-from .text_model import load_sentence_encoder, save_sentence_encoder
+from .text_model import known_words, load_sentence_encoder, save_sentence_encoder
 
 READER, VOCABULARY = "reader.json", "vocabulary.json"
 MAX_WORDS = 50
@@ -81,6 +81,13 @@ class TextReader:
     def vector_size(self) -> int:
         """The number of dimensions Y of the sentence vectors; 0 if there are none."""
         return self.sentences.dimensions if self.sentences else 0
+
+    @property
+    def words(self) -> list[str]:
+        """The known words, frequent ones first; not those that a subword model reads."""
+        known = list(self.vocabulary.words) if self.vocabulary else []
+        known += known_words(self.sentences) if self.sentences else []
+        return list(dict.fromkeys(known))
 
     def read(self, texts: Sequence[str]) -> Texts:
         """Prepare texts; a text without known words has only padding and a vector of zeros."""
