@@ -1,6 +1,6 @@
 """Image captioning, and linking of images and texts.
 
-from captioner import Captioner, Linker, TrainConfig, train
+from captioner import Captioner, Index, Linker, TrainConfig, train
 
 captioner = Captioner.from_pretrained("checkpoints/RUN")
 captioner.caption("photo.jpg", beam_size=5).text
@@ -8,6 +8,7 @@ train(TrainConfig.from_options(data="photos", attention=True)).captioner
 
 linker = Linker.from_pretrained("checkpoints/LINEAR_RUN")
 linker.similarity("photo.jpg", ["a dog on the beach", "a red car"])
+Index.open("photos.index").search("dog + beach - ball", top=10)
 """
 
 from importlib import import_module
@@ -20,6 +21,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     from .caption import Caption
     from .captioner import Captioner
+    from .index import Index
     from .linker import Linker
     from .training.api import train
     from .training.config import TrainConfig
@@ -29,6 +31,7 @@ __all__ = [
     "Caption",
     "Captioner",
     "DecodingOptions",
+    "Index",
     "InputError",
     "Linker",
     "TrainConfig",
@@ -39,6 +42,7 @@ __all__ = [
 MODULES = {  # modules of the names that are imported on first use, since importing torch is slow
     "Caption": "caption",
     "Captioner": "captioner",
+    "Index": "index",
     "Linker": "linker",
     "TrainConfig": "training.config",
     "TrainingResult": "training.result",

@@ -15,6 +15,8 @@ COMMANDS = {
     "evaluate": "caption and score a split, or score a caption file",
     "caption": "print a caption for each image",
     "encode": "write embeddings of images or texts as a .npy file",
+    "index": "embed images for search",
+    "search": "find images by words and images, added and subtracted",
     "report": "evaluate a model and write an HTML report",
     "serve": "caption images over HTTP, with a web page",
     "info": "describe a checkpoint",

@@ -1,0 +1,96 @@
+"""`captioner search`: find images by words and images that are added and subtracted."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+EXAMPLE = """captioner search photos.index 'dog + beach - ball' --html result.html
+captioner search 'image:dog.jpg - grass + 2*snow' --top 20
+captioner search photos.index -- '-dog + snow'"""
+NOTE = (
+    "A query is words, quoted phrases and image:PATH, added, subtracted and weighted: "
+    '2*snow - "a black dog". A query that begins with a minus comes after --.'
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = f"{parser.prog} [INDEX] QUERY [option...]"
+    parser.add_argument(
+        "index",
+        nargs="?",
+        type=Path,
+        metavar="INDEX",
+        help="directory written by captioner index [the last one written here]",
+    )
+    parser.add_argument("query", metavar="QUERY", help="such as 'dog + beach - ball'")
+    parser.add_argument(
+        "--top", type=int, default=10, metavar="INT", help="number of images [%(default)s]"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="RUN",
+        help="new location of the checkpoint of the index",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write a page with the images"
+    )
+    parser.add_argument(
+        "--device", metavar="STR", help="cpu, cuda, cuda:N or mps [cuda if available]"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from ..retrieval.query import parse
+
+    query = parse(arguments.query)  # mistakes show before torch is imported
+    if arguments.top < 1:
+        raise InputError(f"--top must be at least 1, got {arguments.top}")
+    from ..index import Index, find_last_index
+
+    directory = arguments.index or find_last_index(Path())
+    if arguments.index is None:
+        print(f"index: {directory}, the last one written here", file=sys.stderr)
+    index = Index.open(directory, arguments.checkpoint, device=arguments.device)
+    hits = [(_shown(path), score) for path, score in index.search(query, arguments.top)]
+    if arguments.json:
+        found = [{"image": path, "score": round(score, 4)} for path, score in hits]
+        print(json.dumps({"query": str(query), "index": str(directory), "hits": found}))
+    else:
+        print(f"query: {query}")
+        for path, score in hits:
+            print(f"{score:.3f}\t{path.encode('utf-8', 'replace').decode()}")
+    if arguments.html:
+        note = f"The best {len(hits)} of {len(index):,} images in {directory}, with their cosines."
+        _write_page(arguments.html, str(query), note, hits)
+        print(f"page: {arguments.html}", file=sys.stderr)
+
+
+def _shown(path: str) -> str:
+    """Return a path relative to the working directory if it is below it."""
+    return path.removeprefix(os.path.join(os.getcwd(), ""))
+
+
+def _write_page(path: Path, query: str, note: str, hits: Sequence[tuple[str, float]]) -> None:
+    from ..atomic_io import atomic_write
+    from ..data.images import load_image
+    from ..plots.hits import hits_page
+
+    def load(image: str) -> "Image.Image | None":
+        try:
+            return load_image(image)
+        except InputError:
+            return None
+
+    page = hits_page(query, note, ((name, score, load(name)) for name, score in hits))
+    atomic_write(path, page.encode("utf-8", "replace"))

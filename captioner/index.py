@@ -1,0 +1,143 @@
+"""Index: search the embeddings of many images by vectors and queries."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .checkpoints import checkpoint as checkpoints
+from .checkpoints import hub
+from .errors import InputError
+from .linker import Linker
+from .retrieval import exact
+from .retrieval.index_files import MANIFEST, IndexFiles, is_index, open_files
+from .retrieval.query import Query
+
+
+class Hit(NamedTuple):
+    """A search result: the path or URL of an image, and its cosine with the query in [-1, 1]."""
+
+    path: str
+    score: float
+
+
+class Index:
+    """The embeddings of images in a directory that `captioner index` wrote; create it with `open`.
+
+    An open index shows its images at that time, whatever is added or removed afterwards; `open`
+    it again to see changes. Several threads may search it.
+    """
+
+    def __init__(self, files: IndexFiles, linker: Linker | Path, device: str | None) -> None:
+        """Wrap the files of an index; `open` is the usual way to create an Index."""
+        self._files, self._linker, self._device = files, linker, device
+
+    @classmethod
+    def open(
+        cls,
+        directory: str | Path,
+        linker: Linker | str | Path | None = None,
+        *,
+        device: str | None = None,
+    ) -> "Index":
+        """Open an index; the rows stay on disk and are read when they are searched.
+
+        linker: embeds queries; a Linker, or the path of its checkpoint, None for the path that the
+        index recorded. A path is loaded on `device` for the first query that is not a vector.
+        Raises InputError if the directory is not an index, is damaged or truncated, or if the
+        number of dimensions of a Linker differs.
+        """
+        files = open_files(Path(directory))
+        size = files.manifest.dimensions
+        if not isinstance(linker, Linker):
+            return cls(files, Path(linker or files.manifest.checkpoint), device)
+        if linker.model.dimensions != size:
+            raise InputError(
+                f"{directory} has {size} dimensions, but the linker {linker.model.dimensions}; "
+                f"use {files.manifest.checkpoint}"
+            )
+        return cls(files, linker, device)
+
+    def __len__(self) -> int:
+        """Return the number of images N."""
+        return len(self._files.rows)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The embeddings (N, E), float16, mapped from the file."""
+        return self._files.rows
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths or URLs of all images, in the order of the rows."""
+        return [entry["image"] for entry in self._files.entries(range(len(self)))]
+
+    @property
+    def checkpoint(self) -> str:
+        """The path, or repository on the hub, of the checkpoint that embedded the images."""
+        return self._files.manifest.checkpoint
+
+    @property
+    def linker(self) -> Linker:
+        """The linker that embeds queries; loaded on first use.
+
+        Raises InputError if the checkpoint is missing or has changed since the index was written.
+        """
+        if isinstance(self._linker, Path):
+            path = hub.local(self._linker)
+            if not path.exists():
+                raise InputError(
+                    f"{path}, the checkpoint of {self._files.directory}, does not exist; pass its "
+                    "new location as the checkpoint"
+                )
+            if checkpoints.identity(path) != self._files.manifest.weights:
+                raise InputError(
+                    f"{self._files.directory} was written with other weights than those of {path}; "
+                    "pass the checkpoint it was written with, or write another index"
+                )
+            self._linker = Linker.from_pretrained(path, self._device)
+        return self._linker
+
+    def search(self, query: str | Query | np.ndarray, top: int = 10) -> list[Hit]:
+        """Return the `top` images with the highest cosine with the query, the best first.
+
+        query: as in `Linker.encode_query`, or a vector (E,), which is scaled to norm 1. Images with
+        equal scores are in the order of the rows. The search is exact. Raises InputError for an
+        invalid query or vector, top below 1, and rows that are damaged.
+        """
+        if top < 1:
+            raise InputError(f"top must be at least 1, got {top}")
+        if isinstance(query, np.ndarray):
+            vector = self._unit_vector(query)
+        else:
+            vector = self.linker.encode_query(query)
+        try:
+            rows, scores = exact.search(self.rows, vector, top)
+        except ValueError as error:
+            raise InputError(
+                f"{self._files.directory} is damaged: {error}; delete it and write it again"
+            ) from error
+        entries = self._files.entries(rows.tolist())
+        return [Hit(e["image"], float(s)) for e, s in zip(entries, scores, strict=True)]
+
+    def _unit_vector(self, vector: np.ndarray) -> np.ndarray:
+        size = self.rows.shape[1]
+        if vector.shape != (size,) or vector.dtype.kind not in "fiu":
+            raise InputError(
+                f"a query vector must be numbers ({size},), got {vector.dtype} {vector.shape}"
+            )
+        wide = vector.astype(np.float64)
+        norm = np.linalg.norm(wide)
+        if not 0 < norm < np.inf:
+            raise InputError(f"a query vector must be finite and not zero, got norm {norm}")
+        unit: np.ndarray = (wide / norm).astype(np.float32)
+        return unit
+
+
+def find_last_index(directory: Path) -> Path:
+    """Return the index in a directory that was written last; raise InputError if there is none."""
+    found = [path for path in directory.iterdir() if path.is_dir() and is_index(path)]
+    if not found:
+        where = "the working directory" if directory == Path() else directory
+        raise InputError(f"no index in {where}; pass one, or write one with captioner index")
+    return max(found, key=lambda path: (path / MANIFEST).stat().st_mtime)

@@ -1,0 +1,249 @@
+"""`captioner index`: embed images, and add them to an index or remove them from it.
+
+Shapes: n images, E dimensions.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..checkpoints import checkpoint, hub
+from ..checkpoints.runs import CHECKPOINTS
+from ..data.image_paths import find_images
+from ..data.storage import files as storage
+from ..data.storage.location import Location
+from ..devices import pick_device
+from ..errors import InputError
+from ..options import Options, check_at_least, option
+from ..prefetch import WORKERS, load_ahead
+from ..retrieval.index_files import SKIPPED
+from ..retrieval.index_writer import IndexWriter, open_writer
+
+if TYPE_CHECKING:
+    from ..linker import Linker
+    from ..vision.feature_store import FeatureStore, Runtime
+
+BLOCK = 512  # images embedded and written at once; lost if the process is killed
+
+
+@dataclass(frozen=True)
+class IndexOptions(Options):
+    """The feature store, batches and the device."""
+
+    cache: Path = option(CHECKPOINTS / ".cache", "directory of stored encoder features")
+    batch_size: int = option(64, "number of images per batch")
+    workers: int = option(WORKERS, "number of threads that prefetch images")
+    device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "batch_size")
+        check_at_least(self, 0, "workers")
+
+
+@dataclass
+class _Change:
+    """What a run changes: rows to keep, images to embed with their stamps, and counts.
+
+    skipped: a record for each image without a row.
+    """
+
+    kept: list[int] = field(default_factory=list)
+    contents: dict[str, str] = field(default_factory=dict)  # path by hash, of images with a row
+    new: dict[str, bytes] = field(default_factory=dict)
+    removed: int = 0
+    skipped: list[dict[str, str]] = field(default_factory=list)
+
+
+def index_images(path: Path, sources: Sequence[str], output: Path, options: IndexOptions) -> None:
+    """Add the images found in the sources to the index `output`, or create it.
+
+    path: the checkpoint, or a repository on the hub. sources: as in `find_images`. Images of the
+    index that no longer exist are removed, and those that have changed are embedded again. Images
+    with equal content have one row. Duplicates and unreadable images are printed and listed in
+    skipped.jsonl; after the last image, an InputError reports the number of unreadable ones.
+    """
+    images = find_images(sources, sys.stdin.buffer if "-" in sources else ())
+    local = hub.local(path)
+    linker, store, runtime = _load(local, options)
+    name = str(path.resolve()) if path.exists() else str(path)
+    with open_writer(output, name, checkpoint.identity(local), linker.model.dimensions) as writer:
+        change = _compare(writer, [_absolute(image) for image in images])
+        writer.keep(change.kept)
+        added = 0
+        with tqdm(total=len(change.new), unit="image", leave=False, disable=None) as bar:
+            for block in _blocks(change.new):
+                unique = _without_duplicates(block, change)
+                rows, readable = _embed(linker, store, runtime, list(unique), change)
+                entries = [_entry(image, change.new[image], unique[image]) for image in readable]
+                writer.append(rows, entries)
+                added += len(readable)
+                bar.update(len(block))
+        count = writer.finish(change.skipped)
+    _report(output, count, added, change)
+
+
+def _load(path: Path, options: IndexOptions) -> "tuple[Linker, FeatureStore, Runtime]":
+    from ..linker import Linker
+    from ..vision.feature_store import FeatureStore, Runtime
+
+    linker = Linker.from_pretrained(path, options.device)
+    encoder = linker.model.encoder
+    if encoder is None:
+        raise InputError(
+            f"images cannot be indexed: {path} was trained on image vectors, without an encoder; "
+            "train a model with --encoder"
+        )
+    store = FeatureStore(options.cache, encoder, linker.transform)
+    runtime = Runtime(pick_device(options.device), options.workers, options.batch_size)
+    return linker, store, runtime
+
+
+def _absolute(image: str) -> str:
+    """Return a path that is valid in any working directory; links are not followed."""
+    return image if isinstance(storage.parse_location(image), Location) else os.path.abspath(image)
+
+
+def _compare(writer: IndexWriter, given: Sequence[str]) -> _Change:
+    """Compare the index with the files; an image of the index that has changed counts as new."""
+    change = _Change()
+    entries = writer.entries()
+    for row, entry in enumerate(entries):
+        image = entry["image"]
+        stamp = _stamp(image)
+        if stamp is not None and _hex(stamp) == entry["stamp"]:
+            change.kept.append(row)
+            change.contents[entry["content"]] = image
+        elif stamp is not None:
+            change.new[image] = stamp
+        else:
+            change.removed += 1
+    indexed = set(change.contents.values())
+    for image in [*(entry["image"] for entry in writer.recovered), *given]:
+        if image not in indexed:
+            change.new.setdefault(image, _stamp(image) or b"")
+    return change
+
+
+def _stamp(image: str) -> bytes | None:
+    """Return the stamp of an image; None if the file cannot be found."""
+    try:
+        return storage.stamp(storage.parse_location(image))
+    except (OSError, InputError):
+        return None
+
+
+def _hex(stamp: bytes) -> str:
+    return hashlib.sha256(stamp).hexdigest()[:32]
+
+
+def _blocks(images: Iterable[str]) -> Iterator[list[str]]:
+    listed = list(images)
+    for first in range(0, len(listed), BLOCK):
+        yield listed[first : first + BLOCK]
+
+
+def _without_duplicates(images: Sequence[str], change: _Change) -> dict[str, str]:
+    """Return the content hash of each image whose content has no row yet; report the others."""
+    unique = {}
+    for image in images:
+        content = _content(image)
+        if content in change.contents:
+            first = change.contents[content]
+            change.skipped.append({"image": image, "duplicate_of": first})
+            tqdm.write(f"{image!r}: same content as {first!r}", file=sys.stderr)
+            continue
+        if content:
+            change.contents[content] = image
+        unique[image] = content
+    return unique
+
+
+def _content(image: str) -> str:
+    """Return a hash of the file's content; an empty one if it cannot be read."""
+    place = storage.parse_location(image)
+    try:
+        if isinstance(place, Location) or storage.container(place) != place:
+            return hashlib.sha256(storage.read(place)).hexdigest()[:32]
+        if not os.path.isfile(place):  # a pipe would block
+            return ""
+        with place.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    except (OSError, InputError):
+        return ""
+
+
+def _embed(
+    linker: "Linker",
+    store: "FeatureStore",
+    runtime: "Runtime",
+    images: list[str],
+    change: _Change,
+) -> tuple[np.ndarray, list[str]]:
+    """Return the rows (n, E) of the readable images, and these images; report the others.
+
+    A segment of the feature store is all or nothing, so that images are checked one by one only if
+    one of them is unreadable.
+    """
+
+    def embed(readable: Sequence[str]) -> np.ndarray:
+        from ..data.sources import ImageSource
+
+        if not readable:
+            return np.empty((0, linker.model.dimensions), np.float32)
+        places = [storage.parse_location(image) for image in readable]
+        features = store.open_files(ImageSource(places, linker.transform), runtime, "pooled")
+        return linker.encode_source(features, len(readable), batch_size=runtime.batch_size)
+
+    try:
+        return embed(images), images
+    except (InputError, OSError):
+        checked = load_ahead(_reading_error, images, runtime.workers)
+        errors = {image: e for image, e in zip(images, checked, strict=True) if e}
+        if not errors:  # of the store, not of an image
+            raise
+    for image, message in errors.items():
+        change.skipped.append({"image": image, "error": message})
+        tqdm.write(message, file=sys.stderr)
+    readable = [image for image in images if image not in errors]
+    return embed(readable), readable
+
+
+def _reading_error(image: str) -> str:
+    """Return why an image cannot be read; an empty text if it can."""
+    from ..data.images import load_image
+
+    try:
+        load_image(image)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _entry(image: str, stamp: bytes, content: str) -> dict[str, Any]:
+    place = storage.parse_location(image)
+    in_tar = storage.container(place) != place
+    size = storage.size(place) if in_tar else os.path.getsize(image)
+    return {"image": image, "size": size, "stamp": _hex(stamp), "content": content}
+
+
+def _report(output: Path, count: int, added: int, change: _Change) -> None:
+    """Print what has changed; raise InputError if an image could not be read."""
+    print(
+        f"index: {output}, {count:,} images: {added:,} embedded, {len(change.kept):,} unchanged, "
+        f"{change.removed:,} removed"
+    )
+    failed = sum("error" in each for each in change.skipped)
+    listed = f"listed in {output / SKIPPED}"
+    if duplicates := len(change.skipped) - failed:
+        print(f"duplicates: {duplicates:,}, {listed}")
+    if failed:
+        total = len(change.kept) + len(change.new)
+        raise InputError(f"{failed:,} of {total:,} images could not be indexed; they are {listed}")

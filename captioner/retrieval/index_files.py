@@ -1,0 +1,186 @@
+"""Files of an index, and reading them.
+
+    DIR/
+      manifest.json      format, checkpoint, rows after the last complete run, generation G
+      rows-G.npy         (N, E) half precision
+      images-G.jsonl     the image of each row: path, size in bytes, stamp and content hash
+      skipped.jsonl      images without a row in the last run: duplicates and unreadable files
+
+A row counts once its line is complete, because lines are written after their rows. `index_writer`
+writes the files.
+
+Shapes: N rows, E dimensions.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+
+FORMAT = 1
+MANIFEST, SKIPPED = "manifest.json", "skipped.jsonl"
+HEADER = 128  # bytes before the rows; enough for the header of any number of rows
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an index was written with, and the state of its files.
+
+    checkpoint: path or repository. weights: SHA-256 of its weights. dimensions: E. rows: their
+    number after the last complete run. generation: the number in the names of the files.
+    """
+
+    checkpoint: str
+    weights: str
+    dimensions: int
+    rows: int = 0
+    generation: int = 1
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class IndexFiles:
+    """The files of one generation, as found when they were opened.
+
+    rows (N, E): float16, mapped from the file. starts (N + 1,): the offset of each row's line.
+    """
+
+    directory: Path
+    manifest: Manifest
+    rows: np.ndarray
+    starts: np.ndarray
+
+    def entries(self, indices: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """Yield the line of each row, an object with the key "image", as it is needed."""
+        path = images_path(self.directory, self.manifest)
+        with path.open("rb") as file:
+            for i in indices:
+                file.seek(self.starts[i])
+                yield _parse_line(path, file.read(int(self.starts[i + 1] - self.starts[i])))
+
+
+def is_index(directory: Path) -> bool:
+    """Return whether the directory has the manifest of an index, of any format."""
+    try:
+        content = json.loads((directory / MANIFEST).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"generation", "dimensions"} <= content.keys()
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read the manifest; raise InputError if there is none, or it is of another format."""
+    path = directory / MANIFEST
+    if not path.exists():
+        raise InputError(f"{directory} is not an index; write one with captioner index")
+    try:
+        content = json.loads(path.read_bytes())
+        version = content["format"]
+        if version != FORMAT:
+            raise InputError(
+                f"{path} has format {version!r}; this version of captioner reads format {FORMAT}"
+            )
+        manifest = Manifest(**content)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged: {error!r}; delete {directory}") from error
+    numbers = (manifest.dimensions, manifest.rows, manifest.generation)
+    texts = (manifest.checkpoint, manifest.weights)
+    if not (all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)):
+        raise InputError(f"{path} is damaged: a value has the wrong type; delete {directory}")
+    if manifest.dimensions < 1 or manifest.rows < 0:
+        raise InputError(f"{path} is damaged: a number is negative; delete {directory}")
+    return manifest
+
+
+def open_files(directory: Path) -> IndexFiles:
+    """Open an index for reading; another process may add to it meanwhile.
+
+    Raises InputError if it is not an index, damaged or truncated.
+    """
+    manifest = read_manifest(directory)
+    try:
+        return open_generation(directory, manifest)
+    except FileNotFoundError as error:
+        newer = read_manifest(directory)
+        if newer.generation == manifest.generation:
+            name = Path(error.filename).name
+            raise InputError(
+                f"{directory} is damaged: {name} is missing; delete it and write it again"
+            ) from error
+        return open_generation(directory, newer)
+
+
+def open_generation(directory: Path, manifest: Manifest) -> IndexFiles:
+    """Open the files that belong to a manifest; errors are those of `open_files`."""
+    starts = line_starts(images_path(directory, manifest))
+    count, stored = len(starts) - 1, count_rows(directory, manifest)
+    advice = f"run captioner index with --output {directory} again to repair it"
+    if count < manifest.rows:
+        name = images_path(directory, manifest).name
+        raise InputError(f"{name} is truncated: {count:,} of {manifest.rows:,} lines; {advice}")
+    if stored < count:
+        name = rows_path(directory, manifest).name
+        raise InputError(f"{name} is truncated: {stored:,} of {count:,} rows; {advice}")
+    return IndexFiles(directory, manifest, _map_rows(directory, manifest, count), starts)
+
+
+def rows_path(directory: Path, manifest: Manifest) -> Path:
+    """Return the path of the rows of the manifest's generation."""
+    return directory / f"rows-{manifest.generation}.npy"
+
+
+def images_path(directory: Path, manifest: Manifest) -> Path:
+    """Return the path of the lines of the manifest's generation."""
+    return directory / f"images-{manifest.generation}.jsonl"
+
+
+def _map_rows(directory: Path, manifest: Manifest, count: int) -> np.ndarray:
+    shape = (count, manifest.dimensions)
+    if not count:
+        return np.empty(shape, np.float16)
+    # Copy on write, because torch warns of arrays that are not writable; nothing is written.
+    return np.memmap(rows_path(directory, manifest), np.float16, "c", HEADER, shape)
+
+
+def count_rows(directory: Path, manifest: Manifest) -> int:
+    """Return how many complete rows the file has; raise InputError for another kind of file."""
+    path = rows_path(directory, manifest)
+    with path.open("rb") as file:
+        try:
+            np.lib.format.read_magic(file)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            dimensions = shape[1:]
+        except Exception as error:  # NumPy parses the header as Python
+            raise InputError(f"{path} is damaged: {error}; delete {directory}") from error
+        right = dimensions == (manifest.dimensions,) and dtype == np.float16 and not fortran
+        if not right or file.tell() != HEADER:
+            raise InputError(f"{path} does not match {MANIFEST}; delete {directory}")
+        return (file.seek(0, os.SEEK_END) - HEADER) // (2 * manifest.dimensions)
+
+
+def line_starts(path: Path) -> np.ndarray:
+    """Return the offset of each complete line (n,), and that of the end of the last one."""
+    ends, offset = [np.zeros(1, np.int64)], 0
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            ends.append(np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1 + offset)
+            offset += len(block)
+    return np.concatenate(ends)
+
+
+def _parse_line(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+        if isinstance(entry["image"], str):
+            return dict(entry)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise InputError(f"{path} is damaged: a line is not about an image; delete {path.parent}")

@@ -1,0 +1,173 @@
+"""Writing indexes: adding and removing rows so that a killed process loses little.
+
+Rows are appended, and their lines after them. Removal writes the files of the next generation,
+which the manifest then names, so that readers find complete files at any time. `index_files`
+describes the files.
+
+Shapes: N rows, E dimensions.
+"""
+
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..atomic_io import atomic_write, lock_file
+from ..errors import InputError
+from .index_files import (
+    HEADER,
+    MANIFEST,
+    SKIPPED,
+    IndexFiles,
+    Manifest,
+    count_rows,
+    images_path,
+    is_index,
+    line_starts,
+    open_generation,
+    read_manifest,
+    rows_path,
+)
+
+BLOCK = 4096  # rows copied at once
+
+
+class IndexWriter:
+    """An index open for writing; `open_writer` creates it.
+
+    manifest: that of the index. recovered: the lines whose rows a killed process or a damaged disk
+    has lost, which the index no longer contains.
+    """
+
+    def __init__(self, directory: Path, manifest: Manifest) -> None:
+        self.directory, self.manifest = directory, manifest
+        self._write_manifest(manifest.rows)
+        if not rows_path(directory, manifest).exists():
+            atomic_write(rows_path(directory, manifest), _header(0, manifest.dimensions))
+        self._remove_other_generations()
+        self.recovered = self._recover()
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return the lines of all rows."""
+        files = open_generation(self.directory, replace(self.manifest, rows=0))
+        return list(files.entries(range(len(files.rows))))
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Remove all rows but these, which are in ascending order."""
+        files = open_generation(self.directory, replace(self.manifest, rows=0))
+        if len(indices) == len(files.rows):
+            return
+        new = replace(self.manifest, generation=self.manifest.generation + 1)
+        rows_path(self.directory, new).write_bytes(_header(0, new.dimensions))
+        images_path(self.directory, new).write_bytes(b"")
+        kept = np.asarray(indices, np.int64)
+        for first in range(0, len(kept), BLOCK):
+            block = kept[first : first + BLOCK]
+            self._append(new, files.rows[block], files.entries(block.tolist()))
+        del files  # Windows cannot delete files that are mapped
+        self.manifest = new
+        self._write_manifest(len(kept))
+        self._remove_other_generations()
+
+    def append(self, rows: np.ndarray, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows (n, E) and their lines; they are on disk when this returns."""
+        self._append(self.manifest, rows.astype(np.float16), entries)
+
+    def finish(self, skipped: Sequence[Mapping[str, Any]]) -> int:
+        """Write what makes the index complete, and the list of skipped images; return N."""
+        count = len(line_starts(images_path(self.directory, self.manifest))) - 1
+        with rows_path(self.directory, self.manifest).open("r+b") as file:
+            file.write(_header(count, self.manifest.dimensions))
+        lines = "".join(json.dumps(each) + "\n" for each in skipped)
+        atomic_write(self.directory / SKIPPED, lines)
+        self._write_manifest(count)
+        return count
+
+    def _append(
+        self, manifest: Manifest, rows: np.ndarray, entries: Iterable[Mapping[str, Any]]
+    ) -> None:
+        lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+        for path, content in (
+            (rows_path(self.directory, manifest), rows.tobytes()),
+            (images_path(self.directory, manifest), lines.encode("ascii")),
+        ):
+            with path.open("ab") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _write_manifest(self, rows: int) -> None:
+        self.manifest = replace(self.manifest, rows=rows)
+        content = json.dumps(asdict(self.manifest), indent=1) + "\n"
+        atomic_write(self.directory / MANIFEST, content)
+
+    def _remove_other_generations(self) -> None:
+        """Delete files of the previous generation, and those of a killed process."""
+        current = (path(self.directory, self.manifest) for path in (rows_path, images_path))
+        names = {path.name for path in current}
+        for pattern in ("rows-*.npy", "images-*.jsonl"):
+            for path in self.directory.glob(pattern):
+                if path.name not in names:
+                    with suppress(OSError):  # on Windows, a reader may have it open
+                        path.unlink()
+
+    def _recover(self) -> list[dict[str, Any]]:
+        """Truncate the files to the rows that have both values and a line; return other lines."""
+        images = images_path(self.directory, self.manifest)
+        images.touch()
+        starts, stored = line_starts(images), count_rows(self.directory, self.manifest)
+        count, dimensions = min(stored, len(starts) - 1), self.manifest.dimensions
+        files = IndexFiles(self.directory, self.manifest, np.empty((0, dimensions)), starts)
+        lost = list(files.entries(range(count, len(starts) - 1)))
+        os.truncate(images, int(starts[count]))
+        os.truncate(rows_path(self.directory, self.manifest), HEADER + 2 * count * dimensions)
+        self._write_manifest(count)
+        return lost
+
+
+@contextmanager
+def open_writer(
+    directory: Path, checkpoint: str, weights: str, dimensions: int
+) -> Iterator[IndexWriter]:
+    """Open an index for adding and removing rows, or create it; only one process can.
+
+    Raises InputError if the directory contains something else, if another process writes to it,
+    and if it was written with other weights or is damaged.
+    """
+    if directory.exists() and not is_index(directory) and _has_content(directory):
+        raise InputError(f"{directory} already exists and is not an index; choose another --output")
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        if not lock_file(lock):
+            raise InputError(
+                f"{directory} is being written by another process; wait for it or choose another "
+                "--output"
+            )
+        manifest = Manifest(checkpoint, weights, dimensions)
+        if (directory / MANIFEST).exists():
+            old = read_manifest(directory)
+            if (old.weights, old.dimensions) != (weights, dimensions):
+                raise InputError(
+                    f"{directory} was written with another checkpoint, {old.checkpoint}; choose "
+                    "another --output, or delete it to index its images again"
+                )
+            manifest = replace(old, checkpoint=checkpoint)
+        yield IndexWriter(directory, manifest)
+
+
+def _has_content(directory: Path) -> bool:
+    return not directory.is_dir() or any(path.name != ".lock" for path in directory.iterdir())
+
+
+def _header(rows: int, dimensions: int) -> bytes:
+    """Return a .npy header, which NumPy pads to HEADER bytes for any number of rows."""
+    file = io.BytesIO()
+    about = {"descr": "<f2", "fortran_order": False, "shape": (rows, dimensions)}
+    np.lib.format.write_array_header_1_0(file, about)
+    return file.getvalue()
