@@ -96,7 +96,7 @@ def read_manifest(directory: Path) -> Manifest:
     if not (all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)):
         raise InputError(f"{path} is damaged: a value has the wrong type; delete {directory}")
     if manifest.dimensions < 1 or manifest.rows < 0:
-        raise InputError(f"{path} is damaged: a number is negative; delete {directory}")
+        raise InputError(f"{path} is damaged: a number is negative or zero; delete {directory}")
     return manifest
 
 

@@ -162,7 +162,11 @@ def open_writer(
 
 
 def _has_content(directory: Path) -> bool:
-    return not directory.is_dir() or any(path.name != ".lock" for path in directory.iterdir())
+    """Return whether there is anything but what a process killed at the start leaves."""
+    leftovers = (".lock", ".part")
+    return not directory.is_dir() or any(
+        not path.name.endswith(leftovers) for path in directory.iterdir()
+    )
 
 
 def _header(rows: int, dimensions: int) -> bytes:

@@ -1,0 +1,261 @@
+"""Files of an index: what is added and removed, what a killed process leaves, what is damaged."""
+
+import json
+
+import numpy as np
+import pytest
+
+from captioner.errors import InputError
+from captioner.retrieval import index_files
+from captioner.retrieval.index_files import open_files
+from captioner.retrieval.index_writer import IndexWriter, open_writer
+
+ABOUT = ("RUN", "abc", 4)
+
+
+def rows(first, count):
+    return np.arange(first, first + count, dtype=np.float32)[:, None] * np.ones(4, np.float32)
+
+
+def entries(first, count):
+    return [{"image": f"{i}\udc80.jpg", "size": i} for i in range(first, first + count)]
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """An index of images 0 to 9."""
+    with open_writer(tmp_path / "index", *ABOUT) as writer:
+        writer.append(rows(0, 6), entries(0, 6))
+        writer.append(rows(6, 4), entries(6, 4))
+        assert writer.finish([{"image": "x", "error": "broken"}]) == 10
+    return tmp_path / "index"
+
+
+def numbers(directory):
+    """The numbers of the images, which their rows must have too."""
+    files = open_files(directory)
+    listed = [each["size"] for each in files.entries(range(len(files.rows)))]
+    assert files.rows.dtype == np.float16
+    assert np.array_equal(files.rows, rows(0, 100)[listed])
+    return listed
+
+
+def test_files_are_plain(directory):
+    assert numbers(directory) == list(range(10))
+    assert np.array_equal(np.load(directory / "rows-1.npy"), rows(0, 10))
+    lines = (directory / "images-1.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == entries(0, 10)
+    assert json.loads((directory / "skipped.jsonl").read_text()) == {
+        "image": "x",
+        "error": "broken",
+    }
+    assert json.loads((directory / "manifest.json").read_text()) == {
+        "checkpoint": "RUN",
+        "weights": "abc",
+        "dimensions": 4,
+        "rows": 10,
+        "generation": 1,
+        "format": 1,
+    }
+
+
+def test_lines_are_read_in_any_order(directory):
+    found = [entry["size"] for entry in open_files(directory).entries([7, 0, 9])]
+    assert found == [7, 0, 9]
+
+
+def test_rows_are_removed_and_added(directory):
+    with open_writer(directory, *ABOUT) as writer:
+        writer.keep([1, 3, 8])
+        writer.append(rows(20, 2), entries(20, 2))
+        assert [entry["size"] for entry in writer.entries()] == [1, 3, 8, 20, 21]
+        assert writer.finish([]) == 5
+    assert numbers(directory) == [1, 3, 8, 20, 21]
+    names = {path.name for path in directory.iterdir()}
+    assert {"rows-2.npy", "images-2.jsonl"} <= names
+    assert not {"rows-1.npy", "images-1.jsonl"} & names
+    assert np.load(directory / "rows-2.npy").shape == (5, 4)
+
+
+def test_nothing_is_copied_if_nothing_is_removed(directory):
+    with open_writer(directory, *ABOUT) as writer:
+        writer.keep(range(10))
+        writer.finish([])
+    assert (directory / "rows-1.npy").exists()
+
+
+def test_all_rows_are_removed(directory):
+    with open_writer(directory, *ABOUT) as writer:
+        writer.keep([])
+        assert writer.finish([]) == 0
+    assert numbers(directory) == []
+
+
+def test_an_open_index_stays_as_it_was(directory):
+    files = open_files(directory)
+    with open_writer(directory, *ABOUT) as writer:
+        writer.append(rows(20, 1), entries(20, 1))
+        assert len(open_files(directory).rows) == 11  # readers see rows before the end of the run
+        writer.keep([2])
+    assert files.rows.shape == (10, 4)
+    assert np.array_equal(files.rows, rows(0, 10))
+
+
+class Killed(BaseException):
+    """Stands for kill -9: the code after it must not rely on cleaning up."""
+
+
+def test_a_process_killed_between_rows_and_lines(directory):
+    with (directory / "rows-1.npy").open("ab") as file:
+        file.write(rows(10, 1).astype(np.float16).tobytes() + b"123")  # one row and a part
+    with (directory / "images-1.jsonl").open("ab") as file:
+        file.write(b'{"image": "1')
+    assert numbers(directory) == list(range(10))
+    with open_writer(directory, *ABOUT) as writer:
+        assert writer.recovered == []
+        writer.append(rows(30, 1), entries(30, 1))
+        writer.finish([])
+    assert numbers(directory) == [*range(10), 30]
+
+
+@pytest.mark.parametrize("step", ["_append", "_write_manifest", "_remove_other_generations"])
+def test_a_process_killed_while_rows_are_removed(directory, monkeypatch, step):
+    def kill(*_):
+        raise Killed
+
+    with open_writer(directory, *ABOUT) as writer:
+        monkeypatch.setattr(IndexWriter, step, kill)
+        with pytest.raises(Killed):
+            writer.keep([1, 2])
+    monkeypatch.undo()
+    expected = [1, 2] if step == "_remove_other_generations" else list(range(10))
+    assert numbers(directory) == expected
+    with open_writer(directory, *ABOUT) as writer:
+        writer.finish([])
+    assert numbers(directory) == expected
+    assert len(list(directory.glob("rows-*"))) == 1
+
+
+@pytest.mark.parametrize("step", ["_remove_other_generations", "_recover"])
+def test_a_process_killed_while_the_index_is_created(tmp_path, monkeypatch, step):
+    def kill(*_):
+        raise Killed
+
+    monkeypatch.setattr(IndexWriter, step, kill)
+    with pytest.raises(Killed), open_writer(tmp_path / "index", *ABOUT):
+        pass
+    monkeypatch.undo()
+    with open_writer(tmp_path / "index", *ABOUT) as writer:
+        writer.append(rows(0, 2), entries(0, 2))
+        writer.finish([])
+    assert numbers(tmp_path / "index") == [0, 1]
+
+
+def cut(path, count):
+    content = path.read_bytes()
+    path.write_bytes(content[:-count])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "rows-1.npy",
+            r"^rows-1.npy is truncated: 9 of 10 rows; run captioner index with --output",
+        ),
+        ("images-1.jsonl", r"^images-1.jsonl is truncated: 9 of 10 lines; run captioner index wi"),
+    ],
+)
+def test_a_truncated_index_is_detected_and_repaired(directory, name, message):
+    cut(directory / name, 1)
+    with pytest.raises(InputError, match=message):
+        open_files(directory)
+    with open_writer(directory, *ABOUT) as writer:
+        lost = [entry["size"] for entry in writer.recovered]
+        writer.finish([])
+    assert numbers(directory) == list(range(9))
+    assert lost == ([9] if name == "rows-1.npy" else [])
+
+
+def change(path, **values):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"format": 2}, "has format 2; this version of captioner reads format 1$"),
+        ({"dimensions": 5}, "rows-1.npy does not match manifest.json; delete"),
+        ({"dimensions": 0}, "is damaged: a number is negative or zero; delete"),
+        ({"dimensions": "4"}, "is damaged: a value has the wrong type; delete"),
+        ({"weights": None}, "is damaged: a value has the wrong type; delete"),
+        ({"extra": 1}, "is damaged: TypeError.*; delete"),
+        ({"generation": 7}, "is damaged: images-7.jsonl is missing; delete it and write it again"),
+    ],
+)
+def test_a_manifest_that_cannot_be_used(directory, values, message):
+    change(directory / "manifest.json", **values)
+    with pytest.raises(InputError, match=message):
+        open_files(directory)
+
+
+def test_damaged_files(directory):
+    (directory / "rows-1.npy").write_bytes(b"x" * 300)
+    with pytest.raises(InputError, match=r"rows-1.npy is damaged: .*; delete"):
+        open_files(directory)
+    (directory / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match=r"manifest.json is damaged: .*; delete"):
+        open_files(directory)
+    with pytest.raises(InputError, match="nothing is not an index; write one with captioner index"):
+        open_files(directory / "nothing")
+
+
+def test_a_line_that_is_not_about_an_image(directory):
+    path = directory / "images-1.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"image": "3', b'"photo": "3'))
+    with pytest.raises(InputError, match="images-1.jsonl is damaged: a line is not about an image"):
+        list(open_files(directory).entries([2, 3]))
+
+
+def test_removal_while_a_reader_opens_the_index(directory, monkeypatch):
+    """A manifest read before a removal names files that no longer exist."""
+    read, calls = index_files.read_manifest, []
+
+    def read_then_remove(place):
+        manifest = read(place)
+        if not calls:
+            calls.append(1)
+            with open_writer(directory, *ABOUT) as writer:
+                writer.keep([4])
+        return manifest
+
+    monkeypatch.setattr(index_files, "read_manifest", read_then_remove)
+    assert numbers(directory) == [4]
+
+
+def test_only_one_process_writes(directory):
+    message = "is being written by another process; wait for it or choose another --output$"
+    with (
+        open_writer(directory, *ABOUT),
+        pytest.raises(InputError, match=message),
+        open_writer(directory, *ABOUT),
+    ):
+        pass
+
+
+def test_an_index_of_another_checkpoint_is_refused(directory):
+    message = "was written with another checkpoint, RUN; choose another --output, or delete it"
+    with pytest.raises(InputError, match=message), open_writer(directory, "RUN", "abd", 4):
+        pass
+    with open_writer(directory, "MOVED", "abc", 4) as writer:  # the same weights elsewhere
+        writer.finish([])
+    assert open_files(directory).manifest.checkpoint == "MOVED"
+
+
+def test_other_directories_are_refused(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    message = "already exists and is not an index; choose another --output$"
+    for path in (tmp_path, tmp_path / "photo.jpg"):
+        with pytest.raises(InputError, match=message), open_writer(path, *ABOUT):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]

@@ -1,0 +1,157 @@
+"""Index: search by vectors and queries, and the checkpoints it refuses."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+import captioner
+from captioner import Index, Linker
+from captioner.errors import InputError
+from captioner.index import find_last_index
+from captioner.inference.indexing import IndexOptions, index_images
+from captioner.retrieval.query import parse
+from tests.support import linking, tiny
+
+
+@pytest.fixture
+def run(tmp_path_factory):
+    return linking.run(tmp_path_factory)
+
+
+@pytest.fixture
+def linker(run):
+    return Linker.from_pretrained(run, "cpu")
+
+
+@pytest.fixture
+def images(tmp_path_factory):
+    return [str(p) for p in sorted((tiny.data(tmp_path_factory) / "val").glob("*.png"))]
+
+
+@pytest.fixture
+def directory(run, images, tmp_path_factory):
+    """An index of the val images; tests must not write into it."""
+    base = tmp_path_factory.getbasetemp()
+    if not (base / "val.index").exists():
+        options = IndexOptions(cache=base / "cache", workers=0, device="cpu")
+        index_images(run, images, base / "val.index", options)
+    return base / "val.index"
+
+
+def test_the_package_exports_it():
+    assert captioner.Index is Index
+
+
+def test_rows_and_paths(directory, run, linker, images):
+    index = Index.open(str(directory))
+    assert len(index) == 7
+    assert index.paths == images
+    assert index.checkpoint == str(run)
+    assert (index.rows.shape, index.rows.dtype) == ((7, linker.model.dimensions), np.float16)
+    np.testing.assert_allclose(index.rows, linker.encode_images(images), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "query", ["red", "red + blue", "2*white - 0.5*black", "- grey", "image:{} - red"]
+)
+def test_hits_are_ordered_by_the_cosine_with_the_query(directory, linker, images, query):
+    query = query.format(images[2])
+    hits = Index.open(directory, linker).search(query, top=3)
+    vector = sum(
+        term.weight * (linker.encode_images if term.is_image else linker.encode_texts)(term.text)[0]
+        for term in parse(query).terms
+    )
+    cosines = linker.encode_images(images) @ vector / np.linalg.norm(vector)
+    best = np.argsort(-cosines)[:3]
+    assert [path for path, _ in hits] == [images[i] for i in best]
+    assert [score for _, score in hits] == pytest.approx(cosines[best], abs=2e-3)
+
+
+def test_an_image_finds_itself(directory, images):
+    index = Index.open(directory, device="cpu")
+    for image in images:
+        hit = index.search(f"image:{image}")[0]
+        assert hit.path == image
+        assert hit.score == pytest.approx(1, abs=1e-3)
+
+
+def test_text_queries_find_their_colour(directory, linker, images):
+    """The run has learned the colours of its training images."""
+    found = Index.open(directory, linker).search("red and nothing else", top=1)[0].path
+    assert found == images[0]
+
+
+def test_a_vector_is_scaled(directory, images):
+    index = Index.open(directory)
+    hits = index.search(1000 * index.rows[3].astype(np.float64), top=100)
+    assert len(hits) == 7
+    assert hits[0].path == images[3]
+    assert hits[0].score == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("query", "top", "message"),
+    [
+        ("red", 0, "^top must be at least 1, got 0$"),
+        (np.ones(3), 1, r"^a query vector must be numbers \(\d+,\), got float64 \(3,\)$"),
+        ("", 1, "^the query is empty"),
+        ("rde", 1, r"^the query has words that the model does not know: 'rde' \(similar: red\)"),
+        ("red - red", 1, "^the terms of red - red cancel each other"),
+        ("image:nothing.png", 1, "^'nothing.png': no such file"),
+    ],
+)
+def test_invalid_searches(directory, linker, query, top, message):
+    with pytest.raises(InputError, match=message):
+        Index.open(directory, linker).search(query, top)
+
+
+@pytest.mark.parametrize("value", [0, np.nan, np.inf])
+def test_vectors_without_direction(directory, value):
+    index = Index.open(directory)
+    with pytest.raises(InputError, match="^a query vector must be finite and not zero, got norm"):
+        index.search(np.full(index.rows.shape[1], value))
+
+
+def test_damaged_rows(directory, tmp_path):
+    copy = shutil.copytree(directory, tmp_path / "copy")
+    content = bytearray((copy / "rows-1.npy").read_bytes())
+    content[-2:] = np.float16(np.nan).tobytes()
+    (copy / "rows-1.npy").write_bytes(content)
+    index = Index.open(copy)
+    with pytest.raises(InputError, match="copy is damaged: a row contains values that are not fi"):
+        index.search(np.ones(index.rows.shape[1]))
+
+
+def test_the_checkpoint_must_be_that_of_the_index(directory, tmp_path, tmp_path_factory):
+    other = linking.run(tmp_path_factory, "ranking")
+    index = Index.open(directory, other)
+    with pytest.raises(InputError, match="was written with other weights than those of .*ranking"):
+        index.search("red")
+    linker = Linker.from_pretrained(other, "cpu")
+    with pytest.raises(InputError, match=r"has \d+ dimensions, but the linker 12; use "):
+        Index.open(directory, linker)
+    copy = shutil.copytree(directory, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "checkpoint": "/gone/run"}))
+    with pytest.raises(InputError, match=r"^/gone/run, the checkpoint of .*copy, does not exist; "):
+        Index.open(copy).search("red")
+
+
+def test_a_moved_checkpoint(directory, run, tmp_path):
+    moved = shutil.copytree(run, tmp_path / "moved")
+    assert Index.open(directory, moved, device="cpu").search("red", 1)
+
+
+def test_the_last_index_of_a_directory(directory, tmp_path):
+    with pytest.raises(InputError, match="^no index in .*; pass one, or write one with captioner"):
+        find_last_index(tmp_path)
+    for number in range(3):
+        shutil.copytree(directory, tmp_path / f"{number}.index")
+        (tmp_path / f"{number}.index" / "manifest.json").touch()
+    os.utime(tmp_path / "1.index" / "manifest.json", (2e9, 2e9))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text("{}")
+    assert find_last_index(tmp_path) == tmp_path / "1.index"
