@@ -111,7 +111,7 @@ def test_invalid_searches(directory, linker, query, top, message):
 @pytest.mark.parametrize("value", [0, np.nan, np.inf])
 def test_vectors_without_direction(directory, value):
     index = Index.open(directory)
-    with pytest.raises(InputError, match="^a query vector must be finite and not zero, got norm"):
+    with pytest.raises(InputError, match=r"^a query vector must be finite and not zero, got norm"):
         index.search(np.full(index.rows.shape[1], value))
 
 
@@ -128,7 +128,7 @@ def test_damaged_rows(directory, tmp_path):
 def test_the_checkpoint_must_be_that_of_the_index(directory, tmp_path, tmp_path_factory):
     other = linking.run(tmp_path_factory, "ranking")
     index = Index.open(directory, other)
-    with pytest.raises(InputError, match="was written with other weights than those of .*ranking"):
+    with pytest.raises(InputError, match=r"was written with other weights than those of .*ranking"):
         index.search("red")
     linker = Linker.from_pretrained(other, "cpu")
     with pytest.raises(InputError, match=r"has \d+ dimensions, but the linker 12; use "):
@@ -146,7 +146,7 @@ def test_a_moved_checkpoint(directory, run, tmp_path):
 
 
 def test_the_last_index_of_a_directory(directory, tmp_path):
-    with pytest.raises(InputError, match="^no index in .*; pass one, or write one with captioner"):
+    with pytest.raises(InputError, match=r"^no index in .*; pass one, or write one with captioner"):
         find_last_index(tmp_path)
     for number in range(3):
         shutil.copytree(directory, tmp_path / f"{number}.index")

@@ -132,3 +132,41 @@ def test_streaming_reads_a_few_batches_ahead_only(linker, images, monkeypatch):
     next(rows)
     rows.close()
     assert len(read) <= 6
+
+
+# ---- queries ------------------------------------------------------------------------------------
+
+
+def test_a_query_is_the_weighted_sum_of_its_terms(linker, images):
+    red, blue = linker.encode_texts(["red", "blue and nothing else"])
+    total = 2 * red - 0.5 * blue + linker.encode_images(images[0])[0]
+    vector = linker.encode_query(f'2*red - 0.5*"blue and nothing else" + image:"{images[0]}"')
+    assert (vector.dtype, vector.shape) == (np.float32, (linker.model.dimensions,))
+    np.testing.assert_allclose(vector, total / np.linalg.norm(total), atol=1e-5)
+
+
+def test_the_words_of_a_phrase_are_embedded_together(linker):
+    phrase = linker.encode_query("red and nothing else")
+    np.testing.assert_allclose(phrase, linker.encode_texts("red and nothing else")[0], atol=1e-6)
+    assert not np.allclose(phrase, linker.encode_query("red + and + nothing + else"), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (
+            "red + ywllow",
+            r"^the query has words that the model does not know: 'ywllow' \(similar: y",
+        ),
+        ("rde blu", r"'rde' \(similar: red\), 'blu' \(similar: blue\)$"),
+        ("red-blue", r"'red-blue' \(similar: .*red - blue with spaces to subtract\)$"),
+        ("qqqqq", r"'qqqqq' \(no similar word\)$"),
+        ("red + ...", r"^the query needs a word in each term, got '...'$"),
+        ("red - red", "^the terms of red - red cancel each other"),
+        ("red + image:missing.png", "^'missing.png': no such file"),
+        ("red -", "^query 'red -' has nothing to add or subtract after a -"),
+    ],
+)
+def test_queries_that_cannot_be_embedded(linker, query, message):
+    with pytest.raises(InputError, match=message):
+        linker.encode_query(query)

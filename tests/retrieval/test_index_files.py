@@ -213,7 +213,9 @@ def test_damaged_files(directory):
 def test_a_line_that_is_not_about_an_image(directory):
     path = directory / "images-1.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"image": "3', b'"photo": "3'))
-    with pytest.raises(InputError, match="images-1.jsonl is damaged: a line is not about an image"):
+    with pytest.raises(
+        InputError, match=r"images-1.jsonl is damaged: a line is not about an image"
+    ):
         list(open_files(directory).entries([2, 3]))
 
 

@@ -14,6 +14,7 @@ from captioner.models.linking.text_model import (
     TEXT,
     load_sentence_encoder,
     save_sentence_encoder,
+    suggest_words,
 )
 from captioner.text.given_rows import GivenRows
 from captioner.text.sentence_vectors import ConcatenatedEncoder, WordSum, fit_lsa, fit_tfidf
@@ -194,3 +195,25 @@ def test_reading_a_transformer_needs_tokenizers(encoder, tmp_path, monkeypatch):
     message = r"text\.json needs tokenizers; run pip install 'captioner\[text\]'$"
     with pytest.raises(InputError, match=message):
         load_sentence_encoder(tmp_path)
+
+
+# ---- words that are suggested for unknown ones --------------------------------------------------
+
+
+def test_similar_words_are_suggested_the_most_frequent_of_equally_similar_ones_first():
+    words = WordSum(("beach", "god", "dog", "bench", "dgx"), np.ones(5))
+    assert suggest_words(words, ["dgo"]) == "'dgo' (similar: god, dog, dgx)"
+    assert suggest_words(words, ["beech", "beech", "qqq"]) == (
+        "'beech' (similar: beach, bench), 'qqq' (no similar word)"
+    )
+    assert suggest_words(words, ["dog-beach"]).endswith("dog - beach with spaces to subtract)")
+
+
+@pytest.mark.parametrize("encoder", ["several", "show-and-tell"], indirect=True)
+def test_words_of_all_parts_are_suggested(encoder):
+    assert suggest_words(encoder, ["dogg"]).startswith("'dogg' (similar: dog")
+
+
+@pytest.mark.parametrize("encoder", ["transformer"], indirect=True)
+def test_pieces_of_words_are_not_suggested(encoder):
+    assert suggest_words(encoder, ["dogg"]) == "'dogg' (no similar word)"
