@@ -25,13 +25,11 @@ NOTE = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} [INDEX] QUERY [option...]"
     parser.add_argument(
-        "index",
-        nargs="?",
-        type=Path,
-        metavar="INDEX",
-        help="directory written by captioner index [the last one written here]",
+        "query",
+        nargs="+",
+        metavar="QUERY",
+        help="such as 'dog + beach - ball', after the index [the last one written here]",
     )
-    parser.add_argument("query", metavar="QUERY", help="such as 'dog + beach - ball'")
     parser.add_argument(
         "--top", type=int, default=10, metavar="INT", help="number of images [%(default)s]"
     )
@@ -53,13 +51,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from ..retrieval.query import parse
 
-    query = parse(arguments.query)  # mistakes show before torch is imported
+    if len(arguments.query) > 2:
+        raise InputError(
+            f"expected an index and a query, got {len(arguments.query)} words; put the query in "
+            "quotes, as in 'dog + beach'"
+        )
+    *given, text = arguments.query
+    query = parse(text)  # mistakes show before torch is imported
     if arguments.top < 1:
         raise InputError(f"--top must be at least 1, got {arguments.top}")
     from ..index import Index, find_last_index
 
-    directory = arguments.index or find_last_index(Path())
-    if arguments.index is None:
+    directory = Path(given[0]) if given else find_last_index(Path())
+    if not given:
         print(f"index: {directory}, the last one written here", file=sys.stderr)
     index = Index.open(directory, arguments.checkpoint, device=arguments.device)
     hits = [(_shown(path), score) for path, score in index.search(query, arguments.top)]

@@ -27,6 +27,8 @@ COMPLETIONS = {  # in every shell, by the line before the tab
     "captioner caption 'dog 1.png' dog": DOGS,
     "captioner report dogs dogs --bootstrap 5 dog": DOGS,
     "captioner data dogs --convert jsonl dog": DOGS,
+    "captioner index dogs --output dog": DOGS,
+    "captioner search dog": DOGS,
     "captioner data --convert jsonl out dog": DOGS,
 }
 WITH_EQUALS_SIGN = {  # in zsh and fish
