@@ -24,6 +24,7 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "captioner": ("Captioner",),
         "caption": ("Caption",),
         "linker": ("Linker",),
+        "index": ("Index", "Hit"),
         "decoding.options": ("DecodingOptions",),
         "training.api": ("train",),
         "training.config": ("TrainConfig",),
@@ -55,6 +56,11 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "models.captioning.options": ("ModelOptions",),
         "models.linking.options": ("LinearOptions",),
         "checkpoints.checkpoint": ("load", "save", "Checkpoint"),
+    },
+    "Search": {
+        "retrieval.query": ("parse", "Query", "Term"),
+        "retrieval.exact": ("search",),
+        "inference.indexing": ("index_images", "IndexOptions"),
     },
     "Decoding": {
         "decoding.decode": ("decode",),
