@@ -24,7 +24,7 @@ _LETTER = rf"[^\s{_MARK}+*(){_DASH}]"  # a character of a word
 _QUOTED = r'"(?:[^"\\]|\\.)*"|[“„][^“”]*[“”]'
 _TOKEN = re.compile(
     rf"""
-      (?P<sign>\+ | (?<!{_LETTER})[{_DASH}] | [{_DASH}](?!{_LETTER}))
+      (?P<sign>[+{_DASH}])
     | (?P<weight>(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?)\s*\*
     | image:(?:(?P<image>[^\s{_MARK}]\S*) | (?P<quoted_image>{_QUOTED}))
     | (?P<quoted>{_QUOTED})
@@ -170,9 +170,7 @@ def _write(term: Term) -> str:
         bare = re.fullmatch(rf"[^\s{_MARK}]\S*", term.text)
         return f"{factor}image:{term.text if bare else quoted}"
     try:
-        tokens = list(_tokens(term.text))
+        words = [value for kind, value in _tokens(term.text) if kind == "word"]
     except InputError:
-        return factor + quoted
-    words = [value for kind, value in tokens if kind == "word"]
-    is_plain = len(words) == len(tokens) and " ".join(words) == term.text
-    return factor + (term.text if is_plain else quoted)
+        words = []
+    return factor + (term.text if " ".join(words) == term.text else quoted)
