@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from ..retrieval.index_files import is_index
     from ..retrieval.query import parse
 
     if len(arguments.query) > 2:
@@ -57,6 +58,8 @@ def run(arguments: argparse.Namespace) -> None:
             "quotes, as in 'dog + beach'"
         )
     *given, text = arguments.query
+    if not given and is_index(Path(text)):
+        raise InputError(f"the query is missing: pass it after the index, {text}")
     query = parse(text)  # mistakes show before torch is imported
     if arguments.top < 1:
         raise InputError(f"--top must be at least 1, got {arguments.top}")

@@ -114,8 +114,7 @@ def _absolute(image: str) -> str:
 def _compare(writer: IndexWriter, given: Sequence[str]) -> _Change:
     """Compare the index with the files; an image of the index that has changed counts as new."""
     change = _Change()
-    entries = writer.entries()
-    for row, entry in enumerate(entries):
+    for row, entry in enumerate(writer.entries()):
         image = entry["image"]
         stamp = _stamp(image)
         if stamp is not None and _hex(stamp) == entry["stamp"]:
@@ -125,8 +124,9 @@ def _compare(writer: IndexWriter, given: Sequence[str]) -> _Change:
             change.new[image] = stamp
         else:
             change.removed += 1
+    lost = [entry["image"] for entry in writer.recovered if _stamp(entry["image"]) is not None]
     indexed = set(change.contents.values())
-    for image in [*(entry["image"] for entry in writer.recovered), *given]:
+    for image in [*lost, *given]:
         if image not in indexed:
             change.new.setdefault(image, _stamp(image) or b"")
     return change

@@ -53,10 +53,10 @@ class IndexWriter:
         self._remove_other_generations()
         self.recovered = self._recover()
 
-    def entries(self) -> list[dict[str, Any]]:
-        """Return the lines of all rows."""
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines of all rows; they are read as they are needed."""
         files = open_generation(self.directory, replace(self.manifest, rows=0))
-        return list(files.entries(range(len(files.rows))))
+        return files.entries(range(len(files.rows)))
 
     def keep(self, indices: Sequence[int]) -> None:
         """Remove all rows but these, which are in ascending order."""

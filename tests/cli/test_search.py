@@ -96,6 +96,7 @@ def test_a_moved_checkpoint(hits, run, capsys):
         (["photos.index", "red +"], "^query 'red \\+' has nothing to add or subtract after a \\+"),
         (["photos.index", "red", "--top", 0], "^--top must be at least 1, got 0$"),
         (["photos.index", "red", "-", "blue"], "^expected an index and a query, got 4 words; put"),
+        (["photos.index"], "^the query is missing: pass it after the index, photos.index$"),
         (["photos", "red"], "^photos is not an index; write one with captioner index$"),
         (["photos.index", "rde"], r"'rde' \(similar: red\)"),
     ],
