@@ -111,7 +111,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
             value = _unquote(value)
             if not value.strip():
                 raise InputError(f"query {text!r} contains an empty quotation; remove it")
-        elif value == "image:":
+        elif kind == "word" and value == "image:":
             raise InputError(
                 f"query {text!r} has no path after image:; write it without a space, as in "
                 "image:photo.jpg"

@@ -12,6 +12,7 @@ from captioner.models.captioning.sentence_state import SentenceState, sentence_s
 from captioner.models.linking.text_model import (
     ARRAYS,
     TEXT,
+    known_words,
     load_sentence_encoder,
     save_sentence_encoder,
     suggest_words,
@@ -202,18 +203,20 @@ def test_reading_a_transformer_needs_tokenizers(encoder, tmp_path, monkeypatch):
 
 def test_similar_words_are_suggested_the_most_frequent_of_equally_similar_ones_first():
     words = WordSum(("beach", "god", "dog", "bench", "dgx"), np.ones(5))
-    assert suggest_words(words, ["dgo"]) == "'dgo' (similar: god, dog, dgx)"
-    assert suggest_words(words, ["beech", "beech", "qqq"]) == (
+    assert suggest_words(known_words(words), ["dgo"]) == "'dgo' (similar: god, dog, dgx)"
+    assert suggest_words(known_words(words), ["beech", "beech", "qqq"]) == (
         "'beech' (similar: beach, bench), 'qqq' (no similar word)"
     )
-    assert suggest_words(words, ["dog-beach"]).endswith("dog - beach with spaces to subtract)")
+    assert suggest_words(known_words(words), ["dog-beach"]).endswith(
+        "dog - beach with spaces to subtract)"
+    )
 
 
 @pytest.mark.parametrize("encoder", ["several", "show-and-tell"], indirect=True)
 def test_words_of_all_parts_are_suggested(encoder):
-    assert suggest_words(encoder, ["dogg"]).startswith("'dogg' (similar: dog")
+    assert suggest_words(known_words(encoder), ["dogg"]).startswith("'dogg' (similar: dog")
 
 
 @pytest.mark.parametrize("encoder", ["transformer"], indirect=True)
 def test_pieces_of_words_are_not_suggested(encoder):
-    assert suggest_words(encoder, ["dogg"]) == "'dogg' (no similar word)"
+    assert suggest_words(known_words(encoder), ["dogg"]) == "'dogg' (no similar word)"
