@@ -68,9 +68,11 @@ def forced(sizes: Sizes) -> DecodingOptions:
     return DecodingOptions(beam_size=sizes.beams, min_length=sizes.steps, max_length=sizes.steps)
 
 
-def draw_captions(sizes: Sizes, images: int, shortest: int, longest: int) -> list[list[list[int]]]:
+def draw_captions(
+    sizes: Sizes, images: int, shortest: int, longest: int, seed: int = 0
+) -> list[list[list[int]]]:
     """Draw captions of random words as tokens, each image's longest caption first."""
-    rng = random.Random(0)
+    rng = random.Random(seed)
     return [
         sorted(
             (
@@ -84,9 +86,9 @@ def draw_captions(sizes: Sizes, images: int, shortest: int, longest: int) -> lis
     ]
 
 
-def draw_batch(sizes: Sizes, images: int, shortest: int, longest: int) -> Batch:
+def draw_batch(sizes: Sizes, images: int, shortest: int, longest: int, seed: int = 0) -> Batch:
     """Draw a batch with captions of random words, like one loaded from the feature cache."""
-    captions = draw_captions(sizes, images, shortest, longest)
+    captions = draw_captions(sizes, images, shortest, longest, seed)
     maps = draw_features(sizes, images, torch.device("cpu")).half()
     source = FunctionSource(lambda _: maps, are_features=True)
     return make_batch(source, range(images), range(images), pad_captions(captions))

@@ -7,11 +7,14 @@ two factors of that product, and the last backward node multiplies the concatena
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from .layers import on_padded_rows, pad_rows
 
 Factors = dict[int, tuple[Tensor, Tensor]]  # inputs and output gradients by call number
 Product = Callable[[Tensor], Tensor]
@@ -27,7 +30,9 @@ def deferred_matmul(factor: nn.Linear | Tensor) -> Product:
     """
     matrix = factor.weight.t() if isinstance(factor, nn.Linear) else factor
     if not (torch.is_grad_enabled() and matrix.requires_grad):
-        return factor if isinstance(factor, nn.Linear) else lambda x: x.to(factor.dtype) @ factor
+        if isinstance(factor, nn.Linear):
+            return partial(on_padded_rows, factor)
+        return lambda x: x.to(factor.dtype) @ factor
     device = matrix.device.type
     if torch.is_autocast_enabled(device):
         matrix = matrix.to(torch.get_autocast_dtype(device))
@@ -61,7 +66,9 @@ class _SharedMatrix(torch.autograd.Function):
         ctx.factors.clear()
         if not ctx.batched:
             factors = [(rows.flatten(0, -2), grad.flatten(0, -2)) for rows, grad in factors]
-        rows, grad_outputs = (torch.cat(parts, dim=-2) for parts in zip(*factors, strict=True))
+        rows, grad_outputs = (
+            pad_rows(torch.cat(parts, dim=-2)) for parts in zip(*factors, strict=True)
+        )
         return rows.mT @ grad_outputs, None
 
 

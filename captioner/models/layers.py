@@ -1,9 +1,44 @@
-"""Shared layers: an LSTM cell, dropout, and standardisation of feature maps."""
+"""Shared layers: padded rows, an LSTM cell, dropout, and standardisation of feature maps."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+LARGEST_STEP = 128  # between the row counts to which many rows are padded
+
+
+def pad_rows(rows: Tensor, smallest_step: int = 1) -> Tensor:
+    """Append zero rows to (..., n, I) up to `padded_count`, for bfloat16 products on a CPU.
+
+    For each shape, oneDNN compiles and keeps programs of its own, so that numbers of rows that
+    differ from batch to batch would take more and more memory. The results of the real rows, and
+    products that sum over the rows, are bit-identical to those without padding. In float32 they
+    would not be, and nothing is kept per shape, so the rows are returned unchanged.
+    """
+    half = rows.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    if not half or rows.device.type != "cpu":
+        return rows
+    missing = padded_count(rows.shape[-2], smallest_step) - rows.shape[-2]
+    return F.pad(rows, (0, 0, 0, missing)) if missing else rows
+
+
+def padded_count(count: int, smallest_step: int = 1) -> int:
+    """Round a number of rows up to a multiple of a sixteenth of the next power of two.
+
+    The multiples are at least those of smallest_step, and at most those of LARGEST_STEP.
+    """
+    sixteenth = 2 ** max(0, count - 1).bit_length() // 16
+    step = min(LARGEST_STEP, max(smallest_step, sixteenth))
+    return -(-count // step) * step
+
+
+def on_padded_rows(layer: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Apply a layer to rows (..., I) that are padded meanwhile; see `pad_rows`."""
+    flat = rows.flatten(0, -2)
+    padded = pad_rows(flat)
+    return layer(rows) if padded is flat else layer(padded)[: len(flat)].view(*rows.shape[:-1], -1)
 
 
 def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

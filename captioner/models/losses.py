@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .layers import pad_rows
+
 # Number of words whose scores are computed at once: enough for a fast matrix product.
 ROWS_AT_ONCE = {"cpu": 512, "cuda": 8192}
+LAST_BLOCK_STEP = 64  # between the row counts to which the last block is padded
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,9 @@ class _CrossEntropy(torch.autograd.Function):
         for first in range(0, max(1, len(outputs)), ROWS_AT_ONCE[outputs.device.type]):
             block = slice(first, first + ROWS_AT_ONCE[outputs.device.type])
             tokens, probs = targets[block], target_probs[block]
-            log_probs = F.linear(outputs[block], weight, bias).float().log_softmax(-1)
+            rows = pad_rows(outputs[block], LAST_BLOCK_STEP)
+            logits = F.linear(rows, weight, bias)[: len(tokens)]
+            log_probs = logits.float().log_softmax(-1)
             target_log_probs = log_probs.gather(1, tokens)
             negative_log_probs.append(-target_log_probs[:, 0])
             losses.append(-(probs * target_log_probs).sum(1) - smoothing * log_probs.mean(-1))
@@ -120,8 +125,9 @@ class _CrossEntropy(torch.autograd.Function):
                 grad_logits = _subtract_targets_(log_probs.exp_(), tokens, probs, smoothing)
                 if word_weights is not None:
                     grad_logits *= word_weights[block][:, None]
-                grad_outputs[block] = grad_logits @ weight
-                grad_weight += grad_logits.mT @ outputs[block]
+                factor = pad_rows(grad_logits.to(logits.dtype), LAST_BLOCK_STEP)
+                grad_outputs[block] = (factor @ weight)[: len(tokens)]
+                grad_weight += factor.mT @ rows
                 grad_bias += grad_logits.sum(0)
         ctx.save_for_backward(*grads)
         word_losses, own_losses = torch.cat(losses), torch.cat(negative_log_probs)

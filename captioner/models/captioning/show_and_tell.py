@@ -15,7 +15,7 @@ from ...data.batches import Batch
 from ...decoding.hypothesis import Memory, State
 from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
-from ..layers import Dropout, Standardize, lstm_cell
+from ..layers import Dropout, Standardize, lstm_cell, on_padded_rows
 from ..losses import Loss
 from .embedding import TiedEmbedding, scale_embeddings
 from .options import ModelOptions
@@ -82,16 +82,21 @@ class ShowAndTell(nn.Module):
     def _input_gates(self, inputs: Tensor) -> Tensor:
         """Compute the input-dependent part of the LSTM's gates, (..., E) -> (..., 4H)."""
         weight, bias = self.lstm.weight_ih_l0, self.lstm.bias_ih_l0
-        return F.linear(inputs, cast(Tensor, weight), cast(Tensor, bias))
+        return on_padded_rows(
+            lambda rows: F.linear(rows, cast(Tensor, weight), cast(Tensor, bias)), inputs
+        )
 
     def _advance(self, gates: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """Run one step of `lstm`; calling the module would repack its weights at every step."""
         weight, bias = self.lstm.weight_hh_l0, self.lstm.bias_hh_l0
-        recurrent = F.linear(hidden, cast(Tensor, weight), cast(Tensor, bias))
+        recurrent = on_padded_rows(
+            lambda rows: F.linear(rows, cast(Tensor, weight), cast(Tensor, bias)), hidden
+        )
         return lstm_cell(gates + recurrent, cell)
 
     def _output(self, hidden: Tensor) -> Tensor:
-        output: Tensor = self.dropout(torch.tanh(self.project(self.dropout(hidden))))
+        projected = on_padded_rows(self.project, self.dropout(hidden))
+        output: Tensor = self.dropout(torch.tanh(projected))
         return output
 
     def loss(self, batch: Batch) -> Loss:

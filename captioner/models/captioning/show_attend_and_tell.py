@@ -17,7 +17,7 @@ from ...decoding.hypothesis import Memory, State
 from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
 from ..deferred_grad import Product, deferred_matmul
-from ..layers import Dropout, lstm_cell
+from ..layers import Dropout, lstm_cell, on_padded_rows
 from ..losses import Loss, attention_coverage
 from .attention import additive_energies
 from .embedding import TiedEmbedding, scale_embeddings
@@ -111,7 +111,7 @@ class ShowAttendAndTell(nn.Module):
         if "word_gates" in memory:
             gates = memory["word_gates"][tokens]
         else:
-            gates = self.word_gates(scale_embeddings(words))
+            gates = on_padded_rows(self.word_gates, scale_embeddings(words))
         gates, hidden, cell = (
             torch.unflatten(rows, 0, (images, -1))
             for rows in (gates, state["hidden"], state["cell"])
@@ -157,7 +157,7 @@ class ShowAttendAndTell(nn.Module):
 
     def _output(self, words: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
         """Compute the deep output from the previous word, hidden state and context; equation 7."""
-        mixed = words + self.output_hidden(self.dropout(hidden)) + context
+        mixed = words + on_padded_rows(self.output_hidden, self.dropout(hidden)) + context
         output: Tensor = self.dropout(torch.tanh(mixed))
         return output
 
@@ -207,7 +207,7 @@ class ShowAttendAndTell(nn.Module):
         """
         images, captions, _ = batch.tokens.shape
         sizes = [images * active for active in batch.active_captions]
-        gates = torch.split(self.word_gates(scale_embeddings(words)), sizes)
+        gates = torch.split(on_padded_rows(self.word_gates, scale_embeddings(words)), sizes)
         hidden, cell = (
             rows[:, None].expand(-1, captions, -1) for rows in (state["hidden"], state["cell"])
         )
