@@ -29,7 +29,7 @@ def padded_count(count: int, smallest_step: int = 1) -> int:
 
     The multiples are at least those of smallest_step, and at most those of LARGEST_STEP.
     """
-    sixteenth = 2 ** max(0, count - 1).bit_length() // 16
+    sixteenth = (1 << max(0, count - 1).bit_length()) // 16
     step = min(LARGEST_STEP, max(smallest_step, sixteenth))
     return -(-count // step) * step
 

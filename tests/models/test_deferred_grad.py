@@ -62,11 +62,13 @@ def test_an_unused_matrix_gets_no_gradient():
     assert layer.weight.grad is None
 
 
-def test_without_gradients_the_layer_is_returned():
-    layer = nn.Linear(4, 4, bias=False)
+def test_without_gradients_nothing_is_deferred():
+    layer, rows = nn.Linear(4, 4, bias=False), draw(2, 3, 4)
     with torch.no_grad():
-        assert deferred_matmul(layer) is layer
-    assert deferred_matmul(layer.requires_grad_(False)) is layer
+        assert torch.equal(deferred_matmul(layer)(rows), layer(rows))
+    product = deferred_matmul(layer.requires_grad_(False))(rows)
+    assert torch.equal(product, layer(rows))
+    assert "_Product" not in product.grad_fn.name()
 
 
 def test_autocast_converts_the_matrix_once():
