@@ -1,11 +1,18 @@
 """Training and evaluation in several processes started by torchrun.
 
 In a process that torchrun did not start, every function here does nothing or returns its input.
+
+A process that hangs must not keep the others waiting: within a training step they wait for
+STEP_SECONDS, elsewhere for ROUND_SECONDS, and for features for FEATURES_SECONDS.
 """
 
 import os
+import signal
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -18,15 +25,40 @@ from .errors import InputError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by torchrun
 
+STEP_SECONDS = 20  # between two steps, unless the images come from a server
+SERVER_SECONDS = 300  # the same if they do: lost connections are tried again
+ROUND_SECONDS = 3600  # evaluation and saving
+FEATURES_SECONDS = 12 * 3600  # the first process checks images and computes features
+REPORT_SECONDS = 2  # in which a process that waits in vain reports to the others
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The process groups besides the default one, which differ in their timeouts.
+
+    store: in which processes report to each other. places: host, process namespace and process id
+    by rank.
+    """
+
+    step: dist.ProcessGroup
+    features: dist.ProcessGroup
+    store: dist.Store
+    places: list[tuple[str, str, int]]
+
+
+_groups: _Groups | None = None
+
 
 @contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
+def process_group(device: torch.device, step_seconds: float = STEP_SECONDS) -> Iterator[None]:
     """Join the process group of torchrun, if there is one, and leave it on exit.
 
-    With the device "cuda", each process uses the GPU of its local rank. Raises InputError if there
-    are more processes than GPUs on this machine, if some of torchrun's variables are missing or
-    wrong, or if the group cannot be joined.
+    With the device "cuda", each process uses the GPU of its local rank. step_seconds: how long a
+    process may keep the others waiting in a training step. Raises InputError if there are more
+    processes than GPUs on this machine, if some of torchrun's variables are missing or wrong, or if
+    the group cannot be joined.
     """
+    global _groups
     if not _in_group():
         yield
         return
@@ -37,10 +69,10 @@ def process_group(device: torch.device) -> Iterator[None]:
                 f"this machine has {count} GPUs; start at most {count} processes on it"
             )
         torch.cuda.set_device(local_rank)
-    # The timeout must allow the first process to compute features while the others wait.
-    backend = "nccl" if device.type == "cuda" else "gloo"
+    backend, patience = "nccl" if device.type == "cuda" else "gloo", timedelta(0, ROUND_SECONDS)
     try:
-        dist.init_process_group(backend, timeout=timedelta(hours=12))
+        store, rank, size = _rendezvous(patience)
+        dist.init_process_group(backend, timeout=patience, store=store, rank=rank, world_size=size)
     except (ValueError, RuntimeError) as error:
         address = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise InputError(
@@ -48,8 +80,15 @@ def process_group(device: torch.device) -> Iterator[None]:
             f"{str(error).splitlines()[0]}; start them with torchrun"
         ) from error
     try:
+        _groups = _Groups(
+            dist.new_group(timeout=timedelta(0, step_seconds)),
+            dist.new_group(timeout=timedelta(0, FEATURES_SECONDS)),
+            store,
+            gather(_place()),
+        )
         yield
     finally:
+        _groups = None
         dist.destroy_process_group()
 
 
@@ -78,6 +117,25 @@ def _in_group() -> bool:
     return True
 
 
+def _rendezvous(timeout: timedelta) -> tuple[dist.Store, int, int]:
+    """Return the store of torchrun's processes, the rank of this one and their number.
+
+    torchrun restarts processes with the store in which the killed ones have left their addresses.
+    """
+    store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:  # else counts may differ
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    return store, rank, size
+
+
+def _place() -> tuple[str, str, int]:
+    """Return this host, its process namespace (empty if unknown) and the id of this process."""
+    namespace = ""
+    with suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
+    return socket.gethostname(), namespace, os.getpid()
+
+
 def rank() -> int:
     """Return the rank of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
@@ -99,10 +157,21 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def barrier() -> None:
-    """Wait until all processes reach this point."""
+def barrier(*, features: bool = False) -> None:
+    """Wait until all processes reach this point.
+
+    features: whether the first one may check images or compute features meanwhile.
+    """
     if dist.is_initialized():
-        dist.barrier()
+        dist.barrier(_groups.features if features and _groups else None)
+
+
+def parallel(model: nn.Module) -> nn.Module:
+    """Return the model for training steps: in several processes, its data-parallel wrapper."""
+    if world_size() == 1:
+        return model
+    group = _groups.step if _groups else None
+    return DistributedDataParallel(model, process_group=group, broadcast_buffers=False)
 
 
 def unwrap(module: nn.Module) -> Any:
@@ -118,11 +187,37 @@ def share_buffers(module: nn.Module) -> None:
 
 
 def total(values: Tensor) -> Tensor:
-    """Return the sum over all processes, in every process."""
+    """Return the sum over all processes, in every process, as a part of a training step.
+
+    Raises InputError if another process has ended or does not answer in time. If it is on this
+    machine, it is killed: torchrun itself would wait for another half a minute.
+    """
     if dist.is_initialized():
         values = values.clone()
-        dist.all_reduce(values)
+        try:
+            dist.all_reduce(values, group=_groups.step if _groups else None)
+        except RuntimeError as error:
+            raise InputError(
+                f"training stopped in process {rank()}, because {_end_silent()} has ended or does "
+                "not answer; see its messages, and pass --resume to continue"
+            ) from error
     return values
+
+
+def _end_silent() -> str:
+    """Kill the processes that do not wait for others, as this one does; return their ranks."""
+    assert _groups is not None
+    silent = []
+    with suppress(RuntimeError):  # the store has ended with its process
+        _groups.store.set(f"waits/{rank()}", "")
+        time.sleep(REPORT_SECONDS)
+        silent = [i for i in range(world_size()) if not _groups.store.check([f"waits/{i}"])]
+    here = _groups.places[rank()]
+    for other in (_groups.places[i] for i in silent):
+        if here[1] and other[:2] == here[:2]:
+            with suppress(OSError):
+                os.kill(other[2], signal.SIGKILL)
+    return f"process {', '.join(map(str, silent))}" if silent else "another process"
 
 
 def gather(item: Any) -> list[Any]:

@@ -50,15 +50,17 @@ def option(
     above: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
+    bare: str | None = None,
 ) -> Any:
     """Declare a dataclass field with a help text and its allowed values.
 
     choices: for strings. above, at_least, at_most: bounds of a finite number, which `check_bounds`
-    enforces.
+    enforces. bare: the value if the flag is given without one, or if the field is True; False means
+    the default. None: the flag needs a value.
     """
     bounds = {"above": above, "at_least": at_least, "at_most": at_most}
     bounds = {name: bound for name, bound in bounds.items() if bound is not None}
-    metadata = {"help": help, "choices": choices, "bounds": bounds}
+    metadata = {"help": help, "choices": choices, "bounds": bounds, "bare": bare}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -132,6 +134,8 @@ def _add_flag(
     if _is_tuple(hint):  # "extend" would add given values to a default instead of replacing it
         absent = None if default is None else argparse.SUPPRESS
         arguments = {"default": absent, "action": "extend", "nargs": nargs}
+    if bare := field.metadata.get("bare"):
+        arguments |= {"nargs": "?", "const": bare}
     group.add_argument(
         flag,
         type=str.lower if choices else kind,  # choices are case-insensitive
@@ -206,6 +210,8 @@ def _convert(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
 
 
 def _convert_one(field: "dataclasses.Field[Any]", kind: Any, value: Any) -> Any:
+    if isinstance(value, bool) and field.metadata.get("bare"):
+        value = field.metadata["bare"] if value else field.default
     if not _accepts(kind, value):
         raise InputError(f"{field.name} must be {_shown(kind)}, got {value!r}")
     if choices := field.metadata.get("choices"):

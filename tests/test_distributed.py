@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from itertools import chain
 
 import pytest
@@ -46,7 +47,7 @@ evaluation.caption_batches = counted_captions
 epoch_batches.make_batch = counted_load
 
 with distributed.process_group(torch.device("cpu")):
-    distributed.process_group = lambda device: nullcontext()  # joined once for all that follows
+    distributed.process_group = lambda *_: nullcontext()  # joined once for all that follows
     train.main([*options, "--run", "two"])
     Path(f"rank{rank}.json").write_text(json.dumps({"captioned": captioned, "loaded": loaded}))
     options += ["--dropout", "0.5", "--run"]
@@ -137,6 +138,62 @@ def test_a_signal_to_one_stops_both_and_resuming_is_exact(directory):
         assert tiny.untimed(a) == tiny.untimed(b)
 
 
+KILLED = """
+import os, signal, sys
+import train
+from captioner.tasks.captioning import batches as epoch_batches
+
+load, loaded = epoch_batches.make_batch, []
+
+def killed_load(*args):
+    loaded.append(args)
+    if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == ("1", "0"):
+        if len(loaded) == 4:  # in the second epoch
+            os.kill(os.getpid(), signal.SIGKILL)
+    return load(*args)
+
+epoch_batches.make_batch = killed_load
+train.main(sys.argv[1:])
+"""
+
+
+def test_a_killed_process_is_restarted_and_resumes_exactly(directory, tmp_path_factory):
+    (directory / "killed.py").write_text(KILLED)
+    place = ["--rdzv-endpoint", "localhost:0", "--nproc-per-node", "2", "--max-restarts", "1"]
+    data = options(str(tiny.data(tmp_path_factory)))
+    command = [*LAUNCH, *place, "--", directory / "killed.py", *data, "--dropout", "0.5"]
+    finish(start(*command, "--run", "killed", "--resume", "auto", cwd=directory))
+    straight, killed = (directory / "checkpoints" / name for name in ("straight", "killed"))
+    for name in ("last", "best"):
+        weights = checkpoint.load(killed / name).weights
+        for key, value in checkpoint.load(straight / name).weights.items():
+            assert torch.equal(weights[key], value)
+    for a, b in zip(rows(straight), rows(killed), strict=True):
+        assert tiny.untimed(a) == tiny.untimed(b)
+
+
+HUNG = KILLED.replace("SIGKILL", "SIGSTOP")
+
+
+@pytest.mark.slow
+def test_a_stopped_process_ends_the_others_within_half_a_minute(directory, tmp_path_factory):
+    (directory / "hung.py").write_text(HUNG)
+    place = ["--rdzv-endpoint", "localhost:0", "--nproc-per-node", "2"]
+    data = options(str(tiny.data(tmp_path_factory)))
+    process = start(
+        *LAUNCH, *place, "--", directory / "hung.py", *data, "--run", "hung", cwd=directory
+    )
+    run = directory / "checkpoints" / "hung"
+    while process.poll() is None and not (run / "last").exists():
+        time.sleep(0.1)
+    saved = time.monotonic()
+    output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - saved < 35  # the process is stopped within the first five seconds
+    assert process.returncode == 1
+    assert "training stopped in process 0, because process 1 has ended or does not answer" in output
+    checkpoint.load(run)
+
+
 # ---- one process --------------------------------------------------------------------------------
 
 
@@ -158,7 +215,10 @@ def started(monkeypatch):
     master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
     for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", **master}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: calls.append(backend))
+    store = dist.HashStore()
+    monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: iter([(store, 3, 4)]))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, *_, **__: calls.append(backend))
+    monkeypatch.setattr(dist, "new_group", lambda **_: None)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("left"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", calls.append)

@@ -17,9 +17,16 @@ from . import checkpoint
 
 CHECKPOINTS = Path("checkpoints")
 SKIPPED = "skipped.jsonl"
+RESUME = ("no", "last", "auto")  # values of --resume
 # Options that may differ when a run is resumed. The data may have moved: its fingerprint is
 # compared instead of its path.
-RESUME_MAY_CHANGE = ("data.path", "data.name", "data.on_error", "training.patience")
+RESUME_MAY_CHANGE = (
+    "data.path",
+    "data.name",
+    "data.on_error",
+    "data.max_skipped",
+    "training.patience",
+)
 
 
 def run_directory(name: str) -> Path:
@@ -106,13 +113,14 @@ def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
     return run / SKIPPED
 
 
-def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Checkpoint | None:
+def open_run(run: Path, resume: str, config: dict[str, Any]) -> checkpoint.Checkpoint | None:
     """Return the checkpoint to resume from, or None for a new run.
 
-    Raises InputError if a new run would overwrite another, if there is no run to resume, or if
-    `config` differs from the resumed run's config in options other than RESUME_MAY_CHANGE.
+    resume: "no" starts a run, "last" resumes one, and "auto" does either. Raises InputError if a
+    new run would overwrite another, if there is no run to resume, or if `config` differs from the
+    resumed run's config in options other than RESUME_MAY_CHANGE.
     """
-    if not resume:
+    if resume == "no":
         names = [path.name for path in run.glob("[!.]*")]
         if names or run.is_file():
             alternative = "pass --resume to continue it, " if "last" in names else ""
@@ -121,13 +129,14 @@ def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Chec
                 "delete it"
             )
         return None
-    last = run / "last"
-    if not last.exists() and not sibling_path(last, "old").exists():
+    resumed = _newest(run)
+    if resumed is None:
+        if resume == "auto" and not run.is_file():
+            return None
         raise InputError(
-            f"{run} cannot be resumed: {last} does not exist; pass --run NAME to resume another "
-            "run, or omit --resume to start a new one"
+            f"{run} cannot be resumed: {run / 'last'} does not exist; pass --run NAME to resume "
+            "another run, or --resume auto to start this one"
         )
-    resumed = checkpoint.load(last)
     before, now = _flatten(resumed.config), _flatten(config)
     changes = [
         "the captions have changed"
@@ -139,6 +148,36 @@ def open_run(run: Path, resume: bool, config: dict[str, Any]) -> checkpoint.Chec
     if changes:
         raise InputError(f"{run} cannot be resumed with different options: {'; '.join(changes)}")
     return resumed
+
+
+def _newest(run: Path) -> checkpoint.Checkpoint | None:
+    """Load the newest checkpoint of a run that can be resumed and say which ones were skipped.
+
+    Returns None if the run has no checkpoint; raises InputError if none of them can be resumed.
+    """
+    from .. import distributed
+
+    saved = [
+        path for name in ("last", "best") for path in (run / name, sibling_path(run / name, "old"))
+    ]
+    problems = []
+    for path in saved:
+        if not path.exists():
+            continue
+        try:
+            found = checkpoint.load(path)
+            found.check_resumable()
+        except InputError as error:
+            problems.append(str(error))
+        else:
+            for problem in problems:
+                distributed.say(f"skipped: {problem}")
+            if problems:
+                distributed.say(f"resuming from {found.path}")
+            return found
+    if problems:
+        raise InputError(f"{run} cannot be resumed: {'; '.join(problems)}")
+    return None
 
 
 def open_source(

@@ -162,6 +162,7 @@ def drop_corrupt_images(
     paths = [example.path for example in data.examples if example.split in splits]
     memo = cache and cache / DECODED
     found = _check_images(paths, memo, workers) if distributed.is_first() else {}
+    distributed.barrier(features=True)
     reasons = distributed.gather(found)[0]
     problems = [
         Problem(SourceLocation(path), reason, "replace the file or remove its captions")

@@ -6,7 +6,10 @@ They must be run from the directory in which training was started.
 import shlex
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+
+from ..checkpoints.runs import RESUME
 
 
 def longer_command(argv: Sequence[str], run: Path, epochs: int, processes: int = 1) -> str:
@@ -15,12 +18,15 @@ def longer_command(argv: Sequence[str], run: Path, epochs: int, processes: int =
     argv: the arguments of the finished run. The new run starts from scratch, since the learning
     rate of the finished run has already decayed to zero.
     """
-    remaining, kept = iter(argv), []
-    for word in remaining:
-        if word in ("--epochs", "--run"):
-            next(remaining)
-        elif not (_is_resume(word) or word.startswith(("--epochs=", "--run="))):
-            kept.append(word)
+    replaced = ("--epochs", "--run")
+    kept = [
+        word
+        for before, word in pairwise(["", *argv])
+        if before not in replaced
+        and word.partition("=")[0] not in replaced
+        and not _is_resume(word)
+        and not (_is_resume(before) and word in RESUME)
+    ]
     # The last --epochs takes effect, so an earlier abbreviated one is harmless.
     changed = ["--epochs", str(epochs), "--run", f"{run.name}-{epochs}-epochs"]
     words = program("train")
@@ -34,7 +40,8 @@ def longer_command(argv: Sequence[str], run: Path, epochs: int, processes: int =
 
 def _is_resume(word: str) -> bool:
     """Return whether argparse parses the word as --resume, possibly abbreviated."""
-    return word.startswith("--re") and "--resume".startswith(word)
+    flag = word.partition("=")[0]
+    return flag.startswith("--re") and "--resume".startswith(flag)
 
 
 def program(name: str) -> list[str]:

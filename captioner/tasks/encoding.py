@@ -53,5 +53,5 @@ def open_split(
     runtime = Runtime(inputs.device, options.workers)
     if distributed.is_first():  # computes the features before the other processes read them
         store.open_files(files, runtime, kind)
-    distributed.barrier()
+    distributed.barrier(features=True)
     return SplitData(examples, store.open_files(files, runtime, kind))

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checkpoints.runs import CHECKPOINTS, run_directory
+from ..checkpoints.runs import CHECKPOINTS, RESUME, run_directory
 from ..data.readers import ON_ERROR, READERS
 from ..devices import PRECISIONS
 from ..errors import InputError
@@ -22,12 +22,15 @@ class DataOptions(Options):
     on_error: str = option(
         "stop", "unusable rows and images: stop, or skip and list them", choices=ON_ERROR
     )
+    max_skipped: float = option(0.05, "largest share of rows and images that may be skipped")
     workers: int = option(WORKERS, "number of threads that prefetch batches")
     cache: Path = option(CHECKPOINTS / ".cache", "directory for feature maps and demo images")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 0, "workers")
+        if not 0 <= self.max_skipped <= 1:
+            raise InputError(f"max_skipped must be from 0 to 1, got {self.max_skipped}")
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,12 @@ class RunOptions(Options):
     """The run's name, starting point, device and progress reports."""
 
     run: str | None = option(None, "name of the run [derived from data and model]")
-    resume: bool = option(False, "resume the run from its last checkpoint")
+    resume: str = option(
+        "no",
+        "resume the run; auto: or start it if it has saved nothing",
+        choices=RESUME,
+        bare="last",
+    )
     start_from: Path | None = option(
         None, "run or checkpoint that provides initial weights and vocabulary"
     )

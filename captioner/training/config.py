@@ -214,6 +214,10 @@ def _idle_options(groups: OptionGroups) -> dict[str, str]:
         ),
         "format": (has_data, "needs --data"),
         "on_error": (has_data, "needs --data"),
+        "max_skipped": (
+            has_data and groups.data.on_error == "skip",
+            "needs --data and --on-error skip",
+        ),
         "encoder_learning_rate": (
             trains_encoder,
             "needs a trained encoder; pass --fine-tune-encoder",

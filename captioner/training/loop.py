@@ -13,7 +13,6 @@ from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
@@ -189,9 +188,7 @@ def _start(
     factor = learning_rate_factor(options.warmup, steps_per_epoch * options.epochs)
     scheduler = LambdaLR(optimizer, factor)
     torch.manual_seed(options.seed + distributed.rank())
-    parallel = model
-    if distributed.world_size() > 1:
-        parallel = DistributedDataParallel(model, broadcast_buffers=False)
+    parallel = distributed.parallel(model)  # gives all processes the same weights
     average, progress = WeightAverage(model, options.average), Progress()
     return _LoopState(
         parallel,

@@ -11,6 +11,8 @@ from PIL import Image
 from .. import distributed
 from ..checkpoints import checkpoint
 from ..checkpoints.runs import lock_run, write_skipped
+from ..data.storage import files as storage
+from ..data.storage.location import Location
 from ..devices import peak_memory, pick_device
 from ..distributed import say
 from ..errors import InputError
@@ -34,7 +36,8 @@ def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> Trai
     if config.run.tensorboard:
         check_tensorboard()
     device = pick_device(config.run.device)
-    with distributed.process_group(device):
+    seconds = distributed.SERVER_SECONDS if _is_remote(config) else distributed.STEP_SECONDS
+    with distributed.process_group(device, seconds):
         setup = build_setup(config, device)
         with lock_run(setup.run):
             if setup.data.problems and distributed.is_first():
@@ -49,6 +52,11 @@ def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> Trai
         result,
         str(device),
     )
+
+
+def _is_remote(config: TrainConfig) -> bool:
+    data = config.data.data
+    return data is not None and isinstance(storage.parse_location(data), Location)
 
 
 def train(setup: TrainingSetup) -> Progress:

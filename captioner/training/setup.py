@@ -51,6 +51,7 @@ def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
     check_encoder(config.encoder, pretrained=config.run.start_from is not None)
     options = config.data
     original = load_data(options.data, options.format, options.cache, options.on_error)
+    check_skipped(original, options.max_skipped)
     transform = Transform(config.encoder.image_size)
     described = checkpoint_config(config, original, transform)
     run = run_directory(config.run.run or f"{original.name}-{config.system.model_name(config)}")
@@ -61,6 +62,7 @@ def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
     data, corrupt = drop_corrupt_images(
         original, USED_SPLITS, options.on_error, options.cache, options.workers
     )
+    check_skipped(data, options.max_skipped)
     described = with_corrupt_images(described, corrupt, resumed)
     say(data.summary())
     job = config.system.build(JobInputs(config, data, transform, device, run, start))
@@ -73,6 +75,18 @@ def _open_start(config: TrainConfig, described: dict[str, Any]) -> Checkpoint | 
     if path is None:
         return None
     return open_source(hub.local(path), described, config.system.architecture)
+
+
+def check_skipped(data: CaptionData, limit: float) -> None:
+    """Raise InputError if more than this share of the rows and images had to be skipped."""
+    skipped, usable = len(data.problems), len(data.examples)
+    if skipped > limit * (skipped + usable):
+        share = skipped / (skipped + usable)
+        raise InputError(
+            f"{skipped} rows and images of {data.root} would be skipped and {usable} images used, "
+            f"but {share:.1%} is more than --max-skipped {limit:g}; correct them or pass a larger "
+            f"--max-skipped; the first: {data.problems[0]}"
+        )
 
 
 def checkpoint_config(
@@ -92,6 +106,7 @@ def checkpoint_config(
             "format": data.format,
             "path": None if config.data.data is None else str(storage.absolute(data.root)),
             "on_error": config.data.on_error,
+            "max_skipped": config.data.max_skipped,
             "fingerprint": fingerprint(data),
         },
     }

@@ -63,4 +63,6 @@ def _data_options(data: dict[str, Any], *, starts: bool) -> dict[str, Any]:
     if data["path"] is not None:  # else the demo data
         options |= {"data": data["path"], "format": data["format"]}
         options["on_error"] = data.get("on_error", "stop")
+        if options["on_error"] == "skip" and "max_skipped" in data:
+            options["max_skipped"] = data["max_skipped"]
     return options

@@ -1,6 +1,7 @@
 """The directory of a run: its name, who may train in it, what it starts from; and idle flags."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -41,13 +42,23 @@ def test_what_was_skipped_does_not_keep_a_run_in_which_nothing_was_saved(tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+SKIP = ["--on-error", "skip", "--max-skipped", "0.1"]
+
+
 def test_rows_that_were_skipped_are_listed_in_the_run(tmp_path, monkeypatch, capsys):
     """And evaluating the run skips them, too."""
     root = tiny.write_colours(tmp_path / "colours")
     (root / "train" / "5.png").unlink()
     (root / "val" / "103.png").unlink()
     monkeypatch.chdir(tmp_path)
-    train.main(["--data", str(root), "--on-error", "skip", "--run", "mine", *tiny.OPTIONS])
+    message = (
+        f"2 rows and images of {root} would be skipped and 24 images used, but 7.7% is more than "
+        "--max-skipped 0.05; correct them or pass a larger --max-skipped; the first: "
+    )
+    with pytest.raises(InputError, match=re.escape(message)):
+        train.main(["--data", str(root), *SKIP[:2], "--run", "mine", *tiny.OPTIONS])
+    assert not (CHECKPOINTS / "mine").exists()
+    train.main(["--data", str(root), *SKIP, "--run", "mine", *tiny.OPTIONS])
     said = capsys.readouterr().out
     counts = "train 15 images, 30 captions; val 6 images, 12 captions; test 3 images, 6 capt"
     assert counts in said

@@ -113,6 +113,9 @@ def colours(tmp_path):
     return tiny.write_colours(tmp_path / "colours")
 
 
+SKIP = ["--on-error", "skip", "--max-skipped", "0.2"]
+
+
 def corrupt(root):
     """Damage two images of train, one of val and one of test; returns those of train and val."""
     cut = (root / "train" / "3.png").read_bytes()
@@ -271,7 +274,7 @@ def test_training_and_evaluation_leave_out_corrupt_images(
         with pytest.raises(InputError, match=r"colours \(read as coco\) has 3 problems"):
             train.main(options)
     assert not Path("checkpoints/mine").exists()
-    train.main([*options, "--on-error", "skip"])
+    train.main([*options, *SKIP])
     printed = capsys.readouterr().out
     for text in ("train 14 images", "val 6 images", "3 problems skipped"):
         assert text in printed
@@ -286,8 +289,8 @@ def test_training_and_evaluation_leave_out_corrupt_images(
     assert "% novel" in printed
     assert f"skipped: {broken[2]}: not an image" in printed
     assert "have changed" not in printed
-    train.main([*options, "--on-error", "skip", "--resume"])  # the same images
+    train.main([*options, *SKIP, "--resume"])  # the same images
     broken[1].write_bytes((colours / "train" / "4.png").read_bytes())
     message = r"mine/last cannot be resumed: 3 images could not .* \(\[3, 9, 102\]\), but 2 cannot"
     with pytest.raises(InputError, match=message):
-        train.main([*options, "--on-error", "skip", "--resume"])
+        train.main([*options, *SKIP, "--resume"])

@@ -55,6 +55,7 @@ def test_longer_training_is_suggested_if_the_last_of_all_epochs_was_best(
 def test_command_of_a_longer_training(monkeypatch):
     run = Path("checkpoints/my run")
     argv = ["--run", "my run", "--epochs=3", "--resume", "--data", "my data", "--epo", "3", "--res"]
+    argv += ["--resume", "auto", "--resume=auto"]
     monkeypatch.setattr(sys, "argv", ["../here/train.py"])
     kept = "../here/train.py --data 'my data' --epo 3"
     changed = "--epochs 6 --run 'my run-6-epochs'"

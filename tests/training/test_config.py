@@ -105,6 +105,7 @@ def test_unknown_option():
         (["--hard-attention"], "--hard-attention needs --attention"),
         (["--format", "coco"], "--format needs --data"),
         (["--on-error", "skip"], "--on-error needs --data"),
+        (["--data", "x", "--max-skipped", "0.1"], "--max-skipped needs --data and --on-error skip"),
         (
             ["--encoder", "resnet18", "--encoder-learning-rate", "0.1"],
             "--encoder-learning-rate needs a trained encoder; pass --fine-tune-encoder",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 from dataclasses import asdict
 from pathlib import Path
@@ -151,6 +152,47 @@ def test_resuming_with_other_options_or_data_is_refused(train_run):
         train_run("run", "--resume", "--epochs", "1", "--data", "other")
     train_run("run", "--resume", "--epochs", "1", "--patience", "7", "--workers", "1")
     assert (run / "last" / "manifest.json").read_bytes() == before
+
+
+def test_resume_auto_starts_a_run_or_resumes_it(train_run, monkeypatch):
+    straight = train_run("straight", *FOUR_STEPS)
+    with monkeypatch.context() as patch:
+        interrupt_at(6, signal.SIGTERM, patch)
+        with pytest.raises(Interrupted):
+            train_run("auto", *FOUR_STEPS, "--resume", "auto")
+    assert_same_run(train_run("auto", *FOUR_STEPS, "--resume", "auto"), straight)
+
+
+def test_resume_auto_starts_again_if_a_killed_run_saved_nothing(train_run):
+    Path("checkpoints/run/tensorboard").mkdir(parents=True)
+    with pytest.raises(InputError, match="already contains a run"):
+        train_run("run")
+    with pytest.raises(InputError, match=r"last does not exist; .*or --resume auto to start this"):
+        train_run("run", "--resume")
+    train_run("run", "--resume", "auto", "--epochs", "1")
+
+
+def test_a_damaged_checkpoint_is_skipped_and_named(train_run, capsys):
+    straight = train_run("straight", *FOUR_STEPS, "--epochs", "3")
+    run = Path(shutil.copytree(straight, "checkpoints/run"))
+    state = run / "last" / "training_state.pt"
+    state.write_bytes(state.read_bytes()[:-1])
+    capsys.readouterr()
+    train_run("run", *FOUR_STEPS, "--epochs", "3", "--resume")
+    said = capsys.readouterr().out
+    assert f"skipped: checkpoint {run / 'last'} is damaged: training_state.pt does not" in said
+    assert f"resuming from {run / 'best'}\n" in said
+    assert_same_run(run, straight)
+
+
+def test_a_run_without_an_undamaged_checkpoint_is_never_started_again(train_run):
+    run = train_run("run")
+    for name in ("last", "best"):
+        (run / name / "model.safetensors").write_bytes(b"")
+    damaged = r"last is damaged: model.* checkpoint .*best is damaged: model.safetensors does not"
+    for resume in ("last", "auto"):
+        with pytest.raises(InputError, match=f"checkpoints/run cannot be resumed: .*{damaged}"):
+            train_run("run", "--resume", resume)
 
 
 def test_resuming_a_missing_run_is_refused(train_run):
