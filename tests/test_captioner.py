@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
+from safetensors.torch import load_file, save_file
 
 from captioner import Caption, Captioner, DecodingOptions, InputError
 from captioner.checkpoints.captioning import restore
-from captioner.checkpoints.checkpoint import load
+from captioner.checkpoints.checkpoint import load, load_checkpoint_weights
 from tests.support import tiny
 from tests.support.signing import sign
 
@@ -452,6 +453,9 @@ ABSURD = 10**6  # a hidden size whose weights would take 16 TB
         lambda c: c.pop("transform"),
         lambda c: c["transform"].update(size=0),
         lambda c: c["transform"].update(size="big"),
+        lambda c: c["transform"].update(size=100_000),
+        lambda c: c["transform"].update(std=[1, 1, 1e-45]),
+        lambda c: c["transform"].update(mean=[math.nan, 0, 0]),
         lambda c: c["transform"].update(crop=3),
     ],
 )
@@ -466,6 +470,37 @@ def test_a_config_that_does_not_fit_the_weights(attention_run, tmp_path, change)
         InputError, match=f"checkpoint {directory}: config.json does not (match|describe) "
     ):
         Captioner.from_pretrained(directory)
+
+
+def with_weight(run, directory, name, change):
+    """Copy a checkpoint with one changed tensor and a valid manifest."""
+    shutil.copytree(run / "best", directory)
+    weights = load_file(directory / "model.safetensors")
+    save_file({**weights, name: change(weights[name])}, directory / "model.safetensors")
+    sign(directory)
+    return directory
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "complex64", "int64"])
+def test_weights_of_another_type_are_refused(attention_run, tmp_path, dtype):
+    name = "words.weight"
+    sent = with_weight(
+        attention_run, tmp_path / "sent", name, lambda w: w.to(getattr(torch, dtype))
+    )
+    message = f"does not match the weights: {name} is {dtype}, but must be float32$"
+    with pytest.raises(InputError, match=message):
+        Captioner.from_pretrained(sent)
+    source = load(sent)
+    model, _ = restore(load(attention_run))
+    with pytest.raises(InputError, match=f"do not fit the model: {name} is {dtype}, but must be"):
+        load_checkpoint_weights(model, source)
+
+
+def test_negative_variances_are_refused(attention_run, tmp_path):
+    name = next(n for n in load(attention_run).weights if n.endswith("running_var"))
+    sent = with_weight(attention_run, tmp_path / "sent", name, lambda variances: -variances)
+    with pytest.raises(InputError, match=f"{name} contains negative values, but holds variances$"):
+        Captioner.from_pretrained(sent)
 
 
 def test_a_vocabulary_that_does_not_fit_the_weights(attention_run, tmp_path):

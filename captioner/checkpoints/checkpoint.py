@@ -39,6 +39,7 @@ RENAMED_WEIGHTS: dict[int, dict[str, str]] = {
 }
 READABLE = (*sorted(RENAMED_WEIGHTS), FORMAT)
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
+VARIANCES = ("running_var", "deviation")  # last parts of the names of buffers
 TRAINING, MANIFEST, CARD = "training_state.pt", "manifest.json", "README.md"
 
 
@@ -79,6 +80,14 @@ class Checkpoint:
                 f"checkpoint {self.path} was trained for {self.config.get('task')!r}, not {name}"
             )
 
+    def check_resumable(self) -> None:
+        """Raise InputError if the checkpoint has no training state."""
+        if not (self.path / TRAINING).is_file():
+            raise InputError(
+                f"checkpoint {self.path} cannot be resumed: it has no training state; "
+                "start a new run from its weights with --start-from"
+            )
+
     def training_state(self) -> dict[str, Any]:
         """Read the training state that was passed to `save`.
 
@@ -86,12 +95,8 @@ class Checkpoint:
         """
         import torch
 
+        self.check_resumable()
         path = self.path / TRAINING
-        if not path.is_file():
-            raise InputError(
-                f"checkpoint {self.path} cannot be resumed: it has no training state; "
-                "start a new run from its weights with --start-from"
-            )
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (
@@ -190,6 +195,7 @@ def restore(checkpoint: Checkpoint, build: "Callable[[], Model]") -> "Model":
     try:
         with torch.device("meta"):
             model = build()
+        _check_types(model, checkpoint.weights)
         model.load_state_dict(checkpoint.weights, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())  # torch's messages span several lines
@@ -202,11 +208,12 @@ def restore(checkpoint: Checkpoint, build: "Callable[[], Model]") -> "Model":
 def load_checkpoint_weights(model: "nn.Module", source: Checkpoint) -> None:
     """Load a checkpoint's weights into the model; buffers missing from the checkpoint are kept.
 
-    Raises InputError if parameters are missing or unexpected.
+    Raises InputError if parameters are missing or unexpected, or have another type.
     """
     try:
+        _check_types(model, source.weights)
         missing, unexpected = model.load_state_dict(source.weights, strict=False)
-    except RuntimeError as error:
+    except (TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())  # torch's message spans many lines
         raise InputError(f"the weights of {source.path} do not fit the model: {reason}") from error
     parameters = dict(model.named_parameters())
@@ -216,6 +223,16 @@ def load_checkpoint_weights(model: "nn.Module", source: Checkpoint) -> None:
         raise InputError(
             f"the weights of {source.path} do not fit the model: {'; '.join(problems[:5])}"
         )
+
+
+def _check_types(model: "nn.Module", weights: "Mapping[str, Tensor]") -> None:
+    """Raise TypeError for the first of the weights with another type than the model's."""
+    for name, value in model.state_dict().items():
+        if name in weights and weights[name].dtype != value.dtype:
+            found, expected = (
+                str(each.dtype).removeprefix("torch.") for each in (weights[name], value)
+            )
+            raise TypeError(f"{name} is {found}, but must be {expected}")
 
 
 def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -284,6 +301,8 @@ def _read_weights(path: Path) -> "dict[str, Tensor]":
     for name, value in weights.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise InputError(f"{path}: {name} contains values that are not finite")
+        if name.endswith(VARIANCES) and value.is_floating_point() and (value < 0).any():
+            raise InputError(f"{path}: {name} contains negative values, but holds variances")
     return weights
 
 

@@ -30,6 +30,8 @@ ImageInput: TypeAlias = str | Path | Location | Image.Image | torch.Tensor | np.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 89_000_000
+MAX_SIZE = 4096  # side length of an encoder's input
+MAX_VALUE = 1000.0  # of means; standard deviations are between its reciprocal and itself
 
 # The operation that undoes each EXIF orientation; 1 and nonstandard values mean upright.
 _UPRIGHT = {
@@ -87,7 +89,9 @@ class Transform:
     The whole image is squashed to S x S (bicubic, antialiased). Nothing is cropped, flipped or
     padded, so that the feature grid covers the whole image and attention can be drawn over it.
     Values are scaled to [0, 1] and normalised per channel by `mean` and `std`, which default to
-    ImageNet's. `Transform(**json.loads(json.dumps(asdict(transform))))` equals `transform`.
+    ImageNet's. InputError is raised for sizes over 4096, means outside [-1000, 1000] and deviations
+    outside [0.001, 1000]. `Transform(**json.loads(json.dumps(asdict(transform))))` equals
+    `transform`.
     """
 
     size: int
@@ -95,15 +99,15 @@ class Transform:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise InputError(f"size must be at least 1, got {self.size}")
-        for name in ("mean", "std"):
+        if type(self.size) is not int or not 1 <= self.size <= MAX_SIZE:
+            raise InputError(f"size must be an integer from 1 to {MAX_SIZE}, got {self.size!r}")
+        for name, lowest in (("mean", -MAX_VALUE), ("std", 1 / MAX_VALUE)):
             values = tuple(float(value) for value in getattr(self, name))
             if len(values) != 3:
                 raise InputError(f"{name} must have 3 values (red, green, blue), got {len(values)}")
+            if not all(lowest <= value <= MAX_VALUE for value in values):  # NaN is not
+                raise InputError(f"{name} must be from {lowest} to {MAX_VALUE}, got {values}")
             object.__setattr__(self, name, values)
-        if min(self.std) <= 0:
-            raise InputError(f"std must be above 0, got {self.std}")
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         if image.mode != "RGB":

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import os
 import socket
 import struct
@@ -566,9 +567,18 @@ def test_transform_survives_json():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 0}, "size must be at least 1, got 0"),
+        ({"size": 0}, "size must be an integer from 1 to 4096, got 0"),
+        ({"size": 100_000}, "size must be an integer from 1 to 4096, got 100000"),
+        ({"size": 1.5}, r"size must be an integer from 1 to 4096, got 1\.5"),
+        ({"size": True}, "size must be an integer from 1 to 4096, got True"),
+        (
+            {"size": 8, "mean": (0, math.nan, 0)},
+            r"mean must be from -1000\.0 to 1000\.0, got .*nan",
+        ),
+        ({"size": 8, "std": (1, math.nan, 1)}, r"std must be from 0\.001 to 1000\.0, got .*nan"),
+        ({"size": 8, "std": (1, 1, 1e-45)}, r"std must be from 0\.001 to 1000\.0, got .*1e-45"),
         ({"size": 8, "mean": (0.5,)}, r"mean must have 3 values \(red, green, blue\), got 1"),
-        ({"size": 8, "std": (1, 0, 1)}, "std must be above 0"),
+        ({"size": 8, "std": (1, 0, 1)}, "std must be from 0.001"),
     ],
 )
 def test_transform_refuses_wrong_options(options, message):
