@@ -19,6 +19,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import InputError
@@ -40,9 +42,9 @@ class _Groups:
     by rank.
     """
 
-    step: dist.ProcessGroup
-    features: dist.ProcessGroup
-    store: dist.Store
+    step: Any  # torch annotates new_group as returning an int, too
+    features: Any
+    store: Store
     places: list[tuple[str, str, int]]
 
 
@@ -117,14 +119,14 @@ def _in_group() -> bool:
     return True
 
 
-def _rendezvous(timeout: timedelta) -> tuple[dist.Store, int, int]:
+def _rendezvous(timeout: timedelta) -> tuple[Store, int, int]:
     """Return the store of torchrun's processes, the rank of this one and their number.
 
     torchrun restarts processes with the store in which the killed ones have left their addresses.
     """
-    store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:  # else counts may differ
-        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     return store, rank, size
 
 

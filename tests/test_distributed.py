@@ -216,7 +216,7 @@ def started(monkeypatch):
     for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", **master}.items():
         monkeypatch.setenv(name, value)
     store = dist.HashStore()
-    monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: iter([(store, 3, 4)]))
+    monkeypatch.setattr(distributed, "rendezvous", lambda *_, **__: iter([(store, 3, 4)]))
     monkeypatch.setattr(dist, "init_process_group", lambda backend, *_, **__: calls.append(backend))
     monkeypatch.setattr(dist, "new_group", lambda **_: None)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("left"))

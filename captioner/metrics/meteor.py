@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,8 +20,26 @@ import numpy as np
 from ..errors import InputError
 
 # Java takes seconds to start and then scores about 200 captions per second.
-START_SECONDS, CAPTION_SECONDS = 300.0, 0.1
+START_SECONDS, CAPTION_SECONDS = 60.0, 0.1
 COUNTS = 23
+# A program that runs a command and ends with it. If its own parent, the first argument, ends, it
+# kills its process group, which includes the command.
+GUARD = """
+import os, signal, subprocess, sys
+try:
+    process = subprocess.Popen(sys.argv[2:])
+except OSError as error:
+    sys.exit(f"{sys.argv[2]} cannot be run: {error.strerror}")
+while True:
+    try:
+        status = process.wait(0.2)
+        if status < 0:
+            os.kill(os.getpid(), -status)
+        sys.exit(status)
+    except subprocess.TimeoutExpired:
+        if os.getppid() != int(sys.argv[1]):
+            os.killpg(0, signal.SIGKILL)
+"""
 
 # Denkowski and Lavie 2014, section 2.2: the parameters for English.
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
@@ -82,8 +101,6 @@ def _run_jar(java: str, requests: str, images: int) -> str:
         raise InputError(
             f"METEOR failed: {java} did not finish within {timeout:.0f} s; leave METEOR out"
         ) from error
-    except OSError as error:
-        raise InputError(f"METEOR failed: {java} cannot be run: {error.strerror}") from error
     if status:
         lines = (output + b"\n" + errors).decode(errors="replace").splitlines()
         messages = [line for line in lines if line.strip() and not line.startswith("Picked up ")]
@@ -97,11 +114,13 @@ def _run_jar(java: str, requests: str, images: int) -> str:
 def _run(command: Sequence[str], requests: bytes, timeout: float) -> tuple[int, bytes, bytes]:
     """Run a command and return its exit status, output and errors.
 
-    On a timeout or interrupt, the command and its child processes are killed.
+    On a timeout or interrupt, and if this process is killed, so are the command and its child
+    processes.
     """
     pipe = subprocess.PIPE
+    guarded = [sys.executable, "-I", "-S", "-c", GUARD, str(os.getpid()), *command]
     with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+        guarded, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
     ) as process:
         try:
             output, errors = process.communicate(requests, timeout)

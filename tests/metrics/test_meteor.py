@@ -11,6 +11,7 @@ import pytest
 from captioner.errors import InputError
 from captioner.metrics import meteor
 from captioner.metrics.captions import compute_scores
+from tests.support import processes
 
 HYPOTHESES = [["a", "dog", "runs"], []]
 REFERENCES = [[["the", "dog"], ["a", "dog", "ran"]], [["grass"]]]
@@ -171,6 +172,34 @@ def test_a_java_started_by_a_script_is_killed_with_it(java, monkeypatch, tmp_pat
     while place.exists() and place.read_text().split()[2] != "Z":  # Z: ended but not reaped
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+ORPHAN = """
+from captioner.metrics import meteor
+meteor.meteor_counts([["a"]], [[["a"]]])
+"""
+
+
+def test_a_java_that_hangs_ends_with_its_parent(java, tmp_path):
+    java(f"echo $$ > '{tmp_path}/number'", "sleep 60")
+    parent = processes.start("-c", ORPHAN)
+    number = tmp_path / "number"
+    wait_until(lambda: number.exists() and number.read_text().strip())
+    parent.kill()
+    parent.communicate(timeout=10)  # the pipes are closed, so no child is left
+
+    def has_ended():
+        status = Path(f"/proc/{number.read_text().strip()}/stat")
+        return not status.exists() or status.read_text().split()[2] == "Z"
+
+    wait_until(has_ended)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_java_that_is_not_a_program(java):
