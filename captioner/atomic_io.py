@@ -30,8 +30,9 @@ def atomic_write(path: Path, content: str | bytes) -> None:
     Parent directories are created. The file gets the default permissions of a new file
     (the umask applies).
     """
-    with atomic_file(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+    data = content.encode() if isinstance(content, str) else content
+    with naming(path, len(data)), atomic_file(path) as file:
+        file.write(data)
 
 
 @contextmanager
@@ -46,6 +47,18 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         with suppress(OSError):  # a second error would hide the first
             part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def naming(path: Path, size: int) -> Iterator[None]:
+    """Add the path and the number of bytes to a system error that is raised while writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.strerror is not None:
+            error.filename = str(path)
+            error.strerror += f", {size:,} bytes needed"
         raise
 
 

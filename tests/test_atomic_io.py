@@ -1,5 +1,6 @@
 """Files and directories are replaced as a whole, by any number of writers at the same time."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -47,6 +48,17 @@ def test_text_and_bytes_are_written_as_they_are(tmp_path):
     atomic_write(path, b"\xff\n")
     assert path.read_bytes() == b"\xff\n"
     assert names(path.parent) == ["file.txt"]
+
+
+def test_an_error_names_the_file_and_the_bytes_it_needs(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=r"No space left on device, 2,000 bytes needed") as caught:
+        atomic_write(tmp_path / "file.txt", "ab" * 1000)
+    assert caught.value.filename == str(tmp_path / "file.txt")
+    assert names(tmp_path) == []
 
 
 HAMMER = """

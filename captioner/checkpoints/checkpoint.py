@@ -144,7 +144,11 @@ def save(
             if card is not None:  # not in the manifest, so that its owner may edit it
                 (part / CARD).write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        raise InputError(f"checkpoint {directory} cannot be written: {error}") from error
+        needed = _bytes(weights) + _bytes(training_state)
+        raise InputError(
+            f"checkpoint {directory} cannot be written: {error}; it needs {needed:,} bytes beside "
+            "the old one"
+        ) from error
 
 
 def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,6 +282,15 @@ def identity(path: Path) -> str:
     """Return the SHA-256 of the weights as listed in the manifest, without verifying it."""
     path = find(path)
     return str(_read_json(path / MANIFEST).get(WEIGHTS))
+
+
+def _bytes(values: Any) -> int:
+    """Return the number of bytes of all tensors in nested dicts and lists."""
+    if isinstance(values, Mapping):
+        values = list(values.values())
+    if isinstance(values, list | tuple):
+        return sum(map(_bytes, values))
+    return getattr(values, "nbytes", 0)
 
 
 def _save_state(state: Mapping[str, Any], path: Path) -> None:

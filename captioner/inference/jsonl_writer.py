@@ -8,12 +8,12 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..atomic_io import atomic_write, lock_file
+from ..atomic_io import atomic_write, lock_file, naming
 from ..errors import InputError
 
 SYNC_SECONDS = 1.0  # maximum work lost in a power failure; nothing is lost if the process is killed
@@ -32,14 +32,19 @@ class ResumableJsonl:
         synced = time.monotonic()
         try:
             for record in records:
-                self.file.write((json.dumps(record) + "\n").encode("ascii"))
-                self.file.flush()
+                line = (json.dumps(record) + "\n").encode("ascii")
+                with naming(Path(self.file.name), len(line)):
+                    self.file.write(line)
+                    self.file.flush()
                 if time.monotonic() - synced > SYNC_SECONDS:
                     os.fsync(self.file.fileno())
                     synced = time.monotonic()
                 yield record
-        finally:
-            os.fsync(self.file.fileno())
+        except BaseException:
+            with suppress(OSError):  # a second error would hide the first
+                os.fsync(self.file.fileno())
+            raise
+        os.fsync(self.file.fileno())
 
 
 @contextmanager

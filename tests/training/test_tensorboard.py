@@ -1,5 +1,6 @@
 """TensorBoard event files, read back by TensorBoard itself."""
 
+import errno
 import io
 import json
 import math
@@ -32,6 +33,18 @@ def read_events(directory):
             for e in accumulator.Images(tag)
         ]
     return events
+
+
+def test_a_full_disk_does_not_hide_why_training_ended(train_run, monkeypatch):
+    pytest.importorskip("tensorboard")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TensorBoardWriter, "close", full)
+    interrupt_at(1, signal.SIGTERM, monkeypatch)
+    with pytest.raises(Interrupted):
+        train_run("run", "--tensorboard")
 
 
 @pytest.mark.slow
