@@ -2,7 +2,8 @@
 
 import math
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,33 @@ def products_in(name: str, device: "torch.device") -> AbstractContextManager[obj
 
     precision = pick_precision(name, device)
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
+@contextmanager
+def memory_advice(tried: str, advice: str) -> Iterator[None]:
+    """Replace an out-of-memory error by an InputError; all other errors pass.
+
+    tried: what did not fit, such as "a step with batch size 16 in float32". advice: what to do.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise InputError(
+            f"memory is exhausted by {tried}{reason and f' ({reason})'}; {advice}"
+        ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    # Only CUDA has a type for this error.
+    texts = ("can't allocate memory", "not enough memory", "MPS backend out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        text in str(error) for text in texts
+    )
 
 
 def peak_memory(device: "torch.device") -> dict[str, float]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data.sources import Source
-from ..devices import device_of, products_in
+from ..devices import device_of, memory_advice, products_in
 from ..prefetch import load_ahead
 from ..text.collate import pad_captions
 from ..text.vocabulary import START
@@ -142,7 +142,12 @@ def caption_batches(
     model.train(False)
     try:
         for batch, values in zip(batches, loaded, strict=True):
-            with torch.inference_mode(), products_in(settings.precision, device):
+            tried = f"{len(batch)} images on {device} in {settings.precision}, decoded together"
+            with (
+                memory_advice(tried, "pass a smaller batch size or beam size"),
+                torch.inference_mode(),
+                products_in(settings.precision, device),
+            ):
                 values = values.to(device, non_blocking=True).float()
                 features = values if source.are_features else model.encoder(values)
                 found = decode(model, features, settings.options)

@@ -1,11 +1,12 @@
 """One complete training run, from its configuration to its result."""
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
+import torch
 from PIL import Image
 
 from .. import distributed
@@ -13,7 +14,7 @@ from ..checkpoints import checkpoint
 from ..checkpoints.runs import lock_run, write_skipped
 from ..data.storage import files as storage
 from ..data.storage.location import Location
-from ..devices import peak_memory, pick_device
+from ..devices import memory_advice, peak_memory, pick_device, pick_precision
 from ..distributed import say
 from ..errors import InputError
 from ..tasks.task import Result
@@ -42,8 +43,9 @@ def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> Trai
         with lock_run(setup.run):
             if setup.data.problems and distributed.is_first():
                 say(f"skipped: {write_skipped(setup.run, setup.data.problems)}")
-            progress = train(setup) if setup.job.fit is None else solve(setup)
-            result = finish(setup, progress, argv)
+            with memory_advice(*_memory(config, device)):
+                progress = train(setup) if setup.job.fit is None else solve(setup)
+                result = finish(setup, progress, argv)
     return TrainingResult(
         setup.run,
         config.system.name,
@@ -51,6 +53,20 @@ def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> Trai
         progress.history,
         result,
         str(device),
+    )
+
+
+def _memory(config: TrainConfig, device: torch.device) -> tuple[str, str]:
+    """Return what did not fit if memory is exhausted, and what to do."""
+    size, precision = config.training.batch_size, config.training.precision
+    dtype = str(pick_precision(precision, device)).removeprefix("torch.")
+    advice = [f"start a new run with --batch-size {size // 2}"] if size > 1 else []
+    if dtype == "float32":
+        advice.append("--precision bfloat16")
+    advice.append("a smaller --image-size or more --nproc-per-node")
+    return (
+        f"training on {device} with --batch-size {size} and --precision {precision} ({dtype})",
+        f"nothing was changed, and the checkpoints are intact; {', '.join(advice)}",
     )
 
 
@@ -67,7 +83,7 @@ def train(setup: TrainingSetup) -> Progress:
     with ExitStack() as stack:
         tensorboard = None
         if config.run.tensorboard and distributed.is_first():
-            tensorboard = stack.enter_context(closing(open_tensorboard(setup, state)))
+            tensorboard = stack.enter_context(open_tensorboard(setup, state))
 
         def evaluate(epoch: int) -> dict[str, float]:
             result = job.evaluate()
@@ -130,10 +146,21 @@ def save_checkpoint(
     checkpoint.save(setup.run / name, config, setup.job.save_text_model, weights, training_state)
 
 
-def open_tensorboard(setup: TrainingSetup, state: dict[str, Any] | None) -> TensorBoardWriter:
+@contextmanager
+def open_tensorboard(
+    setup: TrainingSetup, state: dict[str, Any] | None
+) -> Iterator[TensorBoardWriter]:
     """Open a TensorBoard writer in the run's directory; `state` is from the resumed run, if any."""
     progress: dict[str, Any] = state["progress"] if state else {"step": 0, "history": []}
-    return TensorBoardWriter(setup.run / "tensorboard", progress["step"], progress["history"])
+    directory = setup.run / "tensorboard"
+    writer = TensorBoardWriter(directory, progress["step"], progress["history"])
+    try:
+        yield writer
+    except BaseException:
+        with suppress(OSError):  # on a full disk, it would hide the error that ended the training
+            writer.close()
+        raise
+    writer.close()
 
 
 def _log_image(writer: TensorBoardWriter, step: int, name: str, image: Image.Image) -> None:

@@ -29,6 +29,7 @@ from ..atomic_io import atomic_write
 from ..data.images import Transform
 from ..data.sources import ImageSource, Source
 from ..data.storage.files import stamp
+from ..devices import memory_advice
 from ..errors import InputError
 from ..prefetch import load_ahead
 from .encoders import Encoder
@@ -240,7 +241,9 @@ class FeatureStore:
         self.encoder.eval()
         with torch.inference_mode():
             for pixels in loaded:
-                features = self.encoder(pixels.to(runtime.device, non_blocking=True))
+                tried = f"{self.encoder.name} on {runtime.device} with {len(pixels)} images"
+                with memory_advice(tried, "pass a smaller --image-size or another --encoder"):
+                    features = self.encoder(pixels.to(runtime.device, non_blocking=True))
                 yield features.permute(0, 2, 3, 1).half().cpu().numpy()
 
     def _append(self, kind: str, batches: Iterator[np.ndarray], keys: np.ndarray) -> None:

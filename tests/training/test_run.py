@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import signal
 from dataclasses import asdict
@@ -193,6 +194,50 @@ def test_a_run_without_an_undamaged_checkpoint_is_never_started_again(train_run)
     for resume in ("last", "auto"):
         with pytest.raises(InputError, match=f"checkpoints/run cannot be resumed: .*{damaged}"):
             train_run("run", "--resume", resume)
+
+
+EXHAUSTED = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+]
+
+
+@pytest.mark.parametrize("error", EXHAUSTED, ids=["memory", "cuda", "cpu"])
+@pytest.mark.parametrize("place", ["forward", "step"])
+def test_exhausted_memory_ends_with_advice(train_run, monkeypatch, error, place):
+    def exhausted(*_):
+        raise error
+
+    owner = show_and_tell.ShowAndTell if place == "forward" else torch.optim.AdamW
+    monkeypatch.setattr(owner, place, exhausted)
+    reason = f" ({error})" if str(error) else ""
+    message = (
+        f"memory is exhausted by training on cpu with --batch-size 8 and --precision float32 "
+        f"(float32){reason}; nothing was changed, and the checkpoints are intact; start a new run "
+        "with --batch-size 4, --precision bfloat16, a smaller --image-size or more --nproc-per-node"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        train_run("run")
+
+
+def test_other_runtime_errors_are_not_replaced(train_run, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(show_and_tell.ShowAndTell, "forward", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        train_run("run")
+
+
+def test_memory_exhausted_in_decoding_ends_with_advice(train_run, monkeypatch):
+    def exhausted(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(show_and_tell.ShowAndTell, "step", exhausted)
+    message = r"by 7 images on cpu in float32, decoded together \(CUDA .*smaller batch size or beam"
+    with pytest.raises(InputError, match=message):
+        train_run("run")
 
 
 def test_resuming_a_missing_run_is_refused(train_run):
