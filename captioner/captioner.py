@@ -16,7 +16,7 @@ from .checkpoints import checkpoint as checkpoints
 from .checkpoints import hub
 from .checkpoints.captioning import restore
 from .checkpoints.checkpoint import VOCABULARY, Checkpoint
-from .checkpoints.model_card import model_card
+from .checkpoints.model_card import guess_language, model_card
 from .data.images import ImageInput, Transform, load_image
 from .data.sources import FunctionSource
 from .decoding.decode import DecodeSettings, caption_batches
@@ -123,14 +123,21 @@ class Captioner:
         return cls(model, read[0].vocabulary, candidates[0].transform, precision, config)
 
     def save_pretrained(
-        self, directory: str | Path, *, license: str = "unknown", name: str | None = None
+        self,
+        directory: str | Path,
+        *,
+        license: str = "unknown",
+        name: str | None = None,
+        language: str | None = None,
     ) -> Path:
         """Write the model and a model card to a new directory that `from_pretrained` can load.
 
         The files contain no local paths and no training state. license: the hub's identifier for
         the licence of the weights, such as "apache-2.0". name: name on the model card under which
-        others will load the model; None uses the directory's name. Returns the directory. Raises
-        InputError for an ensemble, and if `directory` exists and is not empty.
+        others will load the model; None uses the directory's name. language: ISO 639 code of the
+        captions' language; None names English if the vocabulary has its most common words, and
+        otherwise no language. Returns the directory. Raises InputError for an ensemble, for an
+        invalid license or language, and if `directory` exists and is not empty.
         """
         directory = Path(directory)
         check_absent(directory)
@@ -141,6 +148,7 @@ class Captioner:
             config,
             name or directory.name,
             license,
+            language=language or guess_language(self.vocabulary.words),
             words=len(self.vocabulary.words),
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
         )
@@ -159,16 +167,17 @@ class Captioner:
         token: str | None = None,
         revision: str | None = None,
         license: str = "unknown",
+        language: str | None = None,
     ) -> str:
         """Upload the files that `save_pretrained` writes to the repository "user/name" on the hub.
 
         private: whether a newly created repository is private. token: access token for the hub;
-        None uses the stored login. revision: branch to upload to. license: as in
+        None uses the stored login. revision: branch to upload to. license, language: as in
         `save_pretrained`. Returns the repository's URL. Raises InputError if the upload fails.
         """
         with TemporaryDirectory() as temporary:
             directory = self.save_pretrained(
-                Path(temporary) / "model", license=license, name=repository
+                Path(temporary) / "model", license=license, name=repository, language=language
             )
             return hub.push(directory, repository, private=private, token=token, revision=revision)
 

@@ -14,6 +14,7 @@ weights in `RENAMED_WEIGHTS`.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -137,6 +138,7 @@ def save(
             save_text_model(part)
             tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
             save_file(tensors, part / WEIGHTS)
+            shutil.copymode(part / CONFIG, part / WEIGHTS)  # safetensors ignores the umask
             if training_state is not None:
                 _save_state(training_state, part / TRAINING)
             sums = {file.name: _sha256(file) for file in sorted(part.iterdir())}

@@ -1,7 +1,12 @@
-"""Model cards for shared checkpoints, generated from their config alone."""
+"""Model cards for shared checkpoints, generated from their config alone.
 
+The config may be a stranger's: its strings are shown as text, and cannot add lines or markup.
+"""
+
+import json
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..decoding.options import DecodingOptions
@@ -17,32 +22,43 @@ PAPERS = """\
   Zemel, Yoshua Bengio: *Show, Attend and Tell: Neural Image Caption Generation with Visual
   Attention*, ICML 2015, [arXiv:1502.03044](https://arxiv.org/abs/1502.03044)"""
 
+# A vocabulary with most of these words is of English captions.
+ENGLISH_WORDS = {"a", "and", "in", "of", "on", "the", "with"}
+
+
+def guess_language(words: Collection[str]) -> str | None:
+    """Return "en" for the vocabulary of English captions, None for any other."""
+    return "en" if len(ENGLISH_WORDS.intersection(words)) >= 5 else None
+
 
 def model_card(
-    config: Mapping[str, Any], name: str, license: str, *, words: int, parameters: int
+    config: Mapping[str, Any],
+    name: str,
+    license: str,
+    *,
+    language: str | None,
+    words: int,
+    parameters: int,
 ) -> str:
     """Format the card as Markdown, with metadata for the hub as front matter.
 
     name: repository or directory from which others will load the model. license: the hub's
-    identifier for the licence of the weights. words: size of the vocabulary. parameters: number of
-    parameters. Raises InputError if `license` cannot be such an identifier.
+    identifier for the licence of the weights. language: code of the captions' language, such as
+    "en"; None leaves it out. words: size of the vocabulary. parameters: number of parameters.
+    Raises InputError if `license` or `language` cannot be such an identifier.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise InputError(
             f"license must be a Hugging Face license identifier, e.g. apache-2.0, got {license!r}"
         )
-    options = from_dict(ModelOptions, config["model"])
+    if language is not None and not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*", language):
+        raise InputError(f"language must be an ISO 639 code, e.g. en, got {language!r}")
+    options, name = from_dict(ModelOptions, config["model"]), _line(name)
     return f"""\
 ---
-license: {license}
-library_name: captioner
-pipeline_tag: image-to-text
-tags:
-- image-captioning
-- {"show-attend-and-tell" if options.attention else "show-and-tell"}
----
+{_metadata(config, options, name, license, language)}---
 
-# {name}
+# {_text(name)}
 
 {_summary(options)}
 
@@ -53,14 +69,14 @@ In Python:
 ```python
 from captioner import Captioner
 
-captioner = Captioner.from_pretrained("{name}")
+captioner = Captioner.from_pretrained({json.dumps(name, ensure_ascii=False)})
 print(captioner.caption("photo.jpg").text)
 ```
 
 On the command line:
 
 ```sh
-captioner caption photo.jpg --checkpoint {name}
+captioner caption photo.jpg --checkpoint {shlex.quote(name)}
 ```
 
 {_decoding(DecodingOptions())}
@@ -79,12 +95,68 @@ captioner caption photo.jpg --checkpoint {name}
 
 ## Limitations
 
-{_limitations(options, config["transform"]["size"], words)}
+{_limitations(options, _text(config["transform"]["size"]), words)}
 
 ## References
 
 {PAPERS}
 """
+
+
+def _line(value: object) -> str:
+    """Return a value as one line: characters that cannot be printed become question marks."""
+    return "".join(c if c.isprintable() else "?" for c in str(value))
+
+
+def _text(value: object) -> str:
+    """Return a value as Markdown that shows it literally."""
+    return re.sub(r"([\\`*_\[\]<>&|~$!])", r"\\\1", _line(value))
+
+
+def _code(value: object) -> str:
+    """Return a value as Markdown code."""
+    text = _line(value)
+    if "`" not in text:
+        return f"`{text}`"
+    fence = "`" * (1 + max(map(len, re.findall("`+", text))))
+    return f"{fence} {text} {fence}"
+
+
+def _cell(text: str) -> str:
+    """Return Markdown for a table, in which even code needs its bars escaped."""
+    return re.sub(r"(?<!\\)\|", r"\|", text)
+
+
+def _metadata(
+    config: Mapping[str, Any],
+    options: ModelOptions,
+    name: str,
+    license: str,
+    language: str | None,
+) -> str:
+    """Return the front matter: YAML, of which JSON strings are a part."""
+    kind = "show-attend-and-tell" if options.attention else "show-and-tell"
+    data = json.dumps(_line(config["data"]["name"]))
+    scores = {n: v for n, v in config.get("scores", {}).items() if n in SCORES}
+    metrics = {score: score.partition("-")[0].lower() for score in scores}
+    lines = [
+        *([f"language: {json.dumps(language)}"] if language else []),  # no is a boolean
+        f"license: {license}",
+        "library_name: captioner",
+        "pipeline_tag: image-to-text",
+        f"tags:\n- image-captioning\n- {kind}",
+        f"datasets:\n- {data}",
+    ]
+    if scores:
+        lines += ["metrics:", *(f"- {metric}" for metric in dict.fromkeys(metrics.values()))]
+        lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:"]
+        lines += ["  - task:", "      type: image-to-text", "      name: Image captioning"]
+        lines += ["    dataset:", f"      type: {data}", f"      name: {data}"]
+        lines += ["      split: validation", "    metrics:"]
+        for score, value in scores.items():
+            lines += [f"    - type: {metrics[score]}", f"      name: {score}"]
+            lines += [f"      value: {value:.2f}"]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _summary(options: ModelOptions) -> str:
@@ -110,14 +182,14 @@ def _decoding(options: DecodingOptions) -> str:
 def _model(config: Mapping[str, Any], options: ModelOptions, words: int, parameters: int) -> str:
     encoder, transform = config["encoder"], config["transform"]
     weights, stage = encoder.get("encoder_weights"), encoder.get("fine_tune_encoder")
-    training = "frozen" if stage is None else f"fine-tuned from stage {stage} onwards"
+    training = "frozen" if stage is None else f"fine-tuned from stage {_text(stage)} onwards"
     if weights is None and stage is None and encoder["encoder"] == "small_cnn":
         training = "trained from scratch"
-    initial = f", initial weights `{weights}`" if weights else ""
+    initial = f", initial weights {_code(weights)}" if weights else ""
     attention = f", attention size {options.attention_size}" if options.attention else ""
-    size = transform["size"]
+    size = _text(transform["size"])
     rows = {
-        "Encoder": f"`{encoder['encoder']}`, {training}{initial}",
+        "Encoder": f"{_code(encoder['encoder'])}, {training}{initial}",
         "Decoder": f"LSTM, hidden size {options.hidden_size}, embedding size "
         f"{options.embedding_size}{attention}",
         "Objective": _objective(config),
@@ -127,7 +199,9 @@ def _model(config: Mapping[str, Any], options: ModelOptions, words: int, paramet
         f"normalised with mean {_numbers(transform['mean'])} and standard deviation "
         f"{_numbers(transform['std'])}",
     }
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in rows.items())])
+    return "\n".join(
+        ["| | |", "| --- | --- |", *(f"| {k} | {_cell(v)} |" for k, v in rows.items())]
+    )
 
 
 def _objective(config: Mapping[str, Any]) -> str:
@@ -139,15 +213,16 @@ def _objective(config: Mapping[str, Any]) -> str:
 
 
 def _numbers(values: Sequence[float]) -> str:
-    return f"({', '.join(map(str, values))})"
+    return f"({', '.join(map(_text, values))})"
 
 
 def _data(data: Mapping[str, Any]) -> str:
     return (
-        f"The model was trained on `{data['name']}` (layout `{data['format']}`). Its vocabulary "
-        f"contains the words that occur at least {data['min_count']} times in the training "
+        f"The model was trained on {_code(data['name'])} (layout {_code(data['format'])}). Its "
+        f"vocabulary contains the words that occur at least {_text(data['min_count'])} times in the "
+        "training "
         "captions. The fingerprint of the images, splits and captions is "
-        f"`{data['fingerprint']}`.\n\n"
+        f"{_code(data['fingerprint'])}.\n\n"
         "The licence of the training data may also restrict the use of the model."
     )
 
@@ -160,22 +235,22 @@ def _scores(config: Mapping[str, Any]) -> str:
     training = config["training"]
     watched = next((name for name in SCORES if name.lower() == training["watch"]), "score")
     lines = [
-        f"Scores on the validation split, decoded with beam size {training['beam_size']}. The same "
-        f"split was used to select the epoch with the best {watched}, so expect slightly lower "
+        f"Scores on the validation split, decoded with beam size {_text(training['beam_size'])}. "
+        f"The same split was used to select the epoch with the best {watched}, so expect slightly lower "
         "scores on other images.",
         "",
         f"| {' | '.join(names)} |",
         "| " + " | ".join("---" for _ in names) + " |",
         f"| {' | '.join(f'{scores[name]:.1f}' for name in names)} |",
         "",
-        f"Signature of the scores: `{config['signature']}`"
+        f"Signature of the scores: {_code(config['signature'])}"
         if "signature" in config
         else "The signature of the scores was not recorded.",
     ]
     return "\n".join(lines)
 
 
-def _limitations(options: ModelOptions, size: int, words: int) -> str:
+def _limitations(options: ModelOptions, size: str, words: int) -> str:
     lines = [
         f"The vocabulary has {words:,} words. The model describes every image with these words, "
         "even if the image shows something else, and with the same confidence. Expect wrong "

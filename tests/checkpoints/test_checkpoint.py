@@ -88,6 +88,15 @@ def test_saving_leaves_only_the_five_files(tmp_path):
     assert load(tmp_path / "run").vocabulary.words[0] == "word1"
 
 
+def test_all_files_have_the_permissions_of_a_new_file(tmp_path):
+    (tmp_path / "plain").touch()
+    plain = (tmp_path / "plain").stat().st_mode
+    directory = write(tmp_path / "run" / "last")
+    assert {path.name: path.stat().st_mode for path in directory.iterdir()} == dict.fromkeys(
+        FILES, plain
+    )
+
+
 def test_a_checkpoint_has_the_permissions_of_a_new_directory(tmp_path):
     (tmp_path / "plain").mkdir()
     plain = (tmp_path / "plain").stat().st_mode

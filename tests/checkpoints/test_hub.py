@@ -13,8 +13,10 @@ import train
 from captioner import Captioner, DecodingOptions, InputError
 from captioner.__main__ import main
 from captioner.checkpoints.checkpoint import load
+from captioner.checkpoints.model_card import guess_language, model_card
 from captioner.devices import RuntimeOptions
 from captioner.inference.batch_caption import CaptionOptions, caption_images
+from captioner.metrics.captions import SCORES
 from tests.support import loopback_hub, tiny
 
 SHARED = {"config.json", "vocabulary.json", "model.safetensors", "manifest.json"}
@@ -39,6 +41,54 @@ def either(tmp_path_factory, attention):
 @pytest.fixture
 def images(tmp_path_factory):
     return sorted((tiny.data(tmp_path_factory) / "val").glob("*.png"))
+
+
+def test_the_hub_reads_the_metadata_of_the_card(captioner, tmp_path):
+    hub = pytest.importorskip("huggingface_hub", reason="the extra hub is not installed")
+    saved = captioner.save_pretrained(
+        tmp_path / "new", license="mit", language="no", name="me/x: {y}"
+    )
+    card = hub.ModelCard.load(saved / "README.md", ignore_metadata_errors=False)
+    assert card.data.license == "mit"
+    assert card.data.language == "no"
+    assert card.data.datasets == ["colours"]
+    assert card.data.metrics == ["bleu", "rouge", "cider"]
+    assert card.data.model_name == "me/x: {y}"
+    found = {each.metric_name: each for each in card.data.eval_results}
+    assert found.keys() == captioner.config["scores"].keys() & set(SCORES)
+    for name, result in found.items():
+        assert result.metric_value == pytest.approx(captioner.config["scores"][name], abs=0.005)
+        assert result.dataset_split == "validation"
+        assert result.task_type == "image-to-text"
+
+
+HOSTILE = 'x`\n---\n# <b>[a](b)</b> | \u2028``` "'
+
+
+def test_names_on_the_card_cannot_add_markup(captioner):
+    config = json.loads(json.dumps(captioner.config))
+    config["data"] |= {"name": HOSTILE, "format": HOSTILE, "min_count": HOSTILE}
+    config["encoder"] |= {"encoder": HOSTILE, "encoder_weights": HOSTILE}
+    config["signature"] = HOSTILE
+    counts = {"language": "en", "words": 1, "parameters": 1}
+    card = model_card(config, HOSTILE, "mit", **counts)
+    plain = model_card(captioner.config, "x", "mit", **counts)
+    assert card.count("\n") == plain.count("\n")
+    assert len(card.splitlines()) == len(plain.splitlines())  # no other line separators either
+    assert [line for line in card.splitlines() if line.startswith(("#", "---", "```"))][1:] == [
+        line if line != "# x" else r"# x\`?---?# \<b\>\[a\](b)\</b\> \| ?\`\`\` " + '"'
+        for line in plain.splitlines()
+        if line.startswith(("#", "---", "```"))
+    ][1:]
+    flat = HOSTILE.replace("\n", "?").replace("\u2028", "?")
+    assert f"Signature of the scores: ```` {flat} ````\n" in card
+    in_table = flat.replace("|", r"\|")
+    assert f"| Encoder | ```` {in_table} ````, " in card
+
+
+def test_the_language_is_named_if_the_vocabulary_is_english():
+    assert guess_language(["a", "man", "on", "the", "of", "in", "horse"]) == "en"
+    assert guess_language(["a", "o", "in", "un", "the"]) is None
 
 
 @pytest.fixture
@@ -72,6 +122,7 @@ def test_a_saved_model_gives_the_same_captions(either, images, tmp_path):
         path.name: path.read_bytes()
         .replace(b"# colours\n", b"# again\n")
         .replace(b'("colours")', b'("again")')
+        .replace(b'- name: "colours"', b'- name: "again"')
         .replace(b"--checkpoint colours", b"--checkpoint again")
         for path in directory.iterdir()
     }
@@ -98,6 +149,8 @@ def test_models_that_cannot_be_saved(captioner, run, tmp_path):
     both = Captioner.from_pretrained([run, run], "cpu")
     with pytest.raises(InputError, match="an ensemble cannot be saved"):
         both.save_pretrained(tmp_path / "new")
+    with pytest.raises(InputError, match="language must be an ISO 639 code"):
+        captioner.save_pretrained(tmp_path / "new", language="English: y")
     with pytest.raises(InputError, match=r"license must be .*, got 'MIT\\nx: y'"):
         captioner.save_pretrained(tmp_path / "new", license="MIT\nx: y")
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
@@ -108,6 +161,7 @@ def test_the_model_card(either, tmp_path, attention):
     directory = either.save_pretrained(tmp_path / "new", license="apache-2.0", name="me/colours")
     card = (directory / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\nlibrary_name: captioner\n")
+    assert "language" not in card  # the captions contain too few common words
     assert 'Captioner.from_pretrained("me/colours")' in card
     assert ("where it looked" in card) == attention
     assert f"| {config['scores']['BLEU-1']:.1f} |" in card

@@ -7,6 +7,7 @@ An encoder that does not concatenate others is one part.
 """
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
@@ -53,6 +54,7 @@ def save_sentence_encoder(encoder: SentenceEncoder, directory: Path) -> None:
     }
     save_file(arrays, directory / ARRAYS)
     (directory / TEXT).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    shutil.copymode(directory / TEXT, directory / ARRAYS)  # safetensors ignores the umask
 
 
 def load_sentence_encoder(directory: Path) -> SentenceEncoder:
