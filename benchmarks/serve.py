@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import httpx
 import numpy as np
@@ -22,12 +23,13 @@ from benchmarks import measure
 from benchmarks.end_to_end import captioner_with
 from captioner.captioner import Captioner
 from captioner.data.images import read_image
+from captioner.decoding.options import DecodingKeywords
 from captioner.serving.app import create_app
 from captioner.serving.schemas import Limits
 from captioner.serving.server import build_server, listen
 
 WORDS = 12  # about the length of a Flickr8k or COCO caption with its end token
-OPTIONS = {"beam_size": 3, "min_length": WORDS, "max_length": WORDS}
+OPTIONS: DecodingKeywords = {"beam_size": 3, "min_length": WORDS, "max_length": WORDS}
 BATCHES = (1, 32)
 CPU = torch.device("cpu")  # the clock of the clients
 
@@ -120,7 +122,7 @@ def load(
         def ask(number: int) -> tuple[float, bool]:
             started = time.perf_counter()
             found = client.post(
-                f"{address}/api/caption", params=OPTIONS, content=images[number]
+                f"{address}/api/caption", params=dict[str, Any](OPTIONS), content=images[number]
             ).json()
             near = abs(found["score"] - scores[number % len(scores)]) < 1e-3
             return time.perf_counter() - started, near

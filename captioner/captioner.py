@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
 import torch
 from PIL import Image
@@ -20,7 +20,7 @@ from .checkpoints.model_card import guess_language, model_card
 from .data.images import ImageInput, Transform, load_image
 from .data.sources import FunctionSource
 from .decoding.decode import DecodeSettings, caption_batches
-from .decoding.options import DecodingOptions
+from .decoding.options import DecodingKeywords, DecodingOptions
 from .decoding.teacher_forcing import score_captions
 from .devices import device_of, pick_device, pick_precision, products_in
 from .errors import InputError
@@ -187,16 +187,26 @@ class Captioner:
         return device_of(self.model)
 
     @overload
-    def caption(self, images: ImageInput, *, batch_size: int = 32, **options: Any) -> Caption: ...
+    def caption(  # type: ignore[overload-overlap]  # a str is also a sequence of str
+        self, images: ImageInput, *, batch_size: int = 32, **options: Unpack[DecodingKeywords]
+    ) -> Caption: ...
 
     @overload
     def caption(
-        self, images: Sequence[ImageInput], *, batch_size: int = 32, **options: Any
+        self,
+        images: Sequence[ImageInput],
+        *,
+        batch_size: int = 32,
+        **options: Unpack[DecodingKeywords],
     ) -> list[Caption]: ...
 
     @_accept_pictures
     def caption(
-        self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 32, **options: Any
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        *,
+        batch_size: int = 32,
+        **options: Unpack[DecodingKeywords],
     ) -> Caption | list[Caption]:
         """Caption one image, or a sequence of images in batches of `batch_size`.
 
@@ -216,7 +226,7 @@ class Captioner:
         *,
         batch_size: int = 32,
         on_error: Literal["stop"] = "stop",
-        **options: Any,
+        **options: Unpack[DecodingKeywords],
     ) -> Iterator[Caption]: ...
 
     @overload
@@ -226,7 +236,7 @@ class Captioner:
         *,
         batch_size: int = 32,
         on_error: Literal["yield"],
-        **options: Any,
+        **options: Unpack[DecodingKeywords],
     ) -> Iterator[Caption | InputError]: ...
 
     @_accept_pictures
@@ -236,7 +246,7 @@ class Captioner:
         *,
         batch_size: int = 32,
         on_error: str = "stop",
-        **options: Any,
+        **options: Unpack[DecodingKeywords],
     ) -> Iterator[Caption | InputError]:
         """Yield captions in order, batch by batch, while the next images load in the background.
 

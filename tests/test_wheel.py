@@ -6,10 +6,12 @@ downloaded; only `captioner` is installed in it.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -19,7 +21,7 @@ import pytest
 from tests.support import tiny
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("captioner", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("captioner", "setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 FLAGS = [*tiny.OPTIONS, "--attention"]
 PROGRAM = """
 import captioner
@@ -126,6 +128,67 @@ def test_the_wheel_has_all_files_of_the_package_and_no_others(wheel):
     assert names == sources
     assert {Path(name).suffix for name in names} == kept
     assert "captioner/py.typed" in names
+
+
+def build(hook, directory):
+    """Call a hook of setuptools in a copy of the whole repository; return the file it makes."""
+    caches = ("__pycache__", "*.egg-info", ".hyp*", ".*_cache")
+    ignored = shutil.ignore_patterns(".git", "checkpoints", *caches)
+    if not (directory / "sources").exists():
+        shutil.copytree(ROOT, directory / "sources", ignore=ignored)
+        (directory / "sources" / "checkpoints").mkdir()
+        (directory / "sources" / "checkpoints" / ".gitkeep").touch()
+    code = f"from setuptools import build_meta; build_meta.{hook}({str(directory)!r})"
+    run(sys.executable, "-c", code, cwd=directory / "sources")
+
+
+def test_the_sdist_has_all_files_of_the_repository(tmp_path):
+    build("build_sdist", tmp_path)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    sources = {
+        path.relative_to(tmp_path / "sources").as_posix()
+        for path in (tmp_path / "sources").rglob("*")
+        if path.is_file() and not path.parent.name.endswith(".egg-info")
+    }
+    assert sources - names == set()
+
+
+def test_the_description_on_an_index_has_no_link_into_the_repository(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        text = archive.read(name).decode()
+    assert "| quick start |" in text
+    addresses = re.findall(r"\]\(([^)]*)\)", text)
+    assert addresses
+    assert all(address.startswith("https://") for address in addresses)
+
+
+def test_type_checkers_find_an_editable_installation_and_check_options(tmp_path):
+    """They follow paths in .pth files, but not import hooks."""
+    build("build_editable", tmp_path)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".pth"))
+        assert archive.read(name).decode().strip() == str(tmp_path / "sources")
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from captioner import Captioner\n"
+        'captioner = Captioner.from_pretrained("run")\n'
+        'print(captioner.caption("a.jpg", beam_size=5).text)\n'
+        'captioner.caption("a.jpg", beam_sise=5)\n'
+        'captioner.caption("a.jpg", beam_size="5")\n'
+    )
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--follow-imports", "silent", "--cache-dir", ".", program],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(tmp_path / "sources")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    errors = [line for line in checked.stdout.splitlines() if ": error" in line]
+    assert {line.split(":")[1] for line in errors} == {"4", "5"}, checked.stdout
+    assert 'did you mean "beam_size"?' in errors[0]
 
 
 def test_the_installed_command_evaluates_and_captions(installed, elsewhere):

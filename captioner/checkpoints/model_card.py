@@ -218,10 +218,9 @@ def _numbers(values: Sequence[float]) -> str:
 
 def _data(data: Mapping[str, Any]) -> str:
     return (
-        f"The model was trained on {_code(data['name'])} (layout {_code(data['format'])}). Its "
-        f"vocabulary contains the words that occur at least {_text(data['min_count'])} times in the "
-        "training "
-        "captions. The fingerprint of the images, splits and captions is "
+        f"The model was trained on {_code(data['name'])} (layout {_code(data['format'])}). "
+        f"Its vocabulary contains the words that occur at least {_text(data['min_count'])} times "
+        "in the training captions. The fingerprint of the images, splits and captions is "
         f"{_code(data['fingerprint'])}.\n\n"
         "The licence of the training data may also restrict the use of the model."
     )
@@ -235,9 +234,9 @@ def _scores(config: Mapping[str, Any]) -> str:
     training = config["training"]
     watched = next((name for name in SCORES if name.lower() == training["watch"]), "score")
     lines = [
-        f"Scores on the validation split, decoded with beam size {_text(training['beam_size'])}. "
-        f"The same split was used to select the epoch with the best {watched}, so expect slightly lower "
-        "scores on other images.",
+        "Scores on the validation split, decoded with beam size "
+        f"{_text(training['beam_size'])}. The same split was used to select the epoch with the "
+        f"best {watched}, so expect slightly lower scores on other images.",
         "",
         f"| {' | '.join(names)} |",
         "| " + " | ".join("---" for _ in names) + " |",

@@ -1,12 +1,32 @@
 """Decoding options: search, sampling, filters and ranking of captions."""
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 from ..errors import InputError
 from ..options import check_bounds, option, to_dict
 
 BEAM_SIZE, LENGTH_PENALTY = 3, 0.5
 METHODS = ("greedy", "sample", "beam")
+
+
+class DecodingKeywords(TypedDict, total=False):
+    """The fields of `DecodingOptions` as keyword arguments, for type checkers."""
+
+    method: str
+    beam_size: int | None
+    num_captions: int
+    max_length: int
+    min_length: int
+    length_penalty: float | None
+    consensus: int | None
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    no_repeat_ngram: int | None
+    allow_unknown: bool
+    seed: int | None
+    word_alternatives: int
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from itertools import product
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from captioner.decoding.decode import decode
 from captioner.decoding.filters import apply_filters, build_filters
-from captioner.decoding.options import DecodingOptions
+from captioner.decoding.options import DecodingKeywords, DecodingOptions
 from captioner.decoding.sampling import choose_words
 from captioner.decoding.teacher_forcing import score_captions
 from tests.support.toys import END, METHODS, START, Toy, all_captions, found, ranked, toy_features
@@ -487,3 +488,7 @@ def test_models_without_maps_give_hypotheses_without_attention():
 )
 def test_describe_lists_the_options_in_effect(options, described):
     assert DecodingOptions(**options).describe() == f"method {described}"
+
+
+def test_keywords_have_the_names_and_types_of_the_options():
+    assert get_type_hints(DecodingKeywords) == get_type_hints(DecodingOptions)
