@@ -8,7 +8,7 @@ The programs run without captioner. They do not include the search: the caller c
 captioner.json describes the programs; in format 2, its keys are:
 
     format          2
-    image           size S, mean, std, and a description of the preprocessing
+    image           size S, mean, std, and the rules by which an image becomes pixels
     words, tokens   the word of each token; the tokens PAD, START, END, UNKNOWN
     never           tokens to exclude from every caption
     decoding        the library's default options for beam search
@@ -35,6 +35,7 @@ from torch.export import Dim, ExportedProgram
 
 from ..atomic_io import atomic_directory, check_absent
 from ..captioner import Captioner
+from ..data.images import Transform
 from ..decoding.options import DecodingOptions
 from ..errors import InputError
 from ..models.base import CaptionModel
@@ -203,7 +204,27 @@ def _axes(program: Program) -> tuple[Any, ...]:
 
 def _trace(program: Program) -> ExportedProgram:
     examples = tuple(value for value, _ in program.inputs.values())
-    return torch.export.export(program.module, examples, dynamic_shapes=_axes(program))
+    traced = torch.export.export(program.module, examples, dynamic_shapes=_axes(program))
+    _remove_unused(traced)
+    for module in traced.graph_module.modules():
+        graph = getattr(module, "graph", None)
+        for node in graph.nodes if graph else ():
+            node.meta.pop("stack_trace", None)  # names the files of this machine
+    return traced
+
+
+def _remove_unused(traced: ExportedProgram) -> None:
+    """Remove the weights and buffers that the program does not use."""
+    specs, graph = traced.graph_signature.input_specs, traced.graph
+    nodes = {node.name: node for node in graph.nodes}
+    for spec in list(specs):
+        node = nodes[spec.arg.name]
+        if spec.target is not None and not node.users:
+            graph.erase_node(node)
+            specs.remove(spec)
+            traced.state_dict.pop(spec.target, None)
+            traced.constants.pop(spec.target, None)
+    traced.graph_module.recompile()
 
 
 def _write_torch(_: Program, traced: ExportedProgram, path: Path) -> None:
@@ -250,12 +271,7 @@ def _description(captioner: Captioner) -> dict[str, Any]:
     options = DecodingOptions()
     return {
         "format": FORMAT,
-        "image": {
-            **asdict(captioner.transform),
-            "mode": "RGB",
-            "resize": "to size x size, aspect ratio not kept, bicubic with antialiasing",
-            "values": "(v / 255 - mean) / std for each channel",
-        },
+        "image": image_rules(captioner.transform),
         "words": [*SPECIALS, *captioner.vocabulary.words],
         "tokens": {name: getattr(Vocabulary, name) for name in ("PAD", "START", "END", "UNKNOWN")},
         "never": [PAD, START, UNKNOWN],
@@ -267,4 +283,21 @@ def _description(captioner: Captioner) -> dict[str, Any]:
         },
         "has_attention": captioner.model.has_attention,
         "offset": captioner.model.encoder.offset,
+    }
+
+
+def image_rules(transform: Transform) -> dict[str, Any]:
+    """Return the transform and, in order, the rules by which an image becomes pixels."""
+    return {
+        **asdict(transform),
+        "orientation": "turn the image upright by its EXIF orientation, 1 to 8",
+        "sixteen_bit": "grey values v of 16 bits become floor((v + 128) / 257)",
+        "transparency": "composite transparent pixels over white",
+        "mode": "RGB with 8 bits, without colour management; the first frame of an animation",
+        "resize": (
+            "to size x size, aspect ratio not kept, with Pillow's bicubic filter: cubic "
+            "convolution with a = -0.5, widened by the scale when shrinking, horizontally and "
+            "then vertically, each rounded to 8 bits"
+        ),
+        "values": "(v / 255 - mean) / std for each channel",
     }

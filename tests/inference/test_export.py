@@ -5,16 +5,19 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+import zipfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 
 from captioner import Captioner, InputError
 from captioner import __main__ as commands
 from captioner.checkpoints import checkpoint
+from captioner.data.images import Transform, load_image
 from captioner.inference import export
 from tests.support import tiny
 
@@ -162,6 +165,71 @@ def test_the_description_matches_the_programs(exported):
 def test_only_the_encoder_contains_the_encoder_weights(exported):
     for name in ("start", "step"):
         assert not [key for key in exported.programs[name].state_dict if "encoder" in key]
+
+
+@pytest.mark.slow
+def test_start_and_step_contain_only_weights_that_they_use(exported):
+    start, step = (exported.programs[name] for name in ("start", "step"))
+    assert "model.words.weight" in step.state_dict
+    assert "model.words.weight" not in start.state_dict
+    for program in (start, step):
+        used = {
+            spec.target
+            for spec, node in zip(
+                program.graph_signature.input_specs, program.graph.nodes, strict=False
+            )
+            if node.users
+        }
+        assert program.state_dict.keys() <= used
+
+
+@pytest.mark.slow
+def test_the_files_name_no_directory_of_the_exporter(exported):
+    for path in [*exported.onnx.iterdir(), *exported.torch.iterdir()]:
+        contents = [path.read_bytes()]
+        if path.suffix == ".pt2":
+            with zipfile.ZipFile(path) as archive:
+                contents = [archive.read(name) for name in archive.namelist()]
+        for content in contents:
+            for directory in (ROOT, Path.home(), Path(sys.prefix), Path(torch.__file__).parent):
+                assert str(directory).encode() not in content, path
+
+
+def awkward_images(directory):
+    """An image for each rule by which an image becomes RGB."""
+    drawn = np.zeros((30, 50, 4), np.uint8)
+    drawn[:, :25] = (220, 30, 30, 255)
+    drawn[5:20, 25:] = (40, 60, 230, 90)
+    colours = Image.fromarray(drawn)
+    exif = Image.Exif()
+    exif[274] = 6  # orientation
+    colours.convert("RGB").save(directory / "turned.jpg", exif=exif)
+    colours.save(directory / "transparent.png")
+    colours.convert("P").save(directory / "palette.gif", transparency=0)
+    ramp = np.linspace(0, 65535, 1500).astype(np.uint16).reshape(30, 50)
+    Image.fromarray(ramp).save(directory / "sixteen.png")
+    return sorted(directory.iterdir())
+
+
+def test_the_script_in_the_docs_has_the_pixels_of_the_library(tmp_path):
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"(?ms)^def pixels\(.*?(?=^def )", text)
+    (tmp_path / "images").mkdir()
+    transform = Transform(32)
+    names = {"np": np, "Image": Image, "ImageOps": ImageOps, "spec": {"image": asdict(transform)}}
+    exec(source, names)
+    for path in awkward_images(tmp_path / "images"):
+        expected = transform.batch([load_image(path)]).numpy()
+        np.testing.assert_allclose(names["pixels"](path), expected, atol=1e-6, err_msg=path.name)
+
+
+def test_the_description_gives_each_rule_of_the_page():
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    rules = export.image_rules(Transform(32))
+    named = re.findall(
+        r"(?m)^\| `(orientation|sixteen_bit|transparency|mode|resize|values)` ", text
+    )
+    assert set(rules) == {*named, "size", "mean", "std"}
 
 
 @pytest.mark.slow
