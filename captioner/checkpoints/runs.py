@@ -28,6 +28,12 @@ RESUME_MAY_CHANGE = (
     "training.patience",
 )
 
+# What has changed if these values differ, which say nothing to a reader.
+CHANGED = {
+    "data.fingerprint": "the captions have changed",
+    "data.image_sizes": "image files have changed",
+}
+
 
 def run_directory(name: str) -> Path:
     """Return the directory of a run in CHECKPOINTS; raise InputError for an invalid name."""
@@ -139,11 +145,11 @@ def open_run(run: Path, resume: str, config: dict[str, Any]) -> checkpoint.Check
         )
     before, now = _flatten(resumed.config), _flatten(config)
     changes = [
-        "the captions have changed"
-        if key == "data.fingerprint"
-        else f"{key} was {before.get(key)} but is now {value}"
+        CHANGED[key] if key in CHANGED else f"{key} was {before.get(key)} but is now {value}"
         for key, value in now.items()
-        if before.get(key) != value and key not in RESUME_MAY_CHANGE
+        if before.get(key) != value
+        and key not in RESUME_MAY_CHANGE
+        and (key in before or key not in CHANGED)  # written by older versions
     ]
     if changes:
         raise InputError(f"{run} cannot be resumed with different options: {'; '.join(changes)}")

@@ -144,6 +144,16 @@ def encode_captions(examples: Sequence[Example], vocabulary: Vocabulary) -> list
     ]
 
 
+def count_truncated(examples: Sequence[Example], vocabulary: Vocabulary) -> int:
+    """Return the number of captions that `encode_captions` truncates."""
+    captions = (caption for example in examples for caption in example.captions)
+    return sum(
+        len(vocabulary.tokenizer.split(caption)) > MAX_WORDS
+        for caption in captions
+        if len(caption) > MAX_WORDS  # in characters: nearly all captions need not be split
+    )
+
+
 def epoch_order(
     captions: Sequence[list[list[int]]],
     batch_size: int,

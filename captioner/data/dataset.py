@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .formats.reading import Problem
+from .storage import files as storage
 from .storage.location import Location
 
 SPLITS = ("train", "val", "test")
@@ -83,6 +84,15 @@ def fingerprint(data: CaptionData) -> str:
     digest = hashlib.sha256()
     for example in data.examples:
         digest.update(json.dumps([example.id, example.split, *example.captions]).encode())
+    return digest.hexdigest()
+
+
+def image_sizes(data: CaptionData) -> str:
+    """Return the SHA-256 of the sizes in bytes of all image files, by which changes are noticed."""
+    digest = hashlib.sha256()
+    for example in data.examples:
+        size = storage.size_on_disk(example.path) if isinstance(example.path, Path) else None
+        digest.update(json.dumps([example.id, size]).encode())
     return digest.hexdigest()
 
 

@@ -188,7 +188,7 @@ def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
     """
     examples: list[Example] = []
     problems = list(result.problems)
-    by_id: dict[tuple[Hashable, int | str], RawExample] = {}
+    by_id: dict[tuple[Hashable, str], RawExample] = {}
     by_path: dict[Path | Location, RawExample] = {}
     split_given = any(raw.split is not None for raw in result.examples)
     for raw in result.examples:
@@ -200,14 +200,14 @@ def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
             if isinstance(path, Path):
                 path = existing_spelling(path)
             fault = (
-                _check_unique(raw, by_id.get((raw.scope, raw.id)), by_path.get(path))
-                or _check_exists(path)
+                _check_unique(raw, by_id.get((raw.scope, str(raw.id))), by_path.get(path))
+                or _check_exists(path, raw.directory)
                 or _check_words(raw.id, captions)
             )
         if fault:
             problems.append(Problem(raw.location, *fault))
             continue
-        by_id[raw.scope, raw.id] = by_path[path] = raw
+        by_id[raw.scope, str(raw.id)] = by_path[path] = raw
         examples.append(Example(raw.id, path, tuple(captions), raw.split or ""))
     return examples, sorted(problems, key=lambda problem: problem.location)
 
@@ -262,6 +262,9 @@ def _check_unique(
     """Check that no earlier image has the same id, where ids must be unique, or the same file."""
     if same_file and same_file.id == raw.id:
         same_id = same_file
+    if same_id and type(same_id.id) is not type(raw.id):
+        message = f"image {raw.id!r} has the same id as {same_id.id!r} at {same_id.location}"
+        return message, "write all ids as numbers, or all as text"
     if same_id:
         twice = "twice" if same_id.split == raw.split else f"in {same_id.split} and in {raw.split}"
         message = f"image {raw.id} is listed {twice}, first at {same_id.location}"
@@ -273,8 +276,13 @@ def _check_unique(
     return message, "remove one of them"
 
 
-def _check_exists(path: Path | Location) -> Fault | None:
+def _check_exists(path: Path | Location, directory: Path | Location) -> Fault | None:
     if storage.is_file(path):
+        if isinstance(path, Location) or isinstance(directory, Location):
+            return None
+        if target := storage.outside_target(path, directory):
+            message = f"the image {path} is a link to {target}, outside {directory}"
+            return message, "copy the file, or link its whole directory"
         return None
     if isinstance(path, Path) and (other := other_case(path)):
         return f"the image {path} is missing", f"correct the case of its name: {other}"

@@ -10,7 +10,7 @@ import torch
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.runs import open_run, open_source, run_directory
-from ..data.dataset import CaptionData, fingerprint
+from ..data.dataset import CaptionData, fingerprint, image_sizes
 from ..data.images import Transform
 from ..data.inspection import drop_corrupt_images
 from ..data.readers import load_data
@@ -108,6 +108,7 @@ def checkpoint_config(
             "on_error": config.data.on_error,
             "max_skipped": config.data.max_skipped,
             "fingerprint": fingerprint(data),
+            "image_sizes": image_sizes(data),
         },
     }
     for name, section in config.system.stored(config).items():

@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import os
 import random
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from captioner.data.convert import write_jsonl
 from captioner.data.dataset import Example
-from captioner.data.formats.reading import is_safe_name
+from captioner.data.formats.reading import is_safe_name, read_lines
 from captioner.data.readers import READERS, read_captions
 from captioner.data.splits import assign_splits
 from captioner.errors import InputError
@@ -372,6 +374,10 @@ def test_coco_image_in_two_splits(tmp_path):
             lambda c: c["images"].append({"id": 9, "file_name": "1.jpg"}),
             "image 3: image 9 has the same file 1.jpg as image 1 at .*, image 1; remove one",
         ),
+        (
+            lambda c: c["images"].append({"id": "1", "file_name": "9.jpg"}),
+            "image 3: image '1' has the same id as 1 at .*, image 1; write all ids as numbers, or",
+        ),
         (lambda c: c["images"][0].update(file_name=5), "5 is not the name of a file"),
         (
             lambda c: c["images"][0].update(file_name="../1.jpg"),
@@ -386,6 +392,50 @@ def test_coco_inconsistent_files(tmp_path, change, message):
     write(tmp_path / "annotations" / "captions_train2017.json", json.dumps(content))
     with pytest.raises(InputError, match=rf"captions_train2017.json.*{message}"):
         read_captions(tmp_path)
+
+
+def test_links_that_lead_out_of_the_directory(tmp_path):
+    """A stranger's archive may contain links; the file is never opened."""
+    write_coco(tmp_path / "data", "train2017", coco({1: ["a dog"], 2: ["a cat"], 3: ["a cow"]}))
+    images = tmp_path / "data" / "train2017"
+    (tmp_path / "secret.jpg").write_bytes((images / "1.jpg").read_bytes())
+    (images / "1.jpg").unlink()
+    (images / "1.jpg").symlink_to("../../secret.jpg")
+    (images / "2.jpg").unlink()
+    (images / "2.jpg").symlink_to("3.jpg")
+    message = (
+        f"the image {images / '1.jpg'} is a link to {(tmp_path / 'secret.jpg').resolve()}, outside "
+        f"{images}; copy the file, or link its whole directory"
+    )
+    with pytest.raises(InputError, match=f"has 1 problem.*{re.escape(message)}"):
+        read_captions(tmp_path / "data")
+    images.rename(tmp_path / "disk")
+    (tmp_path / "disk" / "1.jpg").unlink()
+    (tmp_path / "disk" / "1.jpg").symlink_to("3.jpg")
+    images.symlink_to(tmp_path / "disk")  # the owner's link to a disk is followed
+    assert len(read_captions(tmp_path / "data").examples) == 3
+
+
+def test_links_into_the_cache_of_the_hub_are_followed(tmp_path):
+    repository = tmp_path / "datasets--me--set"
+    write_coco(repository / "snapshots" / "0123", "train2017", coco({1: ["a dog"], 2: ["a cat"]}))
+    (repository / "blobs").mkdir()
+    image = repository / "snapshots" / "0123" / "train2017" / "1.jpg"
+    image.rename(repository / "blobs" / "1f")
+    image.symlink_to("../../../blobs/1f")
+    assert len(read_captions(repository / "snapshots" / "0123").examples) == 2
+
+
+@pytest.mark.parametrize("name", ["captions.jsonl", "captions.csv", "captions.txt", "train.json"])
+def test_a_pipe_as_caption_file_is_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    for path in (tmp_path, tmp_path / name):
+        started = time.monotonic()
+        with pytest.raises(InputError):
+            read_captions(path)
+        assert time.monotonic() - started < 5
+    with pytest.raises(InputError, match=f"{name} is not a regular file; save its content as a f"):
+        read_lines(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -615,7 +665,8 @@ def test_summary_and_name(tmp_path, monkeypatch):
     )
     data = read_captions(root)
     assert data.summary() == (
-        f"{root}: flickr8k; train 2 images, 4 captions; val 1 images, 2 captions"
+        f"{root}: flickr8k; train 2 images, 4 captions; val 1 images, 2 captions\n"
+        "note: 2 images of Flickr8k.token.txt are in no list and are not used"
     )
     monkeypatch.chdir(root)
     assert read_captions(".").name == data.name == "dogs"

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 import signal
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import train
 from captioner.checkpoints import checkpoint
@@ -173,13 +173,17 @@ def test_resume_auto_starts_again_if_a_killed_run_saved_nothing(train_run):
     train_run("run", "--resume", "auto", "--epochs", "1")
 
 
-def test_a_damaged_checkpoint_is_skipped_and_named(train_run, capsys):
-    straight = train_run("straight", *FOUR_STEPS, "--epochs", "3")
-    run = Path(shutil.copytree(straight, "checkpoints/run"))
+def test_a_damaged_checkpoint_is_skipped_and_named(train_run, monkeypatch, capsys):
+    straight = train_run("straight", *FOUR_STEPS)
+    with monkeypatch.context() as patch:
+        interrupt_at(6, signal.SIGTERM, patch)
+        with pytest.raises(Interrupted):
+            train_run("run", *FOUR_STEPS)
+    run = Path("checkpoints/run")
     state = run / "last" / "training_state.pt"
     state.write_bytes(state.read_bytes()[:-1])
     capsys.readouterr()
-    train_run("run", *FOUR_STEPS, "--epochs", "3", "--resume")
+    train_run("run", *FOUR_STEPS, "--resume")
     said = capsys.readouterr().out
     assert f"skipped: checkpoint {run / 'last'} is damaged: training_state.pt does not" in said
     assert f"resuming from {run / 'best'}\n" in said
@@ -238,6 +242,26 @@ def test_memory_exhausted_in_decoding_ends_with_advice(train_run, monkeypatch):
     message = r"by 7 images on cpu in float32, decoded together \(CUDA .*smaller batch size or beam"
     with pytest.raises(InputError, match=message):
         train_run("run")
+
+
+def test_resuming_with_a_changed_image_is_refused(train_run):
+    train_run("run", "--epochs", "1")
+    other = tiny.write_colours(Path("other"))
+    train_run("run", "--resume", "--epochs", "1", "--data", "other")
+    Image.new("RGB", (9, 9)).save(other / "train" / "3.png")
+    with pytest.raises(InputError, match=r"different options: image files have changed$"):
+        train_run("run", "--resume", "--epochs", "1", "--data", "other")
+
+
+def test_truncated_captions_are_counted(train_run, capsys):
+    other = tiny.write_colours(Path("other"))
+    captions = other / "annotations" / "captions_train.json"
+    captions.write_text(captions.read_text().replace("nothing else", "nothing " * 10_000, 2))
+    train_run("run", "--epochs", "1", "--data", "other")
+    said = capsys.readouterr().out
+    assert "note: 2 training captions are truncated after 50 words\n" in said
+    train_run("short", "--epochs", "1")
+    assert "truncated" not in capsys.readouterr().out
 
 
 def test_resuming_a_missing_run_is_refused(train_run):

@@ -55,7 +55,10 @@ def read_8k(root: Path) -> ReadResult:
         unlisted = None if (text / "Flickr_8k.trainImages.txt").is_file() else "train"
         for example in result.examples:
             example.split = listed[example.id][0] if example.id in listed else unlisted
-        result.examples = [example for example in result.examples if example.split]
+        used = [example for example in result.examples if example.split]
+        if unused := len(result.examples) - len(used):
+            result.notes.append(f"{unused} images of {source.name} are in no list and are not used")
+        result.examples = used
     return result
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import InputError
 from ..discovery import is_image_name
+from ..storage import files as storage
 from .reading import ReadResult, SourceLocation, read_json
 
 BEGINNING = 2**16  # bytes that are read at each end to recognise a file, which may be large
@@ -26,13 +27,13 @@ def json_kind(path: Path) -> str | None:
 
 
 def beginning(path: Path) -> str:
-    with path.open("rb") as file:
+    with storage.open_file(path) as file:
         return file.read(BEGINNING).decode("utf-8-sig", "replace").lstrip()
 
 
 def _end(path: Path) -> str:
     """Return the end of a file, where COCO's captions are."""
-    with path.open("rb") as file:
+    with storage.open_file(path) as file:
         file.seek(max(0, path.stat().st_size - BEGINNING))
         return file.read().decode("utf-8", "replace")
 

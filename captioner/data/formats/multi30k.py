@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ..discovery import split_lines
+from ..storage import files as storage
 from .reading import RawExample, ReadResult, SourceLocation, find_image_directory, read_lines
 
 # For example train.en, val.de.gz, test_2016_flickr.fr and, with five captions, train.1.en.
@@ -65,7 +66,7 @@ def _read_text(text: Path, name: str, result: ReadResult) -> None:
     source = _find_list(text, name)
     assert source is not None
     names = [line.strip().partition("#")[0] for line in read_lines(source) if line.strip()]
-    content = text.read_bytes()
+    content = storage.read_file(text)
     lines = split_lines(gzip.decompress(content) if text.suffix == ".gz" else content, text)
     lines = lines[:-1] if lines[-1] == "" else lines
     if len(lines) != len(names):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..discovery import is_image_name, same_name, split_lines, walk
+from ..storage import files as storage
 from ..storage.location import Location
 from .cells import lines_notes
 from .reading import RawExample, ReadResult, SourceLocation, parse_split
@@ -33,7 +34,7 @@ def read(root: Path) -> ReadResult:
         split = next(filter(None, map(parse_split, Path(name).parts[:-1])), None)
         example = RawExample(name, root, name, split, SourceLocation(path))
         if text := preferred_text(files):
-            example.captions = read_text(text, text.read_bytes(), result)
+            example.captions = read_text(text, storage.read_file(text), result)
         result.examples.append(example)
     for key in sorted(texts.keys() - set(map(_key, images))):
         text = preferred_text(texts[key])

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ...errors import InputError
 from ..discovery import decode_text, directories, existing_spelling, split_lines
+from ..storage import files as storage
 from ..storage.location import Location
 from .cells import contains_rows, list_problem
 
@@ -191,12 +192,12 @@ def read_lines(path: Path) -> list[str]:
 
     `text_problem` reports such surrogates. Lines end as described for `split_lines`.
     """
-    return split_lines(path.read_bytes(), path)
+    return split_lines(storage.read_file(path), path)
 
 
 def first_line(path: Path) -> str:
     """Return the first line of a text file that is not blank, up to a length of 64 kB."""
-    with path.open("rb") as file:
+    with storage.open_file(path) as file:
         lines = split_lines(file.read(2**16), path)
     return next((line for line in lines if line.strip()), "")
 
@@ -236,7 +237,7 @@ def read_table(
 
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; raise InputError if it is not valid JSON in UTF-8."""
-    content = path.read_bytes()
+    content = storage.read_file(path)
     text = decode_text(content, path)
     if text_problem(text):
         byte = next(m.start() for m in re.finditer("[\ud800-\udfff]", text))

@@ -8,9 +8,10 @@ in place, without unpacking.
 import json
 import os
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, overload
+from typing import IO, Protocol, overload
 
 from ...errors import InputError
 from . import location
@@ -19,6 +20,28 @@ from .tar import Index, LocalTar
 
 _ADDRESS = re.compile(r"\{*https?:/")
 _SCHEME = re.compile(r"(https?):/+")
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """Open a regular file for reading; raise InputError, without waiting, for anything else.
+
+    Opening a pipe that nothing writes to would block for ever.
+    """
+
+    def open_descriptor(name: str, flags: int) -> int:
+        descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise InputError(f"{path} is not a regular file; save its content as a file")
+        return descriptor
+
+    return open(path, "rb", opener=open_descriptor)
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a regular file; raise InputError for anything else."""
+    with open_file(path) as file:
+        return file.read()
 
 
 class Archive(Protocol):
@@ -119,6 +142,21 @@ def is_file(path: Path | Location) -> bool:
     if tar == path:
         return isinstance(path, Path) and os.path.isfile(path)
     return _member_name(path, tar) in index(tar).members
+
+
+def outside_target(path: Path, directory: Path) -> Path | None:
+    """Return what a link to a file leads to if that is outside the directory, otherwise None.
+
+    Linked directories are followed. In the cache of the Hugging Face hub, files are links into the
+    directory of their repository, which contains `snapshots`.
+    """
+    if not path.is_symlink():
+        return None
+    base = directory.resolve()
+    base = next((p.parent for p in (base, *base.parents) if p.name == "snapshots"), base)
+    target = path.resolve()
+    allowed = (base, path.parent.resolve())
+    return None if any(target.is_relative_to(each) for each in allowed) else target
 
 
 def size(path: Path | Location) -> int:

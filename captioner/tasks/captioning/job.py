@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...checkpoints.checkpoint import VOCABULARY, Checkpoint, load_checkpoint_weights
+from ...data.batches import MAX_WORDS, count_truncated
 from ...data.dataset import Example
 from ...data.demo import dataset as demo
 from ...data.sources import Source
@@ -52,6 +53,8 @@ class CaptioningJob:
         self.vocabulary = (
             start.vocabulary if start else build_vocabulary(training, self._options)
         ).with_function(self._options.tokenizer)
+        if truncated := count_truncated(training, self.vocabulary):
+            say(f"note: {truncated} training captions are truncated after {MAX_WORDS} words")
         self.model = make_model(groups, len(self.vocabulary), start).to(inputs.device)
         teacher = None
         if teachers := read_teachers(teacher_paths(groups), inputs.transform):
