@@ -288,7 +288,7 @@ def test_training_and_evaluation_leave_out_corrupt_images(
     printed = capsys.readouterr().out
     assert "val split, 6 images" in printed
     assert "% novel" in printed
-    assert f"skipped: {broken[2]}: not an image" in printed
+    assert f"skipped: {broken[2]}: a web page" in printed
     assert "have changed" not in printed
     train.main([*options, *SKIP, "--resume"])  # the same images
     broken[1].write_bytes((colours / "train" / "4.png").read_bytes())

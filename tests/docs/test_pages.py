@@ -101,7 +101,7 @@ def test_citation_is_valid():
         "license": "Apache-2.0",
     }
     assert expected.items() <= fields.items()
-    assert '\nauthors:\n  - name: "The captioner authors"\n' in text
+    assert '\nauthors:\n  - name: "captioner contributors"\n' in text
     assert re.findall(r"arxiv.org/abs/([\d.]+)", text) == ["1411.4555", "1502.03044"]
 
 
@@ -109,4 +109,4 @@ def test_licence_is_complete():
     text = read("LICENSE")
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
-    assert re.findall(r"^Copyright (.*)$", text, re.MULTILINE) == ["2026 The captioner authors"]
+    assert re.findall(r"^Copyright (.*)$", text, re.MULTILINE) == ["2026 captioner contributors"]
