@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -59,7 +60,7 @@ def load(
         with httpx.Client(timeout=300, verify=False) as client:
             while (started := time.perf_counter()) < end:
                 url = f"{address}/api/caption"
-                reply = client.post(url, params=OPTIONS, content=images[number])
+                reply = client.post(url, params=dict[str, Any](OPTIONS), content=images[number])
                 score = reply.json()["score"] if reply.status_code == 200 else np.nan
                 taken = time.perf_counter() - started
                 answers.append((taken, bool(abs(score - scores[number]) < 1e-3)))
