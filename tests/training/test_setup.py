@@ -43,7 +43,7 @@ MISTAKES = [
     (
         {"run": "new", "resume": True},
         "checkpoints/new cannot be resumed: checkpoints/new/last does not "
-        "exist; pass --run NAME to resume another run, or omit --resume to start a new one",
+        "exist; pass --run NAME to resume another run, or --resume auto to start this one",
     ),
     ({"attention_size": 9}, "--attention-size needs --attention"),
 ]
