@@ -213,6 +213,12 @@ def damage_files(count: int, seed: int) -> Counter[str]:
     return counts
 
 
+def show(counts: Counter[str], started: float) -> None:
+    for name, number in sorted(counts.items()):
+        print(f"{number:6} {name}")
+    print(f"{time.monotonic() - started:.0f} s since the start", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=20)
@@ -227,10 +233,9 @@ def main() -> None:
         started = time.monotonic()
         counts = kill_training(arguments.kills, random.Random(arguments.seed))
         counts["runs that differ"] += 0
+        show(counts, started)
         damaged = damage_files(arguments.files, arguments.seed)
-        for name, number in [*sorted(counts.items()), *sorted(damaged.items())]:
-            print(f"{number:6} {name}")
-        print(f"{time.monotonic() - started:.0f} s")
+        show(damaged, started)
         os.chdir("/")
     bad = ("lost", "differ", "failed", "hangs", "crashes", "died")
     everything = [*counts.items(), *damaged.items()]
