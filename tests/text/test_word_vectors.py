@@ -70,7 +70,11 @@ NAN = np.float32("nan").tobytes()
         ("v.bin", b"1 1\n" + b"x" * 3 * CHUNK, "is incomplete: vector 1 of 1 is missing$"),
         ("v.bin", b"1 1\ndog " + NAN, "the vector of 'dog' is not finite$"),
         ("v.txt.gz", b"dog 1 2\n", r"^word vectors .*v\.txt\.gz cannot be read: Not a gzipped"),
-        ("v.txt.gz", gzip.compress(b"dog 1 2\n", mtime=0)[:-9], "cannot be read: Compressed file ended"),
+        (
+            "v.txt.gz",
+            gzip.compress(b"dog 1 2\n", mtime=0)[:-9],
+            "cannot be read: Compressed file ended",
+        ),
     ],
 )
 def test_damaged_files_are_refused(tmp_path, name, content, message):
