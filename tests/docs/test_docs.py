@@ -50,7 +50,6 @@ ONLY_PARSED = {  # text that commands or Python contain: why they are not run
     "--tensorboard": "an extra; covered by tests/training/test_logging.py",
     "benchmarks": "take minutes",
     "linear --data DIR": "random weights of the stand-in give all images the same vector",
-    "jieba": "a package that the tests do not need",
     "torchrun": "processes that import torch; covered by tests/test_distributed.py",
 }
 MEASURED = ("docs/results.md", "docs/lab-notes.md", "docs/performance")  # took minutes and hours
