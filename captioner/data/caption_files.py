@@ -61,7 +61,7 @@ def read_caption_file(path: Path | str, notes: list[str] | None = None) -> dict[
     if objects is not None:
         return _group_by_image(_located_objects(path, objects))
     raise InputError(
-        f"{path} has no captions: expected a list of objects or COCO annotations; "
+        f"{path} has no captions: it must be a list of objects or COCO annotations; "
         "other formats need the extension .jsonl, .csv or .tsv"
     )
 

@@ -97,7 +97,7 @@ def image_sizes(data: CaptionData) -> str:
 
 
 def problems_error(root: Path | Location, format: str, problems: Sequence[Problem]) -> InputError:
-    """Return the error that lists the problems of a data set, raised by --on-error stop."""
+    """Return the error that lists the problems of a data set, raised with --on-error stop."""
     lines = problem_lines(problems)
     several = len(problems) > 1
     count = f"{len(problems)} problems; correct them" if several else "1 problem; correct it"

@@ -1,4 +1,4 @@
-"""Which files belong to a data set, and how their text is encoded, for all readers."""
+"""Finding the files of a data set and decoding their text, for all readers."""
 
 import os
 import unicodedata
@@ -22,7 +22,7 @@ _MARKS = (b"\xff\xfe", b"\xfe\xff")  # byte-order marks of UTF-16, and of UTF-32
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether a file name has the extension of an image, in any case."""
+    """Return whether a file name has an image extension, in upper or lower case."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
@@ -36,7 +36,7 @@ def _is_hidden_part(part: str) -> bool:
 
 
 def walk(directory: str | Path) -> Iterator[str]:
-    """Yield the files in a directory that are not hidden, then those below it, each sorted.
+    """Yield the visible files in a directory, then in its subdirectories, each sorted.
 
     Linked directories are entered, each directory once. Raises OSError for a directory that cannot
     be read.
@@ -46,7 +46,7 @@ def walk(directory: str | Path) -> Iterator[str]:
 
 
 def directories(root: Path, depth: int) -> Iterator[Path]:
-    """Yield a directory and those that are not hidden within it, down to `depth` levels."""
+    """Yield a directory and its visible subdirectories, down to `depth` levels."""
     return (Path(parent) for parent, _ in _walk(root, depth))
 
 
@@ -85,7 +85,7 @@ def existing_spelling(path: Path) -> Path:
 
 
 def other_case(path: Path) -> str | None:
-    """Return the name of a file beside `path` whose name differs only in case; None without one."""
+    """Return the name of a file in the same directory that differs only in case, or None."""
     try:
         names = _names_by_case(path.parent, path.parent.stat().st_mtime_ns)
     except (OSError, ValueError):

@@ -178,9 +178,9 @@ def _open(path: Path | Location, where: str) -> IO[bytes]:
     except FileNotFoundError:
         raise InputError(f"{where}: no such file") from None
     if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{where}: a directory, not an image")
+        raise InputError(f"{where}: the path is a directory, not an image")
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{where}: not a regular file")
+        raise InputError(f"{where}: the path is not a regular file")
     _check_size(status.st_size, where)
     return path.open("rb")
 
@@ -202,7 +202,7 @@ def _decode(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> Ima
             "shrink the image"
         )
     if width * height == 0:
-        raise InputError(f"{where}: no pixels ({width} x {height})")
+        raise InputError(f"{where}: the image has no pixels ({width} x {height})")
     try:
         if image.format == "TIFF":
             with _quiet():  # the only decoder that parses metadata, and warns, while it loads
@@ -244,8 +244,8 @@ def _to_rgb(image: Image.Image, where: str) -> Image.Image:
             )
         if 0 < values.max() < 4096:
             raise InputError(
-                f"{where}: nearly black, since its 16-bit values end at {values.max()}; if they "
-                " have only 8 to 12 bits, scale them or save 8 bits per channel"
+                f"{where}: the image is nearly black: its 16-bit values are at most "
+                f"{values.max()}; scale values of 8 to 12 bits, or save 8 bits per channel"
             )
         image = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:

@@ -32,7 +32,7 @@ CHUNK = 32  # number of images per decoding task
 
 
 def describe_data(data: CaptionData, tokenizer: Tokenizer = WORDS) -> str:
-    """Return a text that describes format, splits, caption lengths, vocabulary and problems.
+    """Describe the format, splits, caption lengths, vocabulary and problems of a data set.
 
     Words are counted in the training captions, or in all captions if there is no training split.
     """

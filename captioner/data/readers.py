@@ -99,7 +99,7 @@ READERS = {  # the first reader that recognises a path is used
 def read_captions(
     path: Path | Location | str, format: str | None = None, on_error: str = "stop"
 ) -> CaptionData:
-    """Read the data set at `path` in the given format or, if None, the recognised one.
+    """Read the data set at `path` in the given format; None recognises the format.
 
     on_error: "stop" raises an InputError that lists the unusable rows and images; "skip" omits them
     and lists them in `problems`. In either case, InputError is raised if no format is recognised,
@@ -246,7 +246,7 @@ def _check_fields(raw: RawExample, split_given: bool) -> Fault | None:
 
 
 def _image_contents(name: object) -> str | None:
-    """Describe an image column that contains something else than the name of a file."""
+    """Describe the value of an image column that is not the name of a file."""
     if isinstance(name, dict) and name.keys() & {"bytes", "path"}:
         return "the image's bytes" if name.get("bytes") else "neither bytes nor a path"
     if isinstance(name, str) and name.startswith(("http://", "https://")):
@@ -259,7 +259,7 @@ def _image_contents(name: object) -> str | None:
 def _check_unique(
     raw: RawExample, same_id: RawExample | None, same_file: RawExample | None
 ) -> Fault | None:
-    """Check that no earlier image has the same id, where ids must be unique, or the same file."""
+    """Check that no earlier image has the same file, or the same id if ids must be unique."""
     if same_file and same_file.id == raw.id:
         same_id = same_file
     if same_id and type(same_id.id) is not type(raw.id):

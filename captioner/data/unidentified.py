@@ -1,4 +1,4 @@
-"""What a file that Pillow cannot identify as an image is instead, for error messages."""
+"""Descriptions of files that Pillow cannot identify as images, for error messages."""
 
 import re
 from typing import IO
@@ -26,7 +26,7 @@ _KINDS = {1: "integers", 2: "signed integers", 3: "floating-point values"}
 
 
 def describe(file: IO[bytes]) -> str | None:
-    """Return what the file is and what to do about it, or None if that is unknown."""
+    """Return the kind of file and advice for the user, or None if the kind is unknown."""
     file.seek(0)
     start = file.read(_HEAD)
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):

@@ -24,8 +24,8 @@ class GivenRows:
     """The vectors of a data set's captions, in its reading order; new text cannot be encoded.
 
     rows (N, Y), of one of DTYPES: one row for each caption of each example of
-    `CaptionData.examples`, over all splits; may be mapped from a file. fingerprint: that of the
-    data set, so that the rows are not used for other captions. source: their file, for messages.
+    `CaptionData.examples`, over all splits; may be mapped from a file. fingerprint: fingerprint of
+    the data set, which prevents use with other captions. source: file of the rows, for messages.
     """
 
     rows: np.ndarray
@@ -38,10 +38,10 @@ class GivenRows:
         return int(self.rows.shape[1])
 
     def check_data(self, fingerprint: str, root: object) -> None:
-        """Raise InputError unless the rows are of the data set with this fingerprint, at `root`."""
+        """Raise InputError unless the data set at `root`, with this fingerprint, is that of the rows."""
         if self.fingerprint != fingerprint:
             raise InputError(
-                f"{self.source} has the vectors of captions other than those of {root}; "
+                f"{self.source} cannot be used with {root}: its vectors belong to other captions; "
                 "choose the data set of the training run"
             )
 
@@ -64,7 +64,7 @@ class GivenRows:
 def open_rows(path: Path, title: str = "sentence vectors") -> np.ndarray:
     """Map the array of a .npy file without reading its values.
 
-    title: what the rows are, for messages. Raises InputError if it cannot be read or is not a
+    title: name of the rows in messages. Raises InputError if the file cannot be read or is not a
     matrix of one of DTYPES.
     """
     refuse_pointer_file(path)
@@ -83,7 +83,7 @@ def open_rows(path: Path, title: str = "sentence vectors") -> np.ndarray:
             f"{title} {path} must be a matrix of float16, float32 or float64, got {found}"
         )
     if not rows.shape[1]:
-        raise InputError(f"{title} {path} must have at least one column, got {rows.shape}")
+        raise InputError(f"{title} {path} must have at least one column, got shape {rows.shape}")
     return rows
 
 
@@ -92,8 +92,8 @@ def read_rows(
 ) -> GivenRows:
     """Map the vectors of all captions of a data set from a .npy file.
 
-    captions: their number N over all splits. fingerprint: as in GivenRows. title: what the rows
-    are, for messages. Raises InputError in the same cases as `open_rows`, and if there are not N
+    captions: number N of captions over all splits. fingerprint: as in GivenRows. title: name of the
+    rows in messages. Raises InputError in the same cases as `open_rows`, and if there are not N
     rows or a value is not a finite float32.
     """
     rows = open_rows(path, title)
@@ -106,5 +106,7 @@ def read_rows(
         finite = (np.abs(rows[first : first + BLOCK]) <= LARGEST).all(1)  # false for NaN
         if not finite.all():
             row = first + int(finite.argmin())
-            raise InputError(f"{title} {path}: row {row} has values that are not finite")
+            raise InputError(
+                f"{title} {path} must be finite, got NaN or infinity in row {row}; recompute them"
+            )
     return GivenRows(rows, fingerprint, str(path))

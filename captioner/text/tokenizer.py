@@ -1,7 +1,7 @@
-"""Splitting sentences into words and joining words, as in COCO evaluation or otherwise.
+"""Splitting sentences into words, and joining words into sentences.
 
-Scripts such as Chinese, Japanese and Thai have no spaces between words, so that COCO's words are
-whole sentences in them. The other tokenizers are for these.
+The default follows COCO evaluation. In scripts without spaces between words, such as Chinese,
+Japanese and Thai, it returns whole sentences as words; the other tokenizers handle these scripts.
 """
 
 import re
@@ -138,10 +138,10 @@ class Tokenizer:
 
 
 def split_characters(sentence: str) -> list[str]:
-    """Split a sentence into the characters of scripts without spaces, and the words of others.
+    """Split text in scripts without spaces into characters, and other text into words.
 
-    Combining marks stay with their character, punctuation is dropped. The words of other scripts,
-    and numbers, are those of `split_words`, as for the tokenizer `zh` of sacrebleu.
+    Combining marks stay with their character; punctuation is dropped. Other scripts and numbers are
+    split by `split_words`, as in sacrebleu's tokenizer `zh`.
     """
     plain = "".join(" " if _is_wide_punctuation(c) else c for c in sentence)
     pieces: list[str] = []
@@ -190,8 +190,7 @@ def get_tokenizer(choice: TokenizerChoice) -> Tokenizer:
 def stored_tokenizer(name: str) -> Tokenizer:
     """Return the tokenizer that a checkpoint names; a function is not imported.
 
-    A checkpoint may come from a stranger. Splitting with a function that it names raises
-    InputError.
+    Checkpoints may be untrusted, so splitting with a function that one names raises InputError.
     """
     if name in ("words", "characters"):
         return get_tokenizer(name)
@@ -227,7 +226,9 @@ def _import_function(name: str) -> Callable[[str], Sequence[str]]:
     try:
         found = attrgetter(function)(import_module(module))
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"the tokenizer {name!r} cannot be imported: {error}") from error
+        raise InputError(
+            f"the tokenizer {name!r} cannot be imported: {error}; check the name"
+        ) from error
     if not callable(found):
         raise InputError(f"the tokenizer {name!r} is not a function; name a function")
     return found  # type: ignore[no-any-return]

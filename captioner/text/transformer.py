@@ -24,6 +24,7 @@ from .tokenizer import split_words
 BATCH_SIZE = 64
 MAX_TOKENS = 128  # longer sentences are truncated
 UNKNOWN = "[UNK]"
+ADVICE = "choose a directory written by sentence-transformers"
 MODULES = ("Transformer", "Pooling", "Normalize")  # of sentence-transformers
 
 
@@ -118,13 +119,15 @@ def read_transformer(directory: Path) -> TransformerEncoder:
     try:
         return _read(directory)
     except KeyError as error:
-        raise InputError(f"{directory} is not a sentence encoder: {error} is missing") from error
+        raise InputError(
+            f"{directory} is not a sentence encoder: {error} is missing; {ADVICE}"
+        ) from error
     except Exception as error:  # tokenizers raises Exception itself for a damaged file
-        raise InputError(f"{directory} is not a sentence encoder: {error}") from error
+        raise InputError(f"{directory} is not a sentence encoder: {error}; {ADVICE}") from error
 
 
 def check_transformer(directory: Path) -> None:
-    """Raise the errors of `read_transformer` that do not need the weights to be read."""
+    """Raise the errors of `read_transformer` that can be detected without reading the weights."""
     try:
         import tokenizers  # noqa: F401 - only to check that it is installed
     except ImportError as error:
@@ -134,18 +137,17 @@ def check_transformer(directory: Path) -> None:
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         refuse_pointer_file(directory / name)
         if not (directory / name).is_file():
-            raise InputError(
-                f"{directory} is not a sentence encoder: {name} is missing; choose a directory "
-                "written by sentence-transformers"
-            )
+            raise InputError(f"{directory} is not a sentence encoder: {name} is missing; {ADVICE}")
     try:
         _check_supported(directory)
     except InputError:
         raise
     except KeyError as error:
-        raise InputError(f"{directory} is not a sentence encoder: {error} is missing") from error
+        raise InputError(
+            f"{directory} is not a sentence encoder: {error} is missing; {ADVICE}"
+        ) from error
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{directory} is not a sentence encoder: {error}") from error
+        raise InputError(f"{directory} is not a sentence encoder: {error}; {ADVICE}") from error
 
 
 def _check_supported(directory: Path) -> None:
@@ -233,7 +235,7 @@ def build_transformer(
     encoder = TransformerEncoder(copies, layers, heads, epsilon, parsed)
     # Encoding one sentence reveals missing weights and mismatched sizes.
     if not np.isfinite(encoder.encode(["a"])).all():
-        raise ValueError("the weights do not fit each other: a vector is NaN or infinite")
+        raise ValueError("the encoder returns a vector that is NaN or infinite")
     return encoder
 
 

@@ -1,4 +1,4 @@
-"""A note on the words of sentences that a text model does not know."""
+"""A note on the words of sentences that are unknown to a text model."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -136,12 +136,15 @@ class Vocabulary:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path} is not a readable vocabulary ({error})") from error
+            raise InputError(f"vocabulary {path} cannot be read: {error}") from error
         if not isinstance(content, dict) or not isinstance(content.get("words"), list):
             raise InputError(f"{path} is not a vocabulary: it has no list of words")
         if content.get("format") not in READABLE:
             version = content.get("format")
-            raise InputError(f"{path} has format {version!r}; this version reads formats 1 and 2")
+            raise InputError(
+                f"vocabulary {path} cannot be read: it has format {version!r}, but this version of "
+                "captioner reads formats 1 and 2; update captioner"
+            )
         name = content.get("tokenizer", WORDS.name)
         if not isinstance(name, str):
             raise InputError(f"{path} is not a vocabulary: its tokenizer is {name!r}, not a name")

@@ -1,6 +1,6 @@
 """Files of word vectors: GloVe and word2vec text, word2vec binary; each may be gzip-compressed.
 
-Only the vectors of wanted words are kept, so that a file larger than the memory can be read.
+Only the vectors of wanted words are kept, so that a file larger than memory can be read.
 """
 
 import gzip
@@ -20,7 +20,7 @@ MAX_SIZE = 2**16  # numbers of a vector
 
 
 def is_vector_file(path: Path) -> bool:
-    """Return whether the name ends in one of SUFFIXES, or in one of them before .gz."""
+    """Return whether the name ends in one of SUFFIXES, optionally followed by .gz."""
     return _suffix(path) in SUFFIXES
 
 
@@ -31,8 +31,8 @@ def _suffix(path: Path) -> str:
 def read_vectors(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
     """Read the vectors (Y,), float32, of the wanted words that a file contains.
 
-    A file called .bin or .bin.gz is binary, any other is text. Raises InputError if it cannot be
-    read or has another format.
+    A file with the extension .bin or .bin.gz is read as binary, any other file as text. Raises
+    InputError if it cannot be read or has a different format.
     """
     read = _read_binary if _suffix(path) == ".bin" else _read_text
     refuse_pointer_file(path)
@@ -76,21 +76,30 @@ def _parse_numbers(fields: Sequence[str]) -> np.ndarray | None:
 def _read_binary(path: Path, file: BinaryIO, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Yield words and vectors; after a header, each is a word, a space and float32 values.
 
-    word2vec itself ends every vector with a line break, gensim does not.
+    word2vec itself ends every vector with a line break; gensim does not.
     """
     header = file.readline(CHUNK).split()
     if len(header) != 2 or not all(field.isdigit() for field in header):
-        raise InputError(f"{path} is not a word2vec binary file: the header has no two numbers")
+        raise InputError(
+            f"{path} is not a word2vec binary file: its header is not two numbers; choose one, or "
+            "give a text file the extension .txt"
+        )
     count, size = map(int, header)
     if not 1 <= size <= MAX_SIZE:
-        raise InputError(f"{path} is not a word2vec binary file: its vectors have {size} numbers")
+        raise InputError(
+            f"{path} is not a word2vec binary file: its header specifies {size} numbers per "
+            "vector; choose another file"
+        )
     data, start = b"", 0
     for number in range(1, count + 1):
         space = data.find(b" ", start)
         while space < 0 or len(data) <= space + 4 * size:
             more = file.read(CHUNK)
             if not more or (space < 0 and len(data) - start > CHUNK):
-                raise InputError(f"{path} is incomplete: vector {number} of {count} is missing")
+                raise InputError(
+                    f"{path} is incomplete: vector {number} of {count} is missing; copy or "
+                    "download it again"
+                )
             data, start = data[start:] + more, 0
             space = data.find(b" ")
         word = data[start:space].lstrip(b"\n").decode("utf-8", "replace")
@@ -98,5 +107,8 @@ def _read_binary(path: Path, file: BinaryIO, wanted: set[str]) -> Iterator[tuple
         if word in wanted:
             vector = np.frombuffer(data, "<f4", size, space + 1).astype(np.float32)
             if not np.isfinite(vector).all():
-                raise InputError(f"{path}: the vector of {word!r} is not finite")
+                raise InputError(
+                    f"{path} is damaged: the vector of {word!r} is not finite; copy or download it "
+                    "again"
+                )
             yield word, vector

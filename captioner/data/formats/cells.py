@@ -1,4 +1,4 @@
-"""Cells and lines that hold more than one caption, or less than one.
+"""Cells and lines that contain more or less than one caption.
 
 All readers of data sets and of caption files share these checks.
 """
@@ -26,7 +26,7 @@ def split_caption(value: Any) -> list[Any]:
     """Return the captions in one value: the items of a list, or the value itself.
 
     A list may be written as text, as pandas and `str` write it into CSV files: in JSON, in Python's
-    notation or in numpy's. An object in a list stands for its value `raw`, `caption` or `text`.
+    notation or in numpy's. An object in a list is replaced by its value `raw`, `caption` or `text`.
     """
     if isinstance(value, str):
         value = _parse_list(value)
@@ -44,7 +44,7 @@ def _caption_of(value: Any) -> Any:
 
 
 def _parse_list(text: str) -> Any:
-    """Return the list that the text denotes, or the text itself."""
+    """Return the list that the text represents, or the text itself."""
     stripped = text.strip()
     if stripped[:1] not in ("[", "("):
         return text
@@ -72,8 +72,8 @@ def list_problem(caption: object) -> str | None:
 def contains_rows(row: Sequence[str], delimiter: str, columns: int) -> bool:
     """Return whether a quoted cell of a table contains further rows of the table.
 
-    That is so if one of its later lines has a delimiter, and an image name as one of its cells, or
-    as many cells as the table has columns and an id where the row has one.
+    A line of a cell after the first is taken for a row if, split at the delimiter, it contains an
+    image name, or if it has one value per column and an id in the same column as `row`.
     """
     for cell in row:
         for line in cell.split("\n")[1:]:
@@ -89,7 +89,7 @@ def contains_rows(row: Sequence[str], delimiter: str, columns: int) -> bool:
 
 
 def lines_notes(examples: Iterable["RawExample"]) -> list[str]:
-    """Return a note if text files with a caption per line seem to hold wrapped sentences.
+    """Return a note if text files with a caption per line seem to contain wrapped sentences.
 
     A line continues a sentence if it begins in lower case in a text that begins in upper case, and
     the line before has no final punctuation.
@@ -113,7 +113,7 @@ def _is_wrapped(lines: Sequence[str]) -> bool:
 
 
 def separator_notes(captions: Sequence[object]) -> list[str]:
-    """Return a note if most captions contain the same separator, as if they were several."""
+    """Return a note if most captions contain a separator, which suggests several captions each."""
     texts = [caption.strip() for caption in captions if isinstance(caption, str)]
     for separator in _SEPARATORS:
         count = sum(separator in text for text in texts)

@@ -28,8 +28,8 @@ _NAMES = (r"captions_{split}[0-9]*", r"{split}[0-9]*", r"(nocaps_)?{split}(_[0-9
 def recognise(path: Path) -> dict[str | None, Path]:
     """Return the caption files by split; if there are several years, only the latest.
 
-    The path is a file, or a directory with files in `annotations` or directly in it. The split of a
-    file whose name contains none is None.
+    The path is a file, or a directory with files in `annotations` or directly in it. A file
+    whose name contains no split has the split None.
     """
     if path.is_file():
         is_coco = path.suffix.lower() == ".json" and json_kind(path) == "coco"
@@ -108,7 +108,7 @@ def _add_captions(
 ) -> set[str]:
     """Add each annotation's caption to its image; report captions of unknown images.
 
-    Returns the images with captions that are left out.
+    Returns the images that have captions with marks.
     """
     first_locations: dict[str, SourceLocation] = {}  # by caption id
     marks: Counter[str] = Counter()
@@ -136,7 +136,7 @@ def _add_captions(
 
 
 def _drop_emptied(path: Path, marked: set[str], result: ReadResult) -> None:
-    """Remove the images of a file all of whose captions are left out."""
+    """Remove the images of a file whose captions were all left out because of their marks."""
     emptied = [
         example
         for example in result.examples
@@ -154,6 +154,7 @@ def _objects(content: Any, key: str, path: Path) -> list[dict[str, Any]]:
     found = content.get(key) if isinstance(content, dict) else None
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise InputError(
-            f"{path} is not a COCO caption file: it has no list of objects named {key!r}"
+            f"{path} is not a COCO caption file: it has no list of objects named {key!r}; "
+            "choose a file with captions"
         )
     return found

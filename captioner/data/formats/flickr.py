@@ -63,7 +63,7 @@ def read_8k(root: Path) -> ReadResult:
 
 
 def recognise_30k(root: Path) -> Path | None:
-    """Return Flickr30k's token file, which is the path itself or in the directory."""
+    """Return Flickr30k's token file: the path itself, or a file in the directory."""
     if root.is_file():
         return root if root.name in TOKENS_30K else None
     return next((root / name for name in TOKENS_30K if (root / name).is_file()), None)

@@ -1,4 +1,4 @@
-"""What a JSON file contains: rows of a table, COCO annotations or Karpathy's splits."""
+"""JSON files that contain table rows, COCO annotations or Karpathy's splits."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ BEGINNING = 2**16  # bytes that are read at each end to recognise a file, which 
 def json_kind(path: Path) -> str | None:
     """Return "rows", "coco" or "karpathy" from the keys in a JSON file; None if unknown.
 
-    coco: with captions, or without annotations; those of objects are unknown.
+    coco: COCO's format with captions, or without annotations; None for object annotations.
 
     rows: a list of objects, alone or as `data` in an object (TextCaps), or an object that maps
     image names to captions or to objects with captions.
@@ -32,7 +32,7 @@ def beginning(path: Path) -> str:
 
 
 def _end(path: Path) -> str:
-    """Return the end of a file, where COCO's captions are."""
+    """Return the end of a file, which in COCO's format contains the captions."""
     with storage.open_file(path) as file:
         file.seek(max(0, path.stat().st_size - BEGINNING))
         return file.read().decode("utf-8", "replace")
@@ -81,7 +81,7 @@ def rows_of(content: Any) -> list[Any] | None:
 
 
 def _named_row(name: str, value: object) -> dict[str, Any]:
-    """Return the row of an image in an object of images by name."""
+    """Return the row of an entry of an object that maps image names to captions."""
     return (
         {**value, "image": name} if isinstance(value, dict) else {"image": name, "caption": value}
     )

@@ -46,7 +46,7 @@ def read(root: Path) -> ReadResult:
 
 
 def preferred_text(files: Mapping[str, Any]) -> Any:
-    """Return the first of the files by suffix in the order of TEXT_SUFFIXES; None without any."""
+    """Return the file whose suffix comes first in TEXT_SUFFIXES; None if there is none."""
     return next((files[suffix] for suffix in TEXT_SUFFIXES if suffix in files), None)
 
 
@@ -89,7 +89,7 @@ def _find_files(root: Path) -> tuple[list[Path], dict[str, dict[str, Path]]]:
 
 
 def _key(path: Path) -> str:
-    """Return what an image and its text file share: the name without extension, in one spelling.
+    """Return the key of an image and its text file: the name without extension, in one spelling.
 
     The text file of a.jpg may also be called a.jpg.txt.
     """

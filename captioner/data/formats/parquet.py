@@ -1,4 +1,4 @@
-"""Parquet tables as on the Hugging Face hub, with images in a column or named in one."""
+"""Parquet tables as on the Hugging Face hub, with a column of images or their names."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -171,7 +171,7 @@ def search_images(source: Path, names: Sequence[str], preferred: Sequence[Path])
     """Return the directory that contains one of these images; None if there is none.
 
     They are looked for in the preferred directories, in the directory of the caption file `source`,
-    and at most two levels below it. The directory of a file in `annotations` is the one above.
+    and at most two levels below it. For a file in `annotations`, the parent directory is used.
     Other directories may belong to other data sets, which may use the same names.
     """
     beside = source.parent
@@ -183,7 +183,7 @@ def search_images(source: Path, names: Sequence[str], preferred: Sequence[Path])
 
 
 def first_names(names: Iterable[object]) -> list[str]:
-    """Return the first names that are safe, to find the directory of all."""
+    """Return the first safe names, which are used to find the image directory."""
     return [str(name) for name in islice(filter(is_safe_name, names), SAMPLE)]
 
 
@@ -242,7 +242,7 @@ def read_json(path: Path) -> Any:
     if text_problem(text):
         byte = next(m.start() for m in re.finditer("[\ud800-\udfff]", text))
         byte = len(text[:byte].encode()) + 3 * content.startswith(b"\xef\xbb\xbf")
-        raise InputError(f"{path} is not UTF-8 (byte {byte}); convert it first")
+        raise InputError(f"{path} is not UTF-8 (byte {byte}); convert it to UTF-8")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -40,7 +40,7 @@ MAX_COLUMNS = 5  # columns listed in a message; a file without a header has a ca
 def recognise_jsonl(path: Path) -> list[tuple[Path, str | None]]:
     """Return the file itself, or captions.jsonl or train.jsonl, val.jsonl, ... in the directory.
 
-    A JSON file is one of them if it contains a list of rows instead of a line for each.
+    A JSON file also qualifies if it contains a list of rows.
     """
     return _find_tables(path, (".jsonl", ".ndjson", ".json"))
 
@@ -83,7 +83,7 @@ def _is_table(path: Path) -> bool:
 def _has_captions(path: Path) -> bool:
     """Return whether the beginning of a table names an image and a caption column.
 
-    Other tables may be called train_log.csv.
+    Tables without captions, such as train_log.csv, may have a name that matches.
     """
     if path.suffix.lower() in (".csv", ".tsv"):
         header = first_line(path).lower()
@@ -198,7 +198,7 @@ def normalise_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def caption_columns(names: Iterable[str]) -> list[str]:
-    """Return the columns named after the first of CAPTIONS found, even if plural or numbered."""
+    """Return the columns of the first name in CAPTIONS that occurs, also plural or numbered."""
     for known in CAPTIONS:
         if found := [name for name in names if re.fullmatch(rf"{known}s?(_?\d+)?", name)]:
             return found
@@ -259,7 +259,7 @@ def _csv_rows(
 def find_delimiter(path: Path, images: Collection[str] = IMAGES) -> str:
     """Return the delimiter with which the first line names the columns that are needed.
 
-    Excel writes a semicolon where the comma separates decimals. If no delimiter fits, the one of
+    Excel writes semicolons in locales with a decimal comma. If no delimiter fits, the one of
     the extension is returned.
     """
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
