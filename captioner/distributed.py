@@ -78,7 +78,7 @@ def process_group(device: torch.device, step_seconds: float = STEP_SECONDS) -> I
     except (ValueError, RuntimeError) as error:
         address = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise InputError(
-            f"the processes cannot meet at {address} (MASTER_ADDR and MASTER_PORT): "
+            f"the processes cannot connect at {address} (MASTER_ADDR and MASTER_PORT): "
             f"{str(error).splitlines()[0]}; start them with torchrun"
         ) from error
     try:
@@ -97,8 +97,8 @@ def process_group(device: torch.device, step_seconds: float = STEP_SECONDS) -> I
 def _in_group() -> bool:
     """Return whether torchrun started this process as one of a group.
 
-    Schedulers leave some of torchrun's variables in the environment, which does no harm to a single
-    process. Of several, each would train alone, so that InputError is raised.
+    Schedulers leave some of torchrun's variables in the environment, which is harmless for a single
+    process. Several processes would each train alone, so InputError is raised for them.
     """
     missing = [name for name in VARIABLES if not os.environ.get(name)]
     size = os.environ.get("WORLD_SIZE") or "1"

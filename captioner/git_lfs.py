@@ -19,7 +19,7 @@ def refuse_pointer(start: bytes, name: object) -> None:
 
 
 def refuse_pointer_file(path: Path) -> None:
-    """Do the same for the file at `path`; if it cannot be read, its reader says so."""
+    """Do the same for the file at `path`; a file that cannot be read raises no error."""
     try:
         if path.is_file():  # not a pipe, from which a byte can be read only once
             with path.open("rb") as file:

@@ -24,8 +24,8 @@ class Hit(NamedTuple):
 class Index:
     """The embeddings of images in a directory that `captioner index` wrote; create it with `open`.
 
-    An open index shows its images at that time, whatever is added or removed afterwards; `open`
-    it again to see changes. Several threads may search it.
+    An open index is a snapshot: `open` it again to see images added or removed since. Several
+    threads may search it.
     """
 
     def __init__(self, files: IndexFiles, linker: Linker | Path, device: str | None) -> None:
@@ -42,8 +42,9 @@ class Index:
     ) -> "Index":
         """Open an index; the rows stay on disk and are read when they are searched.
 
-        linker: embeds queries; a Linker, or the path of its checkpoint, None for the path that the
-        index recorded. A path is loaded on `device` for the first query that is not a vector.
+        linker: the Linker that embeds queries, or the path of its checkpoint; None uses the
+        checkpoint recorded in the index. A checkpoint is loaded on `device` for the first query
+        that is not a vector.
         Raises InputError if the directory is not an index, is damaged or truncated, or if the
         number of dimensions of a Linker differs.
         """
@@ -53,7 +54,7 @@ class Index:
             return cls(files, Path(linker or files.manifest.checkpoint), device)
         if linker.model.dimensions != size:
             raise InputError(
-                f"{directory} has {size} dimensions, but the linker {linker.model.dimensions}; "
+                f"{directory} has {size} dimensions, but the linker has {linker.model.dimensions}; "
                 f"use {files.manifest.checkpoint}"
             )
         return cls(files, linker, device)
@@ -92,8 +93,8 @@ class Index:
                 )
             if checkpoints.identity(path) != self._files.manifest.weights:
                 raise InputError(
-                    f"{self._files.directory} was written with other weights than those of {path}; "
-                    "pass the checkpoint it was written with, or write another index"
+                    f"{self._files.directory} was not written with the weights of {path}; "
+                    "pass the checkpoint that it was written with, or write another index"
                 )
             self._linker = Linker.from_pretrained(path, self._device)
         return self._linker
@@ -103,7 +104,7 @@ class Index:
 
         query: as in `Linker.encode_query`, or a vector (E,), which is scaled to norm 1. Images with
         equal scores are in the order of the rows. The search is exact. Raises InputError for an
-        invalid query or vector, top below 1, and rows that are damaged.
+        invalid query or vector, top below 1, or damaged rows.
         """
         if top < 1:
             raise InputError(f"top must be at least 1, got {top}")
@@ -124,7 +125,8 @@ class Index:
         size = self.rows.shape[1]
         if vector.shape != (size,) or vector.dtype.kind not in "fiu":
             raise InputError(
-                f"a query vector must be numbers ({size},), got {vector.dtype} {vector.shape}"
+                f"a query vector must be numeric with shape ({size},), got {vector.dtype} "
+                f"{vector.shape}"
             )
         wide = vector.astype(np.float64)
         norm = np.linalg.norm(wide)
@@ -135,9 +137,9 @@ class Index:
 
 
 def find_last_index(directory: Path) -> Path:
-    """Return the index in a directory that was written last; raise InputError if there is none."""
+    """Return the most recently written index in a directory; raise InputError if there is none."""
     found = [path for path in directory.iterdir() if path.is_dir() and is_index(path)]
     if not found:
         where = "the working directory" if directory == Path() else directory
-        raise InputError(f"no index in {where}; pass one, or write one with captioner index")
+        raise InputError(f"no index found in {where}; pass one, or write one with captioner index")
     return max(found, key=lambda path: (path / MANIFEST).stat().st_mtime)

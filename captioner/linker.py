@@ -202,11 +202,11 @@ class Linker:
             rows[first : first + len(block)] = self.embed(self.texts.read(block))
         for text in texts:
             if not self.texts.knows(text):
-                raise InputError(f"a text needs at least one known word, got {text!r}")
+                raise InputError(f"a text must contain at least one known word, got {text!r}")
         return rows if on_unknown == "raise" else (rows, unknown)
 
     def embed(self, texts: Texts) -> np.ndarray:
-        """Embed N texts that the reader `texts` prepared as rows (N, E)."""
+        """Return the embeddings (N, E) of N texts that were prepared by the reader `texts`."""
         with torch.inference_mode():
             rows = self.model.encode_texts(texts.to(self.device))
         return rows.cpu().numpy()
@@ -232,10 +232,10 @@ class Linker:
         read = self.texts.read(texts)
         if words := [word for text in texts for word in self.texts.unknown_words(text)]:
             unknown = suggest_words(self.texts.words, words)
-            raise InputError(f"the query has words that the model does not know: {unknown}")
+            raise InputError(f"the query contains unknown words: {unknown}; replace them")
         for text in texts:
             if not self.texts.knows(text):  # punctuation only
-                raise InputError(f"the query needs a word in each term, got {text!r}")
+                raise InputError(f"each term of a query must contain a word, got {text!r}")
         return self.embed(read)
 
     def similarity(

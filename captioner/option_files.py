@@ -32,8 +32,8 @@ def parse_options(
     """Return the options in the content of a TOML file by name, replaced by those in `overrides`.
 
     groups: dataclasses of `option(...)` fields, keyed by table name; values are converted to the
-    types of the fields. Raises InputError for a value that a group rejects; the message names the
-    file if the value comes from it. Raises InputError, naming the file and the key, for an unknown
+    types of the fields. Raises InputError for invalid values of a group, naming the file if the
+    values come from it. Raises InputError, naming the file and the key, for an unknown
     option or table, an option in the wrong table, a duplicate option and a value of the wrong type.
     """
     in_file = _read_options(content, path, groups)
@@ -48,7 +48,7 @@ def parse_options(
 
 
 def _rejection(group: type, values: Mapping[str, Any]) -> str | None:
-    """Return why a group rejects values, or None if it accepts them."""
+    """Return the error message for invalid values of a group; None for valid values."""
     try:
         from_named(group, values)
     except InputError as error:

@@ -99,7 +99,7 @@ def test_unknown_words_raise_or_are_returned(linker):
 
 @pytest.mark.parametrize("text", ["", "?!", "zebra"])
 def test_a_text_without_known_words_has_no_row(linker, text):
-    with pytest.raises(InputError, match=r"^a text needs at least one known word, got '"):
+    with pytest.raises(InputError, match=r"^a text must contain at least one known word, got '"):
         linker.encode_texts(["red", text], on_unknown="return")
 
 
@@ -156,12 +156,15 @@ def test_the_words_of_a_phrase_are_embedded_together(linker):
     [
         (
             "red + ywllow",
-            r"^the query has words that the model does not know: 'ywllow' \(similar: y",
+            r"^the query contains unknown words: 'ywllow' \(similar: y",
         ),
-        ("rde blu", r"'rde' \(similar: red\), 'blu' \(similar: blue\)$"),
-        ("red-blue", r"'red-blue' \(similar: .*red - blue with spaces to subtract\)$"),
-        ("qqqqq", r"'qqqqq' \(no similar word\)$"),
-        ("red + ...", r"^the query needs a word in each term, got '...'$"),
+        ("rde blu", r"'rde' \(similar: red\), 'blu' \(similar: blue\); replace them$"),
+        (
+            "red-blue",
+            r"'red-blue' \(similar: .*red - blue with spaces to subtract\); replace them$",
+        ),
+        ("qqqqq", r"'qqqqq' \(no similar word\); replace them$"),
+        ("red + ...", r"^each term of a query must contain a word, got '...'$"),
         ("red - red", "^the terms of red - red cancel each other"),
         ("red + image:missing.png", "^'missing.png': no such file"),
         ("red -", "^query 'red -' has nothing to add or subtract after a -"),

@@ -39,6 +39,7 @@ RENAMED_WEIGHTS: dict[int, dict[str, str]] = {
     5: {"picture.weight": "image_embedding.weight", "picture.bias": "image_embedding.bias"},
 }
 READABLE = (*sorted(RENAMED_WEIGHTS), FORMAT)
+ADVICE = "copy or download the checkpoint again"
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
 VARIANCES = ("running_var", "deviation")  # last parts of the names of buffers
 TRAINING, MANIFEST, CARD = "training_state.pt", "manifest.json", "README.md"
@@ -71,14 +72,16 @@ class Checkpoint:
             return Transform(**self.config["transform"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"checkpoint {self.path}: config.json does not describe an image transform: {error}"
+                f"checkpoint {self.path} cannot be used: config.json does not describe an image "
+                f"transform: {error}; {ADVICE}"
             ) from error
 
     def check_task(self, name: str) -> None:
-        """Raise InputError if the model was trained for another task than `name`."""
+        """Raise InputError if the model was trained for a task other than `name`."""
         if self.config.get("task") != name:
             raise InputError(
-                f"checkpoint {self.path} was trained for {self.config.get('task')!r}, not {name}"
+                f"checkpoint {self.path} was trained for {self.config.get('task')!r}, not {name}; "
+                "choose another checkpoint"
             )
 
     def check_resumable(self) -> None:
@@ -104,10 +107,14 @@ class Checkpoint:
             Exception
         ) as error:  # torch raises various errors, and some advise weights_only=False
             raise InputError(
-                f"{path} cannot be read: it is damaged or contains objects other than plain values"
+                f"{path} cannot be read: it is damaged or contains objects other than plain "
+                "values; start a new run from the weights with --start-from"
             ) from error
         if not isinstance(state, dict):
-            raise InputError(f"{path} cannot be read: it does not contain a dictionary")
+            raise InputError(
+                f"{path} cannot be read: it does not contain a dictionary; start a new run from "
+                "the weights with --start-from"
+            )
         if average := state.get("average"):
             average["values"] = _upgrade_names(average["values"], self.config["format"])
         return state
@@ -206,7 +213,8 @@ def restore(checkpoint: Checkpoint, build: "Callable[[], Model]") -> "Model":
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())  # torch's messages span several lines
         raise InputError(
-            f"checkpoint {checkpoint.path}: config.json does not match the weights: {reason}"
+            f"checkpoint {checkpoint.path} cannot be used: config.json does not match the weights: "
+            f"{reason}; {ADVICE}"
         ) from error
     return model
 
@@ -252,13 +260,14 @@ def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
     present = {TRAINING} if (path / TRAINING).exists() else set()
     for name in sorted({CONFIG, WEIGHTS, *manifest, *present}):
         if name != Path(name).name:
-            raise InputError(f"{path / MANIFEST} is damaged: {name!r} is not a file name")
+            raise InputError(f"{path / MANIFEST} is damaged: {name!r} is not a file name; {ADVICE}")
         if not (path / name).is_file():
-            raise InputError(f"checkpoint {path} is incomplete: {name} is missing")
+            raise InputError(f"checkpoint {path} is incomplete: {name} is missing; {ADVICE}")
         if manifest.get(name) != _sha256(path / name):
             refuse_pointer_file(path / name)
             raise InputError(
-                f"checkpoint {path} is damaged: {name} does not match its checksum in {MANIFEST}"
+                f"checkpoint {path} is damaged: {name} does not match its checksum in {MANIFEST}; "
+                f"{ADVICE}"
             )
     return path, _read_json(path / CONFIG)
 
@@ -274,9 +283,10 @@ def find(path: Path) -> Path:
             if (directory / MANIFEST).is_file():
                 return directory
     if not path.exists():
-        raise InputError(f"checkpoint {path} does not exist")
+        raise InputError(f"checkpoint {path} does not exist; check the path")
     raise InputError(
-        f"{path} does not contain a checkpoint: {MANIFEST}, best/ and last/ do not exist"
+        f"{path} does not contain a checkpoint: {MANIFEST}, best/ and last/ do not exist; pass a "
+        "run or a checkpoint"
     )
 
 
@@ -312,12 +322,18 @@ def _read_weights(path: Path) -> "dict[str, Tensor]":
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {error}; {ADVICE}") from error
     for name, value in weights.items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise InputError(f"{path}: {name} contains values that are not finite")
+            raise InputError(
+                f"{path} cannot be used: {name} contains values that are not finite; choose "
+                "another checkpoint"
+            )
         if name.endswith(VARIANCES) and value.is_floating_point() and (value < 0).any():
-            raise InputError(f"{path}: {name} contains negative values, but holds variances")
+            raise InputError(
+                f"{path} cannot be used: the variances {name} contain negative values; choose "
+                "another checkpoint"
+            )
     return weights
 
 
@@ -332,9 +348,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {error}; {ADVICE}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} cannot be read: it is not a JSON object")
+        raise InputError(f"{path} cannot be read: it is not a JSON object; {ADVICE}")
     return content
 
 

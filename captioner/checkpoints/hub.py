@@ -47,11 +47,13 @@ def local(path: str | Path, revision: str | None = None) -> Path:
 def _parse(path: str | Path) -> tuple[str, str | None]:
     """Return the name and revision in the address of a repository; other paths unchanged.
 
-    Raises InputError for an address of anything else.
+    Raises InputError for any other address.
     """
     if match := _ADDRESS.fullmatch(str(path)):
         if match["name"].partition("/")[0] in ("datasets", "spaces"):
-            raise InputError(f"{path} is the address of no model; choose the address of a model")
+            raise InputError(
+                f"{path} is not the address of a model; pass the address of a model or its name"
+            )
         return match["name"], match["revision"]
     if re.match(r"https?:/", str(path)):
         raise InputError(

@@ -20,7 +20,7 @@ IMAGE_WEIGHT = "image.weight"  # of shape (E, X)
 def restore(checkpoint: Checkpoint) -> tuple[LinkingModel, TextReader]:
     """Build the linking model of a checkpoint on the CPU; return it with its text reader.
 
-    Raises InputError if the checkpoint is not of a linking model, or its files do not match.
+    Raises InputError if the checkpoint is not for linking, or its files do not match.
     """
     if checkpoint.task not in SYSTEMS:
         raise InputError(

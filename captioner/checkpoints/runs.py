@@ -152,7 +152,10 @@ def open_run(run: Path, resume: str, config: dict[str, Any]) -> checkpoint.Check
         and (key in before or key not in CHANGED)  # written by older versions
     ]
     if changes:
-        raise InputError(f"{run} cannot be resumed with different options: {'; '.join(changes)}")
+        raise InputError(
+            f"{run} cannot be resumed with different options: {'; '.join(changes)}; restore them, "
+            "or pass --run NAME to start another run"
+        )
     return resumed
 
 
@@ -202,7 +205,10 @@ def open_source(
         if theirs.get(name) != ours.get(name)
     ]
     if differences:
-        raise InputError(f"training cannot start from {path}: {'; '.join(differences)}")
+        raise InputError(
+            f"training cannot start from {path}: {'; '.join(differences)}; choose the same options "
+            "or another checkpoint"
+        )
     return source
 
 

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     days = arguments.prune_older_than
     if arguments.all and not arguments.prune:
-        raise InputError("--all needs --prune")
+        raise InputError("--all has no effect without --prune; add --prune or omit --all")
     if arguments.all and days is not None:
         raise InputError("--all cannot be combined with --prune-older-than; omit one of them")
     if days is not None and not days >= 0:

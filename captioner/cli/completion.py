@@ -16,7 +16,7 @@ captioner completion fish > ~/.config/fish/completions/captioner.fish"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     shells = ("bash", "zsh", "fish")
-    parser.add_argument("shell", choices=shells, metavar="SHELL", help="bash, zsh or fish")
+    parser.add_argument("shell", choices=shells, metavar="SHELL", help="shell: bash, zsh or fish")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -24,13 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         default="words",
         metavar="STR",
-        help="words, characters (for scripts without spaces) or module:function [%(default)s]",
+        help="tokenizer: words, characters (for scripts without spaces) or module:function "
+        "[%(default)s]",
     )
     parser.add_argument(
         "--convert",
         nargs=2,
         metavar=("jsonl", "OUT"),
-        help="write OUT/captions.jsonl, omitting rows with problems",
+        help="output directory for captions.jsonl, which omits rows with problems",
     )
 
 

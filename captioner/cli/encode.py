@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="texts, or files: lines, CSV, TSV, JSONL, COCO JSON",
     )
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE.npy", help="the .npy file to write"
+        "--output", type=Path, required=True, metavar="FILE.npy", help="output .npy file"
     )
     add_options(parser, EncodeOptions, "encoding")
 

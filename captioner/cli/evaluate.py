@@ -98,7 +98,10 @@ def check_combination(given: Collection[str], scoring: ScoringOptions) -> None:
         idle, needed = FILE_FLAGS & set(given), "--predictions"
     else:
         if scoring.references is None:
-            raise InputError("--predictions needs --references, the file to score against")
+            raise InputError(
+                "--predictions cannot be scored without references; pass --references with their "
+                "file"
+            )
         idle, needed = set(given) - FILE_FLAGS - SHARED_FLAGS, "--checkpoint"
     if idle:
         raise InputError(f"{flag_of(min(idle))} needs {needed}")

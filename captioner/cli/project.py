@@ -39,18 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["lsa"],
         metavar="SPEC",
-        help=f"{', '.join(FITTED)}, or a file or directory, as in training [lsa]",
+        help=f"sentence vectors: {', '.join(FITTED)}, or a file or directory, as in training [lsa]",
     )
     vectors.add_argument(
         "--checkpoint",
         type=Path,
         metavar="RUN",
-        help="run that links images and texts, whose embeddings are drawn",
+        help="run or checkpoint whose embeddings of the sentences are drawn",
     )
     parser.add_argument(
         "--column",
         metavar="NAME",
-        help="colour sentences by the values of this column instead of by topic",
+        help="column whose values colour the sentences [topics]",
     )
     parser.add_argument(
         "--topics", type=int, default=8, metavar="INT", help="number of topics [%(default)s]"
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2000,
         metavar="INT",
-        help="maximum number of sentences; larger files are sampled at random [%(default)s]",
+        help="maximum number of sentences; a random sample of larger files is drawn [%(default)s]",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="INT", help="random seed [%(default)s]"

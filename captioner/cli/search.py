@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "query",
         nargs="+",
         metavar="QUERY",
-        help="such as 'dog + beach - ball', after the index [the last one written here]",
+        help="query, such as 'dog + beach - ball', after the index [the last one written here]",
     )
     parser.add_argument(
         "--top", type=int, default=10, metavar="INT", help="number of images [%(default)s]"
@@ -39,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="new location of the checkpoint of the index",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", action="store_true", help="print the result as a JSON object")
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="also write a page with the images"
+        "--html", type=Path, metavar="FILE", help="output HTML page with the images"
     )
     parser.add_argument(
         "--device", metavar="STR", help="cpu, cuda, cuda:N or mps [cuda if available]"
@@ -54,8 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     if len(arguments.query) > 2:
         raise InputError(
-            f"expected an index and a query, got {len(arguments.query)} words; put the query in "
-            "quotes, as in 'dog + beach'"
+            f"expected an index and a query, got {len(arguments.query)} arguments; put the query "
+            "in quotes, as in 'dog + beach'"
         )
     *given, text = arguments.query
     if not given and is_index(Path(text)):

@@ -119,10 +119,12 @@ def read_comparison_captions(
     captions, given_ids = read_predictions(path), {normalise_id(id): id for id in ids}
     lacking = [id for id in given_ids if id not in captions]
     if lacking:
-        raise InputError(f"{path} has no caption for {_list_ids(lacking)}")
+        raise InputError(f"{path} has no caption for {_list_ids(lacking)}; add one for each")
     other = [id for id in captions if id not in given_ids]
     if other and not allow_more:
-        raise InputError(f"{path} has captions of images that are not scored: {_list_ids(other)}")
+        raise InputError(
+            f"{path} has captions of images that are not scored: {_list_ids(other)}; remove them"
+        )
     return {given: captions[id] for id, given in given_ids.items()}
 
 
@@ -183,7 +185,8 @@ def _sentence_rows(path: Path) -> Iterator[LocatedRow]:
         rows = content.get("annotations") if isinstance(content, dict) else content
         if not isinstance(rows, list):
             raise InputError(
-                f"{path} has no captions: expected a list of objects or COCO annotations"
+                f"{path} has no captions: it is not a list of objects or COCO annotations; choose "
+                "another file"
             )
         yield from _located_objects(path, rows)
     else:
@@ -226,7 +229,7 @@ def _located_objects(
     for number, row in enumerate(objects, start=1):
         location = SourceLocation(path, number, part)
         if not isinstance(row, dict):
-            raise InputError(f"{location}: expected a JSON object, got {str(row)[:80]}")
+            raise InputError(f"{location}: expected a JSON object, got {str(row)[:80]}; correct it")
         yield location, normalise_columns(row)
 
 
@@ -275,18 +278,21 @@ def _read_annotations(path: Path, content: dict[str, Any], notes: list[str]) -> 
     caption_ids = [_row_id(location, row, ("id",)) for location, row in rows if "id" in row]
     images = content.get("images")
     if not isinstance(images, list):
-        raise InputError(f"{path} has annotations but no list of images")
+        raise InputError(f"{path} has annotations but no list of images; add the key images")
     image_rows = _located_objects(path, images, "image")
     image_ids = [_row_id(location, row, ("id",)) for location, row in image_rows]
     for noun, ids in (("images", image_ids), ("captions", caption_ids)):
         repeated = [id for id, count in Counter(ids).items() if count > 1]
         if repeated:
-            raise InputError(f"{path}: {noun} listed twice: {_list_ids(repeated, 'id')}")
+            raise InputError(
+                f"{path} lists {noun} twice: {_list_ids(repeated, 'id')}; make their ids unique"
+            )
     unlisted = captions.keys() - set(image_ids)
     if unlisted:
         ids = sorted(unlisted, key=str)
         raise InputError(
-            f"{path} has captions of {_list_ids(ids)} that are not in its list of images"
+            f"{path} has captions of {_list_ids(ids)} that are not in its list of images; add "
+            "the images, or remove the captions"
         )
     return {id: captions.get(id, []) for id in image_ids}
 

@@ -1,4 +1,4 @@
-"""What every evaluation needs: checkpoints, a split of the data, features, and output files."""
+"""Inputs and outputs of every evaluation: checkpoints, a split, features, files."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def data_source(
     if data is not None:
         return data, format
     if format is not None:
-        raise InputError("--format needs --data")
+        raise InputError("--format has no effect without --data; pass --data or omit --format")
     trained_on = config["data"]
     if trained_on["path"] is None:
         return None, None

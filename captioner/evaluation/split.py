@@ -29,8 +29,8 @@ class ScoringSettings:
     """The scores to compute and the data that some of them require.
 
     metrics: as in `compute_scores`; None for all that are available. training_captions: captions
-    that the model was trained on, for novelty; None if not available. tokenizer: None for the
-    vocabulary's, or COCO's words without a vocabulary.
+    that the model was trained on, for novelty; None if not available. tokenizer: None uses
+    the tokenizer of the vocabulary, or "words" without a vocabulary.
     """
 
     metrics: Sequence[str] | None = WITHOUT_JAVA
@@ -173,7 +173,7 @@ def measure_pointing(
     """Add the pointing accuracy of the attention maps to an evaluation of demo data.
 
     shapes: the shapes in each image, by image id. Without shapes or attention, the evaluation is
-    returned as it is.
+    returned unchanged.
     """
     if not shapes or not model.has_attention:
         return evaluation

@@ -51,7 +51,7 @@ class EncodeOptions(Options):
 
 @dataclass(frozen=True)
 class _Job:
-    """Where rows and names are written, what they are, and what happens to unusable ones."""
+    """The output files of one command, the unit of its inputs, and the policy for errors."""
 
     output: Path
     names: Path
@@ -119,7 +119,9 @@ def _check_output(output: Path, sources: Sequence[str]) -> Path:
     names = output.with_suffix(".txt")
     for path in (output, names):
         if path.exists() and any(os.path.exists(s) and path.samefile(s) for s in sources):
-            raise InputError(f"{path} would be overwritten, but is read; choose another --output")
+            raise InputError(
+                f"{path} is an input and would be overwritten; choose another --output"
+            )
     if names.exists() and not output.exists():
         raise InputError(f"{names}, the list of rows, already exists; choose another --output")
     return names
@@ -138,7 +140,7 @@ def _embed_texts(linker: "Linker", texts: Sequence[str], batch_size: int) -> Ite
             if linker.texts.knows(text):
                 yield row
             else:
-                yield InputError(f"a text needs at least one known word, got {text!r}")
+                yield InputError(f"a text must contain at least one known word, got {text!r}")
 
 
 def _write(job: _Job, names: Sequence[str], rows: Iterable[Row], dimensions: int) -> int:
@@ -161,7 +163,9 @@ def _write(job: _Job, names: Sequence[str], rows: Iterable[Row], dimensions: int
             else:
                 bar.write(str(row), file=sys.stderr)
         if not written:
-            raise InputError(f"no {job.unit} could be encoded; nothing was written")
+            raise InputError(
+                f"nothing was written: no {job.unit} could be encoded; see the errors above"
+            )
         array.seek(0)
         _write_header(array, written, dimensions)
     print(f"embeddings: {job.output}, {written:,} rows of {dimensions} values")

@@ -50,7 +50,7 @@ class IndexOptions(Options):
 
 @dataclass
 class _Change:
-    """What a run changes: rows to keep, images to embed with their stamps, and counts.
+    """The changes of a run: rows to keep, images to embed with their stamps, and counts.
 
     skipped: a record for each image without a row.
     """
@@ -167,7 +167,7 @@ def _without_duplicates(images: Sequence[str], change: _Change) -> dict[str, str
 
 
 def _content(image: str) -> str:
-    """Return a hash of the file's content; an empty one if it cannot be read."""
+    """Return a hash of the file's content; an empty string if it cannot be read."""
     place = storage.parse_location(image)
     try:
         if isinstance(place, Location) or storage.container(place) != place:
@@ -189,8 +189,8 @@ def _embed(
 ) -> tuple[np.ndarray, list[str]]:
     """Return the rows (n, E) of the readable images, and these images; report the others.
 
-    A segment of the feature store is all or nothing, so that images are checked one by one only if
-    one of them is unreadable.
+    The feature store writes a segment completely or not at all. Images are therefore checked one by
+    one only if one of them is unreadable.
     """
 
     def embed(readable: Sequence[str]) -> np.ndarray:
@@ -217,7 +217,7 @@ def _embed(
 
 
 def _reading_error(image: str) -> str:
-    """Return why an image cannot be read; an empty text if it can."""
+    """Return why an image cannot be read; an empty string if it can."""
     from ..data.images import load_image
 
     try:
@@ -235,7 +235,7 @@ def _entry(image: str, stamp: bytes, content: str) -> dict[str, Any]:
 
 
 def _report(output: Path, count: int, added: int, change: _Change) -> None:
-    """Print what has changed; raise InputError if an image could not be read."""
+    """Print the changes; raise InputError if an image could not be read."""
     print(
         f"index: {output}, {count:,} images: {added:,} embedded, {len(change.kept):,} unchanged, "
         f"{change.removed:,} removed"

@@ -92,7 +92,7 @@ class Scores:
     ids: image ids. statistics: counts of each metric, one row per image, by name of the metric.
     note: lines about a metric that was omitted, captions without spaces, and scores that
     are low because the captions are few or short; or an empty string.
-    tokenizer: the one that split captions and references.
+    tokenizer: tokenizer that split captions and references.
     """
 
     ids: tuple[Hashable, ...]
@@ -144,7 +144,7 @@ def compute_scores(
 def _limits(hypotheses: Sequence[Words], metrics: Collection[str]) -> list[str]:
     """Return notes on scores that are low even for perfect captions, because of the formulas.
 
-    CIDEr gives no weight to n-grams that occur for all images, so to none if there is one image. It
+    CIDEr gives no weight to n-grams that occur for all images, hence to none of a single image. It
     is the mean over n-grams of 1 to 4 words, and BLEU-4 their geometric mean; a caption of fewer
     words has none of the longer ones.
     """
@@ -195,7 +195,7 @@ def select_metrics(names: Sequence[str]) -> tuple[str, ...]:
 def _check_corpus(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> None:
     """Raise InputError unless each image has a caption and references, all as lists of words."""
     if not hypotheses:
-        raise InputError("there are no captions to score")
+        raise InputError("at least one caption is required for scoring, got none")
     if len(hypotheses) != len(references):
         raise InputError(
             f"every caption needs references, got {len(hypotheses)} captions "
@@ -203,7 +203,7 @@ def _check_corpus(hypotheses: Sequence[Words], references: Sequence[Sequence[Wor
         )
     for i, (words, image_references) in enumerate(zip(hypotheses, references, strict=True)):
         if not image_references:
-            raise InputError(f"image {i} has no references")
+            raise InputError(f"image {i} has no references; add at least one")
         if any(isinstance(each, str) for each in (words, *image_references)):
             raise InputError(
                 f"image {i} has a string instead of a list of words; split it into words"
@@ -250,7 +250,7 @@ def signature(
     """
     counts = {len(image_references) for image_references in references}
     if not counts:
-        raise InputError("there are no references to describe")
+        raise InputError("a signature requires references, got none")
     number = "-".join(str(count) for count in sorted({min(counts), max(counts)}))
     names = [name for name in SCORES if name != "METEOR"] if scores is None else list(scores)
     tokens = "ptb-coco" if tokenizer == WORDS.name else tokenizer

@@ -84,7 +84,7 @@ def _installed() -> tuple[Path, ...]:
 
 @cache
 def _characters(file: Path) -> frozenset[int]:
-    """Return the code points that a font has; none for a font of bitmaps, or a broken one."""
+    """Return the code points that a font has; none for a bitmap font or a broken one."""
     from matplotlib.ft2font import FT2Font
 
     try:

@@ -73,7 +73,8 @@ def check_maps(attention: np.ndarray, ndim: int) -> np.ndarray:
         expected = "(T, h, w)" if ndim == 3 else "(h, w)"
         raise InputError(f"attention must have shape {expected}, got {attention.shape}")
     if not np.isfinite(attention).all() or (attention < 0).any():
-        raise InputError("attention must be finite and non-negative")
+        found = f"values from {attention.min()} to {attention.max()}"
+        raise InputError(f"attention must be finite and non-negative, got {found}")
     return attention
 
 

@@ -79,7 +79,7 @@ def _check(points: np.ndarray, groups: np.ndarray, labels: Sequence[str]) -> Non
     if not np.isfinite(points).all():
         raise InputError("points must be finite, got NaN or infinity")
     if len(labels) > MAX_GROUPS:
-        raise InputError(f"at most {MAX_GROUPS} groups can be told apart, got {len(labels)}")
+        raise InputError(f"at most {MAX_GROUPS} groups can be distinguished, got {len(labels)}")
     if len(groups) and not -1 <= groups.min() <= groups.max() < len(labels):
         raise InputError(
             f"groups must be between -1 and {len(labels) - 1}, got {groups.min()} to {groups.max()}"

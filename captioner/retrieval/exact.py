@@ -13,7 +13,7 @@ PIECE = 32768
 
 
 def search(rows: np.ndarray, vector: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the `top` rows with the largest products, and their products.
+    """Return the indices of the `top` rows with the largest products, and these products.
 
     rows (N, E): float16; may be mapped from a file. vector (E,): float32. Both results have
     min(top, N) elements, the largest product first, equal ones by row; products are float32.
@@ -34,8 +34,8 @@ def search(rows: np.ndarray, vector: np.ndarray, top: int) -> tuple[np.ndarray, 
 def _products(rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Return the product of each row with the vector (N,), float32.
 
-    einsum computes every row in the same way, so that equal rows have equal products; those of a
-    matrix product depend on the row's place in the block.
+    einsum computes every row in the same way, so that equal rows have equal products; in a
+    matrix product, rounding depends on the row's position in the block.
     """
     products = np.empty(len(rows), np.float32)
     matrix, block = torch.from_numpy(rows), torch.empty(BLOCK, rows.shape[1])

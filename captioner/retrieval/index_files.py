@@ -30,10 +30,10 @@ HEADER = 128  # bytes before the rows; enough for the header of any number of ro
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an index was written with, and the state of its files.
+    """The checkpoint of an index and the state of its files, as in manifest.json.
 
-    checkpoint: path or repository. weights: SHA-256 of its weights. dimensions: E. rows: their
-    number after the last complete run. generation: the number in the names of the files.
+    checkpoint: path or repository. weights: SHA-256 of its weights. dimensions: E. rows: number of
+    rows after the last complete run. generation: the number in the names of the files.
     """
 
     checkpoint: str
@@ -57,7 +57,7 @@ class IndexFiles:
     starts: np.ndarray
 
     def entries(self, indices: Iterable[int]) -> Iterator[dict[str, Any]]:
-        """Yield the line of each row, an object with the key "image", as it is needed."""
+        """Yield the line of each row, an object with the key "image", reading it on demand."""
         path = images_path(self.directory, self.manifest)
         with path.open("rb") as file:
             for i in indices:
@@ -75,7 +75,7 @@ def is_index(directory: Path) -> bool:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read the manifest; raise InputError if there is none, or it is of another format."""
+    """Read the manifest; raise InputError if it is missing, damaged or in another format."""
     path = directory / MANIFEST
     if not path.exists():
         raise InputError(f"{directory} is not an index; write one with captioner index")
@@ -84,26 +84,33 @@ def read_manifest(directory: Path) -> Manifest:
         version = content["format"]
         if version != FORMAT:
             raise InputError(
-                f"{path} has format {version!r}; this version of captioner reads format {FORMAT}"
+                f"{path} has format {version!r}, but this version of captioner reads format "
+                f"{FORMAT}; update captioner, or write the index again"
             )
         manifest = Manifest(**content)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is damaged: {error!r}; delete {directory}") from error
+        raise InputError(
+            f"{path} is damaged: {error!r}; delete {directory} and write it again"
+        ) from error
     numbers = (manifest.dimensions, manifest.rows, manifest.generation)
     texts = (manifest.checkpoint, manifest.weights)
     if not (all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)):
-        raise InputError(f"{path} is damaged: a value has the wrong type; delete {directory}")
+        raise InputError(
+            f"{path} is damaged: a value has the wrong type; delete {directory} and write it again"
+        )
     if manifest.dimensions < 1 or manifest.rows < 0:
-        raise InputError(f"{path} is damaged: a number is negative or zero; delete {directory}")
+        raise InputError(
+            f"{path} is damaged: a number is too small; delete {directory} and write it again"
+        )
     return manifest
 
 
 def open_files(directory: Path) -> IndexFiles:
     """Open an index for reading; another process may add to it meanwhile.
 
-    Raises InputError if it is not an index, damaged or truncated.
+    Raises InputError if it is not an index, or if it is damaged or truncated.
     """
     manifest = read_manifest(directory)
     try:
@@ -119,16 +126,18 @@ def open_files(directory: Path) -> IndexFiles:
 
 
 def open_generation(directory: Path, manifest: Manifest) -> IndexFiles:
-    """Open the files that belong to a manifest; errors are those of `open_files`."""
+    """Open the files that belong to a manifest; raise the same errors as `open_files`."""
     starts = line_starts(images_path(directory, manifest))
     count, stored = len(starts) - 1, count_rows(directory, manifest)
     advice = f"run captioner index with --output {directory} again to repair it"
     if count < manifest.rows:
         name = images_path(directory, manifest).name
-        raise InputError(f"{name} is truncated: {count:,} of {manifest.rows:,} lines; {advice}")
+        raise InputError(
+            f"{name} is truncated: it has {count:,} of {manifest.rows:,} lines; {advice}"
+        )
     if stored < count:
         name = rows_path(directory, manifest).name
-        raise InputError(f"{name} is truncated: {stored:,} of {count:,} rows; {advice}")
+        raise InputError(f"{name} is truncated: it has {stored:,} of {count:,} rows; {advice}")
     return IndexFiles(directory, manifest, _map_rows(directory, manifest, count), starts)
 
 
@@ -151,7 +160,7 @@ def _map_rows(directory: Path, manifest: Manifest, count: int) -> np.ndarray:
 
 
 def count_rows(directory: Path, manifest: Manifest) -> int:
-    """Return how many complete rows the file has; raise InputError for another kind of file."""
+    """Return the number of complete rows in the file; raise InputError if it is damaged."""
     path = rows_path(directory, manifest)
     with path.open("rb") as file:
         try:
@@ -159,15 +168,19 @@ def count_rows(directory: Path, manifest: Manifest) -> int:
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
             dimensions = shape[1:]
         except Exception as error:  # NumPy parses the header as Python
-            raise InputError(f"{path} is damaged: {error}; delete {directory}") from error
+            raise InputError(
+                f"{path} is damaged: {error}; delete {directory} and write it again"
+            ) from error
         right = dimensions == (manifest.dimensions,) and dtype == np.float16 and not fortran
         if not right or file.tell() != HEADER:
-            raise InputError(f"{path} does not match {MANIFEST}; delete {directory}")
+            raise InputError(
+                f"{path} does not match {MANIFEST}; delete {directory} and write it again"
+            )
         return (file.seek(0, os.SEEK_END) - HEADER) // (2 * manifest.dimensions)
 
 
 def line_starts(path: Path) -> np.ndarray:
-    """Return the offset of each complete line (n,), and that of the end of the last one."""
+    """Return the offset of each complete line, then the offset of the end of the last (n + 1,)."""
     ends, offset = [np.zeros(1, np.int64)], 0
     with path.open("rb") as file:
         while block := file.read(2**20):
@@ -183,4 +196,6 @@ def _parse_line(path: Path, line: bytes) -> dict[str, Any]:
             return dict(entry)
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
-    raise InputError(f"{path} is damaged: a line is not about an image; delete {path.parent}")
+    raise InputError(
+        f"{path} is damaged: a line names no image; delete {path.parent} and write it again"
+    )

@@ -41,8 +41,8 @@ BLOCK = 4096  # rows copied at once
 class IndexWriter:
     """An index open for writing; `open_writer` creates it.
 
-    manifest: that of the index. recovered: the lines whose rows a killed process or a damaged disk
-    has lost, which the index no longer contains.
+    manifest: manifest of the index. recovered: lines whose rows were lost because a process was
+    killed or a disk is damaged; the index no longer contains them.
     """
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
@@ -54,12 +54,12 @@ class IndexWriter:
         self.recovered = self._recover()
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines of all rows; they are read as they are needed."""
+        """Yield the lines of all rows, reading them on demand."""
         files = open_generation(self.directory, replace(self.manifest, rows=0))
         return files.entries(range(len(files.rows)))
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Remove all rows but these, which are in ascending order."""
+        """Remove all rows except these, which must be in ascending order."""
         files = open_generation(self.directory, replace(self.manifest, rows=0))
         if len(indices) == len(files.rows):
             return
@@ -80,7 +80,7 @@ class IndexWriter:
         self._append(self.manifest, rows.astype(np.float16), entries)
 
     def finish(self, skipped: Sequence[Mapping[str, Any]]) -> int:
-        """Write what makes the index complete, and the list of skipped images; return N."""
+        """Write the header, the list of skipped images and the manifest; return N."""
         count = len(line_starts(images_path(self.directory, self.manifest))) - 1
         with rows_path(self.directory, self.manifest).open("r+b") as file:
             file.write(_header(count, self.manifest.dimensions))
@@ -118,7 +118,7 @@ class IndexWriter:
                         path.unlink()
 
     def _recover(self) -> list[dict[str, Any]]:
-        """Truncate the files to the rows that have both values and a line; return other lines."""
+        """Truncate the files to the rows that have values and a line; return the lines removed."""
         images = images_path(self.directory, self.manifest)
         images.touch()
         starts, stored = line_starts(images), count_rows(self.directory, self.manifest)
@@ -135,7 +135,7 @@ class IndexWriter:
 def open_writer(
     directory: Path, checkpoint: str, weights: str, dimensions: int
 ) -> Iterator[IndexWriter]:
-    """Open an index for adding and removing rows, or create it; only one process can.
+    """Open an index for adding and removing rows, or create it; one process at a time.
 
     Raises InputError if the directory contains something else, if another process writes to it,
     and if it was written with other weights or is damaged.
@@ -162,7 +162,7 @@ def open_writer(
 
 
 def _has_content(directory: Path) -> bool:
-    """Return whether there is anything but what a process killed at the start leaves."""
+    """Return whether there are files other than those of a process killed at its start."""
     leftovers = (".lock", ".part")
     return not directory.is_dir() or any(
         not path.name.endswith(leftovers) for path in directory.iterdir()

@@ -46,7 +46,7 @@ def project(vectors: np.ndarray, method: str = "tsne", seed: int = 0) -> np.ndar
 
 
 def choose_perplexity(count: int) -> float:
-    """Return t-SNE's perplexity for `count` vectors: 30, or a third of the others if smaller.
+    """Return t-SNE's perplexity for `count` vectors: min(30, (count - 1) / 3).
 
     t-SNE considers three times as many neighbours of every vector as the perplexity.
     """
@@ -54,10 +54,10 @@ def choose_perplexity(count: int) -> float:
 
 
 def cluster(vectors: np.ndarray, groups: int, seed: int = 0) -> np.ndarray:
-    """Divide vectors (N, Y) into groups by k-means; return each one's group (N,), int64.
+    """Divide vectors (N, Y) into groups by k-means; return their groups (N,), int64.
 
     groups: number of groups, at least 1; there are fewer if fewer vectors are distinct. Group 0 is
-    the largest. Raises InputError as `project` does.
+    the largest. Raises InputError for the same vectors as `project`.
     """
     vectors = _check(vectors)
     if groups < 1:

@@ -50,7 +50,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Query:
-    """At least one term. `str` returns the canonical form, of which `parse` returns this query."""
+    """One or more terms; `str` returns the canonical form, and `parse` of it an equal query."""
 
     terms: tuple[Term, ...]
 
@@ -60,7 +60,7 @@ class Query:
 
 
 def parse(text: str) -> Query:
-    """Parse a query; raise InputError, which names the mistake, for an invalid one."""
+    """Parse a query; raise InputError, which describes the mistake, for an invalid query."""
     groups: list[tuple[str, list[tuple[str, str]]]] = [("", [])]
     for kind, value in _tokens(text):
         if kind == "sign":
@@ -121,12 +121,12 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _mistake(rest: str) -> str:
-    """Return why no token begins here, and what to do."""
+    """Return why no token begins here, and advice."""
     if rest.startswith("*"):
         return "* must follow a number at the start of a term, as in 0.5*dog"
     if rest[0] in "()":
         return f"{rest[0]} does not group terms; give each term a weight, or quote the text"
-    return f"the quotation mark {rest[0]} has no partner; add or remove one"
+    return f"the quotation mark {rest[0]} has no counterpart; add or remove one"
 
 
 def _unquote(quoted: str) -> str:

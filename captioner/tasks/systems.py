@@ -31,8 +31,8 @@ def task_of_checkpoint(checkpoint: "Checkpoint") -> Task:
         if task.name == checkpoint.task:
             return task
     raise InputError(
-        f"checkpoint {checkpoint.path} was trained for {checkpoint.task!r}; this version of "
-        f"captioner evaluates {', '.join(task.name for task in TASKS)}"
+        f"checkpoint {checkpoint.path} was trained for {checkpoint.task!r}, but this version of "
+        f"captioner evaluates {', '.join(task.name for task in TASKS)}; update captioner"
     )
 
 
@@ -41,4 +41,5 @@ def task_of(model: Options) -> Task:
     for task in TASKS:
         if isinstance(model, task.model_options):
             return task
-    raise InputError(f"{type(model).__name__} are not the model options of any task")
+    known = " or ".join(task.model_options.__name__ for task in TASKS)
+    raise InputError(f"model options must be {known}, got {type(model).__name__}")

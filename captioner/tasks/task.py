@@ -1,7 +1,7 @@
 """The interface between tasks and everything that serves all of them.
 
 The training loop, checkpoints, the command line and the service use a `Task` and the `Job` of a
-run, and know nothing else about what is trained. `systems` lists the tasks.
+run, and depend on nothing else about the model. `systems` lists the tasks.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,11 +36,11 @@ class Result(Protocol):
 
 @dataclass(frozen=True)
 class JobInputs:
-    """What a task builds the job of a run from.
+    """The inputs from which a task builds the job of a run.
 
     options: the run's options. data: the data set, without images that cannot be decoded. run: the
-    run's directory. start: the checkpoint that provides weights and text model, if any: of the run
-    itself if it is resumed, or of another run.
+    run's directory. start: the checkpoint that provides weights and text model, from the run itself
+    if it is resumed, otherwise from another run; None if there is none.
     """
 
     options: OptionGroups
@@ -93,16 +93,16 @@ class Job(Protocol):
         """Print and draw samples of an epoch; log_image(name, image) logs to TensorBoard."""
 
     def signature(self, scores: Mapping[str, float]) -> str:
-        """Return how scores with these names were computed, for the checkpoint's config."""
+        """Return a description, for the checkpoint's config, of how these scores were computed."""
 
     def save_text_model(self, directory: Path) -> None:
         """Write the vocabulary or the sentence encoder into a checkpoint's directory."""
 
     def conclude(self, result: Any, /) -> list[str]:
-        """Draw what the best checkpoint shows; return lines that name the files."""
+        """Draw figures from the best checkpoint; return lines that name the files."""
 
     def next_commands(self) -> list[str]:
-        """Return commands to try next, as one would type them."""
+        """Return suggested next commands, as typed on the command line."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,10 @@ class Task:
     options: class of the task's other options.
     architecture: names of the model options that determine the names and shapes of the weights.
     scores: names of the validation scores that can be watched, the default first.
-    unit: what the count of a loss counts, in the plural.
-    negligible: watched scores up to this value count as ties, see `training.loop.fit`.
+    unit: plural noun for what `Loss.count` counts, such as "words".
+    negligible: watched scores up to this value count as ties; see `training.loop.fit`.
     defaults: values of options that are not given, if they differ from those of the option groups.
-    small_cnn_defaults: the same with the encoder small_cnn; they replace `defaults`.
+    small_cnn_defaults: values that replace `defaults` with the encoder small_cnn.
     hidden: names of shared options that have no effect on the task.
     evaluation_flags: names of evaluation options that apply to the task, besides shared ones.
 
@@ -126,7 +126,7 @@ class Task:
     idle_options(options): the options that have no effect in combination with the others, by name,
     and why, such as "needs --attention".
     check_inputs(options): raises InputError for missing files and programs, before data is read.
-    stored(options): sections of the checkpoint's config that hold the task's options.
+    stored(options): sections of the checkpoint's config that contain the task's options.
     build(inputs): builds the job of a run.
     load(checkpoint, device): the public object that uses the checkpoint, such as a Captioner.
     evaluate(checkpoints, request): evaluates checkpoints on a split, and prints and writes the
@@ -154,6 +154,6 @@ class Task:
     evaluation_flags: frozenset[str] = frozenset()
 
     def watched_score(self, watch: str | None) -> str:
-        """Return the score that `watch` names, whatever its case; None names the default."""
+        """Return the score named `watch`, ignoring case; None selects the default."""
         names = {name.lower(): name for name in self.scores}
         return self.scores[0] if watch is None else names[watch]

@@ -38,7 +38,7 @@ class GivenRows:
         return int(self.rows.shape[1])
 
     def check_data(self, fingerprint: str, root: object) -> None:
-        """Raise InputError unless the data set at `root`, with this fingerprint, is that of the rows."""
+        """Raise InputError unless the data set at `root` has the fingerprint of the rows."""
         if self.fingerprint != fingerprint:
             raise InputError(
                 f"{self.source} cannot be used with {root}: its vectors belong to other captions; "

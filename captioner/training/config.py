@@ -142,7 +142,10 @@ class TrainConfig(OptionGroups):
         known = {name for group in groups.values() for name in option_names(group)}
         if unknown := sorted(values.keys() - known):
             system = "" if task is CAPTIONING else f" of --system {task.name}"
-            raise InputError(f"unknown training option{system} {', '.join(map(repr, unknown))}")
+            raise InputError(
+                f"unknown training option{system} {', '.join(map(repr, unknown))}; see captioner "
+                "train --help"
+            )
         config = cls(**_build_groups(task, values))
         check_combination(config, given)
         return config

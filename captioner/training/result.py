@@ -39,14 +39,14 @@ class TrainingResult:
     def captioner(self) -> Captioner:
         """The best checkpoint of a captioning run, loaded on first use, on the training device."""
         if not isinstance(self._model, Captioner):
-            raise InputError(f"a {self.system!r} run has no captioner")
+            raise InputError(f"a {self.system!r} run has no captioner; use linker")
         return self._model
 
     @property
     def linker(self) -> Linker:
         """The best checkpoint of a linking run, loaded on first use, on the training device."""
         if not isinstance(self._model, Linker):
-            raise InputError(f"a {self.system!r} run has no linker")
+            raise InputError(f"a {self.system!r} run has no linker; use captioner")
         return self._model
 
     @cached_property

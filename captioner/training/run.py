@@ -168,7 +168,7 @@ def _log_image(writer: TensorBoardWriter, step: int, name: str, image: Image.Ima
 
 
 def finish(setup: TrainingSetup, progress: Progress, argv: Sequence[str] | None) -> Result:
-    """Evaluate the best checkpoint, draw what it shows and print the summary."""
+    """Evaluate the best checkpoint, draw its figures and print the summary."""
     setup.job.model.load_state_dict(checkpoint.load(setup.run / "best").weights)
     result = setup.job.evaluate()
     if distributed.is_first():

@@ -26,7 +26,7 @@ def read_stored_options(
     place = path / checkpoint.CONFIG
     names = ("data", "encoder", "model", "training")
     if not all(isinstance(config.get(name), dict) for name in names):
-        raise InputError(f"{place} does not describe a training run")
+        raise InputError(f"{place} does not describe a training run; choose another run")
     task, data = task_named(str(config.get("task"))), config["data"]
     others = (config["encoder"], config["model"], config["training"], config.get(task.name) or {})
     stored = {name: value for section in others for name, value in section.items()}

@@ -209,8 +209,8 @@ class FeatureStore:
             for values in self._features(images, keys, chunk, kind, runtime):
                 if not np.isfinite(values).all():
                     raise InputError(
-                        f"features of {self.encoder.name} exceed half precision, so they cannot be "
-                        "stored; choose other encoder weights"
+                        f"features of {self.encoder.name} cannot be stored: they exceed the range "
+                        "of half precision; choose other encoder weights"
                     )
                 pooled.append(pool(values))
                 yield values

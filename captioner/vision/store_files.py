@@ -32,7 +32,7 @@ ABANDONED = 3600  # seconds without a write after which the writer is assumed to
 
 @dataclass(frozen=True)
 class Segment:
-    """A file of rows: the offset of the first row in bytes, their number, and the row shape."""
+    """A file of rows: the offset of the first row in bytes, the number of rows, and their shape."""
 
     path: Path
     start: int

@@ -25,10 +25,10 @@ def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: st
 
     weights: a file written by torch.save (.pth, .pt, .bin, .pth.tar) or a .safetensors file; or a
     torchvision weights name, which is downloaded. Tensors must be named as in torchvision's whole
-    classifier, possibly with a common prefix such as "module."; those of the classifier head are
-    not needed. Files may lack batch norm counters, which are never read here, may use DenseNet's
-    old names, and may be checkpoints that contain the tensors under a name such as "state_dict".
-    Raises InputError if a tensor is missing, has a different shape or is not finite.
+    classifier, possibly with a common prefix such as "module."; tensors of the classifier head
+    are not needed. Files may lack batch norm counters, which are never read here, may use
+    DenseNet's old names, and may be checkpoints that contain the tensors under a name such as
+    "state_dict". Raises InputError if a tensor is missing, has a different shape or is not finite.
     """
     values = _read_weights(name, weights)
     old_name = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
@@ -60,12 +60,16 @@ def load_run_weights(name: str, layers: nn.Sequential, directory: Path) -> None:
     candidates = (directory, directory / "best", directory / "last")
     found = next((path for path in candidates if (path / RUN_WEIGHTS).is_file()), None)
     if found is None:
-        raise InputError(f"encoder weights {directory} are not a run, a checkpoint or a file")
+        raise InputError(
+            f"encoder weights {directory} are not a run, a checkpoint or a file; check the path"
+        )
     try:
         config = json.loads((found / RUN_CONFIG).read_text(encoding="utf-8"))
         trained = config["encoder"]["encoder"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{found / RUN_CONFIG} does not describe an encoder: {error}") from error
+        raise InputError(
+            f"{found / RUN_CONFIG} does not describe an encoder: {error}; choose another run"
+        ) from error
     if trained != name:
         raise InputError(f"{found} has the encoder {trained}, not {name}; pass --encoder {trained}")
     values = _read_weights(name, str(found / RUN_WEIGHTS))
@@ -73,7 +77,8 @@ def load_run_weights(name: str, layers: nn.Sequential, directory: Path) -> None:
     wanted = layers.state_dict(keep_vars=True)
     if problems := _problems(wanted, own):
         raise InputError(
-            f"encoder weights {found} do not fit {name}: {'; '.join(problems[:SHOWN])}"
+            f"encoder weights {found} do not fit {name}: {'; '.join(problems[:SHOWN])}; choose "
+            f"weights for {name}"
         )
     with torch.no_grad():
         for key, tensor in wanted.items():
@@ -100,7 +105,7 @@ def _problems(wanted: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> lis
 def _without_prefix(
     values: dict[str, Tensor], wanted: Mapping[str, Tensor], weights: str
 ) -> dict[str, Tensor]:
-    """Remove from the names what wrappers and larger models put before torchvision's names.
+    """Remove the prefix that wrappers and larger models add to torchvision's names.
 
     Of several prefixes ("encoder_q.", "encoder_k."), the one with most of the wanted names is
     removed; names that do not have it are left as they are. Raises InputError if two have equally
@@ -203,5 +208,7 @@ def _download_weights(name: str, weights: str) -> dict[str, Tensor]:
             progress=True, check_hash=True
         )
     except (OSError, RuntimeError) as error:  # RuntimeError for a wrong hash
-        raise InputError(f"weights {weights} of {name}: download failed: {error}") from error
+        raise InputError(
+            f"weights {weights} of {name}: download failed: {error}; check the connection"
+        ) from error
     return values

@@ -364,7 +364,7 @@ def test_weights_that_are_not_finite(tmp_path, value):
     safetensors.torch.save_file(not_finite, directory / "model.safetensors")
     sign(directory)
     with pytest.raises(
-        InputError, match=r"model.safetensors: half contains values that are not fi"
+        InputError, match=r"model.safetensors cannot be used: half contains values that are not"
     ):
         load(directory)
 

@@ -148,7 +148,10 @@ def test_a_frozen_encoder_is_fine_tuned_from_the_weights_it_had(start):
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
-        (["--hidden-size", "32"], "model.hidden_size is 64 in the checkpoint but 32 in this run$"),
+        (
+            ["--hidden-size", "32"],
+            "model.hidden_size is 64 in the checkpoint but 32 in this run; choose",
+        ),
         (
             ["--encoder", "resnet18"],
             "encoder.encoder is small_cnn in the checkpoint but resnet18 in this",

@@ -131,7 +131,7 @@ def test_prune_by_age(stores, tmp_path, capsys, flags, left):
 
 
 def test_flags_without_effect(tmp_path):
-    with pytest.raises(InputError, match="--all needs --prune"):
+    with pytest.raises(InputError, match="--all has no effect without --prune"):
         cache(tmp_path, "--all")
     with pytest.raises(InputError, match="--all cannot be combined with --prune-older-than"):
         cache(tmp_path, "--prune", "--all", "--prune-older-than", "30")

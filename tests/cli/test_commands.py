@@ -172,7 +172,7 @@ MISTAKES = {
         "evaluate.py --checkpoint {run} --predictions a.json", "or --predictions", 2
     ),
     "captions without references": Mistake(
-        "evaluate.py --predictions a.json", "--predictions needs --references, the file to score"
+        "evaluate.py --predictions a.json", "--predictions cannot be scored without references"
     ),
     "missing captions": Mistake(
         "evaluate.py --predictions gone.json --references {here}/jobs.json",

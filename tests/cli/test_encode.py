@@ -90,7 +90,7 @@ def test_images_that_cannot_be_read_have_no_row(run, linker, images, capsys):
     with pytest.raises(InputError, match=r"^'broken.png': not an image"):
         call(run, f"--images {sources} --output a.npy --on-error stop")
     assert Path("a.npy").read_bytes() == before
-    with pytest.raises(InputError, match=r"^no image could be encoded; nothing was written$"):
+    with pytest.raises(InputError, match=r"^nothing was written: no image could be encoded; see"):
         call(run, "--images broken.png --output b.npy")
     assert {path.name for path in Path().iterdir()} == {"a.npy", "a.txt", "broken.png", "images"}
 
@@ -117,11 +117,13 @@ def test_unknown_words_are_counted(run, linker, batch_size, capsys):
     assert names == [texts[0], texts[1], texts[3]]
     np.testing.assert_allclose(rows, linker.encode_texts(["red", "blue", "green"]), atol=1e-5)
     assert capsys.readouterr().err == (
-        "a text needs at least one known word, got 'zebra crossing'\n"
+        "a text must contain at least one known word, got 'zebra crossing'\n"
         "note: 3 of 4 texts have words that the sentence encoder does not know: "
         "'zebra' (3), 'a' (2), 'crossing' (1)\n"
     )
-    with pytest.raises(InputError, match=r"^a text needs at least one known word, got 'zebra cro"):
+    with pytest.raises(
+        InputError, match=r"^a text must contain at least one known word, got 'zebra cro"
+    ):
         call(run, "--output b.npy --on-error stop --texts", *texts)
     assert not list(Path().glob("b.*"))
 
@@ -175,7 +177,7 @@ def test_nothing_is_overwritten_by_the_list(run):
     with pytest.raises(InputError, match=message):
         call(run, "--images images --output captions.npy")
     Path("captions.npy").write_bytes(b"")
-    message = r"^captions\.txt would be overwritten, but is read; choose another --output$"
+    message = r"^captions\.txt is an input and would be overwritten; choose another --output$"
     with pytest.raises(InputError, match=message):
         call(run, "--texts captions.txt --output captions.npy")
     assert Path("captions.txt").read_text() == "red\nblue\n"
@@ -192,9 +194,12 @@ def test_nothing_is_overwritten_by_the_list(run):
         ("--images images --output d.npy", r"^--output must be a \.npy file, got d\.npy$"),
         ("--texts gone.csv --output a.npy", r"^gone\.csv does not exist or is not a file; check"),
         ("--texts blank.txt --output a.npy", r"^blank\.txt has no captions$"),
-        ("--texts '' --output a.npy", "^no text could be encoded; nothing was written$"),
+        ("--texts '' --output a.npy", "^nothing was written: no text could be encoded; see"),
         ("--texts red --output a.npy --batch-size 0", "^batch_size must be at least 1, got 0$"),
-        ("--texts red --output a.npy --checkpoint gone", "^checkpoint gone does not exist$"),
+        (
+            "--texts red --output a.npy --checkpoint gone",
+            "^checkpoint gone does not exist; check the path$",
+        ),
         ("--texts red --output a.npy --device gpu", "^device must be cpu, cuda, cuda:N or mps"),
     ],
 )

@@ -95,7 +95,10 @@ def test_a_moved_checkpoint(hits, run, capsys):
         (["photos.index", ""], "^the query is empty"),
         (["photos.index", "red +"], "^query 'red \\+' has nothing to add or subtract after a \\+"),
         (["photos.index", "red", "--top", 0], "^--top must be at least 1, got 0$"),
-        (["photos.index", "red", "-", "blue"], "^expected an index and a query, got 4 words; put"),
+        (
+            ["photos.index", "red", "-", "blue"],
+            "^expected an index and a query, got 4 arguments; put",
+        ),
         (["photos.index"], "^the query is missing: pass it after the index, photos.index$"),
         (["photos", "red"], "^photos is not an index; write one with captioner index$"),
         (["photos.index", "rde"], r"'rde' \(similar: red\)"),
@@ -109,5 +112,5 @@ def test_mistakes(words, message):
 
 def test_no_index(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"^no index in the working directory; pass one, or writ"):
+    with pytest.raises(InputError, match=r"^no index found in the working directory; pass one, or"):
         search("red")

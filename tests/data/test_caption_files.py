@@ -84,9 +84,9 @@ def test_a_quoted_caption_may_span_lines(tmp_path: Path) -> None:
         (
             "a.json",
             b"7",
-            r"a\.json has no captions: expected a list of objects or COCO annotations; other",
+            r"a\.json has no captions: it must be a list of objects or COCO annotations; other",
         ),
-        ("a.json", b"{}", r"a\.json has no captions: expected"),
+        ("a.json", b"{}", r"a\.json has no captions: it must be"),
         ("a.json", b'{"annotations": []}', r"a\.json has annotations but no list of images"),
         ("a.json", b"[1]", r"a\.json, entry 1: expected a JSON object, got 1"),
         (
@@ -150,8 +150,8 @@ def test_a_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": [{"id": 1}, {"id": "b.jpg"}, {"id": "1"}]}, r"images .* twice: 1 id \(1\)"),
-        ({"annotations": COCO["annotations"][:1] * 2}, r"captions listed twice: 1 id \(7\)"),
+        ({"images": [{"id": 1}, {"id": "b.jpg"}, {"id": "1"}]}, r"lists images twice: 1 id \(1\)"),
+        ({"annotations": COCO["annotations"][:1] * 2}, r"lists captions twice: 1 id \(7\)"),
         (
             {"annotations": [{"image_id": 1, "id": [7], "caption": "a"}]},
             r"a\.json, entry 1: \[7\] is not an id",
@@ -239,7 +239,9 @@ def test_comparison_captions_have_the_ids_and_the_order_of_the_request(tmp_path:
     path = tmp_path / "a.csv"
     path.write_text("image,caption\n2,two\n1,one\n")
     assert list(read_comparison_captions(path, ["1", 2]).items()) == [("1", "one"), (2, "two")]
-    with pytest.raises(InputError, match=r"a\.csv has no caption for 2 images \(3, '4.jpg'\)$"):
+    with pytest.raises(
+        InputError, match=r"a\.csv has no caption for 2 images \(3, '4.jpg'\); add one for each$"
+    ):
         read_comparison_captions(path, ["1", 2, 3, "4.jpg"], allow_more=True)
     with pytest.raises(
         InputError, match=r"a\.csv has captions of images that are not scored: 1 image \(2\)"
@@ -309,8 +311,8 @@ def test_sentences_have_the_values_of_a_column(name: str, content: str, tmp_path
         ("a.jsonl", b'{"caption": "a", "kind": null}', "line 1: expected text or a .*, got None"),
         ("a.jsonl", b'{"caption": "a", "kind": "\\ud800"}', "the value .* of 'kind' is not UTF-8"),
         ("a.jsonl", b'{"caption": null, "kind": 1}', "line 1: the caption None is not text"),
-        ("a.json", b"7", r"a\.json has no captions: expected a list"),
-        ("a.json", b"{}", r"a\.json has no captions: expected a list"),
+        ("a.json", b"7", r"a\.json has no captions: it is not a list"),
+        ("a.json", b"{}", r"a\.json has no captions: it is not a list"),
         ("a.json", b"[]", r"a\.json has no captions$"),
         ("a.csv", b"", r"a\.csv has no captions$"),
     ],

@@ -530,7 +530,7 @@ def test_captions_that_are_not_utf8(tmp_path, layout):
     line = source.read_bytes()[:start].count(b"\n") + 1
     wrong = ", line {line}: the caption 'a caf\\udce9' is not UTF-8; write it as UTF-8"
     if layout in JSON_LAYOUTS:
-        wrong = f" is not UTF-8 (byte {start}); convert it first"
+        wrong = f" is not UTF-8 (byte {start}); convert it to UTF-8"
     with pytest.raises(InputError, match=re.escape(source.name + wrong.format(line=line))):
         read_captions(tmp_path)
 

@@ -59,7 +59,7 @@ def test_dangling_endings_leave_out_words_that_may_end_a_sentence() -> None:
 
 
 def test_statistics_need_captions_and_references() -> None:
-    with pytest.raises(InputError, match="no captions to score"):
+    with pytest.raises(InputError, match="at least one caption is required"):
         statistics({}, {})
     with pytest.raises(InputError, match="have no references: 1"):
         statistics({1: "a dog"}, {})

@@ -104,7 +104,7 @@ def test_an_empty_caption_costs_only_the_brevity_penalty() -> None:
 @pytest.mark.parametrize(
     ("hypotheses", "references", "message"),
     [
-        ([], [], "no captions to score"),
+        ([], [], "at least one caption is required"),
         ([["a"]], [], "got 1 captions and references for 0 images"),
         ([["a"], ["b"]], [[["a"]], []], "image 1 has no references"),
         (["a dog"], [[["a"]]], "image 0 has a string"),
@@ -265,7 +265,7 @@ def test_missing_images_are_named() -> None:
 def test_one_string_for_references_is_refused() -> None:
     with pytest.raises(InputError, match="references of image 'a' must be a list, got a string"):
         corpus_scores({"a": "a dog"}, {"a": "a dog"})
-    with pytest.raises(InputError, match="no captions to score"):
+    with pytest.raises(InputError, match="at least one caption is required"):
         corpus_scores({}, {})
 
 
@@ -279,7 +279,7 @@ def test_signature_describes_how_the_scores_were_computed() -> None:
     partial = signature([five], ["METEOR", "CIDEr"])
     assert partial.startswith("METEOR+CIDEr|tok")
     assert "|meteor:1.5|captioner:" in partial
-    with pytest.raises(InputError, match="no references to describe"):
+    with pytest.raises(InputError, match="a signature requires references"):
         signature([])
 
 

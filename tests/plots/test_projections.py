@@ -113,7 +113,7 @@ def test_equal_calls_write_equal_files_and_settings_stay(tmp_path):
         (POINTS * np.nan, GROUPS, ["a", "b"], "points must be finite"),
         (POINTS, GROUPS, ["a"], "groups must be between -1 and 0, got -1 to 1"),
         (POINTS, GROUPS - 1, ["a", "b"], "groups must be between -1 and 1, got -2 to 0"),
-        (POINTS, GROUPS, ["a"] * 13, "at most 12 groups can be told apart, got 13"),
+        (POINTS, GROUPS, ["a"] * 13, "at most 12 groups can be distinguished, got 13"),
     ],
 )
 def test_what_cannot_be_drawn(tmp_path, points, groups, labels, message):

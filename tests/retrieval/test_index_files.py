@@ -161,9 +161,12 @@ def cut(path, count):
     [
         (
             "rows-1.npy",
-            r"^rows-1.npy is truncated: 9 of 10 rows; run captioner index with --output",
+            r"^rows-1.npy is truncated: it has 9 of 10 rows; run captioner index with --output",
         ),
-        ("images-1.jsonl", r"^images-1.jsonl is truncated: 9 of 10 lines; run captioner index wi"),
+        (
+            "images-1.jsonl",
+            r"^images-1.jsonl is truncated: it has 9 of 10 lines; run captioner index wi",
+        ),
     ],
 )
 def test_a_truncated_index_is_detected_and_repaired(directory, name, message):
@@ -184,9 +187,9 @@ def change(path, **values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"format": 2}, "has format 2; this version of captioner reads format 1$"),
+        ({"format": 2}, "has format 2, but this version of captioner reads format 1; update"),
         ({"dimensions": 5}, "rows-1.npy does not match manifest.json; delete"),
-        ({"dimensions": 0}, "is damaged: a number is negative or zero; delete"),
+        ({"dimensions": 0}, "is damaged: a number is too small; delete"),
         ({"dimensions": "4"}, "is damaged: a value has the wrong type; delete"),
         ({"weights": None}, "is damaged: a value has the wrong type; delete"),
         ({"extra": 1}, "is damaged: TypeError.*; delete"),
@@ -213,9 +216,7 @@ def test_damaged_files(directory):
 def test_a_line_that_is_not_about_an_image(directory):
     path = directory / "images-1.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"image": "3', b'"photo": "3'))
-    with pytest.raises(
-        InputError, match=r"images-1.jsonl is damaged: a line is not about an image"
-    ):
+    with pytest.raises(InputError, match=r"images-1.jsonl is damaged: a line names no image"):
         list(open_files(directory).entries([2, 3]))
 
 

@@ -204,15 +204,18 @@ def cut(name, rows):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without("encoder.layer.1.output.dense.bias"), "layer.1.output.dense.bias' is missing$"),
+        (
+            without("encoder.layer.1.output.dense.bias"),
+            "layer.1.output.dense.bias' is missing; choose",
+        ),
         (cut("encoder.layer.0.output.dense.weight", 3), "is not a sentence encoder: ."),
         (
             cut("embeddings.word_embeddings.weight", 13),
-            r"the tokenizer contains token 13, but there are only 13 embeddings$",
+            r"the tokenizer contains token 13, but there are only 13 embeddings; choose",
         ),
         (
             lambda weights: weights["embeddings.LayerNorm.bias"].fill_(torch.nan),
-            "the weights contain NaN or infinite values$",
+            "the weights contain NaN or infinite values; choose",
         ),
     ],
 )

@@ -98,15 +98,21 @@ def test_saved_vocabulary_is_readable_and_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not a readable vocabulary"),
-        (b'{"format": 1, "words": ["a"', "is not a readable vocabulary"),
-        (b"\xff\xfe", "is not a readable vocabulary"),
-        (b"[" * 100_000, "is not a readable vocabulary"),
+        (b"", "cannot be read: "),
+        (b'{"format": 1, "words": ["a"', "cannot be read: "),
+        (b"\xff\xfe", "cannot be read: "),
+        (b"[" * 100_000, "cannot be read: "),
         (b"[]", "it has no list of words"),
         (b'{"format": 1}', "it has no list of words"),
         (b'{"format": 1, "words": "a dog"}', "it has no list of words"),
-        (b'{"words": ["a"]}', "has format None; this version reads formats 1 and 2"),
-        (b'{"format": 3, "words": ["a"]}', "has format 3; this version reads formats 1 and 2"),
+        (
+            b'{"words": ["a"]}',
+            "has format None, but this version of captioner reads formats 1 and 2",
+        ),
+        (
+            b'{"format": 3, "words": ["a"]}',
+            "has format 3, but this version of captioner reads formats 1 and 2",
+        ),
     ],
 )
 def test_load_refuses_a_damaged_or_different_file(
@@ -119,7 +125,5 @@ def test_load_refuses_a_damaged_or_different_file(
 
 
 def test_load_names_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"missing\.json is not a readable vocabulary \(.*No such file"
-    ):
+    with pytest.raises(InputError, match=r"missing\.json cannot be read: .*No such file"):
         Vocabulary.load(tmp_path / "missing.json")

@@ -17,7 +17,7 @@ IMAGES = ("flickr30k-images", "flickr30k_images", "images", "Images")
 def recognise(path: Path) -> dict[str, list[Path]]:
     """Return the text files by language; only the given language if the path is a text file.
 
-    They are in the directory or in `raw` in it, and each has a list of images (`_find_list`).
+    They are in the directory or its subdirectory `raw`; each has a list of images (`_find_list`).
     """
     if path.is_file():
         match = _TEXT.fullmatch(path.name)

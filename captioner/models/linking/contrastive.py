@@ -16,7 +16,7 @@ def own_texts(image_of_text: Tensor, images: int) -> Tensor:
 
 
 def info_nce(scores: Tensor, image_of_text: Tensor) -> Tensor:
-    """Return the summed cross-entropy (nats) of both directions, InfoNCE.
+    """Return the InfoNCE loss, the summed cross-entropy (nats) of both directions.
 
     scores (B, N): cosines divided by the temperature. Each text is classified among all images, and
     among the texts of other images for its image (van den Oord et al. 2018; Radford et al. 2021,

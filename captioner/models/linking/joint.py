@@ -82,7 +82,7 @@ class JointEmbedding(nn.Module):
         return F.normalize(self.image(vectors), dim=-1)
 
     def encode_texts(self, texts: Texts) -> Tensor:
-        """Map N texts to embeddings (N, E) of norm 1; a text without words has its own."""
+        """Map N texts to embeddings (N, E) of norm 1; also for a text without words."""
         assert texts.tokens is not None
         lengths = (texts.tokens != PAD).sum(1)  # (N,)
         words = F.dropout(self.words(texts.tokens), self.options.dropout, self.training)

@@ -74,8 +74,8 @@ class LinearMap(nn.Module):
     def encode_images(self, features: Tensor) -> Tensor:
         """Map the features of images to embeddings (B, E) of norm 1.
 
-        features: feature maps (B, X, h, w), pooled features (B, 2, X) as the feature store has
-        them, or image vectors (B, X), which are mapped as they are.
+        features: feature maps (B, X, h, w), pooled features (B, 2, X) as in the feature
+        store, or image vectors (B, X), which are mapped unchanged.
         """
         return F.normalize(self.image(image_vectors(features)), dim=-1)
 
@@ -126,9 +126,9 @@ class LinearMap(nn.Module):
 def image_vectors(features: Tensor) -> Tensor:
     """Return image vectors (B, X), float32, as `LinearMap.encode_images` uses them.
 
-    Features of an encoder are averaged over positions; the vector has the square roots of the means
-    and norm 1, so that a few strong channels do not dominate it. features: as in
-    `LinearMap.encode_images`. Raises InputError for another number of dimensions.
+    Features of an encoder are averaged over positions; the square roots of the means are scaled to
+    norm 1, so that a few strong channels do not dominate the vector. features: as in
+    `LinearMap.encode_images`. Raises InputError for any other number of dimensions.
     """
     if features.ndim == 2:
         return features.float()

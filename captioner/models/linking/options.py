@@ -11,7 +11,7 @@ SOLVERS = ("cca", "ranking")
 class LinearOptions(Options):
     """The solver for the two linear maps, and the size of the shared space."""
 
-    solver: str = option("cca", "cca: closed form; ranking: ranking loss", choices=SOLVERS)
+    solver: str = option("cca", "solver: cca (closed form) or ranking (loss)", choices=SOLVERS)
     dimensions: int = option(300, "maximum number of dimensions of the shared space")
     ridge: float = option(1.0, "cca: ridge on both covariances, as a multiple of the mean variance")
     correlation_power: float = option(
@@ -37,12 +37,12 @@ class JointOptions(Options):
     hidden_size: int = option(512, "size of the GRU's hidden state")
     loss: str = option(
         "infonce",
-        "infonce: learned temperature; hinges: all wrong pairs; hardest: only the hardest ones",
+        "loss: infonce, hinges (of all wrong pairs) or hardest (hinges of the hardest pairs)",
         choices=LOSSES,
     )
     temperature: float = option(0.07, "infonce: initial temperature")
-    margin: float = option(0.2, "hinges and hardest: cosine margin between right and wrong pairs")
-    warm_up_epochs: int = option(3, "hardest: number of first epochs with all wrong pairs")
+    margin: float = option(0.2, "hinges and hardest: cosine margin between correct and wrong pairs")
+    warm_up_epochs: int = option(3, "hardest: number of initial epochs that use all wrong pairs")
     dropout: float = option(0.3, "dropout rate of image vectors, words and sentence vectors")
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
     text.json          format; the kind, words and sizes of each part
     text.safetensors   the arrays of all parts: NUMBER.NAME
 
-An encoder that does not concatenate others is one part.
+An encoder that is not a concatenation has one part.
 """
 
 import json
@@ -31,6 +31,7 @@ from ..captioning.options import ModelOptions
 from ..captioning.sentence_state import SentenceState, build_sentence_state
 
 FORMAT = 1
+ADVICE = "copy or download the checkpoint again"
 TEXT, ARRAYS = "text.json", "text.safetensors"
 SIMILAR = 3  # words to suggest for an unknown word
 
@@ -71,7 +72,8 @@ def load_sentence_encoder(directory: Path) -> SentenceEncoder:
         prefix, _, name = full.partition(".")
         if not prefix.isdecimal() or int(prefix) >= len(parts):
             raise InputError(
-                f"{directory / ARRAYS}: {full} does not belong to any part listed in {TEXT}"
+                f"{directory / ARRAYS} is damaged: {full} does not belong to any part listed in "
+                f"{TEXT}; {ADVICE}"
             )
         own[int(prefix)][name] = array
     encoders: list[SentenceEncoder] = []
@@ -83,15 +85,17 @@ def load_sentence_encoder(directory: Path) -> SentenceEncoder:
                 f"{path} needs {error.name}; run pip install 'captioner[text]'"
             ) from error
         except KeyError as error:
-            raise InputError(f"{path}: part {number} is incomplete: no {error}") from error
+            raise InputError(
+                f"{path} is damaged: part {number} has no {error}; {ADVICE}"
+            ) from error
         except Exception as error:  # tokenizers raises Exception itself
             reason = " ".join(str(error).split())  # torch's messages span several lines
-            raise InputError(f"{path}: part {number} cannot be used: {reason}") from error
+            raise InputError(f"{path}: part {number} cannot be used: {reason}; {ADVICE}") from error
     return encoders[0] if len(encoders) == 1 else ConcatenatedEncoder(tuple(encoders))
 
 
 def known_words(encoder: SentenceEncoder) -> list[str]:
-    """Return the words that an encoder knows, frequent ones first; none for subword models."""
+    """Return the known words of an encoder, frequent ones first; none for subword models."""
     return list(dict.fromkeys(w for part in flatten_parts(encoder) for w in _known_words(part)))
 
 
@@ -174,27 +178,25 @@ def _restore(about: dict[str, Any], arrays: Arrays) -> SentenceEncoder:
         case "rows":
             rows = arrays["rows"]
             if set(arrays) != {"rows"} or rows.ndim != 2 or not rows.shape[1]:
-                raise ValueError(f"there must be one matrix, called rows, got {_shapes(arrays)}")
+                raise ValueError(f"expected only the matrix rows (N, Y), got {_shapes(arrays)}")
             return GivenRows(rows, _field(about, "fingerprint", str), _field(about, "source", str))
     raise ValueError(f"kind must be words, transformer, captioner or rows, got {kind!r}")
 
 
 def _restore_words(words: list[Any], arrays: Arrays) -> WordSum:
     if not words or not all(isinstance(word, str) and word.split() == [word] for word in words):
-        raise ValueError("words must be a list of strings without white space")
-    if len(set(words)) < len(words):
-        raise ValueError("words must be unique")
+        raise ValueError(f"words must be strings without white space, got {words!r:.80}")
+    if repeated := len(words) - len(set(words)):
+        raise ValueError(f"words must be unique, got {repeated} repeated")
     weights, vectors = arrays["weights"], arrays.get("vectors")
     if set(arrays) - {"weights", "vectors"} or weights.shape != (len(words),):
         raise ValueError(
-            f"there must be one weight for each of the {len(words)} words, got {_shapes(arrays)}"
+            f"expected weights ({len(words)},) and vectors, if any, got {_shapes(arrays)}"
         )
     if vectors is not None and (
         vectors.ndim != 2 or len(vectors) != len(words) or not vectors.shape[1]
     ):
-        raise ValueError(
-            f"there must be one vector for each of the {len(words)} words, got {vectors.shape}"
-        )
+        raise ValueError(f"vectors must have shape ({len(words)}, Y), got {vectors.shape}")
     return WordSum(tuple(words), weights, vectors)
 
 
@@ -204,7 +206,7 @@ def _shapes(arrays: Arrays) -> str:
 
 
 def _field(about: Mapping[str, Any], name: str, kind: type) -> Any:
-    """Return a value of TEXT; raise ValueError if it has another type, and for numbers below 0."""
+    """Return a value of TEXT; raise ValueError for another type or a number not above 0."""
     value = about[name]
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"{name} must be {kind.__name__}, got {type(value).__name__}")
@@ -217,13 +219,16 @@ def _read_parts(path: Path) -> list[dict[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {error}; {ADVICE}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         version = content.get("format") if isinstance(content, dict) else None
-        raise InputError(f"{path} has format {version!r}; this version reads format {FORMAT}")
+        raise InputError(
+            f"{path} has format {version!r}, but this version of captioner reads format {FORMAT}; "
+            "update captioner"
+        )
     parts = content.get("parts")
     if not isinstance(parts, list) or not parts or not all(isinstance(p, dict) for p in parts):
-        raise InputError(f"{path} is not a sentence encoder: it has no list of parts")
+        raise InputError(f"{path} is not a sentence encoder: it has no list of parts; {ADVICE}")
     return parts
 
 
@@ -234,8 +239,10 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         arrays: dict[str, np.ndarray] = load_file(path)
     except (SafetensorError, OSError, TypeError, KeyError) as error:  # bfloat16 is a KeyError
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {error}; {ADVICE}") from error
     for name, array in arrays.items():
         if array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise InputError(f"{path}: {name} contains values that are not finite numbers")
+            raise InputError(
+                f"{path} is damaged: {name} contains values that are not finite; {ADVICE}"
+            )
     return arrays

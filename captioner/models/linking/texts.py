@@ -15,7 +15,7 @@ from ...errors import InputError
 from ...text.sentence_vectors import SentenceEncoder
 from ...text.tokenizer import split_words
 from ...text.vocabulary import PAD, Vocabulary
-from .text_model import known_words, load_sentence_encoder, save_sentence_encoder
+from .text_model import ADVICE, known_words, load_sentence_encoder, save_sentence_encoder
 
 READER, VOCABULARY = "reader.json", "vocabulary.json"
 MAX_WORDS = 50
@@ -44,7 +44,7 @@ class Texts:
         )
 
     def take(self, rows: Tensor) -> "Texts":
-        """Return the texts at `rows`, with tokens cut to the longest of them."""
+        """Return the texts at `rows`, with tokens truncated to the longest of them."""
         tokens = None
         if self.tokens is not None:
             tokens = self.tokens[rows]
@@ -69,8 +69,8 @@ def concatenate(blocks: Sequence[Texts]) -> Texts:
 class TextReader:
     """Prepares texts for a model; at least one of the two is not None.
 
-    vocabulary: gives the tokens of the words that it contains; other words are left out. sentences:
-    gives sentence vectors. max_words: number of words after which tokens are cut.
+    vocabulary: vocabulary of the tokens; words outside it are left out. sentences: encoder of the
+    sentence vectors. max_words: maximum number of tokens per text.
     """
 
     vocabulary: Vocabulary | None = None
@@ -84,7 +84,7 @@ class TextReader:
 
     @property
     def words(self) -> list[str]:
-        """The known words, frequent ones first; not those that a subword model reads."""
+        """The known words, frequent ones first; subwords are not included."""
         known = list(self.vocabulary.words) if self.vocabulary else []
         known += known_words(self.sentences) if self.sentences else []
         return list(dict.fromkeys(known))
@@ -138,9 +138,11 @@ def load_reader(directory: Path) -> TextReader:
         content = json.loads((directory / READER).read_text(encoding="utf-8"))
         words, vectors, max_words = (content[name] for name in ("words", "vectors", "max_words"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{directory / READER} cannot be read: {error}") from error
+        raise InputError(f"{directory / READER} cannot be read: {error}; {ADVICE}") from error
     if not (words or vectors) or not isinstance(max_words, int) or max_words < 1:
-        raise InputError(f"{directory / READER} does not describe a text reader: {content}")
+        raise InputError(
+            f"{directory / READER} does not describe a text reader: {content}; {ADVICE}"
+        )
     return TextReader(
         Vocabulary.load(directory / VOCABULARY) if words else None,
         load_sentence_encoder(directory) if vectors else None,

@@ -31,7 +31,7 @@ from .vectors import RetrievalResult, given_image_vectors, image_of_caption, sco
 
 
 class LinkingJob:
-    """Implements what `tasks.task.Job` needs and all linking systems share.
+    """Implements the part of `tasks.task.Job` that all linking systems share.
 
     A subclass calls `open` once it has built its model, and defines `steps`, `fit` and `batches`.
     """
@@ -49,8 +49,8 @@ class LinkingJob:
     def open(self, model: LinkingModel, reader: TextReader, rows: GivenRows | None) -> None:
         """Store the model, and open the images of both splits.
 
-        model: on the run's device. rows: the user's image vectors; None for the model's encoder,
-        whose pooled features are read if it is frozen, and images otherwise.
+        model: on the run's device. rows: the user's image vectors; None uses the model's encoder,
+        on stored pooled features if it is frozen and on images otherwise.
         """
         self.model, self.reader = model, reader
         self.linker = Linker(model, reader, self.inputs.transform)
@@ -90,7 +90,7 @@ class LinkingJob:
         return [indices[rank::world] for indices in self.order(epoch)[first:]]
 
     def captions_of(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of the captions of images (N,), and each one's position in `indices`."""
+        """Return the rows (N,) of the images' captions, and each image's position in `indices`."""
         rows = np.searchsorted(self.image_of_text, indices)  # of each image's first caption
         counts = [len(self.examples[i].captions) for i in indices]
         texts = np.concatenate([np.arange(r, r + n) for r, n in zip(rows, counts, strict=True)])

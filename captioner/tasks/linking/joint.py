@@ -100,9 +100,8 @@ def fill_embedding(
 ) -> None:
     """Initialise the word embeddings with trained or given word vectors.
 
-    Vectors have another scale than random ones: they are scaled to the mean norm of the random
-    embeddings, which words without a vector keep. Raises InputError if the vectors have another
-    size than the embeddings.
+    The vectors are scaled to the mean norm of the random embeddings, which words without a vector
+    keep. Raises InputError if the size of the vectors differs from that of the embeddings.
     """
     source, size = options.word_vectors, model.options.word_size
     assert source is not None

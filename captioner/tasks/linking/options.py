@@ -26,12 +26,12 @@ class JointTaskOptions(Options):
     text_min_count: int = option(
         2, "minimum word count in the training captions; rarer words are unknown"
     )
-    max_words: int = option(50, "number of words after which texts are cut")
+    max_words: int = option(50, "maximum text length in words; longer texts are truncated")
     word_vectors: str | None = option(
-        None, "word vectors to start from: word2vec, or a GloVe or word2vec file [random]"
+        None, "initial word vectors: word2vec, or a GloVe or word2vec file [random]"
     )
     text_vectors: tuple[str, ...] = option(
-        (), "sentence vectors beside the GRU, as in --system linear"
+        (), "sentence vectors in addition to the GRU, as in --system linear"
     )
     text_dimensions: int = option(300, "number of dimensions of lsa and word2vec")
     image_vectors: Path | None = option(

@@ -38,9 +38,10 @@ BLOCK = 4096  # captions encoded at once
 
 
 def check_sentence_encoder(options: TextVectorOptions) -> None:
-    """Raise InputError for a source that is unknown, missing or needs an extra; reads no vectors.
+    """Raise InputError for a source that is unknown or missing, or whose extra is not installed.
 
-    Call it before images are opened; what it cannot see, `build_sentence_encoder` raises.
+    No vectors are read, so that it can be called before images are opened;
+    `build_sentence_encoder` detects all other errors.
     """
     for source in options.text_vectors:
         path = Path(source)
@@ -51,7 +52,9 @@ def check_sentence_encoder(options: TextVectorOptions) -> None:
                         f"{source} needs gensim; run pip install 'captioner[link]', or choose lsa"
                     )
             case "word vectors" if not path.is_file():
-                raise InputError(f"word vectors {path} do not exist or are not a file")
+                raise InputError(
+                    f"word vectors {path} do not exist or are not a file; check the path"
+                )
             case "rows":
                 open_rows(path)
             case "transformer":
@@ -61,10 +64,10 @@ def check_sentence_encoder(options: TextVectorOptions) -> None:
 
 
 def build_sentence_encoder(options: TextVectorOptions, data: CaptionData) -> SentenceEncoder:
-    """Build the encoder of all sources; vocabulary and statistics are of the train split only.
+    """Build the encoder of all sources, with vocabulary and statistics from the train split only.
 
-    Raises InputError in the same cases as `check_sentence_encoder`, and if a file's contents or the
-    captions do not fit.
+    Raises InputError in the same cases as `check_sentence_encoder`, and if a file is damaged or
+    does not match the captions.
     """
     captions = [caption for example in data.split("train") for caption in example.captions]
     count = sum(len(example.captions) for example in data.examples)
@@ -74,7 +77,7 @@ def build_sentence_encoder(options: TextVectorOptions, data: CaptionData) -> Sen
 def fit_sentence_encoder(
     options: TextVectorOptions, captions: Sequence[str], count: int, fingerprint: str
 ) -> SentenceEncoder:
-    """Build the encoder of all sources; vocabulary and statistics are those of `captions`.
+    """Build the encoder of all sources, with vocabulary and statistics from `captions`.
 
     count: the number of rows that a .npy file must have. fingerprint: as in GivenRows. Raises
     InputError in the same cases as `build_sentence_encoder`.
@@ -137,7 +140,7 @@ def _all_captions(data: CaptionData) -> Iterator[tuple[str, str]]:
 
 
 def _kind(source: str) -> str:
-    """Return which kind of source it is: one of FITTED, or what a path contains."""
+    """Return the kind of a source: one of FITTED, or the kind of file at its path."""
     path = Path(source)
     if source in FITTED:
         return source

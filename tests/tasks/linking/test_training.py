@@ -260,7 +260,7 @@ def test_own_vectors_belong_to_the_captions_in_reading_order(sources):
         (np.ones((51, 3)), r"v\.npy have 51 rows, but there are 52 captions; write one row for"),
         (np.ones(52), r"v\.npy must be a matrix of float16, float32 or float64, got float64 \(52,"),
         (np.ones((52, 2), int), r"v\.npy must be a matrix of .*, got int64 \(52, 2\)$"),
-        (np.full((52, 2), np.nan), r"v\.npy: row 0 has values that are not finite$"),
+        (np.full((52, 2), np.nan), r"v\.npy must be finite, got NaN or infinity in row 0"),
     ],
 )
 def test_wrong_vectors_are_refused(sources, kind, array, message):
@@ -282,7 +282,9 @@ def test_vectors_of_other_captions_are_refused(sources, tmp_path):
     other = tiny.write_colours(tmp_path / "other")
     file = other / "annotations" / "captions_val.json"
     file.write_text(file.read_text().replace("nothing", "something"))
-    with pytest.raises(InputError, match=r"has the vectors of captions other than those of"):
+    with pytest.raises(
+        InputError, match=r"cannot be used with .*: its vectors belong to other captions"
+    ):
         scores_of(result.run, "--data", str(other))
 
 
