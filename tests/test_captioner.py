@@ -467,7 +467,8 @@ def test_a_config_that_does_not_fit_the_weights(attention_run, tmp_path, change)
     (directory / "config.json").write_text(json.dumps(config))
     sign(directory)
     with pytest.raises(
-        InputError, match=f"checkpoint {directory}: config.json does not (match|describe) "
+        InputError,
+        match=f"checkpoint {directory} cannot be used: config.json does not (match|describe) ",
     ):
         Captioner.from_pretrained(directory)
 

@@ -185,7 +185,9 @@ def test_lost_rows_are_embedded_again(run, photos):
     index(run, "photos")
     path = Path("photos.index/rows-1.npy")
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(InputError, match=r"^rows-1.npy is truncated: 6 of 7 rows; run captioner"):
+    with pytest.raises(
+        InputError, match=r"^rows-1.npy is truncated: it has 6 of 7 rows; run captioner"
+    ):
         Index.open("photos.index")
     index(run, photos[0])  # the lost image is not named
     assert names() == [path.name for path in photos]

@@ -148,7 +148,7 @@ def test_resuming_with_other_options_or_data_is_refused(train_run):
     other = tiny.write_colours(Path("other"))
     captions = other / "annotations" / "captions_train.json"
     captions.write_text(captions.read_text().replace("nothing else", "nothing more"))
-    message = r"cannot be resumed with different options: the captions have changed$"
+    message = r"cannot be resumed with different options: the captions have changed; restore"
     with pytest.raises(InputError, match=message):
         train_run("run", "--resume", "--epochs", "1", "--data", "other")
     train_run("run", "--resume", "--epochs", "1", "--patience", "7", "--workers", "1")

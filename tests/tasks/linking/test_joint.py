@@ -81,7 +81,7 @@ def test_unknown_words_are_errors_or_returned(colours):
     rows, unknown = linker.encode_texts(["red zebra", "red"], on_unknown="return")
     assert unknown == [["zebra"], []]
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
-    with pytest.raises(InputError, match="needs at least one known word, got 'zebra'"):
+    with pytest.raises(InputError, match="must contain at least one known word, got 'zebra'"):
         linker.encode_texts("zebra", on_unknown="return")
 
 

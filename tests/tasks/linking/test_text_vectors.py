@@ -185,13 +185,22 @@ def test_rows_must_cover_all_splits(tmp_path, data):
     [
         ("tfidf", "^unknown sentence vectors 'tfidf'; did you mean 'tf-idf'\\?$"),
         ("bert", "^unknown sentence vectors 'bert'; choose counts, tf-idf, lsa, .* or a path$"),
-        ("{tmp}/gone.txt", "^word vectors .*gone.txt do not exist or are not a file$"),
-        ("{tmp}/gone.bin.gz", "^word vectors .*gone.bin.gz do not exist or are not a file$"),
+        (
+            "{tmp}/gone.txt",
+            "^word vectors .*gone.txt do not exist or are not a file; check the path$",
+        ),
+        (
+            "{tmp}/gone.bin.gz",
+            "^word vectors .*gone.bin.gz do not exist or are not a file; check the path$",
+        ),
         ("{tmp}/gone.npy", "gone.npy cannot be read: No such file or directory$"),
         ("{tmp}/gone", "gone do not exist, or are not of a known kind; choose a .txt, .vec"),
         ("{tmp}/flat.npy", r"must be a matrix of float16, float32 or float64, got float64 \(3,\)$"),
         ("{tmp}/text.json", "text.json do not exist, or are not of a known kind"),
-        ("{tmp}", "does not contain a checkpoint: manifest.json, best/ and last/ do not exist$"),
+        (
+            "{tmp}",
+            "does not contain a checkpoint: manifest.json, best/ and last/ do not exist; pass",
+        ),
         ("{tmp}/half", "half is not a sentence encoder: config.json is missing"),
     ],
 )
