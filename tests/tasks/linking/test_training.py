@@ -93,7 +93,7 @@ def test_python_trains_what_the_command_trains(sources, solver, tmp_path_factory
     assert isinstance(result.linker, Linker)
     stored = checkpoint.load(trained / "best").config["scores"]
     assert result.scores == pytest.approx(stored)
-    with pytest.raises(InputError, match=r"^a 'linear' run has no captioner$"):
+    with pytest.raises(InputError, match=r"^a 'linear' run has no captioner; use linker$"):
         _ = result.captioner
 
 
