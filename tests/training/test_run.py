@@ -249,7 +249,7 @@ def test_resuming_with_a_changed_image_is_refused(train_run):
     other = tiny.write_colours(Path("other"))
     train_run("run", "--resume", "--epochs", "1", "--data", "other")
     Image.new("RGB", (9, 9)).save(other / "train" / "3.png")
-    with pytest.raises(InputError, match=r"different options: image files have changed$"):
+    with pytest.raises(InputError, match=r"different options: image files have changed; restore"):
         train_run("run", "--resume", "--epochs", "1", "--data", "other")
 
 
