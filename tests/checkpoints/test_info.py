@@ -112,7 +112,7 @@ def test_linking_runs(tmp_path_factory, capsys):
         assert part in text, part
     trained = describe_info(read_info(linking.run(tmp_path_factory, "ranking")))
     assert "model     linear: solver ranking, dimensions 12," in trained
-    assert " of 3 epochs, batch 5, seed 0, " in trained
+    assert " of 3 epochs, batch 5, seed 0" in trained
 
 
 def test_given_image_vectors_and_sentence_encoders_without_words(tmp_path, tmp_path_factory):
