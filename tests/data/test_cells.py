@@ -19,6 +19,10 @@ LISTS = {
     "tuple": str(tuple(TWO)),
     "json": json.dumps(TWO),
     "numpy": "['a red dog runs'\n 'it\\'s a \"dog\", asleep']",
+    "numpy repr": f"array({TWO}, dtype=object)",
+    "list in numpy": f"list({TWO})",
+    "set": "{'a red dog runs', 'it\\'s a \"dog\", asleep'}",
+    "postgres": '{"a red dog runs","it\'s a \\"dog\\", asleep"}',
     "karpathy": json.dumps([{"raw": caption, "tokens": []} for caption in TWO]),
 }
 
@@ -51,7 +55,18 @@ def test_lists_in_the_lines_of_text_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "caption", ["[a dog] runs", "[UNK] dog", "(a dog)", "a [red] dog", "['a' dog", "[1, 2]", "1"]
+    "caption",
+    [
+        "[a dog] runs",
+        "[UNK] dog",
+        "(a dog)",
+        "a [red] dog",
+        "['a' dog",
+        "[1, 2]",
+        "1",
+        "{a dog}",
+        "{'a': 'dog'}",
+    ],
 )
 def test_brackets_alone_are_no_list(caption):
     assert split_caption(caption) == [caption]
@@ -68,10 +83,11 @@ def test_an_empty_list_has_no_captions():
     assert split_caption("[]") == []
 
 
-def test_a_list_that_cannot_be_parsed_is_a_problem(tmp_path):
-    """numpy abbreviates long arrays."""
+@pytest.mark.parametrize("cell", ["['a dog' ... 'b']", "['a dog', 'a big d", '["a dog", "a'])
+def test_a_list_that_cannot_be_parsed_is_a_problem(tmp_path, cell):
+    """numpy abbreviates long arrays, and Excel cuts off long cells."""
     touch(tmp_path / "1.jpg")
-    write(tmp_path / "captions.csv", table([["image", "caption"], ["1.jpg", "['a dog' ... 'b']"]]))
+    write(tmp_path / "captions.csv", table([["image", "caption"], ["1.jpg", cell]]))
     for read in (read_captions, read_caption_file):
         path = tmp_path / "captions.csv"
         with pytest.raises(InputError, match=r"line 2: the caption .* is a list that cannot"):
@@ -132,9 +148,19 @@ def test_a_caption_per_line_is_not_noted(tmp_path, lines):
     assert read_captions(tmp_path).notes == ()
 
 
-def test_separators_of_captions_are_noted(tmp_path):
+@pytest.mark.parametrize("separator", ["|", ";", "###"])
+def test_separators_of_captions_are_noted(tmp_path, separator):
     for i in range(3):
         touch(tmp_path / f"{i}.jpg")
-    rows = [[f"{i}.jpg", f"a dog {i}|the dog"] for i in range(3)]
+    rows = [[f"{i}.jpg", f"a dog {i}{separator}the dog"] for i in range(3)]
     write(tmp_path / "captions.csv", table([["image", "caption"], *rows]))
-    assert "3 of 3 captions contain '|'" in read_captions(tmp_path).notes[0]
+    assert f"3 of 3 captions contain {separator!r}" in read_captions(tmp_path).notes[0]
+
+
+def test_spaces_after_delimiters_do_not_hide_quotes(tmp_path):
+    """In "image, caption", the quote after the space would be part of the caption."""
+    write(tmp_path / "captions.csv", 'image, caption\n1.jpg, "a dog, asleep"\n2.jpg, a cat\n')
+    touch(tmp_path / "1.jpg")
+    touch(tmp_path / "2.jpg")
+    captions = {e.id: e.captions for e in read_captions(tmp_path).examples}
+    assert captions == {"1.jpg": ("a dog, asleep",), "2.jpg": ("a cat",)}

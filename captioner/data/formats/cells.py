@@ -17,16 +17,23 @@ if TYPE_CHECKING:
 
 _STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _STRINGS = re.compile(_STRING, re.DOTALL)
-# A list of strings as printed by Python, with commas, or by numpy, without them.
-_LIST = re.compile(rf"[\[(]\s*{_STRING}(?:[\s,]+{_STRING})*[\s,]*[\])]", re.DOTALL)
-_SEPARATORS = ("|", "\n", "\t", "<br>", "<sep>")  # of captions in one cell
+# A list or set of strings as printed by Python and PostgreSQL, with commas, or by numpy, without.
+_LIST = re.compile(rf"[\[({{]\s*{_STRING}(?:[\s,]+{_STRING})*[\s,]*[\])}}]", re.DOTALL)
+# What `repr` of a numpy array, and numpy for a list in an array, print around the brackets.
+_CALL = re.compile(r"(?:np\.|numpy\.)?(?:array|list)\((.*?)(?:,\s*dtype=[^\s()]+)?\)", re.DOTALL)
+# A list that cannot be parsed: complete, or cut off after its first item.
+_BROKEN_LIST = re.compile(
+    rf"""(?:array\(|list\()?\[\s*(?:['"{{].*\]\)?|{_STRING}\s*,\s*['"].*)""", re.DOTALL
+)
+_SEPARATORS = ("|", "\n", "\t", "<br>", "<sep>", "###", ";")  # of captions in one cell
 
 
 def split_caption(value: Any) -> list[Any]:
     """Return the captions in one value: the items of a list, or the value itself.
 
-    A list may be written as text, as pandas and `str` write it into CSV files: in JSON, in Python's
-    notation or in numpy's. An object in a list is replaced by its value `raw`, `caption` or `text`.
+    A list may be written as text, as pandas and `str` write it into CSV files: in JSON, or in the
+    notation of Python, numpy or PostgreSQL. An object in a list is replaced by its value `raw`,
+    `caption` or `text`.
     """
     if isinstance(value, str):
         value = _parse_list(value)
@@ -46,7 +53,9 @@ def _caption_of(value: Any) -> Any:
 def _parse_list(text: str) -> Any:
     """Return the list that the text represents, or the text itself."""
     stripped = text.strip()
-    if stripped[:1] not in ("[", "("):
+    if call := _CALL.fullmatch(stripped):
+        stripped = call[1].strip()
+    if not stripped.startswith(("[", "(", "{")):
         return text
     try:
         found = json.loads(stripped)
@@ -64,9 +73,9 @@ def _parse_list(text: str) -> Any:
 
 def list_problem(caption: object) -> str | None:
     """Return why a caption is not one sentence although it looks like a list, or None."""
-    if not isinstance(caption, str) or not re.match(r"""\s*\[\s*['"{]""", caption):
+    if not isinstance(caption, str) or not _BROKEN_LIST.fullmatch(caption.strip()):
         return None
-    return "is a list that cannot be parsed" if caption.rstrip().endswith("]") else None
+    return "is a list that cannot be parsed"
 
 
 def contains_rows(row: Sequence[str], delimiter: str, columns: int) -> bool:

@@ -203,16 +203,22 @@ def first_line(path: Path) -> str:
 
 
 def read_table(
-    path: Path, delimiter: str, result: ReadResult
+    path: Path, delimiter: str, result: ReadResult, *, spaced: bool = False
 ) -> Iterator[tuple[SourceLocation, list[str]]]:
     """Yield the nonblank rows of a CSV file, each with the location of its first line.
 
-    Quoting follows Excel's dialect. A malformed row, or one whose quotes contain other rows, is
+    Quoting follows Excel's dialect. spaced: whether spaces after delimiters, which would hide a
+    quote, are dropped. A malformed row, or one whose quotes contain other rows, is
     added to the problems of `result`, with the range of lines that it makes unreadable.
     """
     lines = read_lines(path)
     end = len(lines) - (lines[-1] == "")
-    reader = csv.reader((line + "\n" for line in lines), strict=True, delimiter=delimiter)
+    reader = csv.reader(
+        (line + "\n" for line in lines),
+        strict=True,
+        delimiter=delimiter,
+        skipinitialspace=spaced,
+    )
     columns = 0
     while True:
         location = SourceLocation(path, reader.line_num + 1)

@@ -231,7 +231,9 @@ def _json_lines(path: Path, result: ReadResult) -> Iterator[tuple[SourceLocation
 def _csv_rows(
     path: Path, result: ReadResult, images: Collection[str]
 ) -> Iterator[tuple[SourceLocation, dict[str, Any]]]:
-    table = read_table(path, find_delimiter(path, images), result)
+    delimiter = find_delimiter(path, images)
+    spaced = f"{delimiter} " in first_line(path)  # "image, caption"
+    table = read_table(path, delimiter, result, spaced=spaced)
     _, header = next(table, (None, []))
     names = [name.strip().lower() for name in header]
     used = [name for name in names if name in images] + caption_columns(names)
