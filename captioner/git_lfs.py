@@ -7,12 +7,17 @@ from .errors import InputError
 _START = b"version https://git-lfs.github.com/spec/"
 
 
+def is_pointer(start: bytes) -> bool:
+    """Return whether a file that begins with these bytes is a Git LFS pointer."""
+    return start.startswith(_START)
+
+
 def refuse_pointer(start: bytes, name: object) -> None:
     """Raise InputError if a file that begins with these bytes is a Git LFS pointer.
 
     name: the file's name, for the message.
     """
-    if start.startswith(_START):
+    if is_pointer(start):
         raise InputError(
             f"{name} is a Git LFS pointer, not the file itself; run git lfs pull in its repository"
         )

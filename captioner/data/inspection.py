@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..git_lfs import is_pointer
 from ..prefetch import load_ahead
 from ..text.tokenizer import WORDS, Tokenizer, one_word_note
 from .dataset import SPLITS, CaptionData, Example, problem_lines, problems_error
@@ -25,6 +26,7 @@ from .storage.location import Location, UnreachableError
 MIN_COUNTS = (1, 2, 5, 10)
 DECODED = "decoded-v1.txt"  # in the cache directory: stamps of files that can be decoded
 ENDING = 4096  # bytes that are compared before whole files
+POINTER_SIZE = 1024  # bytes; pointers are smaller
 CHUNK = 32  # number of images per decoding task
 
 
@@ -43,6 +45,7 @@ def describe_data(data: CaptionData, tokenizer: Tokenizer = WORDS) -> str:
             *_splits(data),
             *([f"split: {data.note}"] if data.note else []),
             *(f"note: {note}" for note in [*data.notes, *_spaces(training, tokenizer)]),
+            *(f"note: {note}" for note in pointer_notes(data.examples)),
             *(f"note: {note}" for note in copies_notes(data.examples)),
             *_words(training, tokenizer),
             f"problems: {len(data.problems) or 'none'}",
@@ -85,6 +88,18 @@ def _words(examples: Iterable[Example], tokenizer: Tokenizer) -> list[str]:
             f"--min-count {minimum:<3}{len(kept):8,} words, {share:6.2f} % of all occurrences"
         )
     return lines
+
+
+def pointer_notes(examples: Iterable[Example]) -> list[str]:
+    """Return a note if images are Git LFS pointers, which only reading them would reveal."""
+    local = (e.path for e in examples if isinstance(e.path, Path) and e.path.is_file())
+    small = (path for path in local if path.stat().st_size < POINTER_SIZE)
+    if not (pointers := [path for path in small if is_pointer(path.read_bytes())]):
+        return []
+    return [
+        f"{len(pointers):,} images are Git LFS pointers, not images, such as {pointers[0]}; run "
+        "git lfs pull in their repository"
+    ]
 
 
 def copies_notes(examples: Sequence[Example]) -> list[str]:

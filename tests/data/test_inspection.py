@@ -20,7 +20,8 @@ from captioner.data.storage.location import UnreachableError
 from captioner.errors import InputError
 from captioner.vision.encoders import SmallCNN
 from tests.support import tiny
-from tests.support.layouts import numbered_images, write_jsonl, write_kaggle
+from tests.support.layouts import numbered_images, touch, write, write_jsonl, write_kaggle
+from tests.support.pointers import POINTER
 
 CAPTIONS = numbered_images(30) | {"a.jpg": ['Two dogs, "running"', "ein Hund läuft", ""]}
 USED = ("train", "val")
@@ -295,3 +296,13 @@ def test_training_and_evaluation_leave_out_corrupt_images(
     message = r"mine/last cannot be resumed: 3 images could not .* \(\[3, 9, 102\]\), but 2 cannot"
     with pytest.raises(InputError, match=message):
         train.main([*options, *SKIP, "--resume"])
+
+
+def test_git_lfs_pointers_instead_of_images_are_noted(tmp_path):
+    """Reading them would show it, but the description reads no image."""
+    for name in ("1.jpg", "2.jpg"):
+        touch(tmp_path / name)
+    (tmp_path / "2.jpg").write_bytes(POINTER)
+    write(tmp_path / "captions.csv", "image,caption\n1.jpg,a dog\n2.jpg,a cat\n")
+    note = f"note: 1 images are Git LFS pointers, not images, such as {tmp_path / '2.jpg'}; run git"
+    assert note in describe_data(read_captions(tmp_path))

@@ -348,7 +348,8 @@ def test_coco_image_in_two_splits(tmp_path):
         ),
         (
             lambda c: c["annotations"].append({"image_id": "1", "caption": "a text for a number"}),
-            "annotation 3: the caption belongs to image '1', which the file does not list",
+            "annotation 3: the caption belongs to image '1', which the file does not list; it "
+            "lists 1; write both ids as numbers",
         ),
         (
             lambda c: c["annotations"].append({**c["annotations"][1], "caption": "the cat"}),

@@ -119,9 +119,7 @@ def _add_captions(
             first = first_locations.setdefault(repr(annotation["id"]), location)
         example = examples.get(repr(annotation.get("image_id")))
         if example is None:
-            image_id = annotation.get("image_id")
-            message = f"the caption belongs to image {image_id!r}, which the file does not list"
-            result.add_problem(location, message, "list the image, or remove the caption")
+            _add_unlisted(annotation.get("image_id"), location, examples, result)
         elif first is not location:
             message = f"caption {annotation['id']!r} is listed twice, first at {first}"
             result.add_problem(location, message, "remove one of them, or change its id")
@@ -133,6 +131,20 @@ def _add_captions(
     if marks:
         result.notes.append(marks_note(path, marks))
     return marked
+
+
+def _add_unlisted(
+    image_id: Any, location: SourceLocation, examples: dict[str, RawExample], result: ReadResult
+) -> None:
+    """Add the problem that a caption's image is not listed, or only with an id of another type."""
+    message = f"the caption belongs to image {image_id!r}, which the file does not list"
+    advice = "list the image, or remove the caption"
+    decimal = isinstance(image_id, str) and image_id.isdecimal()
+    other = int(image_id) if decimal else str(image_id)
+    if repr(other) in examples:
+        message += f"; it lists {other!r}"
+        advice = "write both ids as numbers, or both as text"
+    result.add_problem(location, message, advice)
 
 
 def _drop_emptied(path: Path, marked: set[str], result: ReadResult) -> None:
