@@ -204,11 +204,15 @@ def stored_tokenizer(name: str) -> Tokenizer:
     return Tokenizer(name, refuse, join_characters)
 
 
+def are_mostly_one_word(sentences: Iterable[str], tokenizer: Tokenizer) -> bool:
+    """Return whether more of the first sentences are a single word than several."""
+    counts = [len(tokenizer.split(sentence)) for sentence in islice(sentences, SAMPLE)]
+    return counts.count(1) > sum(count > 1 for count in counts)
+
+
 def one_word_note(sentences: Iterable[str], tokenizer: Tokenizer) -> str:
     """Return a note if most sentences are a single word; otherwise an empty string."""
-    counts = [len(tokenizer.split(sentence)) for sentence in islice(sentences, SAMPLE)]
-    single, several = counts.count(1), sum(count > 1 for count in counts)
-    if single <= several or tokenizer.name != "words":
+    if tokenizer.name != "words" or not are_mostly_one_word(sentences, tokenizer):
         return ""
     return (
         "most captions are a single word; if their script has no spaces between words, pass "
@@ -227,7 +231,8 @@ def _import_function(name: str) -> Callable[[str], Sequence[str]]:
         found = attrgetter(function)(import_module(module))
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
-            f"the tokenizer {name!r} cannot be imported: {error}; check the name"
+            f"the tokenizer {name!r} cannot be imported: {error}; check the name, and put "
+            "the directory of its module into PYTHONPATH"
         ) from error
     if not callable(found):
         raise InputError(f"the tokenizer {name!r} is not a function; name a function")
@@ -237,8 +242,10 @@ def _import_function(name: str) -> Callable[[str], Sequence[str]]:
 def _without_spaces(function: Callable[[str], Sequence[str]]) -> Callable[[str], list[str]]:
     def split(sentence: str) -> list[str]:
         words = function(sentence)
-        if isinstance(words, str):
-            raise InputError("the tokenizer must return a list of words, got a string")
+        is_list = isinstance(words, Iterable) and not isinstance(words, str | bytes)
+        words = list(words) if is_list else words
+        if not is_list or not all(isinstance(word, str) for word in words):
+            raise InputError(f"the tokenizer must return a list of words, got {words!r}")
         return [part for word in words for part in word.split()]
 
     return split

@@ -67,15 +67,22 @@ def test_a_function_splits():
     assert tokenizer.join(["一只", "狗"]) == "一只狗"
     named = get_tokenizer(f"{__name__}:by_pairs")
     assert (named.name, named.split("一只狗")) == (tokenizer.name, ["一只", "狗"])
-    with pytest.raises(InputError, match="must return a list of words, got a string"):
-        get_tokenizer(str.upper).split("a")
+
+
+@pytest.mark.parametrize("found", ["A", b"A", 3, None, ["a", 3]])
+def test_a_function_that_returns_no_words_is_refused(found):
+    with pytest.raises(InputError, match=r"^the tokenizer must return a list of words, got "):
+        get_tokenizer(lambda _: found).split("a")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("char", "unknown tokenizer 'char'; choose words, characters or a Python function as mod"),
-        ("no_such_module:cut", "'no_such_module:cut' cannot be imported: No module named"),
+        (
+            "no_such_module:cut",
+            "'no_such_module:cut' cannot be imported: No module named 'no_such_module'; check",
+        ),
         ("json:cut", "'json:cut' cannot be imported: module 'json' has no attribute 'cut'"),
         ("json:__name__", "'json:__name__' is not a function"),
         (":cut", "unknown tokenizer ':cut'"),

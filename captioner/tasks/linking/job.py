@@ -15,13 +15,14 @@ from torch import Tensor
 from ... import distributed
 from ...data.dataset import CaptionData, fingerprint
 from ...data.sources import Source
+from ...distributed import say
 from ...errors import InputError
 from ...linker import Linker
 from ...metrics.retrieval import RetrievalScores
 from ...models.linking.build import LinkingModel
 from ...models.linking.texts import TextReader, Texts, concatenate
 from ...text.given_rows import GivenRows, read_rows
-from ...text.tokenizer import split_words
+from ...text.tokenizer import WORDS, are_mostly_one_word, split_words
 from ...vision.encoders import Encoder
 from ..commands import captioner_command, program
 from ..encoding import open_split
@@ -45,6 +46,12 @@ class LinkingJob:
         self.training_options = inputs.options.training
         self.examples = inputs.data.split("train")
         self.image_of_text = image_of_caption(self.examples)  # (N,), with captions in order
+        captions = (text for example in self.examples for text in example.captions)
+        if are_mostly_one_word(captions, WORDS):
+            say(
+                "note: most captions are a single word; if their script has no spaces between "
+                "words, pass a sentence encoder or a .npy file as --text-vectors"
+            )
 
     def open(self, model: LinkingModel, reader: TextReader, rows: GivenRows | None) -> None:
         """Store the model, and open the images of both splits.
