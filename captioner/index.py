@@ -1,5 +1,6 @@
 """Index: search the embeddings of many images by vectors and queries."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,7 +100,7 @@ class Index:
             self._linker = Linker.from_pretrained(path, self._device)
         return self._linker
 
-    def search(self, query: str | Query | np.ndarray, top: int = 10) -> list[Hit]:
+    def search(self, query: str | Query | np.ndarray | Sequence[float], top: int = 10) -> list[Hit]:
         """Return the `top` images with the highest cosine with the query, the best first.
 
         query: as in `Linker.encode_query`, or a vector (E,), which is scaled to norm 1. Images with
@@ -108,8 +109,8 @@ class Index:
         """
         if top < 1:
             raise InputError(f"top must be at least 1, got {top}")
-        if isinstance(query, np.ndarray):
-            vector = self._unit_vector(query)
+        if not isinstance(query, str | Query):
+            vector = self._unit_vector(np.asarray(query))
         else:
             vector = self.linker.encode_query(query)
         try:

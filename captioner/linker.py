@@ -189,7 +189,10 @@ class Linker:
         """
         if on_unknown not in ("raise", "return"):
             raise InputError(f"on_unknown must be raise or return, got {on_unknown!r}")
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = [texts] if isinstance(texts, str) else texts
+        texts = list(texts) if isinstance(texts, Iterable) else [texts]
+        if wrong := [text for text in texts if not isinstance(text, str)]:
+            raise InputError(f"a text must be a string, got {wrong[0]!r}")
         unknown = [self.texts.unknown_words(text) for text in texts]
         if on_unknown == "raise" and (words := sorted({w for each in unknown for w in each})):
             raise InputError(
@@ -220,6 +223,8 @@ class Linker:
         """
         if isinstance(query, str):
             query = parse(query)
+        if not isinstance(query, Query):
+            raise InputError(f"a query must be a string, such as 'dog + beach', got {query!r}")
         rows = np.empty((len(query.terms), self.model.dimensions), np.float32)
         texts = [i for i, term in enumerate(query.terms) if not term.is_image]
         if texts:

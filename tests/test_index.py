@@ -161,3 +161,11 @@ def test_the_last_index_of_a_directory(directory, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "manifest.json").write_text("{}")
     assert find_last_index(tmp_path) == tmp_path / "1.index"
+
+
+def test_a_list_of_numbers_is_a_vector(directory):
+    index = Index.open(directory)
+    row = index.rows[2].astype(np.float32)
+    assert index.search(row.tolist()) == index.search(row)
+    with pytest.raises(InputError, match=r"^a query vector must be numbers \("):
+        index.search(None)

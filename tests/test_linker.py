@@ -173,3 +173,14 @@ def test_the_words_of_a_phrase_are_embedded_together(linker):
 def test_queries_that_cannot_be_embedded(linker, query, message):
     with pytest.raises(InputError, match=message):
         linker.encode_query(query)
+
+
+def test_only_strings_are_texts_and_queries(linker):
+    """A missing value of a table is a number."""
+    for texts in (["blue", float("nan")], [None], 3):
+        with pytest.raises(InputError, match=r"^a text must be a string, got (nan|None|3)$"):
+            linker.encode_texts(texts)
+    with pytest.raises(
+        InputError, match=r"^a query must be a string, such as 'dog \+ beach', got 3"
+    ):
+        linker.encode_query(3)

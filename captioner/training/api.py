@@ -1,5 +1,6 @@
 """The function that trains a model from Python."""
 
+from ..errors import InputError
 from .config import TrainConfig
 from .result import TrainingResult
 from .run import run_training
@@ -14,4 +15,9 @@ def train(config: TrainConfig | None = None) -> TrainingResult:
     once the run is saved, and FloatingPointError if the gradient is not finite in several
     consecutive steps.
     """
-    return run_training(TrainConfig.from_options() if config is None else config)
+    config = TrainConfig.from_options() if config is None else config
+    if not isinstance(config, TrainConfig):
+        raise InputError(
+            f"config must be a TrainConfig, got {config!r}; use TrainConfig.from_options"
+        )
+    return run_training(config)

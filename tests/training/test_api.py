@@ -7,6 +7,7 @@ import pytest
 
 import captioner
 from captioner import Captioner, TrainConfig, TrainingResult
+from captioner.errors import InputError
 from captioner.tasks.captioning.options import CaptioningOptions
 from captioner.training.config import DataOptions, ModelOptions, RunOptions, TrainingOptions
 from tests.support import tiny
@@ -59,3 +60,8 @@ def test_result(colours, capsys):
 def test_mistakes_are_input_errors(colours):
     with pytest.raises(captioner.InputError, match="unknown encoder 'resnet5'"):
         captioner.train(TrainConfig.from_options(data=colours, encoder="resnet5"))
+
+
+def test_only_a_config_is_trained(colours):
+    with pytest.raises(InputError, match=r"^config must be a TrainConfig, got {'data': "):
+        captioner.train({"data": colours})
