@@ -81,7 +81,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Return the content of a TOML file; raise InputError if it cannot be read."""
     refuse_pointer_file(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # not TOML, or not UTF-8

@@ -84,7 +84,7 @@ def _listed(title: str, options: Mapping[str, Any]) -> str:
     parts = [
         f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in options.items()
-        if value is not None
+        if value is not None and value != []
     ]
     return f"{title}: {', '.join(parts)}" if title else ", ".join(parts)
 

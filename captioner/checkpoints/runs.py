@@ -199,9 +199,14 @@ def open_source(
     """
     source = checkpoint.load(path)
     theirs, ours = _flatten(source.config), _flatten(config)
+    if source.task != ours["task"]:
+        raise InputError(
+            f"training cannot start from {path}: it is a {source.task!r} model, and this run is "
+            f"{ours['task']!r}"
+        )
     differences = [
         f"{name} is {theirs.get(name)} in the checkpoint but {ours.get(name)} in this run"
-        for name in ("task", "encoder.encoder", *(f"model.{name}" for name in architecture))
+        for name in ("encoder.encoder", *(f"model.{name}" for name in architecture))
         if theirs.get(name) != ours.get(name)
     ]
     if differences:

@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import fill
 
 from ..option_files import read_toml
-from ..options import add_options, option_names
+from ..options import add_options, flag_of, option_names
 from ..tasks.captioning.task import CAPTIONING
 from ..tasks.systems import TASKS, task_named
 from ..tasks.task import Task
@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) ->
     Flags that are not given are None in the parsed arguments.
     """
     task = chosen_task(words)
+    for word in words:
+        if message := _foreign_flag(word.partition("=")[0], task):
+            parser.error(message)
     parser.usage = f"{parser.prog} [--system SYSTEM] [option...]"
     parser.description = describe(task)
     parser.add_argument(
@@ -38,6 +41,19 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) ->
     for title, group in option_groups(task).items():
         add_options(parser, group, title, task.hidden, defaults_of(task, ""))
     add_config(parser, "TOML file of options, or a run to repeat; flags override its options")
+
+
+def _foreign_flag(flag: str, task: Task) -> str:
+    """Return a message if a flag exists, but only for other tasks; otherwise an empty string."""
+    systems = [each.name for each in TASKS if flag in _flags(each)]
+    if not systems or task.name in systems:
+        return ""
+    return f"{flag} has no effect with --system {task.name}; it belongs to {' and '.join(systems)}"
+
+
+def _flags(task: Task) -> set[str]:
+    names = {name for group in option_groups(task).values() for name in option_names(group)}
+    return {flag_of(name) for name in names - task.hidden}
 
 
 def describe(task: Task) -> str:

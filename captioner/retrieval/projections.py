@@ -77,12 +77,12 @@ def cluster(vectors: np.ndarray, groups: int, seed: int = 0) -> np.ndarray:
 def _check(vectors: np.ndarray) -> np.ndarray:
     """Return the vectors as float64 if they can be projected."""
     vectors = np.asarray(vectors, dtype=np.float64)
+    if len(vectors) < MIN_VECTORS:
+        raise InputError(f"a projection needs at least {MIN_VECTORS} vectors, got {len(vectors)}")
     if vectors.ndim != 2 or vectors.shape[1] < 2:
         raise InputError(
             f"vectors must be (N, Y) with at least 2 dimensions Y, got the shape {vectors.shape}"
         )
-    if len(vectors) < MIN_VECTORS:
-        raise InputError(f"a projection needs at least {MIN_VECTORS} vectors, got {len(vectors)}")
     if len(wrong := np.flatnonzero(~np.isfinite(vectors).all(1))):
         raise InputError(
             f"vectors must be finite, got NaN or infinity in {len(wrong)} of {len(vectors)}, the "

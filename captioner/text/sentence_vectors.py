@@ -231,7 +231,7 @@ def _document_frequencies(
     if not kept:
         raise InputError(
             f"fitting a sentence encoder failed: no word occurs at least {min_count} times in the "
-            f"{len(sentences)} captions; lower min_count"
+            f"{len(sentences)} captions; lower the minimum count"
         )
     frequencies = [containing[word] for _, word in kept]
     return tuple(word for _, word in kept), np.array(frequencies, dtype=np.float32)

@@ -127,6 +127,10 @@ def _without_prefix(
 
 
 def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
+    if weights.startswith(("http://", "https://")):
+        raise InputError(
+            f"encoder weights {weights} are an address; download the file and pass its path"
+        )
     path = Path(weights)
     if path.suffix not in WEIGHTS_FILES and not path.is_file():
         return _download_weights(name, weights)

@@ -166,3 +166,9 @@ print("torch" in sys.modules)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_empty_lists_are_not_shown(tmp_path_factory):
+    info = read_info(linking.run(tmp_path_factory))
+    info["linear"]["text_vectors"] = []
+    assert "text_vectors" not in describe_info(info)

@@ -155,6 +155,11 @@ MISTAKES = {
     "no workers": Mistake(f"{ON_COLOURS} --workers -1", "workers must be at least 0, got -1"),
     "no count": Mistake(f"{ON_COLOURS} --min-count 0", "min_count must be at least 1, got 0"),
     "no number": Mistake("train.py --epochs two", "argument --epochs: invalid int value: 'two'", 2),
+    "option of another system": Mistake(
+        "train.py --system linear --attention",
+        "--attention has no effect with --system linear; it belongs to captioning",
+        2,
+    ),
     "unknown option": Mistake("train.py --atention", "unrecognized arguments: --atention", 2),
     "unknown score": Mistake(
         f"{ON_COLOURS} --watch spice", "watch must be one of bleu-4, .*, got 'spice'", 1

@@ -104,6 +104,7 @@ def with_value(value):
     ("vectors", "message"),
     [
         (np.eye(4), "a projection needs at least 5 vectors, got 4"),
+        (np.ones((1, 1)), "a projection needs at least 5 vectors, got 1"),
         (np.zeros((0, 3)), "a projection needs at least 5 vectors, got 0"),
         (np.ones((6, 3)), "all 6 vectors are equal, which leaves nothing to project; choose"),
         (with_value(np.nan), "NaN or infinity in 2 of 6, the first in row 2"),

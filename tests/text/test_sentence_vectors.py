@@ -200,6 +200,6 @@ def test_a_missing_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize("fit", [fit_counts, fit_tfidf])
 def test_captions_without_a_frequent_word_are_refused(fit):
-    message = "no word occurs at least 99 times in the 6 captions; lower min_count$"
+    message = "no word occurs at least 99 times in the 6 captions; lower the minimum count$"
     with pytest.raises(InputError, match=message):
         fit(CAPTIONS, 99)

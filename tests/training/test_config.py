@@ -252,6 +252,7 @@ def test_the_encoder_of_a_file_decides_on_the_defaults(tmp_path):
         ("[captioning]\nteachers = [1]", "teachers must be str, got 1"),
         ("epochs = ", "is not a valid TOML file: Invalid value"),
         ("a = '\xff'", "is not a valid TOML file: "),
+        ("\xef\xbb\xbfepochs = 0", "epochs must be at least 1, got 0"),  # Notepad's BOM
     ],
 )
 def test_a_wrong_file_is_refused_by_name_and_key(tmp_path, text, message):

@@ -265,3 +265,10 @@ def test_runs_without_a_fitting_encoder_are_refused(captioner_run, tmp_path):
     (tmp_path / "best" / "config.json").write_text("{}")
     with pytest.raises(InputError, match=r"config\.json does not describe an encoder"):
         build_encoder("small_cnn", str(tmp_path))
+
+
+def test_an_address_is_not_taken_for_a_path():
+    with pytest.raises(
+        InputError, match=r"^encoder weights https://a.b/c.pth are an address; down"
+    ):
+        build_encoder(TINY, "https://a.b/c.pth")

@@ -1,6 +1,7 @@
 """Training and evaluating the linear map on tiny data, from Python and by commands."""
 
 import json
+import shutil
 import signal
 from itertools import groupby
 from pathlib import Path
@@ -318,6 +319,12 @@ def test_tasks_do_not_mix(run, tmp_path_factory):
         Linker.from_pretrained(captioning)
     with pytest.raises(InputError, match=r"is a 'linear' run; pass --system linear, or omit it$"):
         TrainConfig.from_file(run, system="captioning")
+    source = {"data": tiny.data(tmp_path_factory), "start_from": run, "run": "mixed"}
+    with pytest.raises(
+        InputError,
+        match=r"cannot start from .*: it is a 'linear' model, and this run is 'captioning'$",
+    ):
+        captioner.train(TrainConfig.from_options(**source, device="cpu"))
 
 
 def test_unknown_words_of_val_do_not_change_the_sentence_encoder(sources):
@@ -371,3 +378,15 @@ def test_two_processes_rank_as_one(sources, tmp_path):
     printed = finish(start(*LAUNCH, *place, "--", ROOT / "train.py", *options, cwd=tmp_path))
     assert printed.count("best epoch: ") == 1
     assert Linker.from_pretrained(tmp_path / "checkpoints" / "two").encode_texts("red").any()
+
+
+def test_captions_without_spaces_are_noted(sources, tmp_path, capsys):
+    """A whole sentence is a word that no other sentence contains."""
+    shutil.copytree(sources["data"], tmp_path / "zh")
+    for file in (tmp_path / "zh" / "annotations").iterdir():
+        content = json.loads(file.read_text())
+        for row in content["annotations"]:
+            row["caption"] = row["caption"].replace(" ", "")
+        file.write_text(json.dumps(content))
+    train_python(**sources | linking.PLAIN | {"data": tmp_path / "zh", "run": "zh"})
+    assert "note: most captions are a single word; if their script" in capsys.readouterr().out
