@@ -103,9 +103,9 @@ class Index:
     def search(self, query: str | Query | np.ndarray | Sequence[float], top: int = 10) -> list[Hit]:
         """Return the `top` images with the highest cosine with the query, the best first.
 
-        query: as in `Linker.encode_query`, or a vector (E,), which is scaled to norm 1. Images with
-        equal scores are in the order of the rows. The search is exact. Raises InputError for an
-        invalid query or vector, top below 1, or damaged rows.
+        query: as in `Linker.encode_query`, or a vector (E,), an array or a list, which is scaled
+        to norm 1. Images with equal scores are in the order of the rows. The search is exact.
+        Raises InputError for an invalid query or vector, top below 1, or damaged rows.
         """
         if top < 1:
             raise InputError(f"top must be at least 1, got {top}")

@@ -167,5 +167,5 @@ def test_a_list_of_numbers_is_a_vector(directory):
     index = Index.open(directory)
     row = index.rows[2].astype(np.float32)
     assert index.search(row.tolist()) == index.search(row)
-    with pytest.raises(InputError, match=r"^a query vector must be numbers \("):
+    with pytest.raises(InputError, match=r"^a query vector must be numeric with shape \("):
         index.search(None)

@@ -195,7 +195,7 @@ MISTAKES = {
     ),
     "checkpoint of another kind": Mistake(
         "evaluate.py --checkpoint {here}/retrieval",
-        "retrieval was trained for 'retrieval'; this version of captioner evaluates ",
+        "retrieval was trained for 'retrieval', but this version of captioner evaluates ",
     ),
     "damaged checkpoint": Mistake(
         "evaluate.py --checkpoint {here}/damaged", "is damaged: model.safetensors does not match"
