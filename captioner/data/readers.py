@@ -99,7 +99,7 @@ READERS = {  # the first reader that recognises a path is used
 def read_captions(
     path: Path | Location | str, format: str | None = None, on_error: str = "stop"
 ) -> CaptionData:
-    """Read the data set at `path` in the given format; None recognises the format.
+    """Read the data set at `path` in the given format; with None, the format is detected.
 
     on_error: "stop" raises an InputError that lists the unusable rows and images; "skip" omits them
     and lists them in `problems`. In either case, InputError is raised if no format is recognised,

@@ -16,8 +16,8 @@ loss(batch) -> losses.Loss
     Teacher-forced loss of a batch of images with all their captions. Not defined for an ensemble.
 
 calibrate(maps)
-    Computes statistics that gradients do not train; called before training. maps: iterable of
-    feature maps (B, D, h, w) of a sample of the training images.
+    Computes statistics that are not learned by gradient descent; called before training. maps:
+    iterable of feature maps (B, D, h, w) of a sample of the training images.
 
 start(features, expected_steps) -> (memory, state)
     features (B, D, h, w). expected_steps: estimated number of tokens to generate per image, summed

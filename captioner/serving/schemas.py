@@ -145,7 +145,7 @@ def answer(caption: "Caption") -> dict[str, Any]:
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI says about error responses, by status."""
+    """Return the OpenAPI descriptions of error responses, by status code."""
     from pydantic import BaseModel, Field
 
     class Error(BaseModel):

@@ -22,7 +22,7 @@ class Histogram:
         self._lock = threading.Lock()
 
     def observe(self, value: float) -> None:
-        """Count a value."""
+        """Add a value to the histogram."""
         with self._lock:
             self._counts[bisect_left(self.bounds, value)] += 1
             self._sum += value

@@ -45,7 +45,7 @@ def _is_resume(word: str) -> bool:
 
 
 def program(name: str) -> list[str]:
-    """Return the command words that run "train" or "evaluate".
+    """Return the arguments of the command that runs "train" or "evaluate".
 
     If train.py is running, they run train.py or evaluate.py in its directory.
     """
@@ -56,7 +56,7 @@ def program(name: str) -> list[str]:
 
 
 def captioner_command() -> list[str]:
-    """Return the command words that run captioner.
+    """Return the arguments of the command that runs captioner.
 
     If the running program was started as "captioner", that command is assumed to be on the PATH.
     """

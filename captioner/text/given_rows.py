@@ -62,7 +62,7 @@ class GivenRows:
 
 
 def open_rows(path: Path, title: str = "sentence vectors") -> np.ndarray:
-    """Map the array of a .npy file without reading its values.
+    """Memory-map the array of a .npy file.
 
     title: name of the rows in messages. Raises InputError if the file cannot be read or is not a
     matrix of one of DTYPES.

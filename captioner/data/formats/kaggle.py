@@ -84,7 +84,7 @@ def _column_names(row: list[str]) -> list[str]:
 
 
 def recognise_30k(root: Path) -> Path | None:
-    """Return `results.csv`, also in `flickr30k_images`, or a `captions.txt` with its header."""
+    """Return the path of `results.csv` or of a `captions.txt` with its header; None if absent."""
     if root.is_file():
         return root if root.suffix in (".csv", ".txt") and _has_header(root) else None
     names = ("results.csv", "flickr30k_images/results.csv", "captions.txt")

@@ -108,7 +108,7 @@ def _row_group(file: Path, size: int, modified: int, group: int) -> Any:  # noqa
 
 
 def _read_group(file: Path, group: int) -> Any:
-    """Return the encoded images of a row group as an array of pyarrow."""
+    """Return the encoded images of a row group as a pyarrow array."""
     column = image_column(file)
     if column is None:
         raise InputError(f"{file} has no column of images")

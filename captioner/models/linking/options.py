@@ -17,7 +17,7 @@ class LinearOptions(Options):
     correlation_power: float = option(
         1.0, "cca: exponent of the correlation that scales each dimension"
     )
-    margin: float = option(0.2, "ranking: cosine margin between correct and wrong pairs")
+    margin: float = option(0.2, "ranking: cosine margin between positive and negative pairs")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,7 +41,9 @@ class JointOptions(Options):
         choices=LOSSES,
     )
     temperature: float = option(0.07, "infonce: initial temperature")
-    margin: float = option(0.2, "hinges and hardest: cosine margin between correct and wrong pairs")
+    margin: float = option(
+        0.2, "hinges and hardest: cosine margin between positive and negative pairs"
+    )
     warm_up_epochs: int = option(3, "hardest: number of initial epochs that use all wrong pairs")
     dropout: float = option(0.3, "dropout rate of image vectors, words and sentence vectors")
 

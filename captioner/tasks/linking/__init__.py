@@ -1,1 +1,1 @@
-"""Systems that place images and texts in one space."""
+"""Systems that embed images and texts in a shared space."""
