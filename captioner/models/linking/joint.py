@@ -5,6 +5,7 @@ sentence vectors, H hidden size, E embedding dimensions.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -40,11 +41,19 @@ class JointBatch:
     warm: bool = True
 
     def to(self, device: torch.device) -> "JointBatch":
+        """Return the batch on a device; copies from pinned memory do not block."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "JointBatch":
+        """Return the batch in pinned memory."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "JointBatch":
         return replace(
             self,
-            images=self.images.to(device, non_blocking=True),
-            texts=self.texts.to(device),
-            image_of_text=self.image_of_text.to(device, non_blocking=True),
+            images=change(self.images),
+            texts=self.texts.map(change),
+            image_of_text=change(self.image_of_text),
         )
 
 
@@ -71,7 +80,11 @@ class JointEmbedding(nn.Module):
         self.words = nn.Embedding(vocabulary_size, options.word_size, padding_idx=PAD)
         self.gru = nn.GRU(options.word_size, options.hidden_size, batch_first=True)
         self.text = nn.Linear(options.hidden_size + vector_size, options.dimensions)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / options.temperature)))
+        # Frozen for the other losses: DistributedDataParallel needs a gradient of all it trains.
+        self.log_scale = nn.Parameter(
+            torch.tensor(math.log(1 / options.temperature)),
+            requires_grad=options.loss == "infonce",
+        )
 
     def encode_images(self, features: Tensor) -> Tensor:
         """Map the features of images to embeddings (B, E) of norm 1.

@@ -4,7 +4,7 @@ Shapes: N texts, T words, Y dimensions of sentence vectors.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +38,13 @@ class Texts:
 
     def to(self, device: torch.device) -> "Texts":
         """Return the texts on a device; copies from pinned memory do not block."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Texts":
+        """Return the texts with `change` applied to both tensors."""
         return Texts(
-            None if self.tokens is None else self.tokens.to(device, non_blocking=True),
-            None if self.vectors is None else self.vectors.to(device, non_blocking=True),
+            None if self.tokens is None else change(self.tokens),
+            None if self.vectors is None else change(self.vectors),
         )
 
     def take(self, rows: Tensor) -> "Texts":

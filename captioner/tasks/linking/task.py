@@ -12,7 +12,7 @@ from ...text.word_vectors import is_vector_file
 from ...vision.options import SMALL_CNN
 from ..options import OptionGroups, TrainingOptions
 from ..task import Job, JobInputs, Task
-from .options import JointTaskOptions, LinearTaskOptions
+from .options import WORD2VEC, JointTaskOptions, LinearTaskOptions
 
 if TYPE_CHECKING:
     from ...checkpoints.checkpoint import Checkpoint
@@ -111,9 +111,13 @@ def _check_joint(groups: OptionGroups) -> None:
     _, options = joint_options(groups)
     if options.image_vectors is not None:
         open_rows(options.image_vectors, "image vectors")
-    sources = options.text_vectors
-    if options.word_vectors is not None:
-        sources = (*sources, options.word_vectors)
+    sources, words = options.text_vectors, options.word_vectors
+    if words is not None:
+        if words != WORD2VEC and not is_vector_file(Path(words)):
+            raise InputError(
+                f"word_vectors must be {WORD2VEC}, or a .txt, .vec or .bin file, got {words!r}"
+            )
+        sources = (*sources, words)
     if groups.run.start_from is None and sources:
         check_sentence_encoder(TextVectorOptions(text_vectors=tuple(dict.fromkeys(sources))))
 

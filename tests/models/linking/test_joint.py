@@ -104,6 +104,29 @@ def test_training_ranks_every_text_first(loss):
     assert (cosines.masked_fill(~own, 9).amin(1) > cosines.masked_fill(own, -9).amax(1)).all()
 
 
+@pytest.mark.parametrize("loss", ["infonce", "hinges", "hardest"])
+def test_all_trained_parameters_get_a_gradient(loss):
+    """DistributedDataParallel fails at the second step otherwise."""
+    model = tiny_model(loss=loss)
+    model(tiny_batch()).value.backward()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None for p in trained)
+
+
+@pytest.mark.parametrize("vector_size", [0, 3])
+def test_a_batch_moves_as_a_whole(vector_size, monkeypatch):
+    batch = tiny_batch(vector_size)
+    moved = batch.to(torch.device("meta"))
+    tensors = [moved.images, moved.texts.tokens, moved.image_of_text]
+    tensors += [moved.texts.vectors] if vector_size else []
+    assert all(tensor.is_meta for tensor in tensors)
+    assert (moved.ids, moved.are_features) == (batch.ids, True)
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(t) or t)
+    assert batch.pin_memory().ids == batch.ids
+    assert len(pinned) == len(tensors)
+
+
 def test_dropout_acts_in_training_only():
     model, batch = tiny_model(dropout=0.5), tiny_batch()
     assert not torch.equal(model.encode_texts(batch.texts), model.encode_texts(batch.texts))
