@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
 import torch
-from PIL import Image
 
 from .atomic_io import check_absent
 from .caption import Caption, caption_of
@@ -18,7 +17,7 @@ from .checkpoints.captioning import restore
 from .checkpoints.checkpoint import VOCABULARY, Checkpoint
 from .checkpoints.model_card import guess_language, model_card
 from .data.images import ImageInput, Transform, load_image
-from .data.sources import FunctionSource
+from .data.sources import InputSource
 from .decoding.decode import DecodeSettings, caption_batches
 from .decoding.options import DecodingKeywords, DecodingOptions
 from .decoding.teacher_forcing import score_captions
@@ -253,29 +252,14 @@ class Captioner:
         on_error: "stop" raises InputError for an image that cannot be read; "yield" yields the
         error in place of the caption. The other parameters are as in `caption`.
         """
-        if on_error not in ("stop", "yield"):
-            raise InputError(f"on_error must be stop or yield, got {on_error!r}")
+        source = InputSource(images, self.transform, on_error)
         decoding = from_dict(DecodingOptions, options)
         batches, offset = _batches(len(images), batch_size), self.model.encoder.offset
-        errors: dict[int, InputError] = {}
-
-        def load(index: int) -> Image.Image:
-            try:
-                return load_image(images[index])
-            except InputError as error:
-                if on_error == "stop":
-                    raise
-                errors[index] = error
-                return Image.new("RGB", (self.transform.size,) * 2)  # keeps the batch aligned
-
-        source = FunctionSource(
-            lambda indices: self.transform.batch([load(i) for i in indices]), are_features=False
-        )
         settings = DecodeSettings(decoding, batch_size, WORKERS, self.precision)
         for batch, decoded in caption_batches(self.model, source, batches, settings):
             for index, hypotheses in zip(batch, decoded, strict=True):
-                if index in errors:
-                    yield errors.pop(index)
+                if index in source.errors:
+                    yield source.errors.pop(index)
                 else:
                     yield caption_of(hypotheses, self.vocabulary, images[index], offset)
 

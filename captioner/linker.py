@@ -6,14 +6,13 @@ from typing import Literal, overload
 
 import numpy as np
 import torch
-from PIL import Image
 
 from .checkpoints import checkpoint as checkpoints
 from .checkpoints import hub
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.linking import restore
-from .data.images import ImageInput, Transform, load_image
-from .data.sources import FunctionSource, Source
+from .data.images import ImageInput, Transform
+from .data.sources import InputSource, Source
 from .devices import device_of, pick_device
 from .errors import InputError
 from .models.linking.build import LinkingModel
@@ -113,26 +112,11 @@ class Linker:
         cannot be read; "yield" yields the error in place of the row. The other parameters and
         errors are as in `encode_images`.
         """
-        if on_error not in ("stop", "yield"):
-            raise InputError(f"on_error must be stop or yield, got {on_error!r}")
-        errors: dict[int, InputError] = {}
-
-        def load(index: int) -> Image.Image:
-            try:
-                return load_image(images[index])
-            except InputError as error:
-                if on_error == "stop":
-                    raise
-                errors[index] = error
-                return Image.new("RGB", (self.transform.size,) * 2)  # keeps the batch aligned
-
-        source = FunctionSource(
-            lambda indices: self.transform.batch([load(i) for i in indices]), are_features=False
-        )
+        source = InputSource(images, self.transform, on_error)
         index = 0
         for block in self._embed_images(source, len(images), batch_size, workers):
             for row in block:
-                yield errors.pop(index, row)
+                yield source.errors.pop(index, row)
                 index += 1
 
     def encode_source(self, images: Source, count: int, *, batch_size: int = 32) -> np.ndarray:

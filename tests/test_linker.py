@@ -127,7 +127,7 @@ def test_streaming_reads_a_few_batches_ahead_only(linker, images, monkeypatch):
         read.append(image)
         return load_image(image)
 
-    monkeypatch.setattr("captioner.linker.load_image", load)
+    monkeypatch.setattr("captioner.data.sources.load_image", load)
     rows = linker.stream_images(images * 10, batch_size=2, workers=1)
     next(rows)
     rows.close()

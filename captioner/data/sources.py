@@ -9,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from PIL import Image
 from torch import Tensor
 
-from .images import Transform, load_image
+from ..errors import InputError
+from .images import ImageInput, Transform, load_image
 from .storage import files as storage
 from .storage.location import Location
 
@@ -50,6 +52,38 @@ class FunctionSource:
     are_features: bool
     groups: Sequence[Path | Location] = ()
     window: int = 0
+
+
+class InputSource:
+    """Images of any kind that `load_image` reads, such as those passed to a Captioner or a Linker.
+
+    on_error: "stop" raises the InputError of an image that cannot be read; "yield" stores it in
+    `errors` by the image's index, and a black image takes its place, so that batches stay aligned.
+    Raises InputError for any other value.
+    """
+
+    are_features = False
+    groups: Sequence[Path | Location] = ()
+    window = 0
+
+    def __init__(self, images: Sequence[ImageInput], transform: Transform, on_error: str) -> None:
+        if on_error not in ("stop", "yield"):
+            raise InputError(f"on_error must be stop or yield, got {on_error!r}")
+        self._images, self._transform, self._stops = images, transform, on_error == "stop"
+        self.errors: dict[int, InputError] = {}
+
+    def load(self, indices: Sequence[int]) -> Tensor:
+        """Load the images at `indices` as (B, 3, S, S)."""
+        return self._transform.batch([self._load(index) for index in indices])
+
+    def _load(self, index: int) -> Image.Image:
+        try:
+            return load_image(self._images[index])
+        except InputError as error:
+            if self._stops:
+                raise
+            self.errors[index] = error
+            return Image.new("RGB", (self._transform.size,) * 2)
 
 
 class ImageSource:

@@ -1,6 +1,7 @@
 """The linking tasks: linear maps of frozen vectors, and the joint embedding."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +72,6 @@ def _check_linear(groups: OptionGroups) -> None:
         check_sentence_encoder(options)
 
 
-def _stored_linear(groups: OptionGroups) -> dict[str, Any]:
-    _, options = linear_options(groups)
-    return {LINEAR.name: {**to_dict(options), "text_vectors": list(options.text_vectors)}}
-
-
 def joint_options(groups: OptionGroups) -> tuple[JointOptions, JointTaskOptions]:
     """Return the options of the joint embedding, with their types."""
     assert isinstance(groups.model, JointOptions)
@@ -122,9 +118,9 @@ def _check_joint(groups: OptionGroups) -> None:
         check_sentence_encoder(TextVectorOptions(text_vectors=tuple(dict.fromkeys(sources))))
 
 
-def _stored_joint(groups: OptionGroups) -> dict[str, Any]:
-    _, options = joint_options(groups)
-    return {JOINT.name: {**to_dict(options), "text_vectors": list(options.text_vectors)}}
+def _stored(name: str, groups: OptionGroups) -> dict[str, Any]:
+    options = to_dict(groups.task)
+    return {name: {**options, "text_vectors": list(options["text_vectors"])}}  # as JSON has it
 
 
 def _build_joint(inputs: JobInputs) -> Job:
@@ -164,7 +160,7 @@ LINEAR = Task(
     hidden=frozenset({*NO_SAMPLES, "fine_tune_encoder", "encoder_learning_rate"}),
     idle_options=_idle_linear,
     check_inputs=_check_linear,
-    stored=_stored_linear,
+    stored=partial(_stored, "linear"),
     build=_build_linear,
     load=_load,
     evaluate=_evaluate,
@@ -184,7 +180,7 @@ JOINT = Task(
     small_cnn_defaults={"epochs": 12, "dimensions": 128, "hidden_size": 128, "word_size": 64},
     idle_options=_idle_joint,
     check_inputs=_check_joint,
-    stored=_stored_joint,
+    stored=partial(_stored, "joint"),
     build=_build_joint,
     load=_load,
     evaluate=_evaluate,
