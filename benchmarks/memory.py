@@ -22,8 +22,10 @@ from captioner.devices import products_in
 from captioner.tasks.options import TrainingOptions
 from captioner.training.loop import train_step
 from captioner.training.optimization import parameter_groups
+from captioner.vision.encoders import build_encoder
 
-SETTINGS = ("train", "train-plain", "caption")
+SETTINGS = ("train", "train-plain", "caption", "encode")
+FULL_STEPS = {"train": 2000, "train-plain": 2000, "caption": 10_000, "encode": 500}
 LARGEST_REQUEST = 32  # images, as in the service
 MARKS = (1, 50, 200, 500, 1000, 2000, 5000, 10_000)
 
@@ -33,7 +35,7 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["train"])
     parser.add_argument("--vocabulary", nargs="+", type=int, default=[10_000], help="words")
     parser.add_argument("--steps", type=int, default=50, help="batches or requests (default: 50)")
-    parser.add_argument("--full", action="store_true", help="all settings, 2,000 and 10,000 steps")
+    parser.add_argument("--full", action="store_true", help="all settings, 500 to 10,000 steps")
     parser.add_argument("--precision", default="auto", help="[auto: bfloat16 if it is faster]")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     argv = parser.parse_args()
@@ -42,7 +44,7 @@ def main() -> None:
         return
     vocabularies = [10_000, 30_000] if argv.full else argv.vocabulary
     for setting in SETTINGS if argv.full else argv.settings:
-        steps = (10_000 if setting == "caption" else 2000) if argv.full else argv.steps
+        steps = FULL_STEPS[setting] if argv.full else argv.steps
         for words in vocabularies:
             print(f"### {setting}, {words:,} words, {argv.precision}\n", flush=True)
             options = ["--settings", setting, "--vocabulary", str(words), "--steps", str(steps)]
@@ -54,11 +56,13 @@ def main() -> None:
 def follow(setting: str, vocabulary: int, steps: int, precision: str) -> None:
     """Print a row of the table at each mark: memory, and speed since the previous mark."""
     sizes = vary(SIZES, vocabulary=vocabulary)
-    work = (
-        captioning(sizes, precision)
-        if setting == "caption"
-        else training(sizes, precision, attention=setting == "train")
-    )
+    match setting:
+        case "caption":
+            work = captioning(sizes, precision)
+        case "encode":
+            work = encoding(precision)
+        case _:
+            work = training(sizes, precision, attention=setting == "train")
     print("| step | resident MB | steps/s | user CPU ms a step |\n| --- | --- | --- | --- |")
     before, started, used = 0, time.perf_counter(), os.times().user
     for step in range(1, steps + 1):
@@ -98,6 +102,19 @@ def captioning(sizes: Sizes, precision: str) -> Callable[[int], object]:
         options = forced(vary(sizes, beams=rng.randint(1, 5), steps=4))
         with torch.inference_mode(), products_in(precision, cpu):
             decode(model, features[: rng.randint(1, LARGEST_REQUEST)], options)
+
+    return work
+
+
+def encoding(precision: str) -> Callable[[int], object]:
+    """Return a request of 1 to 32 images of 224 pixels for MobileNetV2, of random sizes."""
+    cpu = torch.device("cpu")
+    encoder = build_encoder("mobilenet_v2", None, pretrained=False).eval()
+    images = torch.rand(LARGEST_REQUEST, 3, 224, 224)
+
+    def work(step: int) -> None:
+        with torch.inference_mode(), products_in(precision, cpu):
+            encoder(images[: random.Random(step).randint(1, LARGEST_REQUEST)])
 
     return work
 
