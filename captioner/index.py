@@ -16,17 +16,20 @@ from .retrieval.query import Query
 
 
 class Hit(NamedTuple):
-    """A search result: the path or URL of an image, and its cosine with the query in [-1, 1]."""
+    """A search result.
+
+    path: path or URL of the image. score: its cosine similarity to the query, in [-1, 1].
+    """
 
     path: str
     score: float
 
 
 class Index:
-    """The embeddings of images in a directory that `captioner index` wrote; create it with `open`.
+    """The embeddings of images, stored in a directory that `captioner index` wrote.
 
-    An open index is a snapshot: `open` it again to see images added or removed since. Several
-    threads may search it.
+    Create one with `open`. An Index is a snapshot: open the directory again to see images that were
+    added or removed since. Several threads may search the same Index at the same time.
     """
 
     def __init__(self, files: IndexFiles, linker: Linker | Path, device: str | None) -> None:
@@ -45,9 +48,8 @@ class Index:
 
         linker: the Linker that embeds queries, or the path of its checkpoint; None uses the
         checkpoint recorded in the index. A checkpoint is loaded on `device` for the first query
-        that is not a vector.
-        Raises InputError if the directory is not an index, is damaged or truncated, or if the
-        number of dimensions of a Linker differs.
+        that is not a vector. Raises InputError if the directory is not an index, if it is damaged
+        or truncated, or if the embeddings of `linker` have a different number of dimensions.
         """
         files = open_files(Path(directory))
         size = files.manifest.dimensions
@@ -56,7 +58,7 @@ class Index:
         if linker.model.dimensions != size:
             raise InputError(
                 f"{directory} has {size} dimensions, but the linker has {linker.model.dimensions}; "
-                f"use {files.manifest.checkpoint}"
+                f"use the checkpoint {files.manifest.checkpoint}"
             )
         return cls(files, linker, device)
 
@@ -66,7 +68,7 @@ class Index:
 
     @property
     def rows(self) -> np.ndarray:
-        """The embeddings (N, E), float16, mapped from the file."""
+        """The embeddings (N, E), float16, memory-mapped from the file."""
         return self._files.rows
 
     @property
@@ -101,9 +103,9 @@ class Index:
         return self._linker
 
     def search(self, query: str | Query | np.ndarray | Sequence[float], top: int = 10) -> list[Hit]:
-        """Return the `top` images with the highest cosine with the query, the best first.
+        """Return the `top` images with the highest cosine similarity to the query, best first.
 
-        query: as in `Linker.encode_query`, or a vector (E,), an array or a list, which is scaled
+        query: as in `Linker.encode_query`, or a vector (E,) as an array or a list, which is scaled
         to norm 1. Images with equal scores are in the order of the rows. The search is exact.
         Raises InputError for an invalid query or vector, top below 1, or damaged rows.
         """

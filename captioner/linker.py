@@ -27,8 +27,9 @@ TEXTS_AT_ONCE = 256
 class Linker:
     """A trained linking model with its sentence encoder and image transform, on a device.
 
-    Create one with `from_pretrained`. Embeddings are rows of norm 1, float32, in one space of E
-    dimensions, so that the dot product of two rows is their cosine. Calls do not change the model.
+    Create one with `from_pretrained`. Embeddings are float32 rows of norm 1 in a shared space of E
+    dimensions, so the dot product of two rows is their cosine similarity. Method calls do not
+    change the model.
     """
 
     def __init__(self, model: LinkingModel, texts: TextReader, transform: Transform) -> None:
@@ -108,8 +109,8 @@ class Linker:
     ) -> Iterator[np.ndarray | InputError]:
         """Yield the row (E,) of each image in order, while threads load the next batches.
 
-        workers: number of these threads. on_error: "stop" raises InputError for an image that
-        cannot be read; "yield" yields the error in place of the row. The other parameters and
+        workers: number of threads. on_error: "stop" raises InputError for an image that
+        cannot be read; "yield" yields the error instead of the row. The other parameters and
         errors are as in `encode_images`.
         """
         source = InputSource(images, self.transform, on_error)
@@ -133,14 +134,14 @@ class Linker:
     def _embed_images(
         self, images: Source, count: int, batch_size: int, workers: int
     ) -> Iterator[np.ndarray]:
-        """Yield the rows of batches of images or stored features of a source."""
+        """Embed the first `count` images or stored features of a source, batch by batch."""
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         encoder = self.model.encoder
         if encoder is None and not images.are_features:
             raise InputError(
-                "images cannot be encoded: the model was trained on image vectors, without an "
-                "encoder; train it with --encoder"
+                "images cannot be encoded: the model was trained with --image-vectors and has no "
+                "encoder; train a model without --image-vectors"
             )
         batches = (range(i, min(i + batch_size, count)) for i in range(0, count, batch_size))
         for loaded in load_ahead(images.load, batches, workers):
@@ -169,7 +170,7 @@ class Linker:
 
         on_unknown: "raise" raises InputError for a word that the sentence encoder does not know;
         "return" returns the rows and, for each text, its unknown words, which do not contribute to
-        its row. Raises InputError for a text without any known word in either case.
+        its row. In either case, raises InputError for a text that contains no known word.
         """
         if on_unknown not in ("raise", "return"):
             raise InputError(f"on_unknown must be raise or return, got {on_unknown!r}")
@@ -193,17 +194,18 @@ class Linker:
         return rows if on_unknown == "raise" else (rows, unknown)
 
     def embed(self, texts: Texts) -> np.ndarray:
-        """Return the embeddings (N, E) of N texts that were prepared by the reader `texts`."""
+        """Return the embeddings (N, E) of N texts that `self.texts.read` has prepared."""
         with torch.inference_mode():
             rows = self.model.encode_texts(texts.to(self.device))
         return rows.cpu().numpy()
 
     def encode_query(self, query: str | Query) -> np.ndarray:
-        """Embed a query such as "2*snow - dog + image:a.jpg" as a vector (E,), float32, of norm 1.
+        """Embed a query such as "2*snow - dog + image:a.jpg" as a float32 vector (E,) of norm 1.
 
-        Every term is embedded alone; the vectors are added with their weights and signs, and the
-        sum is scaled to norm 1. Raises InputError for a query that cannot be parsed, an unknown
-        word, with similar known words, an image that cannot be read, and terms that cancel.
+        Each term is embedded separately; the vectors are added with their weights and signs, and
+        the sum is scaled to norm 1. Raises InputError for a query that cannot be parsed, for an
+        unknown word (the message suggests similar known words), for an image that cannot be read,
+        and for terms that cancel out.
         """
         if isinstance(query, str):
             query = parse(query)
@@ -230,7 +232,7 @@ class Linker:
     def similarity(
         self, images: ImageInput | Sequence[ImageInput], texts: str | Sequence[str]
     ) -> np.ndarray:
-        """Return the cosine (B, N) of each image with each text, in [-1, 1].
+        """Return the cosine similarity (B, N) of each image and each text, in [-1, 1].
 
         images: as in `encode_images`. texts: as in `encode_texts`, with on_unknown="raise".
         """

@@ -240,7 +240,7 @@ def test_vectors_of_the_users_own(sources, solver, capsys):
     linker = result.linker
     with pytest.raises(InputError, match=r"^new text cannot be encoded: texts.npy contains only"):
         linker.encode_texts("red", on_unknown="return")
-    with pytest.raises(InputError, match=r"^images cannot be encoded: the model was trained on"):
+    with pytest.raises(InputError, match=r"^images cannot be encoded: the model was trained with"):
         linker.encode_images(data.examples[0].path)
 
 
