@@ -6,7 +6,7 @@ from captioner.errors import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run `captioner.cli.evaluate.main`; its imports take long enough to be interrupted."""
+    """Import and run `captioner.cli.evaluate.main`, so that the slow imports can be interrupted."""
     from captioner.cli.evaluate import main
 
     main(argv)

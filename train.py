@@ -1,4 +1,4 @@
-"""Train a captioning model; for help, run python train.py --help."""
+"""Train a model; for help, run python train.py --help."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from captioner.errors import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run `captioner.cli.train.main`; its imports take long enough to be interrupted."""
+    """Import and run `captioner.cli.train.main`, so that the slow imports can be interrupted."""
     from captioner.cli.train import main
 
     main(argv)

@@ -12,11 +12,11 @@ from .errors import run_command
 
 COMMANDS = {
     "train": "train a model",
-    "evaluate": "caption and score a split, or score a caption file",
+    "evaluate": "evaluate a checkpoint on a split, or score a caption file",
     "caption": "print a caption for each image",
     "encode": "write embeddings of images or texts as a .npy file",
     "index": "embed images for search",
-    "search": "find images by words and images, added and subtracted",
+    "search": "find images that match a query of words and images",
     "report": "evaluate a model and write an HTML report",
     "serve": "caption images over HTTP, with a web page",
     "info": "describe a checkpoint",
@@ -32,14 +32,14 @@ COMMANDS = {
 def parser(
     complete: Collection[str] = COMMANDS, words: Sequence[str] = ()
 ) -> argparse.ArgumentParser:
-    """Build the parser of all commands; only the modules of those in `complete` are imported.
+    """Build the parser of all commands; import only the modules of the commands in `complete`.
 
-    words: the words after the command, on which the flags of train depend.
+    words: the arguments after the command, which determine the flags of train.
     """
     formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
     main = argparse.ArgumentParser(
         prog="captioner",
-        description="Train, evaluate and use image captioning models.",
+        description="Train, evaluate and use models that caption images or link images and texts.",
         epilog="captioner COMMAND --help shows the options of a command.",
         formatter_class=formatter,
     )

@@ -37,7 +37,10 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a new file to write, which becomes `path` when the block ends; as `atomic_write`."""
+    """Yield a new file to write, which replaces `path` when the block ends.
+
+    Directories and permissions are handled as in `atomic_write`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _temporary_sibling(path)
     try:
@@ -64,9 +67,9 @@ def naming(path: Path, size: int) -> Iterator[None]:
 
 @contextmanager
 def atomic_directory(directory: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Yield a new directory to write files into, which becomes `directory` when the block ends.
+    """Yield a new directory to write files into, which is renamed to `directory` at the end.
 
-    Its top-level files are synced to disk before it is renamed. replace: whether to replace an
+    Its top-level files are synced to disk before the renaming. replace: whether to replace an
     existing directory; if False, OSError is raised at the end if `directory` exists and is not
     empty. Temporary directories left behind by killed writers are removed after an hour.
     """
@@ -149,7 +152,7 @@ def _remove_abandoned(directory: Path, now: float) -> None:
 
 
 def _replace(new: Path, directory: Path) -> None:
-    """Rename `new` to `directory`, and retry while another writer of `directory` does the same."""
+    """Rename `new` to `directory`; retry while another writer is also replacing `directory`."""
     deadline = time.monotonic() + CONTENTION_SECONDS
     while True:
         try:
@@ -161,7 +164,7 @@ def _replace(new: Path, directory: Path) -> None:
 
 
 def _swap(new: Path, directory: Path) -> None:
-    """Rename `new` to `directory`, first moving the old one aside, as it cannot be replaced."""
+    """Move any old `directory` aside, because it cannot be replaced, and rename `new` to it."""
     aside = sibling_path(directory, "old")
     if aside.exists():
         if directory.exists():

@@ -33,8 +33,8 @@ class Caption:
     the image as it was passed. offset: distance from the centre of a map cell to the centre of its
     receptive field, down and to the right, in cells; see `Encoder`. word_alternatives: for each
     word, the most likely alternatives and their log-probabilities in nats, given the image and the
-    previous words, most likely first; "" is the end of the caption. Empty unless the option
-    word_alternatives is set.
+    previous words, most likely first; "" represents the end of the caption. The field is
+    empty unless the option word_alternatives is set.
     """
 
     text: str
@@ -58,10 +58,10 @@ class Caption:
     def to_dict(self, *, attention: bool = False, dimmed: bool = False) -> dict[str, Any]:
         """Convert the caption to the dict that `captioner caption` and `serve` write as JSON.
 
-        caption: the text; data sets use the same key, so that records with an image form a data
-        set. score, words, log_probs: the fields, rounded to 4 decimal places. word_alternatives:
-        for each word, a list of {"word", "log_prob"}. alternatives: a list of captions in this
-        form. The last two are omitted if they are empty.
+        caption: the text; data sets use the same key, so records that also have an image form a
+        data set. score, words, log_probs: the fields; numbers are rounded to 4 decimal places.
+        word_alternatives: for each word, a list of {"word", "log_prob"}. alternatives: a list of
+        captions in this form. The last two are omitted if they are empty.
 
         attention=True adds the fields attention, rounded (null for a model without attention), and
         offset. dimmed=True adds, for each word, whether it is a function word such as "a" or "of",
@@ -93,9 +93,9 @@ class Caption:
     def save_heatmap(self, path: str | Path) -> None:
         """Save the attention map of each word in the format given by the extension of `path`.
 
-        A figure (.png, .jpg, .tiff, .pdf, .svg) has one panel per word, an animation (.gif, .webp)
-        one frame per word. An .npy file contains only the maps; the words are written to a .json
-        file next to it. Raises InputError for a model without attention.
+        A figure (.png, .jpg, .tiff, .pdf, .svg) has one panel per word; an animation (.gif, .webp)
+        has one frame per word. An .npy file contains only the maps; the words are written to a
+        .json file next to it. Raises InputError for a model without attention.
         """
         if self.attention is None:
             raise InputError(
@@ -111,7 +111,7 @@ class Caption:
         )
 
     def _repr_html_(self) -> str:
-        """Return image and caption as HTML for notebooks; hovering over a word shows its map."""
+        """Return the image and its caption as HTML; hovering over a word shows its attention."""
         image = load_image(self.image)
         return caption_html(image, self.words, self.log_probs, self.attention, self.offset)
 

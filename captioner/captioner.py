@@ -132,11 +132,12 @@ class Captioner:
         """Write the model and a model card to a new directory that `from_pretrained` can load.
 
         The files contain no local paths and no training state. license: the hub's identifier for
-        the licence of the weights, such as "apache-2.0". name: name on the model card under which
-        others will load the model; None uses the directory's name. language: ISO 639 code of the
-        captions' language; None names English if the vocabulary has its most common words, and
-        otherwise no language. Returns the directory. Raises InputError for an ensemble, for an
-        invalid license or language, and if `directory` exists and is not empty.
+        the licence of the weights, such as "apache-2.0". name: the name under which others will
+        load the model, shown on the model card; None uses the directory's name. language: ISO 639
+        code of the captions' language; if None, the card states English if the vocabulary contains
+        the most common English words, and otherwise states no language. Returns the directory.
+        Raises InputError for an ensemble, for an invalid license or language, and if `directory`
+        exists and is not empty.
         """
         directory = Path(directory)
         check_absent(directory)
@@ -209,10 +210,9 @@ class Captioner:
     ) -> Caption | list[Caption]:
         """Caption one image, or a sequence of images in batches of `batch_size`.
 
-        images: paths, PIL images, (3, H, W) tensors (uint8, or float in [0, 1]) or (H, W, 3)
-        uint8 arrays. options: fields of DecodingOptions, for example beam_size=5. In
-        float32, an image gets the same caption in any batch. Raises InputError for an invalid
-        image or option.
+        images: paths, PIL images, (3, H, W) tensors (uint8, or float in [0, 1]) or (H, W, 3) uint8
+        arrays. options: fields of DecodingOptions, for example beam_size=5. In float32, the caption
+        of an image does not depend on its batch. Raises InputError for an invalid image or option.
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
             return self.caption([images], batch_size=batch_size, **options)[0]
@@ -250,7 +250,7 @@ class Captioner:
         """Yield captions in order, batch by batch, while the next images load in the background.
 
         on_error: "stop" raises InputError for an image that cannot be read; "yield" yields the
-        error in place of the caption. The other parameters are as in `caption`.
+        error instead of the caption. The other parameters are as in `caption`.
         """
         source = InputSource(images, self.transform, on_error)
         decoding = from_dict(DecodingOptions, options)
@@ -289,7 +289,7 @@ class Captioner:
     ) -> float | list[float]:
         """Return log p(text | image) in nats, including the end token, for one or several pairs.
 
-        In float32, a caption gets the same score as in decoding. allow_unknown: whether to
+        In float32, the score of a caption equals its score in decoding. allow_unknown: whether to
         score words outside the vocabulary as <unk>. Raises InputError for a text without words
         and, unless allow_unknown is set, for words outside the vocabulary.
         """

@@ -18,17 +18,19 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """The device and precision of a trained model, and whether it is compiled."""
+    """The device and precision of a trained model, and whether to compile its decoding step."""
 
     device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
-    precision: str = option("float32", "precision; auto: bfloat16 if faster", choices=PRECISIONS)
+    precision: str = option(
+        "float32", "numeric precision; auto: bfloat16 if it is faster", choices=PRECISIONS
+    )
     compile: bool = option(False, "compile the decoding step with torch.compile")
 
 
 def pick_device(device: "str | torch.device | None") -> "torch.device":
     """Return the named device; for None, CUDA if it is available, otherwise the CPU.
 
-    Raises InputError if the device is not of a supported type or not available.
+    Raises InputError if the type of the device is not supported or the device is not available.
     """
     import torch
 
@@ -49,7 +51,10 @@ def pick_device(device: "str | torch.device | None") -> "torch.device":
 
 
 def _check_mps(device: "torch.device") -> None:
-    """Raise RuntimeError unless this is the Apple GPU; torch's own message is a page long."""
+    """Raise RuntimeError unless `device` is an available Apple GPU.
+
+    Torch's error message would be a page long.
+    """
     import torch
 
     if not torch.backends.mps.is_available():
@@ -105,9 +110,10 @@ def products_in(name: str, device: "torch.device") -> AbstractContextManager[obj
 
 @contextmanager
 def memory_advice(tried: str, advice: str) -> Iterator[None]:
-    """Replace an out-of-memory error by an InputError; all other errors pass.
+    """Convert an out-of-memory error into an InputError; leave all other errors unchanged.
 
-    tried: what did not fit, such as "a step with batch size 16 in float32". advice: what to do.
+    tried: what did not fit into memory, such as "a step with batch size 16 in float32". advice:
+    what to do.
     """
     try:
         yield

@@ -2,8 +2,8 @@
 
 In a process that torchrun did not start, every function here does nothing or returns its input.
 
-A process that hangs must not keep the others waiting: within a training step they wait for
-STEP_SECONDS, elsewhere for ROUND_SECONDS, and for features for FEATURES_SECONDS.
+A process that hangs must not keep the others waiting forever. They wait for STEP_SECONDS within a
+training step, for FEATURES_SECONDS while features are computed, and for ROUND_SECONDS elsewhere.
 """
 
 import os
@@ -38,8 +38,8 @@ REPORT_SECONDS = 2  # in which a process that waits in vain reports to the other
 class _Groups:
     """The process groups besides the default one, which differ in their timeouts.
 
-    store: in which processes report to each other. places: host, process namespace and process id
-    by rank.
+    store: the store through which the processes report to each other. places: host, process
+    namespace and process id of each process, by rank.
     """
 
     step: Any  # torch annotates new_group as returning an int, too
@@ -57,8 +57,8 @@ def process_group(device: torch.device, step_seconds: float = STEP_SECONDS) -> I
 
     With the device "cuda", each process uses the GPU of its local rank. step_seconds: how long a
     process may keep the others waiting in a training step. Raises InputError if there are more
-    processes than GPUs on this machine, if some of torchrun's variables are missing or wrong, or if
-    the group cannot be joined.
+    processes than GPUs on this machine, if some of torchrun's variables are missing or invalid, or
+    if the group cannot be joined.
     """
     global _groups
     if not _in_group():
@@ -97,8 +97,8 @@ def process_group(device: torch.device, step_seconds: float = STEP_SECONDS) -> I
 def _in_group() -> bool:
     """Return whether torchrun started this process as one of a group.
 
-    Schedulers leave some of torchrun's variables in the environment, which is harmless for a single
-    process. Several processes would each train alone, so InputError is raised for them.
+    Some schedulers set a part of torchrun's variables, which is harmless for a single process. If
+    there are several processes, each would train alone, so InputError is raised.
     """
     missing = [name for name in VARIABLES if not os.environ.get(name)]
     size = os.environ.get("WORLD_SIZE") or "1"
@@ -120,9 +120,9 @@ def _in_group() -> bool:
 
 
 def _rendezvous(timeout: timedelta) -> tuple[Store, int, int]:
-    """Return the store of torchrun's processes, the rank of this one and their number.
+    """Return the store of torchrun's processes, the rank of this process and their number.
 
-    torchrun restarts processes with the store in which the killed ones have left their addresses.
+    When torchrun restarts the processes, the store still contains the addresses of the killed ones.
     """
     store, rank, size = next(rendezvous("env://", timeout=timeout))
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:  # else counts may differ
@@ -131,7 +131,7 @@ def _rendezvous(timeout: timedelta) -> tuple[Store, int, int]:
 
 
 def _place() -> tuple[str, str, int]:
-    """Return this host, its process namespace (empty if unknown) and the id of this process."""
+    """Return this process's host, process namespace (empty if unknown) and id."""
     namespace = ""
     with suppress(OSError):
         namespace = os.readlink("/proc/self/ns/pid")
@@ -154,7 +154,7 @@ def is_first() -> bool:
 
 
 def say(text: str) -> None:
-    """Print in the first process only."""
+    """Print text in the first process only."""
     if is_first():
         print(text, flush=True)
 
@@ -162,14 +162,14 @@ def say(text: str) -> None:
 def barrier(*, features: bool = False) -> None:
     """Wait until all processes reach this point.
 
-    features: whether the first one may check images or compute features meanwhile.
+    features: whether the first process may check images or compute features in the meantime.
     """
     if dist.is_initialized():
         dist.barrier(_groups.features if features and _groups else None)
 
 
 def parallel(model: nn.Module) -> nn.Module:
-    """Return the model for training steps: in several processes, its data-parallel wrapper."""
+    """Return the model, wrapped for data-parallel training if there are several processes."""
     if world_size() == 1:
         return model
     group = _groups.step if _groups else None
@@ -182,17 +182,18 @@ def unwrap(module: nn.Module) -> Any:
 
 
 def share_buffers(module: nn.Module) -> None:
-    """Copy the buffers of the first process to all; batch-norm statistics differ per process."""
+    """Copy the first process's buffers to all others, because batch-norm statistics differ."""
     if dist.is_initialized():
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
 
 
 def total(values: Tensor) -> Tensor:
-    """Return the sum over all processes, in every process, as a part of a training step.
+    """Return, in every process, the sum of the values over all processes.
 
-    Raises InputError if another process has ended or does not answer in time. If it is on this
-    machine, it is killed: torchrun itself would wait for another half a minute.
+    All processes must call this in the same training step. Raises InputError if another process has
+    ended or does not answer in time. A process on this machine that does not answer is killed,
+    because torchrun would wait for another 30 seconds.
     """
     if dist.is_initialized():
         values = values.clone()
@@ -207,7 +208,10 @@ def total(values: Tensor) -> Tensor:
 
 
 def _end_silent() -> str:
-    """Kill the processes that do not wait for others, as this one does; return their ranks."""
+    """Kill the processes on this machine that do not report to the store.
+
+    Returns the ranks of all such processes, on any machine, as text.
+    """
     assert _groups is not None
     silent = []
     with suppress(RuntimeError):  # the store has ended with its process
@@ -223,7 +227,7 @@ def _end_silent() -> str:
 
 
 def gather(item: Any) -> list[Any]:
-    """Return the items of all processes in order of rank, in every process."""
+    """Return, in every process, the items of all processes in order of rank."""
     if not dist.is_initialized():
         return [item]
     items: list[Any] = [None] * world_size()

@@ -1,6 +1,6 @@
 """Errors and signals that end a command without a traceback.
 
-User mistakes, system errors and signals end a command with a message of one line. Any other
+User mistakes, system errors and signals end a command with a one-line message. Any other
 exception is a bug and is reported with its traceback.
 """
 

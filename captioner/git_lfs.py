@@ -1,4 +1,4 @@
-"""Git LFS pointers: small text files in place of files that Git LFS has not downloaded."""
+"""Git LFS pointers: small text files that replace files not yet downloaded by Git LFS."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def refuse_pointer(start: bytes, name: object) -> None:
 
 
 def refuse_pointer_file(path: Path) -> None:
-    """Do the same for the file at `path`; a file that cannot be read raises no error."""
+    """Raise InputError if the file at `path` is a Git LFS pointer; ignore an unreadable file."""
     try:
         if path.is_file():  # not a pipe, from which a byte can be read only once
             with path.open("rb") as file:

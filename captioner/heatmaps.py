@@ -1,4 +1,4 @@
-"""Old name of `captioner.plots.heatmaps`, for one release."""
+"""Deprecated alias of `captioner.plots.heatmaps`, kept for one release."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Options from TOML files, whose keys are the flags of a command.
+"""Reading the options of a command from TOML files, whose keys are names of flags.
 
     attention = true
     [training]
@@ -22,19 +22,20 @@ from .options import convert_values, from_named
 def read_option_file(
     path: Path, groups: Mapping[str, type], overrides: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the options of a TOML file as `parse_options` does."""
+    """Read a TOML file and return its options; the parameters are those of `parse_options`."""
     return parse_options(read_toml(path), path, groups, overrides)
 
 
 def parse_options(
     content: Mapping[str, Any], path: Path, groups: Mapping[str, type], overrides: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the options in the content of a TOML file by name, replaced by those in `overrides`.
+    """Return the options in the content of a TOML file by name; `overrides` replace their values.
 
     groups: dataclasses of `option(...)` fields, keyed by table name; values are converted to the
-    types of the fields. Raises InputError for invalid values of a group, naming the file if the
-    values come from it. Raises InputError, naming the file and the key, for an unknown
-    option or table, an option in the wrong table, a duplicate option and a value of the wrong type.
+    types of the fields. Raises InputError for invalid values of a group; the message names the file
+    if the values come from it. Raises InputError for an unknown option or table, an option in the
+    wrong table, a duplicate option or a value of the wrong type; the message names the file and the
+    key.
     """
     in_file = _read_options(content, path, groups)
     for group in groups.values():
@@ -104,7 +105,7 @@ def _entries(
             yield None, key, value
         elif is_option:
             raise InputError(
-                f"{path}: {key} is an option; write {key} = VALUE; the tables are {known}"
+                f"{path}: {key} is an option, not a table; write {key} = VALUE (tables: {known})"
             )
         else:
             raise InputError(f"{path}: unknown table [{key}]; the tables are {known}")

@@ -54,9 +54,9 @@ def option(
 ) -> Any:
     """Declare a dataclass field with a help text and its allowed values.
 
-    choices: for strings. above, at_least, at_most: bounds of a finite number, which `check_bounds`
-    enforces. bare: the value if the flag is given without one, or if the field is True; False means
-    the default. None: the flag needs a value.
+    choices: the allowed values of a string. above, at_least, at_most: bounds of a finite number,
+    which `check_bounds` enforces. bare: the value of the option if its flag has no value or if the
+    field is True; False selects the default. If `bare` is None, the flag requires a value.
     """
     bounds = {"above": above, "at_least": at_least, "at_most": at_most}
     bounds = {name: bound for name, bound in bounds.items() if bound is not None}
@@ -94,10 +94,10 @@ def add_options(
 ) -> None:
     """Add one flag per field of the dataclass `cls`, in a help group called `title`.
 
-    without: names of fields that get no flag and keep their defaults. defaults: values shown in the
-    help instead of those of the fields. A flag for a tuple may be
-    repeated; it takes several values at once only if the parser has no positional arguments,
-    which it would consume.
+    without: names of fields that get no flag and keep their defaults. defaults: default values to
+    show in the help instead of those of the fields. The flag of a tuple may be repeated. It accepts
+    several values at once only if the parser has no positional arguments, which the flag would
+    consume.
     """
     nargs = "+" if all(action.option_strings for action in parser._actions) else 1
     group = parser.add_argument_group(f"{title} [default]")
@@ -226,7 +226,7 @@ def _shown(kind: type) -> str:
 
 
 def _accepts(annotation: Any, value: Any) -> bool:
-    """Return whether a value fits a type; an int fits float, a str fits Path, a bool only bool."""
+    """Return whether a value fits a type: an int fits float, a str fits Path, a bool only bool."""
     if isinstance(annotation, types.UnionType):
         return any(_accepts(part, value) for part in typing.get_args(annotation))
     if isinstance(value, bool):
@@ -237,7 +237,7 @@ def _accepts(annotation: Any, value: Any) -> bool:
 
 
 def check_bounds(options: Any) -> None:
-    """Raise InputError for the first field outside its bounds, infinite or NaN; accept None."""
+    """Raise InputError for the first field that is out of bounds, infinite or NaN; accept None."""
     for field in dataclasses.fields(options):
         bounds, value = field.metadata.get("bounds"), getattr(options, field.name)
         if not bounds or value is None:

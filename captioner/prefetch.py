@@ -1,6 +1,6 @@
 """Prefetching: threads load the next items while the current one is used.
 
-Threads suffice, since Pillow and NumPy release the global interpreter lock while they work. The
+Threads suffice because Pillow and NumPy release the global interpreter lock while they work. The
 loading function must not use torch's own threads, which the computation needs.
 """
 
@@ -30,9 +30,9 @@ def load_ahead(
 ) -> Iterator[Loaded]:
     """Yield load(item) for each item, in order, while threads load the next `workers` items.
 
-    workers: number of threads; 0 loads each item when it is requested. pin: whether to copy to
-    pinned memory, from which a GPU can copy while it computes. An exception in `load` is raised
-    when its item is due.
+    workers: number of threads; 0 loads each item when it is requested. pin: whether to copy the
+    loaded items to pinned memory, from which a GPU can copy them while it computes. An exception
+    raised by `load` is raised again when its item is due.
     """
 
     def get(item: Item) -> Loaded:
@@ -58,7 +58,7 @@ def load_ahead(
 
 
 def timed(items: Iterable[Item]) -> Iterator[tuple[Item, float]]:
-    """Yield each item with the seconds spent waiting for it."""
+    """Yield each item and the time spent waiting for it, in seconds."""
     started = time.perf_counter()
     for item in items:
         yield item, time.perf_counter() - started

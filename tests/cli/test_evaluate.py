@@ -55,7 +55,7 @@ def test_flags_replace_what_a_file_gives(options_file):
             "checkpoint = ['a']\nnum-captions = 9",
             r"options.toml: num_captions 9 is above beam_size",
         ),
-        ("data = {path = 'a'}", "data is an option; write data = VALUE; the tables are"),
+        ("data = {path = 'a'}", "data is an option, not a table; write data = VALUE"),
         ("checkpoint = ['a']\nreferences = 'b'", "--references needs --predictions"),
     ],
 )

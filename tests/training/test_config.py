@@ -247,8 +247,11 @@ def test_the_encoder_of_a_file_decides_on_the_defaults(tmp_path):
         ("[[training]]\nepochs = 2", r"training must be one table; write \[training\] above"),
         ("[[data]]\nworkers = 2", r"data must be one table; write \[data\] above"),
         ("training = 3", r"training must be one table; write \[training\] above"),
-        ("epochs = {max = 2}", r"epochs is an option; write epochs = VALUE; the tables are \[d"),
-        ("[min-count]\nx = 2", "min-count is an option; write min-count = VALUE"),
+        (
+            "epochs = {max = 2}",
+            r"epochs is an option, not a table; write epochs = VALUE \(tables: ",
+        ),
+        ("[min-count]\nx = 2", "min-count is an option, not a table; write min-count = VALUE"),
         ("[captioning]\nteachers = [1]", "teachers must be str, got 1"),
         ("epochs = ", "is not a valid TOML file: Invalid value"),
         ("a = '\xff'", "is not a valid TOML file: "),
