@@ -66,7 +66,7 @@ def data_source(
 def load_split(
     options: EvaluationOptions, config: Mapping[str, Any], split: str
 ) -> tuple[CaptionData, list[str] | None]:
-    """Load the data and, if the data contains them, the captions that the model was trained on.
+    """Load the data and the model's training captions; the captions are None if unavailable.
 
     Corrupt images in the split are handled as in training.
     """
@@ -87,7 +87,10 @@ def load_split(
 
 
 def make_directory(directory: Path, flag: str) -> None:
-    """Create an output directory; called before any work so that errors show early."""
+    """Create an output directory; raise InputError if this fails.
+
+    Call this before any other work, so that errors show early.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -127,5 +130,5 @@ def open_features(
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON with a space of indentation, atomically."""
+    """Write a JSON file atomically, indented by one space."""
     atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -21,7 +21,7 @@ SAMPLES = 1000  # bootstrap samples for a comparison or report if --bootstrap is
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What to caption, with which checkpoints, and where to write the results."""
+    """The checkpoints to evaluate, the data, and where to write the results."""
 
     checkpoint: tuple[Path, ...] = option(None, "run or checkpoint; several form an ensemble")
     split: str = option("val", "split: train, val (or dev) or test")
@@ -29,7 +29,7 @@ class EvaluationOptions:
     format: str | None = option(None, "layout of the data [detected]", choices=tuple(READERS))
     output: Path | None = option(None, "output directory [evaluation-SPLIT in the run]")
     report: Path | None = option(
-        None, "directory for report.html, a page of scores, curves, images and attention maps"
+        None, "directory for report.html, a page with scores, curves, images and attention maps"
     )
     batch_size: int = option(64, "number of images per batch")
     workers: int = option(WORKERS, "number of threads that prefetch images")
@@ -48,7 +48,7 @@ class ScoringOptions:
         None, "caption file to score instead of a checkpoint: .json (COCO), .jsonl or .csv"
     )
     references: Path | None = option(None, "reference file: .json (COCO), .jsonl or .csv")
-    allow_missing: bool = option(False, "score only images with a caption and references")
+    allow_missing: bool = option(False, "score only images that have both a caption and references")
     training_captions: Path | None = option(
         None, "file of training captions, used to compute novelty"
     )
@@ -56,8 +56,8 @@ class ScoringOptions:
     tokenizer: str | Callable[[str], Sequence[str]] | None = option(
         None, "words, characters or module:function [the model's]"
     )
-    bootstrap: int = option(0, "number of bootstrap samples for 95 %% intervals")
-    compare: Path | None = option(None, "caption file to compare with, for the same images")
+    bootstrap: int = option(0, "number of bootstrap samples for 95 %% confidence intervals")
+    compare: Path | None = option(None, "file of captions of the same images, to compare with")
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "bootstrap")
@@ -69,7 +69,10 @@ class ScoringOptions:
 
     @property
     def selected_metrics(self) -> tuple[str, ...] | None:
-        """The requested metrics, or None for all available ones; raises as `select_metrics`."""
+        """The requested metrics; None for all available ones.
+
+        Raises InputError like `select_metrics`.
+        """
         if self.metrics is None:
             return None
         return select_metrics([name.strip() for name in self.metrics.split(",")])
@@ -77,7 +80,7 @@ class ScoringOptions:
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """All options of the evaluation of checkpoints."""
+    """All options for evaluating checkpoints."""
 
     evaluation: EvaluationOptions
     runtime: RuntimeOptions

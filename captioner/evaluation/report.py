@@ -41,7 +41,7 @@ _CURVES = (
 
 @dataclass(frozen=True)
 class Heading:
-    """The content of the page above the images.
+    """The part of the page above the images.
 
     facts: lines of text. intervals: confidence intervals by score. curves: training curves as SVG.
     """
@@ -63,11 +63,11 @@ def write_report(
 ) -> None:
     """Write a self-contained HTML page that shows a model's captions of the examples.
 
-    The page shows at most `max_images` images. If there are more, a quarter of the images shown are
-    those with the best CIDEr (or the best last score if CIDEr is missing), a quarter those with the
-    worst, and the rest a random sample of the others. offset: `Encoder.offset` of the model's
-    encoder. Missing directories are created, and the file is replaced atomically. Raises InputError
-    if it cannot be written.
+    The page shows at most `max_images` images. If there are more, a quarter of the images shown
+    have the best scores, a quarter have the worst scores, and the rest are a random sample of the
+    others. The images are ranked by CIDEr or, if CIDEr is missing, by the last score. offset:
+    `Encoder.offset` of the model's encoder. Missing directories are created, and the file is
+    replaced atomically. Raises InputError if it cannot be written.
     """
     scores = result.scores.per_image
     by_id = dict(zip(result.scores.ids, zip(*scores.values(), strict=True), strict=True))

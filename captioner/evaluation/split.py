@@ -28,9 +28,9 @@ from ..text.vocabulary import Vocabulary
 class ScoringSettings:
     """The scores to compute and the data that some of them require.
 
-    metrics: as in `compute_scores`; None for all that are available. training_captions: captions
+    metrics: as in `compute_scores`; None for all available metrics. training_captions: captions
     that the model was trained on, for novelty; None if not available. tokenizer: None uses
-    the tokenizer of the vocabulary, or "words" without a vocabulary.
+    the tokenizer of the vocabulary, or "words" if there is no vocabulary.
     """
 
     metrics: Sequence[str] | None = WITHOUT_JAVA
@@ -44,7 +44,7 @@ class Evaluation:
 
     hypotheses: best hypothesis of each image, by id; empty if the captions came from a file.
     texts: captions by image id. signature: how the scores were computed. pointing: pointing
-    accuracy, see `measure_pointing`; None if it was not measured.
+    accuracy (see `measure_pointing`); None if it was not measured.
     """
 
     hypotheses: dict[int | str, Hypothesis]
@@ -94,7 +94,7 @@ def evaluate_split(
     """Caption every example and score the captions against all references.
 
     images: source whose i-th image belongs to examples[i]. Under torchrun, each process captions
-    its share, without padding, and all processes return the complete result.
+    its share of the examples, without duplicates, and all processes return the complete result.
     """
     hypotheses = caption_split(model, examples, images, decoding)
     return score_hypotheses(vocabulary, examples, hypotheses, scoring)
