@@ -1,1 +1,1 @@
-"""Captioning of many images, resumable output, and export to other runtimes."""
+"""Captioning, embedding and indexing of many images, and export to other runtimes."""

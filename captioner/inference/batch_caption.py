@@ -37,9 +37,11 @@ class CaptionOptions:
     )
     format: str | None = option(None, "output format [text]", choices=("text", "json", "jsonl"))
     output: Path | None = option(None, "JSONL output file; rerun the command to resume")
-    shard: str = option("1/1", "part of the images to caption, as i/n")
+    shard: str = option("1/1", "part of the images to caption; i/n: the i-th of n parts")
     heatmap: Path | None = option(None, "directory for heatmaps, one per image")
-    heatmap_format: str = option("png", "figure (png, svg ...), gif, webp or npy", choices=ENDINGS)
+    heatmap_format: str = option(
+        "png", "heatmap format: a figure (png, svg ...), gif, webp or npy", choices=ENDINGS
+    )
     batch_size: int = option(32, "number of images per batch")
 
     def __post_init__(self) -> None:
@@ -110,7 +112,7 @@ def _write_records(path: Path, images: Sequence[str], job: _Job) -> int:
 
 
 def _settings(job: _Job) -> dict[str, Any]:
-    """Return everything that the captions depend on, with defaults for unset options."""
+    """Return everything that the captions depend on; unset options have their default values."""
     paths = job.options.checkpoint
     return {
         "checkpoint": " + ".join(checkpoint.identity(hub.local(path)) for path in paths),

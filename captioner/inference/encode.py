@@ -1,7 +1,7 @@
 """`captioner encode`: embeddings of images or texts, one row each.
 
-The rows are a .npy file of float32. A file of the same name with the extension .txt has the image's
-path or the text of each row on the line of the same number.
+The rows are written to a .npy file as float32. A .txt file with the same stem contains one line per
+row: the path of the image, or the text.
 """
 
 import os
@@ -32,7 +32,7 @@ TEXT_FILES = (*TABLES, ".json", ".txt")
 
 @dataclass(frozen=True)
 class EncodeOptions(Options):
-    """Unusable inputs, batches and the device."""
+    """The handling of unusable inputs, batches and the device."""
 
     on_error: str = option(
         "skip",
@@ -64,14 +64,16 @@ def encode_images(
 ) -> None:
     """Write the embeddings of the images found in the sources, in order and without duplicates.
 
-    sources: as in `find_images`; "-" reads paths from standard input. Images that cannot be read
-    have no row; after the last image, an InputError reports their number. Memory does not depend on
-    the number of images.
+    sources: as in `find_images`; "-" reads paths from standard input. With on_error="skip",
+    images that cannot be read have no row, and an InputError reports their number after the last
+    image. Memory use does not depend on the number of images.
     """
     images = find_images(sources, sys.stdin.buffer if "-" in sources else ())
     for image in images:
         if "\n" in image or "\r" in image:
-            raise InputError(f"{image!r} has a line break, so it cannot be listed; rename it")
+            raise InputError(
+                f"{image!r} cannot be listed: its path contains a line break; rename it"
+            )
     names = _check_output(output, sources)
     linker = _load(checkpoint, options)
     rows = linker.stream_images(
@@ -86,8 +88,8 @@ def encode_texts(
 ) -> None:
     """Write the embeddings of texts, in order.
 
-    sources: texts, or files in a format of `read_sentences`. Unknown words are counted on standard
-    error. Texts without any known word are treated like unreadable images.
+    sources: texts, or files in a format of `read_sentences`. Unknown words and their counts are
+    printed to standard error. Texts without any known word are treated like unreadable images.
     """
     texts = [text for source in sources for text in _read_texts(source)]
     names = _check_output(output, sources)
@@ -101,7 +103,7 @@ def encode_texts(
 
 
 def _read_texts(source: str) -> list[str]:
-    """Return the texts of a file, or the text itself, each on one line."""
+    """Return the texts in a file, or `source` itself as a text, without line breaks."""
     path = Path(source)
     if path.is_file():
         texts = [text for text, _ in read_sentences(path)]
@@ -113,7 +115,7 @@ def _read_texts(source: str) -> list[str]:
 
 
 def _check_output(output: Path, sources: Sequence[str]) -> Path:
-    """Return the path of the list; raise InputError if writing would destroy another file."""
+    """Return the path of the list of rows; raise InputError if the output is unusable."""
     if output.suffix.lower() != ".npy" or output.is_dir():
         raise InputError(f"--output must be a .npy file, got {output}")
     names = output.with_suffix(".txt")
@@ -144,7 +146,7 @@ def _embed_texts(linker: "Linker", texts: Sequence[str], batch_size: int) -> Ite
 
 
 def _write(job: _Job, names: Sequence[str], rows: Iterable[Row], dimensions: int) -> int:
-    """Write the rows and the list of their names; return how many have no row."""
+    """Write the rows and the list of their names; return the number of names without a row."""
     written = 0
     with (
         atomic_file(job.output) as array,  # replaced last
@@ -179,7 +181,7 @@ def _check_failures(failures: int, names: Sequence[str], unit: str) -> None:
 
 
 def _write_header(file: IO[bytes], rows: int, dimensions: int) -> None:
-    """Write the header of a .npy file, whose length of 128 bytes does not depend on the shape."""
+    """Write the header of a .npy file; its length is 128 bytes, whatever the shape."""
     shape = (rows, dimensions)
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)

@@ -51,7 +51,7 @@ ROWS: Axes = ("images", "hypotheses")
 
 @dataclass(frozen=True)
 class Program:
-    """A module to export, with names, example inputs and dynamic axes.
+    """A module to export, with its example inputs and the names of its outputs.
 
     inputs: {name: (example, dynamic axes)}, in the order of the module's arguments. outputs:
     {name: dynamic axes}, in the order of its results.

@@ -63,12 +63,13 @@ class _Change:
 
 
 def index_images(path: Path, sources: Sequence[str], output: Path, options: IndexOptions) -> None:
-    """Add the images found in the sources to the index `output`, or create it.
+    """Add the images found in the sources to the index `output`, creating it if necessary.
 
-    path: the checkpoint, or a repository on the hub. sources: as in `find_images`. Images of the
-    index that no longer exist are removed, and those that have changed are embedded again. Images
-    with equal content have one row. Duplicates and unreadable images are printed and listed in
-    skipped.jsonl; after the last image, an InputError reports the number of unreadable ones.
+    path: a run, a checkpoint or a repository on the hub. sources: as in `find_images`. Images of
+    the index that no longer exist are removed, and those that have changed are embedded again.
+    Images with identical content share one row. Duplicates and unreadable images are printed and
+    listed in skipped.jsonl; after the last image, an InputError reports the number of unreadable
+    ones.
     """
     images = find_images(sources, sys.stdin.buffer if "-" in sources else ())
     local = hub.local(path)
@@ -98,8 +99,8 @@ def _load(path: Path, options: IndexOptions) -> "tuple[Linker, FeatureStore, Run
     encoder = linker.model.encoder
     if encoder is None:
         raise InputError(
-            f"images cannot be indexed: {path} was trained on image vectors, without an encoder; "
-            "train a model with --encoder"
+            f"images cannot be indexed: {path} was trained with --image-vectors and has no "
+            "encoder; train a model without --image-vectors"
         )
     store = FeatureStore(options.cache, encoder, linker.transform)
     runtime = Runtime(pick_device(options.device), options.workers, options.batch_size)
@@ -107,12 +108,12 @@ def _load(path: Path, options: IndexOptions) -> "tuple[Linker, FeatureStore, Run
 
 
 def _absolute(image: str) -> str:
-    """Return a path that is valid in any working directory; links are not followed."""
+    """Return a path that is valid in any working directory; symbolic links are not followed."""
     return image if isinstance(storage.parse_location(image), Location) else os.path.abspath(image)
 
 
 def _compare(writer: IndexWriter, given: Sequence[str]) -> _Change:
-    """Compare the index with the files; an image of the index that has changed counts as new."""
+    """Compare the index with the files; an indexed image that has changed is treated as new."""
     change = _Change()
     for row, entry in enumerate(writer.entries()):
         image = entry["image"]
@@ -187,10 +188,10 @@ def _embed(
     images: list[str],
     change: _Change,
 ) -> tuple[np.ndarray, list[str]]:
-    """Return the rows (n, E) of the readable images, and these images; report the others.
+    """Return the rows (n, E) of the readable images, and the images themselves; report the others.
 
-    The feature store writes a segment completely or not at all. Images are therefore checked one by
-    one only if one of them is unreadable.
+    The feature store writes a segment completely or not at all, so the images are checked one by
+    one only if an error occurs.
     """
 
     def embed(readable: Sequence[str]) -> np.ndarray:
@@ -217,7 +218,7 @@ def _embed(
 
 
 def _reading_error(image: str) -> str:
-    """Return why an image cannot be read; an empty string if it can."""
+    """Return why an image cannot be read; an empty string if it can be read."""
     from ..data.images import load_image
 
     try:

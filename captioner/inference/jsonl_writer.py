@@ -1,6 +1,6 @@
-"""A JSONL file of records about images that can be resumed after an interruption.
+"""A JSONL file of image records whose writing can be resumed after an interruption.
 
-A record is an object with the key "image"; a record with the key "error" is a failure. Files from
+A record is an object with the key "image"; the key "error" marks an image that failed. Files from
 older versions, which use the key "picture" instead, can be resumed; new records use "image".
 """
 

@@ -218,7 +218,7 @@ def test_a_model_of_image_vectors_has_no_encoder(run, photos, monkeypatch):
 
     monkeypatch.setattr(Linker, "from_pretrained", without_encoder)
     message = (
-        "^images cannot be indexed: .* was trained on image vectors, without an encoder; train"
+        "^images cannot be indexed: .* was trained with --image-vectors and has no encoder; train"
     )
     with pytest.raises(InputError, match=message):
         index(run, photos[0])
