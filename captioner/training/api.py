@@ -10,9 +10,9 @@ def train(config: TrainConfig | None = None) -> TrainingResult:
     """Train a model as `captioner train` does and return the finished run.
 
     config: None trains Show and Tell on the demo data. The run's directory is created in
-    `checkpoints` in the working directory; progress and scores are printed. Torch's seed is set.
-    Raises InputError for user errors, `captioner.errors.Interrupted` after SIGINT or SIGTERM
-    once the run is saved, and FloatingPointError if the gradient is not finite in several
+    `checkpoints` in the working directory; progress and scores are printed, and the seed of torch
+    is set. Raises InputError for user errors, `captioner.errors.Interrupted` after SIGINT or
+    SIGTERM once the run is saved, and FloatingPointError if the gradient is not finite in several
     consecutive steps.
     """
     config = TrainConfig.from_options() if config is None else config

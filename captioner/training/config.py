@@ -34,7 +34,7 @@ SMALL_CNN_IMAGE_SIZE = 128  # the default with the encoder small_cnn
 
 
 def option_groups(task: Task) -> dict[str, type[Options]]:
-    """Return the classes of a task's options by the name of their group."""
+    """Return the classes of a task's options, by group name."""
     return {
         "data": DataOptions,
         "encoder": EncoderOptions,
@@ -58,9 +58,9 @@ class TrainConfig(OptionGroups):
     """The complete configuration of one training run, in groups of options.
 
     model: options of the model; their class determines the task, and `ModelOptions` means
-    captioning. task: the task's other options; None for their defaults. With the encoder
-    `small_cnn`, options that were not passed to their group have the values in
-    `defaults_of`. Raises InputError for contradictory options.
+    captioning. task: the task's other options; None selects their defaults. Options of the encoder,
+    the model and the training that were not passed to their group get the values of `defaults_of`.
+    Raises InputError for contradictory options.
     """
 
     data: DataOptions = DataOptions()
@@ -81,7 +81,7 @@ class TrainConfig(OptionGroups):
             object.__setattr__(self, "task", task.options())
         if not isinstance(self.task, task.options):
             raise InputError(
-                f"options of {task.name} must be {task.options.__name__}, "
+                f"task must be {task.options.__name__} with the model options of {task.name}, "
                 f"got {type(self.task).__name__}"
             )
         defaults = defaults_of(task, self.encoder.encoder)
@@ -106,10 +106,11 @@ class TrainConfig(OptionGroups):
     ) -> "TrainConfig":
         """Build a config from a TOML file or an earlier run; `options` override its values.
 
-        path: a TOML file whose keys are names of flags; or a run, a checkpoint or its config.json,
-        whose training is repeated as a new run, without stored options that have no effect beside
-        `options`. Paths in a file are relative to the working directory. Raises InputError in the
-        same cases as `from_options`, and if the file cannot be read.
+        path: a TOML file whose keys are names of flags, or a run, a checkpoint or its config.json.
+        The training of an earlier run is repeated as a new run; its stored options are dropped if
+        they have no effect in combination with `options`. Paths in a file are relative to the
+        working directory. Raises InputError in the same cases as `from_options`, and if the file
+        cannot be read.
         """
         path = Path(path)
         if path.suffix.lower() == ".toml":
@@ -125,7 +126,7 @@ class TrainConfig(OptionGroups):
         task, stored = read_stored_options(path, option_groups)
         if system not in (None, task.name):
             raise InputError(
-                f"{path} is a {task.name!r} run; pass --system {task.name}, or omit it"
+                f"{path} is a {task.name!r} run; pass --system {task.name} or omit --system"
             )
         if "data" in options:  # the stored format belongs to the stored data
             stored.pop("format", None)
@@ -141,9 +142,9 @@ class TrainConfig(OptionGroups):
         groups = option_groups(task)
         known = {name for group in groups.values() for name in option_names(group)}
         if unknown := sorted(values.keys() - known):
-            system = "" if task is CAPTIONING else f" of --system {task.name}"
+            system = "" if task is CAPTIONING else f" for --system {task.name}"
             raise InputError(
-                f"unknown training option{system} {', '.join(map(repr, unknown))}; see captioner "
+                f"unknown training option {', '.join(map(repr, unknown))}{system}; see captioner "
                 "train --help"
             )
         config = cls(**_build_groups(task, values))
@@ -158,9 +159,9 @@ def _build_groups(task: Task, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _weights_may_fit(stored: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
-    """Return whether an encoder in `options` may take the stored weights.
+    """Return whether the stored weights may suit the encoder that `options` select.
 
-    The name of published weights may suit another torchvision CNN; a file suits one encoder.
+    The name of published weights may exist for another torchvision CNN; a file suits one encoder.
     """
     weights, before = stored.get("encoder_weights"), stored.get("encoder")
     encoder = options.get("encoder", before)
@@ -171,7 +172,7 @@ def _weights_may_fit(stored: Mapping[str, Any], options: Mapping[str, Any]) -> b
 
 
 def _with_known_score(training: TrainingOptions, task: Task) -> TrainingOptions:
-    """Return the options with the watched score in lower case, by default the task's first."""
+    """Return the options with the watched score in lower case; the default is the task's first."""
     names = [name.lower() for name in task.scores]
     watch = names[0] if training.watch is None else training.watch.lower()
     if watch not in names:
@@ -186,7 +187,7 @@ def _with_defaults(group: Any, defaults: Mapping[str, int | float | str]) -> Any
 
 
 def _changed_options(config: TrainConfig) -> set[str]:
-    """Return the names of the options whose values differ from all their defaults."""
+    """Return the names of the options whose values differ from all of their defaults."""
     changed: set[str] = set()
     own = [defaults_of(config.system, encoder) for encoder in (SMALL_CNN, "")]
     for group in (getattr(config, field.name) for field in fields(config)):

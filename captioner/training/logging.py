@@ -43,7 +43,7 @@ class TrainingLog:
         """Log the last epoch of `history`, which has one row per finished epoch.
 
         epochs: the maximum number of epochs. watch: the score that determines the best epoch.
-        best_epoch: 0 if there is none yet.
+        best_epoch: number of the best epoch; 0 if there is none yet.
         """
         write_log(self.directory / LOG, history)
         if self.curves:
@@ -54,7 +54,7 @@ class TrainingLog:
 
 
 def write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Write one JSON object per epoch and line; non-finite values become null."""
+    """Write one line with a JSON object per epoch; non-finite values become null."""
     rows = [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in history]
     atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
 

@@ -1,7 +1,7 @@
 """The training loop.
 
-The model must map a batch to a `Loss`; functions that provide batches, evaluate the model and save
-checkpoints are passed in.
+The model must map a batch to a `Loss`. The caller passes functions that provide batches, evaluate
+the model and save checkpoints.
 """
 
 import math
@@ -35,7 +35,7 @@ class Batch(Protocol):
 
     @property
     def ids(self) -> Sequence[int | str]:
-        """Names of the images, for error messages."""
+        """Ids of the images, for error messages."""
 
     def to(self, device: torch.device) -> Self:
         """Return a copy on the device."""
@@ -128,20 +128,20 @@ def fit(
 ) -> Progress:
     """Train for all epochs, or until the watched score has not improved for `patience` epochs.
 
-    batches(epoch, first): returns an epoch's batches from number `first`; both counted from 0.
+    batches(epoch, first): returns an epoch's batches from number `first`; both are counted from 0.
     evaluate(epoch): returns the scores after an epoch, counted from 1; higher is better.
     watch: the name of the score returned by `evaluate` that determines the best epoch and early
     stopping.
     save(name, training_state, scores): writes the checkpoint "last" or "best".
     unit: plural noun for what `Loss.count` counts, such as "words"; part of the speed's name.
-    negligible: while neither the new nor the best score exceeds this value, the new score counts
-    as an improvement, so that the first epochs do not use up patience: BLEU-4 on few images stays
-    near 0 for several epochs.
+    negligible: while neither the new nor the best score exceeds this value, the new score is
+    treated as an improvement, so that the first epochs do not use up patience. For example, BLEU-4
+    on few images stays near 0 for several epochs.
     prepare(batch): called with each batch on the device, just before its step; returns the batch to
     train on and named scalars to log alongside the parts of the loss.
     resume: a training state that was passed to `save`; the model must have the weights saved with
     it. Training continues as if it had never stopped.
-    During `evaluate` and `save`, the model has the running average of its weights.
+    During `evaluate` and `save`, the model's weights are replaced by their running average.
     Raises Interrupted after SIGINT or SIGTERM, once "last" is saved, and FloatingPointError if the
     gradient is not finite in MAX_BAD_STEPS consecutive steps; earlier checkpoints are kept.
     """

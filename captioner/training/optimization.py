@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def parameter_groups(model: "nn.Module", options: TrainingOptions) -> list[dict[str, Any]]:
-    """Group trained parameters by learning rate (encoder or not) and decay (matrix or not)."""
+    """Group the trained parameters by learning rate and weight decay.
+
+    The encoder has its own learning rate; only matrices decay.
+    """
     groups = []
     for in_encoder, rate in (
         (False, options.learning_rate),
@@ -84,7 +87,10 @@ class WeightAverage:
             self.average[name].copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the step count and the unaveraged values; a checkpoint's weights are averaged."""
+        """Return the step count and the unaveraged values.
+
+        The averaged values are the weights in the checkpoint.
+        """
         values = {name: value.clone() for name, value in self.values.items()}
         return {"steps": self.steps, "values": values}
 

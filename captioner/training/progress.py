@@ -40,7 +40,7 @@ class Progress:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self, unit: str) -> dict[str, float]:
-        """Return the epoch's mean loss and loss parts, speed and time; NaN before the first step.
+        """Return the epoch's mean losses, speed and time; they are NaN before the first step.
 
         unit: plural noun for what `Loss.count` counts, such as "words".
         """

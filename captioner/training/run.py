@@ -57,7 +57,7 @@ def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> Trai
 
 
 def _memory(config: TrainConfig, device: torch.device) -> tuple[str, str]:
-    """Return what did not fit if memory is exhausted, and what to do."""
+    """Return the arguments of `memory_advice`: what did not fit into memory, and what to do."""
     size, precision = config.training.batch_size, config.training.precision
     dtype = str(pick_precision(precision, device)).removeprefix("torch.")
     advice = [f"start a new run with --batch-size {size // 2}"] if size > 1 else []
@@ -76,7 +76,7 @@ def _is_remote(config: TrainConfig) -> bool:
 
 
 def train(setup: TrainingSetup) -> Progress:
-    """Run the training loop, writing checkpoints, log and samples to the run's directory."""
+    """Run the training loop, writing checkpoints, logs and samples to the run's directory."""
     config, job, task = setup.config, setup.job, setup.config.system
     state = setup.resumed.training_state() if setup.resumed else None
 
@@ -114,7 +114,7 @@ def train(setup: TrainingSetup) -> Progress:
 def solve(setup: TrainingSetup) -> Progress:
     """Fit the model in closed form, and write the checkpoint "best" and a log of one row.
 
-    Raises InputError under torchrun: one process does all the work.
+    Raises InputError if torchrun started several processes, because one does all the work.
     """
     assert setup.job.fit is not None
     if distributed.world_size() > 1:
@@ -150,7 +150,10 @@ def save_checkpoint(
 def open_tensorboard(
     setup: TrainingSetup, state: dict[str, Any] | None
 ) -> Iterator[TensorBoardWriter]:
-    """Open a TensorBoard writer in the run's directory; `state` is from the resumed run, if any."""
+    """Open a TensorBoard writer in the run's directory.
+
+    state: the training state of the resumed run, if any.
+    """
     progress: dict[str, Any] = state["progress"] if state else {"step": 0, "history": []}
     directory = setup.run / "tensorboard"
     writer = TensorBoardWriter(directory, progress["step"], progress["history"])

@@ -78,14 +78,14 @@ def _open_start(config: TrainConfig, described: dict[str, Any]) -> Checkpoint | 
 
 
 def check_skipped(data: CaptionData, limit: float) -> None:
-    """Raise InputError if more than this share of the rows and images had to be skipped."""
+    """Raise InputError if the share of skipped rows and images exceeds `limit`."""
     skipped, usable = len(data.problems), len(data.examples)
     if skipped > limit * (skipped + usable):
         share = skipped / (skipped + usable)
         raise InputError(
             f"{skipped} rows and images of {data.root} would be skipped and {usable} images used, "
             f"but {share:.1%} is more than --max-skipped {limit:g}; correct them or pass a larger "
-            f"--max-skipped; the first: {data.problems[0]}"
+            f"--max-skipped; the first problem: {data.problems[0]}"
         )
 
 

@@ -57,7 +57,10 @@ def read_stored_task(path: Path) -> str | None:
 
 
 def _data_options(data: dict[str, Any], *, starts: bool) -> dict[str, Any]:
-    """Return the data options, except those that have no effect."""
+    """Return the data options, except those that have no effect.
+
+    starts: whether the run started from another checkpoint.
+    """
     options = {} if starts or "min_count" not in data else {"min_count": data["min_count"]}
     options |= {"tokenizer": data["tokenizer"]} if "tokenizer" in data and not starts else {}
     if data["path"] is not None:  # else the demo data

@@ -34,9 +34,9 @@ class TensorBoardWriter:
     """A writer of event files in one directory; values are logged at the step just finished.
 
     step: the number of steps already taken. Events of later steps, logged by an interrupted run
-    after its last checkpoint, are purged. history: the rows of all finished epochs; they are
-    written only if the directory is new, so that a run that enables TensorBoard when resumed has
-    complete curves. Close the writer after use.
+    after its last checkpoint, are purged. history: the rows of all finished epochs. They are
+    written only if the directory is new, so that the curves are complete even if TensorBoard is
+    enabled only when a run is resumed. Close the writer after use.
     """
 
     def __init__(
@@ -70,7 +70,10 @@ class TensorBoardWriter:
 
 
 def _group(name: str) -> str:
-    """Return the group of an epoch's value; TensorBoard expands only the first two, by name."""
+    """Return the group of an epoch's value.
+
+    TensorBoard expands only the first two groups in alphabetical order.
+    """
     if name in SCORES:
         return "score"
     if name in _TEXT_STATISTICS:

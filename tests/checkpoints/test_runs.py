@@ -53,7 +53,7 @@ def test_rows_that_were_skipped_are_listed_in_the_run(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     message = (
         f"2 rows and images of {root} would be skipped and 24 images used, but 7.7% is more than "
-        "--max-skipped 0.05; correct them or pass a larger --max-skipped; the first: "
+        "--max-skipped 0.05; correct them or pass a larger --max-skipped; the first problem: "
     )
     with pytest.raises(InputError, match=re.escape(message)):
         train.main(["--data", str(root), *SKIP[:2], "--run", "mine", *tiny.OPTIONS])

@@ -135,7 +135,7 @@ def test_own_image_vectors_need_no_encoder(colours):
         ({"heatmaps": 3}, "--heatmaps has no effect with --system joint"),
         ({"start_from": "x", "max_words": 9}, "--max-words cannot be combined with --start-from"),
         ({"image_vectors": "x.npy", "encoder": "resnet18"}, "--encoder cannot be combined with"),
-        ({"attention": True}, "unknown training option of --system joint 'attention'"),
+        ({"attention": True}, "unknown training option 'attention' for --system joint"),
         ({"watch": "bleu-4"}, "watch must be one of rsum, i2t_r@1,"),
     ],
 )
