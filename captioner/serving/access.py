@@ -1,4 +1,4 @@
-"""Who may use the service: allowed host names, requests of its own page, a token.
+"""Access control of the service: allowed host names, cross-site requests and a token.
 
 FastAPI is imported inside functions because the rest of the library works without it.
 """
@@ -22,13 +22,13 @@ ANY = "*"
 
 @dataclass(frozen=True)
 class Access:
-    """Who may use the service.
+    """The rules that decide which requests the service accepts.
 
-    hosts: names and addresses, besides those of this machine, by which requests may call the
-    service; "*" allows any. Others are refused, because a page on the internet could reach a local
-    service under its own name. token: what captions and metrics require as a bearer token, at least
-    16 printable ASCII characters; None requires nothing. Raises InputError for a token that is too
-    short or has other characters.
+    hosts: host names and addresses that requests may use for the service, in addition to those of
+    this machine; "*" allows any. Other hosts are refused, because a web page could otherwise reach
+    a local service under the page's host name (DNS rebinding). token: bearer token that requests
+    for captions and metrics must send, at least 16 printable ASCII characters; None requires no
+    token. Raises InputError for a token that is too short or contains other characters.
     """
 
     hosts: tuple[str, ...] = ()
@@ -47,21 +47,21 @@ class Access:
             )
 
     def refuse(self, method: str, headers: Mapping[str, str]) -> tuple[HTTPStatus, str] | None:
-        """Return why a request is refused because of its host or its origin; None: it is not."""
+        """Return the status and reason if a request's host or origin is refused; None otherwise."""
         host = headers.get("host", "")
         if ANY not in self.hosts and host_name(host) not in self.hosts:
-            advice = "allow it with --allowed-hosts if it is one of its names"
-            message = f"the service is not called {host[:100]!r}; {advice}"
+            advice = "if it is a name of this service, pass it with --allowed-hosts"
+            message = f"the host name {host[:100]!r} is not allowed; {advice}"
             return HTTPStatus.MISDIRECTED_REQUEST, message
         if method not in SAFE_METHODS and is_cross_site(host, headers):
-            return HTTPStatus.FORBIDDEN, "requests of other sites' pages are refused"
+            return HTTPStatus.FORBIDDEN, "requests from pages of other sites are refused"
         return None
 
 
 def host_name(host: str) -> str:
-    """Return the name or address in a Host header, in lower case without port; "" if invalid.
+    """Return the name or address in a Host header, in lower case without the port; "" if invalid.
 
-    An IPv6 address without brackets and port is accepted as well.
+    An IPv6 address without brackets and without a port is accepted as well.
     """
     if host.count(":") > 1 and not host.startswith("["):
         host = f"[{host}]"
@@ -72,10 +72,10 @@ def host_name(host: str) -> str:
 
 
 def is_cross_site(host: str, headers: Mapping[str, str]) -> bool:
-    """Return whether a browser sends a request for the page of another site.
+    """Return whether a browser sent the request for a page of another site.
 
-    Only browsers send these headers, and pages cannot set them. Behind a proxy that changes the
-    host, Sec-Fetch-Site is right nevertheless; plain HTTP has only Origin.
+    Only browsers send these headers, and pages cannot set them. Sec-Fetch-Site is correct even
+    behind a proxy that changes the host; over plain HTTP, browsers send only Origin.
     """
     if "sec-fetch-site" in headers:
         return headers["sec-fetch-site"] not in ("same-origin", "none")
@@ -91,7 +91,7 @@ def is_loopback(host: str) -> bool:
 
 
 def read_token(path: Path) -> str:
-    """Return the token in a file of one line; raise InputError if it cannot be read."""
+    """Return the token in a one-line file; raise InputError if the file cannot be read."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -99,13 +99,13 @@ def read_token(path: Path) -> str:
 
 
 def token_check(token: str | None) -> Sequence[Any]:
-    """Build FastAPI's dependencies of what requires the token; without a token, there are none."""
+    """Build the FastAPI dependencies of routes that require the token; none if it is None."""
     from fastapi import Depends, HTTPException
     from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
     if token is None:
         return ()
-    scheme = HTTPBearer(auto_error=False, description="the token of --token-file")
+    scheme = HTTPBearer(auto_error=False, description="the token in the file of --token-file")
 
     def check(given: HTTPAuthorizationCredentials | None = Depends(scheme)) -> None:  # noqa: B008
         sent = given.credentials if given else ""
@@ -117,7 +117,7 @@ def token_check(token: str | None) -> Sequence[Any]:
 
 
 class Guard:
-    """ASGI middleware that answers the requests that `Access.refuse` refuses."""
+    """ASGI middleware that responds with an error to requests that `Access.refuse` rejects."""
 
     def __init__(self, app: Any, access: Access) -> None:
         self.app, self.access = app, access

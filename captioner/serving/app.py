@@ -61,7 +61,7 @@ def create_app(
 ) -> "FastAPI":
     """Create the service as a FastAPI application, for `server.serve` or any other ASGI server.
 
-    Without `access`, only requests that call this machine localhost, 127.0.0.1 or ::1 are answered.
+    If `access` is None, only requests to the hosts localhost, 127.0.0.1 and ::1 are answered.
     `app.state.batcher.close()` rejects new requests; requests in progress are still answered.
     """
     from fastapi import FastAPI
@@ -88,8 +88,8 @@ def create_app(
     app = FastAPI(
         title="captioner",
         version="2",  # of the API, not of the library
-        description="Describes an image in one sentence and shows where the model looked for each "
-        "word.",
+        description="Describes an image in one sentence and shows to which part of the image the "
+        "model attended for each word.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,

@@ -43,7 +43,7 @@ class _Request:
 class Batcher:
     """A bounded queue in front of one thread that captions batches.
 
-    work: function of images and options that returns a caption for each image, in order.
+    work: function that maps images and options to one caption per image, in order.
     batch_size: maximum number of images in a batch. capacity: maximum number of requests that are
     admitted but not yet answered. on_batch: callback that receives the size of each batch.
     """
@@ -122,7 +122,10 @@ class Batcher:
             self._caption(batch)
 
     def _next_batch(self) -> list[_Request]:
-        """Take the oldest request and others with the same options; return [] when all is done."""
+        """Take the oldest request and others with the same options.
+
+        Returns [] once the batcher is closed and no request is left.
+        """
         batch: list[_Request] = []
         others: list[_Request] = []
         with self._changed:

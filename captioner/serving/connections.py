@@ -1,7 +1,7 @@
 """Limits on open connections and on the time that a request's head may take.
 
-uvicorn closes idle connections only after their first answer, and answers with 503 above its own
-limit. uvicorn is imported inside functions because the rest of the library works without it.
+uvicorn closes idle connections only after their first response and, above its own limit, responds
+with 503. uvicorn is imported inside functions because the rest of the library works without it.
 """
 
 import asyncio
@@ -14,19 +14,20 @@ BACKLOG = 50  # connections accepted at once, before any of them is counted
 
 
 def most_connections(limit: int) -> int:
-    """Return `limit`, or a quarter of the files that the process may open if that is less.
+    """Return `limit`, or a quarter of the number of files that may be open if that is less.
 
-    The rest is for connections that asyncio has accepted but not yet counted, or not yet closed.
+    The other files are for connections that asyncio has accepted but not yet counted, or not yet
+    closed.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return limit if files == resource.RLIM_INFINITY else min(limit, files // 4)
 
 
 def build_protocol(limit: int) -> type[asyncio.Protocol]:
-    """Build uvicorn's HTTP/1.1 protocol with a time limit for heads and `limit` open connections.
+    """Build uvicorn's HTTP/1.1 protocol with limits on open connections and request heads.
 
     A connection without a complete request head is closed after HEAD_SECONDS. A connection above
-    the limit replaces the one that has waited longest for its client, so that silent and slow
+    `limit` replaces the one that has waited longest for its client, so that silent and slow
     clients cannot keep out others; a connection whose request is being answered is never closed.
     """
     import h11

@@ -22,9 +22,9 @@ MAX_SAMPLES = 50  # maximum value of consensus
 FORM_BYTES = 2**16  # maximum size of a form without its image
 ERRORS = {
     401: "the token is missing or wrong",
-    403: "the page of another site sent the request",
+    403: "the request came from a page of another site",
     413: "the image file is too large",
-    421: "the service is called by a host name that is not allowed",
+    421: "the request names a host that is not allowed",
     422: "the image cannot be read, or the options are invalid",
     429: "the request queue is full",
     500: "the image could not be captioned",
@@ -93,8 +93,9 @@ def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
 async def receive_image(request: "Request", limits: Limits) -> bytes:
     """Return the bytes of a request's image, which is the body or the only file in a form.
 
-    A body whose stated length exceeds the limit is not read; reading stops when the limit is
-    exceeded. Raises HTTPException if the request does not contain an image or is too large.
+    A body whose stated length exceeds the limit is not read; any other body is read until it
+    exceeds the limit. Raises HTTPException if the request does not contain an image or is too
+    large.
     """
     from fastapi import HTTPException
 
@@ -155,7 +156,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def health_model() -> "type[pydantic.BaseModel]":
-    """Build a pydantic model of the answer of /health, for OpenAPI."""
+    """Build a pydantic model of the response of /health, for OpenAPI."""
     from pydantic import BaseModel, Field
 
     class Health(BaseModel):

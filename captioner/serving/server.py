@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """The address to listen on, and who may use it."""
+    """The address to listen on, and who may use the service."""
 
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all interfaces")
     port: int = option(8000, "port to listen on; 0: any free port", at_least=0, at_most=2**16 - 1)
@@ -40,7 +40,7 @@ class ServeOptions:
 
     @property
     def access(self) -> Access:
-        """Who may use the service; raises InputError if the token cannot be used."""
+        """The access rules; raises InputError if the token cannot be used."""
         hosts = (*self.allowed_hosts, self.host)
         return Access(hosts, read_token(self.token_file) if self.token_file else None)
 

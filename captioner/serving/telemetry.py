@@ -40,7 +40,7 @@ class Histogram:
 
 
 class Telemetry:
-    """Counts and durations since the service started."""
+    """Counts and durations of requests since the service started."""
 
     def __init__(self) -> None:
         self.answers: Counter[int] = (
@@ -56,8 +56,8 @@ class Telemetry:
     def text(self, *, waiting: int, unanswered: int) -> str:
         """Return the contents of /metrics.
 
-        waiting: number of requests waiting for the device. unanswered: number of all admitted
-        requests, including the waiting ones.
+        waiting: number of requests waiting for the device. unanswered: number of requests
+        that are admitted but not yet answered, including the waiting ones.
         """
         lines = [
             "# HELP captioner_requests_total Responses to caption requests, by HTTP status.",
