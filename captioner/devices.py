@@ -21,9 +21,7 @@ class RuntimeOptions:
     """The device and precision of a trained model, and whether to compile its decoding step."""
 
     device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
-    precision: str = option(
-        "float32", "numeric precision; auto: bfloat16 if it is faster", choices=PRECISIONS
-    )
+    precision: str = option("float32", "precision; auto: bfloat16 if faster", choices=PRECISIONS)
     compile: bool = option(False, "compile the decoding step with torch.compile")
 
 

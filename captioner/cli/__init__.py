@@ -21,6 +21,6 @@ def add_checkpoints(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser, help: str) -> None:
-    """Add --config, and make flags that are not given None in the parsed arguments."""
+    """Add --config, and let the parsed arguments contain None for flags that were not passed."""
     parser.add_argument("--config", type=Path, metavar="FILE", help=help)
     parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), None))

@@ -1,9 +1,9 @@
 """`captioner completion`: print a completion script for bash, zsh or fish.
 
-shtab generates the scripts, which complete commands, options, choices and paths. `_prepare` changes
-the parser where shtab 1.13 would not complete the value in `--option=value` and paths after the
-first in zsh, or the directory after `--convert jsonl` in zsh and fish. In bash, only
-`--option value` is completed.
+shtab generates the scripts, which complete commands, options, choices and paths. `_prepare` works
+around limits of shtab 1.13: in zsh, it does not complete the value in `--option=value` or paths
+after the first; in zsh and fish, it does not complete the directory after `--convert jsonl`. In
+bash, only `--option value` is completed.
 """
 
 import argparse
@@ -31,9 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _prepare(command: argparse.ArgumentParser, shell: str) -> list[str]:
-    """Change a command's parser to what shtab can complete in the shell.
+    """Change a command's parser so that shtab can complete its arguments in the shell.
 
-    Returns what the preamble adds to shtab's zsh specifications of the command's arguments.
+    Returns the zsh specifications that the preamble adds to those of shtab.
     """
     import shtab
 

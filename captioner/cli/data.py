@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--convert",
         nargs=2,
         metavar=("jsonl", "OUT"),
-        help="output directory for captions.jsonl, which omits rows with problems",
+        help="write captions.jsonl, without rows that have problems, to the directory OUT",
     )
 
 

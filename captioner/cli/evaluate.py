@@ -38,7 +38,7 @@ SHARED_FLAGS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of all groups; flags that are not given are None in the parsed arguments."""
+    """Add the flags of all groups; flags that are not passed are None in the parsed arguments."""
     parser.usage = f"{parser.prog} [option...]"
     for title, group in GROUPS.items():
         add_options(parser, group, title)
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Evaluate; raise InputError for user errors."""
+    """Evaluate checkpoints or a caption file; raise InputError for user errors."""
     given, request = read_options(arguments)
     if request.scoring.predictions is not None:
         from ..evaluation.evaluate import evaluate_file
@@ -64,7 +64,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def read_options(arguments: argparse.Namespace) -> tuple[set[str], EvaluationRequest]:
-    """Return the names of the given options and all options; raise InputError for idle flags."""
+    """Return the names of the options that were passed, and all options.
+
+    Raises InputError for a flag that has no effect.
+    """
     given = _given(arguments)
     if ("checkpoint" in given) == ("predictions" in given):
         arguments.wrong_usage(
@@ -93,7 +96,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_combination(given: Collection[str], scoring: ScoringOptions) -> None:
-    """Raise InputError if a given flag has no effect in combination with the others."""
+    """Raise InputError if a flag in `given` has no effect in combination with the others."""
     if scoring.predictions is None:
         idle, needed = FILE_FLAGS & set(given), "--predictions"
     else:
@@ -110,7 +113,7 @@ def check_combination(given: Collection[str], scoring: ScoringOptions) -> None:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line of evaluate.py."""
     parser = argparse.ArgumentParser(
-        description="Caption a split and score the captions, or score captions from a file.",
+        description="Evaluate a checkpoint on a split, or score a caption file.",
         epilog=NOTE,
     )
     add_arguments(parser)

@@ -21,7 +21,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if self.onnx is None and self.torch is None:
-            raise InputError("no export format is given; pass --onnx DIR or --torch DIR")
+            raise InputError("no export format was selected; pass --onnx DIR or --torch DIR")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

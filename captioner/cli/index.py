@@ -9,8 +9,8 @@ from ..options import add_options, from_arguments
 EXAMPLE = """captioner index photos --checkpoint RUN --output photos.index
 captioner index photos 'more/**/*.jpg' --checkpoint RUN --output photos.index"""
 NOTE = (
-    "Run it again after images have been added, changed or deleted: only these are updated. A run "
-    "that was stopped continues."
+    "Run the command again after images have been added, changed or deleted; it updates only those "
+    "images. If the command was interrupted, run it again to continue."
 )
 
 

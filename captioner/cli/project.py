@@ -1,4 +1,4 @@
-"""`captioner project`: draw sentences as points, similar ones close together."""
+"""`captioner project`: draw sentences as points, with similar sentences close together."""
 
 import argparse
 import sys
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="lines of text, or captions as CSV, TSV, JSONL or COCO JSON",
+        help="file of lines of text, or of captions in CSV, TSV, JSONL or COCO JSON",
     )
     vectors = parser.add_mutually_exclusive_group()
     vectors.add_argument(
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="RUN",
-        help="run or checkpoint whose embeddings of the sentences are drawn",
+        help="run or checkpoint that embeds the sentences",
     )
     parser.add_argument(
         "--column",
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2000,
         metavar="INT",
-        help="maximum number of sentences; a random sample of larger files is drawn [%(default)s]",
+        help="maximum number of sentences; larger files are sampled at random [%(default)s]",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="INT", help="random seed [%(default)s]"
@@ -125,7 +125,7 @@ def _title(arguments: argparse.Namespace, drawn: int, count: int) -> str:
 
 
 def _sample(count: int, limit: int, seed: int) -> np.ndarray:
-    """Return the rows of at most `limit` of `count` sentences, a random sample in order."""
+    """Return the sorted indices of a random sample of at most `limit` of `count` sentences."""
     chosen = np.random.default_rng(seed).permutation(count)[:limit]
     return np.asarray(np.sort(chosen))
 
@@ -133,7 +133,7 @@ def _sample(count: int, limit: int, seed: int) -> np.ndarray:
 def _vectors(
     source: Path | TextVectorOptions, sentences: Sequence[str], chosen: np.ndarray
 ) -> np.ndarray:
-    """Return the vectors (N, Y) of the chosen sentences, and print which words are unknown.
+    """Return the vectors (N, Y) of the chosen sentences, and print a note on unknown words.
 
     source: a linking run or checkpoint, or options of an encoder fitted on the chosen sentences.
     """
@@ -156,9 +156,9 @@ def _vectors(
 
 
 def _groups_of_values(values: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Return each value's group (N,) and the groups' names: the most frequent values.
+    """Return the group of each value (N,), and the names of the groups.
 
-    Further values belong to no group, -1.
+    There is one group for each of the most frequent values; other values have the group -1.
     """
     frequent = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))[:MAX_GROUPS]
     index = {value: group for group, (value, _) in enumerate(frequent)}

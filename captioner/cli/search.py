@@ -1,4 +1,4 @@
-"""`captioner search`: find images by words and images that are added and subtracted."""
+"""`captioner search`: find images that match a query of words and images."""
 
 import argparse
 import json
@@ -17,8 +17,8 @@ EXAMPLE = """captioner search photos.index 'dog + beach - ball' --html result.ht
 captioner search 'image:dog.jpg - grass + 2*snow' --top 20
 captioner search photos.index -- '-dog + snow'"""
 NOTE = (
-    "A query is words, quoted phrases and image:PATH, added, subtracted and weighted: "
-    '2*snow - "a black dog". A query that begins with a minus comes after --.'
+    "A query adds and subtracts words, quoted phrases and images (image:PATH), optionally with "
+    'weights: 2*snow - "a black dog". Write -- before a query that begins with a minus sign.'
 )
 
 
@@ -28,16 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "query",
         nargs="+",
         metavar="QUERY",
-        help="query, such as 'dog + beach - ball', after the index [the last one written here]",
+        help="query, such as 'dog + beach - ball', after the index to search [the last one written "
+        "here]",
     )
     parser.add_argument(
-        "--top", type=int, default=10, metavar="INT", help="number of images [%(default)s]"
+        "--top", type=int, default=10, metavar="INT", help="number of images to find [%(default)s]"
     )
     parser.add_argument(
         "--checkpoint",
         type=Path,
         metavar="RUN",
-        help="new location of the checkpoint of the index",
+        help="new location of the index's checkpoint, if it has moved",
     )
     parser.add_argument("--json", action="store_true", help="print the result as a JSON object")
     parser.add_argument(
@@ -78,13 +79,16 @@ def run(arguments: argparse.Namespace) -> None:
         for path, score in hits:
             print(f"{score:.3f}\t{path.encode('utf-8', 'replace').decode()}")
     if arguments.html:
-        note = f"The best {len(hits)} of {len(index):,} images in {directory}, with their cosines."
+        note = (
+            f"The best {len(hits)} of {len(index):,} images in {directory}, with their cosine "
+            "similarities."
+        )
         _write_page(arguments.html, str(query), note, hits)
         print(f"page: {arguments.html}", file=sys.stderr)
 
 
 def _shown(path: str) -> str:
-    """Return a path relative to the working directory if it is below it."""
+    """Return `path` relative to the working directory if it is inside that directory."""
     return path.removeprefix(os.path.join(os.getcwd(), ""))
 
 

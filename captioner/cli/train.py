@@ -24,7 +24,7 @@ SYSTEMS = tuple(task.name for task in TASKS)
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
     """Add the flags of the task that the command line `words` chooses by --system or --config.
 
-    Flags that are not given are None in the parsed arguments.
+    Flags that are not passed are None in the parsed arguments.
     """
     task = chosen_task(words)
     for word in words:
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) ->
 
 
 def _foreign_flag(flag: str, task: Task) -> str:
-    """Return a message if a flag exists, but only for other tasks; otherwise an empty string."""
+    """Return an error message if a flag exists only for other tasks; otherwise an empty string."""
     systems = [each.name for each in TASKS if flag in _flags(each)]
     if not systems or task.name in systems:
         return ""
@@ -57,7 +57,7 @@ def _flags(task: Task) -> set[str]:
 
 
 def describe(task: Task) -> str:
-    """Return the description of the command for a task."""
+    """Return the description of the train command for a task."""
     text = f"--system {task.name}: {task.title}, trained on --data or on generated demo data."
     shared = defaults_of(task, "")
     small_cnn = {k: v for k, v in defaults_of(task, SMALL_CNN).items() if k not in shared}
@@ -67,7 +67,7 @@ def describe(task: Task) -> str:
 
 
 def chosen_task(words: Sequence[str]) -> Task:
-    """Return the task that a command line chooses; captioning if it chooses none that exists."""
+    """Return the task that a command line chooses; captioning for none or an unknown task."""
     scanner = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     scanner.add_argument("--system")
     scanner.add_argument("--config", type=Path)
@@ -95,7 +95,7 @@ def read_config(arguments: argparse.Namespace) -> TrainConfig:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train; the arguments are reused in the command suggested for a longer run."""
+    """Train a model; the suggested command for a longer run reuses the arguments."""
     config = read_config(arguments)
     from ..training.run import run_training
 

@@ -56,7 +56,7 @@ class ScoringOptions:
     tokenizer: str | Callable[[str], Sequence[str]] | None = option(
         None, "words, characters or module:function [the model's]"
     )
-    bootstrap: int = option(0, "number of bootstrap samples for 95 %% confidence intervals")
+    bootstrap: int = option(0, "number of bootstrap samples for 95 %% intervals")
     compare: Path | None = option(None, "file of captions of the same images, to compare with")
 
     def __post_init__(self) -> None:

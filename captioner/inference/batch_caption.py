@@ -37,11 +37,9 @@ class CaptionOptions:
     )
     format: str | None = option(None, "output format [text]", choices=("text", "json", "jsonl"))
     output: Path | None = option(None, "JSONL output file; rerun the command to resume")
-    shard: str = option("1/1", "part of the images to caption; i/n: the i-th of n parts")
+    shard: str = option("1/1", "part i/n of the images to caption")
     heatmap: Path | None = option(None, "directory for heatmaps, one per image")
-    heatmap_format: str = option(
-        "png", "heatmap format: a figure (png, svg ...), gif, webp or npy", choices=ENDINGS
-    )
+    heatmap_format: str = option("png", "format: png, svg ..., gif, webp or npy", choices=ENDINGS)
     batch_size: int = option(32, "number of images per batch")
 
     def __post_init__(self) -> None:
