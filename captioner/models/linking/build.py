@@ -1,4 +1,4 @@
-"""The linking models, as the classes that use any of them see them."""
+"""The union type of all linking models."""
 
 from .joint import JointEmbedding
 from .linear import LinearMap

@@ -1,6 +1,7 @@
 """Regularised canonical correlation analysis in closed form.
 
-The texts are read in blocks, so that long vectors such as word counts need not fit into memory.
+The text vectors are read in blocks, because long ones, such as word counts, may not all fit into
+memory.
 
 Shapes: I images, N texts, X image dimensions, Y text dimensions, E embedding dimensions.
 """
@@ -32,19 +33,20 @@ def fit_cca(
     ridge: float,
     power: float,
 ) -> tuple[AffineMap, AffineMap, Tensor]:
-    """Fit the maps of images and texts whose outputs are most correlated over all pairs.
+    """Fit affine maps of images and texts so that their outputs are maximally correlated.
 
-    images (I, X), texts (N, Y), with the same floating dtype; texts may be an iterable of blocks of
-    its rows, which is read once. image_of_text (N,): index of each text's image. Every text forms
-    one pair with its image; images without texts are ignored. ridge: value added to the diagonal of
-    each covariance, as a multiple of the diagonal's mean. Every output dimension is scaled on both
-    sides by its canonical correlation to the given power (Gong et al. 2014), so that highly
-    correlated dimensions have more weight in the cosine of two outputs; with power 0 and ridge 0,
-    each dimension has unit variance.
+    images (I, X) and texts (N, Y) must have the same floating dtype; texts may also be an iterable
+    over blocks of its rows, which is read once. image_of_text (N,): index of each text's image.
+    Every text forms one pair with its image; images without texts are ignored. ridge: value added
+    to the diagonal of each covariance, as a multiple of the diagonal's mean. power: exponent of the
+    canonical correlations by which the output dimensions are scaled on both sides (Gong et al.
+    2014), so that highly correlated dimensions have more weight in the cosine of two outputs; if
+    power and ridge are 0, each dimension has unit variance.
 
     Returns the map of images, the map of texts, and the correlations (E,) in [0, 1], highest first.
-    Hotelling 1936, with the ridge of Vinod 1976: the maps come from the singular vectors of the
-    cross-covariance between X and Y, after whitening both with their Cholesky factors.
+    The method is that of Hotelling (1936) with the ridge of Vinod (1976): the maps are computed
+    from the singular vectors of the cross-covariance of images and texts, after both have been
+    whitened with their Cholesky factors.
 
     Raises InputError if the shapes do not match, if a value is not finite, if `dimensions` exceeds
     X or Y, or if a covariance is singular despite the ridge.
@@ -77,11 +79,11 @@ def fit_cca(
 def _text_moments(
     blocks: Iterable[Tensor], images: Tensor, image_of_text: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean (Y,) and the covariance (Y, Y) of texts, and sums over each image (I, Y).
+    """Return the mean (Y,) and covariance (Y, Y) of the texts, and the sums (I, Y) by image.
 
-    The mean and the covariance are float64. The sums are of the texts minus the mean of the first
-    block. Sums of products are taken of these differences, too, so that no digits are lost by
-    subtracting large means at the end.
+    The mean and the covariance are float64. The mean of the first block is subtracted from all
+    texts before they are summed by image and before their products are summed, so that no digits
+    are lost by subtracting large means at the end.
     """
     start, shift = 0, torch.empty(0)
     for block in blocks:
@@ -109,11 +111,13 @@ def _check(images: Tensor, image_of_text: Tensor) -> None:
     if images.ndim != 2 or image_of_text.ndim != 1:
         raise _shape_error(images, None, image_of_text)
     if not len(image_of_text):
-        raise InputError("canonical correlations cannot be computed: there are no texts")
+        raise InputError(
+            "canonical correlations cannot be computed: there are no texts; pass at least one"
+        )
     low, high = (int(value) for value in image_of_text.aminmax())
     if low < 0 or high >= len(images):
         raise InputError(
-            f"image_of_text must be between 0 and {len(images) - 1}, got {low} to {high}"
+            f"image_of_text must contain indices from 0 to {len(images) - 1}, got {low} to {high}"
         )
     if not images.isfinite().all():
         raise InputError("image vectors must be finite, got NaN or infinity")
@@ -131,7 +135,7 @@ def _check_dimensions(dimensions: int, images: int, texts: int) -> None:
 def _shape_error(
     images: Tensor, texts: tuple[int, ...] | None, image_of_text: Tensor
 ) -> InputError:
-    """Return the error for shapes that do not match; texts: the shape, None if it is not known."""
+    """Return the error for mismatched shapes; `texts` is the shape of the texts, if known."""
     found = [images.shape, *([] if texts is None else [texts]), image_of_text.shape]
     return InputError(
         "images must be (I, X), texts (N, Y) and image_of_text (N,), got "
@@ -142,9 +146,9 @@ def _shape_error(
 def _leading_singular(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the leading left vectors (X, E), singular values (E,) and right vectors (Y, E).
 
-    The values are in [0, 1]. They are computed from the eigenvectors of the smaller Gram matrix,
-    several times as fast as a full decomposition. One side's vectors have a norm below 1 if their
-    singular value is near 0.
+    The values are in [0, 1]. All three are computed from the eigenvectors of the smaller Gram
+    matrix, which is several times faster than a full decomposition. The vectors of the larger
+    dimension have a norm below 1 if their singular value is near 0.
     """
     if matrix.shape[0] > matrix.shape[1]:
         right, values, left = _leading_singular(matrix.T, count)

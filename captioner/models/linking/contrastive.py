@@ -1,7 +1,6 @@
-"""Losses of image-text pairs within a batch, from a matrix of their scores.
+"""Contrastive losses of the image-text pairs of a batch, computed from their score matrix.
 
-Shapes: B images, N texts; an image has one text or several. An image's own other texts are never
-its negatives.
+Shapes: B images, N texts. An image has one or more texts; none of them is a negative of the image.
 """
 
 import torch
@@ -10,17 +9,20 @@ from torch import Tensor
 
 
 def own_texts(image_of_text: Tensor, images: int) -> Tensor:
-    """Return the mask (B, N) of each image's own texts; image_of_text (N,)."""
+    """Return a mask (B, N) that is True where a text belongs to an image.
+
+    image_of_text (N,): index of each text's image. images: B.
+    """
     rows = torch.arange(images, device=image_of_text.device)
     return rows[:, None] == image_of_text
 
 
 def info_nce(scores: Tensor, image_of_text: Tensor) -> Tensor:
-    """Return the InfoNCE loss, the summed cross-entropy (nats) of both directions.
+    """Return the InfoNCE loss: half the sum of the cross-entropies (nats) in both directions.
 
-    scores (B, N): cosines divided by the temperature. Each text is classified among all images, and
-    among the texts of other images for its image (van den Oord et al. 2018; Radford et al. 2021,
-    figure 3), divided by 2.
+    scores (B, N): cosines divided by the temperature. For each text, the model must pick its image
+    from all images, and, for that image, the text from itself and the texts of other images (van
+    den Oord et al. 2018; Radford et al. 2021, figure 3).
     """
     own = own_texts(image_of_text, len(scores))
     to_images = F.cross_entropy(scores.T, image_of_text, reduction="sum")
@@ -31,10 +33,10 @@ def info_nce(scores: Tensor, image_of_text: Tensor) -> Tensor:
 
 
 def sum_of_hinges(scores: Tensor, image_of_text: Tensor, margin: float) -> Tensor:
-    """Return the hinge losses of all wrong pairs in both directions, summed.
+    """Return the sum of the hinge losses of all negative pairs in both directions.
 
     scores (B, N): cosines. Each text is compared with every other image, and its image with every
-    text of another image: the ranking loss of Kiros et al. 2015, section 3.3.
+    text of another image, as in the ranking loss of Kiros et al. 2015, section 3.3.
     """
     own = own_texts(image_of_text, len(scores))
     right = scores.gather(0, image_of_text[None])[0]  # (N,)
@@ -45,9 +47,9 @@ def sum_of_hinges(scores: Tensor, image_of_text: Tensor, margin: float) -> Tenso
 
 
 def hardest_hinges(scores: Tensor, image_of_text: Tensor, margin: float) -> Tensor:
-    """Return the hinge losses of the hardest wrong image and text of each pair, summed.
+    """Return the sum of the hinge losses of each pair's hardest negative image and text.
 
-    scores (B, N): cosines. Faghri et al. 2018 (VSE++), equation 6.
+    scores (B, N): cosines. See Faghri et al. 2018 (VSE++), equation 6.
     """
     wrong = scores.masked_fill(own_texts(image_of_text, len(scores)), -torch.inf)
     right = scores.gather(0, image_of_text[None])[0]  # (N,)

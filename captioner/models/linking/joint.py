@@ -1,7 +1,7 @@
 """Joint embedding of images and sentences: a linear image side and a GRU over words.
 
-Shapes: B images, N texts, T words, X image dimensions, W word dimensions, Y dimensions of given
-sentence vectors, H hidden size, E embedding dimensions.
+Shapes: B images, N texts, T words, X image dimensions, W word dimensions, Y dimensions of the
+optional sentence vectors, H hidden size, E embedding dimensions.
 """
 
 import math
@@ -25,12 +25,12 @@ MAX_SCALE = 100.0  # of cosines in InfoNCE, as in CLIP: a temperature of at leas
 
 @dataclass(frozen=True)
 class JointBatch:
-    """Images with their texts.
+    """A batch of images and their texts.
 
-    images: pixels (B, 3, S, S) if `are_features` is false, else as in
+    images: pixels (B, 3, S, S) if `are_features` is false, otherwise features as in
     `JointEmbedding.encode_images`. texts: N texts. image_of_text (N,): index of each text's image.
-    ids: one id per image, for error messages. warm: whether the warm-up of the hardest negatives is
-    over.
+    ids: one id per image, for error messages. warm: whether the warm-up epochs are over, after
+    which the loss "hardest" uses only the hardest negatives.
     """
 
     images: Tensor
@@ -58,9 +58,10 @@ class JointBatch:
 
 
 class JointEmbedding(nn.Module):
-    """Embeds images by a linear layer, and sentences by a GRU's state after their last word.
+    """Embeds images with a linear layer, and sentences with a GRU's state after the last word.
 
-    Frome et al. 2013 and Kiros et al. 2014 with the losses of `contrastive`. dimensions: E.
+    The model follows Frome et al. 2013 and Kiros et al. 2014; its losses are those of
+    `contrastive`. dimensions: E.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class JointEmbedding(nn.Module):
         options: JointOptions,
         encoder: Encoder | None = None,
     ) -> None:
-        """image_size: X. vector_size: Y; 0 if sentence vectors are not read."""
+        """Create the layers; image_size is X, and vector_size is Y, 0 if there are no vectors."""
         super().__init__()
         self.options = options
         self.encoder = encoder
@@ -80,7 +81,8 @@ class JointEmbedding(nn.Module):
         self.words = nn.Embedding(vocabulary_size, options.word_size, padding_idx=PAD)
         self.gru = nn.GRU(options.word_size, options.hidden_size, batch_first=True)
         self.text = nn.Linear(options.hidden_size + vector_size, options.dimensions)
-        # Frozen for the other losses: DistributedDataParallel needs a gradient of all it trains.
+        # Frozen for the other losses, because DistributedDataParallel requires a gradient of every
+        # trainable parameter.
         self.log_scale = nn.Parameter(
             torch.tensor(math.log(1 / options.temperature)),
             requires_grad=options.loss == "infonce",
@@ -95,7 +97,7 @@ class JointEmbedding(nn.Module):
         return F.normalize(self.image(vectors), dim=-1)
 
     def encode_texts(self, texts: Texts) -> Tensor:
-        """Map N texts to embeddings (N, E) of norm 1; also for a text without words."""
+        """Map N texts, which may contain no words, to embeddings (N, E) of norm 1."""
         assert texts.tokens is not None
         lengths = (texts.tokens != PAD).sum(1)  # (N,)
         words = F.dropout(self.words(texts.tokens), self.options.dropout, self.training)
@@ -107,7 +109,7 @@ class JointEmbedding(nn.Module):
         return F.normalize(self.text(joined), dim=-1)
 
     def loss(self, batch: JointBatch) -> Loss:
-        """Return the loss per text; its `count` is the number of texts."""
+        """Return the mean loss over the texts; its `count` is their number."""
         features = batch.images
         if not batch.are_features:
             assert self.encoder is not None

@@ -1,7 +1,7 @@
 """Linear maps of image vectors and text vectors into a shared space.
 
 Kiros et al. 2015 (Skip-thought vectors), section 3.3: both encoders are frozen, and only the maps
-are fitted (in closed form) or trained (by a ranking loss). Shapes: B images, N texts, X image
+are fitted (in closed form) or trained (with a ranking loss). Shapes: B images, N texts, X image
 dimensions, Y text dimensions, E embedding dimensions.
 """
 
@@ -51,8 +51,8 @@ class PairBatch:
 class LinearMap(nn.Module):
     """Two affine maps; an image and a text are scored by the cosine of their embeddings.
 
-    encoder: the frozen image encoder, whose features are mapped; None if image vectors are given.
-    dimensions: E, which is at most X and Y if the maps are fitted by CCA.
+    encoder: frozen image encoder, whose features are mapped; None if the user computed the image
+    vectors. dimensions: E, which is at most min(X, Y) if the maps are fitted by CCA.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class LinearMap(nn.Module):
         options: LinearOptions,
         encoder: Encoder | None = None,
     ) -> None:
-        """image_size: X. text_size: Y."""
+        """Create the maps; image_size is X, and text_size is Y."""
         super().__init__()
         self.options = options
         limit = min(image_size, text_size) if options.solver == "cca" else options.dimensions
@@ -75,7 +75,7 @@ class LinearMap(nn.Module):
         """Map the features of images to embeddings (B, E) of norm 1.
 
         features: feature maps (B, X, h, w), pooled features (B, 2, X) as in the feature
-        store, or image vectors (B, X), which are mapped unchanged.
+        store, or image vectors (B, X), which are mapped without any normalisation.
         """
         return F.normalize(self.image(image_vectors(features)), dim=-1)
 
@@ -87,11 +87,11 @@ class LinearMap(nn.Module):
     def fit(
         self, images: Tensor, texts: Tensor | Iterable[Tensor], image_of_text: Tensor
     ) -> Tensor:
-        """Set both maps by regularised CCA of all pairs; return the correlations (E,).
+        """Fit both maps by regularised CCA over all pairs; return the correlations (E,).
 
-        images (I, X): image vectors. texts (N, Y), or an iterable of blocks of its rows.
-        image_of_text (N,): the row of each text's image. Raises InputError in the same cases as
-        `fit_cca`.
+        images (I, X): image vectors. texts (N, Y): text vectors, or an iterable over blocks of
+        their rows. image_of_text (N,): the row of each text's image. Raises InputError in the same
+        cases as `fit_cca`.
         """
         options = self.options
         image_map, text_map, correlations = fit_cca(
@@ -109,11 +109,11 @@ class LinearMap(nn.Module):
         return correlations
 
     def loss(self, batch: PairBatch) -> Loss:
-        """Return the hinge losses of all wrong pairs in both directions, summed, per text.
+        """Return the hinge losses of all negative pairs in both directions, summed per text.
 
-        Each text is compared with every other image, and its image with every text of another
-        image: the ranking loss of Kiros et al. 2015, section 3.3, with the rest of the batch as
-        contrastive examples. The loss's `count` is the number of texts.
+        Each text is compared with every other image of the batch, and its image with every text of
+        another image, as in the ranking loss of Kiros et al. 2015, section 3.3. The loss is the
+        mean over the texts, and its `count` is their number.
         """
         scores = self.encode_images(batch.images) @ self.encode_texts(batch.texts).T  # (B, N)
         count = len(batch.texts)

@@ -9,9 +9,11 @@ SOLVERS = ("cca", "ranking")
 
 @dataclass(frozen=True)
 class LinearOptions(Options):
-    """The solver for the two linear maps, and the size of the shared space."""
+    """The solver of the two linear maps, its parameters, and the size of the shared space."""
 
-    solver: str = option("cca", "solver: cca (closed form) or ranking (loss)", choices=SOLVERS)
+    solver: str = option(
+        "cca", "solver: cca (closed form) or ranking (trained with a ranking loss)", choices=SOLVERS
+    )
     dimensions: int = option(300, "maximum number of dimensions of the shared space")
     ridge: float = option(1.0, "cca: ridge on both covariances, as a multiple of the mean variance")
     correlation_power: float = option(
@@ -37,15 +39,15 @@ class JointOptions(Options):
     hidden_size: int = option(512, "size of the GRU's hidden state")
     loss: str = option(
         "infonce",
-        "loss: infonce, hinges (of all wrong pairs) or hardest (hinges of the hardest pairs)",
+        "loss: infonce, hinges (over all negative pairs) or hardest (over the hardest negatives)",
         choices=LOSSES,
     )
     temperature: float = option(0.07, "infonce: initial temperature")
     margin: float = option(
         0.2, "hinges and hardest: cosine margin between positive and negative pairs"
     )
-    warm_up_epochs: int = option(3, "hardest: number of initial epochs that use all wrong pairs")
-    dropout: float = option(0.3, "dropout rate of image vectors, words and sentence vectors")
+    warm_up_epochs: int = option(3, "hardest: number of initial epochs that use all negative pairs")
+    dropout: float = option(0.3, "dropout rate of image, word and sentence vectors")
 
     def __post_init__(self) -> None:
         super().__post_init__()

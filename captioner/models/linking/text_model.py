@@ -1,7 +1,7 @@
-"""Saving sentence encoders in a directory, and reading them.
+"""Saving sentence encoders to a directory, and loading them.
 
-    text.json          format; the kind, words and sizes of each part
-    text.safetensors   the arrays of all parts: NUMBER.NAME
+    text.json          format version, and the kind, words and sizes of each part
+    text.safetensors   the arrays of all parts, named NUMBER.NAME
 
 An encoder that is not a concatenation has one part.
 """
@@ -59,10 +59,10 @@ def save_sentence_encoder(encoder: SentenceEncoder, directory: Path) -> None:
 
 
 def load_sentence_encoder(directory: Path) -> SentenceEncoder:
-    """Read an encoder that `save_sentence_encoder` wrote; it returns exactly equal vectors.
+    """Load an encoder that `save_sentence_encoder` wrote; its vectors are exactly the same.
 
-    Raises InputError, naming the file, if a file is missing, damaged or of another format, if the
-    contents do not match, and if a part needs an extra that is not installed.
+    Raises an InputError that names the file if a file is missing, damaged or in another format, if
+    the two files do not match, or if a part needs an extra that is not installed.
     """
     path = directory / TEXT
     parts = _read_parts(path)
@@ -95,7 +95,7 @@ def load_sentence_encoder(directory: Path) -> SentenceEncoder:
 
 
 def known_words(encoder: SentenceEncoder) -> list[str]:
-    """Return the known words of an encoder, frequent ones first; none for subword models."""
+    """Return the known words of an encoder, frequent ones first; [] for subword models."""
     return list(dict.fromkeys(w for part in flatten_parts(encoder) for w in _known_words(part)))
 
 
@@ -112,14 +112,14 @@ def suggest_words(known: Sequence[str], words: Sequence[str]) -> str:
 
 
 def _similar_words(word: str, known: Sequence[str]) -> list[str]:
-    """Return up to SIMILAR known words; among equally similar ones, the first are preferred."""
+    """Return up to SIMILAR known words, most similar first; ties are in the order of `known`."""
     close = get_close_matches(word, known, 4 * SIMILAR)
     likeness = {each: SequenceMatcher(None, each, word).ratio() for each in close}
     return sorted(close, key=lambda each: (-likeness[each], known.index(each)))[:SIMILAR]
 
 
 def _known_words(part: SentenceEncoder) -> Sequence[str]:
-    """Return the vocabulary of a part, frequent words first; none if it has no whole words."""
+    """Return the vocabulary of a part, frequent words first; empty if it has no whole words."""
     match part:
         case WordSum():
             return part.words
@@ -152,7 +152,7 @@ def _describe(part: SentenceEncoder) -> tuple[dict[str, Any], Arrays]:
 
 
 def _restore(about: dict[str, Any], arrays: Arrays) -> SentenceEncoder:
-    """Rebuild a part; raises various exceptions for contents that do not match."""
+    """Rebuild a part; raise one of various exceptions if its contents do not match."""
     kind = _field(about, "kind", str)
     if kind != "rows" and (wrong := [n for n, a in arrays.items() if a.dtype != np.float32]):
         raise ValueError(f"{wrong[0]} must be float32, got {arrays[wrong[0]].dtype}")
@@ -178,7 +178,7 @@ def _restore(about: dict[str, Any], arrays: Arrays) -> SentenceEncoder:
         case "rows":
             rows = arrays["rows"]
             if set(arrays) != {"rows"} or rows.ndim != 2 or not rows.shape[1]:
-                raise ValueError(f"expected only the matrix rows (N, Y), got {_shapes(arrays)}")
+                raise ValueError(f"expected one array, rows (N, Y), got {_shapes(arrays)}")
             return GivenRows(rows, _field(about, "fingerprint", str), _field(about, "source", str))
     raise ValueError(f"kind must be words, transformer, captioner or rows, got {kind!r}")
 
@@ -187,11 +187,11 @@ def _restore_words(words: list[Any], arrays: Arrays) -> WordSum:
     if not words or not all(isinstance(word, str) and word.split() == [word] for word in words):
         raise ValueError(f"words must be strings without white space, got {words!r:.80}")
     if repeated := len(words) - len(set(words)):
-        raise ValueError(f"words must be unique, got {repeated} repeated")
+        raise ValueError(f"words must be unique; number of duplicates: {repeated}")
     weights, vectors = arrays["weights"], arrays.get("vectors")
     if set(arrays) - {"weights", "vectors"} or weights.shape != (len(words),):
         raise ValueError(
-            f"expected weights ({len(words)},) and vectors, if any, got {_shapes(arrays)}"
+            f"expected weights ({len(words)},) and optional vectors, got {_shapes(arrays)}"
         )
     if vectors is not None and (
         vectors.ndim != 2 or len(vectors) != len(words) or not vectors.shape[1]
@@ -206,7 +206,7 @@ def _shapes(arrays: Arrays) -> str:
 
 
 def _field(about: Mapping[str, Any], name: str, kind: type) -> Any:
-    """Return a value of TEXT; raise ValueError for another type or a number not above 0."""
+    """Return a value of TEXT; raise ValueError for a wrong type or a number that is not above 0."""
     value = about[name]
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"{name} must be {kind.__name__}, got {type(value).__name__}")
@@ -243,6 +243,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     for name, array in arrays.items():
         if array.dtype.kind != "f" or not np.isfinite(array).all():
             raise InputError(
-                f"{path} is damaged: {name} contains values that are not finite; {ADVICE}"
+                f"{path} is damaged: {name} must contain only finite floating-point numbers; "
+                f"{ADVICE}"
             )
     return arrays

@@ -1,4 +1,4 @@
-"""Texts as linking models read them, and the reader that prepares them.
+"""Texts in the form that linking models read, and the reader that prepares them.
 
 Shapes: N texts, T words, Y dimensions of sentence vectors.
 """
@@ -23,9 +23,10 @@ MAX_WORDS = 50
 
 @dataclass(frozen=True)
 class Texts:
-    """N texts as a model reads them; at least one of the two is not None.
+    """N texts, prepared for a model as tokens, as sentence vectors, or as both.
 
-    tokens (N, T): words, then padding (0). vectors (N, Y): sentence vectors.
+    tokens (N, T): tokens of the words, followed by padding (0). vectors (N, Y): sentence vectors.
+    At least one of them is not None.
     """
 
     tokens: Tensor | None = None
@@ -48,7 +49,7 @@ class Texts:
         )
 
     def take(self, rows: Tensor) -> "Texts":
-        """Return the texts at `rows`, with tokens truncated to the longest of them."""
+        """Return the texts at `rows`, without columns of tokens that contain only padding."""
         tokens = None
         if self.tokens is not None:
             tokens = self.tokens[rows]
@@ -58,7 +59,7 @@ class Texts:
 
 
 def concatenate(blocks: Sequence[Texts]) -> Texts:
-    """Return all texts of nonempty blocks in order; tokens are padded to the longest text."""
+    """Concatenate at least one block of texts; tokens are padded to the longest text."""
     tokens = vectors = None
     if blocks[0].tokens is not None:
         parts = [block.tokens for block in blocks if block.tokens is not None]
@@ -71,10 +72,11 @@ def concatenate(blocks: Sequence[Texts]) -> Texts:
 
 @dataclass(frozen=True)
 class TextReader:
-    """Prepares texts for a model; at least one of the two is not None.
+    """Prepares texts for a model as tokens, as sentence vectors, or as both.
 
-    vocabulary: vocabulary of the tokens; words outside it are left out. sentences: encoder of the
-    sentence vectors. max_words: maximum number of tokens per text.
+    vocabulary: vocabulary of the tokens; words outside it are ignored. sentences: encoder of the
+    sentence vectors. At least one of them is not None. max_words: maximum number of tokens per
+    text.
     """
 
     vocabulary: Vocabulary | None = None
@@ -94,12 +96,12 @@ class TextReader:
         return list(dict.fromkeys(known))
 
     def read(self, texts: Sequence[str]) -> Texts:
-        """Prepare texts; a text without known words has only padding and a vector of zeros."""
+        """Prepare texts; a text without known words becomes padding and a vector of zeros."""
         vectors = torch.from_numpy(self.sentences.encode(texts)) if self.sentences else None
         return Texts(self.read_tokens(texts), vectors)
 
     def read_tokens(self, texts: Sequence[str]) -> Tensor | None:
-        """Return the tokens (N, T) of the known words, at least one column; None without words."""
+        """Return the tokens (N, T) of the known words, T at least 1; None without a vocabulary."""
         if self.vocabulary is None:
             return None
         known = [[w for w in split_words(text) if w in self.vocabulary] for text in texts]
@@ -110,7 +112,7 @@ class TextReader:
         return tokens
 
     def unknown_words(self, text: str) -> list[str]:
-        """Return the words of a text that contribute nothing, in order."""
+        """Return the words of a text that do not contribute to its embedding, in order."""
         unknown = (
             split_words(text) if self.sentences is None else self.sentences.unknown_words(text)
         )
@@ -123,7 +125,7 @@ class TextReader:
         return len(self.unknown_words(text)) < len(split_words(text))
 
     def save(self, directory: Path) -> None:
-        """Write vocabulary, sentence encoder and READER into a checkpoint's directory."""
+        """Write the vocabulary, the sentence encoder and READER to a checkpoint's directory."""
         content = {
             "words": self.vocabulary is not None,
             "vectors": self.sentences is not None,
@@ -137,7 +139,10 @@ class TextReader:
 
 
 def load_reader(directory: Path) -> TextReader:
-    """Read what `TextReader.save` wrote; raise InputError for a missing or damaged file."""
+    """Load a reader that `TextReader.save` wrote.
+
+    Raises InputError if a file is missing or damaged.
+    """
     try:
         content = json.loads((directory / READER).read_text(encoding="utf-8"))
         words, vectors, max_words = (content[name] for name in ("words", "vectors", "max_words"))

@@ -118,12 +118,12 @@ def set_top(name, value):
         (
             "lsa",
             lambda c: c["parts"][0]["words"].pop(),
-            r"expected weights \(13,\) and vectors, if any, got",
+            r"expected weights \(13,\) and optional vectors, got",
         ),
         (
             "lsa",
             lambda c: c["parts"][0]["words"].append("the"),
-            "words must be unique, got 1 repeated; copy or",
+            "words must be unique; number of duplicates: 1; copy or",
         ),
         ("lsa", set_field("words", [1, 2]), "words must be strings without"),
         ("lsa", set_field("words", ["a b"]), "words must be strings without white"),
@@ -162,8 +162,8 @@ def nan(array):
 @pytest.mark.parametrize(
     ("encoder", "name", "change", "message"),
     [
-        ("lsa", "0.vectors", nan, "0.vectors contains values that are not finite; copy or"),
-        ("lsa", "0.vectors", lambda a: a.astype(int), "contains values that are not finite"),
+        ("lsa", "0.vectors", nan, "0.vectors must contain only finite floating-point numbers;"),
+        ("lsa", "0.vectors", lambda a: a.astype(int), "must contain only finite floating-point"),
         (
             "lsa",
             "0.vectors",
