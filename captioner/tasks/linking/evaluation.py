@@ -1,4 +1,4 @@
-"""Evaluate linking checkpoints on a split; print and save the scores."""
+"""Evaluate a linking checkpoint on a split, and print and save its scores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +23,9 @@ from .vectors import given_image_vectors, score_split
 
 
 def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationRequest) -> None:
-    """Score retrieval on a split with one checkpoint; print the scores and write scores.json.
+    """Score one checkpoint's retrieval on a split; print the scores and write scores.json.
 
-    Raises InputError for user errors, including several checkpoints.
+    Raises InputError for user errors, including more than one checkpoint.
     """
     if len(checkpoints) > 1:
         raise InputError("linking models cannot form an ensemble; pass one checkpoint")

@@ -1,4 +1,4 @@
-"""The part of a run that all linking systems share: data, order of batches, validation.
+"""The part of a run that all linking systems share: data, order of batches, and validation.
 
 A system adds its model and its batches.
 """
@@ -56,8 +56,9 @@ class LinkingJob:
     def open(self, model: LinkingModel, reader: TextReader, rows: GivenRows | None) -> None:
         """Store the model, and open the images of both splits.
 
-        model: on the run's device. rows: the user's image vectors; None uses the model's encoder,
-        on stored pooled features if it is frozen and on images otherwise.
+        model: a model that is already on the run's device. rows: image vectors that the user
+        computed. If they are None, a frozen encoder's pooled features are read from the feature
+        store, and any other encoder reads the images themselves.
         """
         self.model, self.reader = model, reader
         self.linker = Linker(model, reader, self.inputs.transform)
@@ -72,19 +73,19 @@ class LinkingJob:
         return open_split(encoder, self.data.split(split), self.inputs, "pooled").images
 
     def read_training_texts(self) -> Texts:
-        """Return all training captions, in order, as the model reads them."""
+        """Return all training captions, in order, prepared for the model."""
         return concatenate(list(caption_texts(self.reader, self.data, "train")))
 
     def order(self, epoch: int) -> list[list[int]]:
-        """Return an epoch's random batches of indices of images that have captions."""
+        """Return an epoch's batches: shuffled indices of the images that have captions."""
         chosen = [i for i, example in enumerate(self.examples) if example.captions]
         random.Random(f"{self.training_options.seed}/{epoch}").shuffle(chosen)
-        smallest = 2 * distributed.world_size()  # an image alone has no wrong pairs
+        smallest = 2 * distributed.world_size()  # a single image has no negative pairs
         size = max(self.training_options.batch_size, smallest)
         if len(chosen) < smallest:
             raise InputError(
-                f"training needs at least {smallest} images with captions for "
-                f"{distributed.world_size()} processes, got {len(chosen)}"
+                "training needs at least 2 images with captions per process, "
+                f"{smallest} in total, got {len(chosen)}; add images to the train split"
             )
         ranges = split_range(len(chosen), size)
         if ranges[-1][1] - ranges[-1][0] < smallest:
@@ -92,12 +93,12 @@ class LinkingJob:
         return [chosen[first:last] for first, last in ranges]
 
     def shares(self, epoch: int, first: int) -> list[list[int]]:
-        """Return this process's share of an epoch's batches, from number `first` on."""
+        """Return this process's share of an epoch's batches, starting with batch `first`."""
         rank, world = distributed.rank(), distributed.world_size()
         return [indices[rank::world] for indices in self.order(epoch)[first:]]
 
     def captions_of(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows (N,) of the images' captions, and each image's position in `indices`."""
+        """Return the rows (N,) of the images' captions, and each one's position in `indices`."""
         rows = np.searchsorted(self.image_of_text, indices)  # of each image's first caption
         counts = [len(self.examples[i].captions) for i in indices]
         texts = np.concatenate([np.arange(r, r + n) for r, n in zip(rows, counts, strict=True)])
@@ -112,10 +113,10 @@ class LinkingJob:
         return score_split(self.linker, self._val_images, self.data, "val")
 
     def show(self, _result: RetrievalResult, _epoch: int, _log_image: Any) -> None:
-        """Show nothing: an epoch has no samples."""
+        """Do nothing: linking systems have no samples to show."""
 
     def signature(self, scores: Mapping[str, float]) -> str:
-        """Return the protocol of the scores; empty before evaluation."""
+        """Return the protocol of the scores; an empty string before evaluation."""
         if not scores:
             return ""
         examples = self.data.split("val")
@@ -128,7 +129,7 @@ class LinkingJob:
         self.reader.save(directory)
 
     def conclude(self, _: RetrievalResult) -> list[str]:
-        """Return no lines: the run has no further files."""
+        """Return no lines, because the run has no further files."""
         return []
 
     def next_commands(self) -> list[str]:
@@ -138,7 +139,7 @@ class LinkingJob:
         evaluate = [*program("evaluate"), "--checkpoint", str(self.inputs.run), "--split", split]
         encode = [*captioner_command(), "encode", "--checkpoint", str(self.inputs.run)]
         commands = [evaluate]
-        unknown = self.reader.unknown_words  # of given rows: all words
+        unknown = self.reader.unknown_words  # for vectors from a .npy file, all words are unknown
         captions = (text for example in self.data.split("val") for text in example.captions)
         if text := next((text for text in captions if split_words(text) and not unknown(text)), ""):
             commands.append([*encode, "--texts", text, "--output", "texts.npy"])
@@ -146,7 +147,7 @@ class LinkingJob:
 
 
 def read_image_rows(path: Path | None, data: CaptionData) -> GivenRows | None:
-    """Read the image vectors of a data set from a .npy file; None if there is no file."""
+    """Read the image vectors of a data set from a .npy file; return None if `path` is None."""
     if path is None:
         return None
     count = sum(len(example.captions) for example in data.examples)
@@ -154,5 +155,5 @@ def read_image_rows(path: Path | None, data: CaptionData) -> GivenRows | None:
 
 
 def split_range(count: int, size: int) -> list[tuple[int, int]]:
-    """Return the bounds of consecutive ranges of up to `size` numbers below `count`."""
+    """Split range(count) into consecutive ranges of up to `size`, and return their bounds."""
     return [(first, min(first + size, count)) for first in range(0, count, size)]

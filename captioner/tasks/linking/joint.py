@@ -47,7 +47,7 @@ class JointJob(LinkingJob):
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         say(
             f"joint embedding of {size} image dimensions and {words} words in "
-            f"{model.dimensions} dimensions, {trained:,} trained parameters"
+            f"{model.dimensions} dimensions, with {trained:,} trained parameters"
         )
         self.open(model.to(inputs.device), reader, rows)
         self._texts = self.read_training_texts()
@@ -57,7 +57,7 @@ class JointJob(LinkingJob):
         return [caption for example in self.examples for caption in example.captions]
 
     def batches(self, epoch: int, first: int) -> Iterator[JointBatch]:
-        """Yield an epoch's batches of images with all their captions, from number `first`."""
+        """Yield an epoch's batches of images with all their captions, starting with `first`."""
         warm = epoch >= self._model_options.warm_up_epochs
         pin = self.inputs.device.type == "cuda"
         loaded = load_ahead(
@@ -98,10 +98,11 @@ def build_reader(options: JointTaskOptions, data: CaptionData) -> TextReader:
 def fill_embedding(
     model: JointEmbedding, options: JointTaskOptions, vocabulary: Vocabulary, captions: list[str]
 ) -> None:
-    """Initialise the word embeddings with trained or given word vectors.
+    """Initialise the word embeddings with word2vec trained on the captions or with a file.
 
-    The vectors are scaled to the mean norm of the random embeddings, which words without a vector
-    keep. Raises InputError if the size of the vectors differs from that of the embeddings.
+    The vectors are scaled so that their mean norm is that of the random embeddings. Words without
+    a vector keep their random embedding. Raises InputError if the size of the vectors differs from
+    that of the embeddings.
     """
     source, size = options.word_vectors, model.options.word_size
     assert source is not None
@@ -113,8 +114,8 @@ def fill_embedding(
     assert words.vectors is not None
     if words.vectors.shape[1] != size:
         raise InputError(
-            f"the word vectors of {source} have {words.vectors.shape[1]} dimensions; pass "
-            f"--word-size {words.vectors.shape[1]}"
+            f"the word vectors {source} have {words.vectors.shape[1]} dimensions, but word_size is "
+            f"{size}; pass --word-size {words.vectors.shape[1]}"
         )
     tokens = torch.tensor(vocabulary.encode(words.words))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""One run of the linear map: its sentence encoder, the closed-form fit, and its batches."""
+"""One run of the linear maps: the sentence encoder, the closed-form fit, and the batches."""
 
 from collections.abc import Iterator, Sequence
 
@@ -21,7 +21,7 @@ class LinearJob(LinkingJob):
     """Implements `tasks.task.Job`."""
 
     def __init__(self, inputs: JobInputs) -> None:
-        """Fit the sentence encoder on the training captions and pool the images' features."""
+        """Fit the sentence encoder on the training captions, and pool the images' features."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
         model_options, options = linear_options(groups)
@@ -41,8 +41,8 @@ class LinearJob(LinkingJob):
         if start:
             load_checkpoint_weights(model, start)
         say(
-            f"linear map of {size} image and {reader.vector_size} text dimensions into "
-            f"{model.dimensions}"
+            f"linear maps of {size} image dimensions and {reader.vector_size} text dimensions to "
+            f"{model.dimensions} dimensions"
         )
         self.open(model.to(inputs.device), reader, rows)
         self._model = model
@@ -67,7 +67,7 @@ class LinearJob(LinkingJob):
         self._model.fit(images, blocks, torch.from_numpy(self.image_of_text))
 
     def batches(self, epoch: int, first: int) -> Iterator[PairBatch]:
-        """Yield an epoch's batches of images with all their captions, from number `first`."""
+        """Yield an epoch's batches of images with all their captions, starting with `first`."""
         return map(self._load, self.shares(epoch, first))
 
     def _load(self, indices: Sequence[int]) -> PairBatch:

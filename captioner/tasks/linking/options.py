@@ -1,4 +1,4 @@
-"""The options of linking systems, other than their model options."""
+"""The options of the linking systems, except their model options."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from ...text.options import TextVectorOptions
 
 @dataclass(frozen=True)
 class LinearTaskOptions(TextVectorOptions):
-    """The vectors of images and texts that are mapped."""
+    """The sources of the image vectors and text vectors that are mapped."""
 
     image_vectors: Path | None = option(
         None, ".npy file of image vectors, one row per caption [pooled encoder features]"
@@ -31,7 +31,7 @@ class JointTaskOptions(Options):
         None, "initial word vectors: word2vec, or a GloVe or word2vec file [random]"
     )
     text_vectors: tuple[str, ...] = option(
-        (), "sentence vectors in addition to the GRU, as in --system linear"
+        (), "sentence vectors to use in addition to the GRU, as in --system linear"
     )
     text_dimensions: int = option(300, "number of dimensions of lsa and word2vec")
     image_vectors: Path | None = option(

@@ -27,7 +27,7 @@ DEFAULTS: dict[str, int | float] = {"batch_size": 100, "epochs": 15, "learning_r
 
 
 def linear_options(groups: OptionGroups) -> tuple[LinearOptions, LinearTaskOptions]:
-    """Return the options of the linear map, with their types."""
+    """Return the options of the linear maps, with their types."""
     assert isinstance(groups.model, LinearOptions)
     assert isinstance(groups.task, LinearTaskOptions)
     return groups.model, groups.task
@@ -65,8 +65,8 @@ def _check_linear(groups: OptionGroups) -> None:
         open_rows(options.image_vectors, "image vectors")
     elif encoder.encoder == SMALL_CNN and encoder.encoder_weights is None and not starts:
         raise InputError(
-            "--system linear needs a trained encoder: pass --encoder-weights with the run of a "
-            "captioner, such as checkpoints/demo-attention, or another --encoder with its weights"
+            "--system linear needs a trained encoder; pass a captioner's run as --encoder-weights, "
+            "e.g. checkpoints/demo-attention, or choose a torchvision CNN as --encoder"
         )
     if not starts:
         check_sentence_encoder(options)

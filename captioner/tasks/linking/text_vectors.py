@@ -40,8 +40,8 @@ BLOCK = 4096  # captions encoded at once
 def check_sentence_encoder(options: TextVectorOptions) -> None:
     """Raise InputError for a source that is unknown or missing, or whose extra is not installed.
 
-    No vectors are read, so that it can be called before images are opened;
-    `build_sentence_encoder` detects all other errors.
+    This check reads no vectors, so it can run before images are opened; `build_sentence_encoder`
+    detects all other errors.
     """
     for source in options.text_vectors:
         path = Path(source)
@@ -64,7 +64,7 @@ def check_sentence_encoder(options: TextVectorOptions) -> None:
 
 
 def build_sentence_encoder(options: TextVectorOptions, data: CaptionData) -> SentenceEncoder:
-    """Build the encoder of all sources, with vocabulary and statistics from the train split only.
+    """Build one encoder from all sources; words and statistics come from the train split only.
 
     Raises InputError in the same cases as `check_sentence_encoder`, and if a file is damaged or
     does not match the captions.
@@ -77,9 +77,9 @@ def build_sentence_encoder(options: TextVectorOptions, data: CaptionData) -> Sen
 def fit_sentence_encoder(
     options: TextVectorOptions, captions: Sequence[str], count: int, fingerprint: str
 ) -> SentenceEncoder:
-    """Build the encoder of all sources, with vocabulary and statistics from `captions`.
+    """Build one encoder from all sources; words and statistics come from `captions`.
 
-    count: the number of rows that a .npy file must have. fingerprint: as in GivenRows. Raises
+    count: number of rows that a .npy file must have. fingerprint: as in GivenRows. Raises
     InputError in the same cases as `build_sentence_encoder`.
     """
     parts = tuple(
@@ -93,9 +93,9 @@ def caption_vectors(
 ) -> Iterator[np.ndarray]:
     """Yield the vectors of a split's captions in order, in blocks (up to BLOCK, Y), float32.
 
-    Unlike `encode`, it also works for rows given by the user. The blocks keep memory small for
-    word counts, whose Y is the size of the vocabulary. Raises InputError if rows were given for
-    another data set.
+    Unlike `SentenceEncoder.encode`, this also works for vectors that the user computed. The blocks
+    limit the memory that word counts need, whose Y is the size of the vocabulary. Raises InputError
+    if the user's vectors belong to another data set.
     """
     for part in flatten_parts(encoder):
         if isinstance(part, GivenRows):
@@ -108,7 +108,7 @@ def caption_vectors(
 
 
 def caption_texts(reader: TextReader, data: CaptionData, split: str) -> Iterator[Texts]:
-    """Yield a split's captions in order, as a model reads them, in blocks of up to BLOCK.
+    """Yield a split's captions in order, prepared for a model, in blocks of up to BLOCK.
 
     Raises InputError in the same cases as `caption_vectors`.
     """
@@ -124,7 +124,7 @@ def caption_texts(reader: TextReader, data: CaptionData, split: str) -> Iterator
 def encode_rows(
     encoder: SentenceEncoder, positions: Sequence[int], captions: Sequence[str]
 ) -> np.ndarray:
-    """Return the vectors (n, Y), float32, of captions; given rows are taken at their positions."""
+    """Return the vectors (n, Y), float32, of captions; the user's rows are taken by position."""
     parts = [
         part.take(positions) if isinstance(part, GivenRows) else part.encode(captions)
         for part in flatten_parts(encoder)
@@ -133,7 +133,7 @@ def encode_rows(
 
 
 def _all_captions(data: CaptionData) -> Iterator[tuple[str, str]]:
-    """Yield the split and the text of all captions in reading order."""
+    """Yield the split and the text of each caption in reading order."""
     for example in data.examples:
         for caption in example.captions:
             yield example.split, caption

@@ -1,4 +1,4 @@
-"""Image vectors and caption vectors of a split, and the scores of retrieval among them.
+"""Image vectors and caption vectors of a split, and the retrieval scores computed from them.
 
 Shapes: I images, N captions.
 """
@@ -24,8 +24,9 @@ ROUNDING = 1e-6
 class RetrievalResult:
     """The retrieval scores of a split; implements `tasks.task.Result`.
 
-    own: only an image's own captions are correct for it. equal: captions that have the same words
-    as one of its own are correct, too; None if no two images share a caption.
+    own: scores for which only an image's own captions are correct. equal: scores for which every
+    caption with the same words as one of them is correct, too; None if no two images share a
+    caption.
     """
 
     own: RetrievalScores
@@ -33,7 +34,7 @@ class RetrievalResult:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The scores by name, with only an image's own captions as correct answers."""
+        """The scores by name; only an image's own captions are correct."""
         return self.own.numbers
 
     @property
@@ -61,10 +62,11 @@ def image_of_caption(examples: list[Example]) -> np.ndarray:
 
 
 def given_image_vectors(rows: GivenRows, data: CaptionData, split: str) -> Source:
-    """Return a source of the image vectors of a split, from rows that the user computed.
+    """Return a source of a split's image vectors, taken from rows that the user computed.
 
-    rows: one row per caption of all splits, in reading order; an image has the row of its first
-    caption, and zeros if it has no caption. Raises InputError if rows belong to other data.
+    rows: one row per caption of all splits, in reading order. An image's vector is the row of its
+    first caption, or zeros if it has no captions. Raises InputError if the rows belong to another
+    data set.
     """
     rows.check_data(fingerprint(data), data.root)
     first, chosen = 0, []
@@ -89,7 +91,7 @@ def score_split(
 ) -> RetrievalResult:
     """Rank all captions of a split for each of its images, and all images for each caption.
 
-    images: a source whose i-th image or features belong to the split's i-th example.
+    images: a source whose i-th item, an image or its features, belongs to the split's i-th example.
     """
     examples = data.split(split)
     rows = linker.encode_source(images, len(examples), batch_size=batch_size)

@@ -109,7 +109,7 @@ def test_word_vectors_sentence_vectors_and_an_earlier_run_start_a_model(colours)
     assert Linker.from_pretrained("checkpoints/b", "cpu").texts.sentences is not None
     with pytest.raises(InputError, match=r"word_vectors must be word2vec, or a \.txt, "):
         train_python(colours, run="c", word_vectors="lsa")
-    with pytest.raises(InputError, match="have 8 dimensions; pass --word-size 8"):
+    with pytest.raises(InputError, match="dimensions, but word_size is 5; pass --word-size 8"):
         train_python(colours, run="c", word_vectors="words.txt", word_size=5)
 
 

@@ -207,7 +207,7 @@ def test_options_without_effect_are_refused(sources, options, message):
 
 def test_an_untrained_encoder_is_refused(sources):
     del sources["encoder_weights"]
-    with pytest.raises(InputError, match=r"^--system linear needs a trained encoder: pass --enc"):
+    with pytest.raises(InputError, match=r"^--system linear needs a trained encoder; pass a cap"):
         train_python(**sources)
 
 
