@@ -1,1 +1,1 @@
-"""Retrieval: projections of vectors, independent of the models that compute them."""
+"""Retrieval: exact search, index files, queries and projections of vectors, without any model."""

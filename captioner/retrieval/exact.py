@@ -13,11 +13,12 @@ PIECE = 32768
 
 
 def search(rows: np.ndarray, vector: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the `top` rows with the largest products, and these products.
+    """Return the indices of the `top` rows with the largest dot products, and these products.
 
     rows (N, E): float16; may be mapped from a file. vector (E,): float32. Both results have
-    min(top, N) elements, the largest product first, equal ones by row; products are float32.
-    Memory beyond the rows is about 4 bytes per row. Raises ValueError if a product is not finite.
+    min(top, N) elements. The largest product comes first, and equal products are in the order of
+    their rows. Products are float32. The search needs about 4 bytes of memory per row in addition
+    to the rows. Raises ValueError if a product is not finite.
     """
     products = _products(rows, vector)
     if not np.isfinite(products).all():
@@ -32,7 +33,7 @@ def search(rows: np.ndarray, vector: np.ndarray, top: int) -> tuple[np.ndarray, 
 
 
 def _products(rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Return the product of each row with the vector (N,), float32.
+    """Return the dot products (N,), float32, of all rows with the vector.
 
     einsum computes every row in the same way, so that equal rows have equal products; in a
     matrix product, rounding depends on the row's position in the block.

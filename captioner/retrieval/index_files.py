@@ -1,13 +1,13 @@
-"""Files of an index, and reading them.
+"""The files of an index, and how they are read.
 
     DIR/
-      manifest.json      format, checkpoint, rows after the last complete run, generation G
-      rows-G.npy         (N, E) half precision
+      manifest.json      format, checkpoint, generation G, row count after the last complete run
+      rows-G.npy         embeddings (N, E), float16
       images-G.jsonl     the image of each row: path, size in bytes, stamp and content hash
-      skipped.jsonl      images without a row in the last run: duplicates and unreadable files
+      skipped.jsonl      images that got no row in the last run: duplicates and unreadable files
 
-A row counts once its line is complete, because lines are written after their rows. `index_writer`
-writes the files.
+Each line is written after its row, so a row is part of the index only if its line is complete.
+`index_writer` writes the files.
 
 Shapes: N rows, E dimensions.
 """
@@ -48,7 +48,8 @@ class Manifest:
 class IndexFiles:
     """The files of one generation, as found when they were opened.
 
-    rows (N, E): float16, mapped from the file. starts (N + 1,): the offset of each row's line.
+    rows (N, E): float16, mapped from the file. starts (N + 1,): byte offsets of all lines, and of
+    the end of the last one.
     """
 
     directory: Path
@@ -57,7 +58,7 @@ class IndexFiles:
     starts: np.ndarray
 
     def entries(self, indices: Iterable[int]) -> Iterator[dict[str, Any]]:
-        """Yield the line of each row, an object with the key "image", reading it on demand."""
+        """Yield the line of each row as a dict with the key "image"; lines are read on demand."""
         path = images_path(self.directory, self.manifest)
         with path.open("rb") as file:
             for i in indices:
@@ -66,7 +67,7 @@ class IndexFiles:
 
 
 def is_index(directory: Path) -> bool:
-    """Return whether the directory has the manifest of an index, of any format."""
+    """Return whether the directory contains the manifest of an index, whatever its format."""
     try:
         content = json.loads((directory / MANIFEST).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -102,15 +103,16 @@ def read_manifest(directory: Path) -> Manifest:
         )
     if manifest.dimensions < 1 or manifest.rows < 0:
         raise InputError(
-            f"{path} is damaged: a number is too small; delete {directory} and write it again"
+            f"{path} is damaged: dimensions must be at least 1 and rows at least 0; delete "
+            f"{directory} and write it again"
         )
     return manifest
 
 
 def open_files(directory: Path) -> IndexFiles:
-    """Open an index for reading; another process may add to it meanwhile.
+    """Open an index for reading; another process may write to it at the same time.
 
-    Raises InputError if it is not an index, or if it is damaged or truncated.
+    Raises InputError if the directory is not an index, or if its files are damaged or truncated.
     """
     manifest = read_manifest(directory)
     try:
@@ -142,12 +144,12 @@ def open_generation(directory: Path, manifest: Manifest) -> IndexFiles:
 
 
 def rows_path(directory: Path, manifest: Manifest) -> Path:
-    """Return the path of the rows of the manifest's generation."""
+    """Return the path of the file of rows that belongs to a manifest."""
     return directory / f"rows-{manifest.generation}.npy"
 
 
 def images_path(directory: Path, manifest: Manifest) -> Path:
-    """Return the path of the lines of the manifest's generation."""
+    """Return the path of the file of lines that belongs to a manifest."""
     return directory / f"images-{manifest.generation}.jsonl"
 
 
@@ -160,7 +162,7 @@ def _map_rows(directory: Path, manifest: Manifest, count: int) -> np.ndarray:
 
 
 def count_rows(directory: Path, manifest: Manifest) -> int:
-    """Return the number of complete rows in the file; raise InputError if it is damaged."""
+    """Return the number of complete rows on disk; raise InputError if their file is damaged."""
     path = rows_path(directory, manifest)
     with path.open("rb") as file:
         try:
@@ -180,7 +182,7 @@ def count_rows(directory: Path, manifest: Manifest) -> int:
 
 
 def line_starts(path: Path) -> np.ndarray:
-    """Return the offset of each complete line, then the offset of the end of the last (n + 1,)."""
+    """Return the byte offsets (n + 1,) of all complete lines, and of the end of the last one."""
     ends, offset = [np.zeros(1, np.int64)], 0
     with path.open("rb") as file:
         while block := file.read(2**20):
@@ -197,5 +199,5 @@ def _parse_line(path: Path, line: bytes) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
     raise InputError(
-        f"{path} is damaged: a line names no image; delete {path.parent} and write it again"
+        f"{path} is damaged: a line does not name an image; delete {path.parent} and write it again"
     )

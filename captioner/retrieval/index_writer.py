@@ -1,8 +1,8 @@
-"""Writing indexes: adding and removing rows so that a killed process loses little.
+"""Writing indexes so that little work is lost if the process is killed.
 
-Rows are appended, and their lines after them. Removal writes the files of the next generation,
-which the manifest then names, so that readers find complete files at any time. `index_files`
-describes the files.
+Rows are appended first, and then their lines. To remove rows, the files of the next generation are
+written before the manifest refers to them, so that readers always find complete files.
+`index_files` describes the files.
 
 Shapes: N rows, E dimensions.
 """
@@ -39,10 +39,10 @@ BLOCK = 4096  # rows copied at once
 
 
 class IndexWriter:
-    """An index open for writing; `open_writer` creates it.
+    """An index that is open for writing; use `open_writer` to create one.
 
     manifest: manifest of the index. recovered: lines whose rows were lost because a process was
-    killed or a disk is damaged; the index no longer contains them.
+    killed or a disk was damaged; the index no longer contains them.
     """
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
@@ -54,12 +54,12 @@ class IndexWriter:
         self.recovered = self._recover()
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines of all rows, reading them on demand."""
+        """Yield the lines of all rows, which are read on demand."""
         files = open_generation(self.directory, replace(self.manifest, rows=0))
         return files.entries(range(len(files.rows)))
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Remove all rows except these, which must be in ascending order."""
+        """Keep the rows at `indices`, which must be in ascending order, and remove all others."""
         files = open_generation(self.directory, replace(self.manifest, rows=0))
         if len(indices) == len(files.rows):
             return
@@ -76,7 +76,7 @@ class IndexWriter:
         self._remove_other_generations()
 
     def append(self, rows: np.ndarray, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows (n, E) and their lines; they are on disk when this returns."""
+        """Add rows (n, E) and their lines; both are on disk when this method returns."""
         self._append(self.manifest, rows.astype(np.float16), entries)
 
     def finish(self, skipped: Sequence[Mapping[str, Any]]) -> int:
@@ -108,7 +108,7 @@ class IndexWriter:
         atomic_write(self.directory / MANIFEST, content)
 
     def _remove_other_generations(self) -> None:
-        """Delete files of the previous generation, and those of a killed process."""
+        """Delete the files of all other generations, including those left by a killed process."""
         current = (path(self.directory, self.manifest) for path in (rows_path, images_path))
         names = {path.name for path in current}
         for pattern in ("rows-*.npy", "images-*.jsonl"):
@@ -118,7 +118,7 @@ class IndexWriter:
                         path.unlink()
 
     def _recover(self) -> list[dict[str, Any]]:
-        """Truncate the files to the rows that have values and a line; return the lines removed."""
+        """Truncate the files to the rows that are complete in both; return the removed lines."""
         images = images_path(self.directory, self.manifest)
         images.touch()
         starts, stored = line_starts(images), count_rows(self.directory, self.manifest)
@@ -135,10 +135,11 @@ class IndexWriter:
 def open_writer(
     directory: Path, checkpoint: str, weights: str, dimensions: int
 ) -> Iterator[IndexWriter]:
-    """Open an index for adding and removing rows, or create it; one process at a time.
+    """Open an index to add and remove rows; create it if it does not exist.
 
-    Raises InputError if the directory contains something else, if another process writes to it,
-    and if it was written with other weights or is damaged.
+    Only one process at a time may write to an index. Raises InputError if the directory contains
+    something else, if another process is writing to it, if the index was written with other
+    weights, or if it is damaged.
     """
     if directory.exists() and not is_index(directory) and _has_content(directory):
         raise InputError(f"{directory} already exists and is not an index; choose another --output")
@@ -162,7 +163,7 @@ def open_writer(
 
 
 def _has_content(directory: Path) -> bool:
-    """Return whether there are files other than those of a process killed at its start."""
+    """Return whether the path contains more than a process that was killed early leaves behind."""
     leftovers = (".lock", ".part")
     return not directory.is_dir() or any(
         not path.name.endswith(leftovers) for path in directory.iterdir()

@@ -1,7 +1,7 @@
 """Projections of vectors onto a plane, and groups of similar vectors.
 
-Drawing them is left to `plots.projections`. Everything runs on one thread, because the sums of
-several threads are rounded in an order that varies, which t-SNE amplifies.
+`plots.projections` draws them. Everything runs in one thread: with several threads, the order of
+additions varies, and t-SNE amplifies the resulting differences in rounding.
 
 Shapes: N vectors, Y dimensions.
 """
@@ -22,12 +22,12 @@ PERPLEXITY = 30.0  # of t-SNE; between the 5 and 50 that its authors recommend
 def project(vectors: np.ndarray, method: str = "tsne", seed: int = 0) -> np.ndarray:
     """Project vectors (N, Y) onto a plane and return their positions (N, 2), float64.
 
-    method: "tsne" (van der Maaten and Hinton 2008) keeps neighbours together, so that distances
-    between groups mean little; "pca" returns the first two principal components, whose largest
-    loading is positive. Distances are Euclidean. The result is the same for the same vectors and
-    seed; "pca" does not depend on the seed. Raises InputError for fewer than 5 vectors, fewer than
-    2 dimensions, values that are not finite, vectors that are all equal, an unknown method, or if
-    the extra `link` is not installed.
+    method: "tsne" (van der Maaten and Hinton 2008) keeps neighbours together, but distances between
+    groups mean little; "pca" returns the first two principal components, with signs that make the
+    largest loading of each positive. Distances are Euclidean. The result is the same for the same
+    vectors and seed; "pca" does not depend on the seed. Raises InputError if there are fewer than 5
+    vectors or 2 dimensions, if a value is not finite, if all vectors are equal, if the method is
+    unknown, or if the extra `link` is not installed.
     """
     vectors = _check(vectors)
     if method not in METHODS:
@@ -48,16 +48,16 @@ def project(vectors: np.ndarray, method: str = "tsne", seed: int = 0) -> np.ndar
 def choose_perplexity(count: int) -> float:
     """Return t-SNE's perplexity for `count` vectors: min(30, (count - 1) / 3).
 
-    t-SNE considers three times as many neighbours of every vector as the perplexity.
+    For every vector, t-SNE considers three times as many neighbours as the perplexity.
     """
     return min(PERPLEXITY, (count - 1) / 3)
 
 
 def cluster(vectors: np.ndarray, groups: int, seed: int = 0) -> np.ndarray:
-    """Divide vectors (N, Y) into groups by k-means; return their groups (N,), int64.
+    """Divide vectors (N, Y) into groups by k-means; return the group of each (N,), int64.
 
-    groups: number of groups, at least 1; there are fewer if fewer vectors are distinct. Group 0 is
-    the largest. Raises InputError for the same vectors as `project`.
+    groups: number of groups, at least 1; the result has fewer if there are fewer distinct vectors.
+    Group 0 is the largest. Raises InputError for the same vectors as `project`.
     """
     vectors = _check(vectors)
     if groups < 1:
@@ -75,13 +75,13 @@ def cluster(vectors: np.ndarray, groups: int, seed: int = 0) -> np.ndarray:
 
 
 def _check(vectors: np.ndarray) -> np.ndarray:
-    """Return the vectors as float64 if they can be projected."""
+    """Return the vectors as float64; raise InputError if they cannot be projected."""
     vectors = np.asarray(vectors, dtype=np.float64)
     if len(vectors) < MIN_VECTORS:
         raise InputError(f"a projection needs at least {MIN_VECTORS} vectors, got {len(vectors)}")
     if vectors.ndim != 2 or vectors.shape[1] < 2:
         raise InputError(
-            f"vectors must be (N, Y) with at least 2 dimensions Y, got the shape {vectors.shape}"
+            f"vectors must have shape (N, Y) with Y of at least 2, got {vectors.shape}"
         )
     if len(wrong := np.flatnonzero(~np.isfinite(vectors).all(1))):
         raise InputError(
@@ -90,7 +90,7 @@ def _check(vectors: np.ndarray) -> np.ndarray:
         )
     if np.ptp(vectors, axis=0).max() <= TOLERANCE * np.abs(vectors).max():
         raise InputError(
-            f"all {len(vectors)} vectors are equal, which leaves nothing to project; choose other "
+            f"a projection needs distinct vectors, but all {len(vectors)} are equal; choose other "
             "sentences or vectors"
         )
     return vectors

@@ -5,8 +5,9 @@
     phrase  = adjacent words and quoted texts
 
 Queries are parsed and the vectors of terms are added here; `Linker.encode_query` encodes the terms.
-A minus within a word belongs to it, as in `t-shirt`. Quoted text contains no signs; in
-it, a backslash precedes a quotation mark or a backslash. A path ends at a space unless quoted.
+A hyphen within a word is part of the word, as in `t-shirt`. Within quotation marks, signs are
+plain text, and a quotation mark or a backslash is written after a backslash. A path that is not
+quoted ends at the first space.
 """
 
 import math
@@ -37,9 +38,9 @@ CANCELLED = 1e-6  # a shorter sum, relative to the sum of the weights, consists 
 
 @dataclass(frozen=True)
 class Term:
-    """A phrase or an image, and the factor of its vector.
+    """A phrase or an image, and the weight of its vector.
 
-    text: the phrase, its words separated by single spaces, or the path or URL of the image.
+    text: the phrase, with single spaces between its words, or the path or URL of the image.
     weight: finite and not 0; negative for a term that is subtracted.
     """
 
@@ -50,7 +51,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Query:
-    """One or more terms; `str` returns the canonical form, and `parse` of it an equal query."""
+    """One or more terms; `str` returns the canonical form, which `parse` reads as an equal one."""
 
     terms: tuple[Term, ...]
 
@@ -60,7 +61,7 @@ class Query:
 
 
 def parse(text: str) -> Query:
-    """Parse a query; raise InputError, which describes the mistake, for an invalid query."""
+    """Parse a query; raise an InputError that describes the mistake if the query is invalid."""
     groups: list[tuple[str, list[tuple[str, str]]]] = [("", [])]
     for kind, value in _tokens(text):
         if kind == "sign":
@@ -113,15 +114,15 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
                 raise InputError(f"query {text!r} contains an empty quotation; remove it")
         elif kind == "word" and value == "image:":
             raise InputError(
-                f"query {text!r} has no path after image:; write it without a space, as in "
-                "image:photo.jpg"
+                f"query {text!r} has no path after image:; write one directly after the colon, as "
+                "in image:photo.jpg"
             )
         yield kind.removeprefix("quoted_"), value
         position = match.end()
 
 
 def _mistake(rest: str) -> str:
-    """Return why no token begins here, and advice."""
+    """Return the reason why no token begins here, followed by advice."""
     if rest.startswith("*"):
         return "* must follow a number at the start of a term, as in 0.5*dog"
     if rest[0] in "()":
@@ -145,7 +146,7 @@ def _term(text: str, sign: str, tokens: Sequence[tuple[str, str]]) -> Term:
                 "write a minus before a term to subtract it"
             )
     if not tokens:
-        raise InputError(f"query {text!r} has no term after {weight:g}*; write it after the *")
+        raise InputError(f"query {text!r} has no term after {weight:g}*; write one after the *")
     signed = -weight if sign == "-" else weight
     for number, (kind, value) in enumerate(tokens):
         if kind == "weight":

@@ -189,7 +189,7 @@ def change(path, **values):
     [
         ({"format": 2}, "has format 2, but this version of captioner reads format 1; update"),
         ({"dimensions": 5}, "rows-1.npy does not match manifest.json; delete"),
-        ({"dimensions": 0}, "is damaged: a number is too small; delete"),
+        ({"dimensions": 0}, "is damaged: dimensions must be at least 1 and rows at least 0; del"),
         ({"dimensions": "4"}, "is damaged: a value has the wrong type; delete"),
         ({"weights": None}, "is damaged: a value has the wrong type; delete"),
         ({"extra": 1}, "is damaged: TypeError.*; delete"),
@@ -216,7 +216,7 @@ def test_damaged_files(directory):
 def test_a_line_that_is_not_about_an_image(directory):
     path = directory / "images-1.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"image": "3', b'"photo": "3'))
-    with pytest.raises(InputError, match=r"images-1.jsonl is damaged: a line names no image"):
+    with pytest.raises(InputError, match=r"is damaged: a line does not name an image"):
         list(open_files(directory).entries([2, 3]))
 
 
