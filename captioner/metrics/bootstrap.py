@@ -1,7 +1,7 @@
 """Bootstrap intervals of corpus scores and of differences between scores.
 
-Images are resampled with replacement and their counts are summed again, so that nothing is scored
-twice.
+Images are resampled with replacement, and only their counts are summed again, so that no caption is
+scored twice.
 
 Shapes: N images, M bootstrap samples.
 """
@@ -62,13 +62,16 @@ def intervals(scores: Scores, samples: int, seed: int = SEED) -> dict[str, Inter
 def differences(
     scores: Scores, baseline: Scores, samples: int, seed: int = SEED
 ) -> dict[str, Interval]:
-    """Subtract the baseline's scores; compute intervals from samples of the same images.
+    """Subtract the baseline's scores, and compute intervals of the differences.
 
-    This is the paired bootstrap (Koehn 2004, section 4). Raises InputError unless
-    both are scores of the same images in the same order.
+    Both systems are scored on the same samples of images: this is the paired bootstrap (Koehn 2004,
+    section 4). Raises InputError unless both are scores of the same images in the same order.
     """
     if scores.ids != baseline.ids:
-        raise InputError("paired differences require scores of the same images in the same order")
+        raise InputError(
+            "paired differences require scores of the same images in the same order; score both "
+            "systems on the same images"
+        )
     left, right = (resample(each, samples, seed) for each in (scores, baseline))
     values = baseline.corpus
     return {

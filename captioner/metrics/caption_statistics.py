@@ -1,4 +1,4 @@
-"""Caption statistics other than quality scores: length, vocabulary, repetition."""
+"""Caption statistics other than quality scores: length, vocabulary and repetition."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -61,11 +61,11 @@ def statistics(
     training: Iterable[str] | None = None,
     tokenizer: Tokenizer = WORDS,
 ) -> Statistics:
-    """Compute the statistics of captions; arguments as in `captions.compute_scores`.
+    """Compute the statistics of captions; the arguments are those of `captions.compute_scores`.
 
-    training: captions that the model was trained on. Two captions count as equal if their letters
-    and digits are equal, regardless of case, spaces and punctuation. Raises InputError like
-    `captions.compute_scores`.
+    training: captions that the model was trained on. A caption is not novel if its letters and
+    digits equal those of a training caption, regardless of case, spaces and punctuation. Raises
+    InputError in the same cases as `captions.compute_scores`.
     """
     from nltk.translate.bleu_score import brevity_penalty, closest_ref_length
 

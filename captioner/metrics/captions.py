@@ -42,12 +42,12 @@ def bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> 
 
     Papineni et al. 2002 as computed by coco-caption: counts are summed over the corpus before
     they are divided, and the brevity penalty uses the reference closest in length (the shorter of
-    two equally close ones). An n-gram order without a match counts as 1e-15 matches, so that such a
-    score is at most 0.02, or 3.2 if no caption has n words.
+    two equally close ones). If no n-gram of order n matches, 1e-15 matches are assumed, so BLEU-n
+    is at most 0.02, or 3.2 if no caption has n words.
 
     hypotheses: one list of words per image, possibly empty.
     references: at least one list of words for each image.
-    Raises InputError if they do not match.
+    Raises InputError if hypotheses and references do not match.
     """
     _check_corpus(hypotheses, references)
     return bleu_statistics(hypotheses, references).corpus
@@ -56,8 +56,9 @@ def bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> 
 def meteor(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
     """Compute METEOR 1.5 of lists of words, 0-100, as in coco-caption; requires Java.
 
-    Denkowski and Lavie 2014, for English. Counts are summed over the corpus, as for BLEU. Raises
-    InputError if Java is missing or fails, or if hypotheses and references do not match.
+    This is the English METEOR of Denkowski and Lavie 2014. Counts are summed over the corpus, as
+    for BLEU. Raises InputError if Java is missing or fails, or if hypotheses and references do not
+    match.
     """
     _check_corpus(hypotheses, references)
     return meteor_statistics(hypotheses, references).corpus["METEOR"]
@@ -76,10 +77,10 @@ def rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) 
 def cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
     """Compute CIDEr of lists of words, times 100, as in coco-caption: the mean over the images.
 
-    This is CIDEr-D of Vedantam et al. 2015. The weight of an n-gram of 1 to 4 words is higher
-    the fewer images have references that contain it. Hence the score of a single image is 0, scores
-    are comparable only on the same images, and the maximum is 1000; good captions of COCO images
-    score about 100.
+    This is CIDEr-D of Vedantam et al. 2015. The fewer images have references that contain an n-gram
+    of 1 to 4 words, the higher is its weight. Hence the score of a single image is 0, scores are
+    comparable only on the same images, and the maximum is 1000; good captions of COCO images score
+    about 100.
     """
     _check_corpus(hypotheses, references)
     return cider_statistics(hypotheses, references).corpus["CIDEr"]
@@ -90,9 +91,9 @@ class Scores:
     """The scores of captions, kept as sufficient statistics.
 
     ids: image ids. statistics: counts of each metric, one row per image, by name of the metric.
-    note: lines about a metric that was omitted, captions without spaces, and scores that
-    are low because the captions are few or short; or an empty string.
-    tokenizer: tokenizer that split captions and references.
+    note: notes on an omitted metric, on captions without spaces, and on scores that are low because
+    the captions are few or short; an empty string if there are none. tokenizer: the tokenizer that
+    split captions and references.
     """
 
     ids: tuple[Hashable, ...]
@@ -121,7 +122,7 @@ def compute_scores(
 ) -> Scores:
     """Score captions against references; both are keyed by image id.
 
-    metrics: names from METRICS or SCORES; None for all, with METEOR only if Java works. Raises
+    metrics: names from METRICS or SCORES; None selects all, METEOR only if Java works. Raises
     InputError if captions and references are empty or cover different images, if an image has no
     references, or if a requested metric cannot be computed.
     """
@@ -144,9 +145,9 @@ def compute_scores(
 def _limits(hypotheses: Sequence[Words], metrics: Collection[str]) -> list[str]:
     """Return notes on scores that are low even for perfect captions, because of the formulas.
 
-    CIDEr gives no weight to n-grams that occur for all images, hence to none of a single image. It
-    is the mean over n-grams of 1 to 4 words, and BLEU-4 their geometric mean; a caption of fewer
-    words has none of the longer ones.
+    CIDEr gives no weight to n-grams that occur in the references of every image, so a single image
+    scores 0. CIDEr is a mean over n-grams of 1 to 4 words, and BLEU-4 is a geometric mean over
+    them; a caption with fewer than 4 words has no n-grams of the higher orders.
     """
     counts = [min(len(words), ORDERS) for words in hypotheses]
     longest, share = max(counts), sum(counts) / ORDERS / len(counts)
@@ -174,7 +175,7 @@ def corpus_scores(
 
 
 def select_metrics(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the metrics selected by names of metrics or scores ("BLEU-4"), in METRICS' order.
+    """Return the metrics, in the order of METRICS, selected by metric or score name ("BLEU-4").
 
     Case is ignored. Raises InputError, before anything is computed, if there are no names, if a
     name is unknown, or if METEOR is selected but Java is missing.
@@ -182,10 +183,10 @@ def select_metrics(names: Sequence[str]) -> tuple[str, ...]:
     metric_of = {name.lower(): name.lower().rstrip("-1234") for name in (*METRICS, *SCORES)}
     unknown = [name for name in names if name.lower() not in metric_of]
     if unknown or not names:
-        raise InputError(
-            f"unknown metrics {', '.join(map(repr, unknown)) or '(none)'}; "
-            f"choose from {', '.join(METRICS)}"
+        problem = (
+            f"unknown metrics {', '.join(map(repr, unknown))}" if unknown else "no metrics selected"
         )
+        raise InputError(f"{problem}; choose from {', '.join(METRICS)}")
     selected = {metric_of[name.lower()] for name in names}
     if "meteor" in selected:
         find_java()
@@ -229,7 +230,10 @@ def split_corpus(
     for ids, problem in ((uncaptioned, "have no caption"), (unreferenced, "have no references")):
         if ids:
             listed = ", ".join(map(repr, ids[:10])) + (", ..." if len(ids) > 10 else "")
-            raise InputError(f"{len(ids)} of the images to score {problem}: {listed}")
+            raise InputError(
+                f"{len(ids)} of the images to score {problem}: {listed}; captions and references "
+                "must cover the same images"
+            )
     for id, sentences in references.items():
         if isinstance(sentences, str):
             raise InputError(f"the references of image {id!r} must be a list, got a string")
@@ -242,7 +246,7 @@ def split_corpus(
 def signature(
     references: Iterable[Sized], scores: Iterable[str] | None = None, tokenizer: str = WORDS.name
 ) -> str:
-    """Return one line that describes how scores were computed, to print with them.
+    """Return a line to be printed with scores that describes how they were computed.
 
     references: references of each image; only their number matters. scores: names of the scores;
     None for all that do not need Java. tokenizer: name of the tokenizer. Raises InputError if there

@@ -1,4 +1,4 @@
-"""CIDEr-D of captions as token tensors, fast enough for a training reward.
+"""CIDEr-D of captions as token tensors, fast enough to serve as a training reward.
 
 Sentences are scored in captions.py.
 
@@ -24,7 +24,7 @@ SIGMA = 6.0
 
 @dataclass(frozen=True)
 class CiderD:
-    """CIDEr-D (Vedantam et al. 2015) with the document frequencies of given references.
+    """CIDEr-D (Vedantam et al. 2015) with document frequencies counted in a set of references.
 
     An n-gram is encoded as one integer whose digits are its tokens. base: the base of this
     encoding, the vocabulary size. ngrams (G,): n-grams of the references, in ascending order.
@@ -68,9 +68,10 @@ class CiderD:
     def score(self, captions: Tensor, references: Tensor) -> Tensor:
         """Score captions (B, C, T) against the references (B, R, T') of the same images: (B, C).
 
-        Tokens exclude the start token and are padded with 0. An image's score is the mean over its
-        non-empty references. The end token counts as a word, so that a truncated caption scores
-        lower. <unk> matches no word of the references. 1.0 corresponds to a reported CIDEr of 100.
+        Tokens exclude the start token and are padded with 0. A caption's score is the mean over the
+        non-empty references of its image. The end token counts as a word, so that a truncated
+        caption scores lower. <unk> matches no word of the references. 1.0 corresponds to a reported
+        CIDEr of 100.
         """
         captions = captions.masked_fill(captions == Vocabulary.UNKNOWN, Vocabulary.START)
         by_order = torch.stack([self._similarity(captions, references, n) for n in ORDERS])

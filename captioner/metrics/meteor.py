@@ -1,7 +1,7 @@
 """METEOR 1.5: counts from its Java program, and the score computed from them.
 
-The program is the jar that comes with pycocoevalcap, run once per corpus. Nothing else in the
-library needs Java.
+The program is the jar file that comes with pycocoevalcap; it is run once per corpus. Nothing else
+in the library needs Java.
 
 Shapes: N images, K counts.
 """
@@ -78,7 +78,7 @@ def meteor_counts(
         first_line = next(iter(output), "")[:80]
         raise InputError(
             f"METEOR failed: {java} printed {len(output)} lines for {len(hypotheses)} images, "
-            f"the first {first_line!r}; leave METEOR out"
+            f"the first of which is {first_line!r}; leave METEOR out"
         )
     identical = (counts[:, 20] == 1) & (counts[:, 21:23] == counts[:, 0:2]).all(1)
     counts[identical, 20] = 0  # METEOR does not penalise the single chunk of an exact match
@@ -114,8 +114,8 @@ def _run_jar(java: str, requests: str, images: int) -> str:
 def _run(command: Sequence[str], requests: bytes, timeout: float) -> tuple[int, bytes, bytes]:
     """Run a command and return its exit status, output and errors.
 
-    On a timeout or interrupt, and if this process is killed, so are the command and its child
-    processes.
+    The command and its child processes are killed on a timeout or an interrupt, and if this process
+    is killed.
     """
     pipe = subprocess.PIPE
     guarded = [sys.executable, "-I", "-S", "-c", GUARD, str(os.getpid()), *command]
@@ -131,11 +131,12 @@ def _run(command: Sequence[str], requests: bytes, timeout: float) -> tuple[int, 
 
 
 def meteor_score(counts: np.ndarray) -> np.ndarray:
-    """Compute METEOR (..., 1), 0-100, from the counts (..., K) of an image or their sums.
+    """Compute METEOR (..., 1), 0-100, from the counts (..., K) of one image or of several, summed.
 
-    Denkowski and Lavie 2014, equations 1 to 4. The counts, in pairs for caption and reference, are:
-    words; function words; matched content words and matched function words for each of the four
-    kinds of match. The number of chunks and a pair of all matched words follow.
+    See Denkowski and Lavie 2014, equations 1 to 4. The counts start with pairs for caption and
+    reference: words; function words; and, for each of the four kinds of match, matched content
+    words and matched function words. The last three are the number of chunks and a pair of the
+    numbers of all matched words.
     """
     words, functions = counts[..., 0:2], counts[..., 2:4]
     kinds = counts[..., 4:20].reshape(*counts.shape[:-1], 4, 2, 2)  # kind, content/function, side

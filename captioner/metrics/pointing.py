@@ -38,7 +38,7 @@ class Pointing:
 
     @property
     def chance_level(self) -> float:
-        """Expected accuracy of a uniformly random cell; nan if there are no mentions."""
+        """Expected accuracy if peaks were in uniformly random cells; nan without mentions."""
         return 100 * self.chance / self.count if self.count else math.nan
 
 

@@ -1,4 +1,4 @@
-"""Recall@K, median rank and rsum of retrieval, from a score matrix.
+"""Recall@K, median rank and rsum of retrieval, computed from a score matrix.
 
 Shapes: I images, N texts.
 """
@@ -19,7 +19,7 @@ class RetrievalScores:
 
     image_to_text (at most I,): for each image that has a text, the 0-based rank of its best correct
     text. text_to_image (N,): for each text, the 0-based rank of its best correct image.
-    texts_of_image (at most I,), images_of_text (N,): the number of correct answers of these
+    texts_of_image (at most I,), images_of_text (N,): the number of correct answers to these
     queries. images: number of images ranked, including images without texts. split: the name of
     the ranked split. equal_texts: whether a text is also correct for the images of equal texts.
     """
@@ -50,7 +50,7 @@ class RetrievalScores:
 
     @property
     def chance(self) -> dict[str, float]:
-        """The expected recalls in percent of a random order, by the names of `numbers`."""
+        """The recalls expected of a random order, in percent, under the names of `numbers`."""
         return {
             f"{direction}_R@{k}": _chance(correct, candidates, k)
             for direction, correct, candidates in (
@@ -72,7 +72,7 @@ class RetrievalScores:
         )
 
     def describe(self) -> str:
-        """The scores as lines of text: one each for both directions, rsum and the protocol."""
+        """The scores as lines of text: one per direction, one for rsum and one for the protocol."""
         numbers, chance = self.numbers, self.chance
         lines = []
         for direction, title in DIRECTIONS.items():
@@ -85,8 +85,8 @@ class RetrievalScores:
 def _chance(correct: np.ndarray, candidates: int, k: int) -> float:
     """Return the expected R@k in percent if `candidates` are ranked at random.
 
-    correct: the number of correct candidates of each query. A query without a hit draws k wrong
-    candidates without replacement.
+    correct: the number of correct candidates of each query. A query has no hit if k incorrect
+    candidates are drawn without replacement.
     """
     drawn = np.arange(min(k, candidates))
     missed = (candidates - correct[:, None] - drawn).clip(min=0) / (candidates - drawn)
@@ -103,15 +103,17 @@ def retrieval_scores(
 ) -> RetrievalScores:
     """Rank all texts for every image, and all images for every text.
 
-    scores (I, N): higher is better. image_of_text (N,): integers, the row of each text's image; an
-    image may have one text, several or none; one without texts is a candidate but not a query.
-    split: the name of the split, for the protocol. text_groups (N,): integers, equal for texts that
-    are equal; a text is then also correct for the images of equal texts. None if a text is correct
-    for its own image only. tolerance: how much lower a score may be and still tie, as equal pairs
-    may get scores that differ by rounding. The rank of a query is the number of wrong answers that
-    score higher than its best correct answer or tie with it, so that constant scores yield the
-    worst result. Raises InputError if the shapes do not match, if scores are not finite,
-    or if image_of_text contains rows that do not exist.
+    scores (I, N): higher is better. image_of_text (N,): integers, the row of each text's image. An
+    image may have any number of texts; an image without texts is a candidate but not a query.
+    split: the name of the split, for the protocol. text_groups (N,): integers that are equal for
+    equal texts, so that a text is also correct for the images of equal texts; if None, a text is
+    correct only for its own image. tolerance: maximum difference of two scores that count as a tie,
+    because scores of equal pairs may differ by rounding.
+
+    The rank of a query is the number of incorrect answers that score higher than its best correct
+    answer or tie with it, so that constant scores yield the worst result. Raises InputError if the
+    shapes do not match, if scores are not finite, or if image_of_text contains rows that do not
+    exist.
     """
     scores, image_of_text = np.asarray(scores), np.asarray(image_of_text)
     if scores.ndim != 2 or image_of_text.shape != scores.shape[1:] or 0 in scores.shape:
@@ -122,11 +124,11 @@ def retrieval_scores(
     if not np.isfinite(scores).all():
         raise InputError("scores must be finite, got NaN or infinity")
     if not np.issubdtype(image_of_text.dtype, np.integer):
-        raise InputError(f"image_of_text must be integers, got {image_of_text.dtype}")
+        raise InputError(f"image_of_text must contain integers, got {image_of_text.dtype}")
     if image_of_text.min() < 0 or image_of_text.max() >= len(scores):
         raise InputError(
-            f"image_of_text must be between 0 and {len(scores) - 1}, got {image_of_text.min()} to "
-            f"{image_of_text.max()}"
+            f"image_of_text must contain indices from 0 to {len(scores) - 1}, got "
+            f"{image_of_text.min()} to {image_of_text.max()}"
         )
     # One column per group of equal texts: whether an image has a text of the group.
     groups = np.arange(len(image_of_text))

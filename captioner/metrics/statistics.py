@@ -44,7 +44,7 @@ class SufficientStatistics:
 def bleu_statistics(
     hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]
 ) -> SufficientStatistics:
-    """Count the n-grams of orders 1-4, matched and in total, and the words.
+    """Count the n-grams of orders 1 to 4, both matched ones and all, and the words.
 
     The words are counted in the caption and in the reference closest in length. The n-gram counts
     are nltk's, except that a caption shorter than n words has no n-grams, whereas nltk's score
@@ -90,7 +90,7 @@ def cider_statistics(
 ) -> SufficientStatistics:
     """Compute CIDEr-D of each image with pycocoevalcap; the corpus score is the mean.
 
-    Document frequencies are counted in the given references.
+    Document frequencies are counted in `references`.
     """
     from pycocoevalcap.cider.cider import Cider
 

@@ -252,13 +252,13 @@ def test_a_line_break_in_a_caption_does_not_change_the_scores() -> None:
 
 def test_missing_images_are_named() -> None:
     ids = {i: ["a"] for i in range(12)}
-    with pytest.raises(InputError, match=r"^12 .* have no caption: 0, 1, 2, .*8, 9, \.\.\.$"):
+    with pytest.raises(InputError, match=r"^12 .* have no caption: 0, 1, 2, .*8, 9, \.\.\.; "):
         corpus_scores({}, ids)
-    with pytest.raises(InputError, match=r"^1 of the images to score have no references: 'b'$"):
+    with pytest.raises(InputError, match=r"^1 of the images to score have no references: 'b'; "):
         corpus_scores({"a": "a dog", "b": "a dog"}, {"a": ["a dog"]})
     text_id: dict[int | str, str] = {"1": "a dog"}
     number_id: dict[int | str, list[str]] = {1: ["a dog"]}
-    with pytest.raises(InputError, match=r"^1 of the images to score have no caption: 1$"):
+    with pytest.raises(InputError, match=r"^1 of the images to score have no caption: 1; "):
         corpus_scores(text_id, number_id)
 
 
@@ -304,7 +304,7 @@ def test_only_the_metrics_asked_for_and_scores_per_image() -> None:
 def test_unknown_metrics_are_refused() -> None:
     with pytest.raises(InputError, match=r"^unknown metrics 'spice'; choose from bleu, meteor, "):
         select_metrics(["bleu", "spice"])
-    with pytest.raises(InputError, match=r"^unknown metrics \(none\); choose from"):
+    with pytest.raises(InputError, match=r"^no metrics selected; choose from"):
         compute_scores({1: "a"}, {1: ["a"]}, [])
     assert select_metrics(["cider", "bleu"]) == ("bleu", "cider")
     assert select_metrics(["CIDEr", "BLEU-4", "bleu-1", "Rouge-L"]) == ("bleu", "rouge-l", "cider")

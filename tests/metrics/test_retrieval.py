@@ -112,9 +112,9 @@ def test_a_constant_score_is_worst_and_a_perfect_one_best():
         (np.zeros(3), [0, 1, 1], "^scores must have shape .* got"),
         (np.zeros((2, 0)), [], "both nonempty"),
         (np.full((1, 2), np.nan), [0, 0], "must be finite, got NaN or infinity"),
-        (np.zeros((2, 2)), [0.0, 1.0], "image_of_text must be integers, got float64"),
-        (np.zeros((2, 2)), [0, 2], "image_of_text must be between 0 and 1, got 0 to 2"),
-        (np.zeros((2, 2)), [-1, 0], "image_of_text must be between 0 and 1, got -1 to 0"),
+        (np.zeros((2, 2)), [0.0, 1.0], "image_of_text must contain integers, got float64"),
+        (np.zeros((2, 2)), [0, 2], "image_of_text must contain indices from 0 to 1, got 0 to 2"),
+        (np.zeros((2, 2)), [-1, 0], "image_of_text must contain indices from 0 to 1, got -1 to 0"),
     ],
 )
 def test_bad_input_is_refused(scores, image_of_text, message):
