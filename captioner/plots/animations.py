@@ -79,7 +79,7 @@ def _draw_caption(
     below: int,
     current: int,
 ) -> None:
-    """Draw the words at their positions, starting `below` pixels down; box the word `current`."""
+    """Draw the words from `below` pixels downwards, with a box around the word `current`."""
     pen = ImageDraw.Draw(frame)
     for t, (word, (x, line)) in enumerate(zip(words, places, strict=True)):
         baseline = _MARGIN + x, below + line * _LINE + 22

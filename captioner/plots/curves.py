@@ -124,7 +124,7 @@ def curves_svg(rows: Sequence[Mapping[str, Any]], watch: str, best_epoch: int) -
 
 
 def _panels(rows: Sequence[Mapping[str, Any]], watch: str) -> list[_Panel]:
-    """Return the non-empty panels of a log, with the watched score second."""
+    """Return the non-empty panels of a log; the panel of the watched score comes second."""
     rows = [row for row in rows if math.isfinite(_number(row.get("epoch")))]
     epochs = [_number(row["epoch"]) for row in rows]
     loss, *others = _GROUPS.items()

@@ -13,9 +13,9 @@ _noted: set[str] = set()  # scripts
 
 
 def drawable(text: str) -> str:
-    """Return the text with MISSING for each character that no installed font has.
+    """Replace each character of a text that no installed font has with MISSING.
 
-    The first such character of each script is noted on stderr.
+    A note on stderr names the first such character of each script.
     """
     lacking = [character for character in text if _file_with(character) is None]
     for character in lacking:
@@ -30,7 +30,7 @@ def drawable(text: str) -> str:
 
 
 def font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
-    """Return the font that has most of the text's characters, at a size in pixels."""
+    """Return the font that covers the most characters of the text, at a size in pixels."""
     files = Counter(_file_with(character) or _dejavu() for character in text if character.strip())
     return _load(max(files, key=lambda file: files[file], default=_dejavu()), size)
 
@@ -38,7 +38,7 @@ def font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
 def families(text: str) -> list[str]:
     """Return matplotlib's font families, followed by those for characters that DejaVu Sans lacks.
 
-    For each character, matplotlib uses the first of them that has it.
+    For each character, matplotlib uses the first family that has it.
     """
     from matplotlib import rcParams
     from matplotlib.font_manager import get_font
@@ -63,7 +63,10 @@ def _dejavu() -> Path:
 
 @cache
 def _file_with(character: str) -> Path | None:
-    """Return the file of DejaVu Sans, or of the first installed font that has the character."""
+    """Return the file of the first font that has the character, DejaVu Sans or an installed one.
+
+    Returns None if no font has it.
+    """
     if not character.isprintable() or ord(character) in _characters(_dejavu()):
         return _dejavu()
     return next((file for file in _installed() if ord(character) in _characters(file)), None)
@@ -84,7 +87,7 @@ def _installed() -> tuple[Path, ...]:
 
 @cache
 def _characters(file: Path) -> frozenset[int]:
-    """Return the code points that a font has; none for a bitmap font or a broken one."""
+    """Return the code points that a font has; an empty set for a bitmap font or a broken one."""
     from matplotlib.ft2font import FT2Font
 
     try:

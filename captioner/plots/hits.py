@@ -27,7 +27,7 @@ img, .missing { width: 100%; height: 11em; object-fit: contain; border-radius: 4
 def hits_page(query: str, note: str, hits: Iterable[tuple[str, float, Image.Image | None]]) -> str:
     """Format a page with the query, a note below it, and the hits in order.
 
-    hits: name, score and RGB image of each; None for an image that can no longer be read.
+    hits: name, score and RGB image of each hit; the image is None if it can no longer be read.
     """
     items = "\n".join(
         f"<li>{_picture(name, image)}"

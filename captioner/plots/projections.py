@@ -1,6 +1,6 @@
 """Drawings of points on a plane, coloured by group, with a legend.
 
-Computing the points is left to `retrieval.projections`.
+`retrieval.projections` computes the points.
 
 Shapes: N points, G groups.
 """
@@ -47,12 +47,13 @@ _LEGEND: dict[str, Any] = {  # to the right of the axes, where it covers no poin
 def draw_projection(
     path: Path, points: np.ndarray, groups: np.ndarray, labels: Sequence[str], title: str
 ) -> None:
-    """Write a PNG of points (N, 2), each in its group's colour and marker, and a legend.
+    """Write a PNG of points (N, 2), each in its group's colour and marker, with a legend.
 
     groups (N,): index of each point's label, or -1 for grey points, which the legend calls "other".
-    labels: the groups' names in the legend's order, at most MAX_GROUPS; their sizes are added. Both
-    axes have the same scale and no ticks. The PNG is replaced atomically. Raises InputError if the
-    shapes do not match, if a point is not finite, or if there are too many groups.
+    labels: the groups' names in the legend's order, at most MAX_GROUPS; the legend also shows the
+    size of each group. Both axes have the same scale and no ticks. The PNG is replaced atomically.
+    Raises InputError if the shapes do not match, if a point is not finite, or if there are too many
+    groups.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -79,7 +80,10 @@ def _check(points: np.ndarray, groups: np.ndarray, labels: Sequence[str]) -> Non
     if not np.isfinite(points).all():
         raise InputError("points must be finite, got NaN or infinity")
     if len(labels) > MAX_GROUPS:
-        raise InputError(f"at most {MAX_GROUPS} groups can be distinguished, got {len(labels)}")
+        raise InputError(
+            f"at most {MAX_GROUPS} groups can be distinguished, got {len(labels)}; merge some of "
+            "them"
+        )
     if len(groups) and not -1 <= groups.min() <= groups.max() < len(labels):
         raise InputError(
             f"groups must be between -1 and {len(labels) - 1}, got {groups.min()} to {groups.max()}"
