@@ -1,1 +1,1 @@
-"""Trained models on disk and on the hub: checkpoints, runs, model cards."""
+"""Trained models on disk and on the hub: checkpoints, runs and model cards."""

@@ -60,7 +60,7 @@ class Checkpoint:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The vocabulary; raises InputError if the checkpoint has none that can be read."""
+        """The vocabulary; raises InputError if it is missing or cannot be read."""
         return Vocabulary.load(self.path / VOCABULARY)
 
     @property
@@ -155,8 +155,8 @@ def save(
     except (OSError, SafetensorError) as error:
         needed = _bytes(weights) + _bytes(training_state)
         raise InputError(
-            f"checkpoint {directory} cannot be written: {error}; it needs {needed:,} bytes beside "
-            "the old one"
+            f"checkpoint {directory} cannot be written: {error}; it needs {needed:,} bytes of free "
+            "space, in addition to any checkpoint that it replaces"
         ) from error
 
 
@@ -176,8 +176,8 @@ def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 def load(path: Path | str) -> Checkpoint:
     """Load a checkpoint; for a run, its best checkpoint, or its last if there is no best one.
 
-    Weights in older formats are renamed. Raises InputError if there is no checkpoint,
-    a file is missing or damaged, or the format is not one of READABLE.
+    Weights in older formats are renamed. Raises InputError if there is no checkpoint, if a file is
+    missing or damaged, or if the format is not one of READABLE.
     """
     path, config = inspect(Path(path))
     version = config.get("format")
@@ -192,7 +192,7 @@ def load(path: Path | str) -> Checkpoint:
 
 
 def readable_formats() -> str:
-    """Return the formats that `load` reads as text, for example "formats 5 and 6"."""
+    """Return, as text, the formats that `load` reads, for example "formats 5 and 6"."""
     *older, current = map(str, READABLE)
     return f"formats {', '.join(older)} and {current}" if older else f"format {current}"
 
@@ -229,18 +229,22 @@ def load_checkpoint_weights(model: "nn.Module", source: Checkpoint) -> None:
         missing, unexpected = model.load_state_dict(source.weights, strict=False)
     except (TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())  # torch's message spans many lines
-        raise InputError(f"the weights of {source.path} do not fit the model: {reason}") from error
+        raise InputError(
+            f"the weights of {source.path} do not fit the model: {reason}; choose another "
+            "checkpoint"
+        ) from error
     parameters = dict(model.named_parameters())
     problems = [f"{name} is missing" for name in missing if name in parameters]
     problems += [f"{name} is unexpected" for name in unexpected]
     if problems:
         raise InputError(
-            f"the weights of {source.path} do not fit the model: {'; '.join(problems[:5])}"
+            f"the weights of {source.path} do not fit the model: {'; '.join(problems[:5])}; choose "
+            "another checkpoint"
         )
 
 
 def _check_types(model: "nn.Module", weights: "Mapping[str, Tensor]") -> None:
-    """Raise TypeError for the first of the weights with another type than the model's."""
+    """Raise TypeError for the first weight whose type differs from the model's."""
     for name, value in model.state_dict().items():
         if name in weights and weights[name].dtype != value.dtype:
             found, expected = (
@@ -252,7 +256,7 @@ def _check_types(model: "nn.Module", weights: "Mapping[str, Tensor]") -> None:
 def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
     """Find a checkpoint as `find` does, verify its files, and return its path and config.
 
-    Raises InputError if there is no checkpoint, or a file is missing or damaged.
+    Raises InputError if there is no checkpoint, or if a file is missing or damaged.
     """
     path = find(path)
     manifest = _read_json(path / MANIFEST)
@@ -291,7 +295,7 @@ def find(path: Path) -> Path:
 
 
 def identity(path: Path) -> str:
-    """Return the SHA-256 of the weights as listed in the manifest, without verifying it."""
+    """Return the SHA-256 of the weights that the manifest lists; it is not verified."""
     path = find(path)
     return str(_read_json(path / MANIFEST).get(WEIGHTS))
 

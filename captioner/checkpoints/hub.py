@@ -24,10 +24,10 @@ def local(path: str | Path, revision: str | None = None) -> Path:
     """Return a local path for `path`, downloading it if it is a repository on the hub.
 
     A path is local, and is returned unchanged, if it does not have the form "user/name" or if its
-    parent directory exists or is `checkpoints`. A repository may also be given as its address
-    (https://huggingface.co/user/name, or a page of it such as .../tree/REVISION). revision: a
-    branch, tag or commit of the repository. Raises InputError if the download fails, for any other
-    address, or if a revision is given for a local path.
+    parent directory exists or is `checkpoints`. `path` may also be the address of a repository
+    (https://huggingface.co/user/name) or of one of its pages, such as .../tree/REVISION. revision:
+    a branch, tag or commit of the repository. Raises InputError if the download fails, if `path` is
+    any other address, or if a revision is passed with a local path.
     """
     name, found = _parse(path)
     if name != str(path):
@@ -45,14 +45,14 @@ def local(path: str | Path, revision: str | None = None) -> Path:
 
 
 def _parse(path: str | Path) -> tuple[str, str | None]:
-    """Return the name and revision in the address of a repository; other paths unchanged.
+    """Return the name and revision in the address of a repository; return other paths unchanged.
 
     Raises InputError for any other address.
     """
     if match := _ADDRESS.fullmatch(str(path)):
         if match["name"].partition("/")[0] in ("datasets", "spaces"):
             raise InputError(
-                f"{path} is not the address of a model; pass the address of a model or its name"
+                f"{path} is not the address of a model; pass the address or the name of a model"
             )
         return match["name"], match["revision"]
     if re.match(r"https?:/", str(path)):
@@ -115,15 +115,16 @@ def _import_hub(purpose: str) -> ModuleType:
 
 
 def _failures(hub: ModuleType) -> tuple[type[Exception], ...]:
-    """Return the types of errors with which a request or its check may fail.
+    """Return the types of errors that a request, or the check of its arguments, may raise.
 
-    If the hub is out of reach, the error is of the HTTP library; HfHubHTTPError is derived from it.
+    If the hub cannot be reached, the HTTP library raises an error of its own, from which
+    HfHubHTTPError is derived.
     """
     return (OSError, ValueError, *hub.errors.HfHubHTTPError.__bases__)
 
 
 def _reason(error: Exception) -> str:
-    """Return the first two informative lines of an error message; one may be just the status."""
+    """Return the first two informative lines of an error message; one may be only the status."""
     lines = [line.strip() for line in str(error).splitlines()]
     informative = [line for line in lines if line and not line.startswith("For more information")]
     return " ".join(informative[:2]) or type(error).__name__

@@ -13,7 +13,7 @@ from ..text.vocabulary import Vocabulary
 from . import checkpoint
 from .runs import read_log, run_of
 
-CAPTIONING = "captioning"  # of which the model is described in words, other models by their options
+CAPTIONING = "captioning"  # its models are described in words, other models by their options
 CLOSED_FORM = "cca"  # the solver that needs no epochs
 TEXT = "text.json"  # describes the sentence encoder of a linking model
 
@@ -27,8 +27,8 @@ def read_info(path: Path) -> dict[str, Any]:
     values in weights and buffers. files: size in bytes by file name. formats: checkpoint formats
     that this version reads. epoch: epoch after which the checkpoint was saved. epochs: number of
     finished epochs. seconds: duration of training and evaluation. The last three come from the
-    run's log and are None without it. Raises InputError if the checkpoint does not exist or is
-    damaged.
+    run's log and are None if it is missing. Raises InputError if the checkpoint does not exist or
+    is damaged.
     """
     path, config = checkpoint.inspect(path)
     rows = read_log(run_of(path) / "log.jsonl")
@@ -80,7 +80,7 @@ def describe_info(info: Mapping[str, Any]) -> str:
 
 
 def _listed(title: str, options: Mapping[str, Any]) -> str:
-    """Return the options of a task that have a value, by name."""
+    """Format the names and values of a task's options, without options that have no value."""
     parts = [
         f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in options.items()
@@ -102,7 +102,7 @@ def _model(options: Mapping[str, Any]) -> str:
 
 def _encoder(options: Mapping[str, Any], size: int, own: Mapping[str, Any]) -> str:
     if own.get("image_vectors"):
-        return "none: image vectors were given"
+        return "none; the image vectors were computed by the user"
     text = f"{options['encoder']} on {size} x {size} pixels"
     if options["encoder_weights"]:
         text += f", weights {Path(options['encoder_weights']).name}"
@@ -134,7 +134,7 @@ def _scores(scores: Mapping[str, float]) -> str:
 
 
 def _names(scores: Mapping[str, float]) -> list[str]:
-    """Return the names of the scores to show: those of captions in their order, or all."""
+    """Return the names of the scores to show: caption scores in their usual order, or all."""
     return [name for name in SCORES if name in scores] or list(scores)
 
 
@@ -161,14 +161,14 @@ def _epoch(scores: Mapping[str, float], rows: list[dict[str, Any]]) -> int | Non
 
 
 def _count_words(path: Path) -> int | None:
-    """Return the number of known words of a checkpoint's vocabulary or sentence encoder."""
+    """Return the number of words that a checkpoint knows; None if it has no list of words."""
     if not (path / TEXT).is_file():
         return len(Vocabulary.load(path / checkpoint.VOCABULARY).words)
     try:
         parts = json.loads((path / TEXT).read_bytes())["parts"]
         lists = [part["words"] for part in parts if "words" in part]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path / TEXT} cannot be read: {error}") from error
+        raise InputError(f"{path / TEXT} cannot be read: {error}; {checkpoint.ADVICE}") from error
     return len(set().union(*lists)) if lists else None
 
 

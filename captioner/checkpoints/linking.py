@@ -1,4 +1,4 @@
-"""The linking model of a checkpoint and its text reader."""
+"""The linking model and the text reader of a checkpoint."""
 
 from typing import Any
 
@@ -20,12 +20,12 @@ IMAGE_WEIGHT = "image.weight"  # of shape (E, X)
 def restore(checkpoint: Checkpoint) -> tuple[LinkingModel, TextReader]:
     """Build the linking model of a checkpoint on the CPU; return it with its text reader.
 
-    Raises InputError if the checkpoint is not for linking, or its files do not match.
+    Raises InputError if the checkpoint is not for linking, or if its files do not match each other.
     """
     if checkpoint.task not in SYSTEMS:
         raise InputError(
             f"checkpoint {checkpoint.path} was trained for {checkpoint.task!r}, not linking "
-            f"({' or '.join(SYSTEMS)})"
+            f"({' or '.join(SYSTEMS)}); choose another checkpoint"
         )
     reader = load_reader(checkpoint.path)
 
@@ -45,7 +45,7 @@ def restore(checkpoint: Checkpoint) -> tuple[LinkingModel, TextReader]:
 
 
 def _build_encoder(config: dict[str, Any]) -> Encoder | None:
-    """Build the image encoder; None if the model was trained on given image vectors."""
+    """Build the image encoder; return None if the user computed the image vectors."""
     if config[config["task"]]["image_vectors"] is not None:
         return None
     encoder = config["encoder"]

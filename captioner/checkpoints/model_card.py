@@ -1,6 +1,7 @@
 """Model cards for shared checkpoints, generated from their config alone.
 
-The config may be a stranger's: its strings are shown as text, and cannot add lines or markup.
+The config may come from a stranger, so its strings are shown as plain text and cannot add lines or
+markup.
 """
 
 import json
@@ -22,12 +23,12 @@ PAPERS = """\
   Zemel, Yoshua Bengio: *Show, Attend and Tell: Neural Image Caption Generation with Visual
   Attention*, ICML 2015, [arXiv:1502.03044](https://arxiv.org/abs/1502.03044)"""
 
-# A vocabulary with most of these words is of English captions.
+# A vocabulary that contains most of these words comes from English captions.
 ENGLISH_WORDS = {"a", "and", "in", "of", "on", "the", "with"}
 
 
 def guess_language(words: Collection[str]) -> str | None:
-    """Return "en" for the vocabulary of English captions, None for any other."""
+    """Return "en" if the vocabulary comes from English captions, otherwise None."""
     return "en" if len(ENGLISH_WORDS.intersection(words)) >= 5 else None
 
 
@@ -44,8 +45,8 @@ def model_card(
 
     name: repository or directory from which others will load the model. license: the hub's
     identifier for the licence of the weights. language: code of the captions' language, such as
-    "en"; None leaves it out. words: size of the vocabulary. parameters: number of parameters.
-    Raises InputError if `license` or `language` cannot be such an identifier.
+    "en"; None omits it. words: size of the vocabulary. parameters: number of parameters. Raises
+    InputError if `license` or `language` does not have the form of such an identifier.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise InputError(
@@ -104,7 +105,7 @@ captioner caption photo.jpg --checkpoint {shlex.quote(name)}
 
 
 def _line(value: object) -> str:
-    """Return a value as one line: characters that cannot be printed become question marks."""
+    """Return a value as one line, with question marks for characters that cannot be printed."""
     return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
@@ -123,7 +124,7 @@ def _code(value: object) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return Markdown for a table, in which even code needs its bars escaped."""
+    """Escape the bars in Markdown for a table cell, where bars must be escaped even in code."""
     return re.sub(r"(?<!\\)\|", r"\|", text)
 
 
@@ -134,7 +135,7 @@ def _metadata(
     license: str,
     language: str | None,
 ) -> str:
-    """Return the front matter: YAML, of which JSON strings are a part."""
+    """Return the front matter as YAML; its strings are written as JSON, which is valid YAML."""
     kind = "show-attend-and-tell" if options.attention else "show-and-tell"
     data = json.dumps(_line(config["data"]["name"]))
     scores = {n: v for n, v in config.get("scores", {}).items() if n in SCORES}

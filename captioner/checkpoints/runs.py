@@ -1,4 +1,4 @@
-"""Directories of training runs: names, locks, logs, resuming and starting.
+"""Directories of training runs: their names, locks and logs, and what a run starts from.
 
 Training itself is implemented in `training`; `checkpoint` reads and writes checkpoint files.
 """
@@ -28,7 +28,7 @@ RESUME_MAY_CHANGE = (
     "training.patience",
 )
 
-# What has changed if these values differ, which say nothing to a reader.
+# Messages if these values differ; the values themselves would mean nothing to a reader.
 CHANGED = {
     "data.fingerprint": "the captions have changed",
     "data.image_sizes": "image files have changed",
@@ -48,14 +48,14 @@ def evaluation_directory(checkpoint: Path, split: str) -> Path:
 
 
 def run_of(checkpoint: Path) -> Path:
-    """Return the directory of a checkpoint's run, or of the checkpoint if it is not in a run."""
+    """Return the directory of a checkpoint's run, or the checkpoint's if it is not in a run."""
     directory = checkpoint.resolve()
     in_run = directory.name in ("best", "last", ".best.old", ".last.old")
     return directory.parent if in_run else directory
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read the complete rows of a run's log.jsonl; return none if it cannot be read."""
+    """Read the complete rows of a run's log.jsonl; return an empty list if it cannot be read."""
     rows = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -105,7 +105,7 @@ def _clean_up(run: Path) -> None:
 
 
 def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
-    """Write the problems in the data, with location and advice, to the run's directory."""
+    """Write the problems in the data, with their locations and advice, to the run's directory."""
     rows = [
         {
             "file": str(problem.location.file),
@@ -122,9 +122,10 @@ def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
 def open_run(run: Path, resume: str, config: dict[str, Any]) -> checkpoint.Checkpoint | None:
     """Return the checkpoint to resume from, or None for a new run.
 
-    resume: "no" starts a run, "last" resumes one, and "auto" does either. Raises InputError if a
-    new run would overwrite another, if there is no run to resume, or if `config` differs from the
-    resumed run's config in options other than RESUME_MAY_CHANGE.
+    resume: "no" starts a run, "last" resumes one, and "auto" resumes a run that has a checkpoint
+    and starts any other. Raises InputError if a new run would overwrite another, if there is no run
+    to resume, or if `config` differs from the resumed run's config in options other than
+    RESUME_MAY_CHANGE.
     """
     if resume == "no":
         names = [path.name for path in run.glob("[!.]*")]
@@ -195,14 +196,15 @@ def open_source(
     """Load the checkpoint at `path`, as `load` does, to start a new run from its weights.
 
     architecture: names of the model options that determine the names and shapes of the weights.
-    Raises InputError if the checkpoint differs from `config` in these, the task or the encoder.
+    Raises InputError if the checkpoint differs from `config` in these options, in the task or in
+    the encoder.
     """
     source = checkpoint.load(path)
     theirs, ours = _flatten(source.config), _flatten(config)
     if source.task != ours["task"]:
         raise InputError(
             f"training cannot start from {path}: it is a {source.task!r} model, and this run is "
-            f"{ours['task']!r}"
+            f"{ours['task']!r}; choose another checkpoint or another --system"
         )
     differences = [
         f"{name} is {theirs.get(name)} in the checkpoint but {ours.get(name)} in this run"

@@ -126,7 +126,7 @@ def test_given_image_vectors_and_sentence_encoders_without_words(tmp_path, tmp_p
     info = read_info(directory)
     assert info["words"] is None
     text = describe_info(info)
-    assert "encoder   none: image vectors were given\n" in text
+    assert "encoder   none; the image vectors were computed by the user\n" in text
     assert " values\n" in text
     (directory / "text.json").write_text("[]")
     sign(directory)

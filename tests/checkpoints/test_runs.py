@@ -181,11 +181,11 @@ def test_weights_may_lack_buffers_but_no_parameters():
     assert model.weight.sum() == 6
     assert model.mean == 5
     with pytest.raises(
-        InputError, match=r"the weights of run do not fit the model: bias is missing$"
+        InputError, match=r"the weights of run do not fit the model: bias is missing; choose"
     ):
         take(weight=torch.ones(3, 2), mean=torch.tensor(1.0))
     with pytest.raises(
-        InputError, match=r"the weights of run do not fit the model: more is unexpected$"
+        InputError, match=r"the weights of run do not fit the model: more is unexpected; choose"
     ):
         take(weight=torch.ones(3, 2), bias=torch.zeros(3), more=torch.ones(1))
     with pytest.raises(InputError, match=r"run do not fit the model: .* size mismatch"):
