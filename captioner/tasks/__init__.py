@@ -1,1 +1,1 @@
-"""The systems that can be trained: one Task each, and what a run of it does."""
+"""The systems that can be trained, each with a Task and the Job of its runs."""

@@ -40,7 +40,7 @@ def build_configured_encoder(groups: OptionGroups) -> Encoder:
 def open_split(
     encoder: Encoder, examples: list[Example], inputs: JobInputs, kind: str
 ) -> SplitData:
-    """Return the examples with stored features if the encoder is frozen, else with images.
+    """Return the examples with stored features if the encoder is frozen, otherwise with images.
 
     kind: "maps" or "pooled", as in `FeatureStore.open`. The encoder must be on inputs.device.
     """

@@ -73,7 +73,7 @@ class RunOptions(Options):
     run: str | None = option(None, "name of the run [derived from data and model]")
     resume: str = option(
         "no",
-        "resume the run; auto: or start it if it has saved nothing",
+        "resume the run; auto: start it if it has saved nothing, otherwise resume it",
         choices=RESUME,
         bare="last",
     )

@@ -1,4 +1,4 @@
-"""All tasks, by name and by their model options."""
+"""All tasks, and functions that find them by name, checkpoint or model options."""
 
 from typing import TYPE_CHECKING
 

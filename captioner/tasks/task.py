@@ -1,4 +1,4 @@
-"""The interface between tasks and everything that serves all of them.
+"""The interface between the tasks and the code that is common to all of them.
 
 The training loop, checkpoints, the command line and the service use a `Task` and the `Job` of a
 run, and depend on nothing else about the model. `systems` lists the tasks.
@@ -72,13 +72,13 @@ class Job(Protocol):
 
     @property
     def fit(self) -> "Callable[[], None] | None":
-        """Fits the model in closed form; None if the model is trained by gradients."""
+        """A function that fits the model in closed form; None if the model is trained in steps."""
 
     def batches(self, epoch: int, first: int) -> Iterable[Any]:
-        """Yield an epoch's batches from number `first` on, as `training.loop.fit` expects."""
+        """Yield an epoch's batches, starting with batch `first`, as `training.loop.fit` expects."""
 
     def prepare(self, batch: Any) -> "tuple[Any, dict[str, Tensor]]":
-        """Return the batch to train on, just before its step, and named scalars to log."""
+        """Return the batch to train on, and scalars to log by name; called before every step."""
 
     def evaluate(self) -> Result:
         """Evaluate the val split with the current weights; every process calls this."""
@@ -96,10 +96,10 @@ class Job(Protocol):
         """Return a description, for the checkpoint's config, of how these scores were computed."""
 
     def save_text_model(self, directory: Path) -> None:
-        """Write the vocabulary or the sentence encoder into a checkpoint's directory."""
+        """Write the vocabulary or the sentence encoder to a checkpoint's directory."""
 
     def conclude(self, result: Any, /) -> list[str]:
-        """Draw figures from the best checkpoint; return lines that name the files."""
+        """Draw figures of the best checkpoint's result; return lines that name the files."""
 
     def next_commands(self) -> list[str]:
         """Return suggested next commands, as typed on the command line."""
@@ -117,14 +117,14 @@ class Task:
     scores: names of the validation scores that can be watched, the default first.
     unit: plural noun for what `Loss.count` counts, such as "words".
     negligible: watched scores up to this value count as ties; see `training.loop.fit`.
-    defaults: values of options that are not given, if they differ from those of the option groups.
-    small_cnn_defaults: values that replace `defaults` with the encoder small_cnn.
+    defaults: default values of options that differ from those in the option groups.
+    small_cnn_defaults: default values that override `defaults` if the encoder is small_cnn.
     hidden: names of shared options that have no effect on the task.
-    evaluation_flags: names of evaluation options that apply to the task, besides shared ones.
+    evaluation_flags: names of the evaluation options that apply to this task but not to all tasks.
 
     model_name(options): the name of the model, from which the name of a run is derived.
-    idle_options(options): the options that have no effect in combination with the others, by name,
-    and why, such as "needs --attention".
+    idle_options(options): the names of options that have no effect in combination with the others,
+    each with the reason, such as "needs --attention".
     check_inputs(options): raises InputError for missing files and programs, before data is read.
     stored(options): sections of the checkpoint's config that contain the task's options.
     build(inputs): builds the job of a run.

@@ -67,7 +67,7 @@ class EpochBatches:
             )
 
     def __call__(self, epoch: int, first: int) -> Iterator[Batch]:
-        """Yield the epoch's batches from number `first`; epochs and batches are counted from 0."""
+        """Yield an epoch's batches, starting with batch `first`; both numbers start at 0."""
         rank, world = distributed.rank(), distributed.world_size()
         shares = [batch[rank::world] for batch in self._order(epoch)[first:]]
         loaded = load_ahead(self._load, shares, self._workers, pin=self._pin)

@@ -101,7 +101,7 @@ class CaptioningJob:
             show_samples(path, chosen, epoch, self.model.encoder.offset, log_image)
 
     def signature(self, scores: Mapping[str, float]) -> str:
-        """Return the signature of the scores, as printed with them."""
+        """Return the signature that is printed with the scores."""
         names = [score for score in SCORES if score in scores]
         references = [example.captions for example in self.held_out.examples]
         return signature(references, names, self.vocabulary.tokenizer.name)
@@ -134,7 +134,7 @@ class CaptioningJob:
 
 
 def build_vocabulary(training: Sequence[Example], options: CaptioningOptions) -> Vocabulary:
-    """Build the vocabulary of the training captions; note captions without spaces."""
+    """Build the vocabulary of the training captions; print a note if they have no spaces."""
     tokenizer = get_tokenizer(options.tokenizer)
     texts = [text for example in training for text in example.captions]
     if note := one_word_note(texts, tokenizer):
@@ -145,7 +145,7 @@ def build_vocabulary(training: Sequence[Example], options: CaptioningOptions) ->
 def make_model(
     groups: OptionGroups, vocabulary_size: int, start: Checkpoint | None
 ) -> CaptioningModel:
-    """Build the configured model, with the weights of the checkpoint `start` if it is given."""
+    """Build the configured model, and load the weights of the checkpoint `start`, if any."""
     options, _ = options_of(groups)
     encoder = build_configured_encoder(groups)
     model = build_model(encoder, vocabulary_size, options)
@@ -160,7 +160,7 @@ def make_model(
 
 
 def sample_maps(model: CaptioningModel, images: Source, count: int) -> Iterator[Tensor]:
-    """Yield feature maps (B, D, h, w) of at most CALIBRATION evenly spaced images of `count`."""
+    """Yield feature maps (B, D, h, w) of up to CALIBRATION of `count` images, evenly spaced."""
     device, chosen = device_of(model), range(0, count, -(-count // CALIBRATION))
     for first in range(0, len(chosen), 64):
         values = images.load(chosen[first : first + 64]).to(device)

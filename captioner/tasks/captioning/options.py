@@ -1,4 +1,4 @@
-"""The options of captioning other than its model options."""
+"""The options of captioning, except its model options."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class CaptioningOptions(Options):
         0.1, "weight of the references' cross-entropy in self-critical training"
     )
     teachers: tuple[Path, ...] = option(
-        (), "runs or checkpoints to distil from, as an ensemble, in addition to the captions"
+        (), "runs or checkpoints to distil from in addition to the captions; several are averaged"
     )
     beam_size: int = option(3, "beam size for validation captions")
 

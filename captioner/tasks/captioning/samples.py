@@ -47,7 +47,8 @@ def show_samples(
 ) -> None:
     """Print the captions, draw a sheet of the samples at `path`, and log each as an image.
 
-    offset: as in `vision.encoders.Encoder`. log_image(name, image): None if nothing is logged.
+    offset: as in `vision.encoders.Encoder`. log_image(name, image): function that logs an image;
+    None if images are not logged.
     """
     say(f"captions after epoch {epoch}:")
     for image, sample in samples:

@@ -51,7 +51,10 @@ def options_of(groups: OptionGroups) -> tuple[ModelOptions, CaptioningOptions]:
 
 
 def epoch_metrics(watch: str | None) -> tuple[str, ...]:
-    """Return the metrics to compute after each epoch; METEOR, which is slow, only if watched."""
+    """Return the metrics to compute after each epoch.
+
+    METEOR is slow, so it is included only if it is watched.
+    """
     return select_metrics((*WITHOUT_JAVA, watch or DEFAULT_SCORE))
 
 

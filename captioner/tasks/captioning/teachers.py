@@ -17,7 +17,7 @@ from ...text.vocabulary import Vocabulary
 def read_teachers(paths: Sequence[Path], transform: Transform) -> list[Checkpoint]:
     """Read the teachers' checkpoints.
 
-    Raises InputError for a checkpoint whose transform is not `transform`, the student's.
+    transform: the student's. Raises InputError for a checkpoint with a different transform.
     """
     teachers = [checkpoint.load(path) for path in paths]
     for teacher in teachers:
@@ -35,8 +35,8 @@ def build_teachers(
 ) -> CaptionModel:
     """Build the teachers in eval mode and without gradients; several form an ensemble.
 
-    vocabulary: the student's. Raises InputError for a teacher with a different vocabulary, or a
-    different encoder if the student's encoder is frozen.
+    vocabulary: the student's. Raises InputError for a teacher with a different vocabulary, or, if
+    the student's encoder is frozen, with a different encoder.
     """
     for teacher in teachers:
         if not teacher.vocabulary.same_as(vocabulary):

@@ -98,7 +98,10 @@ class LinkingJob:
         return [indices[rank::world] for indices in self.order(epoch)[first:]]
 
     def captions_of(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows (N,) of the images' captions, and each one's position in `indices`."""
+        """Return the rows (N,) of the images' captions and, for each, its image's position (N,).
+
+        The position is that in `indices`.
+        """
         rows = np.searchsorted(self.image_of_text, indices)  # of each image's first caption
         counts = [len(self.examples[i].captions) for i in indices]
         texts = np.concatenate([np.arange(r, r + n) for r, n in zip(rows, counts, strict=True)])

@@ -98,7 +98,7 @@ def build_reader(options: JointTaskOptions, data: CaptionData) -> TextReader:
 def fill_embedding(
     model: JointEmbedding, options: JointTaskOptions, vocabulary: Vocabulary, captions: list[str]
 ) -> None:
-    """Initialise the word embeddings with word2vec trained on the captions or with a file.
+    """Initialise the word embeddings with word2vec of the captions, or with vectors of a file.
 
     The vectors are scaled so that their mean norm is that of the random embeddings. Words without
     a vector keep their random embedding. Raises InputError if the size of the vectors differs from

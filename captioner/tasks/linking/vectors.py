@@ -24,8 +24,8 @@ ROUNDING = 1e-6
 class RetrievalResult:
     """The retrieval scores of a split; implements `tasks.task.Result`.
 
-    own: scores for which only an image's own captions are correct. equal: scores for which every
-    caption with the same words as one of them is correct, too; None if no two images share a
+    own: scores for which only an image's own captions are correct. equal: scores for which captions
+    with the same words as one of the image's own are correct, too; None if no two images share a
     caption.
     """
 

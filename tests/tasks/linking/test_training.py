@@ -324,7 +324,7 @@ def test_tasks_do_not_mix(run, tmp_path_factory):
     source = {"data": tiny.data(tmp_path_factory), "start_from": run, "run": "mixed"}
     with pytest.raises(
         InputError,
-        match=r"cannot start from .*: it is a 'linear' model, and this run is 'captioning'$",
+        match=r"cannot start from .*: it is a 'linear' model, and this run is 'captioning'; cho",
     ):
         captioner.train(TrainConfig.from_options(**source, device="cpu"))
 
