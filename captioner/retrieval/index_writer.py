@@ -118,7 +118,7 @@ class IndexWriter:
                         path.unlink()
 
     def _recover(self) -> list[dict[str, Any]]:
-        """Truncate the files to the rows that are complete in both; return the removed lines."""
+        """Truncate both files to the rows that are complete in both; return the removed lines."""
         images = images_path(self.directory, self.manifest)
         images.touch()
         starts, stored = line_starts(images), count_rows(self.directory, self.manifest)
@@ -156,7 +156,7 @@ def open_writer(
             if (old.weights, old.dimensions) != (weights, dimensions):
                 raise InputError(
                     f"{directory} was written with another checkpoint, {old.checkpoint}; choose "
-                    "another --output, or delete it to index its images again"
+                    "another --output, or delete the index to write it again"
                 )
             manifest = replace(old, checkpoint=checkpoint)
         yield IndexWriter(directory, manifest)

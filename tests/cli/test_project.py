@@ -174,7 +174,7 @@ def test_samples_are_random_and_in_order():
         ("--texts a.txt --text-vectors o.npy", r"o\.npy cannot be read: .* Python objects"),
         ("--texts a.txt --text-vectors w.npy", "have 9 rows, but there are 10 captions; "),
         ("--texts a.txt --text-vectors n.npy", "must be finite, got NaN or infinity in row 0"),
-        ("--texts same.txt", "all 6 vectors are equal"),
+        ("--texts same.txt", "all 6 are equal"),
     ],
 )
 def test_mistakes_write_nothing(line, message, tmp_path):

@@ -247,7 +247,7 @@ def test_only_one_process_writes(directory):
 
 
 def test_an_index_of_another_checkpoint_is_refused(directory):
-    message = "was written with another checkpoint, RUN; choose another --output, or delete it"
+    message = "was written with another checkpoint, RUN; choose another --output, or delete the"
     with pytest.raises(InputError, match=message), open_writer(directory, "RUN", "abd", 4):
         pass
     with open_writer(directory, "MOVED", "abc", 4) as writer:  # the same weights elsewhere
