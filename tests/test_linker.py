@@ -161,7 +161,7 @@ def test_the_words_of_a_phrase_are_embedded_together(linker):
         ("rde blu", r"'rde' \(similar: red\), 'blu' \(similar: blue\); replace them$"),
         (
             "red-blue",
-            r"'red-blue' \(similar: .*red - blue with spaces to subtract\); replace them$",
+            r"'red-blue' \(.*to subtract, write red - blue\); replace them$",
         ),
         ("qqqqq", r"'qqqqq' \(no similar word\); replace them$"),
         ("red + ...", r"^each term of a query must contain a word, got '...'$"),

@@ -13,7 +13,7 @@ has_attention
     Whether `step` returns attention maps.
 
 loss(batch) -> losses.Loss
-    Teacher-forced loss of a batch of images with all their captions. Not defined for an ensemble.
+    Teacher-forced loss of a batch of images with all their captions. An ensemble has no loss.
 
 calibrate(maps)
     Computes statistics that are not learned by gradient descent; called before training. maps:

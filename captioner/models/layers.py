@@ -10,12 +10,12 @@ LARGEST_STEP = 128  # between the row counts to which many rows are padded
 
 
 def pad_rows(rows: Tensor, smallest_step: int = 1) -> Tensor:
-    """Append zero rows to (..., n, I) up to `padded_count`, for bfloat16 products on a CPU.
+    """Pad rows (..., n, I) with zeros up to `padded_count`, for bfloat16 products on a CPU.
 
-    For each shape, oneDNN compiles and keeps programs of its own, so that numbers of rows that
-    differ from batch to batch would take more and more memory. The results of the real rows, and
-    products that sum over the rows, are bit-identical to those without padding. In float32 they
-    would not be, and nothing is kept per shape, so the rows are returned unchanged.
+    oneDNN compiles and caches a program for every shape, so memory use would keep growing if the
+    number of rows differed from batch to batch. The results of the real rows, and products that sum
+    over the rows, are bit-identical to those without padding. In float32 they would not be, and
+    oneDNN caches nothing per shape, so float32 rows are returned unchanged.
     """
     half = rows.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
     if not half or rows.device.type != "cpu":
@@ -27,7 +27,7 @@ def pad_rows(rows: Tensor, smallest_step: int = 1) -> Tensor:
 def padded_count(count: int, smallest_step: int = 1) -> int:
     """Round a number of rows up to a multiple of a sixteenth of the next power of two.
 
-    The multiples are at least those of smallest_step, and at most those of LARGEST_STEP.
+    That sixteenth is clamped to the range from smallest_step to LARGEST_STEP.
     """
     sixteenth = (1 << max(0, count - 1).bit_length()) // 16
     step = min(LARGEST_STEP, max(smallest_step, sixteenth))
@@ -35,7 +35,7 @@ def padded_count(count: int, smallest_step: int = 1) -> int:
 
 
 def on_padded_rows(layer: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """Apply a layer to rows (..., I) that are padded meanwhile; see `pad_rows`."""
+    """Apply a layer to rows (..., I), which are padded for the call only; see `pad_rows`."""
     flat = rows.flatten(0, -2)
     padded = pad_rows(flat)
     return layer(rows) if padded is flat else layer(padded)[: len(flat)].view(*rows.shape[:-1], -1)
@@ -46,8 +46,8 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
     gates (..., 4H): gate pre-activations in torch's order. cell (..., H): previous cell. The cell
     is computed and returned in float32, because rounding errors would accumulate over the steps;
-    the hidden state has the dtype of the gates. See Hochreiter and Schmidhuber 1997, plus forget
-    gates.
+    the hidden state has the dtype of the gates. This is the LSTM of Hochreiter and Schmidhuber
+    1997 with forget gates.
     """
     size, dtype, gates = cell.shape[-1], gates.dtype, gates.float()
     input_gate, forget_gate = torch.sigmoid(gates[..., : 2 * size]).chunk(2, dim=-1)

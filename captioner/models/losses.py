@@ -21,11 +21,11 @@ LAST_BLOCK_STEP = 64  # between the row counts to which the last block is padded
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss and the number of words over which it is averaged, which is its batch's weight.
+    """A loss, and the number of words over which it is averaged, used as the batch's weight.
 
     value: scalar to minimise, the mean per word; gradients flow through it.
     count: number of words, including end tokens.
-    parts: detached scalars per word for the log, by name.
+    parts: detached scalars to log, by name, averaged per word.
     statistics: sums over the batch for a running mean that the model keeps; the training loop sums
         them over all processes and passes the result to the model's `update_statistics`.
     """
@@ -67,7 +67,7 @@ class Targets:
         return cls(tokens, probs, smoothing, weights, references)
 
     def of_references(self, values: Tensor) -> Tensor:
-        """Select from values (N,), one per word, the values of reference captions."""
+        """Return the values of reference captions; values (N,) has one value per word."""
         return values if self.references is None else values[self.references]
 
 
@@ -81,7 +81,8 @@ def caption_cross_entropy(
     each position, which has no gradient and is comparable across settings.
 
     The scores (N, V) are never materialised as a whole: they are computed in blocks of rows, and
-    the gradient of a block is computed in the forward pass, while its log-probabilities exist.
+    the gradient of a block is computed in the forward pass, while its log-probabilities are in
+    memory.
     """
     result: tuple[Tensor, Tensor] = _CrossEntropy.apply(
         outputs,
@@ -157,7 +158,7 @@ def attention_coverage(received: Tensor, weights: Tensor | None = None) -> Tenso
 
     received (M, P): attention received by each position, summed over the words of each caption.
     weights (M,): factor of each caption; None if all are 1. See Xu et al. 2015, section 4.2.1,
-    equation 14: the sum over positions is not averaged.
+    equation 14, which also sums over positions instead of averaging.
     """
     missing = (1 - received).square()
     return (missing if weights is None else missing * weights[:, None]).sum()

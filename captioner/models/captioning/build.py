@@ -19,7 +19,7 @@ TOOL_ERRORS = ("InvalidCxxCompiler", "CppCompileError", "TritonMissing", "GPUToo
 
 
 def build_model(encoder: Encoder, vocabulary_size: int, options: ModelOptions) -> CaptioningModel:
-    """Build the model that the options describe, with the given encoder.
+    """Build the model that the options describe, with `encoder` as its image encoder.
 
     vocabulary_size: number of tokens, including special tokens. Raises InputError if the vocabulary
     contains only the four special tokens.
@@ -34,8 +34,8 @@ class CompiledSteps(nn.Module):
     """A model whose `step` is compiled with torch.compile, using CUDA graphs on CUDA devices.
 
     Everything else is delegated to the original model, including its weights and state dict. The
-    first batch of each shape takes a few seconds longer. On a CPU, torch.compile requires a C++
-    compiler, on a GPU Triton; without it, the first step raises InputError.
+    first batch of each shape takes a few seconds longer. torch.compile requires a C++ compiler on a
+    CPU and Triton on a GPU; if the required tool is missing, the first step raises InputError.
     """
 
     def __init__(self, model: CaptionModel) -> None:
@@ -58,7 +58,7 @@ class CompiledSteps(nn.Module):
         except RuntimeError as error:
             if reason := _missing_tool(error):
                 raise InputError(
-                    f"compiling the model failed: {reason}; install a C++ compiler, on a GPU also "
+                    f"compiling the model failed: {reason}; install a C++ compiler and, for a GPU, "
                     "Triton, or omit --compile"
                 ) from error
             raise

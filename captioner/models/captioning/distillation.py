@@ -102,8 +102,8 @@ def add_soft_targets(
 ) -> Batch:
     """Return the batch with the soft targets of its images, padded to the shape of its captions.
 
-    distill_weight: share of the teacher in the target distribution, in [0, 1]. Hinton et al. 2015,
-    restricted to the teacher's most likely tokens.
+    distill_weight: share of the teacher in the target distribution, in [0, 1]. See Hinton et al.
+    2015; here, the targets are restricted to the teacher's most likely tokens.
     """
     _, captions, words = batch.tokens[..., 1:].shape
     tokens, probs = (

@@ -14,7 +14,7 @@ from ..losses import Targets, caption_cross_entropy
 class TiedEmbedding(nn.Module):
     """Embeddings of a vocabulary that are also the weights of the output layer.
 
-    Press and Wolf 2017. weight (V, E), bias (V,).
+    See Press and Wolf 2017. weight (V, E), bias (V,).
     """
 
     def __init__(self, size: int, embedding_size: int) -> None:
@@ -37,7 +37,7 @@ class TiedEmbedding(nn.Module):
 
 
 def scale_embeddings(embeddings: Tensor) -> Tensor:
-    """Multiply embeddings (..., E) by sqrt(E), for about unit variance at initialisation.
+    """Multiply embeddings (..., E) by sqrt(E), to give them about unit variance at initialisation.
 
     Because embeddings are also the output weights, they are initialised with variance 1 / E;
     without the factor, the word inputs would be negligible compared to the hidden state. See

@@ -90,7 +90,7 @@ def _add_prefix(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _remove_prefix(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return one member's tensors without the prefix of their names."""
+    """Return one member's tensors, with the prefix removed from their names."""
     prefix = f"{number}."
     return {
         name.removeprefix(prefix): tensor
@@ -125,7 +125,8 @@ def build_ensemble(candidates: Sequence[Candidate]) -> CaptioningModel | Ensembl
             if first.get(name) != other.get(name):
                 raise InputError(
                     f"{candidates[0].name} and {candidate.name} cannot form an ensemble: {name} "
-                    f"is {first.get(name)!r} in the first and {other.get(name)!r} in the second"
+                    f"is {first.get(name)!r} in the first and {other.get(name)!r} in the second; "
+                    "choose models with the same vocabulary, transform and grid"
                 )
     share_encoders(models)
     return Ensemble(models)

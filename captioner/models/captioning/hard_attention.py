@@ -96,9 +96,9 @@ class LocationSampler:
 def update_baseline(baseline: Tensor, sums: Tensor) -> None:
     """Move the baseline towards the mean log-probability of the counted words, in place.
 
-    sums (2,): the sum of these log-probabilities and the number of words, over all processes, so
-    that their baselines stay equal. If the mean is not finite (no words, or a diverged batch), the
-    baseline is unchanged; torch.where avoids waiting for the GPU.
+    sums (2,): the sum of these log-probabilities and the number of words, both over all processes,
+    so that every process keeps the same baseline. If the mean is not finite (no words, or a
+    diverged batch), the baseline is unchanged; torch.where avoids waiting for the GPU.
     """
     moved = baseline.lerp(sums[0] / sums[1], 1 - BASELINE_MOMENTUM)
     baseline.copy_(torch.where(moved.isfinite(), moved, baseline))

@@ -43,8 +43,8 @@ def add_rollouts(
     references, and a baseline is subtracted from it. The paper's baseline, the score of the greedy
     caption, is far above the scores of samples; here the baseline is the mean score of the image's
     other samples (Luo 2020). Each sample has the weight (1 - share) * C / S * (reward - baseline)
-    and each reference the weight `share`, so that an image counts as C references, as usual.
-    The loss of an image is
+    and each reference the weight `share`, so that an image with C references has the weight C, as
+    in training with cross-entropy. The loss of an image is
 
         C * (share * mean over references of -log p
              - (1 - share) * mean over samples of (reward - baseline) * log p).

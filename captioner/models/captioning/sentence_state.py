@@ -33,7 +33,7 @@ class NoEncoder(nn.Module):
 
 
 class UnscoredEmbedding(TiedEmbedding):
-    """Embeddings of words that are read only; computing their scores would double the time."""
+    """Embeddings for a model that only reads words; computing scores would double the time."""
 
     def scores(self, output: Tensor) -> Tensor:
         return output.new_empty(len(output), 0)
@@ -41,13 +41,14 @@ class UnscoredEmbedding(TiedEmbedding):
 
 @dataclass(frozen=True, eq=False)
 class SentenceState:
-    """Represents a sentence by a captioning LSTM's hidden state after the last word, unit length.
+    """Represents a sentence by a captioning LSTM's hidden state after its last word.
 
-    The LSTM needs an image: it gets a map of one position, which is the mean over the captioner's
-    training images if the model has it (in `Standardize`), and zero otherwise: the absence of all
-    features, as encoders end in a ReLU. Sentences are read as in training: after the start token,
-    at most MAX_WORDS words, and each unknown word as `<unk>`. Use `sentence_state` or
-    `build_sentence_state` to create one. model: in eval mode, without an image encoder.
+    The states are scaled to norm 1. The LSTM also needs an image. It gets a feature map with a
+    single position: the mean over the captioner's training images if the model stores it (in
+    `Standardize`), otherwise zeros, which represent the absence of all features, because encoders
+    end in a ReLU. Sentences are read as in training: the start token, then at most MAX_WORDS words,
+    with `<unk>` for each unknown word. Use `sentence_state` or `build_sentence_state` to create a
+    SentenceState. model: a model in eval mode, without its image encoder.
     """
 
     model: CaptioningModel
@@ -59,7 +60,7 @@ class SentenceState:
         return self.model.options.hidden_size
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return unit rows (N, H), float32; zeros for a sentence without a known word."""
+        """Return unit vectors (N, H), float32; a sentence without known words gets zeros."""
         rows = np.zeros((len(sentences), self.dimensions), dtype=np.float32)
         tokens = []
         for sentence in sentences:
@@ -86,7 +87,7 @@ class SentenceState:
     def _read(self, tokens: Sequence[list[int]], memory: Memory, state: State) -> Tensor:
         """Return the hidden states (R, H) after sentences sorted from longest to shortest.
 
-        memory, state: of a single image, whose hypotheses the sentences are.
+        memory, state: those of a single image; the sentences are its hypotheses.
         """
         hidden, cell = (state[name].repeat(len(tokens), 1) for name in ("hidden", "cell"))
         for t in range(len(tokens[0])):
@@ -97,9 +98,9 @@ class SentenceState:
         return hidden
 
     def _image(self) -> Tensor:
-        """Return the feature map (1, D, 1, 1) that replaces an image's.
+        """Return the feature map (1, D, 1, 1) that all sentences are read with.
 
-        It is the mean feature map of training, or zeros if the model does not store the mean.
+        It is the mean over the training images, or zeros if the model does not store the mean.
         """
         standardize = getattr(self.model, "standardize", None)
         if standardize is None:
@@ -108,7 +109,7 @@ class SentenceState:
 
 
 def sentence_state(model: CaptioningModel, vocabulary: Vocabulary) -> SentenceState:
-    """Encode sentences by a trained captioning model on the CPU, whose weights are copied."""
+    """Create a sentence encoder on the CPU from a copy of a trained captioning model's weights."""
     weights = {k: v for k, v in model.state_dict().items() if not k.startswith(ENCODER)}
     return build_sentence_state(model.options, model.encoder.channels, vocabulary, weights)
 
@@ -116,10 +117,10 @@ def sentence_state(model: CaptioningModel, vocabulary: Vocabulary) -> SentenceSt
 def build_sentence_state(
     options: ModelOptions, channels: int, vocabulary: Vocabulary, weights: Mapping[str, Tensor]
 ) -> SentenceState:
-    """Build the encoder from the options, the feature channels D and the weights of its model.
+    """Build the encoder from its model's options, feature channels D, vocabulary and weights.
 
-    weights: the model's state dict without the image encoder's. Raises RuntimeError for weights
-    whose names or shapes do not match the rest.
+    weights: the model's state dict without the weights of the image encoder. Raises RuntimeError if
+    the names or shapes of the weights do not match the other arguments.
     """
     with torch.device("meta"):
         encoder = cast(Encoder, NoEncoder(channels))

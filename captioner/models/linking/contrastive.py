@@ -20,9 +20,9 @@ def own_texts(image_of_text: Tensor, images: int) -> Tensor:
 def info_nce(scores: Tensor, image_of_text: Tensor) -> Tensor:
     """Return the InfoNCE loss: half the sum of the cross-entropies (nats) in both directions.
 
-    scores (B, N): cosines divided by the temperature. For each text, the model must pick its image
-    from all images, and, for that image, the text from itself and the texts of other images (van
-    den Oord et al. 2018; Radford et al. 2021, figure 3).
+    scores (B, N): cosines divided by the temperature. For each text, one cross-entropy classifies
+    its image among all images, and the other classifies the text among itself and the texts of
+    other images (van den Oord et al. 2018; Radford et al. 2021, figure 3).
     """
     own = own_texts(image_of_text, len(scores))
     to_images = F.cross_entropy(scores.T, image_of_text, reduction="sum")

@@ -72,7 +72,10 @@ class JointEmbedding(nn.Module):
         options: JointOptions,
         encoder: Encoder | None = None,
     ) -> None:
-        """Create the layers; image_size is X, and vector_size is Y, 0 if there are no vectors."""
+        """Create the layers.
+
+        image_size: X. vector_size: Y, or 0 if there are no sentence vectors.
+        """
         super().__init__()
         self.options = options
         self.encoder = encoder

@@ -109,11 +109,11 @@ class LinearMap(nn.Module):
         return correlations
 
     def loss(self, batch: PairBatch) -> Loss:
-        """Return the hinge losses of all negative pairs in both directions, summed per text.
+        """Return the sum of the hinge losses of all negative pairs, divided by the number of texts.
 
         Each text is compared with every other image of the batch, and its image with every text of
-        another image, as in the ranking loss of Kiros et al. 2015, section 3.3. The loss is the
-        mean over the texts, and its `count` is their number.
+        another image, as in the ranking loss of Kiros et al. 2015, section 3.3. The loss's `count`
+        is the number of texts.
         """
         scores = self.encode_images(batch.images) @ self.encode_texts(batch.texts).T  # (B, N)
         count = len(batch.texts)

@@ -59,7 +59,7 @@ def save_sentence_encoder(encoder: SentenceEncoder, directory: Path) -> None:
 
 
 def load_sentence_encoder(directory: Path) -> SentenceEncoder:
-    """Load an encoder that `save_sentence_encoder` wrote; its vectors are exactly the same.
+    """Load an encoder that `save_sentence_encoder` wrote; it returns exactly the same vectors.
 
     Raises an InputError that names the file if a file is missing, damaged or in another format, if
     the two files do not match, or if a part needs an extra that is not installed.
@@ -95,7 +95,7 @@ def load_sentence_encoder(directory: Path) -> SentenceEncoder:
 
 
 def known_words(encoder: SentenceEncoder) -> list[str]:
-    """Return the known words of an encoder, frequent ones first; [] for subword models."""
+    """Return the known words of an encoder, frequent ones first; subword models have none."""
     return list(dict.fromkeys(w for part in flatten_parts(encoder) for w in _known_words(part)))
 
 
@@ -104,10 +104,10 @@ def suggest_words(known: Sequence[str], words: Sequence[str]) -> str:
     described = []
     for word in dict.fromkeys(words):
         similar = _similar_words(word, known)
+        advice = [f"similar: {', '.join(similar)}"] if similar else []
         if "-" in word and set(known).issuperset(parts := word.split("-")):
-            similar.append(f"{' - '.join(parts)} with spaces to subtract")
-        advice = f"similar: {', '.join(similar)}" if similar else "no similar word"
-        described.append(f"{word!r} ({advice})")
+            advice.append(f"to subtract, write {' - '.join(parts)}")
+        described.append(f"{word!r} ({'; '.join(advice) or 'no similar word'})")
     return ", ".join(described)
 
 

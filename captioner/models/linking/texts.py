@@ -101,7 +101,10 @@ class TextReader:
         return Texts(self.read_tokens(texts), vectors)
 
     def read_tokens(self, texts: Sequence[str]) -> Tensor | None:
-        """Return the tokens (N, T) of the known words, T at least 1; None without a vocabulary."""
+        """Return the tokens (N, T) of the known words, with at least one column.
+
+        Returns None if there is no vocabulary.
+        """
         if self.vocabulary is None:
             return None
         known = [[w for w in split_words(text) if w in self.vocabulary] for text in texts]

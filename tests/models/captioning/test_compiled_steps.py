@@ -30,7 +30,7 @@ def compiled(monkeypatch, error):
 @pytest.mark.parametrize(
     ("cause", "message"),
     [
-        (InvalidCxxCompiler(), "No working C.. compiler found in .*; install a C.. compiler, on a"),
+        (InvalidCxxCompiler(), "No working C.. compiler found in .*; install a C.. compiler and"),
         (
             CppCompileError(["g++", "x.cpp"], "x.cpp:1:9: fatal error: omp.h: No such file\nhere"),
             "failed: x.cpp:1:9: fatal error: omp.h: No such file; install a C.. compiler",

@@ -229,7 +229,7 @@ def test_similar_words_are_suggested_the_most_frequent_of_equally_similar_ones_f
         "'beech' (similar: beach, bench), 'qqq' (no similar word)"
     )
     assert suggest_words(known_words(words), ["dog-beach"]).endswith(
-        "dog - beach with spaces to subtract)"
+        "; to subtract, write dog - beach)"
     )
 
 
