@@ -21,11 +21,12 @@ DTYPES = (np.float16, np.float32, np.float64)
 
 @dataclass(frozen=True, eq=False)
 class GivenRows:
-    """The vectors of a data set's captions, in its reading order; new text cannot be encoded.
+    """The vectors of a data set's captions, in reading order; no other text can be encoded.
 
-    rows (N, Y), of one of DTYPES: one row for each caption of each example of
-    `CaptionData.examples`, over all splits; may be mapped from a file. fingerprint: fingerprint of
-    the data set, which prevents use with other captions. source: file of the rows, for messages.
+    rows (N, Y), with a dtype from DTYPES: one row for each caption, in the order of
+    `CaptionData.examples`, across all splits; may be memory-mapped. fingerprint: fingerprint of the
+    data set, which prevents the rows from being used with other captions. source: path of the file
+    that contains the rows, for error messages.
     """
 
     rows: np.ndarray
@@ -38,15 +39,18 @@ class GivenRows:
         return int(self.rows.shape[1])
 
     def check_data(self, fingerprint: str, root: object) -> None:
-        """Raise InputError unless the data set at `root` has the fingerprint of the rows."""
+        """Raise InputError unless the rows belong to the data set with this fingerprint.
+
+        root: path of the data set, for the error message.
+        """
         if self.fingerprint != fingerprint:
             raise InputError(
                 f"{self.source} cannot be used with {root}: its vectors belong to other captions; "
-                "choose the data set of the training run"
+                "choose the data set that the model was trained on"
             )
 
     def take(self, positions: Sequence[int]) -> np.ndarray:
-        """Return the unit rows (n, Y), float32, of the captions at these positions."""
+        """Return the rows (n, Y) at `positions`, float32, scaled to unit length."""
         return unit_rows(self.rows[list(positions)].astype(np.float64)).astype(np.float32)
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:  # noqa: ARG002 - of the protocol
@@ -57,15 +61,15 @@ class GivenRows:
         )
 
     def unknown_words(self, sentence: str) -> list[str]:
-        """Return all words of the sentence."""
+        """Return all words of the sentence, since no new text can be encoded."""
         return split_words(sentence)
 
 
 def open_rows(path: Path, title: str = "sentence vectors") -> np.ndarray:
     """Memory-map the array of a .npy file.
 
-    title: name of the rows in messages. Raises InputError if the file cannot be read or is not a
-    matrix of one of DTYPES.
+    title: what error messages call the rows. Raises InputError if the file cannot be read or does
+    not contain a matrix with a dtype from DTYPES and at least one column.
     """
     refuse_pointer_file(path)
     try:
@@ -90,17 +94,17 @@ def open_rows(path: Path, title: str = "sentence vectors") -> np.ndarray:
 def read_rows(
     path: Path, captions: int, fingerprint: str, title: str = "sentence vectors"
 ) -> GivenRows:
-    """Map the vectors of all captions of a data set from a .npy file.
+    """Memory-map the vectors of all captions of a data set from a .npy file.
 
-    captions: number N of captions over all splits. fingerprint: as in GivenRows. title: name of the
-    rows in messages. Raises InputError in the same cases as `open_rows`, and if there are not N
-    rows or a value is not a finite float32.
+    captions: number N of captions across all splits. fingerprint: as in GivenRows. title: what
+    error messages call the rows. Raises InputError in the same cases as `open_rows`, and also if
+    the number of rows is not N or a value is not finite in float32.
     """
     rows = open_rows(path, title)
     if len(rows) != captions:
         raise InputError(
             f"{title} {path} have {len(rows)} rows, but there are {captions} captions; write one "
-            "row for each caption of all splits, in reading order"
+            "row per caption, across all splits, in reading order"
         )
     for first in range(0, len(rows), BLOCK):
         finite = (np.abs(rows[first : first + BLOCK]) <= LARGEST).all(1)  # false for NaN

@@ -11,11 +11,11 @@ ORDERS = (1, 2, 3, 4)
 
 
 def ngram_ids(tokens: Tensor, n: int, base: int) -> Tensor:
-    """Encode the n-gram that starts at each position of (..., T); 0 if it extends past the end.
+    """Encode the n-gram that starts at each position of `tokens` (..., T) as an integer.
 
-    The digits of each integer in base `base` are the tokens, which must be below `base`; the
-    padding token is 0. If base ** n exceeds 2 ** 63, different n-grams can collide, but this is
-    very unlikely.
+    The tokens are the digits of the integer in base `base`, so they must be below `base`. The
+    padding token is 0, and so is the integer of an n-gram that extends past the end. If base ** n
+    exceeds 2 ** 63, different n-grams can collide, but this is very unlikely.
     """
     windows = F.pad(tokens, (0, n - 1)).unfold(-1, n, 1)  # (..., T, n)
     powers = torch.tensor([base**i for i in reversed(range(n))], device=tokens.device)
@@ -23,5 +23,5 @@ def ngram_ids(tokens: Tensor, n: int, base: int) -> Tensor:
 
 
 def ngram_counts(ids: Tensor, among: Tensor) -> Tensor:
-    """Count how often each id (..., T) occurs among the ids (..., T')."""
+    """Count how often each of `ids` (..., T) occurs in `among` (..., T')."""
     return (ids[..., :, None] == among[..., None, :]).sum(-1)

@@ -1,4 +1,4 @@
-"""The options of sentence vectors."""
+"""Options for sentence vectors."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,12 @@ FITTED = ("counts", "tf-idf", *REDUCED)  # on the training captions
 
 @dataclass(frozen=True)
 class TextVectorOptions(Options):
-    """The sources of sentence vectors, and what is fitted on the training captions.
+    """The sources of sentence vectors, and options for fitting them on the training captions.
 
-    Vectors of several sources are concatenated. A source is one of FITTED; a GloVe or word2vec
-    file, whose vectors are summed; the directory of a sentence encoder; a captioner's run or
-    checkpoint; or a .npy file with one row for each caption of all splits, in reading order.
+    The vectors of several sources are concatenated. A source is one of FITTED; a GloVe or word2vec
+    file, whose vectors are summed over the words of a sentence; the directory of a sentence
+    encoder; a captioner's run or checkpoint; or a .npy file with one row per caption, across all
+    splits, in reading order.
     """
 
     text_vectors: tuple[str, ...] = option(

@@ -30,7 +30,7 @@ class SentenceEncoder(Protocol):
         """The number of dimensions Y of the vectors."""
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return unit rows (N, Y), float32; zeros for a sentence without a known word."""
+        """Return unit rows (N, Y), float32; the row of a sentence without known words is zero."""
 
     def unknown_words(self, sentence: str) -> list[str]:
         """Return the words of a sentence that do not contribute to its vector, in order."""
@@ -41,8 +41,9 @@ class WordSum:
     """Represents a sentence by the weighted sum of its words' vectors, scaled to unit length.
 
     words (V,): the known words. weights (V,): factor applied to each occurrence of a word. vectors
-    (V, Y): the word vectors; None for one-hot vectors, in which case Y is V. Both are converted to
-    float32 in row order, so that an encoder read from a file computes the same sums.
+    (V, Y): the word vectors; None for one-hot vectors, in which case Y is V. Both arrays are
+    converted to float32 in row-major order, so that an encoder that was saved and loaded computes
+    exactly the same sums.
     """
 
     words: tuple[str, ...]
@@ -64,7 +65,7 @@ class WordSum:
         return len(self.words) if self.vectors is None else self.vectors.shape[1]
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return unit rows (N, Y), float32; zeros for a sentence without a known word."""
+        """Return unit rows (N, Y), float32; the row of a sentence without known words is zero."""
         rows = np.zeros((len(sentences), self.dimensions), dtype=np.float32)
         for row, sentence in zip(rows, sentences, strict=True):
             ids, weights = self.weigh(sentence)
@@ -90,8 +91,8 @@ class WordSum:
 class ConcatenatedEncoder:
     """Concatenates the vectors of one or more encoders.
 
-    Every part has unit length, so that all parts count equally in a dot product; the length of the
-    whole row is the square root of the number of its nonzero parts.
+    Every part has unit length, so that all parts contribute equally to a dot product; the length
+    of the whole row is the square root of the number of its nonzero parts.
     """
 
     parts: tuple[SentenceEncoder, ...]
@@ -112,14 +113,14 @@ class ConcatenatedEncoder:
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Divide each row by its Euclidean norm; a row of zeros is unchanged."""
+    """Divide each row by its Euclidean norm; rows of zeros are left unchanged."""
     norms: np.ndarray = np.linalg.norm(rows, axis=1, keepdims=True)
     scaled: np.ndarray = rows / np.maximum(norms, 1e-12)
     return scaled
 
 
 def flatten_parts(encoder: SentenceEncoder) -> tuple[SentenceEncoder, ...]:
-    """Return the encoders that `encoder` concatenates, or `encoder` alone."""
+    """Return the encoders that `encoder` concatenates, or only `encoder` if it is a single one."""
     if not isinstance(encoder, ConcatenatedEncoder):
         return (encoder,)
     return tuple(part for each in encoder.parts for part in flatten_parts(each))
@@ -128,7 +129,7 @@ def flatten_parts(encoder: SentenceEncoder) -> tuple[SentenceEncoder, ...]:
 def fit_counts(sentences: Sequence[str], min_count: int) -> WordSum:
     """Fit word counts: one dimension for each word that occurs at least `min_count` times.
 
-    Like the other functions that fit an encoder, it raises InputError if no word occurs that often.
+    Raises InputError if no word occurs that often, as do the other functions that fit an encoder.
     """
     words, _ = _document_frequencies(sentences, min_count)
     return WordSum(words, np.ones(len(words), np.float32))
@@ -144,11 +145,11 @@ def fit_tfidf(sentences: Sequence[str], min_count: int) -> WordSum:
 
 
 def fit_lsa(sentences: Sequence[str], min_count: int, dimensions: int) -> WordSum:
-    """Fit latent semantic analysis: unit tf-idf rows, projected onto leading singular vectors.
+    """Fit latent semantic analysis: unit tf-idf rows projected onto leading singular vectors.
 
-    Follows Deerwester et al. 1990, without centring. dimensions: number of singular
-    vectors, at least 1; values above the number of words have no effect. The largest component of
-    every singular vector is positive.
+    Follows Deerwester et al. 1990, without centring. dimensions: number of singular vectors, at
+    least 1; if it exceeds the number of words, all singular vectors are used. Signs are chosen so
+    that the component of largest magnitude in every singular vector is positive.
     """
     tfidf = fit_tfidf(sentences, min_count)
     # The matrix of all sentences is large and sparse; its Gram matrix is the sum over sentences.
@@ -166,9 +167,9 @@ def fit_word2vec(
 ) -> WordSum:
     """Train word2vec (Mikolov et al. 2013, CBOW) on the captions with gensim.
 
-    weighted: whether words are weighted by inverse document frequency, or all by 1. The vectors are
-    centred over the vocabulary, because they all share a large component, and scaled to unit
-    length. Raises InputError if the extra `link` is not installed.
+    weighted: whether words are weighted by inverse document frequency; if not, all weights are 1.
+    The word vectors are centred over the vocabulary, because they all share a large component, and
+    then scaled to unit length. Raises InputError if the extra `link` is not installed.
     """
     try:
         from gensim.models import Word2Vec
@@ -197,8 +198,8 @@ def read_word_vectors(
     """Read the vectors of the training captions' words from a GloVe or word2vec file.
 
     The formats are those of `word_vectors.read_vectors`. Words without a vector are unknown;
-    weighting and centring are as in `fit_word2vec`. Raises InputError if the file is missing or has
-    another format, or if no word has a vector.
+    weighting and centring are as in `fit_word2vec`. Raises InputError if the file is missing, if
+    its format is not supported, or if no word has a vector.
     """
     words, frequencies = _document_frequencies(sentences, min_count)
     found = read_vectors(path, set(words))

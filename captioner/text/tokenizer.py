@@ -126,10 +126,10 @@ _GAP = re.compile(rf"(?<=[{_SPACELESS}]) (?=[{_SPACELESS}])")
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Functions that split a sentence into words and join words into a sentence.
+    """A pair of functions: one splits a sentence into words, the other joins words into a sentence.
 
-    name: "words", "characters", or the module and name of the user's function. The name is stored
-    in checkpoints; the function is not.
+    name: "words", "characters", or "module:function" for a Python function supplied by the user.
+    Checkpoints store this name, but not the function.
     """
 
     name: str
@@ -161,7 +161,7 @@ def _is_wide_punctuation(character: str) -> bool:
 
 
 def join_characters(words: Sequence[str]) -> str:
-    """Join words like `join_words`, without spaces between characters of scripts without spaces."""
+    """Join words as `join_words` does, then remove spaces in scripts written without them."""
     return _GAP.sub("", join_words(words))
 
 
@@ -172,9 +172,10 @@ CHARACTERS = Tokenizer("characters", split_characters, join_characters)
 def get_tokenizer(choice: TokenizerChoice) -> Tokenizer:
     """Return the tokenizer "words" or "characters", or one that splits with a Python function.
 
-    choice: a function that returns a list of words, or its name "module:function", which is
-    imported; use this only for names given by the user. White space in the function's words is
-    dropped. Raises InputError for an unknown name.
+    choice: "words", "characters", a function that returns a list of words, or the name of such a
+    function as "module:function". The module is imported, so the name must come from the user,
+    never from a file. Words that contain white space are split there. Raises InputError for an
+    unknown name.
     """
     if isinstance(choice, str) and choice.lower() in ("words", "characters"):
         return WORDS if choice.lower() == "words" else CHARACTERS
@@ -188,9 +189,10 @@ def get_tokenizer(choice: TokenizerChoice) -> Tokenizer:
 
 
 def stored_tokenizer(name: str) -> Tokenizer:
-    """Return the tokenizer that a checkpoint names; a function is not imported.
+    """Return the tokenizer that a checkpoint names, without importing any function.
 
-    Checkpoints may be untrusted, so splitting with a function that one names raises InputError.
+    Checkpoints may be untrusted. If the name is that of a Python function, the returned tokenizer
+    raises InputError when it is used to split a sentence.
     """
     if name in ("words", "characters"):
         return get_tokenizer(name)
@@ -205,18 +207,19 @@ def stored_tokenizer(name: str) -> Tokenizer:
 
 
 def are_mostly_one_word(sentences: Iterable[str], tokenizer: Tokenizer) -> bool:
-    """Return whether more of the first sentences are a single word than several."""
+    """Return whether single words outnumber longer sentences among the first sentences."""
     counts = [len(tokenizer.split(sentence)) for sentence in islice(sentences, SAMPLE)]
     return counts.count(1) > sum(count > 1 for count in counts)
 
 
 def one_word_note(sentences: Iterable[str], tokenizer: Tokenizer) -> str:
-    """Return a note if most sentences are a single word; otherwise an empty string."""
+    """Return a note if most sentences consist of a single word; otherwise an empty string."""
     if tokenizer.name != "words" or not are_mostly_one_word(sentences, tokenizer):
         return ""
     return (
         "most captions are a single word; if their script has no spaces between words, pass "
-        "--tokenizer characters, or module:function to split them into words"
+        "--tokenizer characters, or --tokenizer module:function with a function that splits them "
+        "into words"
     )
 
 
@@ -224,18 +227,18 @@ def _import_function(name: str) -> Callable[[str], Sequence[str]]:
     module, _, function = name.partition(":")
     if not module or not function:
         raise InputError(
-            f"unknown tokenizer {name!r}; choose words, characters or a Python function as "
-            "module:function"
+            f"unknown tokenizer {name!r}; choose words, characters, or module:function to "
+            "use a Python function"
         )
     try:
         found = attrgetter(function)(import_module(module))
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
-            f"the tokenizer {name!r} cannot be imported: {error}; check the name, and put "
-            "the directory of its module into PYTHONPATH"
+            f"the tokenizer {name!r} cannot be imported: {error}; check the name, and add "
+            "the directory of its module to PYTHONPATH"
         ) from error
     if not callable(found):
-        raise InputError(f"the tokenizer {name!r} is not a function; name a function")
+        raise InputError(f"the tokenizer {name!r} is not a function; choose a function")
     return found  # type: ignore[no-any-return]
 
 

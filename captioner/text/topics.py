@@ -13,12 +13,12 @@ from .sentence_vectors import fit_tfidf
 def characteristic_words(
     sentences: Sequence[str], groups: np.ndarray, count: int = 3
 ) -> list[list[str]]:
-    """Return the most characteristic words of each group, at most `count`.
+    """Return at most `count` words for each group, the most characteristic first.
 
-    Words are ranked by (m - M) / sqrt(M), where m is the mean of a word's tf-idf weight in the unit
-    rows of the group's sentences, and M its mean in all sentences. Words with m <= M are left out,
-    so that a group may have none. groups (N,): the group of every sentence, counted from 0. Raises
-    InputError if no sentence has a word.
+    Words are ranked by (m - M) / sqrt(M), where m is a word's mean tf-idf weight in the unit rows
+    of the group's sentences, and M is its mean over all sentences. Words with m <= M are left out,
+    so a group may have no words. groups (N,): the group of every sentence, counted from 0. Raises
+    InputError if none of the sentences contains a word.
     """
     tfidf = fit_tfidf(sentences, 1)
     sums = np.zeros((int(groups.max()) + 1, len(tfidf.words)))

@@ -1,4 +1,4 @@
-"""Sentence vectors of a BERT encoder in a local directory.
+"""Sentence vectors from a BERT encoder in a local directory.
 
 The directory is in the format of sentence-transformers models such as all-MiniLM-L6-v2; it contains
 `config.json`, `model.safetensors` and `tokenizer.json`.
@@ -50,7 +50,7 @@ class TransformerEncoder:
         return self.weights["embeddings.word_embeddings.weight"].shape[1]
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return unit vectors (N, Y), float32; zeros for a sentence without a token."""
+        """Return unit rows (N, Y), float32; the row of a sentence without tokens is zero."""
         rows = np.zeros((len(sentences), self.dimensions), dtype=np.float32)
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(sentences))]
         # Sentences of similar length are encoded together, so that few tokens are padding.
@@ -66,7 +66,7 @@ class TransformerEncoder:
         return rows
 
     def unknown_words(self, sentence: str) -> list[str]:
-        """Return the words encoded as the unknown token, in order; all share one vector."""
+        """Return the words whose encoding contains the unknown token, in order."""
         unknown = self.tokenizer.token_to_id(UNKNOWN)
         words = split_words(sentence)
         encodings = self.tokenizer.encode_batch(words)
@@ -113,7 +113,7 @@ def read_transformer(directory: Path) -> TransformerEncoder:
     """Read the sentence encoder in a directory; nothing is downloaded.
 
     Raises InputError if the extra `text` is not installed, a file is missing or damaged, or the
-    model is not a BERT encoder with GELU, absolute positions, mean pooling and no further modules.
+    model is not a BERT encoder with GELU, absolute positions, mean pooling and no other modules.
     """
     check_transformer(directory)
     try:
@@ -186,7 +186,7 @@ def _check_modules(directory: Path) -> None:
         if kind not in MODULES:
             raise InputError(
                 f"{directory} is not supported: modules.json contains the module {kind!r}; choose "
-                f"a model that has only {', '.join(MODULES)}, such as all-MiniLM-L6-v2"
+                f"a model that contains only {', '.join(MODULES)}, such as all-MiniLM-L6-v2"
             )
 
 
@@ -214,7 +214,7 @@ def build_transformer(
     """Build an encoder from its weights, its sizes and the JSON of its tokenizer.
 
     The arguments are those of `TransformerEncoder`. Raises ImportError if the extra `text` is not
-    installed, KeyError for a missing weight, and various exceptions for values that do not match.
+    installed, KeyError for a missing weight, and various exceptions for inconsistent arguments.
     """
     from tokenizers import Tokenizer
 

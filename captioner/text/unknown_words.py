@@ -1,4 +1,4 @@
-"""A note on the words of sentences that are unknown to a text model."""
+"""A note that lists the words of sentences that a text model cannot encode."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ SHOWN = 10  # words
 def describe_unknown_words(
     unknown_words: Callable[[str], list[str]], sentences: Sequence[str]
 ) -> str:
-    """Return a line that counts the unknown words, the most frequent first; empty if none.
+    """Return a note that counts the unknown words, most frequent first, or "" if there are none.
 
     unknown_words(sentence): the words of a sentence that do not contribute to its vector.
     """
@@ -24,6 +24,6 @@ def describe_unknown_words(
     shown = ", ".join(f"{word!r} ({count:,})" for word, count in counts.most_common(SHOWN))
     more = f" and {len(counts) - SHOWN:,} more" if len(counts) > SHOWN else ""
     return (
-        f"note: {affected:,} of {len(sentences):,} texts have words that the sentence encoder does "
-        f"not know: {shown}{more}"
+        f"note: {affected:,} of {len(sentences):,} texts contain words that are unknown to the "
+        f"sentence encoder: {shown}{more}"
     )

@@ -27,7 +27,7 @@ class Vocabulary:
     """The words of a model, numbered in order after the four special tokens.
 
     `words` does not include the special tokens, but `len` does: it is the number of tokens, V.
-    `tokenizer` splits sentences into such words.
+    `tokenizer` is the tokenizer that splits sentences into these words.
     Raises InputError for a word that is empty, contains white space, is repeated, or is spelled
     like a special token.
     """
@@ -77,14 +77,14 @@ class Vocabulary:
         return cls(sorted(kept, key=lambda word: (-counts[word], word)), tokenizer)
 
     def same_as(self, other: "Vocabulary") -> bool:
-        """Return whether both have the same words and tokenizer."""
+        """Return whether `other` has the same words and the same tokenizer."""
         return (self.words, self.tokenizer.name) == (other.words, other.tokenizer.name)
 
     def with_function(self, choice: TokenizerChoice) -> "Vocabulary":
-        """Return the vocabulary with the function of its tokenizer, which files do not contain.
+        """Return the vocabulary with its tokenizer's function, which is not stored in files.
 
-        choice: as in `get_tokenizer`. The vocabulary itself is returned if its tokenizer is not a
-        function. Raises InputError if the choice is not a function.
+        choice: as in `get_tokenizer`. Returns the vocabulary itself if its tokenizer does not use
+        a Python function; otherwise, raises InputError if `choice` is not such a function.
         """
         if self.tokenizer in (WORDS, CHARACTERS):
             return self
@@ -92,7 +92,7 @@ class Vocabulary:
         if given in (WORDS, CHARACTERS):
             raise InputError(
                 f"the model's tokenizer is the Python function {self.tokenizer.name}, not "
-                f"{given.name}; pass it as --tokenizer module:function"
+                f"{given.name}; pass that function as --tokenizer module:function"
             )
         return Vocabulary(self.words, replace(self.tokenizer, split=given.split))
 
@@ -103,7 +103,10 @@ class Vocabulary:
         return word in self._tokens
 
     def encode(self, words: Iterable[str]) -> list[int]:
-        """Return one token per word, UNKNOWN for words outside the vocabulary; no START or END."""
+        """Return one token per word, or UNKNOWN if the word is not in the vocabulary.
+
+        START and END are not added.
+        """
         return [self._tokens.get(word, UNKNOWN) for word in words]
 
     def decode(self, tokens: Iterable[int]) -> list[str]:
@@ -147,7 +150,9 @@ class Vocabulary:
             )
         name = content.get("tokenizer", WORDS.name)
         if not isinstance(name, str):
-            raise InputError(f"{path} is not a vocabulary: its tokenizer is {name!r}, not a name")
+            raise InputError(
+                f"{path} is not a vocabulary: its tokenizer must be text, got {name!r}"
+            )
         try:
             return cls(content["words"], stored_tokenizer(name))
         except InputError as error:

@@ -29,7 +29,7 @@ def _suffix(path: Path) -> str:
 
 
 def read_vectors(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
-    """Read the vectors (Y,), float32, of the wanted words that a file contains.
+    """Return the vectors (Y,), float32, of those `wanted` words that a file contains.
 
     A file with the extension .bin or .bin.gz is read as binary, any other file as text. Raises
     InputError if it cannot be read or has a different format.
@@ -74,15 +74,15 @@ def _parse_numbers(fields: Sequence[str]) -> np.ndarray | None:
 
 
 def _read_binary(path: Path, file: BinaryIO, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield words and vectors; after a header, each is a word, a space and float32 values.
+    """Yield words and vectors; each entry after the header is a word, a space and float32 values.
 
     word2vec itself ends every vector with a line break; gensim does not.
     """
     header = file.readline(CHUNK).split()
     if len(header) != 2 or not all(field.isdigit() for field in header):
         raise InputError(
-            f"{path} is not a word2vec binary file: its header is not two numbers; choose one, or "
-            "give a text file the extension .txt"
+            f"{path} is not a word2vec binary file: its header is not two numbers; choose a "
+            "binary file, or give a text file the extension .txt"
         )
     count, size = map(int, header)
     if not 1 <= size <= MAX_SIZE:

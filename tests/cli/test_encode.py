@@ -118,7 +118,7 @@ def test_unknown_words_are_counted(run, linker, batch_size, capsys):
     np.testing.assert_allclose(rows, linker.encode_texts(["red", "blue", "green"]), atol=1e-5)
     assert capsys.readouterr().err == (
         "a text must contain at least one known word, got 'zebra crossing'\n"
-        "note: 3 of 4 texts have words that the sentence encoder does not know: "
+        "note: 3 of 4 texts contain words that are unknown to the sentence encoder: "
         "'zebra' (3), 'a' (2), 'crossing' (1)\n"
     )
     with pytest.raises(

@@ -130,7 +130,9 @@ def test_word_vectors_and_their_unknown_words(projected, capsys):
     expected = read_word_vectors(Path("v.txt"), SENTENCES, 1, weighted=False).encode(SENTENCES)
     np.testing.assert_array_equal(projected[0], expected)
     err = capsys.readouterr().err
-    assert err.startswith("note: 9 of 10 texts have words that the sentence encoder does not know:")
+    assert err.startswith(
+        "note: 9 of 10 texts contain words that are unknown to the sentence encoder: "
+    )
     assert "'is' (1)" in err
 
 
@@ -143,7 +145,7 @@ def test_embeddings_of_a_run(projected, tmp_path_factory, capsys):
     expected, _ = linker.encode_texts(texts, on_unknown="return")
     np.testing.assert_allclose(projected[0], expected, atol=1e-6)
     captured = capsys.readouterr()
-    assert "does not know: 'a' (1), 'zebra' (1)\n" in captured.err
+    assert "unknown to the sentence encoder: 'a' (1), 'zebra' (1)\n" in captured.err
     assert "b.txt: 5 sentences (linear-cca; t-SNE" in captured.out
 
 

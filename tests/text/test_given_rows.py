@@ -44,7 +44,7 @@ def late_nan():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (np.ones((3, 2)), "have 3 rows, but there are 2 captions; write one row for each"),
+        (np.ones((3, 2)), "have 3 rows, but there are 2 captions; write one row per caption"),
         (np.ones(2), r"must be a matrix of float16, float32 or float64, got float64 \(2,\)$"),
         (np.ones((2, 2), int), r"got int64 \(2, 2\)$"),
         (np.ones((2, 0)), r"must have at least one column, got shape \(2, 0\)$"),

@@ -78,7 +78,7 @@ def test_a_function_that_returns_no_words_is_refused(found):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("char", "unknown tokenizer 'char'; choose words, characters or a Python function as mod"),
+        ("char", "unknown tokenizer 'char'; choose words, characters, or module:function"),
         (
             "no_such_module:cut",
             "'no_such_module:cut' cannot be imported: No module named 'no_such_module'; check",
@@ -123,7 +123,7 @@ def test_the_function_of_a_loaded_vocabulary_is_given_again(tmp_path):
     Vocabulary(["一只"], get_tokenizer(by_pairs)).save(path)
     loaded = Vocabulary.load(path)
     assert loaded.with_function(by_pairs).tokenizer.split("一只狗") == ["一只", "狗"]
-    with pytest.raises(InputError, match=r"function .*by_pairs, not characters; pass it"):
+    with pytest.raises(InputError, match=r"function .*by_pairs, not characters; pass that"):
         loaded.with_function("characters")
     assert loaded.with_function(list).tokenizer.name == f"{__name__}:by_pairs"
     assert stored_tokenizer("characters") is CHARACTERS

@@ -146,7 +146,9 @@ def test_modules_that_would_be_left_out_are_refused(directory):
     assert read_transformer(directory).dimensions == WIDTH
     modules[2]["type"] = "sentence_transformers.models.Dense"
     (directory / "modules.json").write_text(json.dumps(modules))
-    message = "is not supported: modules.json contains the module 'Dense'; choose a model that has"
+    message = (
+        "is not supported: modules.json contains the module 'Dense'; choose a model that contains"
+    )
     with pytest.raises(InputError, match=message):
         read_transformer(directory)
     (directory / "modules.json").write_text("[{}]")
