@@ -1,1 +1,1 @@
-"""Image encoders, their weights and receptive fields, stored features."""
+"""Image encoders, their weights and receptive fields, and stored features."""

@@ -69,7 +69,7 @@ class Encoder(nn.Module):
     """Encodes images (B, 3, S, S) as feature maps (B, D, h, w), where h = w = S / stride.
 
     If S / stride is not an integer, the result depends on the network's padding; networks with
-    little padding (alexnet, inception_v3) have one or two cells fewer.
+    little padding (alexnet, inception_v3) have one or two fewer cells.
 
     channels: D. stride: pixels per cell. offset: distance from the centre of the square of pixels
     that a cell covers to the centre of its receptive field, in cells, to the right and down. It is
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
     one cell per 2^(s+1) pixels, so that stage 4 is the last in a network of stride 32.
     trained_from: first trained stage; None freezes all stages. Frozen stages have no gradients, and
     their batch norms keep their statistics even after train(). pretrained: whether the weights were
-    trained before; if so, batch norms in trained stages keep their statistics, too.
+    trained before; if so, batch norms keep their statistics in trained stages as well.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ def build_encoder(
     the directory of a run or checkpoint with the same encoder.
     fine_tune_from: first trained stage. None freezes all stages, except that a small_cnn without
     weights is trained entirely, since its random features carry little information.
-    pretrained: whether the caller will load weights; if so, the encoder is set up as pretrained.
+    pretrained: whether the caller will load weights; if so, the encoder is treated as pretrained.
     Raises InputError for an unknown name, a network that is not a CNN, or weights that do not fit
     the network.
     """
@@ -206,7 +206,7 @@ def build_encoder(
 def check_encoder(options: EncoderOptions, pretrained: bool = False) -> None:
     """Raise InputError as `build_encoder` would, without allocating memory for the encoder.
 
-    The weights are read, and downloaded if given by name, but no random numbers are drawn.
+    The weights are read, and downloaded if they are named, but no random numbers are drawn.
     """
     with torch.device("meta"):
         build_encoder(

@@ -1,7 +1,7 @@
 """Features of a frozen encoder on disk, one row per image, shared by all runs and commands.
 
-A store belongs to one encoder, its weights and the transform. Rows are looked up by the stamp of
-the image, so that only new rows are computed after images have been added, removed or re-split.
+A store belongs to one combination of encoder, weights and transform. Rows are looked up by the
+stamp of each image, so only new rows are computed after images are added, removed or re-split.
 Rows are appended in segments, which are written under temporary names and renamed once complete: a
 killed process loses at most one segment, and several processes may write to the same store.
 `store_files` describes the files.
@@ -53,7 +53,7 @@ class _Descriptor:
 
 
 class StoredFeatures:
-    """Stored rows of a list of images, read on demand without being kept in memory.
+    """The stored rows of a list of images, read on demand and not kept in memory.
 
     kind: "maps" or "pooled". Implements `Source`.
     """
@@ -63,7 +63,7 @@ class StoredFeatures:
     window = 0
 
     def __init__(self, kind: str, segments: Sequence[Segment], places: np.ndarray) -> None:
-        """places (N, 2): the segment number of each image, and its row in that segment."""
+        """Use the rows at `places` (N, 2), which has each image's segment number and row number."""
         self.kind, self.segments, self.places = kind, tuple(segments), places
         self._open = functools.lru_cache(OPEN_FILES)(_Descriptor)
 
@@ -72,7 +72,7 @@ class StoredFeatures:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one stored row: maps (h, w, D), pooled (2, D)."""
+        """The shape of one stored row: (h, w, D) for maps, (2, D) for pooled rows."""
         return self.segments[self.places[0, 0]].shape if len(self.places) else ()
 
     def load(self, indices: Sequence[int]) -> Tensor:
@@ -91,12 +91,18 @@ class StoredFeatures:
                 count = os.preadv(file.number, [values], offset)
             except OSError as error:
                 raise InputError(
-                    f"{segment.path} cannot be read: {error.strerror}; run again to recompute it"
+                    f"{segment.path} cannot be read: {error.strerror}; run the command again to "
+                    "recompute it"
                 ) from error
             if count != values.nbytes:
-                raise InputError(f"{segment.path} is truncated; run again to recompute it")
+                raise InputError(
+                    f"{segment.path} is truncated; run the command again to recompute it"
+                )
         if not np.isfinite(rows).all():
-            raise InputError(f"rows in {self._damaged(places, rows)} are damaged; delete the file")
+            raise InputError(
+                f"rows in {self._damaged(places, rows)} are damaged; delete the file, and run the "
+                "command again to recompute it"
+            )
         features = torch.from_numpy(rows)
         return features.permute(0, 3, 1, 2) if self.kind == "maps" else features
 
@@ -156,7 +162,7 @@ class FeatureStore:
     # ---- reading ----
 
     def _find(self, keys: np.ndarray, kind: str) -> tuple[list[Segment], np.ndarray]:
-        """Return the segments, and the segment and row of each key (N, 2), -1 where missing."""
+        """Return the segments, and each key's segment number and row (N, 2), or -1 if missing."""
         wanted, inverse = np.unique(keys, return_inverse=True)
         places = np.full((len(wanted), 2), -1, dtype=np.int64)
         segments: list[Segment] = []
@@ -187,7 +193,10 @@ class FeatureStore:
         remove_abandoned(self.directory)
 
     def _next_chunk(self, missing: np.ndarray) -> np.ndarray:
-        """Return the first SEGMENT missing images, or a random slice if other processes write."""
+        """Return up to SEGMENT missing images: the first ones, or a random slice of that length.
+
+        The slice is random if other processes are writing, so that they compute other images.
+        """
         if not any(self.directory.glob(".*.part")):
             return missing[:SEGMENT]
         first = secrets.randbelow(-(-len(missing) // SEGMENT)) * SEGMENT
@@ -226,7 +235,7 @@ class FeatureStore:
     def _features(
         self, images: Source, keys: np.ndarray, chunk: np.ndarray, kind: str, runtime: "Runtime"
     ) -> Iterator[np.ndarray]:
-        """Yield a chunk's maps (B, h, w, D), float16, loaded if all are stored, else computed."""
+        """Yield a chunk's maps (B, h, w, D), float16; compute them unless all are stored."""
         size = runtime.batch_size
         batches = [chunk[i : i + size] for i in range(0, len(chunk), size)]
         segments, places = self._find(keys[chunk], "maps") if kind == "pooled" else ([], None)
@@ -302,5 +311,5 @@ def pool(maps: np.ndarray) -> np.ndarray:
 
 
 def keys_of(stamps: Sequence[bytes]) -> np.ndarray:
-    """Return a 16-byte key (N,) for each stamp: the first bytes of its SHA-256 digest."""
+    """Return the keys (N,) of the stamps: the first 16 bytes of each stamp's SHA-256 digest."""
     return np.array([hashlib.sha256(stamp).digest()[:16] for stamp in stamps], dtype=KEY_TYPE)

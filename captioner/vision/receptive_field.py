@@ -25,14 +25,14 @@ class ReceptiveField(NamedTuple):
 
 
 def measure_receptive_field(name: str, layers: nn.Sequential) -> ReceptiveField:
-    """Measure stages, channels, stride and offset of the network `name`; leave it in eval mode.
+    """Measure the stages, channels, stride and offset of a network, and leave it in eval mode.
 
     Raises InputError if the layers do not return a square feature map.
     """
     probe = torch.zeros(1, 3, SIDE, SIDE)
     not_a_cnn = InputError(
         f"encoder {name!r} does not return a feature map (B, D, h, w); choose a CNN, "
-        "for example resnet50 or mobilenet_v2"
+        "such as resnet50 or mobilenet_v2"
     )
     stages: list[int] = []
     layers.eval()

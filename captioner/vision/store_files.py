@@ -2,14 +2,14 @@
 
     features-KEY/
       store.json          encoder, weights and transform
-      maps-ID.npy         (n, h, w, D) half precision; one image is one contiguous read
+      maps-ID.npy         (n, h, w, D) half precision; each image is one contiguous read
       maps-ID.keys.npy    (n,) 16 bytes: the key of the image in each row
       pooled-ID.npy       (n, 2, D) half precision; mean and maximum over the positions
       pooled-ID.keys.npy
 
-A segment consists of the two files of one ID. It is used once both exist and are complete.
+A segment consists of the two files with the same ID. It is used once both exist and are complete.
 Temporary files are hidden and end in .part. This module does not import torch, so that
-`captioner cache` starts fast.
+`captioner cache` starts quickly.
 """
 
 import json
@@ -109,7 +109,8 @@ class StoreInfo:
     encoder: the encoder's name; DAMAGED if store.json is damaged, in which case the rows are still
     used and the next run that opens the store repairs the file; None for a cache of an older
     version, which is no longer read. size: side length of the images in pixels, 0 if unknown. maps,
-    pooled: number of images with such rows. used: time of the last write, in seconds since 1970.
+    pooled: number of images with rows of that kind. used: time of the last write, in seconds since
+    1970.
     """
 
     directory: Path
@@ -152,7 +153,7 @@ def _describe(directory: Path) -> StoreInfo:
 def read_about(directory: Path) -> tuple[str | None, int]:
     """Return the encoder and image size in store.json.
 
-    Without the file, they are None and 0; if it is damaged or cannot be read, DAMAGED and 0.
+    Returns None and 0 if the file is missing, DAMAGED and 0 if it is damaged or cannot be read.
     """
     try:
         about: Any = json.loads((directory / "store.json").read_text(encoding="utf-8"))

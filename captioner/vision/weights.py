@@ -26,8 +26,8 @@ def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: st
     weights: a file written by torch.save (.pth, .pt, .bin, .pth.tar) or a .safetensors file; or a
     torchvision weights name, which is downloaded. Tensors must be named as in torchvision's whole
     classifier, possibly with a common prefix such as "module."; tensors of the classifier head
-    are not needed. Files may lack batch norm counters, which are never read here, may use
-    DenseNet's old names, and may be checkpoints that contain the tensors under a name such as
+    are not needed. Files may lack batch norm counters, which are not used, and may use DenseNet's
+    old names. They may also be checkpoints that contain the tensors under a name such as
     "state_dict". Raises InputError if a tensor is missing, has a different shape or is not finite.
     """
     values = _read_weights(name, weights)
@@ -61,7 +61,8 @@ def load_run_weights(name: str, layers: nn.Sequential, directory: Path) -> None:
     found = next((path for path in candidates if (path / RUN_WEIGHTS).is_file()), None)
     if found is None:
         raise InputError(
-            f"encoder weights {directory} are not a run, a checkpoint or a file; check the path"
+            f"encoder weights must be a run, a checkpoint or a file, got {directory}; check the "
+            "path"
         )
     try:
         config = json.loads((found / RUN_CONFIG).read_text(encoding="utf-8"))
@@ -107,9 +108,8 @@ def _without_prefix(
 ) -> dict[str, Tensor]:
     """Remove the prefix that wrappers and larger models add to torchvision's names.
 
-    Of several prefixes ("encoder_q.", "encoder_k."), the one with most of the wanted names is
-    removed; names that do not have it are left as they are. Raises InputError if two have equally
-    many.
+    If there are several prefixes ("encoder_q.", "encoder_k."), only the one that precedes the most
+    wanted names is removed. Raises InputError if several precede equally many.
     """
     values = {key.replace("_orig_mod.", ""): value for key, value in values.items()}  # compiled
     first = next(iter(wanted))
@@ -120,8 +120,8 @@ def _without_prefix(
     best = [prefix for prefix in sorted(prefixes) if counts[prefix] == max(counts.values())]
     if len(best) > 1:
         raise InputError(
-            f"encoder weights {weights} contain several encoders, with names that begin with "
-            f"{', '.join(best)}; save the tensors of one of them"
+            f"encoder weights {weights} contain several encoders, whose tensor names begin "
+            f"with {', '.join(best)}; save the tensors of only one encoder"
         )
     return {key.removeprefix(best[0]): value for key, value in values.items()}
 
@@ -129,7 +129,8 @@ def _without_prefix(
 def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
     if weights.startswith(("http://", "https://")):
         raise InputError(
-            f"encoder weights {weights} are an address; download the file and pass its path"
+            f"encoder weights cannot be read from the URL {weights}; download the file and pass "
+            "its path"
         )
     path = Path(weights)
     if path.suffix not in WEIGHTS_FILES and not path.is_file():
@@ -152,7 +153,7 @@ def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """Return why a file cannot be read; torch.load itself advises unsafe unpickling."""
+    """Return why a file cannot be read, since torch.load's message suggests unsafe unpickling."""
     message = str(error)
     if foreign := re.search(r"Unsupported global: GLOBAL (\S+)", message):
         return f"it contains {foreign[1]}, not only tensors; save the model's state_dict() alone"
@@ -166,7 +167,7 @@ def _reason(error: Exception, path: Path) -> str:
 
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
-    """Return the only state dict in the content of a file, or the one with a name in WRAPPERS.
+    """Return the state dict in the content of a file: the one named in WRAPPERS, or the only one.
 
     A state dict is a nonempty dict of tensors by name. Raises InputError if there is none, or if
     there are several.

@@ -187,7 +187,8 @@ def test_a_segment_that_was_cut_short(store):
     (file,) = files_of(store)
     with file.open("r+b") as opened:
         opened.truncate(file.stat().st_size - 10)
-    with pytest.raises(InputError, match=f"{file} is truncated; run again to recompute it"):
+    message = f"{file} is truncated; run the command again to recompute it"
+    with pytest.raises(InputError, match=message):
         rows.load([0, 4])
     pixels = Pixels(5)
     assert torch.isfinite(store.open(pixels, stamps(range(5)), CPU).load([4])).all()
