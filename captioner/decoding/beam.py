@@ -18,7 +18,7 @@ Finished = tuple[Tensor, Tensor]  # scores (B, K), best first, and pointers (B, 
 def beam_search(
     model: Generator, features: Tensor, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
-    """Return at most `num_captions` captions for each feature map of (B, D, h, w), best first.
+    """Return at most `num_captions` captions per image of `features` (B, D, h, w), best first.
 
     Each step takes the best 2K continuations of an image. Those that end and rank among the
     first K compete for the K finished places; the best K of the others stay live. The
@@ -129,8 +129,8 @@ def _backtrack(
 ) -> list[list[Hypothesis]]:
     """Follow the back-pointers of the best `captions` hypotheses of each image.
 
-    live (B, K): scores of the live hypotheses, which fill the list if fewer than `captions`
-    have ended.
+    live (B, K): scores of the live hypotheses, which are added if fewer than `captions` hypotheses
+    of an image have ended.
     """
     images, beams = live.shape
     scores, pointers = finished

@@ -43,10 +43,10 @@ class DecodeSettings:
 
 
 def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
-    """Return `num_captions` captions for each feature map of (B, D, h, w), best first.
+    """Return `num_captions` captions per image of `features` (B, D, h, w), best first.
 
-    The captions of beam search are all different; it returns fewer if the options do not allow
-    `num_captions` different ones.
+    Beam search returns distinct captions, so it returns fewer if the options do not allow that
+    many.
     """
     with torch.inference_mode():
         if options.consensus:
@@ -62,7 +62,7 @@ def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list
 def _rerank_by_mbr(
     model: Generator, features: Tensor, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
-    """Select the best `num_captions` of the whole beam by similarity to samples.
+    """Return the `num_captions` captions of the beam that are most similar to samples.
 
     The samples are drawn with a fixed seed, so that an image's captions do not depend on its batch.
     """
@@ -91,8 +91,8 @@ def _with_alternatives(
 ) -> list[list[Hypothesis]]:
     """Add the most likely alternative words at each position to the captions.
 
-    Runs the model once more over the finished captions: storing all distributions during search
-    would take V numbers per hypothesis and step.
+    This runs the model once more over the finished captions, because storing all distributions
+    during search would take V numbers per hypothesis and step.
     """
     tokens = pad_captions([[[START, *caption.tokens] for caption in group] for group in found])
     tokens = tokens.to(features.device)

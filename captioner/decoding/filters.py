@@ -70,7 +70,7 @@ def _forbid_repeats(size: int) -> Filter:
 
 
 def apply_filters(filters: Sequence[Filter], scores: Tensor, words: Tensor) -> Tensor:
-    """Apply all filters to raw scores (R, V), in float32; words (R, t): the previous words."""
+    """Apply all filters to raw scores (R, V) in float32, given the previous words (R, t)."""
     scores = scores.float()
     for apply in filters:
         scores = apply(scores, words)

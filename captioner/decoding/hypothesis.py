@@ -29,7 +29,7 @@ class Generator(Protocol):
 
 
 class ImageGenerator(Generator, Protocol):
-    """A Generator that is a torch module and includes the encoder of its feature maps."""
+    """A Generator that is a torch module and includes the encoder that computes feature maps."""
 
     encoder: Any  # pixels (B, 3, S, S) -> features (B, D, h, w)
     training: bool
@@ -44,9 +44,10 @@ class Hypothesis:
     """One caption of one image.
 
     tokens: the words and, unless max_length truncated the caption, the end token. log_probs: one
-    log-probability per token, in nats. attention (len(tokens), h, w): one map per token, each with
-    sum 1; None for a model without attention. alternatives: for each token, the most likely other
-    tokens at its position with their log-probabilities, most likely first; empty unless requested.
+    log-probability per token, in nats. attention (len(tokens), h, w): one map per token, each
+    summing to 1; None for a model without attention. alternatives: for each token, the most likely
+    other tokens at its position with their log-probabilities, most likely first; empty unless
+    requested.
     """
 
     tokens: tuple[int, ...]
@@ -63,7 +64,7 @@ class Hypothesis:
 def collect_hypotheses(
     tokens: Tensor, log_probs: Tensor, maps: Sequence[Tensor | None]
 ) -> list[Hypothesis]:
-    """Build one Hypothesis per row of tokens (R, T), which are padded at the end.
+    """Build one Hypothesis for each row of `tokens` (R, T), which are padded at the end.
 
     log_probs (R, T): log-probability of each token. maps: attention (R, h, w) of each step, or
     None. All maps are copied to the CPU at once, because each copy waits for the GPU.
@@ -84,13 +85,13 @@ def collect_hypotheses(
 
 
 def expected_steps(options: DecodingOptions, hypotheses: int) -> int:
-    """Estimate the tokens generated per image; most captions end halfway to max_length."""
+    """Estimate the tokens generated per image, assuming captions of half the maximum length."""
     return hypotheses * max(options.min_length, options.max_length // 2)
 
 
 def should_sync(features: Tensor, t: int) -> bool:
-    """Return whether to check, after step t, if all captions have ended.
+    """Return whether step t is followed by a check of whether all captions have ended.
 
-    On a GPU the check waits for the device, so it is made only after every 4th step.
+    On a GPU, the check waits for the device, so it is made only after every fourth step.
     """
     return features.device.type == "cpu" or t % 4 == 3

@@ -22,7 +22,7 @@ def rerank(found: Sequence[list[Hypothesis]], samples: Tensor) -> list[list[Hypo
     """Sort the captions of each image by their similarity to its samples (B, N, T), highest first.
 
     The caption most similar to the samples has the lowest expected risk (Kumar and Byrne 2004),
-    estimated by sampling (Eikema and Aziz 2020). The small weight of the log-probability
+    estimated by sampling (Eikema and Aziz 2020). A small weight on the log-probability
     discourages long captions that share a little with every sample. Captions truncated by
     max_length come after all complete ones.
     """
@@ -58,11 +58,11 @@ def similarity(captions: Tensor, samples: Tensor) -> Tensor:
 
 
 def _mean_cosines(captions: Tensor, samples: Tensor, n: int, base: int) -> Tensor:
-    """Average the n-gram cosines over the samples: (B, K).
+    """Compute the mean n-gram cosine of each caption to the samples of its image: (B, K).
 
     The dot product with the mean of all normalised sample vectors replaces K*N cosines. The n-grams
-    of all samples are sorted once; the total weight of any n-gram is then a difference of the
-    cumulative sum of the weights.
+    of all samples are sorted once; the total weight of an n-gram is then a difference of two
+    cumulative sums of the weights.
     """
     caption_ngrams, sample_ngrams = ngram_ids(captions, n, base), ngram_ids(samples, n, base)
     weights = (sample_ngrams != 0) / _norms(sample_ngrams).double()

@@ -35,8 +35,8 @@ class DecodingOptions:
 
     Beam search ranks captions by sum of log-probabilities / length ** length_penalty. The end token
     counts towards that length and towards max_length, at which captions are truncated, but not
-    towards min_length. With consensus, the captions of the beam are ranked by their similarity to
-    samples instead.
+    towards min_length. If `consensus` is set, the captions of the beam are ranked by their
+    similarity to samples instead.
     """
 
     method: str = option("beam", "decoding method", choices=METHODS)

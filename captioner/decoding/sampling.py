@@ -1,7 +1,7 @@
 """Greedy decoding and sampling: every row chooses its next word independently.
 
-Shapes: B images, N captions per image, R of the B*N rows that have not been dropped, T steps,
-V vocabulary, (h, w) grid.
+Shapes: B images, N captions per image, R active rows (the B*N rows without those that have been
+dropped), T steps, V vocabulary, (h, w) grid.
 """
 
 from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ def _scatter_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
 def _generate_steps(
     model: Generator, features: Tensor, options: DecodingOptions
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-    """Yield, at each step, the active rows (R,) of B*N with their tokens, scores and maps.
+    """Yield, for each step, the indices (R,) of the active rows, their tokens, scores and maps.
 
     The tokens (R,) were chosen from the scores (R, V); the maps are (R, h, w), or None. Rows that
     have ended produce padding, and are dropped as soon as at least half the rows of every image
@@ -93,9 +93,9 @@ def _generate_steps(
 def _active_rows(ended: Tensor, running: int) -> Tensor:
     """Return the indices of the rows to keep.
 
-    ended (B, K): whether each row has ended. running: maximum number of unfinished rows per image.
-    Every image keeps the same number of rows, the unfinished ones first. That number is K, halved
-    as often as `running` allows, so that compiled steps and CUDA graphs see few different sizes.
+    ended (B, K): whether each row has ended. running: largest number of unfinished rows of any
+    image. Every image keeps the same number of rows, the unfinished ones first. That number is K,
+    halved as often as `running` allows, so that compiled steps and CUDA graphs see few sizes.
     """
     keep = ended.shape[1]
     while keep // 2 >= running:
