@@ -57,7 +57,7 @@ class Batch:
         sorted from longest to shortest; missing captions are all padding.
     active_captions: for each of the T predicted positions, the maximum over the images of the
         number of captions that are long enough to have a token there.
-    images (B, 3, S, S), features (B, D, h, w): exactly one of the two; the other is None.
+    images (B, 3, S, S), features (B, D, h, w): exactly one of the two is set; the other is None.
     distillation: set only for distillation. rollouts: set only in self-critical training.
     sampling_prob: probability of replacing an input word with the model's own prediction (scheduled
         sampling).
@@ -163,7 +163,7 @@ def epoch_order(
     groups: Sequence[Hashable] = (),
     window: int = 0,
 ) -> list[list[int]]:
-    """Return random batches of image indices, grouping captions of similar length.
+    """Return batches of image indices in random order, grouping captions of similar length.
 
     Within chunks of CHUNK batches, images are sorted by their longest caption; then the batches are
     shuffled. Every batch has at least `processes` images, so that each process gets one.

@@ -1,8 +1,8 @@
 """Reading captions from files in common formats, by image id or as a plain list.
 
 The formats are COCO results (a list of objects) and COCO annotations (.json), JSON lines (.jsonl)
-and tables with a header (.csv, .tsv), with the same column names as data sets; a plain list may
-also be lines of text. Images and splits are not read.
+and tables with a header (.csv, .tsv). Column names are the same as in data sets. A plain list may
+also be a text file with one caption per line. Images and splits are not read.
 """
 
 from collections import Counter
@@ -40,8 +40,8 @@ MAX_DIGITS = 18  # maximum length of a string id that is read as a number, which
 def read_caption_file(path: Path | str, notes: list[str] | None = None) -> dict[Id, list[str]]:
     """Return the captions of each image in the file; images without captions have empty lists.
 
-    Captions that VizWiz marks as rejected or precanned are left out. notes: a list to which notes
-    on how the file was read are added.
+    Captions that VizWiz marks as rejected or precanned are left out. notes: a list to which
+    notes on how the file was read are appended.
 
     Each row has an `image_id`, `file_name`, `image` or `id`, and a `caption` or `text`, which may
     be a list. A string id of at most 18 digits without leading zeros is converted to an integer.
@@ -69,10 +69,11 @@ def read_caption_file(path: Path | str, notes: list[str] | None = None) -> dict[
 def read_sentences(path: Path | str, column: str | None = None) -> list[tuple[str, str]]:
     """Return the captions of a file in order, each with its row's value of `column`.
 
-    The file is lines of text, or has one of the formats of `read_caption_file`; rows need not name
-    an image. Blank captions are skipped. column: name in upper or lower case; the values are then
-    text, numbers or truth values, returned as text; None returns "" as every value. Raises
-    InputError if the file cannot be read, or if a row has no caption or no such value.
+    The file contains one caption per line, or has one of the formats of `read_caption_file`; rows
+    need not name an image. Blank captions are skipped. column: name of a column, in upper or lower
+    case, that contains text, numbers or Booleans, which are returned as text; if it is None, every
+    value is "". Raises InputError if the file cannot be read, or if a row lacks a caption or a
+    value in the column.
     """
     path = Path(path)
     name = None if column is None else column.strip().lower()
@@ -103,7 +104,7 @@ def read_predictions(path: Path | str) -> dict[Id, str]:
     wrong = [image_id for image_id, texts in captions.items() if len(texts) != 1]
     if wrong:
         raise InputError(
-            f"{path}: expected exactly one caption per image; correct {_list_ids(wrong)}"
+            f"{path}: expected exactly one caption per image; correct those of {_list_ids(wrong)}"
         )
     return {image_id: texts[0] for image_id, texts in captions.items()}
 
@@ -111,10 +112,10 @@ def read_predictions(path: Path | str) -> dict[Id, str]:
 def read_comparison_captions(
     path: Path | str, ids: Iterable[Id], allow_more: bool = False
 ) -> dict[Id, str]:
-    """Return one caption per image, keyed by `ids`, unchanged and in the same order.
+    """Return one caption per image, keyed by `ids` in the same form and order.
 
-    allow_more: whether to ignore captions of other images. Raises InputError, with a list of ids,
-    if images have no caption or, unless `allow_more` is true, if there are other images.
+    allow_more: whether to ignore captions of other images. Raises InputError, listing the ids, if
+    images have no caption or, unless `allow_more` is true, if there are captions of other images.
     """
     captions, given_ids = read_predictions(path), {normalise_id(id): id for id in ids}
     lacking = [id for id in given_ids if id not in captions]
@@ -131,7 +132,7 @@ def read_comparison_captions(
 def normalise_id(value: Any) -> Id:
     """Return an image id in its canonical form; raise ValueError if it is not an id.
 
-    "7" and 7 are the same id; "07", "7.jpg" and strings of 19 or more digits are text.
+    "7" and 7 are the same id; "07", "7.jpg" and strings of 19 or more digits remain text.
     """
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
         raise ValueError(f"{value!r} is not an id; use an integer or text")
@@ -154,8 +155,8 @@ def match(
 ) -> tuple[dict[Id, str], dict[Id, Sequence[str]], str]:
     """Return the captions and references of images that have both, and a note on other images.
 
-    The note is empty if every image has both. Raises InputError, with a list of ids, if an image
-    lacks either and `allow_missing` is false, or if no image has both.
+    The note is empty if every image has both. Raises InputError, listing the ids, if an image lacks
+    either and `allow_missing` is false, or if no image has both.
     """
     both = [id for id in references if id in captions and references[id]]
     unmatched = {

@@ -55,7 +55,7 @@ def _row(example: Example, name: Path) -> str:
 
 
 def _copy(examples: Sequence[Example], targets: Sequence[Path]) -> None:
-    """Extract images from tar files."""
+    """Copy the images, which may be in archives or on servers, to the target paths."""
     images = zip(examples, targets, strict=True)
     for example, target in tqdm(images, total=len(targets), unit="image", leave=False):
         target.parent.mkdir(parents=True, exist_ok=True)

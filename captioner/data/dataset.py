@@ -45,7 +45,7 @@ class CaptionData:
     notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> list[Example]:
-        """Return the examples of train, val (or dev) or test; raise InputError if none exist."""
+        """Return the examples of the split `name`; raise InputError if there are none."""
         name = split_name(name)
         chosen = [example for example in self.examples if example.split == name]
         if not chosen:
@@ -56,8 +56,10 @@ class CaptionData:
         return chosen
 
     def summary(self) -> str:
-        """Return a line with the format, the images and captions per split and the number of
-        problems, and a line for each note.
+        """Summarise the data set in one line, followed by one line for each note.
+
+        The first line has the format, the numbers of images and captions in each split, and the
+        number of problems.
         """
         parts = [self.format]
         for split in SPLITS:
@@ -88,7 +90,7 @@ def fingerprint(data: CaptionData) -> str:
 
 
 def image_sizes(data: CaptionData) -> str:
-    """Return the SHA-256 of the sizes in bytes of all image files, by which changes are noticed."""
+    """Return the SHA-256 of the sizes of all image files in bytes, used to detect changes."""
     digest = hashlib.sha256()
     for example in data.examples:
         size = storage.size_on_disk(example.path) if isinstance(example.path, Path) else None

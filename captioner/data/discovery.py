@@ -38,8 +38,8 @@ def _is_hidden_part(part: str) -> bool:
 def walk(directory: str | Path) -> Iterator[str]:
     """Yield the visible files in a directory, then in its subdirectories, each sorted.
 
-    Linked directories are entered, each directory once. Raises OSError for a directory that cannot
-    be read.
+    Links to directories are followed, but no directory is entered twice. Raises OSError for a
+    directory that cannot be read.
     """
     for parent, files in _walk(directory, depth=None):
         yield from (os.path.join(parent, name) for name in files)
@@ -69,12 +69,12 @@ def _walk(root: str | Path, depth: int | None) -> Iterator[tuple[str, list[str]]
 
 
 def same_name(name: str) -> str:
-    """Return a form of a file name that is equal for all Unicode spellings of the same name."""
+    """Return a normalised file name, which is equal for all Unicode spellings of the name."""
     return unicodedata.normalize("NFC", name)
 
 
 def existing_spelling(path: Path) -> Path:
-    """Return the path as its file is spelled on disk, in composed or decomposed Unicode.
+    """Return the path in the spelling that exists on disk: composed or decomposed Unicode.
 
     Archives from macOS contain decomposed names. Returns the path itself if no such file exists.
     """

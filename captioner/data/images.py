@@ -50,15 +50,15 @@ def load_image(image: ImageInput) -> Image.Image:
     """Load an image as a new, upright, 8-bit RGB image without metadata.
 
     A path names a regular file or a member of a tar file (`x.tar/a.jpg`), and a string may also
-    be the URL of a member of a tar file on a server. Files are limited to 64 MB and 89 million
-    pixels, in JPEG, PNG, BMP, GIF, WebP or TIFF format. Only the first frame of an animation is
+    be the URL of a member of a tar file on a server. Files may be JPEG, PNG, BMP, GIF, WebP or
+    TIFF images of at most 64 MB and 89 million pixels. Only the first frame of an animation is
     used. EXIF orientation is applied; a broken EXIF block is ignored. 16-bit grey values are scaled
     by 1/257, transparent pixels are composited over white, and colour profiles are ignored. Tensors
     have the shape `(3, H, W)` and are uint8 in [0, 255] or float in [0, 1]; arrays have the shape
     `(H, W, 3)` and are uint8.
 
     Raises InputError, naming the file and the reason, for any other input, and for 16-bit images
-    whose values have at most 12 bits, since these would be black.
+    whose values have at most 12 bits, since these would be nearly black.
     """
     if isinstance(image, str | Path | Location):
         return _from_file(storage.parse_location(image) if isinstance(image, str) else image)
@@ -124,7 +124,7 @@ class Transform:
         return torch.from_numpy(pixels)
 
     def squash(self, image: Image.Image) -> Image.Image:
-        """Resize an image to S x S; the result has the same transform as the image itself."""
+        """Resize an image to S x S; transforming the result gives the same tensor."""
         if image.size == (self.size, self.size):
             return image
         return image.resize((self.size, self.size), Image.Resampling.BICUBIC)
@@ -159,7 +159,7 @@ def _read(open_file: Callable[[], IO[bytes]], where: str, max_pixels: int) -> Im
 
 
 def _unidentified(file: IO[bytes], where: str) -> InputError:
-    """Return the error for a file that is not an image in any of the formats, with its cause."""
+    """Return the error for a file that is not an image in any supported format, with its cause."""
     with _quiet():
         found = describe(file)
     file.seek(0)
@@ -245,7 +245,7 @@ def _to_rgb(image: Image.Image, where: str) -> Image.Image:
         if 0 < values.max() < 4096:
             raise InputError(
                 f"{where}: the image is nearly black: its 16-bit values are at most "
-                f"{values.max()}; scale values of 8 to 12 bits, or save 8 bits per channel"
+                f"{values.max()}; scale the values to 16 bits, or save 8 bits per channel"
             )
         image = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
@@ -284,7 +284,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress Pillow's warnings and log during the short calls that read headers and metadata.
+    """Suppress Pillow's warnings and log messages while headers and metadata are read.
 
     Filters are global to the process, so only one thread at a time may change them; pixels are
     decoded outside the lock.

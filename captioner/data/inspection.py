@@ -64,7 +64,7 @@ def _splits(data: CaptionData) -> list[str]:
 
 
 def _spaces(examples: Iterable[Example], tokenizer: Tokenizer) -> list[str]:
-    """Return a note if captions without spaces are not split into words; otherwise nothing."""
+    """Return a note if captions without spaces are not split into words."""
     captions = (caption for example in examples for caption in example.captions)
     return list(filter(None, [one_word_note(captions, tokenizer)]))
 
@@ -97,15 +97,16 @@ def pointer_notes(examples: Iterable[Example]) -> list[str]:
     if not (pointers := [path for path in small if is_pointer(path.read_bytes())]):
         return []
     return [
-        f"{len(pointers):,} images are Git LFS pointers, not images, such as {pointers[0]}; run "
-        "git lfs pull in their repository"
+        f"{len(pointers):,} image files are Git LFS pointers, such as {pointers[0]}; run git lfs "
+        "pull in their repository"
     ]
 
 
 def copies_notes(examples: Sequence[Example]) -> list[str]:
     """Return a note if files in val or test have the same bytes as a file in train.
 
-    Only files of the same size are read, from their ends first. Images on servers are not compared.
+    Only files of the same size are read, beginning with their last bytes. Images on servers are not
+    compared.
     """
     groups = [[example for example in examples if isinstance(example.path, Path)]]
     for key in (storage.size_on_disk, _ending, _digest):
@@ -121,7 +122,7 @@ def copies_notes(examples: Sequence[Example]) -> list[str]:
     shown = [f"{copy.path} and {original.path}" for copy, original in pairs[:3]]
     files = "1 image" if len(pairs) == 1 else f"{len(pairs):,} images"
     return [
-        f"{files} in val or test with the content of an image in train: "
+        f"{files} in val or test with the same content as an image in train: "
         + "; ".join(shown)
         + ("; ..." if len(pairs) > len(shown) else "")
     ]
@@ -130,7 +131,7 @@ def copies_notes(examples: Sequence[Example]) -> list[str]:
 def _groups_across_splits(
     groups: Iterable[Sequence[Example]], key: Callable[[Any], object]
 ) -> list[list[Example]]:
-    """Divide groups by a key of their paths; return those in train and in another split."""
+    """Divide groups by a key of the paths; return those that span train and another split."""
     found: list[list[Example]] = []
     for group in groups:
         members: dict[object, list[Example]] = {}
@@ -165,7 +166,7 @@ def percentile(values: list[int], share: int) -> int:
 def drop_corrupt_images(
     data: CaptionData, splits: Sequence[str], on_error: str, cache: Path | None, workers: int = 0
 ) -> tuple[CaptionData, list[int | str]]:
-    """Return the data without undecodable images of these splits, and the ids of those images.
+    """Return the data without undecodable images of `splits`, and the ids of those images.
 
     on_error: "stop" raises an InputError that lists the undecodable images; "skip" adds them to the
     problems of the data. cache: directory that records which files can be decoded, so that each is

@@ -44,7 +44,7 @@ MAX_CHILDREN = 100  # files and directories that are tried for a message
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".token", ".tar", ".parquet")
 ON_ERROR = ("stop", "skip")
 WRITE_UTF8 = "write it as UTF-8 text"
-SAVE_IMAGES = "save each image as a file and name it (addresses can be downloaded with img2dataset)"
+SAVE_IMAGES = "save each image as a file and write its name (img2dataset can download URLs)"
 
 Fault = tuple[str, str]  # why an image cannot be used, and what to do about it
 
@@ -99,7 +99,7 @@ READERS = {  # the first reader that recognises a path is used
 def read_captions(
     path: Path | Location | str, format: str | None = None, on_error: str = "stop"
 ) -> CaptionData:
-    """Read the data set at `path` in the given format; with None, the format is detected.
+    """Read the data set at `path` in the given format; if that is None, the format is detected.
 
     on_error: "stop" raises an InputError that lists the unusable rows and images; "skip" omits them
     and lists them in `problems`. In either case, InputError is raised if no format is recognised,
@@ -125,9 +125,10 @@ def read_captions(
 def load_data(
     path: Path | Location | None, format: str | None, cache: Path, on_error: str = "stop"
 ) -> CaptionData:
-    """Read the data set at `path`; None means the demo, which is generated in `cache` if missing.
+    """Read the data set at `path`, or the demo data set if `path` is None.
 
-    Under torchrun, the first process generates it while the others wait.
+    The demo data set is generated in `cache` if it is missing. Under torchrun, the first process
+    generates it while the others wait.
     """
     if path is None:
         from .. import distributed  # imports torch, which readers do not need
@@ -140,7 +141,7 @@ def load_data(
 
 
 def _data_name(root: Path | Location) -> str:
-    """Return the name of the file or directory, or for a pattern, of its parent directory."""
+    """Return the name of the file or directory or, for a pattern, of its parent directory."""
     if isinstance(root, Location) or storage.is_pattern(root):
         return Path(f"{str(root).partition('{')[0]}...").resolve().parent.name
     path = root.resolve()
@@ -222,7 +223,7 @@ def _caption_problems(raw: RawExample) -> list[Problem]:
 
 
 def _advice(reason: str) -> str:
-    return "use a row for each caption" if "list" in reason else WRITE_UTF8
+    return "write each caption in its own row" if "list" in reason else WRITE_UTF8
 
 
 def _check_fields(raw: RawExample, split_given: bool) -> Fault | None:
@@ -250,7 +251,7 @@ def _image_contents(name: object) -> str | None:
     if isinstance(name, dict) and name.keys() & {"bytes", "path"}:
         return "the image's bytes" if name.get("bytes") else "neither bytes nor a path"
     if isinstance(name, str) and name.startswith(("http://", "https://")):
-        return "the address of an image"
+        return "the URL of an image"
     if isinstance(name, str) and re.match(r"data:image/|b['\"]|/9j/|iVBORw0KGgo", name):
         return "the image's bytes"
     return None
@@ -285,7 +286,7 @@ def _check_exists(path: Path | Location, directory: Path | Location) -> Fault | 
             return message, "copy the file, or link its whole directory"
         return None
     if isinstance(path, Path) and (other := other_case(path)):
-        return f"the image {path} is missing", f"correct the case of its name: {other}"
+        return f"the image {path} is missing", f"correct the case of its name; the file is {other}"
     return f"the image {path} is missing", "add the file, or remove the row that names it"
 
 

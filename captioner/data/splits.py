@@ -13,11 +13,13 @@ def complete_splits(examples: list[Example], val_from_train: bool) -> tuple[list
     val_from_train: whether a tenth of train becomes val if there is none.
     """
     if not any(example.split for example in examples):
-        return assign_splits(examples), "no splits given, so 80/10/10 % drawn at random (seed 0)"
+        note = "the files define no splits, so 80/10/10 % were drawn at random (seed 0)"
+        return assign_splits(examples), note
     training = [example.split for example in examples].count("train")
     if not val_from_train or training < 2 or any(e.split == "val" for e in examples):
         return examples, ""
-    return _val_from_train(examples), "no val given, so a tenth of train drawn at random (seed 0)"
+    note = "the files define no val split, so a tenth of train was drawn at random (seed 0)"
+    return _val_from_train(examples), note
 
 
 def assign_splits(examples: Sequence[Example], seed: int = 0) -> list[Example]:

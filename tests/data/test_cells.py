@@ -131,7 +131,7 @@ def test_wrapped_sentences_are_noted(tmp_path):
     write_pairs(tmp_path / "wrapped", {f"{i}.jpg": WRAPPED for i in range(3)})
     data = read_captions(tmp_path / "wrapped")
     assert sum(len(example.captions) for example in data.examples) == 9
-    note = "in 3 of 3 text files with several lines, lines continue a sentence"
+    note = "in 3 of 3 text files with several lines, a sentence seems to continue on"
     assert f"note: {note}" in describe_data(data)
     assert f"note: {note}" in data.summary()  # training prints it
     members = [("0.jpg", b""), ("0.txt", "\n".join(WRAPPED).encode())]

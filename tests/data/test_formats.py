@@ -144,7 +144,8 @@ def test_flickr30k_has_no_splits(tmp_path):
     data = read_captions(write_flickr30k(tmp_path, TEN))
     assert data.format == "flickr30k"
     assert [len(ids) for ids in by_split(data).values()] == [8, 1, 1]
-    assert data.summary().endswith("; no splits given, so 80/10/10 % drawn at random (seed 0)")
+    note = "the files define no splits, so 80/10/10 % were drawn at random (seed 0)"
+    assert data.summary().endswith(f"; {note}")
     assert {e.id: list(e.captions) for e in data.examples} == TEN
     assert data.examples[0].path == tmp_path / "flickr30k-images" / data.examples[0].id
 
@@ -188,7 +189,7 @@ def test_kaggle_row_without_its_second_bar(tmp_path):
     assert read_captions(root).examples[0].captions == captions
     with (root / "results.csv").open("a") as file:
         file.write("2199200615.jpg, 5, commas\n\nno bars\n")
-    row = "the row is not image | number | caption; correct it"
+    row = "expected a row image | number | caption; correct it"
     assert problems(root) == [f"results.csv, line {n}: {row}" for n in (5, 7)]
 
 
@@ -340,7 +341,7 @@ def test_csv_reports_the_lines_that_a_stray_quote_makes_unreadable(tmp_path):
 
 def test_csv_header_with_repeated_or_missing_columns(tmp_path):
     write(tmp_path / "captions.csv", "image,Caption,caption\na.jpg,a dog,a cat\n")
-    message = r"captions.csv has the column caption twice; remove one, or number caption columns"
+    message = "has the column caption twice; remove one, or number the caption columns"
     with pytest.raises(InputError, match=message):
         read_captions(tmp_path)
     write(tmp_path / "captions.csv", "name,words\na.jpg,a dog\n")
@@ -398,7 +399,8 @@ def test_huggingface_with_one_metadata_file(tmp_path):
     write_jsonl(tmp_path, named, "metadata.jsonl", "file_name")
     data = read_captions(tmp_path)
     assert by_split(data)["test"] == [name for name in named if name.startswith("test")]
-    assert data.note == "no val given, so a tenth of train drawn at random (seed 0)"
+    note = "the files define no val split, so a tenth of train was drawn at random (seed 0)"
+    assert data.note == note
     assert len(by_split(data)["val"]) == 1
 
 

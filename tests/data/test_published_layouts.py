@@ -114,8 +114,8 @@ def test_vizwiz(tmp_path, prefix):
     notes = "\n".join(data.notes)
     train = f"{prefix}train.json"
     assert f"captions left out of {train}: 9 marked is_precanned and 3 marked is_rejected" in notes
-    assert f"images left out of {train} because all their captions are: 1" in notes
-    assert f"images of {prefix}test.json, which has no captions: 1" in notes
+    assert f"images left out of {train} because all their captions are left out: 1" in notes
+    assert f"images left out of {prefix}test.json, which has no captions: 1" in notes
 
 
 def test_vizwiz_references(tmp_path):
@@ -162,7 +162,7 @@ def test_textcaps(tmp_path):
     data = read_captions(tmp_path)
     assert captions_of(data)["1.jpg"] == ["a sign 1 0", "a sign 1 1"]
     assert set(splits_of(data).values()) == {"train"}
-    assert data.notes[0].endswith("train_images, without train/")
+    assert data.notes[0].endswith("without train/, relative to " + str(tmp_path / "train_images"))
     assert read_caption_file(tmp_path / "TextCaps_0.1_train.json")[1] == [
         "a sign 1 0",
         "a sign 1 1",
@@ -240,7 +240,7 @@ def test_columns_of_the_hub(tmp_path, name):
         ("data:image/png;base64,iVBORw0KGgo", "the image's bytes"),
         ("b'\\xff\\xd8\\xff'", "the image's bytes"),
         ({"bytes": None, "path": None}, "neither bytes nor a path"),
-        ("https://example.com/0.jpg", "the address of an image"),  # Conceptual Captions
+        ("https://example.com/0.jpg", "the URL of an image"),  # Conceptual Captions
     ],
 )
 def test_image_columns_without_file_names(tmp_path, image, contents):
@@ -261,7 +261,7 @@ def test_image_names_from_another_computer(tmp_path, prefix):
     else:
         data = read_captions(tmp_path)
         assert captions_of(data) == {"0.jpg": ["a dog"]}
-        assert f", without {prefix[:9]}" in data.notes[0]
+        assert f"are read without {prefix[:9]}" in data.notes[0]
 
 
 def test_images_of_another_data_set_are_not_used(tmp_path):
@@ -314,7 +314,7 @@ def test_multi30k(tmp_path):
     assert data.format == "multi30k"
     assert splits_of(data) == {"0.jpg": "train", "1.jpg": "val", "2.jpg": "test"}
     assert set(map(tuple, captions_of(data).values())) == {("ein Hund",)}
-    assert data.notes == ("test_2017_flickr.de is not read; the test split is the one of 2016",)
+    assert data.notes == ("test_2017_flickr.de is not read; the test split is that of 2016",)
     message = r"contains captions in de, en; pass a file of one language, such as .*test_2016_fl"
     with pytest.raises(InputError, match=message):
         read_captions(tmp_path)
@@ -364,10 +364,10 @@ def test_tables_of_splits_beside_their_directories(tmp_path):
 
 
 def test_conceptual_captions_as_published(tmp_path):
-    """Two columns without a header: caption and address."""
+    """Two columns without a header: caption and URL."""
     write(tmp_path / "Train_GCC-training.tsv", "a dog runs\thttp://example.com/a.jpg\n")
     with pytest.raises(
-        InputError, match="addresses instead of files; download the images with img2"
+        InputError, match="URLs instead of file names; download the images with img2"
     ):
         read_captions(tmp_path / "Train_GCC-training.tsv")
 
@@ -392,5 +392,6 @@ def test_a_layout_below_the_path_is_named(tmp_path, names, layout, advised):
 def test_names_that_differ_in_case(tmp_path):
     touch(tmp_path / "IMG_1.JPG")
     write(tmp_path / "captions.csv", "image,caption\nIMG_1.jpg,a dog\n")
-    with pytest.raises(InputError, match=r"IMG_1.jpg is missing; correct the case .*: IMG_1.JPG"):
+    message = r"IMG_1.jpg is missing; correct the case of its name; the file is IMG_1.JPG"
+    with pytest.raises(InputError, match=message):
         read_captions(tmp_path)

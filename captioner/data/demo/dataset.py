@@ -41,7 +41,7 @@ def write_demo(
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(
             f"{directory} contains something other than this demo data set ({arguments}); "
-            "remove it, or choose an empty directory"
+            "delete the directory, or choose an empty one"
         )
     try:
         with atomic_directory(directory, replace=False) as draft:

@@ -110,7 +110,7 @@ def _draw_texture(
 
 
 def draw_background(rng: random.Random) -> Image.Image:
-    """Draw a nearly grey background: flat, gradient or soft noise; light, medium or dark."""
+    """Draw a nearly grey background: flat, a gradient or soft noise; light, medium or dark."""
     tone = rng.choice(((205, 235), (120, 160), (25, 60)))
     level, tint = rng.uniform(*tone), [rng.uniform(-7, 7) for _ in range(3)]
     nodes, swing = rng.choice(((2, 0), (2, 20), (9, 16)))

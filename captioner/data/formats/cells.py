@@ -1,4 +1,4 @@
-"""Cells and lines that contain more or less than one caption.
+"""Checks of cells and lines, which may contain more or less than one caption.
 
 All readers of data sets and of caption files share these checks.
 """
@@ -31,9 +31,9 @@ _SEPARATORS = ("|", "\n", "\t", "<br>", "<sep>", "###", ";")  # of captions in o
 def split_caption(value: Any) -> list[Any]:
     """Return the captions in one value: the items of a list, or the value itself.
 
-    A list may be written as text, as pandas and `str` write it into CSV files: in JSON, or in the
-    notation of Python, numpy or PostgreSQL. An object in a list is replaced by its value `raw`,
-    `caption` or `text`.
+    A list may also be written as text, as pandas and `str` write it to CSV files: in JSON, or in
+    the notation of Python, NumPy or PostgreSQL. An object in a list is replaced by its value for
+    the key `raw`, `caption` or `text`.
     """
     if isinstance(value, str):
         value = _parse_list(value)
@@ -72,7 +72,7 @@ def _parse_list(text: str) -> Any:
 
 
 def list_problem(caption: object) -> str | None:
-    """Return why a caption is not one sentence although it looks like a list, or None."""
+    """Return what is wrong with a caption that looks like a list but was not parsed, or None."""
     if not isinstance(caption, str) or not _BROKEN_LIST.fullmatch(caption.strip()):
         return None
     return "is a list that cannot be parsed"
@@ -81,8 +81,8 @@ def list_problem(caption: object) -> str | None:
 def contains_rows(row: Sequence[str], delimiter: str, columns: int) -> bool:
     """Return whether a quoted cell of a table contains further rows of the table.
 
-    A line of a cell after the first is taken for a row if, split at the delimiter, it contains an
-    image name, or if it has one value per column and an id in the same column as `row`.
+    Any line of a cell except the first is taken for a row if, when split at the delimiter, it
+    contains an image name, or if it has one value per column and an id in the same column as `row`.
     """
     for cell in row:
         for line in cell.split("\n")[1:]:
@@ -98,7 +98,7 @@ def contains_rows(row: Sequence[str], delimiter: str, columns: int) -> bool:
 
 
 def lines_notes(examples: Iterable["RawExample"]) -> list[str]:
-    """Return a note if text files with a caption per line seem to contain wrapped sentences.
+    """Return a note if text files with one caption per line seem to contain wrapped sentences.
 
     A line continues a sentence if it begins in lower case in a text that begins in upper case, and
     the line before has no final punctuation.
@@ -109,8 +109,9 @@ def lines_notes(examples: Iterable["RawExample"]) -> list[str]:
     if not wrapped or 2 * wrapped < len(several):
         return []
     return [
-        f"in {wrapped:,} of {len(several):,} text files with several lines, lines continue a "
-        "sentence, but each line is read as a caption; join the lines of a caption"
+        f"in {wrapped:,} of {len(several):,} text files with several lines, a sentence seems to "
+        "continue on the next line, but each line is read as a caption; write each caption on one "
+        "line"
     ]
 
 
@@ -122,13 +123,13 @@ def _is_wrapped(lines: Sequence[str]) -> bool:
 
 
 def separator_notes(captions: Sequence[object]) -> list[str]:
-    """Return a note if most captions contain a separator, which suggests several captions each."""
+    """Return a note if most captions contain a separator, which may join several captions."""
     texts = [caption.strip() for caption in captions if isinstance(caption, str)]
     for separator in _SEPARATORS:
         count = sum(separator in text for text in texts)
         if 2 * count > len(texts):
             return [
                 f"{count:,} of {len(texts):,} captions contain {separator!r}; if it separates "
-                "captions, use a column or a row for each"
+                "captions, write each caption in its own column or row"
             ]
     return []

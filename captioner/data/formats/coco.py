@@ -67,7 +67,9 @@ def _read_file(path: Path, split: str | None, result: ReadResult) -> None:
     content = read_json(path)
     images = _objects(content, "images", path)
     if split == "test" and not content.get("annotations"):  # VizWiz publishes no test captions
-        result.notes.append(f"images of {path.name}, which has no captions: {len(images):,}")
+        result.notes.append(
+            f"images left out of {path.name}, which has no captions: {len(images):,}"
+        )
         return
     annotations = _objects(content, "annotations", path)
     directory = _image_directory(path, split, images)
@@ -136,7 +138,7 @@ def _add_captions(
 def _add_unlisted(
     image_id: Any, location: SourceLocation, examples: dict[str, RawExample], result: ReadResult
 ) -> None:
-    """Add the problem that a caption's image is not listed, or only with an id of another type."""
+    """Report that a caption's image is not listed, or only with an id of another type."""
     message = f"the caption belongs to image {image_id!r}, which the file does not list"
     advice = "list the image, or remove the caption"
     decimal = isinstance(image_id, str) and image_id.isdecimal()
@@ -158,7 +160,8 @@ def _drop_emptied(path: Path, marked: set[str], result: ReadResult) -> None:
         gone = set(map(id, emptied))
         result.examples = [example for example in result.examples if id(example) not in gone]
         result.notes.append(
-            f"images left out of {path.name} because all their captions are: {len(emptied):,}"
+            f"images left out of {path.name} because all their captions are left out: "
+            f"{len(emptied):,}"
         )
 
 

@@ -33,10 +33,9 @@ def recognise_8k(root: Path) -> tuple[Path, Path] | None:
 def read_8k(root: Path) -> ReadResult:
     """Read the token file and the split lists.
 
-    Images in no list are ignored if there is a training list; if there are only other lists, they
-    become the training images. The published token file has captions of an
-    image that does not exist and whose name lacks an image extension; such a name is ignored unless
-    it is listed.
+    Images in no list are ignored if there is a training list; otherwise, if there are other lists,
+    they become the training images. The published token file has captions of an image that does not
+    exist and whose name lacks an image extension; such an image is ignored unless it is listed.
     """
     directories = recognise_8k(root)
     assert directories is not None
@@ -113,7 +112,10 @@ def _read_lists(text: Path, result: ReadResult) -> dict[str, tuple[str, SourceLo
 
 
 def _is_stray(example: RawExample) -> bool:
-    """Return whether this is the published 2258277193_586949ec62.jpg.1 or a similar image."""
+    """Return whether the file is missing and not named like an image.
+
+    The published token file contains one such name: 2258277193_586949ec62.jpg.1.
+    """
     if not is_safe_name(example.name) or is_image_name(example.name):
         return False
     return not storage.is_file(example.directory / example.name)

@@ -53,7 +53,7 @@ def _kind(path: Path, size: int, modified: int) -> str | None:  # noqa: ARG001  
 
 
 def json_rows(path: Path, result: ReadResult) -> Iterator[tuple[SourceLocation, dict[str, Any]]]:
-    """Yield the rows of a file of the kind "rows"; raise InputError if it is not one.
+    """Yield the rows of a file of the kind "rows"; raise InputError for any other file.
 
     Entries that are not objects are added to the problems of `result`.
     """

@@ -26,8 +26,8 @@ _ROW_30K = re.compile(r"(?P<name>[^|]*)\| *\d+(?: *\| ?|  +)(?P<caption>.*)", re
 def recognise_8k(root: Path) -> Path | None:
     """Return `captions.txt`, or `results.csv` with commas, if it is a table of images.
 
-    Its first line names the columns or begins with an image, or the directory `Images` is beside
-    `captions.txt`.
+    A file is such a table if its first line names the columns or begins with an image name, or if
+    it is `captions.txt` beside the directory `Images`.
     """
     if root.is_file():
         return root if root.suffix == ".txt" and _is_table(root) else None
@@ -84,7 +84,7 @@ def _column_names(row: list[str]) -> list[str]:
 
 
 def recognise_30k(root: Path) -> Path | None:
-    """Return the path of `results.csv` or of a `captions.txt` with its header; None if absent."""
+    """Return `results.csv`, or a `captions.txt` with the same header; None if neither exists."""
     if root.is_file():
         return root if root.suffix in (".csv", ".txt") and _has_header(root) else None
     names = ("results.csv", "flickr30k_images/results.csv", "captions.txt")
@@ -112,7 +112,7 @@ def _rows_30k(source: Path, result: ReadResult) -> Iterator[RawExample]:
             name, caption = match["name"].strip(), match["caption"]
             yield RawExample(name, source.parent, name, None, location, [(caption, location)])
         elif line.strip():
-            result.add_problem(location, "the row is not image | number | caption", "correct it")
+            result.add_problem(location, "expected a row image | number | caption", "correct it")
 
 
 def _has_header(path: Path) -> bool:

@@ -15,9 +15,10 @@ IMAGES = ("flickr30k-images", "flickr30k_images", "images", "Images")
 
 
 def recognise(path: Path) -> dict[str, list[Path]]:
-    """Return the text files by language; only the given language if the path is a text file.
+    """Return the text files by language; if the path is a text file, only those of its language.
 
-    They are in the directory or its subdirectory `raw`; each has a list of images (`_find_list`).
+    The files are in the directory or its subdirectory `raw`. A text file without a list of images
+    (`_find_list`) is ignored.
     """
     if path.is_file():
         match = _TEXT.fullmatch(path.name)
@@ -39,9 +40,9 @@ def _find_list(text: Path, name: str) -> Path | None:
 
 
 def read(path: Path) -> ReadResult:
-    """Read the captions of one language; of several test sets, only the one of 2016 is read.
+    """Read the captions of one language; of several test sets, only that of 2016 is read.
 
-    Raises InputError if there are several languages and the path is not a text file of one.
+    Raises InputError if there are several languages and the path is not a text file of one of them.
     """
     texts = recognise(path)
     if len(texts) > 1:
@@ -55,7 +56,7 @@ def read(path: Path) -> ReadResult:
         match = _TEXT.fullmatch(text.name)
         assert match is not None
         if match["set"].startswith("test") and "201" in match["set"] and "2016" not in match["set"]:
-            result.notes.append(f"{text.name} is not read; the test split is the one of 2016")
+            result.notes.append(f"{text.name} is not read; the test split is that of 2016")
         else:
             _read_text(text, match["set"], result)
     _merge(result)

@@ -77,7 +77,7 @@ def _line_captions(
 
 
 def _find_files(root: Path) -> tuple[list[Path], dict[str, dict[str, Path]]]:
-    """Return the images, sorted, and the text files by the key of their image and extension."""
+    """Return the sorted images, and the text files by the key of their image and by extension."""
     images: list[Path] = []
     texts: dict[str, dict[str, Path]] = {}
     for path in map(Path, walk(root)):
@@ -89,7 +89,7 @@ def _find_files(root: Path) -> tuple[list[Path], dict[str, dict[str, Path]]]:
 
 
 def _key(path: Path) -> str:
-    """Return the key of an image and its text file: the name without extension, in one spelling.
+    """Return the key that an image and its text file share: the path without its extension.
 
     The text file of a.jpg may also be called a.jpg.txt.
     """

@@ -42,7 +42,7 @@ def read(path: Path) -> ReadResult:
 
 
 def _rows(file: Path, images: str | None) -> Iterator[RawExample]:
-    """Yield an example for each row. images: the column of encoded images, if any."""
+    """Yield an example for each row; `images` is the column of encoded images, if any."""
     table = open_table(file)
     names = [name for name in table.schema_arrow.names if name != images]
     columns = normalise_columns(dict.fromkeys(names))

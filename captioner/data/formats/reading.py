@@ -84,7 +84,7 @@ class ReadResult:
         self.problems.append(Problem(location, message, advice))
 
     def add_rows(self, rows: Iterable[RawExample]) -> None:
-        """Add rows of one or more captions each, merging the rows of the same image."""
+        """Add rows of one or more captions each, merging rows of the same image."""
         merged: dict[str, RawExample] = {}
         for row in rows:
             # Keyed by repr, since unchecked values may be unhashable, and 1 is not "1".
@@ -139,9 +139,9 @@ def parse_split(name: object) -> str | None:
 
 
 def split_in_name(name: str) -> str | None:
-    """Return the split named by the words of a file name if there is exactly one, as in a-train2.
+    """Return the split named by a word of a file name, as in a-train2, if there is exactly one.
 
-    Only the last two components of a path count.
+    Only the last two components of a path are considered.
     """
     words = re.findall(r"[a-z]+", "/".join(name.lower().split("/")[-2:]))
     splits = set(filter(None, map(parse_split, words)))
@@ -151,10 +151,10 @@ def split_in_name(name: str) -> str | None:
 def find_image_directory(
     source: Path, names: Iterable[object], preferred: Sequence[Path] = ()
 ) -> Path:
-    """Return the directory that contains the images named in a caption file, by `search_images`.
+    """Return the directory that contains the images named in a caption file.
 
-    If no image is found, this is the first preferred directory that exists. Raises InputError if
-    there is none.
+    `search_images` finds it. If no image is found, the first preferred directory that exists is
+    returned. Raises InputError if there is none.
     """
     first = first_names(names)
     found = search_images(source, first, preferred)
@@ -170,8 +170,8 @@ def find_image_directory(
 def search_images(source: Path, names: Sequence[str], preferred: Sequence[Path]) -> Path | None:
     """Return the directory that contains one of these images; None if there is none.
 
-    They are looked for in the preferred directories, in the directory of the caption file `source`,
-    and at most two levels below it. For a file in `annotations`, the parent directory is used.
+    The images are searched for in the preferred directories, in the directory of the caption file
+    `source`, and at most two levels below it, or below its parent if it is named `annotations`.
     Other directories may belong to other data sets, which may use the same names.
     """
     beside = source.parent
@@ -196,7 +196,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def first_line(path: Path) -> str:
-    """Return the first line of a text file that is not blank, up to a length of 64 kB."""
+    """Return the first line that is not blank in the first 64 KiB of a text file, or ""."""
     with storage.open_file(path) as file:
         lines = split_lines(file.read(2**16), path)
     return next((line for line in lines if line.strip()), "")
@@ -207,9 +207,9 @@ def read_table(
 ) -> Iterator[tuple[SourceLocation, list[str]]]:
     """Yield the nonblank rows of a CSV file, each with the location of its first line.
 
-    Quoting follows Excel's dialect. spaced: whether spaces after delimiters, which would hide a
-    quote, are dropped. A malformed row, or one whose quotes contain other rows, is
-    added to the problems of `result`, with the range of lines that it makes unreadable.
+    Quoting follows Excel's dialect. spaced: whether to drop spaces after delimiters, which would
+    hide a quote. A malformed row, or one whose quotes contain other rows, is added to the problems
+    of `result`, with the range of lines that it makes unreadable.
     """
     lines = read_lines(path)
     end = len(lines) - (lines[-1] == "")

@@ -38,15 +38,15 @@ MAX_COLUMNS = 5  # columns listed in a message; a file without a header has a ca
 
 
 def recognise_jsonl(path: Path) -> list[tuple[Path, str | None]]:
-    """Return the file itself, or captions.jsonl or train.jsonl, val.jsonl, ... in the directory.
+    """Return the file itself, or captions.jsonl or train.jsonl, val.jsonl, ... of a directory.
 
-    A JSON file also qualifies if it contains a list of rows.
+    JSON files are returned as well if they contain a list of rows.
     """
     return _find_tables(path, (".jsonl", ".ndjson", ".json"))
 
 
 def recognise_csv(path: Path) -> list[tuple[Path, str | None]]:
-    """Return the tables as `recognise_jsonl` does, for .csv or .tsv (tab-separated)."""
+    """Return the tables as `recognise_jsonl` does, but for .csv or .tsv (tab-separated) files."""
     return _find_tables(path, (".csv", ".tsv"))
 
 
@@ -107,14 +107,14 @@ def place_images(
 ) -> None:
     """Set the directory of the images named in a table, and the split of rows without one.
 
-    Names may begin with directories of the computer where the table was written; these are dropped,
-    with a note.
+    Names may begin with directories of the computer on which the table was written. These are
+    dropped, and a note is added to `result`.
     """
     directory, dropped = _locate_images(path, [row.name for row in rows], split)
     if dropped:
         first = "/".join(str(rows[0].name).split("/")[:dropped])
         result.notes.append(
-            f"image names in {path.name} are relative to {directory}, without {first}/"
+            f"image names in {path.name} are read without {first}/, relative to {directory}"
         )
     for row in rows:
         name, row.split = row.name, row.split or split
@@ -127,7 +127,8 @@ def place_images(
 def _locate_images(path: Path, names: Sequence[object], split: str | None) -> tuple[Path, int]:
     """Return the directory of a table's images, and how many components of their names to drop.
 
-    Directories named after the table's split come before others, whose images may have equal names.
+    Directories named after the table's split are searched before others, which may contain images
+    with the same names.
     """
     below = directories(path.parent, 2) if split else ()
     preferred = (path.parent, *(each for each in below if parse_split(each.name) == split))
@@ -161,10 +162,10 @@ def table_examples(path: Path, result: ReadResult) -> Iterator[RawExample]:
 
 
 def image_name(row: Mapping[str, Any]) -> Any:
-    """Return the file name in a row with a column of IMAGES.
+    """Return the file name of the image in a row that has a column of IMAGES.
 
-    Exports of the Hugging Face hub have an object with a `path`; Karpathy's rows, a directory in
-    `filepath` beside `filename`.
+    In exports of the Hugging Face hub, the column has an object with a `path`. Karpathy's rows have
+    the directory in the column `filepath` and the name in `filename`.
     """
     value = row[next(name for name in IMAGES if name in row)]
     directory = row.get("filepath")
@@ -180,7 +181,7 @@ def table_rows(
 ) -> Iterator[tuple[SourceLocation, dict[str, Any]]]:
     """Yield the rows of a JSON, JSONL or CSV file by lower-case column name.
 
-    images: possible names of the column that identifies the image; empty if rows need none.
+    images: possible names of the column that identifies the image; empty if none is needed.
     Malformed rows are added to the problems of `result`. Raises InputError if a CSV header lacks an
     image or a caption column, or repeats such a column.
     """
@@ -198,7 +199,10 @@ def normalise_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def caption_columns(names: Iterable[str]) -> list[str]:
-    """Return the columns of the first name in CAPTIONS that occurs, also plural or numbered."""
+    """Return the columns with the first name in CAPTIONS that occurs.
+
+    A column may also have that name in the plural or with a number.
+    """
     for known in CAPTIONS:
         if found := [name for name in names if re.fullmatch(rf"{known}s?(_?\d+)?", name)]:
             return found
@@ -238,13 +242,13 @@ def _csv_rows(
     names = [name.strip().lower() for name in header]
     used = [name for name in names if name in images] + caption_columns(names)
     if repeated := [name for name, count in Counter(used).items() if count > 1]:
-        advice = "remove one, or number caption columns: caption_1, caption_2"
+        advice = "remove one, or number the caption columns: caption_1, caption_2"
         raise InputError(f"{path} has the column {repeated[0]} twice; {advice}")
     if header and not _has_columns(names, images):
         if any(cell.startswith(("http://", "https://")) for cell in header):
             raise InputError(
-                f"{path} has no column names in its first line, and addresses instead of files; "
-                "download the images with img2dataset and pass its output"
+                f"{path} has no column names in its first line, and contains URLs instead of file "
+                "names; download the images with img2dataset and pass its output"
             )
         shown = ", ".join(header[:MAX_COLUMNS]) + (", ..." if len(header) > MAX_COLUMNS else "")
         raise InputError(
@@ -259,10 +263,10 @@ def _csv_rows(
 
 
 def find_delimiter(path: Path, images: Collection[str] = IMAGES) -> str:
-    """Return the delimiter with which the first line names the columns that are needed.
+    """Return the delimiter that divides the first line into names of the required columns.
 
-    Excel writes semicolons in locales with a decimal comma. If no delimiter fits, the one of
-    the extension is returned.
+    Excel writes semicolons in locales with a decimal comma. If no delimiter fits, the usual one
+    for the extension is returned.
     """
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     header = first_line(path).lower()

@@ -46,7 +46,7 @@ def recognise(path: Path | Location) -> list[Path | Location]:
 def _read_list(path: Path) -> list[Path | Location]:
     """Return the tar files listed in a text file, relative to its directory.
 
-    The result is empty unless each line is a tar file or a pattern of tar files.
+    The result is empty unless each line is the name of a tar file or a pattern of such names.
     """
     lines = read_lines(path) if path.suffix == ".txt" else []
     names = [line.strip() for line in lines if line.strip()]
@@ -134,7 +134,7 @@ def _group_members(
     if dotted:
         result.notes.append(
             f"{dotted:,} names in {tar.name} contain dots before the extension and are read in "
-            "full; the webdataset package ends them at the first dot"
+            "full; the webdataset package cuts them at the first dot"
         )
     return grouped
 

@@ -56,7 +56,7 @@ class Archive(Protocol):
 
 
 def parse_location(text: str | Path | Location, directory: Path | None = None) -> Path | Location:
-    """Return a Location if the text, or its first name in braces, is an http or https URL.
+    """Return a Location if the text, or its first alternative in braces, is an http(s) URL.
 
     Any other text is a path, relative to `directory` if one is given. Use this only for names given
     by the user: the names in a caption file are always files in its directory.
@@ -145,7 +145,7 @@ def is_file(path: Path | Location) -> bool:
 
 
 def outside_target(path: Path, directory: Path) -> Path | None:
-    """Return what a link to a file leads to if that is outside the directory, otherwise None.
+    """Return the target of a link to a file if it is outside the directory, otherwise None.
 
     Linked directories are followed. In the cache of the Hugging Face hub, files are links into the
     directory of their repository, which contains `snapshots`.

@@ -43,7 +43,7 @@ class Download:
         """
         if self.version and self.position == self.version[0]:
             return b""
-        reason = "the connection closed early"
+        reason = "the connection was closed early"
         for pause in (0, *PAUSES):
             if pause:  # sleep(0) would yield to other threads
                 time.sleep(pause)
@@ -71,7 +71,7 @@ class Download:
             return UnreachableError(f"{self} cannot be opened: {reason}; check the URL")
         return UnreachableError(
             f"{self} cannot be read beyond byte {self.position:,}: {reason}; check the server, or "
-            "copy the file there again"
+            "upload the file again"
         )
 
     def _connect(self) -> HTTPResponse:
@@ -110,7 +110,7 @@ class Download:
         while left:
             left -= (skipped := len(response.read(min(left, CHUNK))))
             if not skipped:
-                raise ConnectionError("the connection closed early")
+                raise ConnectionError("the connection was closed early")
 
 
 def changed(location: Location) -> UnreachableError:

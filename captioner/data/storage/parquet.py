@@ -23,7 +23,8 @@ class ParquetTable:
     def index(self) -> Index:
         """Return the index of the rows that have an image, with row numbers instead of offsets.
 
-        The image column is read once to find the sizes. Raises InputError if there is none.
+        The image column is read once to find the sizes. Raises InputError if there is no such
+        column.
         """
         return _index(self.file, *self.version())
 
@@ -63,7 +64,7 @@ def open_table(file: Path) -> Any:
 
 
 def image_column(file: Path) -> str | None:
-    """Return the column of encoded images: the first of bytes, or of objects with `bytes`."""
+    """Return the column of encoded images: the first that has bytes, or objects with `bytes`."""
     for column in open_table(file).schema_arrow:
         if _is_binary(column.type) or _is_object(column.type):
             return str(column.name)

@@ -50,7 +50,7 @@ class RemoteTar:
         return _contents(self.location).index
 
     def read(self, name: str) -> bytes:
-        """Return the content of a member; raise InputError if it is missing or above LARGEST."""
+        """Return the content of a member; raise InputError if it is missing or too large."""
         _, size = self.index().find(name, self.location)
         if size > LARGEST:
             raise InputError(
@@ -63,7 +63,7 @@ class RemoteTar:
             return reader.read(name) if content is None else content
 
     def version(self) -> Version:
-        """Return the length, and the ETag or Last-Modified."""
+        """Return the file's length, and its ETag, or Last-Modified if it has no ETag."""
         return _contents(self.location).version
 
 
@@ -101,12 +101,15 @@ class MemberCache:
 
 
 class Stream(Download):
-    """An uncompressed tar file as a file object for tarfile; `last`: result of the last read."""
+    """An uncompressed tar file as a file object for tarfile.
+
+    last: the bytes that the last call of `read` returned.
+    """
 
     last = b""
 
     def read(self, count: int) -> bytes:
-        """Return the next `count` bytes, fewer only at the end."""
+        """Return the next `count` bytes, or fewer at the end of the file."""
         first, content = self.position == 0, b""
         while len(content) < count and (more := super().read(count - len(content))):
             content += more
@@ -145,7 +148,7 @@ class Reader:
         self._members = _members(self.stream, contents.index)
 
     def read(self, wanted: str) -> bytes:
-        """Return the member `wanted`; cache the first member of each name before it."""
+        """Return the member `wanted`; cache the first member with each name that precedes it."""
         members = _contents(self.tar).index.members
         wanted_number, _ = members[wanted]
         if wanted_number < self.next:
@@ -232,7 +235,7 @@ def _reader(tar: Location) -> Reader:
 
 
 def _headers(stream: Stream) -> Iterator[tarfile.TarInfo]:
-    """Yield the headers of members that webdataset would yield, each before its content."""
+    """Yield the header of each member that webdataset would yield, before reading its content."""
     with _tar_errors(stream):
         with tarfile.open(fileobj=stream, mode="r:") as archive:  # type: ignore[call-overload]
             for member in archive:

@@ -27,7 +27,8 @@ def test_a_lost_connection_is_resumed(server, members, ranges, breaks):
 def test_a_connection_that_breaks_six_times_is_an_error(server, members):
     server.failures["x.tar"] = [None, 15000, *[0] * 5]
     message = (
-        r"x.tar cannot be read beyond byte 15,000: the connection closed early, after 6 attempts; "
+        "x.tar cannot be read beyond byte 15,000: the connection was closed early, after 6 "
+        "attempts; "
     )
     for path, _ in members[:2]:
         storage.read(path)

@@ -75,7 +75,7 @@ def test_caption_files_cannot_name_servers(tmp_path, server, monkeypatch):
     row = {"image": f"{server.url}/x.tar/a.jpg", "caption": "a dog"}
     Path("captions.jsonl").write_text(json.dumps(row))
     for data in (".", "captions.jsonl", tmp_path):
-        with pytest.raises(InputError, match=r"contains the address of an image, not a file name"):
+        with pytest.raises(InputError, match=r"contains the URL of an image, not a file name"):
             read_captions(data)
     with pytest.raises(InputError, match="no such file"):
         load_image(Path(row["image"]))
