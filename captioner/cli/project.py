@@ -1,35 +1,62 @@
-"""`captioner project`: draw sentences as points, with similar sentences close together."""
+"""`captioner project`: draw images and sentences on a plane, with similar ones close together."""
 
 import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from tqdm import tqdm
 
 from ..data.caption_files import read_sentences
 from ..errors import InputError
+from ..plots.mosaics import SUFFIXES, draw_mosaic
 from ..plots.projections import MAX_GROUPS, draw_projection
-from ..retrieval.projections import METHODS, choose_perplexity, cluster, project
+from ..retrieval.projections import (
+    METHODS,
+    choose_perplexity,
+    cluster,
+    nearest_words,
+    project,
+    subtract_means,
+)
 from ..text.given_rows import GivenRows
 from ..text.options import FITTED, TextVectorOptions
 from ..text.sentence_vectors import flatten_parts
 from ..text.topics import characteristic_words
 from ..text.unknown_words import describe_unknown_words
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..linker import Linker
+
 EXAMPLE = """captioner project --texts captions.txt
 captioner project --texts captions.csv --column split --output splits.png
 captioner project --texts captions.jsonl --text-vectors vectors.npy
-captioner project --texts captions.jsonl --checkpoint RUN"""
+captioner project --texts captions.jsonl --checkpoint RUN
+captioner project photos.index
+captioner project photos.index --texts captions.txt --center
+captioner project photos.index --mosaic 2000 --output mosaic.jpg"""
+NOTE = (
+    "An index is drawn as one point per image, or with --mosaic as thumbnails. With --texts, its "
+    "model embeds the sentences, and both are drawn in one space."
+)
+WORDS = 3000  # most frequent known words among which groups of images find their names
+DEFAULT_VECTORS = ("lsa",)
 DIMENSIONS = 100  # of lsa and word2vec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = f"{parser.prog} [INDEX] [--texts FILE] [option...]"
+    parser.add_argument(
+        "index", nargs="?", type=Path, metavar="INDEX", help="index whose images are drawn"
+    )
     parser.add_argument(
         "--texts",
         type=Path,
-        required=True,
         metavar="FILE",
         help="file of lines of text, or of captions in CSV, TSV, JSONL or COCO JSON",
     )
@@ -37,7 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     vectors.add_argument(
         "--text-vectors",
         nargs="+",
-        default=["lsa"],
         metavar="SPEC",
         help=f"sentence vectors: {', '.join(FITTED)}, or a file or directory, as in training [lsa]",
     )
@@ -45,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="RUN",
-        help="run or checkpoint that embeds the sentences",
+        help="run or checkpoint that embeds the sentences, or the new location of that of the index",
     )
     parser.add_argument(
         "--column",
@@ -53,7 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="column whose values colour the sentences [topics]",
     )
     parser.add_argument(
-        "--topics", type=int, default=8, metavar="INT", help="number of topics [%(default)s]"
+        "--topics",
+        type=int,
+        default=8,
+        metavar="INT",
+        help="number of groups of similar sentences or images [%(default)s]",
     )
     parser.add_argument(
         "--method", choices=METHODS, default="tsne", help="kind of projection [%(default)s]"
@@ -63,7 +93,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2000,
         metavar="INT",
-        help="maximum number of sentences; larger files are sampled at random [%(default)s]",
+        help="maximum number of sentences and of images; larger numbers are sampled [%(default)s]",
+    )
+    parser.add_argument(
+        "--center",
+        action="store_true",
+        help="subtract the mean of the images from images, that of the sentences from sentences",
+    )
+    parser.add_argument(
+        "--mosaic",
+        type=int,
+        metavar="INT",
+        help="draw thumbnails in a square of this many pixels, such as 2000 or 4000",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="INT", help="random seed [%(default)s]"
@@ -73,14 +114,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("projection.png"),
         metavar="FILE",
-        help="output .png file [%(default)s]",
+        help="output .png file; .jpg for a mosaic [%(default)s]",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     _check(arguments)
+    if arguments.index is None:
+        _draw_sentences(arguments)
+    else:
+        _draw_index(arguments)
+
+
+def _draw_sentences(arguments: argparse.Namespace) -> None:
     options = TextVectorOptions(
-        text_vectors=tuple(arguments.text_vectors), text_min_count=1, text_dimensions=DIMENSIONS
+        text_vectors=tuple(arguments.text_vectors or DEFAULT_VECTORS),
+        text_min_count=1,
+        text_dimensions=DIMENSIONS,
     )
     pairs = read_sentences(arguments.texts, arguments.column)
     sentences = [sentence for sentence, _ in pairs]
@@ -95,37 +145,128 @@ def run(arguments: argparse.Namespace) -> None:
         labels = [
             ", ".join(words) or "(no common word)" for words in characteristic_words(drawn, groups)
         ]
-    title = _title(arguments, len(drawn), len(pairs))
+    sources = [arguments.checkpoint] if arguments.checkpoint else options.text_vectors
+    names = " + ".join(Path(source).name for source in sources)
+    what = f"{arguments.texts.name}: {_of_all(len(drawn), len(pairs))} sentences"
+    title = f"{what} ({names}; {_method(arguments.method, len(drawn))})"
     draw_projection(arguments.output, points, groups, labels, title)
-    for size, label in zip(np.bincount(groups[groups >= 0]), labels, strict=True):
-        print(f"{size:6,}  {label}")
+    _print_groups(groups, labels)
     print(f"{title}\nprojection: {arguments.output}")
 
 
+def _draw_index(arguments: argparse.Namespace) -> None:
+    from ..index import Index
+
+    index = Index.open(arguments.index, arguments.checkpoint)
+    chosen = _sample(len(index), arguments.limit, arguments.seed)
+    vectors = np.asarray(index.rows[chosen], np.float32)
+    what = f"{arguments.index.name}: {_of_all(len(chosen), len(index))} images"
+    how = ""
+    if arguments.texts is None:
+        words, rows = _known_words(index.linker)
+        groups = cluster(vectors, arguments.topics, arguments.seed)
+        labels = [", ".join(each) for each in nearest_words(vectors, groups, words, rows)]
+    else:
+        sentences, embedded = _embed_sentences(arguments, index.linker)
+        what += f"; {arguments.texts.name}: {sentences} sentences"
+        groups = np.repeat([0, 1], [len(vectors), len(embedded)])
+        labels = ["images", "sentences"]
+        vectors = np.concatenate([vectors, embedded])
+        how = "means subtracted; " if arguments.center else "means kept; "
+        if arguments.center:
+            vectors = subtract_means(vectors, groups)
+    points = project(vectors, arguments.method, arguments.seed)
+    title = f"{what} ({how}{_method(arguments.method, len(vectors))})"
+    if arguments.mosaic is None:
+        draw_projection(arguments.output, points, groups, labels, title)
+    else:
+        _draw_mosaic(arguments, [index.paths[i] for i in chosen], points)
+    _print_groups(groups, labels)
+    print(f"{title}\n{'mosaic' if arguments.mosaic else 'projection'}: {arguments.output}")
+
+
+def _known_words(linker: "Linker") -> tuple[list[str], np.ndarray]:
+    """Return the most frequent words of a linking model, and their embeddings (words, E)."""
+    words = [word for word in linker.texts.words[:WORDS] if linker.texts.knows(word)]
+    if not words:
+        raise InputError("the text model of the index has no list of words to name groups by")
+    return words, linker.encode_texts(words)
+
+
+def _embed_sentences(arguments: argparse.Namespace, linker: "Linker") -> tuple[str, np.ndarray]:
+    """Return the number of sentences drawn, in words, and their embeddings (N, E)."""
+    sentences = [sentence for sentence, _ in read_sentences(arguments.texts, None)]
+    known = [sentence for sentence in sentences if linker.texts.knows(sentence)]
+    drawn = [known[i] for i in _sample(len(known), arguments.limit, arguments.seed)]
+    rows, _ = linker.encode_texts(drawn, on_unknown="return")
+    if note := describe_unknown_words(linker.texts.unknown_words, drawn):
+        print(note, file=sys.stderr)
+    return _of_all(len(drawn), len(sentences)), rows
+
+
+def _draw_mosaic(arguments: argparse.Namespace, images: Sequence[str], points: np.ndarray) -> None:
+    from ..data.images import load_image
+
+    bar = tqdm(total=len(images), unit="image", leave=False, disable=None)
+
+    def load(i: int) -> "Image.Image | None":
+        bar.update()
+        try:
+            return load_image(images[i])
+        except InputError as error:
+            tqdm.write(str(error), file=sys.stderr)
+            return None
+
+    with bar:
+        missing = draw_mosaic(arguments.output, points, load, arguments.mosaic)
+    if missing:
+        print(f"{len(missing)} images could not be read and are grey", file=sys.stderr)
+
+
+def _print_groups(groups: np.ndarray, labels: Sequence[str]) -> None:
+    for size, label in zip(np.bincount(groups[groups >= 0]), labels, strict=True):
+        print(f"{size:6,}  {label}")
+
+
 def _check(arguments: argparse.Namespace) -> None:
+    if arguments.index is None and arguments.texts is None:
+        raise InputError("nothing to draw; pass an index, or a file of sentences as --texts")
     if not 1 <= arguments.topics <= MAX_GROUPS:
         raise InputError(f"--topics must be between 1 and {MAX_GROUPS}, got {arguments.topics}")
     if arguments.limit < 1:
         raise InputError(f"--limit must be at least 1, got {arguments.limit}")
     if not 0 <= arguments.seed < 2**32:
         raise InputError(f"--seed must be between 0 and 4294967295, got {arguments.seed}")
-    output = arguments.output
-    if output.suffix.lower() != ".png" or output.is_dir():
-        raise InputError(f"--output must be a .png file, got {output}")
+    _check_combination(arguments)
+    output, is_mosaic = arguments.output, arguments.mosaic is not None
+    allowed = SUFFIXES if is_mosaic else (".png",)
+    if output.suffix.lower() not in allowed or output.is_dir():
+        raise InputError(f"--output must be a {' or '.join(allowed)} file, got {output}")
 
 
-def _title(arguments: argparse.Namespace, drawn: int, count: int) -> str:
-    of_all = f" of {count:,}" if drawn < count else ""
-    method = "PCA"
-    if arguments.method == "tsne":
-        method = f"t-SNE, perplexity {choose_perplexity(drawn):.3g}"
-    sources = [arguments.checkpoint] if arguments.checkpoint else arguments.text_vectors
-    names = " + ".join(Path(source).name for source in sources)
-    return f"{arguments.texts.name}: {drawn:,}{of_all} sentences ({names}; {method})"
+def _check_combination(arguments: argparse.Namespace) -> None:
+    indexed, texts = arguments.index is not None, arguments.texts is not None
+    needs = {
+        "--mosaic": (arguments.mosaic is not None, indexed and not texts, "an index only"),
+        "--center": (arguments.center, indexed and texts, "an index and --texts"),
+        "--column": (arguments.column is not None, not indexed, "--texts only"),
+        "--text-vectors": (arguments.text_vectors is not None, not indexed, "--texts only"),
+    }
+    for flag, (is_given, has_effect, needed) in needs.items():
+        if is_given and not has_effect:
+            raise InputError(f"{flag} needs {needed}; leave it out, or pass {needed}")
+
+
+def _of_all(drawn: int, count: int) -> str:
+    return f"{drawn:,} of {count:,}" if drawn < count else f"{drawn:,}"
+
+
+def _method(name: str, drawn: int) -> str:
+    return "PCA" if name == "pca" else f"t-SNE, perplexity {choose_perplexity(drawn):.3g}"
 
 
 def _sample(count: int, limit: int, seed: int) -> np.ndarray:
-    """Return the sorted indices of a random sample of at most `limit` of `count` sentences."""
+    """Return at most `limit` of the numbers below `count`, a random sample in order."""
     chosen = np.random.default_rng(seed).permutation(count)[:limit]
     return np.asarray(np.sort(chosen))
 

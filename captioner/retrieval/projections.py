@@ -6,7 +6,7 @@ additions varies, and t-SNE amplifies the resulting differences in rounding.
 Shapes: N vectors, Y dimensions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -72,6 +72,35 @@ def cluster(vectors: np.ndarray, groups: int, seed: int = 0) -> np.ndarray:
         found = means.fit_predict(vectors)
     by_size = np.argsort(-np.bincount(found), kind="stable")
     return np.asarray(np.argsort(by_size)[found], dtype=np.int64)
+
+
+def subtract_means(vectors: np.ndarray, modalities: np.ndarray) -> np.ndarray:
+    """Subtract from each vector (N, Y) the mean vector of its modality (N,), an integer.
+
+    Embeddings of images and of texts lie in different regions of their space, so that a projection
+    shows them as two islands. The difference of the means is what separates these.
+    """
+    centred = np.array(vectors, dtype=np.float64)
+    for modality in np.unique(modalities):
+        centred[modalities == modality] -= centred[modalities == modality].mean(0)
+    return centred
+
+
+def nearest_words(
+    vectors: np.ndarray, groups: np.ndarray, words: Sequence[str], rows: np.ndarray, count: int = 3
+) -> list[list[str]]:
+    """Return, for each group, the `count` words whose embeddings fit it better than the others.
+
+    vectors (N, Y): embeddings. groups (N,): the group of each, from 0; -1 for no group. rows: the
+    embeddings (words, Y) of the words. A word's rank is its product with the difference between
+    the group's mean vector and the mean of all groups' mean vectors.
+    """
+    means = np.stack([vectors[groups == group].mean(0) for group in range(groups.max() + 1)])
+    scores = (means - means.mean(0)) @ rows.T  # (groups, words)
+    if len(means) == 1:
+        scores = means @ rows.T
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    return [[words[i] for i in best] for best in order]
 
 
 def _check(vectors: np.ndarray) -> np.ndarray:

@@ -1,18 +1,19 @@
 """`captioner project`: which sentences it draws, in which groups, and what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from captioner import Linker
+from captioner import Index, Linker
 from captioner import __main__ as commands
 from captioner.cli import project
 from captioner.errors import InputError
 from captioner.text.sentence_vectors import fit_counts, fit_tfidf, read_word_vectors
-from tests.support import linking
+from tests.support import linking, tiny
 
 ANIMALS = ["a dog runs", "the dog barks at a dog", "one dog sleeps", "a dog and a dog", "dog here"]
 CARS = ["a red car", "this car is red", "car and red bus", "red car parked", "two red car doors"]
@@ -190,3 +191,72 @@ def test_mistakes_write_nothing(line, message, tmp_path):
     with pytest.raises(InputError, match=message):
         run(line)
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.fixture
+def index(tmp_path_factory):
+    """photos.index in the working directory, opened."""
+    trained = linking.run(tmp_path_factory)
+    shutil.copytree(tiny.data(tmp_path_factory) / "val", "photos")
+    options = ["--cache", "cache", "--workers", "0", "--device", "cpu"]
+    words = ["index", "photos", "--checkpoint", str(trained), "--output", "photos.index", *options]
+    commands.main(words)
+    return Index.open("photos.index")
+
+
+def test_images_of_an_index_are_named_by_known_words(index, projected, capsys):
+    run("photos.index --topics 2 --seed 1")
+    np.testing.assert_array_equal(projected[0], index.rows)
+    out = capsys.readouterr().out
+    sizes, labels = zip(*(line.split(None, 1) for line in out.splitlines()[-4:-2]), strict=True)
+    assert sum(map(int, sizes)) == len(index)
+    words = set(index.linker.texts.words)
+    assert all(set(label.split(", ")) <= words for label in labels)
+    assert f"photos.index: {len(index)} images (t-SNE, perplexity 2)\nprojection: " in out
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_images_and_sentences_in_one_space(index, projected, capsys, center):
+    Path("b.txt").write_text("red here\nblue and black\ngreen zebra\nzebra\n")
+    run("photos.index --texts b.txt --method pca" + " --center" * center)
+    texts, _ = index.linker.encode_texts(
+        ["red here", "blue and black", "green zebra"], on_unknown="return"
+    )
+    images = np.asarray(index.rows, np.float64)
+    if center:
+        images, texts = images - images.mean(0), texts - texts.mean(0)
+    np.testing.assert_allclose(projected[0], np.concatenate([images, texts]), atol=1e-6)
+    out = capsys.readouterr().out
+    assert "     3  sentences\n" in out
+    note = "means subtracted" if center else "means kept"
+    assert f"photos.index: {len(index)} images; b.txt: 3 of 4 sentences ({note}; PCA)" in out
+
+
+def test_a_mosaic_has_the_images_of_the_index(index, capsys):
+    broken = Path(index.paths[0])
+    broken.write_bytes(b"")
+    run("photos.index --mosaic 300 --method pca --output out/a.jpg")
+    captured = capsys.readouterr()
+    assert "mosaic: out/a.jpg" in captured.out
+    assert str(broken) in captured.err
+    assert "1 images could not be read" in captured.err
+    with Image.open("out/a.jpg") as image:
+        assert image.size == (300, 300)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "nothing to draw; pass an index, or a file of sentences as --texts"),
+        ("a.index --texts a.txt --mosaic 300", "--mosaic needs an index only"),
+        ("--texts a.txt --mosaic 300", "--mosaic needs an index only"),
+        ("a.index --center", "--center needs an index and --texts"),
+        ("a.index --column split", "--column needs --texts only"),
+        ("a.index --text-vectors lsa", "--text-vectors needs --texts only"),
+        ("a.index --mosaic 300 --output a.pdf", r"must be a \.png or \.jpg or \.jpeg file"),
+        ("a.index", "a.index is not an index"),
+    ],
+)
+def test_options_that_do_not_fit_an_index(line, message):
+    with pytest.raises(InputError, match=message):
+        run(line)

@@ -8,7 +8,13 @@ import sklearn.manifold
 from threadpoolctl import threadpool_info
 
 from captioner.errors import InputError
-from captioner.retrieval.projections import choose_perplexity, cluster, project
+from captioner.retrieval.projections import (
+    choose_perplexity,
+    cluster,
+    nearest_words,
+    project,
+    subtract_means,
+)
 
 SIZES = (9, 14, 11)
 
@@ -131,3 +137,19 @@ def test_a_missing_library_is_named(compute, blobs, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(InputError, match=r"scikit-learn; run pip install 'captioner\[link\]'"):
         compute(blobs[0])
+
+
+def test_the_mean_of_each_modality_is_subtracted():
+    vectors = np.array([[1.0, 2], [3, 4], [10, 0], [20, 8]])
+    expected = [[-1, -1], [1, 1], [-5, -4], [5, 4]]
+    assert subtract_means(vectors, np.array([0, 0, 1, 1])).tolist() == expected
+    assert vectors[0].tolist() == [1, 2]
+
+
+def test_groups_are_named_by_the_words_that_fit_them_better_than_the_others():
+    vectors = np.array([[1.0, 0, 1], [1, 0, 1], [0, 1, 1], [9, 9, 9]])
+    words, rows = ["all", "first", "second"], np.array([[0.0, 0, 5], [1, 0, 0], [0, 1, 0]])
+    groups = np.array([0, 0, 1, -1])
+    assert nearest_words(vectors, groups, words, rows, 1) == [["first"], ["second"]]
+    assert nearest_words(vectors, groups, words, rows, 2)[0] == ["first", "all"]
+    assert nearest_words(vectors, np.array([0, 0, -1, -1]), words, rows, 1) == [["all"]]
