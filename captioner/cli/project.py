@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ..data.caption_files import read_sentences
 from ..errors import InputError
 from ..plots.mosaics import SUFFIXES, draw_mosaic
+from ..plots.overlays import is_dimmed
 from ..plots.projections import MAX_GROUPS, draw_projection
 from ..retrieval.projections import (
     METHODS,
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="RUN",
-        help="run or checkpoint that embeds the sentences, or the new location of that of the index",
+        help="run or checkpoint that embeds the sentences, or new location of that of the index",
     )
     parser.add_argument(
         "--column",
@@ -186,8 +187,9 @@ def _draw_index(arguments: argparse.Namespace) -> None:
 
 
 def _known_words(linker: "Linker") -> tuple[list[str], np.ndarray]:
-    """Return the most frequent words of a linking model, and their embeddings (words, E)."""
-    words = [word for word in linker.texts.words[:WORDS] if linker.texts.knows(word)]
+    """Return the most frequent content words of a linking model, and their embeddings."""
+    known = (word for word in linker.texts.words[:WORDS] if linker.texts.knows(word))
+    words = [word for word in known if not is_dimmed(word)]
     if not words:
         raise InputError("the text model of the index has no list of words to name groups by")
     return words, linker.encode_texts(words)
