@@ -69,7 +69,7 @@ def naming(path: Path, size: int) -> Iterator[None]:
 def atomic_directory(directory: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a new directory to write files into, which is renamed to `directory` at the end.
 
-    Its top-level files are synced to disk before the renaming. replace: whether to replace an
+    Its top-level files are synced to disk before the rename. replace: whether to replace an
     existing directory; if False, OSError is raised at the end if `directory` exists and is not
     empty. Temporary directories left behind by killed writers are removed after an hour.
     """

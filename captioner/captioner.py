@@ -40,7 +40,9 @@ def _accept_pictures(function: Function) -> Function:
     def wrapper(*args: Any, **keywords: Any) -> Any:
         if "pictures" in keywords:
             if "images" in keywords:
-                raise TypeError(f"{function.__name__}() got both images and pictures; omit one")
+                raise TypeError(
+                    f"{function.__name__}() got both images and pictures; omit pictures, its deprecated name"
+                )
             message = f"the parameter pictures of {function.__name__}() is deprecated; use images"
             warnings.warn(message, DeprecationWarning, stacklevel=2)
             keywords["images"] = keywords.pop("pictures")

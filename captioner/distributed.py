@@ -68,7 +68,8 @@ def process_group(device: torch.device, step_seconds: float = STEP_SECONDS) -> I
         local_rank, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
         if local_rank >= count:
             raise InputError(
-                f"this machine has {count} GPUs; start at most {count} processes on it"
+                f"process {local_rank} has no GPU: this machine has {count}; start at most as many "
+                "processes on it"
             )
         torch.cuda.set_device(local_rank)
     backend, patience = "nccl" if device.type == "cuda" else "gloo", timedelta(0, ROUND_SECONDS)
@@ -201,8 +202,8 @@ def total(values: Tensor) -> Tensor:
             dist.all_reduce(values, group=_groups.step if _groups else None)
         except RuntimeError as error:
             raise InputError(
-                f"training stopped in process {rank()}, because {_end_silent()} has ended or does "
-                "not answer; see its messages, and pass --resume to continue"
+                f"training stopped in process {rank()}, because {_end_silent()} ended or did not "
+                "answer; see its messages, and pass --resume to continue"
             ) from error
     return values
 
@@ -223,7 +224,9 @@ def _end_silent() -> str:
         if here[1] and other[:2] == here[:2]:
             with suppress(OSError):
                 os.kill(other[2], signal.SIGKILL)
-    return f"process {', '.join(map(str, silent))}" if silent else "another process"
+    if not silent:
+        return "another process"
+    return f"process{'es' * (len(silent) > 1)} {', '.join(map(str, silent))}"
 
 
 def gather(item: Any) -> list[Any]:

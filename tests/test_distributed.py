@@ -190,7 +190,7 @@ def test_a_stopped_process_ends_the_others_within_half_a_minute(directory, tmp_p
     output, _ = process.communicate(timeout=60)
     assert time.monotonic() - saved < 35  # the process is stopped within the first five seconds
     assert process.returncode == 1
-    assert "training stopped in process 0, because process 1 has ended or does not answer" in output
+    assert "training stopped in process 0, because process 1 ended or did not answer" in output
     checkpoint.load(run)
 
 
@@ -238,7 +238,10 @@ def test_each_process_takes_a_gpu_of_its_own(started, device, calls):
 def test_more_processes_than_gpus(started, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     with (
-        pytest.raises(InputError, match="this machine has 2 GPUs; start at most 2 processes on it"),
+        pytest.raises(
+            InputError,
+            match="process 2 has no GPU: this machine has 2; start at most as many processes",
+        ),
         distributed.process_group(torch.device("cuda")),
     ):
         pass

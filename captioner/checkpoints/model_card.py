@@ -110,7 +110,7 @@ def _line(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    """Return a value as Markdown that shows it literally."""
+    """Escape a value so that Markdown shows it literally."""
     return re.sub(r"([\\`*_\[\]<>&|~$!])", r"\\\1", _line(value))
 
 

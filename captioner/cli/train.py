@@ -61,8 +61,8 @@ def describe(task: Task) -> str:
     text = f"--system {task.name}: {task.title}, trained on --data or on generated demo data."
     shared = defaults_of(task, "")
     small_cnn = {k: v for k, v in defaults_of(task, SMALL_CNN).items() if k not in shared}
-    for title, values in (("Defaults", shared), ("With the encoder small_cnn", small_cnn)):
-        text += f" {title}: {', '.join(f'{name} {value}' for name, value in values.items())}."
+    flags = (f"--{name.replace('_', '-')} {value}" for name, value in small_cnn.items())
+    text += f" With --encoder small_cnn, the defaults are {' '.join(flags)}."
     return f"Train a model.\n{fill(text, 79)}"
 
 

@@ -54,7 +54,7 @@ class ScoringOptions:
     )
     metrics: str | None = option(None, f"comma-separated metrics: {','.join(METRICS)} [all]")
     tokenizer: str | Callable[[str], Sequence[str]] | None = option(
-        None, "words, characters or module:function [the model's]"
+        None, "tokenizer: words, characters or module:function [the model's]"
     )
     bootstrap: int = option(0, "number of bootstrap samples for 95 %% intervals")
     compare: Path | None = option(None, "file of captions of the same images, to compare with")

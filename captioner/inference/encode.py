@@ -32,7 +32,7 @@ TEXT_FILES = (*TABLES, ".json", ".txt")
 
 @dataclass(frozen=True)
 class EncodeOptions(Options):
-    """The handling of unusable inputs, batches and the device."""
+    """Options of `captioner encode`: unusable inputs, batch size, workers and device."""
 
     on_error: str = option(
         "skip",

@@ -246,7 +246,7 @@ def split_corpus(
 def signature(
     references: Iterable[Sized], scores: Iterable[str] | None = None, tokenizer: str = WORDS.name
 ) -> str:
-    """Return a line to be printed with scores that describes how they were computed.
+    """Return a one-line description of how scores were computed, to be printed with them.
 
     references: references of each image; only their number matters. scores: names of the scores;
     None for all that do not need Java. tokenizer: name of the tokenizer. Raises InputError if there

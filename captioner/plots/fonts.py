@@ -1,4 +1,4 @@
-"""Fonts of captions: DejaVu Sans, and an installed font for the characters that it lacks."""
+"""Fonts for captions: DejaVu Sans, and an installed font for the characters that it lacks."""
 
 import sys
 import unicodedata

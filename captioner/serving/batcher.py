@@ -93,7 +93,7 @@ class Batcher:
 
     @contextmanager
     def admit(self) -> Iterator[None]:
-        """Reserve a slot for one request until it is answered; raise as `check_free` does."""
+        """Reserve a slot for one request until it is answered; raise the errors of `check_free`."""
         with self._changed:
             self.check_free()
             self.admitted += 1

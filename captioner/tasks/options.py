@@ -15,7 +15,7 @@ from ..vision.options import EncoderOptions
 
 @dataclass(frozen=True)
 class DataOptions(Options):
-    """The training data and how to read it."""
+    """Options of the training data: where it is and how it is read."""
 
     data: Path | None = option(None, "data directory or file [the generated demo data]")
     format: str | None = option(None, "layout of the data [detected]", choices=tuple(READERS))
@@ -35,7 +35,10 @@ class DataOptions(Options):
 
 @dataclass(frozen=True)
 class TrainingOptions(Options):
-    """Optimisation, validation and stopping; each image in a batch comes with all its captions."""
+    """Options of training: optimisation, validation and stopping.
+
+    Each image in a batch comes with all its captions.
+    """
 
     epochs: int = option(6, "maximum number of epochs")
     batch_size: int = option(16, "number of images per step, across all processes")
@@ -68,7 +71,7 @@ class TrainingOptions(Options):
 
 @dataclass(frozen=True)
 class RunOptions(Options):
-    """The run's name, starting point, device and progress reports."""
+    """Options of a run: its name, starting point, device and progress reports."""
 
     run: str | None = option(None, "name of the run [derived from data and model]")
     resume: str = option(

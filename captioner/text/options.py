@@ -11,7 +11,7 @@ FITTED = ("counts", "tf-idf", *REDUCED)  # on the training captions
 
 @dataclass(frozen=True)
 class TextVectorOptions(Options):
-    """The sources of sentence vectors, and options for fitting them on the training captions.
+    """Options of sentence vectors: their sources, and how they are fitted on the training captions.
 
     The vectors of several sources are concatenated. A source is one of FITTED; a GloVe or word2vec
     file, whose vectors are summed over the words of a sentence; the directory of a sentence

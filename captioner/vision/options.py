@@ -11,7 +11,7 @@ WEIGHTS_FILES = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".safetensors")
 
 @dataclass(frozen=True)
 class EncoderOptions(Options):
-    """The CNN, the source of its weights, and the stages to train."""
+    """Options of the encoder: the CNN, the source of its weights, and the stages to train."""
 
     encoder: str = option(SMALL_CNN, "small_cnn, or the name of a torchvision CNN")
     encoder_weights: str | None = option(

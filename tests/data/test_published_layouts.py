@@ -384,7 +384,7 @@ def test_a_layout_below_the_path_is_named(tmp_path, names, layout, advised):
     for name in names:
         write(tmp_path / name, "image,caption\n0.jpg,a dog\n")
     message = "contains no captions in a known layout"
-    message += f"; .*{advised} is in the layout {layout}, so pass that path" if layout else r" \("
+    message += f"; .*{advised} has the layout {layout}; pass that path" if layout else r" \("
     with pytest.raises(InputError, match=message):
         read_captions(tmp_path)
 

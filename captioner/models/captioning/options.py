@@ -7,7 +7,7 @@ from ...options import Options, check_at_least, check_share, option
 
 @dataclass(frozen=True)
 class ModelOptions(Options):
-    """Type, sizes and regularisation of a captioning model."""
+    """Options of a captioning model: type, sizes and regularisation."""
 
     attention: bool = option(False, "Show, Attend and Tell instead of Show and Tell")
     hard_attention: bool = option(False, "attention trained on one sampled position per word")

@@ -10,13 +10,13 @@ from ...text.tokenizer import get_tokenizer
 
 @dataclass(frozen=True)
 class CaptioningOptions(Options):
-    """Vocabulary, objective, and decoding of the validation captions."""
+    """Options of a captioning run: vocabulary, objective, and decoding of validation captions."""
 
     min_count: int = option(
         5, "minimum word count in the training captions; rarer words become <unk>"
     )
     tokenizer: str | Callable[[str], Sequence[str]] = option(
-        "words", "words, characters or module:function"
+        "words", "tokenizer: words, characters or module:function"
     )
     scheduled_sampling: float = option(0.0, "final scheduled-sampling probability")
     self_critical: bool = option(False, "also train on sampled captions, rewarded by CIDEr-D")
