@@ -41,7 +41,8 @@ def _accept_pictures(function: Function) -> Function:
         if "pictures" in keywords:
             if "images" in keywords:
                 raise TypeError(
-                    f"{function.__name__}() got both images and pictures; omit pictures, its deprecated name"
+                    f"{function.__name__}() got both images and pictures; omit pictures, "
+                    "the deprecated name"
                 )
             message = f"the parameter pictures of {function.__name__}() is deprecated; use images"
             warnings.warn(message, DeprecationWarning, stacklevel=2)

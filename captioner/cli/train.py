@@ -63,7 +63,7 @@ def describe(task: Task) -> str:
     small_cnn = {k: v for k, v in defaults_of(task, SMALL_CNN).items() if k not in shared}
     flags = (f"--{name.replace('_', '-')} {value}" for name, value in small_cnn.items())
     text += f" With --encoder small_cnn, the defaults are {' '.join(flags)}."
-    return f"Train a model.\n{fill(text, 79)}"
+    return f"Train a model.\n{fill(text, 79, break_on_hyphens=False)}"
 
 
 def chosen_task(words: Sequence[str]) -> Task:

@@ -59,8 +59,8 @@ def _record_shifts(layers: nn.Module) -> Iterator[dict[int, float]]:
     """Collect how far each downsampling step shifts the centre of output 0 in a forward pass.
 
     Shifts and keys are in pixels; a key is the stride of the layer's input. Output i of a layer
-    with stride 2 is centred on input 2i + (kernel - 1) / 2 - padding. Layers with stride 1 are assumed
-    to have symmetric padding.
+    with stride 2 is centred on input 2i + (kernel - 1) / 2 - padding. Layers with stride 1 are
+    assumed to have symmetric padding.
     """
     shifts: dict[int, float] = {}
 
