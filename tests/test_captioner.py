@@ -552,7 +552,7 @@ def test_pictures_is_a_deprecated_name_of_images(captioner, images, method, argu
     assert caught[0].filename == __file__
     new = call(images=images[0], **keywords)
     assert same(old, new) if method == "caption" else old == new
-    with pytest.raises(TypeError, match="got images and pictures"):
+    with pytest.raises(TypeError, match="got both images and pictures"):
         call(images=images[0], pictures=images[0], **keywords)
 
 
