@@ -127,7 +127,10 @@ class Transform:
         """Resize an image to S x S; transforming the result gives the same tensor."""
         if image.size == (self.size, self.size):
             return image
-        return image.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        # In one call, Pillow 13 would resize tall images vertically first, which rounds and clips
+        # differently: a model's features would depend on the version of Pillow.
+        across = image.resize((self.size, image.height), Image.Resampling.BICUBIC)
+        return across.resize((self.size, self.size), Image.Resampling.BICUBIC)
 
     def batch(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Transform several images into one tensor (B, 3, S, S)."""
