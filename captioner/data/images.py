@@ -250,7 +250,10 @@ def _to_rgb(image: Image.Image, where: str) -> Image.Image:
                 f"{where}: the image is nearly black: its 16-bit values are at most "
                 f"{values.max()}; scale the values to 16 bits, or save 8 bits per channel"
             )
+        key = image.info.get("transparency")  # a PNG's transparent grey, with 16 bits
         image = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+        if key is not None:
+            image.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)

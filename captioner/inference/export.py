@@ -290,14 +290,27 @@ def image_rules(transform: Transform) -> dict[str, Any]:
     """Return the transform and, in order, the rules by which an image becomes pixels."""
     return {
         **asdict(transform),
-        "orientation": "turn the image upright by its EXIF orientation, 1 to 8",
-        "sixteen_bit": "grey values v of 16 bits become floor((v + 128) / 257)",
-        "transparency": "composite transparent pixels over white",
-        "mode": "RGB with 8 bits, without colour management; the first frame of an animation",
+        "orientation": (
+            "turn the image upright by its orientation, 1 to 8, in EXIF or, if EXIF has none, in "
+            "XMP; use the first frame of an animation"
+        ),
+        "sixteen_bit": (
+            "grey values v of 16 bits become floor((v + 128) / 257); of colours, and of grey with "
+            "alpha, take the high byte"
+        ),
+        "transparency": (
+            "composite over white: c * a / 255 + 255 - a, rounded, also for transparent colours of "
+            "palettes and of PNG files"
+        ),
+        "mode": (
+            "RGB with 8 bits, without colour management; CMYK, inverted if a JPEG is by Adobe, "
+            "becomes (255 - c) * (255 - k) / 255"
+        ),
         "resize": (
-            "to size x size, aspect ratio not kept, with Pillow's bicubic filter: cubic "
-            "convolution with a = -0.5, widened by the scale when shrinking, horizontally and "
-            "then vertically, each rounded to 8 bits"
+            "to size x size, aspect ratio not kept, by cubic convolution with a = -0.5 at pixel "
+            "centres, widened by the scale when shrinking, weights inside the image divided by "
+            "their sum; horizontally and then vertically, each rounded and clipped to 8 bits; "
+            "Pillow's BICUBIC in two calls"
         ),
         "values": "(v / 255 - mean) / std for each channel",
     }
