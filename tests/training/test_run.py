@@ -1,7 +1,10 @@
 """Complete training runs: exact resuming, run directories, watched scores, the demo data."""
 
+import errno
+import io
 import json
 import math
+import os
 import re
 import signal
 from dataclasses import asdict
@@ -16,7 +19,7 @@ import train
 from captioner.checkpoints import checkpoint
 from captioner.checkpoints.captioning import restore
 from captioner.data.demo import dataset as demo
-from captioner.errors import InputError, Interrupted
+from captioner.errors import InputError, Interrupted, run_command
 from captioner.evaluation import split
 from captioner.metrics import captions as metrics
 from captioner.metrics.statistics import SufficientStatistics
@@ -68,6 +71,57 @@ def test_resuming_is_exact_with_a_frozen_encoder_and_twice(train_run, monkeypatc
     weights = checkpoint.load(straight).weights
     for key, value in torch.load("encoder.pth").items():
         assert torch.equal(weights[f"encoder.layers.{key}"], value)
+
+
+@pytest.mark.slow
+def test_a_run_from_a_gpu_resumes_exactly_without_one(train_run, monkeypatch):
+    """Its training state is the one that a GPU would write: all tensors are tagged with cuda:0."""
+    straight = train_run("straight", *FOUR_STEPS)
+    with monkeypatch.context() as patch:
+        interrupt_at(3, signal.SIGTERM, patch)
+        patch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        with pytest.raises(Interrupted):
+            train_run("stopped", *FOUR_STEPS)
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="on a CUDA device"):
+            torch.load("checkpoints/stopped/last/training_state.pt", weights_only=True)
+    assert_same_run(train_run("stopped", *FOUR_STEPS, "--resume"), straight)
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        ([], "error: the cache in checkpoints/.cache cannot be written: "),
+        (["other"], "error: checkpoints/mine cannot be used: "),
+        (["mine"], "error: checkpoints/mine/.lock cannot be used: "),
+    ],
+    ids=["first", "another", "resumed"],
+)
+def test_a_read_only_directory_is_refused_before_the_first_step(
+    train_run, monkeypatch, capsys, before, message
+):
+    """Creating files fails here as on a read-only disk: root ignores permissions."""
+    for name in before:
+        train_run(name, *FOUR_STEPS)
+    capsys.readouterr()
+    existing = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+    mkdir, open_file, root = os.mkdir, io.open, Path("checkpoints").resolve()
+
+    def refuse(path):
+        where = Path(path).resolve() if isinstance(path, str | Path) else Path()
+        if root in where.parents and (where.name == ".lock" or not where.exists()):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(os, "mkdir", lambda path, *rest: refuse(path) or mkdir(path, *rest))
+    monkeypatch.setattr(
+        io, "open", lambda path, *args, **kw: refuse(path) or open_file(path, *args, **kw)
+    )
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: train_run("mine", *FOUR_STEPS, "--resume", "auto"))
+    assert ended.value.code.startswith(message)
+    assert "Read-only file system" in ended.value.code
+    assert "epoch" not in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == existing
 
 
 def test_show_and_tell_standardises_the_maps_of_a_frozen_encoder(train_run):
