@@ -100,7 +100,7 @@ class ShowAndTell(nn.Module):
         return output
 
     def loss(self, batch: Batch) -> Loss:
-        """Compute the loss with one fused LSTM call and one projection of all tokens but padding."""
+        """Compute the loss with one fused LSTM call and one projection of all real tokens."""
         features = batch.features_by(self.encoder)
         image, *initial = self._image_inputs(features)
         inputs = previous_words(self, features, batch)
