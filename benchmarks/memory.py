@@ -35,12 +35,13 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["train"])
     parser.add_argument("--vocabulary", nargs="+", type=int, default=[10_000], help="words")
     parser.add_argument("--steps", type=int, default=50, help="batches or requests (default: 50)")
+    parser.add_argument("--images", type=int, default=32, help="images per batch (default: 32)")
     parser.add_argument("--full", action="store_true", help="all settings, 500 to 10,000 steps")
     parser.add_argument("--precision", default="auto", help="[auto: bfloat16 if it is faster]")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     argv = parser.parse_args()
     if argv.child:
-        follow(argv.settings[0], argv.vocabulary[0], argv.steps, argv.precision)
+        follow(argv.settings[0], argv.vocabulary[0], argv.steps, argv.precision, argv.images)
         return
     vocabularies = [10_000, 30_000] if argv.full else argv.vocabulary
     for setting in SETTINGS if argv.full else argv.settings:
@@ -48,12 +49,13 @@ def main() -> None:
         for words in vocabularies:
             print(f"### {setting}, {words:,} words, {argv.precision}\n", flush=True)
             options = ["--settings", setting, "--vocabulary", str(words), "--steps", str(steps)]
+            options += ["--images", str(argv.images)]
             run = [sys.executable, "-m", "benchmarks.memory", "--child", *options]
             subprocess.run([*run, "--precision", argv.precision], check=True)
             print(flush=True)
 
 
-def follow(setting: str, vocabulary: int, steps: int, precision: str) -> None:
+def follow(setting: str, vocabulary: int, steps: int, precision: str, images: int) -> None:
     """Print a row of the table at each mark: memory, and speed since the previous mark."""
     sizes = vary(SIZES, vocabulary=vocabulary)
     match setting:
@@ -62,7 +64,7 @@ def follow(setting: str, vocabulary: int, steps: int, precision: str) -> None:
         case "encode":
             work = encoding(precision)
         case _:
-            work = training(sizes, precision, attention=setting == "train")
+            work = training(sizes, precision, images, attention=setting == "train")
     print("| step | resident MB | steps/s | user CPU ms a step |\n| --- | --- | --- | --- |")
     before, started, used = 0, time.perf_counter(), os.times().user
     for step in range(1, steps + 1):
@@ -75,8 +77,10 @@ def follow(setting: str, vocabulary: int, steps: int, precision: str) -> None:
             before, started, used = step, time.perf_counter(), os.times().user
 
 
-def training(sizes: Sizes, precision: str, *, attention: bool) -> Callable[[int], object]:
-    """Return a training step on 32 images with captions of random lengths, new in every step."""
+def training(
+    sizes: Sizes, precision: str, images: int, *, attention: bool
+) -> Callable[[int], object]:
+    """Return a training step on images with captions of random lengths, new in every step."""
     cpu = torch.device("cpu")
     model = build(sizes, attention=attention, device=cpu).train()
     options = TrainingOptions(precision=precision)
@@ -85,7 +89,7 @@ def training(sizes: Sizes, precision: str, *, attention: bool) -> Callable[[int]
     def work(step: int) -> None:
         rng = random.Random(step)
         shortest = rng.randint(6, 12)
-        batch = draw_batch(sizes, 32, shortest, shortest + rng.randint(0, 12), seed=step)
+        batch = draw_batch(sizes, images, shortest, shortest + rng.randint(0, 12), seed=step)
         train_step(model, optimizer, batch, options, cpu)
 
     return work
