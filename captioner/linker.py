@@ -1,6 +1,6 @@
 """Linker: embed images and texts in one space, and compare them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, overload
 
@@ -199,13 +199,19 @@ class Linker:
             rows = self.model.encode_texts(texts.to(self.device))
         return rows.cpu().numpy()
 
-    def encode_query(self, query: str | Query) -> np.ndarray:
+    def encode_query(
+        self,
+        query: str | Query,
+        *,
+        embed_images: Callable[[Sequence[str]], np.ndarray] | None = None,
+    ) -> np.ndarray:
         """Embed a query such as "2*snow - dog + image:a.jpg" as a float32 vector (E,) of norm 1.
 
         Each term is embedded separately; the vectors are added with their weights and signs, and
-        the sum is scaled to norm 1. Raises InputError for a query that cannot be parsed, for an
-        unknown word (the message suggests similar known words), for an image that cannot be read,
-        and for terms that cancel out.
+        the sum is scaled to norm 1. embed_images: function that maps the texts of B image terms to
+        their rows (B, E); None reads the files, as `encode_images` does. Raises InputError for a
+        query that cannot be parsed, for an unknown word (the message suggests similar known words),
+        for an image that cannot be read, and for terms that cancel out.
         """
         if isinstance(query, str):
             query = parse(query)
@@ -216,7 +222,8 @@ class Linker:
         if texts:
             rows[texts] = self._embed_phrases([query.terms[i].text for i in texts])
         if images := [i for i, term in enumerate(query.terms) if term.is_image]:
-            rows[images] = self.encode_images([query.terms[i].text for i in images])
+            embed = embed_images or self.encode_images
+            rows[images] = embed([query.terms[i].text for i in images])
         return weighted_sum(rows, query)
 
     def _embed_phrases(self, texts: Sequence[str]) -> np.ndarray:

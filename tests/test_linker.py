@@ -145,6 +145,17 @@ def test_a_query_is_the_weighted_sum_of_its_terms(linker, images):
     np.testing.assert_allclose(vector, total / np.linalg.norm(total), atol=1e-5)
 
 
+def test_rows_of_images_may_come_from_elsewhere(linker, images):
+    rows = linker.encode_images(images)
+    numbers = {f"no file {i}": i for i in range(len(images))}
+    vector = linker.encode_query(
+        'image:"no file 2" - red + image:"no file 0"',
+        embed_images=lambda names: rows[[numbers[name] for name in names]],
+    )
+    query = f'image:"{images[2]}" - red + image:"{images[0]}"'
+    np.testing.assert_allclose(vector, linker.encode_query(query), atol=1e-6)
+
+
 def test_the_words_of_a_phrase_are_embedded_together(linker):
     phrase = linker.encode_query("red and nothing else")
     np.testing.assert_allclose(phrase, linker.encode_texts("red and nothing else")[0], atol=1e-6)

@@ -13,6 +13,7 @@ Shapes: N rows, E dimensions.
 """
 
 import json
+import mmap
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -57,6 +58,11 @@ class IndexFiles:
     rows: np.ndarray
     starts: np.ndarray
 
+    @property
+    def lines(self) -> Path:
+        """The file of the lines."""
+        return images_path(self.directory, self.manifest)
+
     def entries(self, indices: Iterable[int]) -> Iterator[dict[str, Any]]:
         """Yield the line of each row as a dict with the key "image"; lines are read on demand."""
         path = images_path(self.directory, self.manifest)
@@ -64,6 +70,25 @@ class IndexFiles:
             for i in indices:
                 file.seek(self.starts[i])
                 yield _parse_line(path, file.read(int(self.starts[i + 1] - self.starts[i])))
+
+    def find(self, image: str) -> int | None:
+        """Return the row of an image by its path or URL; None if the index does not contain it.
+
+        The lines are searched in the file, because a dictionary of all paths would be large.
+        """
+        wanted = f'"image": {json.dumps(image)}'.encode()
+        with self.lines.open("rb") as file:
+            end = int(self.starts[-1])
+            if not end:
+                return None
+            with mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ) as content:
+                position = content.find(wanted)
+                while position >= 0:
+                    row = int(np.searchsorted(self.starts, position, "right")) - 1
+                    if next(self.entries([row]))["image"] == image:
+                        return row
+                    position = content.find(wanted, position + 1)
+        return None
 
 
 def is_index(directory: Path) -> bool:

@@ -64,6 +64,21 @@ def test_lines_are_read_in_any_order(directory):
     assert found == [7, 0, 9]
 
 
+def test_images_are_found_by_their_path(directory, tmp_path):
+    files = open_files(directory)
+    assert [files.find(f"{i}\udc80.jpg") for i in range(10)] == list(range(10))
+    assert files.find("0") is None
+    assert files.find(".jpg") is None
+    paths = ['"a": 1, "image": "b.png"', "b.png", 'c\\".png', "ä.png", 'c\\".png, "image": "d"']
+    with open_writer(tmp_path / "odd", *ABOUT) as writer:
+        assert open_files(tmp_path / "odd").find("b.png") is None
+        writer.append(rows(0, 5), ({"image": path, "note": '"image": "b.png"'} for path in paths))
+        writer.finish([])
+    files = open_files(tmp_path / "odd")
+    assert [files.find(path) for path in paths] == list(range(5))
+    assert files.find("d") is None
+
+
 def test_rows_are_removed_and_added(directory):
     with open_writer(directory, *ABOUT) as writer:
         writer.keep([1, 3, 8])
