@@ -18,7 +18,7 @@ COMMANDS = {
     "index": "embed images for search",
     "search": "find images that match a query of words and images",
     "report": "evaluate a model and write an HTML report",
-    "serve": "caption images over HTTP, with a web page",
+    "serve": "caption and search images over HTTP, with web pages",
     "info": "describe a checkpoint",
     "export": "export a model as ONNX or torch.export programs",
     "project": "draw sentences as points, coloured by topic",

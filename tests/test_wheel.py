@@ -119,7 +119,7 @@ def elsewhere(installed, tmp_path_factory):
 def test_the_wheel_has_all_files_of_the_package_and_no_others(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    kept = {".py", ".html", ".typed"}
+    kept = {".py", ".html", ".css", ".js", ".typed"}
     sources = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "captioner").rglob("*")

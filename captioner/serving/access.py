@@ -5,7 +5,7 @@ FastAPI is imported inside functions because the rest of the library works witho
 
 import ipaddress
 import secrets
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -98,18 +98,26 @@ def read_token(path: Path) -> str:
         raise InputError(f"the token file {path} cannot be read: {error}") from error
 
 
-def token_check(token: str | None) -> Sequence[Any]:
-    """Build the FastAPI dependencies of routes that require the token; none if it is None."""
-    from fastapi import Depends, HTTPException
+def token_check(
+    token: str | None, exempt: Callable[[Any], bool] = lambda _: False
+) -> Sequence[Any]:
+    """Build the FastAPI dependencies of routes that require the token; none if it is None.
+
+    exempt: function that returns whether a request is accepted without the token.
+    """
+    from fastapi import Depends, HTTPException, Request
     from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
     if token is None:
         return ()
     scheme = HTTPBearer(auto_error=False, description="the token in the file of --token-file")
 
-    def check(given: HTTPAuthorizationCredentials | None = Depends(scheme)) -> None:  # noqa: B008
+    def check(
+        request: Request,
+        given: HTTPAuthorizationCredentials | None = Depends(scheme),  # noqa: B008
+    ) -> None:
         sent = given.credentials if given else ""
-        if not secrets.compare_digest(sent.encode(), token.encode()):
+        if not secrets.compare_digest(sent.encode(), token.encode()) and not exempt(request):
             message = "a token is required: send the header Authorization: Bearer TOKEN"
             raise HTTPException(401, message, {"WWW-Authenticate": "Bearer"})
 

@@ -1,21 +1,17 @@
-"""The service as an ASGI application: pages, captions, health, metrics, errors.
+"""The service as an ASGI application: captions, health, metrics, errors, headers.
 
-FastAPI is imported inside functions because the rest of the library works without it.
+Search is in `search_api`, the pages in `pages`. FastAPI is imported inside functions because the
+rest of the library works without it.
 """
 
 import asyncio
-import base64
-import hashlib
 import json
 import logging
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from functools import partial
-from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..caption import Caption
@@ -27,22 +23,28 @@ from ..options import to_dict
 from ..prefetch import WORKERS
 from .access import Access, Guard, token_check
 from .batcher import Batcher, Closed, QueueFull
+from .collections import Collection
+from .pages import add_pages
 from .schemas import (
     Limits,
     answer,
     answer_model,
     error_responses,
     health_model,
+    image_body,
     query_model,
     receive_image,
 )
+from .search_api import SEARCH, THUMBNAILS, Searcher, add_search, add_thumbnails
 from .telemetry import Telemetry
+from .thumbnails import ThumbnailStore
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI, Request, Response
+    from fastapi import FastAPI
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
+Captions = Batcher[ImageInput, DecodingOptions, Caption]
 CAPTION = "/api/caption"
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -50,58 +52,67 @@ SECURITY_HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
-    "cache-control": "no-store",
 }
 
 log = logging.getLogger(__name__)
 
 
 def create_app(
-    captioner: Captioner, limits: Limits | None = None, access: Access | None = None
+    captioner: Captioner | None,
+    limits: Limits | None = None,
+    access: Access | None = None,
+    collections: Sequence[Collection] = (),
+    thumbnails: ThumbnailStore | None = None,
 ) -> "FastAPI":
     """Create the service as a FastAPI application, for `server.serve` or any other ASGI server.
 
-    If `access` is None, only requests to the hosts localhost, 127.0.0.1 and ::1 are answered.
-    `app.state.batcher.close()` rejects new requests; requests in progress are still answered.
+    captioner: captions images; None serves search only. collections: the indexes to search, the
+    default first. thumbnails: where thumbnails are stored; None makes them for each request. If
+    `access` is None, only requests to the hosts localhost, 127.0.0.1 and ::1 are answered.
+    `app.state.close()` rejects new requests; requests in progress are still answered.
     """
     from fastapi import FastAPI
 
     limits, access = limits or Limits(), access or Access()
     telemetry = Telemetry()
-
-    def work(images: Sequence[ImageInput], options: DecodingOptions) -> list[Caption]:
-        return captioner.caption(list(images), batch_size=len(images), **to_dict(options))
-
-    batcher = Batcher(
-        work,
-        batch_size=limits.batch_size,
-        capacity=limits.queue,
-        on_batch=telemetry.batches.observe,
-    )
+    searcher = Searcher(collections, limits, access) if collections else None
+    batcher = _caption_batcher(captioner, limits, telemetry) if captioner else None
+    batchers: list[Batcher[Any, Any, Any]] = [batcher] if batcher else []
+    if searcher:
+        batchers.append(searcher.batcher)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        batcher.start()
+        for each in batchers:
+            each.start()
         yield
-        await asyncio.to_thread(batcher.join)
+        for each in batchers:
+            await asyncio.to_thread(each.join)
+
+    def close() -> None:
+        for each in batchers:
+            each.close()
 
     app = FastAPI(
         title="captioner",
-        version="2",  # of the API, not of the library
-        description="Describes an image in one sentence and shows to which part of the image the "
-        "model attended for each word.",
+        version="3",  # of the API, not of the library
+        description=_describe(batcher is not None, searcher is not None),
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         responses=error_responses(421),
     )
-    app.state.batcher = batcher
-    policy = _add_pages(app)
+    app.state.close = close
+    policy = add_pages(app, captions=batcher is not None, search=searcher is not None)
     require_token = token_check(access.token)
-    _add_caption(app, captioner, batcher, limits, require_token)
-    _add_health(app, captioner, batcher, limits)
-    _add_metrics(app, batcher, telemetry, require_token)
+    if captioner and batcher:
+        _add_caption(app, captioner, batcher, limits, require_token)
+    if searcher:
+        add_search(app, searcher, access)
+        add_thumbnails(app, searcher, access, thumbnails)
+    _add_health(app, captioner, batchers, limits, has_search=searcher is not None)
+    _add_metrics(app, batchers, telemetry, require_token)
     _add_error_handlers(app, limits)
     app.add_middleware(Guard, access=access)
     app.add_middleware(
@@ -112,10 +123,34 @@ def create_app(
     return app
 
 
+def _describe(captions: bool, search: bool) -> str:
+    sentences = []
+    if captions:
+        sentences.append(
+            "Describes an image in one sentence and shows to which part of the image the model "
+            "attended for each word."
+        )
+    if search:
+        sentences.append("Finds the images or texts of an index that fit words and images.")
+    return " ".join(sentences)
+
+
+def _caption_batcher(captioner: Captioner, limits: Limits, telemetry: Telemetry) -> Captions:
+    def work(images: Sequence[ImageInput], options: DecodingOptions) -> list[Caption]:
+        return captioner.caption(list(images), batch_size=len(images), **to_dict(options))
+
+    return Batcher(
+        work,
+        batch_size=limits.batch_size,
+        capacity=limits.queue,
+        on_batch=telemetry.batches.observe,
+    )
+
+
 def _add_caption(
     app: "FastAPI",
     captioner: Captioner,
-    batcher: Batcher,
+    batcher: Captions,
     limits: Limits,
     require_token: Sequence[Any],
 ) -> None:
@@ -123,9 +158,6 @@ def _add_caption(
 
     readers = ThreadPoolExecutor(WORKERS, "reader")
     Options = query_model(limits)  # noqa: N806  a class
-    file = {"type": "string", "format": "binary"}
-    form = {"type": "object", "properties": {"image": file}, "required": ["image"]}
-    body = {"multipart/form-data": {"schema": form}, "image/*": {"schema": file}}
 
     def read(content: bytes) -> ImageInput:
         return captioner.transform.squash(read_image(content, limits.max_pixels))
@@ -141,7 +173,7 @@ def _add_caption(
             200: {"model": answer_model(), "description": "the caption"},
             **error_responses(403, 413, 422, 429, 500, 503, 504, *[401] * bool(require_token)),
         },
-        openapi_extra={"requestBody": {"required": True, "content": body}},
+        openapi_extra=image_body(),
     )
     async def caption(request: Request, query: Annotated[Options, Query()]) -> Response:  # type: ignore[valid-type]
         decoding = DecodingOptions(**dict(query))
@@ -160,7 +192,14 @@ def _add_caption(
         return Response(json.dumps(answer(result)), media_type="application/json")
 
 
-def _add_health(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits: Limits) -> None:
+def _add_health(
+    app: "FastAPI",
+    captioner: Captioner | None,
+    batchers: Sequence[Batcher[Any, Any, Any]],
+    limits: Limits,
+    *,
+    has_search: bool,
+) -> None:
     from fastapi import Response
 
     model = health_model()
@@ -174,17 +213,22 @@ def _add_health(app: "FastAPI", captioner: Captioner, batcher: Batcher, limits: 
         responses={503: {"model": model, "description": "the service is stopping"}},
     )
     async def health(response: Response) -> dict[str, Any]:
-        response.status_code = 503 if batcher.closing else 200
-        status = "stopping" if batcher.closing else "ok"
+        closing = any(each.closing for each in batchers)
+        response.status_code = 503 if closing else 200
         return {
-            "status": status,
-            "has_attention": captioner.model.has_attention,
+            "status": "stopping" if closing else "ok",
+            "has_captions": captioner is not None,
+            "has_attention": captioner is not None and captioner.model.has_attention,
+            "has_search": has_search,
             "limits": asdict(limits),
         }
 
 
 def _add_metrics(
-    app: "FastAPI", batcher: Batcher, telemetry: Telemetry, require_token: Sequence[Any]
+    app: "FastAPI",
+    batchers: Sequence[Batcher[Any, Any, Any]],
+    telemetry: Telemetry,
+    require_token: Sequence[Any],
 ) -> None:
     from fastapi import Response
 
@@ -200,31 +244,11 @@ def _add_metrics(
         summary="Counts and durations in Prometheus text format",
     )
     async def metrics() -> Response:
-        values = telemetry.text(waiting=batcher.waiting, unanswered=batcher.admitted)
+        values = telemetry.text(
+            waiting=sum(each.waiting for each in batchers),
+            unanswered=sum(each.admitted for each in batchers),
+        )
         return Response(values, media_type="text/plain; version=0.0.4")
-
-
-def _add_pages(app: "FastAPI") -> str:
-    """Add the pages and return a Content-Security-Policy that allows only their own code."""
-    sources: dict[str, list[str]] = {"script": [], "style": []}
-    for path, name in (("/", "page.html"), ("/docs", "docs.html")):
-        text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-        for tag, hashes in sources.items():
-            for content in re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL):
-                digest = hashlib.sha256(content.encode()).digest()
-                hashes.append(f"'sha256-{base64.b64encode(digest).decode()}'")
-        app.add_route(path, partial(_page, text))
-    return (
-        f"default-src 'none'; script-src {' '.join(sources['script'])}; "
-        f"style-src {' '.join(sources['style'])}; img-src 'self' blob: data:; media-src blob:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-
-
-async def _page(text: str, request: "Request") -> "Response":  # noqa: ARG001  starlette passes it
-    from fastapi.responses import HTMLResponse
-
-    return HTMLResponse(text)
 
 
 def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
@@ -237,7 +261,7 @@ def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
     def reply(status: int, message: str, **headers: str) -> JSONResponse:
         return JSONResponse({"detail": message}, status, headers)
 
-    async def handle(_: Request, error: Exception) -> JSONResponse:
+    async def handle(request: Request, error: Exception) -> JSONResponse:
         match error:
             case RequestValidationError():
                 first = error.errors()[0]
@@ -250,9 +274,8 @@ def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
                 headers = {"Retry-After": "5", "Connection": "close"}
                 return reply(503, "the service is stopping", **headers)
             case TimeoutError():
-                return reply(
-                    504, f"captioning took longer than {limits.timeout:g} seconds; try again"
-                )
+                what = "captioning" if request.url.path == CAPTION else "the request"
+                return reply(504, f"{what} took longer than {limits.timeout:g} seconds; try again")
             case ClientDisconnect():  # the client will not receive this
                 return reply(400, "the connection was closed before the image was complete")
         return reply(422, str(error))
@@ -269,7 +292,7 @@ def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
 
 
 class _Middleware:
-    """ASGI middleware that adds headers to all responses and counts and times caption requests."""
+    """ASGI middleware that adds headers to all responses, and counts and times them."""
 
     def __init__(self, app: Any, headers: dict[str, str], telemetry: Telemetry) -> None:
         self.app, self.telemetry = app, telemetry
@@ -280,11 +303,21 @@ class _Middleware:
 
         async def send_observed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *self.headers]
-                if scope["path"] == CAPTION:
-                    self.telemetry.answers[message["status"]] += 1
-                    if message["status"] == 200:
-                        self.telemetry.seconds.observe(time.perf_counter() - started)
+                given = message.get("headers", [])
+                message["headers"] = [*given, *self.headers]
+                if not any(name == b"cache-control" for name, _ in given):
+                    message["headers"].append((b"cache-control", b"no-store"))
+                kind = _kind(scope["path"])
+                if kind:
+                    taken = time.perf_counter() - started
+                    self.telemetry.count(kind, message["status"], taken)
             await send(message)
 
         await self.app(scope, receive, send_observed)
+
+
+def _kind(path: str) -> str | None:
+    """Return what a request is counted as."""
+    if path.startswith(f"{THUMBNAILS}/"):
+        return "thumbnail"
+    return {CAPTION: "caption", SEARCH: "search"}.get(path)

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from ..caption import Caption
-from ..data.images import ImageInput
-from ..decoding.options import DecodingOptions
-
-Work = Callable[[Sequence[ImageInput], DecodingOptions], Sequence[Caption]]
+Item = TypeVar("Item")  # an image, or the query of a search
+Options = TypeVar("Options")
+Result = TypeVar("Result")
 
 
 class QueueFull(Exception):  # noqa: N818  named like queue.Full
@@ -34,23 +33,23 @@ class Closed(Exception):  # noqa: N818
 
 
 @dataclass
-class _Request:
-    image: ImageInput
-    options: DecodingOptions
-    result: Future[Caption] = field(default_factory=Future)
+class _Request(Generic[Item, Options, Result]):
+    item: Item
+    options: Options
+    result: Future[Result] = field(default_factory=Future)
 
 
-class Batcher:
-    """A bounded queue in front of one thread that captions batches.
+class Batcher(Generic[Item, Options, Result]):
+    """A bounded queue in front of one thread that processes batches.
 
-    work: function that maps images and options to one caption per image, in order.
-    batch_size: maximum number of images in a batch. capacity: maximum number of requests that are
+    work: function that maps items and options to one result per item, in order.
+    batch_size: maximum number of items in a batch. capacity: maximum number of requests that are
     admitted but not yet answered. on_batch: callback that receives the size of each batch.
     """
 
     def __init__(
         self,
-        work: Work,
+        work: Callable[[Sequence[Item], Options], Sequence[Result]],
         *,
         batch_size: int,
         capacity: int,
@@ -60,7 +59,7 @@ class Batcher:
         self.admitted = 0  # requests that are admitted but not yet answered
         self._work, self._batch_size = work, batch_size
         self._capacity, self._on_batch = capacity, on_batch
-        self._waiting: deque[_Request] = deque()
+        self._waiting: deque[_Request[Item, Options, Result]] = deque()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
 
@@ -78,7 +77,7 @@ class Batcher:
         self.closing = True
 
     def join(self) -> None:
-        """Close, then wait until the queued requests are captioned and the thread has ended."""
+        """Close, then wait until the queued requests are answered and the thread has ended."""
         self.close()
         with self._changed:
             self._changed.notify_all()
@@ -103,12 +102,12 @@ class Batcher:
             with self._changed:
                 self.admitted -= 1
 
-    def submit(self, image: ImageInput, options: DecodingOptions) -> Future[Caption]:
-        """Queue an image and return a Future of its caption, cancellable until work starts.
+    def submit(self, item: Item, options: Options) -> Future[Result]:
+        """Queue an item and return a Future of its result, cancellable until work starts.
 
         Raises Closed after `close`.
         """
-        request = _Request(image, options)
+        request: _Request[Item, Options, Result] = _Request(item, options)
         with self._changed:
             if self.closing:
                 raise Closed
@@ -119,15 +118,15 @@ class Batcher:
     def _run(self) -> None:
         while batch := self._next_batch():
             self._on_batch(len(batch))
-            self._caption(batch)
+            self._process(batch)
 
-    def _next_batch(self) -> list[_Request]:
+    def _next_batch(self) -> list[_Request[Item, Options, Result]]:
         """Take the oldest request and others with the same options.
 
         Returns [] once the batcher is closed and no request is left.
         """
-        batch: list[_Request] = []
-        others: list[_Request] = []
+        batch: list[_Request[Item, Options, Result]] = []
+        others: list[_Request[Item, Options, Result]] = []
         with self._changed:
             while not batch:
                 self._changed.wait_for(lambda: self._waiting or self.closing)
@@ -143,17 +142,17 @@ class Batcher:
                 self._waiting.extendleft(reversed(others))
         return batch
 
-    def _caption(self, batch: Sequence[_Request]) -> None:
-        """Caption a batch; if this fails, retry image by image so that only faulty images fail."""
+    def _process(self, batch: Sequence[_Request[Item, Options, Result]]) -> None:
+        """Process a batch; if this fails, retry one by one so that only faulty items fail."""
         try:
-            images = [request.image for request in batch]
-            pairs = list(zip(batch, self._work(images, batch[0].options), strict=True))
+            items = [request.item for request in batch]
+            pairs = list(zip(batch, self._work(items, batch[0].options), strict=True))
         except Exception as error:
             if len(batch) == 1:
                 batch[0].result.set_exception(error)
                 return
             for request in batch:
-                self._caption([request])
+                self._process([request])
         else:
-            for request, caption in pairs:
-                request.result.set_result(caption)
+            for request, result in pairs:
+                request.result.set_result(result)

@@ -23,11 +23,12 @@ FORM_BYTES = 2**16  # maximum size of a form without its image
 ERRORS = {
     401: "the token is missing or wrong",
     403: "the request came from a page of another site",
+    404: "there is no such index or row, or its image cannot be read",
     413: "the image file is too large",
     421: "the request names a host that is not allowed",
-    422: "the image cannot be read, or the options are invalid",
+    422: "the image cannot be read, or a parameter is invalid",
     429: "the request queue is full",
-    500: "the image could not be captioned",
+    500: "the request failed; the log of the service says why",
     503: "the service is stopping",
     504: "the time limit was exceeded",
 }
@@ -88,6 +89,14 @@ def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
         )
     config = ConfigDict(extra="forbid", allow_inf_nan=False)
     return create_model("Options", __config__=config, **parameters)
+
+
+def image_body() -> dict[str, Any]:
+    """Return the OpenAPI description of a body that `receive_image` accepts."""
+    file = {"type": "string", "format": "binary"}
+    form = {"type": "object", "properties": {"image": file}, "required": ["image"]}
+    body = {"multipart/form-data": {"schema": form}, "image/*": {"schema": file}}
+    return {"requestBody": {"required": True, "content": body}}
 
 
 async def receive_image(request: "Request", limits: Limits) -> bytes:
@@ -161,7 +170,9 @@ def health_model() -> "type[pydantic.BaseModel]":
 
     class Health(BaseModel):
         status: Literal["ok", "stopping"]
+        has_captions: bool = Field(description="whether the service captions images")
         has_attention: bool = Field(description="whether captions have attention maps")
+        has_search: bool = Field(description="whether the service searches indexes")
         limits: Limits
 
     return Health

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..checkpoints.runs import CHECKPOINTS
 from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..options import check_bounds, option
 from .access import Access, is_loopback, read_token
 from .connections import BACKLOG, build_protocol, most_connections
 from .schemas import Limits
+
+MEGABYTE = 10**6
 
 if TYPE_CHECKING:
     import uvicorn
@@ -45,14 +48,30 @@ class ServeOptions:
         return Access(hosts, read_token(self.token_file) if self.token_file else None)
 
 
+@dataclass(frozen=True)
+class ThumbnailOptions:
+    """Where thumbnails are stored, and how many."""
+
+    thumbnails: Path = option(CHECKPOINTS / ".cache" / "thumbnails", "directory of thumbnails")
+    max_thumbnails: int = option(1000, "maximum size of all stored thumbnails in MB", at_least=1)
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+
 def serve(
-    checkpoints: Sequence[Path], options: ServeOptions, limits: Limits, runtime: RuntimeOptions
+    runs: Sequence[Path],
+    options: ServeOptions,
+    limits: Limits,
+    runtime: RuntimeOptions,
+    indexes: Sequence[Path] = (),
+    thumbnails: ThumbnailOptions | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests in progress and return.
 
-    checkpoints: paths of checkpoints; several form an ensemble. A second signal abandons the
+    runs, indexes: as in `load_models`; one of them may be empty. A second signal abandons the
     requests in progress. Raises InputError if the extra `serve` is not installed, the address is
-    in use, the token file cannot be used, or a checkpoint cannot be loaded.
+    in use, the token file cannot be used, or a checkpoint or an index cannot be loaded.
     """
     try:
         import fastapi  # noqa: F401
@@ -62,20 +81,22 @@ def serve(
         raise InputError(
             f"captioner serve needs {error.name}; install it with pip install 'captioner[serve]'"
         ) from error
-    from ..captioner import Captioner
     from .app import create_app
+    from .loading import load_models
+    from .thumbnails import ThumbnailStore
 
-    access = options.access
-    captioner = Captioner.from_pretrained(
-        checkpoints, runtime.device, runtime.precision, runtime.compile
-    )
+    access, thumbnails = options.access, thumbnails or ThumbnailOptions()
+    captioner, collections = load_models(runs, indexes, runtime)
     listener = listen(options.host, options.port)
-    server = build_server(create_app(captioner, limits, access), limits)
+    store = ThumbnailStore(thumbnails.thumbnails, thumbnails.max_thumbnails * MEGABYTE)
+    app = create_app(captioner, limits, access, collections, store if collections else None)
+    server = build_server(app, limits)
     host = f"[{options.host}]" if ":" in options.host else options.host
     url = f"http://{host}:{listener.getsockname()[1]}"
-    names = " + ".join(map(str, checkpoints))
+    names = ", ".join([*([" + ".join(map(str, runs))] * bool(runs)), *map(str, indexes)])
     print(f"serving {names} at {url} (press Ctrl-C to stop)", flush=True)
     server.run([listener])
+    store.close()
     print("stopped", file=sys.stderr)
 
 
@@ -97,7 +118,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def build_server(app: "FastAPI", limits: Limits) -> "uvicorn.Server":
-    """Build a uvicorn server that also closes the application's batcher on a signal."""
+    """Build a uvicorn server that also closes the application's queues on a signal."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -113,7 +134,7 @@ def build_server(app: "FastAPI", limits: Limits) -> "uvicorn.Server":
     server = uvicorn.Server(config)
 
     def stop(*_: object) -> None:
-        app.state.batcher.close()
+        app.state.close()
         server.force_exit = server.should_exit
         server.should_exit = True
 

@@ -7,8 +7,14 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
+from http import HTTPStatus
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+NAMES = {  # of the metrics by kind of request
+    "caption": "captioner_request",
+    "search": "captioner_search_request",
+    "thumbnail": "captioner_thumbnail_request",
+}
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -40,18 +46,27 @@ class Histogram:
 
 
 class Telemetry:
-    """Counts and durations of requests since the service started."""
+    """Counts and durations of requests since the service started, by kind.
+
+    The kinds are caption, search and thumbnail.
+    """
 
     def __init__(self) -> None:
-        self.answers: Counter[int] = (
-            Counter()
-        )  # by HTTP status; only the event loop's thread writes it
-        self.seconds = Histogram(
-            "captioner_request_seconds", "Time from a request to its caption.", SECONDS
-        )
         self.batches = Histogram(
             "captioner_batch_size", "Number of images captioned together.", SIZES
         )
+        # By HTTP status; only the event loop's thread writes them.
+        self._answers: dict[str, Counter[int]] = {kind: Counter() for kind in NAMES}
+        self._seconds = {
+            kind: Histogram(f"{name}_seconds", f"Time from a request to its {kind}.", SECONDS)
+            for kind, name in NAMES.items()
+        }
+
+    def count(self, kind: str, status: int, seconds: float) -> None:
+        """Count a response, and its duration if it is not an error."""
+        self._answers[kind][status] += 1
+        if status == HTTPStatus.OK:
+            self._seconds[kind].observe(seconds)
 
     def text(self, *, waiting: int, unanswered: int) -> str:
         """Return the contents of /metrics.
@@ -59,17 +74,21 @@ class Telemetry:
         waiting: number of requests waiting for the device. unanswered: number of requests
         that are admitted but not yet answered, including the waiting ones.
         """
-        lines = [
-            "# HELP captioner_requests_total Responses to caption requests, by HTTP status.",
-            "# TYPE captioner_requests_total counter",
-            *(
-                f'captioner_requests_total{{status="{status}"}} {count}'
-                for status, count in sorted(self.answers.items())
-            ),
-        ]
+        lines = []
+        for kind, name in NAMES.items():
+            lines += [
+                f"# HELP {name}s_total Responses to {kind} requests, by HTTP status.",
+                f"# TYPE {name}s_total counter",
+                *(
+                    f'{name}s_total{{status="{status}"}} {count}'
+                    for status, count in sorted(self._answers[kind].items())
+                ),
+            ]
         for name, help, value in (
             ("captioner_waiting", "Requests waiting for the device.", waiting),
             ("captioner_unanswered", "Requests not yet answered.", unanswered),
         ):
             lines += [f"# HELP {name} {help}", f"# TYPE {name} gauge", f"{name} {value}"]
-        return "\n".join([*lines, *self.seconds.lines(), *self.batches.lines(), ""])
+        for each in (*self._seconds.values(), self.batches):
+            lines += each.lines()
+        return "\n".join([*lines, ""])

@@ -375,7 +375,7 @@ def test_stopping_answers_pending_requests_and_rejects_new_ones(stub):
     with served(stub) as client, ThreadPoolExecutor(1) as pool:
         held = pool.submit(client.post, "/api/caption", content=png())
         assert stub.busy.wait(10)
-        client.server.config.app.state.batcher.close()  # as the signal handler does
+        client.server.config.app.state.close()  # as the signal handler does
         late = client.post("/api/caption", content=png())
         assert late.status_code == 503
         assert late.json()["detail"] == "the service is stopping"

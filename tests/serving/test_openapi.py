@@ -1,7 +1,8 @@
 """A thousand requests drawn from the service's own description, valid and invalid."""
 
 import json
-from urllib.parse import urlencode
+from types import SimpleNamespace
+from urllib.parse import quote, urlencode
 
 import httpx
 import pytest
@@ -14,13 +15,16 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
 from captioner.serving.access import Access
 from captioner.serving.app import create_app
+from captioner.serving.collections import write_vector
 from captioner.serving.schemas import Limits
 from captioner.text.vocabulary import Vocabulary
+from tests.support import collections
 from tests.support.service import Stub, png, served
 from tests.support.words import WORDS
 
 LIMITS = Limits(max_bytes=5000, max_pixels=10_000)
-API = json.loads(json.dumps(create_app(Stub(), LIMITS, Access()).openapi()))
+NAMED = SimpleNamespace(name="val.index")  # all that the description needs of a collection
+API = json.loads(json.dumps(create_app(Stub(), LIMITS, Access(), [NAMED]).openapi()))
 BODIES = (  # whether each is an image that the service accepts
     (b"", False),
     (b"not an image", False),
@@ -36,18 +40,22 @@ FORMS = ("multipart/form-data", "multipart/form-data; boundary=", "multipart/for
 
 def values(schema):
     """Strategies of the valid and of the invalid values of a parameter."""
+    if schema["type"] == "string" and "enum" not in schema:
+        most = schema["maxLength"]
+        longer = st.integers(most + 1, most + 9).map("x".__mul__)
+        return st.text(max_size=min(most, 100)), longer
     if "enum" in schema:
         return st.sampled_from(schema["enum"]), st.sampled_from(["", "guess", "BEAM "])
     if schema["type"] == "boolean":
         return st.sampled_from(["true", "false"]), st.sampled_from(["", "2", "perhaps"])
     low = schema.get("minimum", schema.get("exclusiveMinimum"))
-    high = schema.get("maximum", 10**40)
+    high = schema.get("maximum", schema.get("exclusiveMaximum", 10**40 + 1) - 1)
     wrong = st.sampled_from(["", "two", "nan", "inf", "-inf", "1e999", "null", "0x1", "9" * 5000])
     if schema["type"] == "integer":
         # Captions are short, so small numbers are of interest.
         valid = st.integers(low, min(high, low + 5)) | st.integers(low, high)
         outside = st.integers(max_value=low - 1) | st.integers(min_value=high + 1)
-        if "maximum" not in schema:
+        if high == 10**40:
             outside = st.integers(max_value=low - 1)
         return valid, wrong | outside | st.just("1.5")
     valid = st.floats(low, high, exclude_min="exclusiveMinimum" in schema)
@@ -180,3 +188,110 @@ def test_a_thousand_requests_are_answered_as_described(tiny_model):
         assert httpx.get(f"{client.base_url}/health").status_code == 200
     assert sum(counts.values()) >= 1000
     assert min(counts.values()) > 10, counts
+
+
+# ---- search --------------------------------------------------------------------------------------
+
+PIECES = (
+    "red",
+    "blue",
+    "rde",
+    "+",
+    "-",
+    "2*",
+    "0*",
+    '"',
+    "image:100.png",
+    "image:x",
+    "(",
+    "−",
+    " ",
+)
+THUMBNAIL = "/api/thumbnails/{index}/{row}"
+
+
+@st.composite
+def searches(draw):
+    """Method, path, its template, query, content, and the statuses that may answer them."""
+    method, template = draw(
+        st.sampled_from(
+            [("GET", "/api/search"), ("POST", "/api/search"), ("GET", THUMBNAIL)] * 3
+            + [("GET", "/api/indexes"), ("PUT", "/api/search"), ("POST", THUMBNAIL)]
+        )
+    )
+    described = API["paths"][template].get(method.lower(), {"parameters": []})
+    query, valid, known = {}, True, {200, 422}
+    names = {"index": "val.index", "row": "0"}
+    for parameter in described.get("parameters", []):
+        if not parameter["required"] and draw(st.booleans()):
+            continue
+        name, (good, bad) = parameter["name"], values(parameter["schema"])
+        likely = {
+            "query": st.lists(st.sampled_from(PIECES)).map(" ".join),
+            "index": st.sampled_from(["", "val.index"]) if parameter["in"] == "query" else None,
+            "image": st.sampled_from(["", "AAA", VECTOR]),
+            "row": st.integers(0, 9),
+        }.get(name)
+        good = good if likely is None else likely | good
+        wrong = draw(st.integers(0, 9)) == 0
+        value = draw(bad if wrong else good)
+        valid = valid and not wrong
+        if parameter["in"] == "path":
+            names[name] = quote(str(value), safe="")
+        else:
+            query[name] = value
+    content, is_image = draw(st.sampled_from(BODIES)) if method == "POST" else (b"", True)
+    path = template.format(**names)
+    if method not in {each.upper() for each in API["paths"][template]}:
+        known = {405}
+    elif template == "/api/indexes":
+        known = {200}
+    elif not valid:
+        known = {404, 422}  # a row that is too long is not a path
+    elif not is_image:
+        known = {404, 413, 422}
+    else:  # rows, indexes and versions that do not exist; words that are not known
+        known = {200, 404, 422}
+    return method, path, template, query, content, known
+
+
+VECTOR = ""
+
+
+@pytest.mark.slow
+def test_hundreds_of_searches_are_answered_as_described(tmp_path_factory, tmp_path, monkeypatch):
+    images = collections.copy_images(tmp_path_factory, tmp_path / "photos")
+    images[0].write_bytes(b"")
+    index = collections.write_index(tmp_path_factory, images[1:], tmp_path)
+    collection = collections.collect(tmp_path_factory, index)
+    size = collection.linker.model.dimensions
+    monkeypatch.setitem(globals(), "VECTOR", write_vector(collection.linker.encode_texts("red")[0]))
+    assert len(VECTOR) > size
+    images[1].unlink()
+    counts = dict.fromkeys((200, 404, 405, 413, 422), 0)
+    with served(None, LIMITS, collections=[collection]) as client:
+
+        @settings(
+            max_examples=600,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(searches())
+        def answered(request):
+            method, path, template, query, content, expected = request
+            url = f"{path}?{urlencode(query, errors='replace')}"
+            response = client.request(method, url, content=content)
+            assert response.status_code in expected, (url, response.text)
+            counts[response.status_code] += 1
+            if response.headers["content-type"] == "image/jpeg":
+                assert response.content.startswith(b"\xff\xd8")
+            elif response.headers["content-type"] == "application/json" and template in path:
+                check(response, method, path, expected)
+            else:
+                assert list(response.json()) == ["detail"]
+
+        answered()
+        assert httpx.get(f"{client.base_url}/health").status_code == 200
+    assert min(counts.values()) > 5, counts

@@ -1,0 +1,74 @@
+"""Loading what a service serves: captioners, linking models and indexes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..captioner import Captioner
+from ..checkpoints import checkpoint as checkpoints
+from ..checkpoints import hub
+from ..checkpoints.checkpoint import Checkpoint
+from ..devices import RuntimeOptions
+from ..errors import InputError
+from ..index import Index
+from ..linker import Linker
+from ..retrieval.index_files import read_manifest
+from .collections import Collection
+
+
+def load_models(
+    runs: Sequence[Path], indexes: Sequence[Path], runtime: RuntimeOptions
+) -> tuple[Captioner | None, list[Collection]]:
+    """Load runs and indexes; return the captioner, None if no run is one, and the collections.
+
+    runs: checkpoints of captioners, of which several form an ensemble, and of the linking models
+    that wrote the indexes. An index whose linking model is not among them is searched with the
+    checkpoint that is recorded in it. Raises InputError if there is nothing to serve, if a
+    checkpoint or an index cannot be loaded, and for a linking model that wrote none of the indexes.
+    """
+    read = [checkpoints.load(hub.local(path)) for path in runs]
+    captioners = [each for each in read if each.task == "captioning"]
+    linkers = [each for each in read if each.task != "captioning"]
+    if not (captioners or linkers or indexes):
+        raise InputError(
+            "there is nothing to serve; pass a run that captions images, or an index with --index"
+        )
+    collections = _open_indexes(indexes, linkers, runtime.device)
+    if not captioners:
+        return None, collections
+    captioner = Captioner.from_checkpoints(
+        captioners, runtime.device, runtime.precision, runtime.compile
+    )
+    return captioner, collections
+
+
+def _open_indexes(
+    directories: Sequence[Path], given: Sequence[Checkpoint], device: str | None
+) -> list[Collection]:
+    """Open the indexes with their linking models, each of which is loaded once."""
+    by_weights = {checkpoints.identity(each.path): each for each in given}
+    written = {directory: read_manifest(directory).weights for directory in directories}
+    for weights, unused in by_weights.items():
+        if weights not in written.values():
+            advice = "pass an index that it wrote with --index"
+            raise InputError(
+                f"{unused.path} links images and texts, but wrote none of the indexes; {advice}"
+            )
+    linkers: dict[str, Linker] = {}
+    collections: list[Collection] = []
+    for directory, weights in written.items():
+        if weights not in linkers:
+            linkers[weights] = (
+                Linker.from_checkpoint(by_weights[weights], device)
+                if weights in by_weights
+                else Index.open(directory, device=device).linker
+            )
+        name = _unique_name(directory, {each.name for each in collections})
+        collections.append(Collection(name, directory, linkers[weights], weights))
+    return collections
+
+
+def _unique_name(directory: Path, taken: set[str]) -> str:
+    """Return the directory's name, followed by a number if another index has the same."""
+    base = directory.resolve().name
+    names = (base, *(f"{base}-{number}" for number in range(2, len(taken) + 2)))
+    return next(name for name in names if name not in taken)

@@ -1,0 +1,259 @@
+"""The endpoints of search: indexes, searches and thumbnails.
+
+FastAPI is imported inside functions because the rest of the library works without it.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+from PIL import Image
+
+from ..data.images import read_image
+from ..errors import InputError
+from ..prefetch import WORKERS
+from .access import Access, token_check
+from .batcher import Batcher, Closed
+from .collections import Collection, Damaged, SearchRequest, embed_upload, read_vector
+from .schemas import Limits, error_responses, image_body, receive_image
+from .search_schemas import hits_model, index_model, search_parameters, thumbnail_parameters
+from .thumbnails import ThumbnailStore, get_thumbnail, thumbnail_key
+
+if TYPE_CHECKING:
+    import fastapi
+
+SEARCH, THUMBNAILS = "/api/search", "/api/thumbnails"
+NEVER_CHANGES = "private, max-age=31536000, immutable"
+CHECK_FIRST = "private, no-cache"
+
+log = logging.getLogger(__name__)
+Answers = Batcher["Job", str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A search, and the image that was sent with it, whose vector is not known yet."""
+
+    request: SearchRequest
+    image: Image.Image | None = None
+
+
+class Searcher:
+    """The collections by name, and one thread that searches them."""
+
+    def __init__(self, collections: Sequence[Collection], limits: Limits, access: Access) -> None:
+        self.collections = {each.name: each for each in collections}
+        self.batcher: Answers = Batcher(self._work, batch_size=1, capacity=limits.queue)
+        self.limits = limits
+        self._secret = access.token
+
+    def find(self, name: str) -> Collection:
+        """Return the collection of a name, or the first for ""; raise HTTPException with 404."""
+        from fastapi import HTTPException
+
+        name = name or next(iter(self.collections))
+        if name not in self.collections:
+            known = ", ".join(self.collections)
+            raise HTTPException(404, f"there is no index {name!r}; choose one of: {known}")
+        return self.collections[name]
+
+    async def search(self, name: str, job: Job) -> dict[str, Any]:
+        """Search in the thread; raise HTTPException with 500 if this fails."""
+        from fastapi import HTTPException
+
+        try:
+            return await asyncio.wrap_future(self.batcher.submit(job, name))
+        except (Closed, TimeoutError, InputError):
+            raise
+        except Exception as error:
+            log.exception("a search failed")
+            what = f"the index {name} cannot be read" if isinstance(error, Damaged) else ""
+            raise HTTPException(500, what or "the search failed") from error
+
+    def _work(self, jobs: Sequence[Job], name: str) -> list[dict[str, Any]]:
+        return [self._answer(job, self.collections[name]) for job in jobs]
+
+    def _answer(self, job: Job, collection: Collection) -> dict[str, Any]:
+        request = job.request
+        if job.image is not None:
+            vector = embed_upload(collection.linker, job.image)
+            request = SearchRequest(request.query, vector, request.offset, request.limit)
+
+        def address(row: int, entry: dict[str, Any]) -> str:
+            version = thumbnail_key(entry)
+            place = f"{collection.name}/{row}"
+            key = f"&key={self.sign(place, version)}" if self._secret else ""
+            path = quote(f"{THUMBNAILS[1:]}/{place}")
+            return f"{path}?version={version}{key}"
+
+        return collection.search(request, address)
+
+    def sign(self, place: str, version: str) -> str:
+        """Return the key of one thumbnail's address, which an <img> uses in place of the token."""
+        secret, message = (self._secret or "").encode(), f"{place}?{version}"
+        return hmac.new(secret, message.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def add_search(app: "fastapi.FastAPI", searcher: Searcher, access: Access) -> None:
+    """Add /api/indexes and /api/search."""
+    from fastapi import Query, Response
+    from fastapi import Request as HttpRequest
+
+    require_token = token_check(access.token)
+    Parameters = search_parameters(with_image=False)  # noqa: N806  classes
+    ImageParameters = search_parameters(with_image=True)  # noqa: N806
+    readers = ThreadPoolExecutor(WORKERS, "search-reader")
+    limits, unauthorised = searcher.limits, [401] * bool(require_token)
+    results: dict[int | str, dict[str, Any]] = {
+        200: {"model": hits_model(), "description": "the hits"}
+    }
+
+    def reply(answer: dict[str, Any]) -> Response:
+        return Response(json.dumps(answer), media_type="application/json")
+
+    @app.get(
+        "/api/indexes",
+        dependencies=require_token,
+        summary="List the indexes",
+        responses={
+            200: {"model": index_model(), "description": "the indexes"},
+            **error_responses(500, *unauthorised),
+        },
+    )
+    def indexes() -> Response:
+        from fastapi import HTTPException
+
+        try:
+            opened = [(each.name, each.snapshot()) for each in searcher.collections.values()]
+        except Damaged as error:
+            log.exception("an index cannot be read")
+            raise HTTPException(500, "an index cannot be read") from error
+        rows = [{"name": n, "kind": s.kind, "rows": len(s.files.rows)} for n, s in opened]
+        return reply({"indexes": rows})
+
+    @app.get(
+        SEARCH,
+        dependencies=require_token,
+        summary="Search an index",
+        responses={
+            **results,
+            **error_responses(404, 422, 429, 500, 503, 504, *unauthorised),
+        },
+    )
+    async def search(query: Annotated[Parameters, Query()]) -> Response:  # type: ignore[valid-type]
+        given: dict[str, Any] = dict(query)
+        collection = searcher.find(given["index"])
+        vector = read_vector(given["image"]) if given["image"] else None
+        request = SearchRequest(given["query"], vector, given["offset"], given["limit"])
+        async with asyncio.timeout(limits.timeout):
+            with searcher.batcher.admit():
+                return reply(await searcher.search(collection.name, Job(request)))
+
+    @app.post(
+        SEARCH,
+        dependencies=require_token,
+        summary="Search an index for images or texts like an image",
+        description="The image is the body of the request or the form file named image. The hits "
+        "are its neighbours; query adds further terms, such as - red. In requests with GET, the "
+        "field image of the response replaces the image.",
+        responses={
+            **results,
+            **error_responses(*(403, 404, 413, 422, 429, 500, 503, 504, *unauthorised)),
+        },
+        openapi_extra=image_body(),
+    )
+    async def search_image(
+        request: HttpRequest,
+        query: Annotated[ImageParameters, Query()],  # type: ignore[valid-type]
+    ) -> Response:
+        given: dict[str, Any] = dict(query)
+        collection = searcher.find(given["index"])
+        transform = collection.linker.transform
+
+        def read(content: bytes) -> Image.Image:
+            return transform.squash(read_image(content, limits.max_pixels))
+
+        searcher.batcher.check_free()
+        async with asyncio.timeout(limits.timeout):
+            content = await receive_image(request, limits)
+            with searcher.batcher.admit():
+                image = await asyncio.get_running_loop().run_in_executor(readers, read, content)
+                wanted = SearchRequest(given["query"], None, given["offset"], given["limit"])
+                return reply(await searcher.search(collection.name, Job(wanted, image)))
+
+
+def add_thumbnails(
+    app: "fastapi.FastAPI", searcher: Searcher, access: Access, store: ThumbnailStore | None
+) -> None:
+    """Add /api/thumbnails/{index}/{row}."""
+    from fastapi import HTTPException, Path, Query, Response
+    from fastapi import Request as HttpRequest
+
+    Parameters = thumbnail_parameters()  # noqa: N806  a class
+    makers = ThreadPoolExecutor(WORKERS, "thumbnail")
+    limits = searcher.limits
+
+    def has_key(request: HttpRequest) -> bool:
+        place = f"{request.path_params['index']}/{request.path_params['row']}"
+        given = request.query_params
+        right = searcher.sign(place, given.get("version", ""))
+        return hmac.compare_digest(given.get("key", "").encode(), right.encode())
+
+    require_token = token_check(access.token, exempt=has_key)
+
+    def make(collection: Collection, row: int, version: str, known: str) -> Response:
+        """Return the thumbnail; raise HTTPException if there is none, or none of this version."""
+        try:
+            snapshot = collection.snapshot()
+            entry = snapshot.entry(row)
+        except (Damaged, OSError) as error:
+            log.exception("an index cannot be read")
+            raise HTTPException(500, f"the index {collection.name} cannot be read") from error
+        if entry is None or "image" not in entry:
+            raise HTTPException(404, f"row {row} of {collection.name} is not an image")
+        key = thumbnail_key(entry)
+        if version and version != key:
+            raise HTTPException(404, f"{collection.name} has changed; search again")
+        headers = {"etag": f'"{key}"', "cache-control": NEVER_CHANGES if version else CHECK_FIRST}
+        if known == headers["etag"]:
+            return Response(status_code=304, headers=headers)
+        try:
+            content, unchanged = get_thumbnail(store, entry, snapshot.name(entry["image"]))
+        except InputError as error:
+            raise HTTPException(404, str(error)) from error
+        if not unchanged:
+            headers = {}
+        return Response(content, media_type="image/jpeg", headers=headers)
+
+    jpeg = {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}
+
+    @app.get(
+        THUMBNAILS + "/{index}/{row}",
+        dependencies=require_token,
+        summary="A JPEG of an image of an index, at most 320 pixels wide and high",
+        response_class=Response,
+        responses={
+            200: {"content": jpeg, "description": "the image, upright"},
+            304: {"description": "the image is the one of the header If-None-Match"},
+            **error_responses(404, 422, 500, 504, *[401] * bool(require_token)),
+        },
+    )
+    async def thumbnail(
+        request: HttpRequest,
+        index: Annotated[str, Path(max_length=255, description="name of the index")],
+        row: Annotated[int, Path(ge=0, lt=2**40, description="row of a hit")],
+        query: Annotated[Parameters, Query()],  # type: ignore[valid-type]
+    ) -> Response:
+        collection = searcher.find(index)
+        given: dict[str, str] = dict(query)
+        version, known = given["version"], request.headers.get("if-none-match", "")
+        async with asyncio.timeout(limits.timeout):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(makers, make, collection, row, version, known)

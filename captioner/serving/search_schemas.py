@@ -1,0 +1,138 @@
+"""Parameters and responses of the search endpoints, for FastAPI and OpenAPI.
+
+FastAPI and pydantic are imported inside functions because the rest of the library works without
+them.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from .collections import MAX_HITS, SearchRequest
+
+if TYPE_CHECKING:
+    import pydantic
+
+MAX_QUERY = 1000  # characters
+MAX_VECTOR = 12_000  # characters of a written vector of 4,500 dimensions
+MAX_LIMIT = 200
+QUERY_HELP = (
+    "words, phrases and image:NAME, added, subtracted and weighted, such as 2*snow - dog; NAME is "
+    "the name of a hit"
+)
+
+
+def search_parameters(*, with_image: bool) -> "type[pydantic.BaseModel]":
+    """Build the parameters of a search.
+
+    with_image: whether the request itself contains the image, so that there is no vector.
+    """
+    from pydantic import ConfigDict, Field, create_model
+
+    fields: dict[str, Any] = {
+        "query": (
+            str,
+            Field(
+                "",
+                max_length=MAX_QUERY,
+                description=f"{QUERY_HELP}; added to the image"
+                if with_image
+                else f"{QUERY_HELP}; without query and image, the hits are all rows in order",
+            ),
+        ),
+        "index": (
+            str,
+            Field("", max_length=255, description="name of the index; the first one by default"),
+        ),
+        "offset": (
+            int,
+            Field(0, ge=0, lt=MAX_HITS, description="number of best hits to skip"),
+        ),
+        "limit": (
+            int,
+            Field(SearchRequest.limit, ge=1, le=MAX_LIMIT, description="maximum number of hits"),
+        ),
+    }
+    if not with_image:
+        fields["image"] = (
+            str,
+            Field(
+                "",
+                max_length=MAX_VECTOR,
+                description="vector of an image that was sent before: the field image of its "
+                "response; the first term of the query",
+            ),
+        )
+    name = "ImageSearch" if with_image else "Search"
+    return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def thumbnail_parameters() -> "type[pydantic.BaseModel]":
+    """Build the parameters of the address of a thumbnail."""
+    from pydantic import ConfigDict, Field, create_model
+
+    fields: dict[str, Any] = {
+        "version": (
+            str,
+            Field("", max_length=64, description="as in the address of a hit; 404 if outdated"),
+        ),
+        "key": (
+            str,
+            Field("", max_length=64, description="as in the address of a hit; replaces the token"),
+        ),
+    }
+    return create_model("Thumbnail", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def index_model() -> "type[pydantic.BaseModel]":
+    """Build a pydantic model of the response of /api/indexes."""
+    from pydantic import BaseModel, Field
+
+    class Index(BaseModel):
+        name: str = Field(description="name of the index in requests")
+        kind: Literal["images", "texts"] = Field(description="what the rows are")
+        rows: int = Field(description="number of rows")
+
+    class Indexes(BaseModel):
+        indexes: list[Index] = Field(description="the indexes, the default first")
+
+    return Indexes
+
+
+def hits_model() -> "type[pydantic.BaseModel]":
+    """Build a pydantic model of the response of a search, `Collection.search`."""
+    from pydantic import BaseModel, Field
+
+    class Hit(BaseModel):
+        row: int = Field(description="row of the index, from 0")
+        kind: Literal["image", "text"]
+        name: str | None = Field(description="name of the image; null for a text")
+        text: str | None = Field(description="the text; null for an image")
+        term: str = Field(description="the hit as a term of a query")
+        score: float | None = Field(
+            description="cosine with the query, from -1 to 1; null without a query"
+        )
+        thumbnail: str | None = Field(
+            description="address of a JPEG relative to the service; null for a text"
+        )
+
+    class Term(BaseModel):
+        term: str = Field(description="the term as written in a query, with its sign")
+        kind: Literal["image", "text"]
+        text: str = Field(description="the phrase, or the name of the image")
+        weight: float = Field(description="factor of the term's vector; negative if subtracted")
+        thumbnail: str | None = Field(description="address of the image; null for a text")
+
+    class Hits(BaseModel):
+        index: str = Field(description="name of the index")
+        kind: Literal["images", "texts"] = Field(description="what the rows of the index are")
+        version: str = Field(description="changes whenever the index is written")
+        query: str = Field(description="the query as it was understood; may be empty")
+        image: str | None = Field(
+            description="vector of the image in the query, for further requests; null without one"
+        )
+        terms: list[Term] = Field(description="the terms of the query")
+        rows: int = Field(description="number of rows of the index")
+        total: int = Field(description=f"number of hits that can be requested, at most {MAX_HITS}")
+        offset: int = Field(description="number of better hits that were skipped")
+        hits: list[Hit] = Field(description="the hits, best first")
+
+    return Hits
