@@ -78,6 +78,7 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
     },
     "Service": {
         "serving.app": ("create_app",),
+        "serving.loading": ("load_models",),
         "serving.schemas": ("Limits",),
         "serving.access": ("Access",),
     },

@@ -41,6 +41,7 @@ SHORT = (
 SHORT_LINEAR = "--image-size 64 --workers 0 --device cpu".split()
 ONLY_PARSED = {  # text that commands or Python contain: why they are not run
     "captioner serve": "runs until it is stopped; covered by tests/serving/test_app.py",
+    "api/search": "needs an index; covered by tests/serving/test_search_api.py",
     "captioner export": "half a minute and an extra; covered by tests/inference/test_export.py",
     "onnxruntime": "the same",
     "push_to_hub": "needs the network; tests/checkpoints/test_hub.py uses a hub on loopback",
