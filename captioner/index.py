@@ -1,6 +1,7 @@
-"""Index: search the embeddings of many images by vectors and queries."""
+"""Index: search the embeddings of many images or texts by vectors and queries."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,25 +12,35 @@ from .checkpoints import hub
 from .errors import InputError
 from .linker import Linker
 from .retrieval import exact
-from .retrieval.index_files import MANIFEST, IndexFiles, is_index, open_files
+from .retrieval.index_files import KINDS, MANIFEST, IndexFiles, is_index, open_files
 from .retrieval.query import Query
 
 
 class Hit(NamedTuple):
     """A search result.
 
-    path: path or URL of the image. score: its cosine similarity to the query, in [-1, 1].
+    item: path or URL of an image, or a text. score: its cosine similarity to the query, in [-1, 1].
     """
 
-    path: str
+    item: str
     score: float
+
+    @property
+    def path(self) -> str:
+        """The item of a hit in an index of images."""
+        return self.item
+
+    @property
+    def text(self) -> str:
+        """The item of a hit in an index of texts."""
+        return self.item
 
 
 class Index:
-    """The embeddings of images, stored in a directory that `captioner index` wrote.
+    """The embeddings of images or of texts, stored in a directory that `captioner index` wrote.
 
-    Create one with `open`. An Index is a snapshot: open the directory again to see images that were
-    added or removed since. Several threads may search the same Index at the same time.
+    Create one with `open`. An Index is a snapshot: open the directory again to see images or texts
+    that were added or removed since. Several threads may search the same Index at the same time.
     """
 
     def __init__(self, files: IndexFiles, linker: Linker | Path, device: str | None) -> None:
@@ -63,7 +74,7 @@ class Index:
         return cls(files, linker, device)
 
     def __len__(self) -> int:
-        """Return the number of images N."""
+        """Return the number of images or texts N."""
         return len(self._files.rows)
 
     @property
@@ -72,13 +83,37 @@ class Index:
         return self._files.rows
 
     @property
+    def kind(self) -> str:
+        """What the index contains: "images" or "texts"."""
+        return self._files.manifest.kind
+
+    @property
     def paths(self) -> list[str]:
-        """The paths or URLs of all images, in the order of the rows."""
-        return [entry["image"] for entry in self._files.entries(range(len(self)))]
+        """The paths or URLs of all images, in the order of the rows.
+
+        Raises InputError for an index of texts.
+        """
+        return self._all("images", "paths")
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts, in the order of the rows; raises InputError for an index of images."""
+        return self._all("texts", "texts")
+
+    def _all(self, kind: str, name: str) -> list[str]:
+        if self.kind != kind:
+            raise InputError(
+                f"{self._files.directory} contains {self.kind}, so it has no {name}; open an index "
+                f"of {kind}"
+            )
+        return self._items(range(len(self)))
+
+    def _items(self, rows: Iterable[int]) -> list[str]:
+        return [entry[KINDS[self.kind]] for entry in self._files.entries(rows)]
 
     @property
     def checkpoint(self) -> str:
-        """The path, or repository on the hub, of the checkpoint that embedded the images."""
+        """The path, or repository on the hub, of the checkpoint that embedded the rows."""
         return self._files.manifest.checkpoint
 
     @property
@@ -103,14 +138,14 @@ class Index:
         return self._linker
 
     def search(self, query: str | Query | np.ndarray | Sequence[float], top: int = 10) -> list[Hit]:
-        """Return the `top` images with the highest cosine similarity to the query, best first.
+        """Return the `top` items with the highest cosine similarity to the query, best first.
 
         query: as in `Linker.encode_query`, or a vector (E,) as an array or a list, which is scaled
-        to norm 1. Images with equal scores are in the order of the rows. The search is exact.
-        Raises InputError for an invalid query or vector, top below 1, or damaged rows.
+        to norm 1. Items with equal scores are in the order of the rows. The search is exact.
+        Raises InputError for an invalid query or vector, for a `top` that is not an integer of at
+        least 1, and for damaged rows.
         """
-        if top < 1:
-            raise InputError(f"top must be at least 1, got {top}")
+        top = _count(top, "top")
         if not isinstance(query, str | Query):
             vector = self._unit_vector(np.asarray(query))
         else:
@@ -121,8 +156,7 @@ class Index:
             raise InputError(
                 f"{self._files.directory} is damaged: {error}; delete it and write it again"
             ) from error
-        entries = self._files.entries(rows.tolist())
-        return [Hit(e["image"], float(s)) for e, s in zip(entries, scores, strict=True)]
+        return list(map(Hit, self._items(rows.tolist()), scores.tolist()))
 
     def _unit_vector(self, vector: np.ndarray) -> np.ndarray:
         size = self.rows.shape[1]
@@ -137,6 +171,17 @@ class Index:
             raise InputError(f"a query vector must be finite and not zero, got norm {norm}")
         unit: np.ndarray = (wide / norm).astype(np.float32)
         return unit
+
+
+def _count(value: int, name: str) -> int:
+    """Return a number of results; raise InputError if it is not an integer of at least 1."""
+    try:
+        count = operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{name} must be an integer, got {value!r}") from error
+    if count < 1:
+        raise InputError(f"{name} must be at least 1, got {count}")
+    return count
 
 
 def find_last_index(directory: Path) -> Path:

@@ -9,9 +9,11 @@ import pytest
 
 import captioner
 from captioner import Index, Linker
+from captioner.checkpoints.checkpoint import identity
 from captioner.errors import InputError
 from captioner.index import find_last_index
 from captioner.inference.indexing import IndexOptions, index_images
+from captioner.retrieval.index_writer import open_writer
 from captioner.retrieval.query import parse
 from tests.support import linking, tiny
 
@@ -84,6 +86,42 @@ def test_text_queries_find_their_colour(directory, linker, images):
     assert found == images[0]
 
 
+TEXTS = ("red and nothing else", "blue and nothing else", "white")
+
+
+@pytest.fixture
+def texts(run, linker, tmp_path):
+    """An index of TEXTS."""
+    about = (str(run), identity(run / "best"), linker.model.dimensions, "texts")
+    with open_writer(tmp_path / "texts.index", *about) as writer:
+        writer.append(linker.encode_texts(TEXTS), [{"text": text} for text in TEXTS])
+        writer.finish([])
+    return tmp_path / "texts.index"
+
+
+def test_an_index_of_texts(texts, linker, images):
+    index = Index.open(texts, device="cpu")
+    assert (index.kind, index.texts, len(index)) == ("texts", list(TEXTS), 3)
+    assert index.search("blue", top=1)[0].text == TEXTS[1]
+    cosines = linker.similarity(images[0], TEXTS)[0]
+    hits = index.search(f"image:{images[0]}")
+    assert [hit.text for hit in hits] == [TEXTS[i] for i in np.argsort(-cosines)]
+    assert [hit.score for hit in hits] == pytest.approx(sorted(cosines, reverse=True), abs=2e-3)
+
+
+def test_images_have_paths_and_texts_have_none(directory, texts):
+    assert Index.open(directory).kind == "images"
+    with pytest.raises(InputError, match="contains texts, so it has no paths; open an index of im"):
+        _ = Index.open(texts).paths
+    with pytest.raises(InputError, match="contains images, so it has no texts; open an index of t"):
+        _ = Index.open(directory).texts
+
+
+def test_top_may_be_a_numpy_integer(directory):
+    index = Index.open(directory)
+    assert len(index.search(np.ones(index.rows.shape[1]), np.int64(2))) == 2
+
+
 def test_a_vector_is_scaled(directory, images):
     index = Index.open(directory)
     hits = index.search(1000 * index.rows[3].astype(np.float64), top=100)
@@ -96,6 +134,8 @@ def test_a_vector_is_scaled(directory, images):
     ("query", "top", "message"),
     [
         ("red", 0, "^top must be at least 1, got 0$"),
+        ("red", 1.5, "^top must be an integer, got 1.5$"),
+        ("red", "3", "^top must be an integer, got '3'$"),
         (
             np.ones(3),
             1,

@@ -4,7 +4,8 @@
       manifest.json      format, checkpoint, generation G, row count after the last complete run
       rows-G.npy         embeddings (N, E), float16
       images-G.jsonl     the image of each row: path, size in bytes, stamp and content hash
-      skipped.jsonl      images that got no row in the last run: duplicates and unreadable files
+      texts-G.jsonl      in an index of texts instead: the text of each row, and its source
+      skipped.jsonl      images or texts that got no row in the last run, and why
 
 Each line is written after its row, so a row is part of the index only if its line is complete.
 `index_writer` writes the files.
@@ -24,7 +25,9 @@ import numpy as np
 
 from ..errors import InputError
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # format 1 contains images only and does not store the kind
+KINDS = {"images": "image", "texts": "text"}  # the key of the lines by the kind of an index
 MANIFEST, SKIPPED = "manifest.json", "skipped.jsonl"
 HEADER = 128  # bytes before the rows; enough for the header of any number of rows
 
@@ -34,7 +37,8 @@ class Manifest:
     """The checkpoint of an index and the state of its files, as in manifest.json.
 
     checkpoint: path or repository. weights: SHA-256 of its weights. dimensions: E. rows: number of
-    rows after the last complete run. generation: the number in the names of the files.
+    rows after the last complete run. generation: the number in the names of the files. kind:
+    "images" or "texts", what the rows embed.
     """
 
     checkpoint: str
@@ -43,6 +47,7 @@ class Manifest:
     rows: int = 0
     generation: int = 1
     format: int = FORMAT
+    kind: str = "images"
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,12 @@ class IndexFiles:
         return images_path(self.directory, self.manifest)
 
     def entries(self, indices: Iterable[int]) -> Iterator[dict[str, Any]]:
-        """Yield the line of each row as a dict with the key "image"; lines are read on demand."""
-        path = images_path(self.directory, self.manifest)
+        """Yield the line of each row as a dict with the key "image" or "text", read on demand."""
+        path, key = lines_path(self.directory, self.manifest), KINDS[self.manifest.kind]
         with path.open("rb") as file:
             for i in indices:
                 file.seek(self.starts[i])
-                yield _parse_line(path, file.read(int(self.starts[i + 1] - self.starts[i])))
+                yield _parse_line(path, key, file.read(int(self.starts[i + 1] - self.starts[i])))
 
     def find(self, image: str) -> int | None:
         """Return the row of an image by its path or URL; None if the index does not contain it.
@@ -108,12 +113,12 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         content = json.loads(path.read_bytes())
         version = content["format"]
-        if version != FORMAT:
+        if version not in READABLE:
             raise InputError(
-                f"{path} has format {version!r}, but this version of captioner reads format "
+                f"{path} has format {version!r}, but this version of captioner reads formats up to "
                 f"{FORMAT}; update captioner, or write the index again"
             )
-        manifest = Manifest(**content)
+        manifest = Manifest(**{**content, "format": FORMAT})
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
@@ -125,6 +130,11 @@ def read_manifest(directory: Path) -> Manifest:
     if not (all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)):
         raise InputError(
             f"{path} is damaged: a value has the wrong type; delete {directory} and write it again"
+        )
+    if manifest.kind not in tuple(KINDS):
+        raise InputError(
+            f"{path} is damaged: kind must be {' or '.join(KINDS)}, got {manifest.kind!r}; delete "
+            f"{directory} and write it again"
         )
     if manifest.dimensions < 1 or manifest.rows < 0:
         raise InputError(
@@ -154,11 +164,11 @@ def open_files(directory: Path) -> IndexFiles:
 
 def open_generation(directory: Path, manifest: Manifest) -> IndexFiles:
     """Open the files that belong to a manifest; raise the same errors as `open_files`."""
-    starts = line_starts(images_path(directory, manifest))
+    starts = line_starts(lines_path(directory, manifest))
     count, stored = len(starts) - 1, count_rows(directory, manifest)
     advice = f"run captioner index with --output {directory} again to repair it"
     if count < manifest.rows:
-        name = images_path(directory, manifest).name
+        name = lines_path(directory, manifest).name
         raise InputError(
             f"{name} is truncated: it has {count:,} of {manifest.rows:,} lines; {advice}"
         )
@@ -173,9 +183,9 @@ def rows_path(directory: Path, manifest: Manifest) -> Path:
     return directory / f"rows-{manifest.generation}.npy"
 
 
-def images_path(directory: Path, manifest: Manifest) -> Path:
+def lines_path(directory: Path, manifest: Manifest) -> Path:
     """Return the path of the file of lines that belongs to a manifest."""
-    return directory / f"images-{manifest.generation}.jsonl"
+    return directory / f"{manifest.kind}-{manifest.generation}.jsonl"
 
 
 def _map_rows(directory: Path, manifest: Manifest, count: int) -> np.ndarray:
@@ -216,13 +226,13 @@ def line_starts(path: Path) -> np.ndarray:
     return np.concatenate(ends)
 
 
-def _parse_line(path: Path, line: bytes) -> dict[str, Any]:
+def _parse_line(path: Path, key: str, line: bytes) -> dict[str, Any]:
     try:
         entry = json.loads(line)
-        if isinstance(entry["image"], str):
+        if isinstance(entry[key], str):
             return dict(entry)
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
     raise InputError(
-        f"{path} is damaged: a line does not name an image; delete {path.parent} and write it again"
+        f"{path} is damaged: a line has no {key}; delete {path.parent} and write it again"
     )

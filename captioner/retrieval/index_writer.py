@@ -27,9 +27,9 @@ from .index_files import (
     IndexFiles,
     Manifest,
     count_rows,
-    images_path,
     is_index,
     line_starts,
+    lines_path,
     open_generation,
     read_manifest,
     rows_path,
@@ -65,7 +65,7 @@ class IndexWriter:
             return
         new = replace(self.manifest, generation=self.manifest.generation + 1)
         rows_path(self.directory, new).write_bytes(_header(0, new.dimensions))
-        images_path(self.directory, new).write_bytes(b"")
+        lines_path(self.directory, new).write_bytes(b"")
         kept = np.asarray(indices, np.int64)
         for first in range(0, len(kept), BLOCK):
             block = kept[first : first + BLOCK]
@@ -80,8 +80,8 @@ class IndexWriter:
         self._append(self.manifest, rows.astype(np.float16), entries)
 
     def finish(self, skipped: Sequence[Mapping[str, Any]]) -> int:
-        """Write the header, the list of skipped images and the manifest; return N."""
-        count = len(line_starts(images_path(self.directory, self.manifest))) - 1
+        """Write the header, the list of skipped images or texts and the manifest; return N."""
+        count = len(line_starts(lines_path(self.directory, self.manifest))) - 1
         with rows_path(self.directory, self.manifest).open("r+b") as file:
             file.write(_header(count, self.manifest.dimensions))
         lines = "".join(json.dumps(each) + "\n" for each in skipped)
@@ -95,7 +95,7 @@ class IndexWriter:
         lines = "".join(json.dumps(entry) + "\n" for entry in entries)
         for path, content in (
             (rows_path(self.directory, manifest), rows.tobytes()),
-            (images_path(self.directory, manifest), lines.encode("ascii")),
+            (lines_path(self.directory, manifest), lines.encode("ascii")),
         ):
             with path.open("ab") as file:
                 file.write(content)
@@ -109,9 +109,9 @@ class IndexWriter:
 
     def _remove_other_generations(self) -> None:
         """Delete the files of all other generations, including those left by a killed process."""
-        current = (path(self.directory, self.manifest) for path in (rows_path, images_path))
+        current = (path(self.directory, self.manifest) for path in (rows_path, lines_path))
         names = {path.name for path in current}
-        for pattern in ("rows-*.npy", "images-*.jsonl"):
+        for pattern in ("rows-*.npy", "images-*.jsonl", "texts-*.jsonl"):
             for path in self.directory.glob(pattern):
                 if path.name not in names:
                     with suppress(OSError):  # on Windows, a reader may have it open
@@ -119,13 +119,13 @@ class IndexWriter:
 
     def _recover(self) -> list[dict[str, Any]]:
         """Truncate both files to the rows that are complete in both; return the removed lines."""
-        images = images_path(self.directory, self.manifest)
-        images.touch()
-        starts, stored = line_starts(images), count_rows(self.directory, self.manifest)
+        lines = lines_path(self.directory, self.manifest)
+        lines.touch()
+        starts, stored = line_starts(lines), count_rows(self.directory, self.manifest)
         count, dimensions = min(stored, len(starts) - 1), self.manifest.dimensions
         files = IndexFiles(self.directory, self.manifest, np.empty((0, dimensions)), starts)
         lost = list(files.entries(range(count, len(starts) - 1)))
-        os.truncate(images, int(starts[count]))
+        os.truncate(lines, int(starts[count]))
         os.truncate(rows_path(self.directory, self.manifest), HEADER + 2 * count * dimensions)
         self._write_manifest(count)
         return lost
@@ -133,13 +133,13 @@ class IndexWriter:
 
 @contextmanager
 def open_writer(
-    directory: Path, checkpoint: str, weights: str, dimensions: int
+    directory: Path, checkpoint: str, weights: str, dimensions: int, kind: str = "images"
 ) -> Iterator[IndexWriter]:
     """Open an index to add and remove rows; create it if it does not exist.
 
-    Only one process at a time may write to an index. Raises InputError if the directory contains
-    something else, if another process is writing to it, if the index was written with other
-    weights, or if it is damaged.
+    Only one process at a time may write to an index. kind: "images" or "texts". Raises InputError
+    if the directory contains something else, if another process is writing to it, if the index has
+    the other kind or was written with other weights, or if it is damaged.
     """
     if directory.exists() and not is_index(directory) and _has_content(directory):
         raise InputError(f"{directory} already exists and is not an index; choose another --output")
@@ -150,9 +150,14 @@ def open_writer(
                 f"{directory} is being written by another process; wait for it or choose another "
                 "--output"
             )
-        manifest = Manifest(checkpoint, weights, dimensions)
+        manifest = Manifest(checkpoint, weights, dimensions, kind=kind)
         if (directory / MANIFEST).exists():
             old = read_manifest(directory)
+            if old.kind != kind:
+                raise InputError(
+                    f"{directory} contains {old.kind}, so {kind} cannot be added to it; choose "
+                    "another --output"
+                )
             if (old.weights, old.dimensions) != (weights, dimensions):
                 raise InputError(
                     f"{directory} was written with another checkpoint, {old.checkpoint}; choose "

@@ -55,8 +55,43 @@ def test_files_are_plain(directory):
         "dimensions": 4,
         "rows": 10,
         "generation": 1,
-        "format": 1,
+        "format": 2,
+        "kind": "images",
     }
+
+
+def test_indexes_of_format_1_contain_images(directory):
+    path = directory / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["kind"]
+    path.write_text(json.dumps({**content, "format": 1}))
+    assert numbers(directory) == list(range(10))
+    assert open_files(directory).manifest.kind == "images"
+
+
+def test_an_index_of_texts(tmp_path):
+    with open_writer(tmp_path / "texts", *ABOUT, "texts") as writer:
+        writer.append(rows(0, 3), [{"text": text} for text in ("a", "é", "c")])
+        writer.keep([1, 2])
+        writer.finish([])
+    files = open_files(tmp_path / "texts")
+    assert [entry["text"] for entry in files.entries(range(2))] == ["é", "c"]
+    assert {path.name for path in (tmp_path / "texts").iterdir()} == {
+        *(".lock", "manifest.json", "skipped.jsonl"),
+        *("rows-2.npy", "texts-2.jsonl"),
+    }
+
+
+@pytest.mark.parametrize(("kind", "other"), [("images", "texts"), ("texts", "images")])
+def test_images_and_texts_are_not_mixed(tmp_path, kind, other):
+    with open_writer(tmp_path / "index", *ABOUT, kind) as writer:
+        writer.finish([])
+    message = f"index contains {kind}, so {other} cannot be added to it; choose another --output"
+    with (
+        pytest.raises(InputError, match=message),
+        open_writer(tmp_path / "index", *ABOUT, other),
+    ):
+        pass
 
 
 def test_lines_are_read_in_any_order(directory):
@@ -202,10 +237,14 @@ def change(path, **values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"format": 2}, "has format 2, but this version of captioner reads format 1; update"),
+        (
+            {"format": 3},
+            "has format 3, but this version of captioner reads formats up to 2; update",
+        ),
         ({"dimensions": 5}, "rows-1.npy does not match manifest.json; delete"),
         ({"dimensions": 0}, "is damaged: dimensions must be at least 1 and rows at least 0; del"),
         ({"dimensions": "4"}, "is damaged: a value has the wrong type; delete"),
+        ({"kind": ["texts"]}, r"is damaged: kind must be images or texts, got \['texts'\]; delete"),
         ({"weights": None}, "is damaged: a value has the wrong type; delete"),
         ({"extra": 1}, "is damaged: TypeError.*; delete"),
         ({"generation": 7}, "is damaged: images-7.jsonl is missing; delete it and write it again"),
@@ -231,7 +270,7 @@ def test_damaged_files(directory):
 def test_a_line_that_is_not_about_an_image(directory):
     path = directory / "images-1.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"image": "3', b'"photo": "3'))
-    with pytest.raises(InputError, match=r"is damaged: a line does not name an image"):
+    with pytest.raises(InputError, match=r"images-1.jsonl is damaged: a line has no image"):
         list(open_files(directory).entries([2, 3]))
 
 
