@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--texts",
         nargs="+",
         metavar="TEXT_OR_FILE",
-        help="texts, or files of lines, CSV, TSV, JSONL or COCO JSON",
+        help="texts, files (lines, CSV, TSV, JSONL, COCO JSON), or - for stdin",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FILE.npy", help="output .npy file"

@@ -1,26 +1,39 @@
-"""`captioner index`: embed images for search."""
+"""`captioner index`: embed images or texts for search."""
 
 import argparse
 from pathlib import Path
 
-from ..inference.indexing import IndexOptions, index_images
+from ..errors import InputError
+from ..inference.indexing import IndexOptions
 from ..options import add_options, from_arguments
 
 EXAMPLE = """captioner index photos --checkpoint RUN --output photos.index
-captioner index photos 'more/**/*.jpg' --checkpoint RUN --output photos.index"""
+captioner index photos 'more/**/*.jpg' --checkpoint RUN --output photos.index
+captioner index --texts --checkpoint RUN --output captions.index
+captioner index --texts captions.csv DATA --checkpoint RUN --output captions.index"""
 NOTE = (
-    "Run the command again after images have been added, changed or deleted; it updates only those "
-    "images. If the command was interrupted, run it again to continue."
+    "Run the command again after images or texts have been added, changed or deleted; it updates "
+    "only those. If the command was interrupted, run it again to continue."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = f"{parser.prog} IMAGE... --checkpoint RUN --output DIR [option...]"
+    parser.usage = (
+        f"{parser.prog} (IMAGE... | --texts [SOURCE...]) --checkpoint RUN\n"
+        "                       --output DIR [option...]"
+    )
     parser.add_argument(
         "images",
-        nargs="+",
+        nargs="*",
         metavar="IMAGE",
         help="file, directory, quoted glob, or - for stdin",
+    )
+    parser.add_argument(
+        "--texts",
+        nargs="*",
+        metavar="SOURCE",
+        help="index texts: caption files, data sets, whose train split is read, or - for "
+        "stdin [the data set that the checkpoint was trained on]",
     )
     parser.add_argument(
         "--checkpoint",
@@ -37,4 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     options = from_arguments(IndexOptions, arguments)
-    index_images(arguments.checkpoint, arguments.images, arguments.output, options)
+    images, texts = arguments.images, arguments.texts
+    if bool(images) == (texts is not None):
+        raise InputError(
+            "an index contains either images or texts; pass "
+            + ("images or --texts" if texts is None else "images and --texts to two commands")
+        )
+    if texts is None:
+        from ..inference.indexing import index_images
+
+        index_images(arguments.checkpoint, images, arguments.output, options)
+    else:
+        from ..inference.text_indexing import index_texts
+
+        index_texts(arguments.checkpoint, texts, arguments.output, options)

@@ -1,4 +1,4 @@
-"""`captioner search`: find images that match a query of words and images."""
+"""`captioner search`: find images or texts that match a query of words and images."""
 
 import argparse
 import json
@@ -13,9 +13,13 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..index import Hit
+    from ..retrieval.query import Query
+
 EXAMPLE = """captioner search photos.index 'dog + beach - ball' --html result.html
 captioner search 'image:dog.jpg - grass + 2*snow' --top 20
-captioner search photos.index -- '-dog + snow'"""
+captioner search photos.index -- '-dog + snow'
+captioner search captions.index image:dog.jpg"""
 NOTE = (
     "A query adds and subtracts words, quoted phrases and images (image:PATH), optionally with "
     'weights: 2*snow - "a black dog". Write -- before a query that begins with a minus sign.'
@@ -32,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "here]",
     )
     parser.add_argument(
-        "--top", type=int, default=10, metavar="INT", help="number of images to find [%(default)s]"
+        "--top", type=int, default=10, metavar="INT", help="number of results [%(default)s]"
     )
     parser.add_argument(
         "--checkpoint",
@@ -42,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the result as a JSON object")
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="output HTML page with the images"
+        "--html", type=Path, metavar="FILE", help="output HTML page with the results"
     )
     parser.add_argument(
         "--device", metavar="STR", help="cpu, cuda, cuda:N or mps [cuda if available]"
@@ -50,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from ..retrieval.index_files import is_index
+    from ..retrieval.index_files import KINDS, is_index
     from ..retrieval.query import parse
 
     if len(arguments.query) > 2:
@@ -70,20 +74,21 @@ def run(arguments: argparse.Namespace) -> None:
     if not given:
         print(f"index: {directory}, the last one written here", file=sys.stderr)
     index = Index.open(directory, arguments.checkpoint, device=arguments.device)
-    hits = [(_shown(path), score) for path, score in index.search(query, arguments.top)]
+    hits = [hit._replace(item=_shown(hit.item)) for hit in index.search(query, arguments.top)]
     if arguments.json:
-        found = [{"image": path, "score": round(score, 4)} for path, score in hits]
+        key = KINDS[index.kind]
+        found = [{key: hit.item, "score": round(hit.score, 4)} for hit in hits]
         print(json.dumps({"query": str(query), "index": str(directory), "hits": found}))
     else:
         print(f"query: {query}")
-        for path, score in hits:
-            print(f"{score:.3f}\t{path.encode('utf-8', 'replace').decode()}")
+        for hit in hits:
+            print(f"{hit.score:.3f}\t{hit.item.encode('utf-8', 'replace').decode()}")
     if arguments.html:
         note = (
-            f"The best {len(hits)} of {len(index):,} images in {directory}, with their cosine "
+            f"The best {len(hits)} of {len(index):,} {index.kind} in {directory}, with their cosine "
             "similarities."
         )
-        _write_page(arguments.html, str(query), note, hits)
+        _write_page(arguments.html, query, note, hits, index.kind)
         print(f"page: {arguments.html}", file=sys.stderr)
 
 
@@ -92,10 +97,10 @@ def _shown(path: str) -> str:
     return path.removeprefix(os.path.join(os.getcwd(), ""))
 
 
-def _write_page(path: Path, query: str, note: str, hits: Sequence[tuple[str, float]]) -> None:
+def _write_page(path: Path, query: "Query", note: str, hits: "Sequence[Hit]", kind: str) -> None:
     from ..atomic_io import atomic_write
     from ..data.images import load_image
-    from ..plots.hits import hits_page
+    from ..plots.hits import hits_page, texts_page
 
     def load(image: str) -> "Image.Image | None":
         try:
@@ -103,5 +108,9 @@ def _write_page(path: Path, query: str, note: str, hits: Sequence[tuple[str, flo
         except InputError:
             return None
 
-    page = hits_page(query, note, ((name, score, load(name)) for name, score in hits))
+    queried = [(term.text, load(term.text)) for term in query.terms if term.is_image]
+    if kind == "texts":
+        page = texts_page(str(query), note, hits, queried)
+    else:
+        page = hits_page(str(query), note, ((*hit, load(hit.item)) for hit in hits), queried)
     atomic_write(path, page.encode("utf-8", "replace"))

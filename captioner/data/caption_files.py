@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .discovery import split_lines
 from .formats.coco import caption_marks, marks_note
 from .formats.json_files import rows_of
 from .formats.reading import (
@@ -94,6 +95,19 @@ def read_sentences(path: Path | str, column: str | None = None) -> list[tuple[st
     if not pairs:
         raise InputError(f"{path} has no captions")
     return pairs
+
+
+def split_sentences(content: bytes, name: str) -> list[str]:
+    """Return the lines of text in `content` that are not blank.
+
+    name: name of the content in messages. Raises InputError for a line that is not valid text.
+    """
+    return [
+        caption
+        for number, line in enumerate(split_lines(content, name), start=1)
+        for caption in _valid_captions(SourceLocation(Path(name), number), {"caption": line})
+        if caption.strip()
+    ]
 
 
 def read_predictions(path: Path | str) -> dict[Id, str]:

@@ -42,11 +42,15 @@ def load_checkpoints(options: EvaluationOptions) -> list[Checkpoint]:
 
 
 def data_source(
-    config: Mapping[str, Any], data: Path | None, format: str | None
+    config: Mapping[str, Any],
+    data: Path | None,
+    format: str | None,
+    advice: str = "pass --data with its new location",
 ) -> tuple[Path | Location | None, str | None]:
     """Return the path and format of the data; the default is the checkpoint's training data.
 
-    A path of None means the demo data. Raises InputError if the training data no longer exists.
+    A path of None means the demo data. Raises InputError, with the advice, if the training data no
+    longer exists.
     """
     if data is not None:
         return data, format
@@ -57,9 +61,7 @@ def data_source(
         return None, None
     place = storage.parse_location(trained_on["path"])
     if not storage.is_pattern(place) and not storage.exists(place):
-        raise InputError(
-            f"training data {place} no longer exists; pass --data with its new location"
-        )
+        raise InputError(f"training data {place} no longer exists; {advice}")
     return place, trained_on["format"]
 
 

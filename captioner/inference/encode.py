@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..atomic_io import atomic_file
-from ..data.caption_files import TABLES, read_sentences
+from ..data.caption_files import TABLES, read_sentences, split_sentences
 from ..data.image_paths import find_images
 from ..data.readers import ON_ERROR
 from ..errors import InputError
@@ -88,14 +88,17 @@ def encode_texts(
 ) -> None:
     """Write the embeddings of texts, in order.
 
-    sources: texts, or files in a format of `read_sentences`. Unknown words and their counts are
-    printed to standard error. Texts without any known word are treated like unreadable images.
+    sources: texts, files in a format of `read_sentences`, or "-" for lines of standard input.
+    Unknown words and their counts are printed to standard error. Texts without any known word are
+    treated like unreadable images.
     """
     texts = [text for source in sources for text in _read_texts(source)]
+    if not texts:
+        raise InputError("standard input has no texts; write one on each line")
     names = _check_output(output, sources)
     linker = _load(checkpoint, options)
     job = _Job(output, names, "text", options.on_error)
-    rows = _embed_texts(linker, texts, options.batch_size)
+    rows = embed_texts(linker, texts, options.batch_size)
     failures = _write(job, texts, rows, linker.model.dimensions)
     if note := describe_unknown_words(linker.texts.unknown_words, texts):
         print(note, file=sys.stderr)
@@ -105,7 +108,9 @@ def encode_texts(
 def _read_texts(source: str) -> list[str]:
     """Return the texts in a file, or `source` itself as a text, without line breaks."""
     path = Path(source)
-    if path.is_file():
+    if source == "-":
+        texts = split_sentences(sys.stdin.buffer.read(), "standard input")
+    elif path.is_file():
         texts = [text for text, _ in read_sentences(path)]
     elif path.suffix.lower() in TEXT_FILES and len(source.split()) == 1:
         raise InputError(f"{path} does not exist or is not a file; check the path")
@@ -135,7 +140,8 @@ def _load(checkpoint: Path, options: EncodeOptions) -> "Linker":
     return Linker.from_pretrained(checkpoint, options.device)
 
 
-def _embed_texts(linker: "Linker", texts: Sequence[str], batch_size: int) -> Iterator[Row]:
+def embed_texts(linker: "Linker", texts: Sequence[str], batch_size: int) -> Iterator[Row]:
+    """Yield the row (E,) of each text in order; an InputError for a text without known words."""
     for first in range(0, len(texts), batch_size):
         block = texts[first : first + batch_size]
         for text, row in zip(block, linker.embed(linker.texts.read(block)), strict=True):

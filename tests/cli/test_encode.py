@@ -74,6 +74,28 @@ def test_a_list_on_standard_input(run, linker, images, monkeypatch):
     np.testing.assert_allclose(rows, linker.encode_images(names), atol=1e-5)
 
 
+def test_texts_on_standard_input(run, linker, monkeypatch):
+    stdin = SimpleNamespace(buffer=io.BytesIO(b"red and nothing else\r\n\n  blue \n"))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    call(run, "--texts white - --output a.npy")
+    rows, names = read("a")
+    assert names == ["white", "red and nothing else", "blue"]
+    np.testing.assert_allclose(rows, linker.encode_texts(names), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\n \n", "^standard input has no texts; write one on each line$"),
+        (b"red\n\xff\n", "^standard input, line 2: the caption .* is not UTF-8; correct it$"),
+    ],
+)
+def test_invalid_standard_input(run, monkeypatch, content, message):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+    with pytest.raises(InputError, match=message):
+        call(run, "--texts - --output a.npy")
+
+
 def test_images_that_cannot_be_read_have_no_row(run, linker, images, capsys):
     Path("broken.png").write_bytes(b"no image")
     sources = f"{images[0]} broken.png {images[1]} gone.png"

@@ -72,6 +72,40 @@ def test_a_page(hits, capsys):
     assert not re.search(r'(src|href)="(?!data:)', page)
 
 
+def test_captions_of_an_image(tmp_path, tmp_path_factory, monkeypatch, run, capsys):
+    """Captioning by retrieval: the images of the colours are named by their captions."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny.data(tmp_path_factory) / "val", "photos")
+    commands.main(["index", "--texts", "--checkpoint", str(run), "--output", "captions.index"])
+    index = Index.open("captions.index", Linker.from_pretrained(run, "cpu"))
+    photo = sorted(Path("photos").iterdir())[0]
+    hits = index.search(f"image:{photo}", top=2)
+    capsys.readouterr()
+    search("captions.index", f"image:{photo}", "--top", 2, "--html", "a.html")
+    lines = [f"{hit.score:.3f}\t{hit.text}" for hit in hits]
+    assert capsys.readouterr().out.splitlines() == [f"query: image:{photo}", *lines]
+    page = Path("a.html").read_text(encoding="utf-8")
+    assert (
+        f"The best 2 of {len(index)} texts in captions.index, with their cosine similarities."
+        in page
+    )
+    assert page.count("<img ") == 1  # of the query
+    assert re.findall(r'class="name">([^<]*)<', page) == [hit.text for hit in hits]
+    search("captions.index", "red", "--json", "--top", 1)
+    found = json.loads(capsys.readouterr().out)["hits"]
+    (best,) = index.search("red", top=1)
+    assert found == [{"text": best.text, "score": round(best.score, 4)}]
+
+
+def test_neighbours_of_an_image(hits, capsys):
+    capsys.readouterr()
+    search("photos.index", f"image:{relative(hits[3].path)}", "--top", 1, "--html", "a.html")
+    assert relative(hits[3].path) in capsys.readouterr().out.splitlines()[1]
+    page = Path("a.html").read_text(encoding="utf-8")
+    assert page.count("<img ") == 2  # of the query and the hit
+    assert "<figcaption>" in page
+
+
 @pytest.mark.usefixtures("hits")
 def test_queries_that_begin_with_a_minus(capsys):
     search("--top", 1, "photos.index", "--", "-red")

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 from PIL import Image
 
-from captioner.plots.hits import SIDE, hits_page
+from captioner.plots.hits import SIDE, hits_page, texts_page
 
 PHOTO = Image.effect_noise((900, 600), 60).convert("RGB")
 
@@ -37,3 +37,15 @@ def test_images_are_thumbnails():
     (content,) = re.findall(r"base64,([^\"]*)", page)
     image = Image.open(io.BytesIO(base64.b64decode(content)))
     assert (image.format, image.size) == ("JPEG", (SIDE, SIDE * 2 // 3))
+
+
+def test_texts_below_the_images_of_the_query():
+    queried = [("my <dog>.jpg", PHOTO), ("gone.jpg", None)]
+    page = texts_page("image:a + b", "note", [("a <b> c", 0.5), ("d", -0.25)], queried)
+    assert page.count("<img ") == 1
+    assert "<figcaption>my &lt;dog&gt;.jpg</figcaption>" in page
+    assert page.count("the image cannot be read") == 1
+    found = re.findall(r'class="score">([^<]*)</span><span class="name">([^<]*)<', page)
+    assert found == [("0.500", "a &lt;b&gt; c"), ("-0.250", "d")]
+    assert page.index("<figure>") < page.index("<ol")
+    assert "<figure>" not in texts_page("a", "note", [("b", 1)])
