@@ -175,17 +175,17 @@ def get_tokenizer(choice: TokenizerChoice) -> Tokenizer:
     choice: "words", "characters", a function that returns a list of words, or the name of such a
     function as "module:function". The module is imported, so the name must come from the user,
     never from a file. Words that contain white space are split there. Raises InputError for an
-    unknown name.
+    unknown name; so does splitting with a function that fails.
     """
     if isinstance(choice, str) and choice.lower() in ("words", "characters"):
         return WORDS if choice.lower() == "words" else CHARACTERS
     if isinstance(choice, str):
         function = _import_function(choice)
-        return Tokenizer(choice, _without_spaces(function), join_characters)
+        return Tokenizer(choice, _checked(function, choice), join_characters)
     function = choice
     module = getattr(choice, "__module__", None) or type(choice).__module__
     name = f"{module}:{getattr(choice, '__qualname__', type(choice).__qualname__)}"
-    return Tokenizer(name, _without_spaces(function), join_characters)
+    return Tokenizer(name, _checked(function, name), join_characters)
 
 
 def stored_tokenizer(name: str) -> Tokenizer:
@@ -237,18 +237,37 @@ def _import_function(name: str) -> Callable[[str], Sequence[str]]:
             f"the tokenizer {name!r} cannot be imported: {error}; check the name, and add "
             "the directory of its module to PYTHONPATH"
         ) from error
+    except Exception as error:  # the user's module may raise anything
+        raise InputError(
+            f"the tokenizer {name!r} cannot be imported: its module raised {_describe(error)}; "
+            "correct the module"
+        ) from error
     if not callable(found):
         raise InputError(f"the tokenizer {name!r} is not a function; choose a function")
     return found  # type: ignore[no-any-return]
 
 
-def _without_spaces(function: Callable[[str], Sequence[str]]) -> Callable[[str], list[str]]:
+def _checked(function: Callable[[str], Sequence[str]], name: str) -> Callable[[str], list[str]]:
+    """Return a function that splits like `function` and raises InputError where it fails."""
+
     def split(sentence: str) -> list[str]:
-        words = function(sentence)
-        is_list = isinstance(words, Iterable) and not isinstance(words, str | bytes)
-        words = list(words) if is_list else words
+        try:
+            words = function(sentence)
+            is_list = isinstance(words, Iterable) and not isinstance(words, str | bytes)
+            words = list(words) if is_list else words
+        except InputError:
+            raise
+        except Exception as error:  # the user's function may raise anything
+            raise InputError(
+                f"the tokenizer {name!r} failed for {sentence!r:.80}: it raised "
+                f"{_describe(error)}; correct the function"
+            ) from error
         if not is_list or not all(isinstance(word, str) for word in words):
             raise InputError(f"the tokenizer must return a list of words, got {words!r}")
         return [part for word in words for part in word.split()]
 
     return split
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")

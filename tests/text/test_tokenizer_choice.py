@@ -69,6 +69,45 @@ def test_a_function_splits():
     assert (named.name, named.split("一只狗")) == (tokenizer.name, ["一只", "狗"])
 
 
+def fails(sentence):
+    raise KeyError(sentence)
+
+
+def fails_later(sentence):
+    yield sentence
+    raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("function", "raised"), [(fails, "KeyError: 'a dog'"), (fails_later, "RuntimeError")]
+)
+def test_an_exception_of_a_function_names_it_and_the_text(function, raised):
+    message = f"the tokenizer '{__name__}:{function.__name__}' failed for 'a dog': it raised "
+    for choice in (function, f"{__name__}:{function.__name__}"):
+        with pytest.raises(InputError) as caught:
+            get_tokenizer(choice).split("a dog")
+        assert str(caught.value) == f"{message}{raised}; correct the function"
+
+
+def test_an_input_error_of_a_function_is_kept():
+    def refuse(_):
+        raise InputError("install jieba")
+
+    with pytest.raises(InputError, match=r"^install jieba$"):
+        get_tokenizer(refuse).split("a dog")
+
+
+def test_a_module_that_fails(tmp_path, monkeypatch):
+    (tmp_path / "failing_words.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = (
+        "^the tokenizer 'failing_words:split' cannot be imported: its module raised "
+        "ZeroDivisionError: division by zero; correct the module$"
+    )
+    with pytest.raises(InputError, match=message):
+        get_tokenizer("failing_words:split")
+
+
 @pytest.mark.parametrize("found", ["A", b"A", 3, None, ["a", 3]])
 def test_a_function_that_returns_no_words_is_refused(found):
     with pytest.raises(InputError, match=r"^the tokenizer must return a list of words, got "):
