@@ -96,15 +96,19 @@ def read_rows(
 ) -> GivenRows:
     """Memory-map the vectors of all captions of a data set from a .npy file.
 
-    captions: number N of captions across all splits. fingerprint: as in GivenRows. title: what
-    error messages call the rows. Raises InputError in the same cases as `open_rows`, and also if
-    the number of rows is not N or a value is not finite in float32.
+    captions: number N of captions across all splits. fingerprint: as in GivenRows; empty for the
+    sentences of a file, which has no splits. title: what error messages call the rows. Raises
+    InputError in the same cases as `open_rows`, and also if the number of rows is not N or a value
+    is not finite in float32.
     """
     rows = open_rows(path, title)
     if len(rows) != captions:
+        noun, order = "captions", "caption, across all splits, in reading order"
+        if not fingerprint:
+            noun, order = "sentences", "sentence, in order"
         raise InputError(
-            f"{title} {path} have {len(rows)} rows, but there are {captions} captions; write one "
-            "row per caption, across all splits, in reading order"
+            f"{title} {path} have {len(rows)} rows, but there are {captions} {noun}; write one row "
+            f"per {order}"
         )
     for first in range(0, len(rows), BLOCK):
         finite = (np.abs(rows[first : first + BLOCK]) <= LARGEST).all(1)  # false for NaN

@@ -175,7 +175,10 @@ def test_samples_are_random_and_in_order():
         ("--texts a.txt --text-vectors gone.npy", r"vectors gone\.npy cannot be read: No such"),
         ("--texts a.txt --text-vectors a.npy", r"vectors a\.npy cannot be read: "),
         ("--texts a.txt --text-vectors o.npy", r"o\.npy cannot be read: .* Python objects"),
-        ("--texts a.txt --text-vectors w.npy", "have 9 rows, but there are 10 captions; "),
+        (
+            "--texts a.txt --text-vectors w.npy",
+            "10 sentences; write one row per sentence, in order",
+        ),
         ("--texts a.txt --text-vectors n.npy", "must be finite, got NaN or infinity in row 0"),
         ("--texts same.txt", "all 6 are equal"),
     ],
