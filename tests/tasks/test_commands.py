@@ -15,7 +15,7 @@ from captioner.tasks.captioning import job
 from captioner.tasks.captioning.job import next_commands
 from captioner.training.progress import Progress
 from captioner.training.summary import may_improve
-from tests.support import tiny
+from tests.support import linking, tiny
 
 
 @pytest.mark.slow
@@ -41,6 +41,32 @@ def test_suggested_commands_work(tmp_path, tmp_path_factory, monkeypatch, capsys
     assert longer[:2] == ["python", "train.py"]
     train.main(longer[2:])
     assert len(Path("checkpoints/run-2-epochs/log.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_suggested_commands_of_a_linking_run_work(tmp_path, tmp_path_factory, monkeypatch, capsys):
+    """They score the run, search its images, and caption one of them by retrieval."""
+    weights = linking.encoder_weights(tmp_path_factory)
+    monkeypatch.chdir(tmp_path)
+    options = {"data": tiny.data(tmp_path_factory), "encoder_weights": weights, "run": "run"}
+    argv = linking.flags(options | linking.PLAIN)
+    monkeypatch.setattr(sys, "argv", ["train.py", *argv])
+    train.main(argv)
+    lines = capsys.readouterr().out.partition("next steps:\n")[2].splitlines()
+    score, *others = (shlex.split(line) for line in lines)
+    assert score == "python evaluate.py --checkpoint checkpoints/run --split test".split()
+    names = [command[3] for command in others]
+    assert names == ["index", "search", "index", "search"]
+    found = []
+    for command in others:
+        assert command[:3] == ["python", "-m", "captioner"]
+        __main__.main(command[3:])
+        found.append(capsys.readouterr().out.splitlines())
+    images, first, texts, second = found
+    assert images[0].startswith("index: checkpoints/run/images.index, 7 images: 7 embedded")
+    assert texts[0].startswith("index: checkpoints/run/captions.index, ")
+    assert Path(first[1].split("\t")[1]).exists()
+    assert second[0].startswith("query: image:")
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,14 @@ from torch import Tensor
 from ... import distributed
 from ...data.dataset import CaptionData, fingerprint
 from ...data.sources import Source
+from ...data.storage import files as storage
 from ...distributed import say
 from ...errors import InputError
 from ...linker import Linker
 from ...metrics.retrieval import RetrievalScores
 from ...models.linking.build import LinkingModel
 from ...models.linking.texts import TextReader, Texts, concatenate
+from ...retrieval.query import Query, Term
 from ...text.given_rows import GivenRows, read_rows
 from ...text.tokenizer import WORDS, are_mostly_one_word, split_words
 from ...vision.encoders import Encoder
@@ -136,17 +138,29 @@ class LinkingJob:
         return []
 
     def next_commands(self) -> list[str]:
-        """Return commands that score a split and write embeddings."""
+        """Return commands that score a split, search its images, and caption one by retrieval."""
+        examples = self.data.split("val")
         splits = {example.split for example in self.data.examples}
         split = "test" if "test" in splits else "val"
-        evaluate = [*program("evaluate"), "--checkpoint", str(self.inputs.run), "--split", split]
-        encode = [*captioner_command(), "encode", "--checkpoint", str(self.inputs.run)]
-        commands = [evaluate]
+        commands = [[*program("evaluate"), "--checkpoint", str(self.inputs.run), "--split", split]]
         unknown = self.reader.unknown_words  # for vectors from a .npy file, all words are unknown
-        captions = (text for example in self.data.split("val") for text in example.captions)
-        if text := next((text for text in captions if split_words(text) and not unknown(text)), ""):
-            commands.append([*encode, "--texts", text, "--output", "texts.npy"])
+        captions = (text for example in examples for text in example.captions)
+        text = next((text for text in captions if split_words(text) and not unknown(text)), "")
+        image = None if self.model.encoder is None else examples[0].path
+        is_plain = isinstance(image, Path) and storage.container(image) == image
+        if image and text and is_plain:
+            commands += self._search_commands("images", [str(image.parent)], text)
+        if text:
+            query = str(Query((Term(str(image), is_image=True),))) if image else text
+            commands += self._search_commands("captions", ["--texts"], query)
         return [shlex.join(command) for command in commands]
+
+    def _search_commands(self, name: str, sources: Sequence[str], query: str) -> list[list[str]]:
+        """Return the commands that write an index in the run's directory and search it."""
+        run, captioner = self.inputs.run, captioner_command()
+        index = str(run / f"{name}.index")
+        write = [*captioner, "index", *sources, "--checkpoint", str(run), "--output", index]
+        return [write, [*captioner, "search", index, query]]
 
 
 def read_image_rows(path: Path | None, data: CaptionData) -> GivenRows | None:
