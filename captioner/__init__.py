@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .captioner import Captioner
     from .index import Index
     from .linker import Linker
+    from .reranker import Reranker
     from .training.api import train
     from .training.config import TrainConfig
     from .training.result import TrainingResult
@@ -34,6 +35,7 @@ __all__ = [
     "Index",
     "InputError",
     "Linker",
+    "Reranker",
     "TrainConfig",
     "TrainingResult",
     "__version__",
@@ -44,6 +46,7 @@ MODULES = {  # modules of the names that are imported on first use, since import
     "Captioner": "captioner",
     "Index": "index",
     "Linker": "linker",
+    "Reranker": "reranker",
     "TrainConfig": "training.config",
     "TrainingResult": "training.result",
     "train": "training.api",

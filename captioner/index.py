@@ -1,9 +1,8 @@
 """Index: search the embeddings of many images or texts by vectors and queries."""
 
-import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,9 +10,12 @@ from .checkpoints import checkpoint as checkpoints
 from .checkpoints import hub
 from .errors import InputError
 from .linker import Linker
+from .options import at_least_one
+from .reranker import Reranker
 from .retrieval import exact
 from .retrieval.index_files import KINDS, MANIFEST, IndexFiles, is_index, open_files
-from .retrieval.query import Query
+from .retrieval.query import Query, Term, parse
+from .retrieval.reranking import TOP
 
 
 class Hit(NamedTuple):
@@ -137,15 +139,34 @@ class Index:
             self._linker = Linker.from_pretrained(path, self._device)
         return self._linker
 
-    def search(self, query: str | Query | np.ndarray | Sequence[float], top: int = 10) -> list[Hit]:
+    def search(
+        self,
+        query: str | Query | np.ndarray | Sequence[float],
+        top: int = 10,
+        *,
+        reranker: Reranker | None = None,
+        rerank_top: int = TOP,
+    ) -> list[Hit]:
         """Return the `top` items with the highest cosine similarity to the query, best first.
 
         query: as in `Linker.encode_query`, or a vector (E,) as an array or a list, which is scaled
         to norm 1. Items with equal scores are in the order of the rows. The search is exact.
-        Raises InputError for an invalid query or vector, for a `top` that is not an integer of at
-        least 1, and for damaged rows.
+        reranker: a captioner that scores the first `rerank_top` items again, or the first `top` if
+        `top` is larger; the query must then be a text if the index contains images, and an image
+        if it contains texts. Raises InputError for an invalid query or vector, for a `top` that is
+        not an integer of at least 1, and for damaged rows.
         """
-        top = _count(top, "top")
+        top, rerank_top = at_least_one(top, "top"), at_least_one(rerank_top, "rerank_top")
+        if reranker is not None:
+            term = self._only_term(query)
+            hits = self.search(Query((term,)), max(top, rerank_top))
+            items, cosines = [hit.item for hit in hits], [hit.score for hit in hits]
+            if self.kind == "images":
+                scores = reranker.score_images(term.text, items, cosines)
+            else:
+                scores = reranker.score_texts(term.text, items, cosines)
+            order = np.argsort(-scores, kind="stable")[:top]
+            return [Hit(items[i], float(scores[i])) for i in order]
         if not isinstance(query, str | Query):
             vector = self._unit_vector(np.asarray(query))
         else:
@@ -157,6 +178,18 @@ class Index:
                 f"{self._files.directory} is damaged: {error}; delete it and write it again"
             ) from error
         return list(map(Hit, self._items(rows.tolist()), scores.tolist()))
+
+    def _only_term(self, query: Any) -> Term:
+        """Return the term of a query that can be re-ranked: a text for images, else an image."""
+        parsed = parse(query) if isinstance(query, str) else query
+        wanted = "a phrase" if self.kind == "images" else "an image"
+        terms = parsed.terms if isinstance(parsed, Query) else ()
+        if len(terms) != 1 or terms[0].weight < 0 or terms[0].is_image == (self.kind == "images"):
+            given = parsed if isinstance(parsed, Query) else "a vector"
+            raise InputError(
+                f"re-ranking an index of {self.kind} needs {wanted} as the query, got {given}"
+            )
+        return terms[0]
 
     def _unit_vector(self, vector: np.ndarray) -> np.ndarray:
         size = self.rows.shape[1]
@@ -171,17 +204,6 @@ class Index:
             raise InputError(f"a query vector must be finite and not zero, got norm {norm}")
         unit: np.ndarray = (wide / norm).astype(np.float32)
         return unit
-
-
-def _count(value: int, name: str) -> int:
-    """Return a number of results; raise InputError if it is not an integer of at least 1."""
-    try:
-        count = operator.index(value)
-    except TypeError as error:
-        raise InputError(f"{name} must be an integer, got {value!r}") from error
-    if count < 1:
-        raise InputError(f"{name} must be at least 1, got {count}")
-    return count
 
 
 def find_last_index(directory: Path) -> Path:

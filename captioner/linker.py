@@ -18,7 +18,9 @@ from .errors import InputError
 from .models.linking.build import LinkingModel
 from .models.linking.text_model import suggest_words
 from .models.linking.texts import TextReader, Texts
+from .options import at_least_one
 from .prefetch import WORKERS, load_ahead
+from .retrieval import exact
 from .retrieval.query import Query, parse, weighted_sum
 
 TEXTS_AT_ONCE = 256
@@ -235,6 +237,38 @@ class Linker:
             if not self.texts.knows(text):  # punctuation only
                 raise InputError(f"each term of a query must contain a word, got {text!r}")
         return self.embed(read)
+
+    def rank(
+        self,
+        query: str | Query,
+        *,
+        images: Sequence[ImageInput] | None = None,
+        texts: Sequence[str] | None = None,
+        top: int = 10,
+        on_unknown: str = "raise",
+    ) -> list[tuple[int, float]]:
+        """Return the index and the cosine of the `top` images or texts closest to a query.
+
+        query: as in `encode_query`. images, texts: as in `encode_images` and `encode_texts`; pass
+        one of them. on_unknown: "raise" raises InputError for a word of `texts` that the sentence
+        encoder does not know; "ignore" embeds the other words. The best come first, equal ones in
+        order. Raises InputError as these methods do, and for a `top` that is not an integer of at
+        least 1. `Index` ranks more than fit in memory.
+        """
+        if on_unknown not in ("raise", "ignore"):
+            raise InputError(f"on_unknown must be raise or ignore, got {on_unknown!r}")
+        top = at_least_one(top, "top")
+        if (images is None) == (texts is None):
+            raise InputError("rank needs either images or texts; pass one of them")
+        vector = self.encode_query(query)  # errors in the query show before images are read
+        if images is not None:
+            rows = self.encode_images(images)
+        elif on_unknown == "raise":
+            rows = self.encode_texts(texts or [])
+        else:
+            rows, _ = self.encode_texts(texts or [], on_unknown="return")
+        found, cosines = exact.search(rows, vector, top)
+        return list(zip(found.tolist(), cosines.tolist(), strict=True))
 
     def similarity(
         self, images: ImageInput | Sequence[ImageInput], texts: str | Sequence[str]

@@ -7,6 +7,7 @@ determines the flag, its annotation the type, and its default the default value.
 import argparse
 import dataclasses
 import math
+import operator
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -246,6 +247,17 @@ def check_bounds(options: Any) -> None:
         if not (low <= value <= high and bounds.get("above", -math.inf) < value < math.inf):
             stated = " and ".join(f"{name.replace('_', ' ')} {bounds[name]}" for name in bounds)
             raise InputError(f"{field.name} must be {stated}, got {value}")
+
+
+def at_least_one(value: Any, name: str) -> int:
+    """Return a number as an int; raise InputError if it is not an integer of at least 1."""
+    try:
+        count = operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{name} must be an integer, got {value!r}") from error
+    if count < 1:
+        raise InputError(f"{name} must be at least 1, got {count}")
+    return count
 
 
 def check_at_least(options: Any, minimum: float, *names: str) -> None:

@@ -34,7 +34,7 @@ ROWS = (
         "heatmaps",
         "checkpoints",
     ),
-    *("caption", "captioner", "linker", "index", "evaluation", "inference", "tasks"),
+    *("caption", "captioner", "linker", "reranker", "index", "evaluation", "inference", "tasks"),
     *("training", "serving", "cli"),
     *("__main__",),
 )

@@ -54,6 +54,41 @@ def test_texts_are_mapped_as_in_training(linker):
     np.testing.assert_allclose(rows, expected, atol=1e-5)
 
 
+def test_rank_by_sorting(linker, images):
+    """Text to image, image to image, text to text and image to text."""
+    image_rows = linker.encode_images(images)
+    text_rows, _ = linker.encode_texts(TEXTS, on_unknown="return")
+    for query in ("red - blue", f"image:{images[3]}"):
+        vector = linker.encode_query(query)
+        for rows, given in (
+            (image_rows, {"images": images}),
+            (text_rows, {"texts": TEXTS, "on_unknown": "ignore"}),
+        ):
+            order = np.argsort(-(rows @ vector))[:3]
+            found = linker.rank(query, top=3, **given)
+            assert [index for index, _ in found] == order.tolist()
+            cosines = (rows @ vector)[order]
+            assert [cosine for _, cosine in found] == pytest.approx(cosines, abs=1e-5)
+    assert linker.rank("red", texts=TEXTS[:2], top=100)[1][0] == 1
+    assert linker.rank("red", images=[]) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "^rank needs either images or texts; pass one of them$"),
+        ({"images": [], "texts": []}, "^rank needs either images or texts; pass one of them$"),
+        ({"texts": TEXTS, "on_unknown": "return"}, "^on_unknown must be raise or ignore, got 'ret"),
+        ({"texts": TEXTS, "top": 0}, "^top must be at least 1, got 0$"),
+        ({"texts": TEXTS, "top": 2.0}, r"^top must be an integer, got 2\.0$"),
+        ({"texts": ["zebra"]}, "^the text model does not know 'zebra'"),
+    ],
+)
+def test_invalid_ranks(linker, given, message):
+    with pytest.raises(InputError, match=message):
+        linker.rank("red", **given)
+
+
 def test_similarity_is_the_cosine(linker, images):
     cosines = linker.similarity(images[:3], TEXTS[:2])
     assert cosines.shape == (3, 2)

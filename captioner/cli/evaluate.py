@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..evaluation.options import EvaluationOptions, EvaluationRequest, ScoringOptions
 from ..option_files import read_option_file
 from ..options import add_options, flag_of, from_named
+from ..retrieval.reranking import RerankOptions
 from ..tasks.systems import EVALUATION_FLAGS, task_of_checkpoint
 from . import add_config
 
@@ -25,6 +26,7 @@ GROUPS: dict[str, type] = {
     "runtime": RuntimeOptions,
     "scoring": ScoringOptions,
     "decoding": DecodingOptions,
+    "re-ranking": RerankOptions,
 }
 FILE_FLAGS = {"references", "allow_missing", "training_captions"}  # require --predictions
 SHARED_FLAGS = {
@@ -78,6 +80,7 @@ def read_options(arguments: argparse.Namespace) -> tuple[set[str], EvaluationReq
         from_named(RuntimeOptions, given),
         from_named(ScoringOptions, given),
         from_named(DecodingOptions, given),
+        from_named(RerankOptions, given),
     )
     check_combination(given, request.scoring)
     return set(given), request

@@ -8,18 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..checkpoints.runs import CHECKPOINTS
 from ..errors import InputError
+from ..options import add_options, from_named, option_names
+from ..retrieval.reranking import RerankOptions
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from ..index import Hit
+    from ..reranker import Reranker
     from ..retrieval.query import Query
 
 EXAMPLE = """captioner search photos.index 'dog + beach - ball' --html result.html
 captioner search 'image:dog.jpg - grass + 2*snow' --top 20
 captioner search photos.index -- '-dog + snow'
-captioner search captions.index image:dog.jpg"""
+captioner search captions.index image:dog.jpg --rerank checkpoints/f8k-attention"""
 NOTE = (
     "A query adds and subtracts words, quoted phrases and images (image:PATH), optionally with "
     'weights: 2*snow - "a black dog". Write -- before a query that begins with a minus sign.'
@@ -51,6 +55,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", metavar="STR", help="cpu, cuda, cuda:N or mps [cuda if available]"
     )
+    add_options(parser, RerankOptions, "re-ranking")
+    parser.set_defaults(**dict.fromkeys(option_names(RerankOptions)))
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=CHECKPOINTS / ".cache",
+        metavar="PATH",
+        help="directory of stored features of the captioner's encoder [%(default)s]",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -68,13 +81,20 @@ def run(arguments: argparse.Namespace) -> None:
     query = parse(text)  # mistakes show before torch is imported
     if arguments.top < 1:
         raise InputError(f"--top must be at least 1, got {arguments.top}")
+    options = _read_options(arguments)
     from ..index import Index, find_last_index
 
     directory = Path(given[0]) if given else find_last_index(Path())
     if not given:
         print(f"index: {directory}, the last one written here", file=sys.stderr)
     index = Index.open(directory, arguments.checkpoint, device=arguments.device)
-    hits = [hit._replace(item=_shown(hit.item)) for hit in index.search(query, arguments.top)]
+    best = index.search(
+        query,
+        arguments.top,
+        reranker=_load_reranker(options, arguments),
+        rerank_top=options.rerank_top,
+    )
+    hits = [hit._replace(item=_shown(hit.item)) for hit in best]
     if arguments.json:
         key = KINDS[index.kind]
         found = [{key: hit.item, "score": round(hit.score, 4)} for hit in hits]
@@ -84,12 +104,32 @@ def run(arguments: argparse.Namespace) -> None:
         for hit in hits:
             print(f"{hit.score:.3f}\t{hit.item.encode('utf-8', 'replace').decode()}")
     if arguments.html:
+        scores = (
+            "cosine similarities"
+            if options.rerank is None
+            else f"scores, re-ranked by {options.rerank}"
+        )
         note = (
-            f"The best {len(hits)} of {len(index):,} {index.kind} in {directory}, with their cosine "
-            "similarities."
+            f"The best {len(hits)} of {len(index):,} {index.kind} in {directory}, with their "
+            f"{scores}."
         )
         _write_page(arguments.html, query, note, hits, index.kind)
         print(f"page: {arguments.html}", file=sys.stderr)
+
+
+def _read_options(arguments: argparse.Namespace) -> RerankOptions:
+    values = {name: getattr(arguments, name) for name in option_names(RerankOptions)}
+    return from_named(RerankOptions, {k: v for k, v in values.items() if v is not None})
+
+
+def _load_reranker(options: RerankOptions, arguments: argparse.Namespace) -> "Reranker | None":
+    if options.rerank is None:
+        return None
+    from ..reranker import Reranker
+
+    return Reranker.from_pretrained(
+        options.rerank, arguments.device, weight=options.rerank_weight, cache=arguments.cache
+    )
 
 
 def _shown(path: str) -> str:

@@ -1,17 +1,22 @@
 """Log-probabilities of given captions, with the decoding filters applied.
 
-Shapes: B images, K captions per image, R = B*K rows, T steps, V vocabulary.
+Shapes: B images, K captions per image, R = B*K rows, P pairs, T steps, V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..text.collate import pad_captions
 from ..text.vocabulary import PAD
 from .filters import apply_filters, build_filters
 from .hypothesis import Generator
 from .options import DecodingOptions
+
+ROWS = 256  # maximum number of captions that `score_pairs` scores at once
+PIECE = 64  # captions of one image that are scored together; others have a different length
 
 
 def score_captions(
@@ -46,3 +51,47 @@ def teacher_forced_log_probs(
         scores, state, _ = model.step(captions[:, t], state, memory)
         scores = apply_filters(filters, scores, captions[:, 1 : t + 1])
         yield captions[:, t + 1], scores.log_softmax(-1)
+
+
+def score_pairs(
+    model: Generator,
+    features: Tensor,
+    captions: Sequence[list[int]],
+    pairs: np.ndarray,
+    options: DecodingOptions,
+) -> np.ndarray:
+    """Compute the log-probability of the caption of each pair given its image, in nats.
+
+    features (B, D, h, w). captions: tokens of each caption, from start to end token. pairs (P, 2):
+    the index of an image and of a caption. Returns (P,), float64, with the end token's; the sums of
+    `score_captions`. Captions of similar length are scored together, because all captions of a
+    batch take as many steps as the longest.
+    """
+    scores = np.empty(len(pairs))
+    for batch in _batches(pairs, np.array([len(caption) for caption in captions])):
+        tokens = pad_captions([[captions[c] for c in pairs[piece, 1]] for piece in batch])
+        images = torch.tensor([int(pairs[piece[0], 0]) for piece in batch], device=features.device)
+        found = score_captions(model, features[images], tokens.to(features.device), options)
+        for piece, values in zip(batch, found.double().sum(-1).cpu().numpy(), strict=True):
+            scores[piece] = values[: len(piece)]
+    return scores
+
+
+def _batches(pairs: np.ndarray, lengths: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Yield batches of pieces; a piece has the indices of pairs that have the same image."""
+    order = np.lexsort((lengths[pairs[:, 1]], pairs[:, 0]))
+    ends = np.flatnonzero(np.diff(pairs[order, 0])) + 1
+    pieces = [
+        group[first : first + PIECE]
+        for group in np.split(order, ends)
+        for first in range(0, len(group), PIECE)
+    ]
+    pieces.sort(key=lambda piece: (len(piece), int(lengths[pairs[piece[-1], 1]])))
+    batch: list[np.ndarray] = []
+    for piece in pieces:
+        if batch and (len(batch) + 1) * len(piece) > ROWS:  # the last piece is the longest
+            yield batch
+            batch = []
+        batch.append(piece)
+    if batch:
+        yield batch

@@ -14,6 +14,7 @@ from ..devices import RuntimeOptions
 from ..metrics.captions import METRICS, select_metrics
 from ..options import check_at_least, option
 from ..prefetch import WORKERS
+from ..retrieval.reranking import RerankOptions
 from ..text.tokenizer import Tokenizer, get_tokenizer
 
 SAMPLES = 1000  # bootstrap samples for a comparison or report if --bootstrap is not given
@@ -86,3 +87,4 @@ class EvaluationRequest:
     runtime: RuntimeOptions
     scoring: ScoringOptions
     decoding: DecodingOptions
+    reranking: RerankOptions = RerankOptions()

@@ -15,10 +15,10 @@ PIECE = 32768
 def search(rows: np.ndarray, vector: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of the `top` rows with the largest dot products, and these products.
 
-    rows (N, E): float16; may be mapped from a file. vector (E,): float32. Both results have
-    min(top, N) elements. The largest product comes first, and equal products are in the order of
-    their rows. Products are float32. The search needs about 4 bytes of memory per row in addition
-    to the rows. Raises ValueError if a product is not finite.
+    rows (N, E): float16 or float32; may be mapped from a file. vector (E,): float32. Both results
+    have min(top, N) elements. The largest product comes first, and equal products are in the order
+    of their rows. Products are float32. The search needs about 4 bytes of memory per row in
+    addition to the rows. Raises ValueError if a product is not finite.
     """
     products = _products(rows, vector)
     if not np.isfinite(products).all():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...captioner import Captioner
 from ...checkpoints.checkpoint import Checkpoint
 from ...checkpoints.runs import evaluation_directory
 from ...data.dataset import split_name
@@ -18,14 +19,18 @@ from ...evaluation.inputs import (
 )
 from ...evaluation.options import EvaluationRequest
 from ...linker import Linker
+from ...options import to_dict
+from ...reranker import Reranker
 from .job import read_image_rows
-from .vectors import given_image_vectors, score_split
+from .reranking import rerank_split
+from .vectors import given_image_vectors, rank_split, split_scores
 
 
 def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationRequest) -> None:
     """Score one checkpoint's retrieval on a split; print the scores and write scores.json.
 
-    Raises InputError for user errors, including more than one checkpoint.
+    If a captioner re-ranks the results, the scores before and after it are printed. Raises
+    InputError for user errors, including more than one checkpoint.
     """
     if len(checkpoints) > 1:
         raise InputError("linking models cannot form an ensemble; pass one checkpoint")
@@ -34,6 +39,7 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
     pick_device(request.runtime.device)  # raises InputError before images are decoded
     data, _ = load_split(options, read.config, split)
     linker = Linker.from_checkpoint(read, request.runtime.device)
+    reranker = _load_reranker(request)
     directory = options.output or evaluation_directory(read.path, split)
     make_directory(directory, "--output")
     encoder, examples = linker.model.encoder, data.split(split)
@@ -43,8 +49,26 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
         images: Source = given_image_vectors(rows, data, split)
     else:
         images = open_features(encoder, linker.transform, examples, options, "pooled")
-    result = score_split(linker, images, data, split, options.batch_size)
+    scores = split_scores(linker, images, data, split, options.batch_size)
+    result = rank_split(scores, scores, data, split)
+    content = result.content
     print(f"{read.path} on {data.name}, {split} split, {len(examples)} images")
     print(result.describe())
-    write_json(directory / SCORES_FILE, result.content)
+    if reranker:
+        top = request.reranking.rerank_top
+        reranked = rerank_split(reranker, scores, data, split, top)
+        print(f"\nthe first {top} re-ranked by {request.reranking.rerank}, {reranker.describe()}")
+        print(reranked.describe())
+        content["reranked"] = {**reranked.content, **to_dict(request.reranking)}
+    write_json(directory / SCORES_FILE, content)
     print(f"scores: {directory}")
+
+
+def _load_reranker(request: EvaluationRequest) -> Reranker | None:
+    options = request.reranking
+    if options.rerank is None:
+        return None
+    captioner = Captioner.from_pretrained(
+        options.rerank, request.runtime.device, request.runtime.precision
+    )
+    return Reranker(captioner, weight=options.rerank_weight, cache=request.evaluation.cache)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import InputError
 from ...models.linking.options import JointOptions, LinearOptions
 from ...options import option_names, to_dict
+from ...retrieval.reranking import RerankOptions
 from ...text.options import FITTED, REDUCED
 from ...text.word_vectors import is_vector_file
 from ...vision.options import SMALL_CNN
@@ -164,6 +165,7 @@ LINEAR = Task(
     build=_build_linear,
     load=_load,
     evaluate=_evaluate,
+    evaluation_flags=frozenset(option_names(RerankOptions)),
 )
 
 JOINT = Task(
@@ -184,4 +186,5 @@ JOINT = Task(
     build=_build_joint,
     load=_load,
     evaluate=_evaluate,
+    evaluation_flags=frozenset(option_names(RerankOptions)),
 )

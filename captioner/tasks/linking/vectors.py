@@ -3,7 +3,7 @@
 Shapes: I images, N captions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,16 +93,42 @@ def score_split(
 
     images: a source whose i-th item, an image or its features, belongs to the split's i-th example.
     """
-    examples = data.split(split)
-    rows = linker.encode_source(images, len(examples), batch_size=batch_size)
+    scores = split_scores(linker, images, data, split, batch_size)
+    return rank_split(scores, scores, data, split)
+
+
+def split_scores(
+    linker: Linker, images: Source, data: CaptionData, split: str, batch_size: int = 256
+) -> np.ndarray:
+    """Return the cosine (I, N) of each image of a split with each caption; see `score_split`."""
+    rows = linker.encode_source(images, len(data.split(split)), batch_size=batch_size)
     texts = [linker.embed(block) for block in caption_texts(linker.texts, data, split)]
-    scores = rows @ np.concatenate(texts).T  # (I, N)
+    scores: np.ndarray = rows @ np.concatenate(texts).T
+    return scores
+
+
+def rank_split(
+    image_scores: np.ndarray, text_scores: np.ndarray, data: CaptionData, split: str
+) -> RetrievalResult:
+    """Rank the captions of a split by `image_scores`, and its images by `text_scores`.
+
+    Both (I, N); the first ranks captions for each image, the second images for each caption.
+    """
+    examples = data.split(split)
     image_of_text = image_of_caption(examples)
-    own = retrieval_scores(scores, image_of_text, split, tolerance=ROUNDING)
+
+    def rank_all(scores: np.ndarray, groups: np.ndarray | None) -> RetrievalScores:
+        return retrieval_scores(scores, image_of_text, split, groups, tolerance=ROUNDING)
+
+    def rank(groups: np.ndarray | None) -> RetrievalScores:
+        by_image = rank_all(image_scores, groups)
+        if text_scores is image_scores:
+            return by_image
+        return replace(by_image, text_to_image=rank_all(text_scores, groups).text_to_image)
+
     words = [tuple(split_words(text)) for example in examples for text in example.captions]
     numbers = {caption: number for number, caption in enumerate(dict.fromkeys(words))}
     groups = np.array([numbers[caption] for caption in words])
     if len({*zip(image_of_text.tolist(), groups.tolist(), strict=True)}) == len(numbers):
-        return RetrievalResult(own, None)
-    equal = retrieval_scores(scores, image_of_text, split, groups, tolerance=ROUNDING)
-    return RetrievalResult(own, equal)
+        return RetrievalResult(rank(None), None)
+    return RetrievalResult(rank(None), rank(groups))

@@ -1,0 +1,179 @@
+"""Reranker: score the best results of a linking model by a captioner's log p(text | image).
+
+Shapes: B images, N texts, P pairs of an image and a text, K candidates.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .captioner import Captioner
+from .data.images import ImageInput
+from .data.sources import ImageSource, InputSource, Source
+from .data.storage import files as storage
+from .data.storage.location import Location
+from .decoding.options import DecodingOptions
+from .decoding.teacher_forcing import score_pairs
+from .devices import products_in
+from .errors import InputError
+from .prefetch import WORKERS, load_ahead
+from .retrieval.reranking import WEIGHT
+from .vision.encoders import Encoder
+from .vision.feature_store import FeatureStore, Runtime
+
+IMAGES_AT_ONCE = 32  # images whose feature maps are in memory
+
+
+class Reranker:
+    """A captioner that scores pairs of images and texts, and its weight beside the cosine.
+
+    The score of a pair is cosine + weight * evidence; `evidence` returns the second part.
+    """
+
+    def __init__(
+        self, captioner: Captioner, *, weight: float = WEIGHT, cache: str | Path | None = None
+    ) -> None:
+        """Wrap a captioner.
+
+        weight: at least 0. cache: directory of stored features, so that the encoder does not run
+        again for image files that it has seen; None stores nothing. Raises InputError for an
+        invalid weight, and if the captioner's tokenizer is a function that is not available.
+        """
+        if not 0 <= weight < np.inf:
+            raise InputError(f"weight must be finite and at least 0, got {weight}")
+        captioner.vocabulary.tokenizer.split("a")
+        self.captioner, self.weight = captioner, weight
+        self._cache = None if cache is None else Path(cache)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        device: str | torch.device | None = None,
+        *,
+        weight: float = WEIGHT,
+        cache: str | Path | None = None,
+    ) -> "Reranker":
+        """Load a captioner as `Captioner.from_pretrained` does, and wrap it."""
+        return cls(Captioner.from_pretrained(path, device), weight=weight, cache=cache)
+
+    def describe(self) -> str:
+        """Return the weight for messages."""
+        return f"weight {self.weight:g}"
+
+    def score_images(
+        self, text: str, images: Sequence[ImageInput], cosines: Sequence[float]
+    ) -> np.ndarray:
+        """Return cosine + weight * evidence of each image (K,), float64, for one text."""
+        pairs = np.stack([np.arange(len(images)), np.zeros(len(images), int)], 1)
+        return np.asarray(cosines) + self.weight * self.evidence(images, [text], pairs)
+
+    def score_texts(
+        self, image: ImageInput, texts: Sequence[str], cosines: Sequence[float]
+    ) -> np.ndarray:
+        """Return cosine + weight * evidence of each text (K,), float64, for one image."""
+        pairs = np.stack([np.zeros(len(texts), int), np.arange(len(texts))], 1)
+        return np.asarray(cosines) + self.weight * self.evidence([image], texts, pairs)
+
+    def evidence(
+        self, images: Sequence[ImageInput], texts: Sequence[str], pairs: np.ndarray
+    ) -> np.ndarray:
+        """Return what the captioner adds for each pair (P,), float64; see `source_evidence`.
+
+        images, texts: as in `Captioner.score`. pairs (P, 2): the index of an image and of a text.
+        Raises InputError for an image that cannot be read.
+        """
+        return self.source_evidence(self.open(images), texts, pairs)
+
+    def open(self, images: Sequence[ImageInput]) -> Source:
+        """Return a source of the images, or of their stored features if all are files.
+
+        Features are stored if there is a cache and the encoder is frozen.
+        """
+        encoder, transform = self.captioner.model.encoder, self.captioner.transform
+        names = [image for image in images if isinstance(image, str | Path | Location)]
+        is_frozen = isinstance(encoder, Encoder) and encoder.frozen
+        if self._cache is None or len(names) < len(images) or not is_frozen:
+            return InputSource(images, transform, "stop")
+        files = ImageSource([storage.parse_location(name) for name in names], transform)
+        runtime = Runtime(self.captioner.device, WORKERS)
+        return FeatureStore(self._cache, encoder, transform).open_files(files, runtime)
+
+    def source_evidence(
+        self,
+        images: Source,
+        texts: Sequence[str],
+        pairs: np.ndarray,
+        *,
+        show_progress: bool = False,
+    ) -> np.ndarray:
+        """Return log p(text | image) per token in nats, (P,), float64.
+
+        images: a source of images or feature maps. The end token counts as a token, words outside
+        the vocabulary as <unk>. Every image is encoded once; the feature maps in memory are those
+        of IMAGES_AT_ONCE images.
+        """
+        numbers: dict[tuple[int, ...], int] = {}  # texts of equal tokens have equal scores
+        read = [numbers.setdefault(tokens, len(numbers)) for tokens in self._read(texts)]
+        number_of_text = np.array(read, np.int64)
+        flat = pairs[:, 0] * len(numbers) + number_of_text[pairs[:, 1]]
+        distinct, places = np.unique(flat, return_inverse=True)
+        by_image = np.stack(np.divmod(distinct, max(1, len(numbers))), 1)
+        captions = [list(tokens) for tokens in numbers]
+        lengths = np.array([len(caption) - 1 for caption in captions], np.int64)
+        scores = self._log_probs(images, captions, by_image, show_progress)
+        return np.asarray((scores / lengths[by_image[:, 1]])[places])
+
+    def _read(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the tokens of each text, from start to end; unknown words are <unk>."""
+        vocabulary = self.captioner.vocabulary
+        words = [vocabulary.encode(vocabulary.tokenizer.split(text)) for text in texts]
+        return [(vocabulary.START, *tokens, vocabulary.END) for tokens in words]
+
+    def _log_probs(
+        self,
+        images: Source,
+        captions: Sequence[list[int]],
+        pairs: np.ndarray,
+        show_progress: bool,
+    ) -> np.ndarray:
+        """Return log p(text | image) of each pair (P,); pairs are in the order of their images."""
+        scores = np.empty(len(pairs))
+        chosen, starts = np.unique(pairs[:, 0], return_index=True)
+        ends = np.append(starts, len(pairs))
+        firsts = range(0, len(chosen), IMAGES_AT_ONCE)
+        blocks = [chosen[first : first + IMAGES_AT_ONCE] for first in firsts]
+        loaded = load_ahead(lambda block: images.load(block.tolist()), blocks, WORKERS)
+        with tqdm(
+            total=len(chosen),
+            desc="re-ranking",
+            unit="image",
+            leave=False,
+            disable=not show_progress,
+        ) as bar:
+            for first, block, values in zip(firsts, blocks, loaded, strict=True):
+                rows = slice(ends[first], ends[first + len(block)])
+                local = np.stack([np.searchsorted(block, pairs[rows, 0]), pairs[rows, 1]], 1)
+                scores[rows] = self._score(
+                    self._encode(values, images.are_features), captions, local
+                )
+                bar.update(len(block))
+        return scores
+
+    def _encode(self, values: Tensor, are_features: bool) -> Tensor:
+        """Return the feature maps (B, D, h, w) of images or stored features."""
+        captioner = self.captioner
+        with torch.inference_mode(), products_in(captioner.precision, captioner.device):
+            values = values.to(captioner.device).float()
+            return values if are_features else captioner.model.encoder(values)
+
+    def _score(
+        self, features: Tensor, captions: Sequence[list[int]], pairs: np.ndarray
+    ) -> np.ndarray:
+        captioner, options = self.captioner, DecodingOptions(allow_unknown=True)
+        with products_in(captioner.precision, captioner.device):
+            return score_pairs(captioner.model, features, captions, pairs, options)

@@ -1,0 +1,55 @@
+"""Re-ranking: its options, the candidates of each query, and their order.
+
+`Reranker` computes what a captioner adds to the cosines. Shapes: Q queries, N items, K candidates.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..options import Options, check_bounds, flag_of, option
+
+TOP = 50
+WEIGHT = 0.2
+
+
+@dataclass(frozen=True)
+class RerankOptions(Options):
+    """The captioner that re-ranks the best results, and how."""
+
+    rerank: Path | None = option(None, "run of a captioner that re-ranks the first results")
+    rerank_top: int = option(TOP, "number of results to re-rank per query", at_least=1)
+    rerank_weight: float = option(WEIGHT, "weight of the captioner beside the cosine", at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(self)
+        if self.rerank is None and (idle := self.given - {"rerank"}):
+            raise InputError(f"{flag_of(min(idle))} needs --rerank")
+
+
+def best_candidates(scores: np.ndarray, top: int) -> np.ndarray:
+    """Return the columns of the `top` highest scores of each row (Q, min(top, N)), best first.
+
+    scores (Q, N). Equal scores are in the order of the columns.
+    """
+    top = min(top, scores.shape[1])
+    found = np.empty((len(scores), top), np.int64)
+    for row, values in zip(found, scores, strict=True):
+        near = np.flatnonzero(values >= np.partition(values, -top)[-top])
+        row[:] = near[np.lexsort((near, -values[near]))[:top]]
+    return found
+
+
+def place_first(scores: np.ndarray, candidates: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return scores (Q, N), float64, in which the candidates precede all others.
+
+    scores (Q, N): order of the other items. candidates (Q, K): distinct columns. values (Q, K):
+    order of the candidates, whose differences are kept.
+    """
+    placed = scores.astype(np.float64)
+    shift = placed.max(1, keepdims=True) + 1 - values.min(1, keepdims=True)
+    np.put_along_axis(placed, candidates, values + shift, 1)
+    return placed

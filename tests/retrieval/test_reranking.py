@@ -1,0 +1,44 @@
+"""Candidates of re-ranking and their order, against sorting in plain Python."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from captioner.errors import InputError
+from captioner.retrieval.reranking import RerankOptions, best_candidates, place_first
+
+
+@pytest.mark.parametrize("top", [1, 3, 7, 20])
+def test_best_candidates(top):
+    scores = np.random.default_rng(0).integers(0, 4, (9, 7)) / 4  # many are equal
+    expected = [sorted(range(7), key=lambda i: (-row[i], i))[:top] for row in scores]
+    assert best_candidates(scores, top).tolist() == expected
+
+
+def test_candidates_precede_all_others():
+    noise = np.random.default_rng(1)
+    scores = noise.normal(size=(5, 8)).astype(np.float32)
+    candidates = best_candidates(scores, 3)
+    values = noise.normal(0, 100, (5, 3))
+    placed = place_first(scores, candidates, values)
+    for row, chosen, value, new in zip(scores, candidates, values, placed, strict=True):
+        others = [i for i in np.argsort(-row) if i not in chosen]
+        order = [chosen[i] for i in np.argsort(-value)] + others
+        assert np.argsort(-new).tolist() == order
+        assert np.diff(new[chosen]) == pytest.approx(np.diff(value))
+        assert (new[others] == row[others]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rerank_top": 5}, "^--rerank-top needs --rerank$"),
+        ({"rerank_weight": 1.0}, "^--rerank-weight needs --rerank$"),
+        ({"rerank": Path("a"), "rerank_top": 0}, "^rerank_top must be at least 1, got 0"),
+        ({"rerank": Path("a"), "rerank_weight": -1.0}, "^rerank_weight must be at least 0, got -1"),
+    ],
+)
+def test_invalid_options(options, message):
+    with pytest.raises(InputError, match=message):
+        RerankOptions(**options)

@@ -1,0 +1,237 @@
+"""Reranker: scores by hand, in batches of any size, and the searches and splits it re-ranks."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import captioner
+import evaluate
+from captioner import Captioner, Index, Linker, Reranker
+from captioner import __main__ as commands
+from captioner import reranker as module
+from captioner.data.images import Transform
+from captioner.data.readers import read_captions
+from captioner.decoding import teacher_forcing
+from captioner.errors import InputError
+from tests.support import linking, tiny
+
+TEXTS = [
+    "red and nothing else",
+    "blue",
+    "white is all one sees here",
+    "Blue!",
+    "a red zebra",
+    "",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return tiny.run(tmp_path_factory, attention=True)
+
+
+@pytest.fixture
+def reranker(run):
+    return Reranker.from_pretrained(run, "cpu", weight=0.3)
+
+
+@pytest.fixture
+def images(tmp_path_factory):
+    return [str(p) for p in sorted((tiny.data(tmp_path_factory) / "val").glob("*.png"))]
+
+
+def all_pairs(images, texts):
+    return np.array([(i, t) for i in range(len(images)) for t in range(len(texts))])
+
+
+def by_hand(reranker, image, text):
+    """log p(text | image) per token, one pair at a time."""
+    words = reranker.captioner.vocabulary.tokenizer.split(text)
+    return reranker.captioner.score(image, text, allow_unknown=True) / (len(words) + 1)
+
+
+def test_the_package_exports_it():
+    assert captioner.Reranker is Reranker
+
+
+def test_evidence_by_hand(reranker, images):
+    texts = TEXTS[:-1]  # Captioner.score refuses texts without words
+    pairs = all_pairs(images, texts)
+    found = reranker.evidence(images, texts, pairs)
+    expected = [by_hand(reranker, images[i], texts[t]) for i, t in pairs]
+    assert found == pytest.approx(expected, abs=1e-4)
+    blue = found.reshape(len(images), -1)[:, [1, 3]]
+    assert (blue[:, 0] == blue[:, 1]).all()  # the same words: equal, not only close
+
+
+@pytest.mark.parametrize(("at_once", "rows", "piece"), [(1, 1, 1), (2, 3, 2), (5, 256, 4)])
+def test_batches_do_not_change_the_evidence(reranker, images, monkeypatch, at_once, rows, piece):
+    """Sharded equals unsharded, for pairs in any order, with images and texts that have none."""
+    pairs = np.random.default_rng(0).permutation(all_pairs(images, TEXTS))[:29]
+    expected = reranker.evidence(images, TEXTS, pairs)
+    monkeypatch.setattr(module, "IMAGES_AT_ONCE", at_once)
+    monkeypatch.setattr(teacher_forcing, "ROWS", rows)
+    monkeypatch.setattr(teacher_forcing, "PIECE", piece)
+    assert reranker.evidence(images, TEXTS, pairs) == pytest.approx(expected, abs=1e-5)
+
+
+def test_stored_features_are_used_again(tiny_model, vocabulary, images, tmp_path, monkeypatch):
+    """They are in half precision; the encoder runs again for images in memory only."""
+    captioner = Captioner(tiny_model(True), vocabulary, Transform(32))
+    pairs = all_pairs(images, TEXTS)
+    expected = Reranker(captioner).evidence(images, TEXTS, pairs)
+    cached = Reranker(captioner, cache=tmp_path / "cache")
+    assert cached.evidence(images, TEXTS, pairs) == pytest.approx(expected, abs=0.02)
+    monkeypatch.setattr(captioner.model.encoder, "forward", None)
+    assert cached.evidence(images, TEXTS, pairs) == pytest.approx(expected, abs=0.02)
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+        cached.evidence([Image.open(path) for path in images], TEXTS, pairs)
+
+
+def test_a_trained_encoder_stores_nothing(reranker, images, tmp_path):
+    cached = Reranker(reranker.captioner, cache=tmp_path / "cache")
+    pairs = all_pairs(images, TEXTS)
+    expected = reranker.evidence(images, TEXTS, pairs)
+    assert cached.evidence(images, TEXTS, pairs) == pytest.approx(expected, abs=1e-5)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
+def test_invalid_weights(reranker, weight):
+    with pytest.raises(InputError, match=f"^weight must be finite and at least 0, got {weight}$"):
+        Reranker(reranker.captioner, weight=weight)
+
+
+# ---- searches -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path, tmp_path_factory, monkeypatch, images):
+    """Indexes of the val images and of TEXTS, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    run = linking.run(tmp_path_factory)
+    Path("texts.txt").write_text("".join(f"{text}\n" for text in TEXTS[:4]))
+    for words in (images, ["--texts", "texts.txt"]):
+        name = "texts.index" if words[0] == "--texts" else "photos.index"
+        rest = ["--checkpoint", str(run), "--output", name, "--cache", "cache", "--device", "cpu"]
+        commands.main(["index", *words, *rest])
+    return Linker.from_pretrained(run, "cpu")
+
+
+@pytest.mark.parametrize(("top", "rerank_top"), [(7, 50), (2, 3), (4, 1)])
+def test_images_by_a_text(here, reranker, top, rerank_top):
+    index, query = Index.open("photos.index", here), "blue and nothing else"
+    before = index.search(query, max(top, rerank_top))
+    expected = {hit.path: hit.score + 0.3 * by_hand(reranker, hit.path, query) for hit in before}
+    hits = index.search(query, top, reranker=reranker, rerank_top=rerank_top)
+    assert [hit.path for hit in hits] == sorted(expected, key=lambda path: -expected[path])[:top]
+    assert [hit.score for hit in hits] == pytest.approx(
+        [expected[hit.path] for hit in hits], abs=1e-4
+    )
+
+
+def test_texts_by_an_image(here, reranker, images):
+    index = Index.open("texts.index", here)
+    before = index.search(f"image:{images[2]}")
+    expected = {
+        hit.text: hit.score + 0.3 * by_hand(reranker, images[2], hit.text) for hit in before
+    }
+    hits = index.search(f"image:{images[2]}", reranker=reranker)
+    assert [hit.text for hit in hits] == sorted(expected, key=lambda text: -expected[text])
+    assert [hit.score for hit in hits] == pytest.approx(
+        [expected[hit.text] for hit in hits], abs=1e-4
+    )
+
+
+def test_no_weight_changes_nothing(here, reranker):
+    index = Index.open("photos.index", here)
+    hits = index.search("red", reranker=Reranker(reranker.captioner, weight=0))
+    assert hits == index.search("red")
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "message"),
+    [
+        ("photos", "image:{}", "of images needs a phrase as the query, got image:"),
+        ("photos", "red + blue", r"of images needs a phrase as the query, got red \+ blue$"),
+        ("photos", "- red", "of images needs a phrase as the query, got - red$"),
+        ("texts", "red", "of texts needs an image as the query, got red$"),
+        ("texts", "image:{} + red", "of texts needs an image as the query, got image:"),
+        ("texts", np.ones(3), "of texts needs an image as the query, got a vector$"),
+        ("photos", "", "^the query is empty"),
+    ],
+)
+def test_other_queries_are_refused(here, reranker, images, name, query, message):
+    query = query.format(images[0]) if isinstance(query, str) else query
+    with pytest.raises(InputError, match=message):
+        Index.open(f"{name}.index", here).search(query, reranker=reranker)
+
+
+def test_an_image_that_no_longer_exists(here, reranker, images):
+    index = Index.open("photos.index", here)
+    copy = shutil.copy(images[0], "copy.png")
+    rest = ["--checkpoint", index.checkpoint, "--output", "copy.index", "--cache", "cache"]
+    commands.main(["index", str(copy), *rest])
+    Path(copy).unlink()
+    with pytest.raises(InputError, match=r"copy\.png': no such file"):
+        Index.open("copy.index", here).search("red", reranker=reranker)
+
+
+def test_the_command(here, run, reranker, images, capsys):
+    query = f"image:{images[1]}"
+    hits = Index.open("texts.index", here).search(query, 2, reranker=reranker)
+    capsys.readouterr()
+    words = ["search", "texts.index", query, "--rerank", str(run), "--rerank-weight", "0.3"]
+    commands.main([*words, "--top", "2", "--device", "cpu", "--html", "a.html"])
+    lines = [f"{hit.score:.3f}\t{hit.text}" for hit in hits]
+    assert capsys.readouterr().out.splitlines() == [f"query: {query}", *lines]
+    assert f"with their scores, re-ranked by {run}." in Path("a.html").read_text("utf-8")
+    with pytest.raises(InputError, match=r"^--rerank-weight needs --rerank$"):
+        commands.main(["search", "texts.index", query, "--rerank-weight", "0.3"])
+
+
+# ---- splits -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("top", [3, 50])
+def test_a_split_is_ranked_before_and_after(
+    tmp_path, tmp_path_factory, monkeypatch, run, reranker, capsys, top
+):
+    """Against every query ranked by sorting; with more than one correct text per image."""
+    monkeypatch.chdir(tmp_path)
+    linking_run = linking.run(tmp_path_factory)
+    flags = ["--rerank", str(run), "--rerank-top", str(top), "--rerank-weight", "0.3"]
+    words = ["--checkpoint", str(linking_run), "--output", "scores", "--device", "cpu"]
+    evaluate.main([*words, *flags, "--cache", "cache"])
+    out = capsys.readouterr().out
+    assert f"the first {top} re-ranked by {run}, weight 0.3" in out
+    assert out.count("image to text: R@1") in (2, 4)  # also with equal texts as correct
+    content = json.loads(Path("scores/scores.json").read_text())
+    found = content["reranked"]
+    assert (found["rerank"], found["rerank_top"], found["rerank_weight"]) == (str(run), top, 0.3)
+    linker = Linker.from_pretrained(linking_run, "cpu")
+    examples = read_captions(tiny.data(tmp_path_factory)).split("val")
+    paths = [example.path for example in examples]
+    pairs = [(i, text) for i, example in enumerate(examples) for text in example.captions]
+    texts, owner = [text for _, text in pairs], np.array([i for i, _ in pairs])
+    cosines = linker.similarity(paths, texts)
+    added = np.array([[0.3 * by_hand(reranker, path, text) for text in texts] for path in paths])
+    texts_found = [owner[best_of(*each, top)] for each in zip(cosines, added, strict=True)]
+    images_found = [best_of(*each, top) for each in zip(cosines.T, added.T, strict=True)]
+    assert found["i2t_R@1"] == pytest.approx(100 * np.mean(texts_found == np.arange(len(paths))))
+    assert found["t2i_R@1"] == pytest.approx(100 * np.mean(images_found == owner))
+
+
+def best_of(cosines, added, top):
+    """The best candidate by cosine + evidence among the `top` with the highest cosines."""
+    candidates = sorted(range(len(cosines)), key=lambda i: -cosines[i])[:top]
+    return max(candidates, key=lambda i: cosines[i] + added[i])
+
+
+def test_captioners_are_not_reranked(run):
+    with pytest.raises(InputError, match=r"^--rerank has no effect on a 'captioning' model"):
+        evaluate.main(["--checkpoint", str(run), "--rerank", str(run), "--output", "scores"])
