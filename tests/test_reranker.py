@@ -17,6 +17,7 @@ from captioner.data.images import Transform
 from captioner.data.readers import read_captions
 from captioner.decoding import teacher_forcing
 from captioner.errors import InputError
+from captioner.tasks.linking.reranking import rerank_split
 from tests.support import linking, tiny
 
 TEXTS = [
@@ -224,6 +225,33 @@ def test_a_split_is_ranked_before_and_after(
     images_found = [best_of(*each, top) for each in zip(cosines.T, added.T, strict=True)]
     assert found["i2t_R@1"] == pytest.approx(100 * np.mean(texts_found == np.arange(len(paths))))
     assert found["t2i_R@1"] == pytest.approx(100 * np.mean(images_found == owner))
+
+
+@pytest.mark.parametrize("top", [2, 50])
+def test_ranks_of_both_directions_by_sorting(tiny_model, vocabulary, tmp_path_factory, top):
+    """With a random captioner and random cosines, so that re-ranking changes nearly every query."""
+    captioner = Captioner(tiny_model(True), vocabulary, Transform(32))
+    data = read_captions(tiny.data(tmp_path_factory))
+    examples = data.split("val")
+    texts = [text for example in examples for text in example.captions]
+    owner = np.repeat(np.arange(len(examples)), [len(example.captions) for example in examples])
+    cosines = np.random.default_rng(0).normal(size=(len(examples), len(texts))).astype(np.float32)
+    reranker = Reranker(captioner, weight=2.0)
+    pairs = all_pairs(examples, texts)
+    added = 2 * reranker.evidence([example.path for example in examples], texts, pairs)
+    added = added.reshape(cosines.shape)
+    found = rerank_split(reranker, cosines, data, "val", top).own
+    for i, rank in enumerate(found.image_to_text):
+        order = ranked(cosines[i], added[i], top)
+        assert rank == min(order.index(t) for t in np.flatnonzero(owner == i))
+    for t, rank in enumerate(found.text_to_image):
+        assert rank == ranked(cosines[:, t], added[:, t], top).index(owner[t])
+
+
+def ranked(cosines, added, top):
+    """All candidates in order: the first `top` re-ranked, the others by their cosines."""
+    order = sorted(range(len(cosines)), key=lambda i: -cosines[i])
+    return sorted(order[:top], key=lambda i: -cosines[i] - added[i]) + order[top:]
 
 
 def best_of(cosines, added, top):
