@@ -16,7 +16,7 @@ from .hypothesis import Generator
 from .options import DecodingOptions
 
 ROWS = 256  # maximum number of captions that `score_pairs` scores at once
-PIECE = 64  # captions of one image that are scored together; others have a different length
+PIECE = 32  # captions of one image that are scored together; others have a different length
 
 
 def score_captions(
