@@ -159,9 +159,11 @@ def _draw_index(arguments: argparse.Namespace) -> None:
     from ..index import Index
 
     index = Index.open(arguments.index, arguments.checkpoint)
+    if arguments.mosaic is not None and index.kind != "images":
+        raise InputError(f"{arguments.index} contains texts, which have no mosaic; omit --mosaic")
     chosen = _sample(len(index), arguments.limit, arguments.seed)
     vectors = np.asarray(index.rows[chosen], np.float32)
-    what = f"{arguments.index.name}: {_of_all(len(chosen), len(index))} images"
+    what = f"{arguments.index.name}: {_of_all(len(chosen), len(index))} {index.kind}"
     how = ""
     if arguments.texts is None:
         words, rows = _known_words(index.linker)
@@ -171,7 +173,7 @@ def _draw_index(arguments: argparse.Namespace) -> None:
         sentences, embedded = _embed_sentences(arguments, index.linker)
         what += f"; {arguments.texts.name}: {sentences} sentences"
         groups = np.repeat([0, 1], [len(vectors), len(embedded)])
-        labels = ["images", "sentences"]
+        labels = [index.kind, "sentences"]
         vectors = np.concatenate([vectors, embedded])
         how = "means subtracted; " if arguments.center else "means kept; "
         if arguments.center:

@@ -104,15 +104,11 @@ def run(arguments: argparse.Namespace) -> None:
         for hit in hits:
             print(f"{hit.score:.3f}\t{hit.item.encode('utf-8', 'replace').decode()}")
     if arguments.html:
-        scores = (
-            "cosine similarities"
-            if options.rerank is None
-            else f"scores, re-ranked by {options.rerank}"
-        )
-        note = (
-            f"The best {len(hits)} of {len(index):,} {index.kind} in {directory}, with their "
-            f"{scores}."
-        )
+        scores = "cosine similarities"
+        if options.rerank is not None:
+            scores = f"scores, re-ranked by {options.rerank}"
+        count = f"{len(hits)} of {len(index):,} {index.kind}"
+        note = f"The best {count} in {directory}, with their {scores}."
         _write_page(arguments.html, query, note, hits, index.kind)
         print(f"page: {arguments.html}", file=sys.stderr)
 

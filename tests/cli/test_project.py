@@ -235,6 +235,17 @@ def test_images_and_sentences_in_one_space(index, projected, capsys, center):
     assert f"photos.index: {len(index)} images; b.txt: 3 of 4 sentences ({note}; PCA)" in out
 
 
+def test_an_index_of_texts(tmp_path_factory, capsys):
+    checkpoint = str(linking.run(tmp_path_factory))
+    words = ["--texts", "--checkpoint", checkpoint, "--output", "texts.index"]
+    commands.main(["index", *words, "--device", "cpu"])
+    run("texts.index --method pca --topics 2")
+    out = capsys.readouterr().out
+    assert "\ntexts.index: 22 texts (PCA)\n" in out
+    with pytest.raises(InputError, match=r"^texts\.index contains texts, which have no mosaic; "):
+        run("texts.index --mosaic 300 --output a.png")
+
+
 def test_a_mosaic_has_the_images_of_the_index(index, capsys):
     broken = Path(index.paths[0])
     broken.write_bytes(b"")
