@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from .captioner import Captioner
 from .data.images import ImageInput
-from .data.sources import ImageSource, InputSource, Source
+from .data.sources import FunctionSource, ImageSource, InputSource, Source
 from .data.storage import files as storage
 from .data.storage.location import Location
 from .decoding.options import DecodingOptions
@@ -29,24 +30,34 @@ IMAGES_AT_ONCE = 32  # images whose feature maps are in memory
 
 
 class Reranker:
-    """A captioner that scores pairs of images and texts, and its weight beside the cosine.
+    """A captioner that scores pairs of images and texts beside the cosines of a linking model.
 
-    The score of a pair is cosine + weight * evidence; `evidence` returns the second part.
+    The score of an image for a text is cosine + weight * log p(text | image) / sqrt(tokens), in
+    nats. That of a text for an image has log p(text | image) - log p(text) instead, because the
+    captioner prefers common sentences for every image. log p(text) is the logarithm of the mean of
+    p(text | image) over a sample of other images. tokens: number of words and the end token.
     """
 
     def __init__(
-        self, captioner: Captioner, *, weight: float = WEIGHT, cache: str | Path | None = None
+        self,
+        captioner: Captioner,
+        *,
+        weight: float = WEIGHT,
+        sample: Sequence[ImageInput] = (),
+        cache: str | Path | None = None,
     ) -> None:
         """Wrap a captioner.
 
-        weight: at least 0. cache: directory of stored features, so that the encoder does not run
-        again for image files that it has seen; None stores nothing. Raises InputError for an
-        invalid weight, and if the captioner's tokenizer is a function that is not available.
+        weight: at least 0. sample: images over which log p(text) is estimated, best a few training
+        images of the captioner; if there are none, a uniform image takes their place, which is
+        less exact. cache: directory of stored features, so that the encoder does not run again for
+        image files that it has seen; None stores nothing. Raises InputError for an invalid weight,
+        and if the captioner's tokenizer is a function that is not available.
         """
         if not 0 <= weight < np.inf:
             raise InputError(f"weight must be finite and at least 0, got {weight}")
         captioner.vocabulary.tokenizer.split("a")
-        self.captioner, self.weight = captioner, weight
+        self.captioner, self.weight, self._sample = captioner, weight, list(sample)
         self._cache = None if cache is None else Path(cache)
 
     @classmethod
@@ -56,38 +67,56 @@ class Reranker:
         device: str | torch.device | None = None,
         *,
         weight: float = WEIGHT,
+        sample: Sequence[ImageInput] = (),
         cache: str | Path | None = None,
     ) -> "Reranker":
         """Load a captioner as `Captioner.from_pretrained` does, and wrap it."""
-        return cls(Captioner.from_pretrained(path, device), weight=weight, cache=cache)
-
-    def describe(self) -> str:
-        """Return the weight for messages."""
-        return f"weight {self.weight:g}"
+        captioner = Captioner.from_pretrained(path, device)
+        return cls(captioner, weight=weight, sample=sample, cache=cache)
 
     def score_images(
         self, text: str, images: Sequence[ImageInput], cosines: Sequence[float]
     ) -> np.ndarray:
-        """Return cosine + weight * evidence of each image (K,), float64, for one text."""
+        """Return the score of each image for a text (K,), float64.
+
+        cosines (K,): those of the images with the text. Raises InputError for an image that cannot
+        be read.
+        """
         pairs = np.stack([np.arange(len(images)), np.zeros(len(images), int)], 1)
-        return np.asarray(cosines) + self.weight * self.evidence(images, [text], pairs)
+        log_probs = self.log_probs(self.open(images), [text], pairs)
+        return self.combine(cosines, log_probs, self.tokens([text]))
 
     def score_texts(
         self, image: ImageInput, texts: Sequence[str], cosines: Sequence[float]
     ) -> np.ndarray:
-        """Return cosine + weight * evidence of each text (K,), float64, for one image."""
+        """Return the score of each text for an image (K,), float64; see `score_images`."""
         pairs = np.stack([np.zeros(len(texts), int), np.arange(len(texts))], 1)
-        return np.asarray(cosines) + self.weight * self.evidence([image], texts, pairs)
+        log_probs = self.log_probs(self.open([image]), texts, pairs)
+        return self.combine(cosines, log_probs - self.log_priors(texts), self.tokens(texts))
 
-    def evidence(
-        self, images: Sequence[ImageInput], texts: Sequence[str], pairs: np.ndarray
+    def combine(
+        self, cosines: npt.ArrayLike, log_probs: np.ndarray, tokens: np.ndarray
     ) -> np.ndarray:
-        """Return what the captioner adds for each pair (P,), float64; see `source_evidence`.
+        """Return cosine + weight * log-probability / sqrt(tokens), all of one shape, float64."""
+        return np.asarray(np.asarray(cosines) + self.weight * log_probs / np.sqrt(tokens))
 
-        images, texts: as in `Captioner.score`. pairs (P, 2): the index of an image and of a text.
-        Raises InputError for an image that cannot be read.
-        """
-        return self.source_evidence(self.open(images), texts, pairs)
+    def tokens(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the number of words of each text, with the end token (N,)."""
+        return np.array([len(tokens) - 1 for tokens in self._read(texts)], np.int64)
+
+    def log_priors(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
+        """Return log p(text) of each text (N,), in nats, estimated over the sample."""
+        images = self.open(self._sample) if self._sample else self._uniform_image()
+        count = max(1, len(self._sample))
+        places = np.indices((count, len(texts))).reshape(2, -1).T
+        log_probs = self.log_probs(images, texts, places, show_progress=show_progress)
+        by_image = log_probs.reshape(count, len(texts))
+        return np.asarray(np.logaddexp.reduce(by_image, 0) - np.log(count))
+
+    def _uniform_image(self) -> Source:
+        """Return a source of one image of the transform's mean colour."""
+        size = self.captioner.transform.size
+        return FunctionSource(lambda _: torch.zeros(1, 3, size, size), are_features=False)
 
     def open(self, images: Sequence[ImageInput]) -> Source:
         """Return a source of the images, or of their stored features if all are files.
@@ -103,7 +132,7 @@ class Reranker:
         runtime = Runtime(self.captioner.device, WORKERS)
         return FeatureStore(self._cache, encoder, transform).open_files(files, runtime)
 
-    def source_evidence(
+    def log_probs(
         self,
         images: Source,
         texts: Sequence[str],
@@ -111,11 +140,11 @@ class Reranker:
         *,
         show_progress: bool = False,
     ) -> np.ndarray:
-        """Return log p(text | image) per token in nats, (P,), float64.
+        """Return log p(text | image) of each pair (P,), in nats, with the end token's, float64.
 
-        images: a source of images or feature maps. The end token counts as a token, words outside
-        the vocabulary as <unk>. Every image is encoded once; the feature maps in memory are those
-        of IMAGES_AT_ONCE images.
+        images: a source of images or feature maps. pairs (P, 2): the index of an image and of a
+        text. Words outside the vocabulary count as <unk>. Every image is encoded once; the feature
+        maps in memory are those of IMAGES_AT_ONCE images.
         """
         numbers: dict[tuple[int, ...], int] = {}  # texts of equal tokens have equal scores
         read = [numbers.setdefault(tokens, len(numbers)) for tokens in self._read(texts)]
@@ -124,9 +153,7 @@ class Reranker:
         distinct, places = np.unique(flat, return_inverse=True)
         by_image = np.stack(np.divmod(distinct, max(1, len(numbers))), 1)
         captions = [list(tokens) for tokens in numbers]
-        lengths = np.array([len(caption) - 1 for caption in captions], np.int64)
-        scores = self._log_probs(images, captions, by_image, show_progress)
-        return np.asarray((scores / lengths[by_image[:, 1]])[places])
+        return np.asarray(self._score_all(images, captions, by_image, show_progress)[places])
 
     def _read(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the tokens of each text, from start to end; unknown words are <unk>."""
@@ -134,7 +161,7 @@ class Reranker:
         words = [vocabulary.encode(vocabulary.tokenizer.split(text)) for text in texts]
         return [(vocabulary.START, *tokens, vocabulary.END) for tokens in words]
 
-    def _log_probs(
+    def _score_all(
         self,
         images: Source,
         captions: Sequence[list[int]],

@@ -36,8 +36,14 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
-def reranker(run):
-    return Reranker.from_pretrained(run, "cpu", weight=0.3)
+def sample(tmp_path_factory):
+    """All training images."""
+    return [str(e.path) for e in read_captions(tiny.data(tmp_path_factory)).split("train")]
+
+
+@pytest.fixture
+def reranker(run, sample):
+    return Reranker.from_pretrained(run, "cpu", weight=0.3, sample=sample)
 
 
 @pytest.fixture
@@ -49,55 +55,81 @@ def all_pairs(images, texts):
     return np.array([(i, t) for i in range(len(images)) for t in range(len(texts))])
 
 
-def by_hand(reranker, image, text):
-    """log p(text | image) per token, one pair at a time."""
+def log_prob(reranker, image, text):
+    return reranker.captioner.score(image, text, allow_unknown=True)
+
+
+def by_hand(reranker, image, text, sample=None):
+    """What is added to the cosine, one pair at a time; with a sample, for ranking texts."""
+    found = log_prob(reranker, image, text)
+    if sample is not None:
+        found -= np.log(np.mean([np.exp(log_prob(reranker, each, text)) for each in sample]))
     words = reranker.captioner.vocabulary.tokenizer.split(text)
-    return reranker.captioner.score(image, text, allow_unknown=True) / (len(words) + 1)
+    return reranker.weight * found / np.sqrt(len(words) + 1)
 
 
 def test_the_package_exports_it():
     assert captioner.Reranker is Reranker
 
 
-def test_evidence_by_hand(reranker, images):
+def test_log_probabilities_by_hand(reranker, images):
     texts = TEXTS[:-1]  # Captioner.score refuses texts without words
     pairs = all_pairs(images, texts)
-    found = reranker.evidence(images, texts, pairs)
-    expected = [by_hand(reranker, images[i], texts[t]) for i, t in pairs]
-    assert found == pytest.approx(expected, abs=1e-4)
+    found = reranker.log_probs(reranker.open(images), texts, pairs)
+    expected = [log_prob(reranker, images[i], texts[t]) for i, t in pairs]
+    assert found == pytest.approx(expected, abs=1e-3)
     blue = found.reshape(len(images), -1)[:, [1, 3]]
     assert (blue[:, 0] == blue[:, 1]).all()  # the same words: equal, not only close
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_log_priors_by_hand(reranker, sample, count):
+    few = Reranker(reranker.captioner, sample=sample[:count])
+    expected = [
+        np.log(np.mean([np.exp(log_prob(reranker, image, text)) for image in sample[:count]]))
+        for text in TEXTS[:-1]
+    ]
+    assert few.log_priors(TEXTS[:-1]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_uniform_image_replaces_a_missing_sample(tiny_model, vocabulary):
+    mean = (0.2, 0.4, 0.6)
+    captioner = Captioner(tiny_model(True), vocabulary, Transform(32, mean=mean))
+    uniform = Image.new("RGB", (32, 32), tuple(round(255 * value) for value in mean))
+    expected = captioner.score([uniform] * 2, ["dog", "a dog"], allow_unknown=True)
+    assert Reranker(captioner).log_priors(["dog", "a dog"]) == pytest.approx(expected, abs=1e-3)
+
+
 @pytest.mark.parametrize(("at_once", "rows", "piece"), [(1, 1, 1), (2, 3, 2), (5, 256, 4)])
-def test_batches_do_not_change_the_evidence(reranker, images, monkeypatch, at_once, rows, piece):
+def test_batches_do_not_change_the_scores(reranker, images, monkeypatch, at_once, rows, piece):
     """Sharded equals unsharded, for pairs in any order, with images and texts that have none."""
     pairs = np.random.default_rng(0).permutation(all_pairs(images, TEXTS))[:29]
-    expected = reranker.evidence(images, TEXTS, pairs)
+    source = reranker.open(images)
+    expected = reranker.log_probs(source, TEXTS, pairs)
     monkeypatch.setattr(module, "IMAGES_AT_ONCE", at_once)
     monkeypatch.setattr(teacher_forcing, "ROWS", rows)
     monkeypatch.setattr(teacher_forcing, "PIECE", piece)
-    assert reranker.evidence(images, TEXTS, pairs) == pytest.approx(expected, abs=1e-5)
+    assert reranker.log_probs(source, TEXTS, pairs) == pytest.approx(expected, abs=1e-4)
 
 
 def test_stored_features_are_used_again(tiny_model, vocabulary, images, tmp_path, monkeypatch):
     """They are in half precision; the encoder runs again for images in memory only."""
     captioner = Captioner(tiny_model(True), vocabulary, Transform(32))
-    pairs = all_pairs(images, TEXTS)
-    expected = Reranker(captioner).evidence(images, TEXTS, pairs)
+    cosines = np.zeros(len(images))
+    expected = Reranker(captioner).score_images("a dog", images, cosines)
     cached = Reranker(captioner, cache=tmp_path / "cache")
-    assert cached.evidence(images, TEXTS, pairs) == pytest.approx(expected, abs=0.02)
+    assert cached.score_images("a dog", images, cosines) == pytest.approx(expected, abs=1e-3)
     monkeypatch.setattr(captioner.model.encoder, "forward", None)
-    assert cached.evidence(images, TEXTS, pairs) == pytest.approx(expected, abs=0.02)
+    assert cached.score_images("a dog", images, cosines) == pytest.approx(expected, abs=1e-3)
     with pytest.raises(TypeError, match="'NoneType' object is not callable"):
-        cached.evidence([Image.open(path) for path in images], TEXTS, pairs)
+        cached.score_images("a dog", [Image.open(path) for path in images], cosines)
 
 
 def test_a_trained_encoder_stores_nothing(reranker, images, tmp_path):
-    cached = Reranker(reranker.captioner, cache=tmp_path / "cache")
-    pairs = all_pairs(images, TEXTS)
-    expected = reranker.evidence(images, TEXTS, pairs)
-    assert cached.evidence(images, TEXTS, pairs) == pytest.approx(expected, abs=1e-5)
+    cached = Reranker(reranker.captioner, weight=0.3, cache=tmp_path / "cache")
+    expected = reranker.score_images("red", images, np.zeros(len(images)))
+    found = cached.score_images("red", images, np.zeros(len(images)))
+    assert found == pytest.approx(expected, abs=1e-5)
     assert not (tmp_path / "cache").exists()
 
 
@@ -127,25 +159,23 @@ def here(tmp_path, tmp_path_factory, monkeypatch, images):
 def test_images_by_a_text(here, reranker, top, rerank_top):
     index, query = Index.open("photos.index", here), "blue and nothing else"
     before = index.search(query, max(top, rerank_top))
-    expected = {hit.path: hit.score + 0.3 * by_hand(reranker, hit.path, query) for hit in before}
+    expected = {path: cosine + by_hand(reranker, path, query) for path, cosine in before}
     hits = index.search(query, top, reranker=reranker, rerank_top=rerank_top)
-    assert [hit.path for hit in hits] == sorted(expected, key=lambda path: -expected[path])[:top]
-    assert [hit.score for hit in hits] == pytest.approx(
-        [expected[hit.path] for hit in hits], abs=1e-4
-    )
+    check_hits(hits, expected, top)
 
 
-def test_texts_by_an_image(here, reranker, images):
-    index = Index.open("texts.index", here)
-    before = index.search(f"image:{images[2]}")
-    expected = {
-        hit.text: hit.score + 0.3 * by_hand(reranker, images[2], hit.text) for hit in before
-    }
-    hits = index.search(f"image:{images[2]}", reranker=reranker)
-    assert [hit.text for hit in hits] == sorted(expected, key=lambda text: -expected[text])
-    assert [hit.score for hit in hits] == pytest.approx(
-        [expected[hit.text] for hit in hits], abs=1e-4
-    )
+def check_hits(hits, expected, top):
+    """The hits must be the best of the expected scores, in order."""
+    assert [hit.item for hit in hits] == sorted(expected, key=lambda item: -expected[item])[:top]
+    scores = [expected[hit.item] for hit in hits]
+    assert [hit.score for hit in hits] == pytest.approx(scores, abs=1e-3)
+
+
+def test_texts_by_an_image(here, reranker, images, sample):
+    index, image = Index.open("texts.index", here), images[2]
+    before = index.search(f"image:{image}")
+    expected = {text: cosine + by_hand(reranker, image, text, sample) for text, cosine in before}
+    check_hits(index.search(f"image:{image}", reranker=reranker), expected, 10)
 
 
 def test_no_weight_changes_nothing(here, reranker):
@@ -200,7 +230,7 @@ def test_the_command(here, run, reranker, images, capsys):
 
 @pytest.mark.parametrize("top", [3, 50])
 def test_a_split_is_ranked_before_and_after(
-    tmp_path, tmp_path_factory, monkeypatch, run, reranker, capsys, top
+    tmp_path, tmp_path_factory, monkeypatch, run, reranker, sample, capsys, top
 ):
     """Against every query ranked by sorting; with more than one correct text per image."""
     monkeypatch.chdir(tmp_path)
@@ -209,7 +239,7 @@ def test_a_split_is_ranked_before_and_after(
     words = ["--checkpoint", str(linking_run), "--output", "scores", "--device", "cpu"]
     evaluate.main([*words, *flags, "--cache", "cache"])
     out = capsys.readouterr().out
-    assert f"the first {top} re-ranked by {run}, weight 0.3" in out
+    assert f"the first {top} re-ranked by {run}:" in out
     assert out.count("image to text: R@1") in (2, 4)  # also with equal texts as correct
     content = json.loads(Path("scores/scores.json").read_text())
     found = content["reranked"]
@@ -220,8 +250,13 @@ def test_a_split_is_ranked_before_and_after(
     pairs = [(i, text) for i, example in enumerate(examples) for text in example.captions]
     texts, owner = [text for _, text in pairs], np.array([i for i, _ in pairs])
     cosines = linker.similarity(paths, texts)
-    added = np.array([[0.3 * by_hand(reranker, path, text) for text in texts] for path in paths])
-    texts_found = [owner[best_of(*each, top)] for each in zip(cosines, added, strict=True)]
+    added, added_for_texts = (
+        np.array([[by_hand(reranker, path, text, of) for text in texts] for path in paths])
+        for of in (None, sample)
+    )
+    texts_found = [
+        owner[best_of(*each, top)] for each in zip(cosines, added_for_texts, strict=True)
+    ]
     images_found = [best_of(*each, top) for each in zip(cosines.T, added.T, strict=True)]
     assert found["i2t_R@1"] == pytest.approx(100 * np.mean(texts_found == np.arange(len(paths))))
     assert found["t2i_R@1"] == pytest.approx(100 * np.mean(images_found == owner))
@@ -236,13 +271,16 @@ def test_ranks_of_both_directions_by_sorting(tiny_model, vocabulary, tmp_path_fa
     texts = [text for example in examples for text in example.captions]
     owner = np.repeat(np.arange(len(examples)), [len(example.captions) for example in examples])
     cosines = np.random.default_rng(0).normal(size=(len(examples), len(texts))).astype(np.float32)
-    reranker = Reranker(captioner, weight=2.0)
-    pairs = all_pairs(examples, texts)
-    added = 2 * reranker.evidence([example.path for example in examples], texts, pairs)
-    added = added.reshape(cosines.shape)
+    paths = [example.path for example in examples]
+    reranker = Reranker(captioner, weight=2.0, sample=paths[:2])
+    shape = (len(paths), len(texts))
+    log_probs = reranker.log_probs(reranker.open(paths), texts, all_pairs(paths, texts))
+    roots = np.sqrt(reranker.tokens(texts))
+    added = 2 * log_probs.reshape(shape) / roots
+    added_for_texts = added - 2 * reranker.log_priors(texts) / roots
     found = rerank_split(reranker, cosines, data, "val", top).own
     for i, rank in enumerate(found.image_to_text):
-        order = ranked(cosines[i], added[i], top)
+        order = ranked(cosines[i], added_for_texts[i], top)
         assert rank == min(order.index(t) for t in np.flatnonzero(owner == i))
     for t, rank in enumerate(found.text_to_image):
         assert rank == ranked(cosines[:, t], added[:, t], top).index(owner[t])

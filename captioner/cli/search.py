@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..checkpoints.runs import CHECKPOINTS
 from ..errors import InputError
 from ..options import add_options, from_named, option_names
-from ..retrieval.reranking import RerankOptions
+from ..retrieval.reranking import SAMPLE, RerankOptions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
     best = index.search(
         query,
         arguments.top,
-        reranker=_load_reranker(options, arguments),
+        reranker=_load_reranker(options, arguments, index.kind),
         rerank_top=options.rerank_top,
     )
     hits = [hit._replace(item=_shown(hit.item)) for hit in best]
@@ -118,14 +118,19 @@ def _read_options(arguments: argparse.Namespace) -> RerankOptions:
     return from_named(RerankOptions, {k: v for k, v in values.items() if v is not None})
 
 
-def _load_reranker(options: RerankOptions, arguments: argparse.Namespace) -> "Reranker | None":
+def _load_reranker(
+    options: RerankOptions, arguments: argparse.Namespace, kind: str
+) -> "Reranker | None":
     if options.rerank is None:
         return None
+    from ..captioner import Captioner
+    from ..evaluation.inputs import sample_training_images
     from ..reranker import Reranker
 
-    return Reranker.from_pretrained(
-        options.rerank, arguments.device, weight=options.rerank_weight, cache=arguments.cache
-    )
+    captioner, cache = Captioner.from_pretrained(options.rerank, arguments.device), arguments.cache
+    needs_sample = kind == "texts"
+    sample = sample_training_images(captioner.config, cache, SAMPLE) if needs_sample else ()
+    return Reranker(captioner, weight=options.rerank_weight, sample=sample, cache=cache)
 
 
 def _shown(path: str) -> str:

@@ -88,6 +88,28 @@ def load_split(
     return data, None
 
 
+def sample_training_images(
+    config: Mapping[str, Any] | None, cache: Path, count: int
+) -> list[Path | Location]:
+    """Return `count` evenly spaced images of the data that a model was trained on.
+
+    config: the config of its checkpoint; None, as for an ensemble, returns no images. There are
+    none either if the data no longer exist, cannot be read or are on a server.
+    """
+    if config is None:
+        return []
+    try:
+        place, format = data_source(config, None, None)
+        if isinstance(place, Location):
+            return []
+        data = load_data(place, format, cache, "skip")
+    except (InputError, OSError):
+        return []
+    examples = data.split("train")
+    step = max(1, len(examples) // count)
+    return [example.path for example in examples[::step][:count]]
+
+
 def make_directory(directory: Path, flag: str) -> None:
     """Create an output directory; raise InputError if this fails.
 

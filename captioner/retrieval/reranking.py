@@ -12,7 +12,8 @@ from ..errors import InputError
 from ..options import Options, check_bounds, flag_of, option
 
 TOP = 50
-WEIGHT = 0.2
+WEIGHT = 0.04
+SAMPLE = 16  # training images over which a captioner's log p(text) is estimated
 
 
 @dataclass(frozen=True)

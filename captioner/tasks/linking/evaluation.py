@@ -15,12 +15,14 @@ from ...evaluation.inputs import (
     load_split,
     make_directory,
     open_features,
+    sample_training_images,
     write_json,
 )
 from ...evaluation.options import EvaluationRequest
 from ...linker import Linker
 from ...options import to_dict
 from ...reranker import Reranker
+from ...retrieval.reranking import SAMPLE
 from .job import read_image_rows
 from .reranking import rerank_split
 from .vectors import given_image_vectors, rank_split, split_scores
@@ -57,7 +59,7 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
     if reranker:
         top = request.reranking.rerank_top
         reranked = rerank_split(reranker, scores, data, split, top)
-        print(f"\nthe first {top} re-ranked by {request.reranking.rerank}, {reranker.describe()}")
+        print(f"\nthe first {top} re-ranked by {request.reranking.rerank}:")
         print(reranked.describe())
         content["reranked"] = {**reranked.content, **to_dict(request.reranking)}
     write_json(directory / SCORES_FILE, content)
@@ -71,4 +73,6 @@ def _load_reranker(request: EvaluationRequest) -> Reranker | None:
     captioner = Captioner.from_pretrained(
         options.rerank, request.runtime.device, request.runtime.precision
     )
-    return Reranker(captioner, weight=options.rerank_weight, cache=request.evaluation.cache)
+    cache = request.evaluation.cache
+    sample = sample_training_images(captioner.config, cache, SAMPLE)
+    return Reranker(captioner, weight=options.rerank_weight, sample=sample, cache=cache)

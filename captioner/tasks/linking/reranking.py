@@ -28,9 +28,12 @@ def rerank_split(
     np.put_along_axis(wanted.T, images, True, 1)
     pairs = np.argwhere(wanted)  # (P, 2)
     source = reranker.open([example.path for example in examples])
-    found = reranker.source_evidence(source, texts, pairs, show_progress=True)
-    combined = scores.astype(np.float64)
-    combined[wanted] += reranker.weight * found
-    by_image = place_first(scores, captions, np.take_along_axis(combined, captions, 1))
-    by_text = place_first(scores.T, images, np.take_along_axis(combined.T, images, 1)).T
+    log_probs = reranker.log_probs(source, texts, pairs, show_progress=True)
+    log_priors, tokens = reranker.log_priors(texts, show_progress=True), reranker.tokens(texts)
+    rows, columns = pairs.T
+    for_texts, for_images = scores.astype(np.float64), scores.astype(np.float64)
+    for values, parts in ((for_images, log_probs), (for_texts, log_probs - log_priors[columns])):
+        values[rows, columns] = reranker.combine(values[rows, columns], parts, tokens[columns])
+    by_image = place_first(scores, captions, np.take_along_axis(for_texts, captions, 1))
+    by_text = place_first(scores.T, images, np.take_along_axis(for_images.T, images, 1)).T
     return rank_split(by_image, by_text, data, split)

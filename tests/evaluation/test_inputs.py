@@ -1,0 +1,30 @@
+"""Inputs of evaluations: the sample of a model's training images."""
+
+import pytest
+
+from captioner.data.readers import read_captions
+from captioner.evaluation.inputs import sample_training_images
+from tests.support import tiny
+
+
+def config(path):
+    return {"data": {"path": str(path), "format": None}}
+
+
+@pytest.mark.parametrize("count", [1, 3, 16, 100])
+def test_a_sample_is_evenly_spaced_over_the_training_images(tmp_path_factory, tmp_path, count):
+    root = tiny.data(tmp_path_factory)
+    paths = [example.path for example in read_captions(root).split("train")]
+    found = sample_training_images(config(root), tmp_path, count)
+    assert found == paths[:: max(1, 16 // count)][:count]
+    assert len(found) == min(count, 16)
+
+
+def test_there_is_no_sample_without_training_data(tmp_path):
+    for described in (
+        None,
+        config(tmp_path / "gone"),
+        config(tmp_path),
+        config("http://host/a.tar"),
+    ):
+        assert sample_training_images(described, tmp_path, 4) == []
