@@ -66,7 +66,7 @@ class IndexFiles:
     @property
     def lines(self) -> Path:
         """The file of the lines."""
-        return images_path(self.directory, self.manifest)
+        return lines_path(self.directory, self.manifest)
 
     def entries(self, indices: Iterable[int]) -> Iterator[dict[str, Any]]:
         """Yield the line of each row as a dict with the key "image" or "text", read on demand."""
@@ -76,12 +76,13 @@ class IndexFiles:
                 file.seek(self.starts[i])
                 yield _parse_line(path, key, file.read(int(self.starts[i + 1] - self.starts[i])))
 
-    def find(self, image: str) -> int | None:
-        """Return the row of an image by its path or URL; None if the index does not contain it.
+    def find(self, item: str) -> int | None:
+        """Return the row of an image by its path or URL, or of a text; None if there is none.
 
         The lines are searched in the file, because a dictionary of all paths would be large.
         """
-        wanted = f'"image": {json.dumps(image)}'.encode()
+        key = KINDS[self.manifest.kind]
+        wanted = f'"{key}": {json.dumps(item)}'.encode()
         with self.lines.open("rb") as file:
             end = int(self.starts[-1])
             if not end:
@@ -90,7 +91,7 @@ class IndexFiles:
                 position = content.find(wanted)
                 while position >= 0:
                     row = int(np.searchsorted(self.starts, position, "right")) - 1
-                    if next(self.entries([row]))["image"] == image:
+                    if next(self.entries([row]))[key] == item:
                         return row
                     position = content.find(wanted, position + 1)
         return None

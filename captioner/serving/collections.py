@@ -62,7 +62,7 @@ class Snapshot:
     @property
     def kind(self) -> str:
         """What the rows are: "images" or "texts"."""
-        return str(getattr(self.files.manifest, "kind", "images"))
+        return self.files.manifest.kind
 
     def entry(self, row: int) -> dict[str, Any] | None:
         """Return the line of a row; None if there is no such row."""
