@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -22,20 +21,20 @@ from .decoding.teacher_forcing import score_pairs
 from .devices import products_in
 from .errors import InputError
 from .prefetch import WORKERS, load_ahead
-from .retrieval.reranking import WEIGHT
+from .retrieval.reranking import WEIGHT, evidence_for_texts
 from .vision.encoders import Encoder
 from .vision.feature_store import FeatureStore, Runtime
 
-IMAGES_AT_ONCE = 32  # images whose feature maps are in memory
+IMAGES_AT_ONCE = 8  # images whose feature maps are in memory
 
 
 class Reranker:
     """A captioner that scores pairs of images and texts beside the cosines of a linking model.
 
-    The score of an image for a text is cosine + weight * log p(text | image) / sqrt(tokens), in
-    nats. That of a text for an image has log p(text | image) - log p(text) instead, because the
-    captioner prefers common sentences for every image. log p(text) is the logarithm of the mean of
-    p(text | image) over a sample of other images. tokens: number of words and the end token.
+    The score of an image for a text is cosine + weight * log p(text | image), in nats. The score of
+    a text for an image is cosine + weight * `evidence_for_texts`, the difference of
+    log p(text | image) and log p(text). p(text) is the mean of p(text | image) over a sample of
+    other images.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class Reranker:
     ) -> None:
         """Wrap a captioner.
 
-        weight: at least 0. sample: images over which log p(text) is estimated, best a few training
+        weight: at least 0. sample: images over which p(text) is estimated, best a few training
         images of the captioner; if there are none, a uniform image takes their place, which is
         less exact. cache: directory of stored features, so that the encoder does not run again for
         image files that it has seen; None stores nothing. Raises InputError for an invalid weight,
@@ -84,25 +83,19 @@ class Reranker:
         """
         pairs = np.stack([np.arange(len(images)), np.zeros(len(images), int)], 1)
         log_probs = self.log_probs(self.open(images), [text], pairs)
-        return self.combine(cosines, log_probs, self.tokens([text]))
+        return np.asarray(cosines) + self.weight * log_probs
 
     def score_texts(
         self, image: ImageInput, texts: Sequence[str], cosines: Sequence[float]
     ) -> np.ndarray:
-        """Return the score of each text for an image (K,), float64; see `score_images`."""
+        """Return the score of each text for an image (K,), float64; see `score_images`.
+
+        The scores depend on all texts; compare only scores of one call.
+        """
         pairs = np.stack([np.zeros(len(texts), int), np.arange(len(texts))], 1)
         log_probs = self.log_probs(self.open([image]), texts, pairs)
-        return self.combine(cosines, log_probs - self.log_priors(texts), self.tokens(texts))
-
-    def combine(
-        self, cosines: npt.ArrayLike, log_probs: np.ndarray, tokens: np.ndarray
-    ) -> np.ndarray:
-        """Return cosine + weight * log-probability / sqrt(tokens), all of one shape, float64."""
-        return np.asarray(np.asarray(cosines) + self.weight * log_probs / np.sqrt(tokens))
-
-    def tokens(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of words of each text, with the end token (N,)."""
-        return np.array([len(tokens) - 1 for tokens in self._read(texts)], np.int64)
+        evidence = evidence_for_texts(log_probs, self.log_priors(texts))
+        return np.asarray(cosines) + self.weight * evidence
 
     def log_priors(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
         """Return log p(text) of each text (N,), in nats, estimated over the sample."""

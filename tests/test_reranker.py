@@ -17,6 +17,7 @@ from captioner.data.images import Transform
 from captioner.data.readers import read_captions
 from captioner.decoding import teacher_forcing
 from captioner.errors import InputError
+from captioner.retrieval.reranking import evidence_for_texts
 from captioner.tasks.linking.reranking import rerank_split
 from tests.support import linking, tiny
 
@@ -59,13 +60,19 @@ def log_prob(reranker, image, text):
     return reranker.captioner.score(image, text, allow_unknown=True)
 
 
-def by_hand(reranker, image, text, sample=None):
-    """What is added to the cosine, one pair at a time; with a sample, for ranking texts."""
-    found = log_prob(reranker, image, text)
-    if sample is not None:
-        found -= np.log(np.mean([np.exp(log_prob(reranker, each, text)) for each in sample]))
-    words = reranker.captioner.vocabulary.tokenizer.split(text)
-    return reranker.weight * found / np.sqrt(len(words) + 1)
+def for_images(reranker, image, text):
+    """What is added to the cosine of an image for a text."""
+    return reranker.weight * log_prob(reranker, image, text)
+
+
+def for_texts(reranker, image, texts, sample):
+    """What is added to the cosine of each text for an image, one pair at a time."""
+    differences = []
+    for text in texts:
+        prior = np.mean([np.exp(log_prob(reranker, each, text)) for each in sample])
+        differences.append(log_prob(reranker, image, text) - np.log(prior))
+    limit = np.quantile(differences, 0.7)
+    return [-reranker.weight * np.log(np.exp(-d) + np.exp(-limit)) for d in differences]
 
 
 def test_the_package_exports_it():
@@ -159,7 +166,7 @@ def here(tmp_path, tmp_path_factory, monkeypatch, images):
 def test_images_by_a_text(here, reranker, top, rerank_top):
     index, query = Index.open("photos.index", here), "blue and nothing else"
     before = index.search(query, max(top, rerank_top))
-    expected = {path: cosine + by_hand(reranker, path, query) for path, cosine in before}
+    expected = {path: cosine + for_images(reranker, path, query) for path, cosine in before}
     hits = index.search(query, top, reranker=reranker, rerank_top=rerank_top)
     check_hits(hits, expected, top)
 
@@ -174,7 +181,9 @@ def check_hits(hits, expected, top):
 def test_texts_by_an_image(here, reranker, images, sample):
     index, image = Index.open("texts.index", here), images[2]
     before = index.search(f"image:{image}")
-    expected = {text: cosine + by_hand(reranker, image, text, sample) for text, cosine in before}
+    texts, cosines = zip(*before, strict=True)
+    added = for_texts(reranker, image, texts, sample)
+    expected = dict(zip(texts, np.add(cosines, added), strict=True))
     check_hits(index.search(f"image:{image}", reranker=reranker), expected, 10)
 
 
@@ -250,14 +259,15 @@ def test_a_split_is_ranked_before_and_after(
     pairs = [(i, text) for i, example in enumerate(examples) for text in example.captions]
     texts, owner = [text for _, text in pairs], np.array([i for i, _ in pairs])
     cosines = linker.similarity(paths, texts)
-    added, added_for_texts = (
-        np.array([[by_hand(reranker, path, text, of) for text in texts] for path in paths])
-        for of in (None, sample)
-    )
-    texts_found = [
-        owner[best_of(*each, top)] for each in zip(cosines, added_for_texts, strict=True)
-    ]
-    images_found = [best_of(*each, top) for each in zip(cosines.T, added.T, strict=True)]
+    texts_found, images_found = [], []
+    for path, row in zip(paths, cosines, strict=True):
+        order = np.argsort(-row)[:top]
+        added = for_texts(reranker, path, [texts[t] for t in order], sample)
+        texts_found.append(owner[order[np.argmax(row[order] + added)]])
+    for text, column in zip(texts, cosines.T, strict=True):
+        order = np.argsort(-column)[:top]
+        added = [for_images(reranker, paths[i], text) for i in order]
+        images_found.append(order[np.argmax(column[order] + added)])
     assert found["i2t_R@1"] == pytest.approx(100 * np.mean(texts_found == np.arange(len(paths))))
     assert found["t2i_R@1"] == pytest.approx(100 * np.mean(images_found == owner))
 
@@ -272,30 +282,23 @@ def test_ranks_of_both_directions_by_sorting(tiny_model, vocabulary, tmp_path_fa
     owner = np.repeat(np.arange(len(examples)), [len(example.captions) for example in examples])
     cosines = np.random.default_rng(0).normal(size=(len(examples), len(texts))).astype(np.float32)
     paths = [example.path for example in examples]
-    reranker = Reranker(captioner, weight=2.0, sample=paths[:2])
+    reranker = Reranker(captioner, weight=2, sample=paths[:2])
     shape = (len(paths), len(texts))
     log_probs = reranker.log_probs(reranker.open(paths), texts, all_pairs(paths, texts))
-    roots = np.sqrt(reranker.tokens(texts))
-    added = 2 * log_probs.reshape(shape) / roots
-    added_for_texts = added - 2 * reranker.log_priors(texts) / roots
+    log_probs, priors = log_probs.reshape(shape), reranker.log_priors(texts)
     found = rerank_split(reranker, cosines, data, "val", top).own
     for i, rank in enumerate(found.image_to_text):
-        order = ranked(cosines[i], added_for_texts[i], top)
-        assert rank == min(order.index(t) for t in np.flatnonzero(owner == i))
+        order = np.argsort(-cosines[i])
+        first = order[:top]
+        added = evidence_for_texts(log_probs[i, first][None], priors[first][None])[0]
+        first = first[np.argsort(-cosines[i, first] - 2 * added)]
+        own = np.flatnonzero(owner == i)
+        assert rank == min([*first, *order[top:]].index(t) for t in own)
     for t, rank in enumerate(found.text_to_image):
-        assert rank == ranked(cosines[:, t], added[:, t], top).index(owner[t])
-
-
-def ranked(cosines, added, top):
-    """All candidates in order: the first `top` re-ranked, the others by their cosines."""
-    order = sorted(range(len(cosines)), key=lambda i: -cosines[i])
-    return sorted(order[:top], key=lambda i: -cosines[i] - added[i]) + order[top:]
-
-
-def best_of(cosines, added, top):
-    """The best candidate by cosine + evidence among the `top` with the highest cosines."""
-    candidates = sorted(range(len(cosines)), key=lambda i: -cosines[i])[:top]
-    return max(candidates, key=lambda i: cosines[i] + added[i])
+        order = np.argsort(-cosines[:, t])
+        first = order[:top]
+        first = first[np.argsort(-cosines[first, t] - 2 * log_probs[first, t])]
+        assert rank == [*first, *order[top:]].index(owner[t])
 
 
 def test_captioners_are_not_reranked(run):

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from captioner.errors import InputError
-from captioner.retrieval.reranking import RerankOptions, best_candidates, place_first
+from captioner.retrieval.reranking import (
+    RerankOptions,
+    best_candidates,
+    evidence_for_texts,
+    place_first,
+)
 
 
 @pytest.mark.parametrize("top", [1, 3, 7, 20])
@@ -28,6 +33,20 @@ def test_candidates_precede_all_others():
         assert np.argsort(-new).tolist() == order
         assert np.diff(new[chosen]) == pytest.approx(np.diff(value))
         assert (new[others] == row[others]).all()
+
+
+def test_the_prior_is_subtracted_up_to_a_quantile_of_the_candidates():
+    image = np.array([[-3.0, -30.0, -5.0, -900.0], [-8.0, -6.0, -4.0, -2.0]])
+    prior = np.array([[-7.0, -20.0, -50.0, -1000.0], [-8.0, -7.0, -6.0, -5.0]])
+    found = evidence_for_texts(image, prior)
+    for row, difference in zip(found, image - prior, strict=True):  # 4, -10, 45, 100; 0, 1, 2, 3
+        limit = np.quantile(difference, 0.7)
+        assert row == pytest.approx(-np.log(np.exp(-difference) + np.exp(-limit)))
+        assert (np.argsort(row) == np.argsort(difference)).all()
+    assert found[0, :2] == pytest.approx([4, -10], abs=1e-3)  # far below the limit
+    assert found[0, 3] == pytest.approx(np.quantile([4, -10, 45, 100], 0.7))  # far above it
+    alone = evidence_for_texts(image[:1, :1], prior[:1, :1])
+    assert alone == pytest.approx(4 - np.log(2))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...data.dataset import CaptionData
 from ...reranker import Reranker
-from ...retrieval.reranking import best_candidates, place_first
+from ...retrieval.reranking import best_candidates, evidence_for_texts, place_first
 from .vectors import RetrievalResult, rank_split
 
 
@@ -26,14 +26,17 @@ def rerank_split(
     wanted = np.zeros(scores.shape, dtype=bool)
     np.put_along_axis(wanted, captions, True, 1)
     np.put_along_axis(wanted.T, images, True, 1)
-    pairs = np.argwhere(wanted)  # (P, 2)
     source = reranker.open([example.path for example in examples])
-    log_probs = reranker.log_probs(source, texts, pairs, show_progress=True)
-    log_priors, tokens = reranker.log_priors(texts, show_progress=True), reranker.tokens(texts)
-    rows, columns = pairs.T
-    for_texts, for_images = scores.astype(np.float64), scores.astype(np.float64)
-    for values, parts in ((for_images, log_probs), (for_texts, log_probs - log_priors[columns])):
-        values[rows, columns] = reranker.combine(values[rows, columns], parts, tokens[columns])
-    by_image = place_first(scores, captions, np.take_along_axis(for_texts, captions, 1))
-    by_text = place_first(scores.T, images, np.take_along_axis(for_images.T, images, 1)).T
-    return rank_split(by_image, by_text, data, split)
+    log_probs = np.full(scores.shape, np.nan)
+    log_probs[wanted] = reranker.log_probs(source, texts, np.argwhere(wanted), show_progress=True)
+    log_priors = reranker.log_priors(texts, show_progress=True)
+    evidence = evidence_for_texts(_take(log_probs, captions), log_priors[captions])
+    by_image = place_first(scores, captions, _take(scores, captions) + reranker.weight * evidence)
+    evidence = _take(log_probs.T, images)
+    by_text = place_first(scores.T, images, _take(scores.T, images) + reranker.weight * evidence)
+    return rank_split(by_image, by_text.T, data, split)
+
+
+def _take(values: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Return the values (Q, N) of each query's candidates (Q, K)."""
+    return np.take_along_axis(values, candidates, 1)
