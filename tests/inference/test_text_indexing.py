@@ -148,7 +148,7 @@ def test_unknown_words_are_counted_and_texts_without_known_words_listed(run, cap
         index(run, "a.txt")
     assert texts() == ["red zebra", "red"]
     assert (
-        "3 of 4 texts have words that the sentence encoder does not know: 'zebra' (2), '?!' (1)"
+        "3 of 4 texts contain words that are unknown to the sentence encoder: 'zebra' (2), '?!' (1)"
         in (capsys.readouterr().err)
     )
     skipped = map(json.loads, Path("texts.index/skipped.jsonl").read_text().splitlines())
