@@ -25,6 +25,7 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "caption": ("Caption",),
         "linker": ("Linker",),
         "index": ("Index", "Hit"),
+        "reranker": ("Reranker",),
         "decoding.options": ("DecodingOptions",),
         "training.api": ("train",),
         "training.config": ("TrainConfig",),
@@ -61,6 +62,7 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "retrieval.query": ("parse", "Query", "Term"),
         "retrieval.exact": ("search",),
         "inference.indexing": ("index_images", "IndexOptions"),
+        "inference.text_indexing": ("index_texts",),
     },
     "Decoding": {
         "decoding.decode": ("decode",),
