@@ -34,7 +34,7 @@ class Reranker:
     The score of an image for a text is cosine + weight * log p(text | image), in nats. The score of
     a text for an image is cosine + weight * `evidence_for_texts`, the difference of
     log p(text | image) and log p(text). p(text) is the mean of p(text | image) over a sample of
-    other images.
+    images.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Reranker:
     def open(self, images: Sequence[ImageInput]) -> Source:
         """Return a source of the images, or of their stored features if all are files.
 
-        Features are stored if there is a cache and the encoder is frozen.
+        Features are stored if there is a cache that can be written and the encoder is frozen.
         """
         encoder, transform = self.captioner.model.encoder, self.captioner.transform
         names = [image for image in images if isinstance(image, str | Path | Location)]
@@ -123,7 +123,10 @@ class Reranker:
             return InputSource(images, transform, "stop")
         files = ImageSource([storage.parse_location(name) for name in names], transform)
         runtime = Runtime(self.captioner.device, WORKERS)
-        return FeatureStore(self._cache, encoder, transform).open_files(files, runtime)
+        try:
+            return FeatureStore(self._cache, encoder, transform).open_files(files, runtime)
+        except (InputError, OSError):  # such as a missing image, which is then reported by name
+            return InputSource(images, transform, "stop")
 
     def log_probs(
         self,

@@ -132,6 +132,23 @@ def test_stored_features_are_used_again(tiny_model, vocabulary, images, tmp_path
         cached.score_images("a dog", [Image.open(path) for path in images], cosines)
 
 
+def test_images_are_encoded_if_features_cannot_be_stored(tiny_model, vocabulary, images, tmp_path):
+    captioner, cosines = (
+        Captioner(tiny_model(True), vocabulary, Transform(32)),
+        np.zeros(len(images)),
+    )
+    expected = Reranker(captioner).score_images("a dog", images, cosines)
+    (tmp_path / "cache").write_text("a file")
+    cached = Reranker(captioner, cache=tmp_path / "cache")
+    assert cached.score_images("a dog", images, cosines) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_missing_image_is_named(tiny_model, vocabulary, images, tmp_path):
+    cached = Reranker(Captioner(tiny_model(True), vocabulary, Transform(32)), cache=tmp_path / "c")
+    with pytest.raises(InputError, match=r"gone\.png"):
+        cached.score_images("a dog", [*images, str(tmp_path / "gone.png")], [0.0] * 8)
+
+
 def test_a_trained_encoder_stores_nothing(reranker, images, tmp_path):
     cached = Reranker(reranker.captioner, weight=0.3, cache=tmp_path / "cache")
     expected = reranker.score_images("red", images, np.zeros(len(images)))

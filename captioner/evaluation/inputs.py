@@ -10,7 +10,7 @@ from ..atomic_io import atomic_write
 from ..checkpoints import checkpoint, hub
 from ..checkpoints.checkpoint import Checkpoint
 from ..data.dataset import CaptionData, Example, fingerprint, problem_lines
-from ..data.images import Transform
+from ..data.images import Transform, load_image
 from ..data.inspection import drop_corrupt_images
 from ..data.readers import load_data
 from ..data.sources import ImageSource, Source
@@ -94,7 +94,8 @@ def sample_training_images(
     """Return `count` evenly spaced images of the data that a model was trained on.
 
     config: the config of its checkpoint; None, as for an ensemble, returns no images. There are
-    none either if the data no longer exist, cannot be read or are on a server.
+    none either if the data no longer exist, cannot be read or are on a server. An image that cannot
+    be read is replaced by one nearby.
     """
     if config is None:
         return []
@@ -105,9 +106,22 @@ def sample_training_images(
         data = load_data(place, format, cache, "skip")
     except (InputError, OSError):
         return []
-    examples = data.split("train")
-    step = max(1, len(examples) // count)
-    return [example.path for example in examples[::step][:count]]
+    left_out = config["data"].get("left_out", ())
+    paths = [e.path for e in data.split("train") if e.id not in left_out]
+    step = max(1, len(paths) // count)
+    groups = (
+        paths[first : first + step] for first in range(0, min(len(paths), count * step), step)
+    )
+    readable = (next(filter(_is_readable, group), None) for group in groups)
+    return [path for path in readable if path is not None]
+
+
+def _is_readable(path: Path | Location) -> bool:
+    try:
+        load_image(path)
+    except InputError:
+        return False
+    return True
 
 
 def make_directory(directory: Path, flag: str) -> None:

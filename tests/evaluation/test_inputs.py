@@ -1,5 +1,7 @@
 """Inputs of evaluations: the sample of a model's training images."""
 
+import shutil
+
 import pytest
 
 from captioner.data.readers import read_captions
@@ -28,3 +30,16 @@ def test_there_is_no_sample_without_training_data(tmp_path):
         config("http://host/a.tar"),
     ):
         assert sample_training_images(described, tmp_path, 4) == []
+
+
+def test_unreadable_images_and_those_left_out_in_training_are_not_in_the_sample(
+    tmp_path_factory, tmp_path
+):
+    root = tmp_path / "colours"
+    shutil.copytree(tiny.data(tmp_path_factory), root)
+    examples = read_captions(root).split("train")
+    examples[4].path.write_bytes(b"")
+    described = config(root)
+    described["data"]["left_out"] = [examples[0].id]
+    found = sample_training_images(described, tmp_path, 4)  # of 15 images, in steps of 3
+    assert found == [examples[i].path for i in (1, 5, 7, 10)]
