@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EXAMPLE = """captioner search photos.index 'dog + beach - ball' --html result.html
 captioner search 'image:dog.jpg - grass + 2*snow' --top 20
 captioner search photos.index -- '-dog + snow'
-captioner search captions.index image:dog.jpg --rerank checkpoints/f8k-attention"""
+captioner search captions.index image:dog.jpg --rerank CAPTIONER"""
 NOTE = (
     "A query adds and subtracts words, quoted phrases and images (image:PATH), optionally with "
     'weights: 2*snow - "a black dog". Write -- before a query that begins with a minus sign.'
