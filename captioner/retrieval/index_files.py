@@ -14,7 +14,6 @@ Shapes: N rows, E dimensions.
 """
 
 import json
-import mmap
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from .line_file import LineFile
 
 FORMAT = 2
 READABLE = (1, 2)  # format 1 contains images only and does not store the kind
@@ -54,27 +54,30 @@ class Manifest:
 class IndexFiles:
     """The files of one generation, as found when they were opened.
 
-    rows (N, E): float16, mapped from the file. starts (N + 1,): byte offsets of all lines, and of
-    the end of the last one.
+    They stay the same if another process writes the index again or deletes it. rows (N, E):
+    float16, mapped from the file. line_file: the lines of at least N rows.
     """
 
     directory: Path
     manifest: Manifest
     rows: np.ndarray
-    starts: np.ndarray
+    line_file: LineFile
+
+    @property
+    def starts(self) -> np.ndarray:
+        """The byte offsets (N + 1,) of all lines, and of the end of the last one."""
+        return self.line_file.starts
 
     @property
     def lines(self) -> Path:
-        """The file of the lines."""
-        return lines_path(self.directory, self.manifest)
+        """The path of the lines, where another process may have written a new file."""
+        return self.line_file.path
 
     def entries(self, indices: Iterable[int]) -> Iterator[dict[str, Any]]:
         """Yield the line of each row as a dict with the key "image" or "text", read on demand."""
-        path, key = lines_path(self.directory, self.manifest), KINDS[self.manifest.kind]
-        with path.open("rb") as file:
-            for i in indices:
-                file.seek(self.starts[i])
-                yield _parse_line(path, key, file.read(int(self.starts[i + 1] - self.starts[i])))
+        path, key = self.line_file.path, KINDS[self.manifest.kind]
+        for i in indices:
+            yield _parse_line(path, key, self.line_file.read(i))
 
     def find(self, item: str) -> int | None:
         """Return the row of an image by its path or URL, or of a text; None if there is none.
@@ -83,17 +86,13 @@ class IndexFiles:
         """
         key = KINDS[self.manifest.kind]
         wanted = f'"{key}": {json.dumps(item)}'.encode()
-        with self.lines.open("rb") as file:
-            end = int(self.starts[-1])
-            if not end:
-                return None
-            with mmap.mmap(file.fileno(), end, access=mmap.ACCESS_READ) as content:
-                position = content.find(wanted)
-                while position >= 0:
-                    row = int(np.searchsorted(self.starts, position, "right")) - 1
-                    if next(self.entries([row]))[key] == item:
-                        return row
-                    position = content.find(wanted, position + 1)
+        with self.line_file.mapped() as content:
+            position = content.find(wanted)
+            while position >= 0:
+                row = int(np.searchsorted(self.starts, position, "right")) - 1
+                if next(self.entries([row]))[key] == item:
+                    return row
+                position = content.find(wanted, position + 1)
         return None
 
 
@@ -124,23 +123,23 @@ def read_manifest(directory: Path) -> Manifest:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path} is damaged: {error!r}; delete {directory} and write it again"
+            f"{path} is damaged: {error!r}; delete {directory} and run captioner index again"
         ) from error
     numbers = (manifest.dimensions, manifest.rows, manifest.generation)
     texts = (manifest.checkpoint, manifest.weights)
     if not (all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)):
         raise InputError(
-            f"{path} is damaged: a value has the wrong type; delete {directory} and write it again"
+            f"{path} is damaged: a value has the wrong type; delete {directory} and run captioner index again"
         )
     if manifest.kind not in tuple(KINDS):
         raise InputError(
             f"{path} is damaged: kind must be {' or '.join(KINDS)}, got {manifest.kind!r}; delete "
-            f"{directory} and write it again"
+            f"{directory} and run captioner index again"
         )
     if manifest.dimensions < 1 or manifest.rows < 0:
         raise InputError(
             f"{path} is damaged: dimensions must be at least 1 and rows at least 0; delete "
-            f"{directory} and write it again"
+            f"{directory} and run captioner index again"
         )
     return manifest
 
@@ -158,25 +157,24 @@ def open_files(directory: Path) -> IndexFiles:
         if newer.generation == manifest.generation:
             name = Path(error.filename).name
             raise InputError(
-                f"{directory} is damaged: {name} is missing; delete it and write it again"
+                f"{directory} is damaged: {name} is missing; delete it and run captioner index again"
             ) from error
         return open_generation(directory, newer)
 
 
 def open_generation(directory: Path, manifest: Manifest) -> IndexFiles:
     """Open the files that belong to a manifest; raise the same errors as `open_files`."""
-    starts = line_starts(lines_path(directory, manifest))
-    count, stored = len(starts) - 1, count_rows(directory, manifest)
+    lines = LineFile(lines_path(directory, manifest))
+    count, stored = len(lines), count_rows(directory, manifest)
     advice = f"run captioner index with --output {directory} again to repair it"
     if count < manifest.rows:
-        name = lines_path(directory, manifest).name
         raise InputError(
-            f"{name} is truncated: it has {count:,} of {manifest.rows:,} lines; {advice}"
+            f"{lines.path.name} is truncated: it has {count:,} of {manifest.rows:,} lines; {advice}"
         )
     if stored < count:
         name = rows_path(directory, manifest).name
         raise InputError(f"{name} is truncated: it has {stored:,} of {count:,} rows; {advice}")
-    return IndexFiles(directory, manifest, _map_rows(directory, manifest, count), starts)
+    return IndexFiles(directory, manifest, _map_rows(directory, manifest, count), lines)
 
 
 def rows_path(directory: Path, manifest: Manifest) -> Path:
@@ -207,24 +205,14 @@ def count_rows(directory: Path, manifest: Manifest) -> int:
             dimensions = shape[1:]
         except Exception as error:  # NumPy parses the header as Python
             raise InputError(
-                f"{path} is damaged: {error}; delete {directory} and write it again"
+                f"{path} is damaged: {error}; delete {directory} and run captioner index again"
             ) from error
         right = dimensions == (manifest.dimensions,) and dtype == np.float16 and not fortran
         if not right or file.tell() != HEADER:
             raise InputError(
-                f"{path} does not match {MANIFEST}; delete {directory} and write it again"
+                f"{path} does not match {MANIFEST}; delete {directory} and run captioner index again"
             )
         return (file.seek(0, os.SEEK_END) - HEADER) // (2 * manifest.dimensions)
-
-
-def line_starts(path: Path) -> np.ndarray:
-    """Return the byte offsets (n + 1,) of all complete lines, and of the end of the last one."""
-    ends, offset = [np.zeros(1, np.int64)], 0
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            ends.append(np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1 + offset)
-            offset += len(block)
-    return np.concatenate(ends)
 
 
 def _parse_line(path: Path, key: str, line: bytes) -> dict[str, Any]:
@@ -235,5 +223,5 @@ def _parse_line(path: Path, key: str, line: bytes) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
     raise InputError(
-        f"{path} is damaged: a line has no {key}; delete {path.parent} and write it again"
+        f"{path} is damaged: a line has no {key}; delete {path.parent} and run captioner index again"
     )

@@ -28,12 +28,12 @@ from .index_files import (
     Manifest,
     count_rows,
     is_index,
-    line_starts,
     lines_path,
     open_generation,
     read_manifest,
     rows_path,
 )
+from .line_file import LineFile
 
 BLOCK = 4096  # rows copied at once
 
@@ -81,7 +81,7 @@ class IndexWriter:
 
     def finish(self, skipped: Sequence[Mapping[str, Any]]) -> int:
         """Write the header, the list of skipped images or texts and the manifest; return N."""
-        count = len(line_starts(lines_path(self.directory, self.manifest))) - 1
+        count = len(LineFile(lines_path(self.directory, self.manifest)))
         with rows_path(self.directory, self.manifest).open("r+b") as file:
             file.write(_header(count, self.manifest.dimensions))
         lines = "".join(json.dumps(each) + "\n" for each in skipped)
@@ -119,13 +119,13 @@ class IndexWriter:
 
     def _recover(self) -> list[dict[str, Any]]:
         """Truncate both files to the rows that are complete in both; return the removed lines."""
-        lines = lines_path(self.directory, self.manifest)
-        lines.touch()
-        starts, stored = line_starts(lines), count_rows(self.directory, self.manifest)
-        count, dimensions = min(stored, len(starts) - 1), self.manifest.dimensions
-        files = IndexFiles(self.directory, self.manifest, np.empty((0, dimensions)), starts)
-        lost = list(files.entries(range(count, len(starts) - 1)))
-        os.truncate(lines, int(starts[count]))
+        path, dimensions = lines_path(self.directory, self.manifest), self.manifest.dimensions
+        path.touch()
+        lines, stored = LineFile(path), count_rows(self.directory, self.manifest)
+        count = min(stored, len(lines))
+        files = IndexFiles(self.directory, self.manifest, np.empty((0, dimensions)), lines)
+        lost = list(files.entries(range(count, len(lines))))
+        os.truncate(path, int(lines.starts[count]))
         os.truncate(rows_path(self.directory, self.manifest), HEADER + 2 * count * dimensions)
         self._write_manifest(count)
         return lost
@@ -161,7 +161,7 @@ def open_writer(
             if (old.weights, old.dimensions) != (weights, dimensions):
                 raise InputError(
                     f"{directory} was written with another checkpoint, {old.checkpoint}; choose "
-                    "another --output, or delete the index to write it again"
+                    "another --output, or delete the index and run captioner index again"
                 )
             manifest = replace(old, checkpoint=checkpoint)
         yield IndexWriter(directory, manifest)

@@ -1,6 +1,9 @@
 """Files of an index: what is added and removed, what a killed process leaves, what is damaged."""
 
+import gc
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -151,6 +154,31 @@ def test_an_open_index_stays_as_it_was(directory):
     assert np.array_equal(files.rows, rows(0, 10))
 
 
+@pytest.mark.parametrize("has_pread", [True, False])  # Windows has none
+def test_an_open_index_does_not_see_later_files(directory, monkeypatch, has_pread):
+    if not has_pread:
+        monkeypatch.delattr(os, "pread", raising=False)
+    files = open_files(directory)
+    with open_writer(directory, *ABOUT) as writer:
+        writer.keep([2])
+    assert [entry["size"] for entry in files.entries([7, 0])] == [7, 0]
+    shutil.rmtree(directory)
+    with open_writer(directory, *ABOUT) as writer:  # generation 1 again, with other lines
+        writer.append(rows(30, 10), entries(30, 10))
+        writer.finish([])
+    assert [entry["size"] for entry in files.entries([7, 0])] == [7, 0]
+    assert files.find("3\udc80.jpg") == 3
+    assert files.find("33\udc80.jpg") is None
+
+
+def test_the_lines_are_closed_with_the_index(directory):
+    files = open_files(directory)
+    file = files.line_file._file
+    del files
+    gc.collect()
+    assert file.closed
+
+
 class Killed(BaseException):
     """Stands for kill -9: the code after it must not rely on cleaning up."""
 
@@ -247,7 +275,10 @@ def change(path, **values):
         ({"kind": ["texts"]}, r"is damaged: kind must be images or texts, got \['texts'\]; delete"),
         ({"weights": None}, "is damaged: a value has the wrong type; delete"),
         ({"extra": 1}, "is damaged: TypeError.*; delete"),
-        ({"generation": 7}, "is damaged: images-7.jsonl is missing; delete it and write it again"),
+        (
+            {"generation": 7},
+            "is damaged: images-7.jsonl is missing; delete it and run captioner index ag",
+        ),
     ],
 )
 def test_a_manifest_that_cannot_be_used(directory, values, message):
@@ -301,7 +332,7 @@ def test_only_one_process_writes(directory):
 
 
 def test_an_index_of_another_checkpoint_is_refused(directory):
-    message = "was written with another checkpoint, RUN; choose another --output, or delete the"
+    message = "was written with another checkpoint, RUN; choose another --output, or delete the index and ru"
     with pytest.raises(InputError, match=message), open_writer(directory, "RUN", "abd", 4):
         pass
     with open_writer(directory, "MOVED", "abc", 4) as writer:  # the same weights elsewhere
