@@ -175,7 +175,8 @@ class Index:
             rows, scores = exact.search(self.rows, vector, top)
         except ValueError as error:
             raise InputError(
-                f"{self._files.directory} is damaged: {error}; delete it and run captioner index again"
+                f"{self._files.directory} is damaged: {error}; delete it and run captioner index "
+                "again"
             ) from error
         return list(map(Hit, self._items(rows.tolist()), scores.tolist()))
 

@@ -122,24 +122,20 @@ def read_manifest(directory: Path) -> Manifest:
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"{path} is damaged: {error!r}; delete {directory} and run captioner index again"
-        ) from error
+        raise InputError(f"{path} is damaged: {error!r}; {_advice(directory)}") from error
     numbers = (manifest.dimensions, manifest.rows, manifest.generation)
     texts = (manifest.checkpoint, manifest.weights)
     if not (all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)):
-        raise InputError(
-            f"{path} is damaged: a value has the wrong type; delete {directory} and run captioner index again"
-        )
+        raise InputError(f"{path} is damaged: a value has the wrong type; {_advice(directory)}")
     if manifest.kind not in tuple(KINDS):
         raise InputError(
-            f"{path} is damaged: kind must be {' or '.join(KINDS)}, got {manifest.kind!r}; delete "
-            f"{directory} and run captioner index again"
+            f"{path} is damaged: kind must be {' or '.join(KINDS)}, got {manifest.kind!r}; "
+            f"{_advice(directory)}"
         )
     if manifest.dimensions < 1 or manifest.rows < 0:
         raise InputError(
-            f"{path} is damaged: dimensions must be at least 1 and rows at least 0; delete "
-            f"{directory} and run captioner index again"
+            f"{path} is damaged: dimensions must be at least 1 and rows at least 0; "
+            f"{_advice(directory)}"
         )
     return manifest
 
@@ -157,7 +153,7 @@ def open_files(directory: Path) -> IndexFiles:
         if newer.generation == manifest.generation:
             name = Path(error.filename).name
             raise InputError(
-                f"{directory} is damaged: {name} is missing; delete it and run captioner index again"
+                f"{directory} is damaged: {name} is missing; {_advice(directory)}"
             ) from error
         return open_generation(directory, newer)
 
@@ -204,14 +200,10 @@ def count_rows(directory: Path, manifest: Manifest) -> int:
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
             dimensions = shape[1:]
         except Exception as error:  # NumPy parses the header as Python
-            raise InputError(
-                f"{path} is damaged: {error}; delete {directory} and run captioner index again"
-            ) from error
+            raise InputError(f"{path} is damaged: {error}; {_advice(directory)}") from error
         right = dimensions == (manifest.dimensions,) and dtype == np.float16 and not fortran
         if not right or file.tell() != HEADER:
-            raise InputError(
-                f"{path} does not match {MANIFEST}; delete {directory} and run captioner index again"
-            )
+            raise InputError(f"{path} does not match {MANIFEST}; {_advice(directory)}")
         return (file.seek(0, os.SEEK_END) - HEADER) // (2 * manifest.dimensions)
 
 
@@ -222,6 +214,8 @@ def _parse_line(path: Path, key: str, line: bytes) -> dict[str, Any]:
             return dict(entry)
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
-    raise InputError(
-        f"{path} is damaged: a line has no {key}; delete {path.parent} and run captioner index again"
-    )
+    raise InputError(f"{path} is damaged: a line has no {key}; {_advice(path.parent)}")
+
+
+def _advice(directory: Path) -> str:
+    return f"delete {directory} and run captioner index again"
