@@ -24,15 +24,21 @@ CONTENTION = (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY)  # raised if two writ
 CONTENTION_SECONDS = 10  # after this time, these errors have another cause
 
 
-def atomic_write(path: Path, content: str | bytes) -> None:
+def atomic_write(path: Path, content: str | bytes, *, sync: bool = False) -> None:
     """Write a file, replacing any existing one; a str is encoded as UTF-8.
 
     Parent directories are created. The file gets the default permissions of a new file
-    (the umask applies).
+    (the umask applies). sync: whether to return only when the file and its name are on disk.
     """
     data = content.encode() if isinstance(content, str) else content
-    with naming(path, len(data)), atomic_file(path) as file:
-        file.write(data)
+    with naming(path, len(data)):
+        with atomic_file(path) as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        if sync:
+            _sync(path.parent)
 
 
 @contextmanager

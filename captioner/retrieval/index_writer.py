@@ -1,7 +1,8 @@
 """Writing indexes so that little work is lost if the process is killed.
 
 Rows are appended first, and then their lines. To remove rows, the files of the next generation are
-written before the manifest refers to them, so that readers always find complete files.
+written before the manifest refers to them, so that readers always find complete files. The
+manifest is on disk before the files of the last generation are removed.
 `index_files` describes the files.
 
 Shapes: N rows, E dimensions.
@@ -64,8 +65,9 @@ class IndexWriter:
         if len(indices) == len(files.rows):
             return
         new = replace(self.manifest, generation=self.manifest.generation + 1)
-        rows_path(self.directory, new).write_bytes(_header(0, new.dimensions))
-        lines_path(self.directory, new).write_bytes(b"")
+        header = _header(0, new.dimensions)
+        atomic_write(rows_path(self.directory, new), header, sync=True)
+        atomic_write(lines_path(self.directory, new), b"", sync=True)
         kept = np.asarray(indices, np.int64)
         for first in range(0, len(kept), BLOCK):
             block = kept[first : first + BLOCK]
@@ -105,7 +107,7 @@ class IndexWriter:
     def _write_manifest(self, rows: int) -> None:
         self.manifest = replace(self.manifest, rows=rows)
         content = json.dumps(asdict(self.manifest), indent=1) + "\n"
-        atomic_write(self.directory / MANIFEST, content)
+        atomic_write(self.directory / MANIFEST, content, sync=True)
 
     def _remove_other_generations(self) -> None:
         """Delete the files of all other generations, including those left by a killed process."""

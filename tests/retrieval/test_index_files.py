@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,6 +215,26 @@ def test_a_process_killed_while_rows_are_removed(directory, monkeypatch, step):
     assert len(list(directory.glob("rows-*"))) == 1
 
 
+def test_new_files_are_on_disk_before_old_ones_are_removed(directory, monkeypatch):
+    synced, fsync, unlink, removed = set(), os.fsync, Path.unlink, []
+
+    def record(descriptor):
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def check(path, missing_ok=False):
+        names = ("manifest.json", "rows-2.npy", "images-2.jsonl", ".")
+        assert {(directory / name).stat().st_ino for name in names} <= synced
+        removed.append(path.name)
+        unlink(path, missing_ok)
+
+    with open_writer(directory, *ABOUT) as writer:
+        monkeypatch.setattr(os, "fsync", record)
+        monkeypatch.setattr(Path, "unlink", check)
+        writer.keep([])
+    assert sorted(removed) == ["images-1.jsonl", "rows-1.npy"]
+
+
 @pytest.mark.parametrize("step", ["_remove_other_generations", "_recover"])
 def test_a_process_killed_while_the_index_is_created(tmp_path, monkeypatch, step):
     def kill(*_):
@@ -332,7 +353,7 @@ def test_only_one_process_writes(directory):
 
 
 def test_an_index_of_another_checkpoint_is_refused(directory):
-    message = "was written with another checkpoint, RUN; choose another --output, or delete the index and ru"
+    message = "was written with another checkpoint, RUN; choose another --output, or delete the"
     with pytest.raises(InputError, match=message), open_writer(directory, "RUN", "abd", 4):
         pass
     with open_writer(directory, "MOVED", "abc", 4) as writer:  # the same weights elsewhere
