@@ -4,8 +4,9 @@
       manifest.json      format, checkpoint, generation G, row count after the last complete run
       rows-G.npy         embeddings (N, E), float16
       images-G.jsonl     the image of each row: path, size in bytes, stamp and content hash
-      texts-G.jsonl      in an index of texts instead: the text of each row, and its source
+      texts-G.jsonl      in an index of texts instead: the text of each row, and its sources
       skipped.jsonl      images or texts that got no row in the last run, and why
+      recovered.jsonl    lines whose rows were lost, until the next complete run
 
 Each line is written after its row, so a row is part of the index only if its line is complete.
 `index_writer` writes the files.
@@ -28,7 +29,7 @@ from .line_file import LineFile
 FORMAT = 2
 READABLE = (1, 2)  # format 1 contains images only and does not store the kind
 KINDS = {"images": "image", "texts": "text"}  # the key of the lines by the kind of an index
-MANIFEST, SKIPPED = "manifest.json", "skipped.jsonl"
+MANIFEST, SKIPPED, RECOVERED = "manifest.json", "skipped.jsonl", "recovered.jsonl"
 HEADER = 128  # bytes before the rows; enough for the header of any number of rows
 
 
@@ -77,7 +78,7 @@ class IndexFiles:
         """Yield the line of each row as a dict with the key "image" or "text", read on demand."""
         path, key = self.line_file.path, KINDS[self.manifest.kind]
         for i in indices:
-            yield _parse_line(path, key, self.line_file.read(i))
+            yield parse_line(path, key, self.line_file.read(i))
 
     def find(self, item: str) -> int | None:
         """Return the row of an image by its path or URL, or of a text; None if there is none.
@@ -207,7 +208,8 @@ def count_rows(directory: Path, manifest: Manifest) -> int:
         return (file.seek(0, os.SEEK_END) - HEADER) // (2 * manifest.dimensions)
 
 
-def _parse_line(path: Path, key: str, line: bytes) -> dict[str, Any]:
+def parse_line(path: Path, key: str, line: bytes) -> dict[str, Any]:
+    """Return a line of the file at `path` as a dict; raise InputError if it has no text at `key`."""
     try:
         entry = json.loads(line)
         if isinstance(entry[key], str):

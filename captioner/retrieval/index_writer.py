@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ from ..atomic_io import atomic_write, lock_file
 from ..errors import InputError
 from .index_files import (
     HEADER,
+    KINDS,
     MANIFEST,
+    RECOVERED,
     SKIPPED,
     IndexFiles,
     Manifest,
@@ -31,6 +34,7 @@ from .index_files import (
     is_index,
     lines_path,
     open_generation,
+    parse_line,
     read_manifest,
     rows_path,
 )
@@ -42,8 +46,9 @@ BLOCK = 4096  # rows copied at once
 class IndexWriter:
     """An index that is open for writing; use `open_writer` to create one.
 
-    manifest: manifest of the index. recovered: lines whose rows were lost because a process was
-    killed or a disk was damaged; the index no longer contains them.
+    manifest: manifest of the index. recovered: lines whose rows were lost since the last complete
+    run, because a process was killed or a disk was damaged. The index no longer contains them,
+    unless the caller of an unfinished run has appended them again.
     """
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
@@ -59,10 +64,17 @@ class IndexWriter:
         files = open_generation(self.directory, replace(self.manifest, rows=0))
         return files.entries(range(len(files.rows)))
 
-    def keep(self, indices: Sequence[int]) -> None:
-        """Keep the rows at `indices`, which must be in ascending order, and remove all others."""
+    def keep(
+        self,
+        indices: Sequence[int],
+        changes: Mapping[int, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> None:
+        """Keep the rows at `indices`, which must be in ascending order, and remove all others.
+
+        changes: new values in the lines of some of the kept rows, by row.
+        """
         files = open_generation(self.directory, replace(self.manifest, rows=0))
-        if len(indices) == len(files.rows):
+        if len(indices) == len(files.rows) and not changes:
             return
         new = replace(self.manifest, generation=self.manifest.generation + 1)
         header = _header(0, new.dimensions)
@@ -70,8 +82,10 @@ class IndexWriter:
         atomic_write(lines_path(self.directory, new), b"", sync=True)
         kept = np.asarray(indices, np.int64)
         for first in range(0, len(kept), BLOCK):
-            block = kept[first : first + BLOCK]
-            self._append(new, files.rows[block], files.entries(block.tolist()))
+            block = kept[first : first + BLOCK].tolist()
+            entries = zip(block, files.entries(block), strict=True)
+            changed = ({**entry, **changes.get(row, {})} for row, entry in entries)
+            self._append(new, files.rows[block], changed)
         del files  # Windows cannot delete files that are mapped
         self.manifest = new
         self._write_manifest(len(kept))
@@ -89,6 +103,7 @@ class IndexWriter:
         lines = "".join(json.dumps(each) + "\n" for each in skipped)
         atomic_write(self.directory / SKIPPED, lines)
         self._write_manifest(count)
+        (self.directory / RECOVERED).unlink(missing_ok=True)
         return count
 
     def _append(
@@ -120,17 +135,31 @@ class IndexWriter:
                         path.unlink()
 
     def _recover(self) -> list[dict[str, Any]]:
-        """Truncate both files to the rows that are complete in both; return the removed lines."""
+        """Truncate both files to the rows that are complete in both; return the lines lost so far.
+
+        They are written to RECOVERED first, so that a process killed afterwards does not lose them.
+        """
         path, dimensions = lines_path(self.directory, self.manifest), self.manifest.dimensions
         path.touch()
         lines, stored = LineFile(path), count_rows(self.directory, self.manifest)
         count = min(stored, len(lines))
         files = IndexFiles(self.directory, self.manifest, np.empty((0, dimensions)), lines)
         lost = list(files.entries(range(count, len(lines))))
+        key = KINDS[self.manifest.kind]
+        recovered = list({entry[key]: entry for entry in self._read_recovered() + lost}.values())
+        if lost:
+            content = "".join(json.dumps(entry) + "\n" for entry in recovered)
+            atomic_write(self.directory / RECOVERED, content, sync=True)
         os.truncate(path, int(lines.starts[count]))
         os.truncate(rows_path(self.directory, self.manifest), HEADER + 2 * count * dimensions)
         self._write_manifest(count)
-        return lost
+        return recovered
+
+    def _read_recovered(self) -> list[dict[str, Any]]:
+        path, key = self.directory / RECOVERED, KINDS[self.manifest.kind]
+        if not path.exists():
+            return []
+        return [parse_line(path, key, line) for line in path.read_bytes().splitlines()]
 
 
 @contextmanager

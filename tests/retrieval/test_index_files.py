@@ -131,6 +131,20 @@ def test_rows_are_removed_and_added(directory):
     assert np.load(directory / "rows-2.npy").shape == (5, 4)
 
 
+def test_lines_of_kept_rows_are_changed(directory):
+    with open_writer(directory, *ABOUT) as writer:
+        writer.keep([1, 3], {3: {"note": "new"}})
+        writer.finish([])
+    assert numbers(directory) == [1, 3]
+    files = open_files(directory)
+    assert list(files.entries(range(2))) == [*entries(1, 1), {**entries(3, 1)[0], "note": "new"}]
+    with open_writer(directory, *ABOUT) as writer:  # nothing is removed
+        writer.keep([0, 1], {0: {"size": 1, "note": "first"}})
+        writer.finish([])
+    assert [each["note"] for each in open_files(directory).entries(range(2))] == ["first", "new"]
+    assert open_files(directory).manifest.generation == 3
+
+
 def test_nothing_is_copied_if_nothing_is_removed(directory):
     with open_writer(directory, *ABOUT) as writer:
         writer.keep(range(10))
@@ -279,6 +293,34 @@ def test_a_truncated_index_is_detected_and_repaired(directory, name, message):
     assert lost == ([9] if name == "rows-1.npy" else [])
 
 
+def test_lost_lines_are_kept_until_a_run_finishes(directory):
+    cut(directory / "rows-1.npy", 1)
+    with open_writer(directory, *ABOUT) as writer:
+        assert writer.recovered == entries(9, 1)
+    cut(directory / "rows-1.npy", 9)  # two rows
+    with open_writer(directory, *ABOUT) as writer:
+        assert writer.recovered == [*entries(9, 1), *entries(7, 2)]
+        writer.append(rows(9, 1), entries(9, 1))
+        writer.finish([])
+    with open_writer(directory, *ABOUT) as writer:
+        assert writer.recovered == []
+    assert numbers(directory) == [*range(7), 9]
+
+
+def test_lost_lines_are_on_disk_before_they_are_removed(directory, monkeypatch):
+    def kill(*_):
+        raise Killed
+
+    cut(directory / "rows-1.npy", 1)
+    monkeypatch.setattr(os, "truncate", kill)
+    with pytest.raises(Killed), open_writer(directory, *ABOUT):
+        pass
+    monkeypatch.undo()
+    assert json.loads((directory / "recovered.jsonl").read_text()) == entries(9, 1)[0]
+    with open_writer(directory, *ABOUT) as writer:
+        assert writer.recovered == entries(9, 1)
+
+
 def change(path, **values):
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
@@ -298,7 +340,7 @@ def change(path, **values):
         ({"extra": 1}, "is damaged: TypeError.*; delete"),
         (
             {"generation": 7},
-            "is damaged: images-7.jsonl is missing; delete it and run captioner index ag",
+            "is damaged: images-7.jsonl is missing; delete .*index and run captioner index again$",
         ),
     ],
 )
