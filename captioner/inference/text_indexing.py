@@ -3,9 +3,10 @@
 Shapes: n texts, E dimensions.
 """
 
+import hashlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,15 +37,28 @@ TRAINING_DATA = "training data"  # the source of the texts if none is given
 STDIN = "-"
 FILES = (*TABLES, ".json", ".txt")
 
-Key = tuple[str, ...] | str  # the words of a text; the text itself if it has none
+Sourced = tuple[str, tuple[str, ...]]  # a text, and the sources that contain one with its words
 
 
 @dataclass
 class _Texts:
-    """The texts of the given sources: text and source by key, and how many have an equal one."""
+    """The texts of the given sources by the digest of their words, and how many have an equal one.
 
-    found: dict[Key, tuple[str, str]] = field(default_factory=dict)
+    The digests need less memory than the words.
+    """
+
+    found: dict[bytes, Sourced] = field(default_factory=dict)
     duplicates: int = 0
+
+
+@dataclass
+class _Change:
+    """The changes of a run: rows to keep, their lines with other sources, and texts to embed."""
+
+    kept: list[int] = field(default_factory=list)
+    sources: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    new: list[Sourced] = field(default_factory=list)
+    removed: int = 0
 
 
 def index_texts(path: Path, sources: Sequence[str], output: Path, options: IndexOptions) -> None:
@@ -53,9 +67,10 @@ def index_texts(path: Path, sources: Sequence[str], output: Path, options: Index
     path: the checkpoint, or a repository on the hub. sources: files in a format of
     `read_sentences`, data sets, whose train split is read, or "-" for lines of standard input; an
     empty sequence reads the train split that the checkpoint was trained on. Texts with the same
-    words have one row. Texts of a source that no longer contains them are removed if the source is
-    given again. Unknown words are counted on standard error. Texts without a known word have no
-    row and are listed in skipped.jsonl; after the last text, an InputError reports their number.
+    words have one row, whose line names their sources. A text is removed when none of its sources
+    contains it any longer; only the given sources are read again, and standard input never is.
+    Unknown words are counted on standard error. Texts without a known word have no row and are
+    listed in skipped.jsonl; after the last text, an InputError reports their number.
     """
     from ..linker import Linker
 
@@ -66,22 +81,22 @@ def index_texts(path: Path, sources: Sequence[str], output: Path, options: Index
     name = str(path.resolve()) if path.exists() else str(path)
     about = (name, checkpoint.identity(local), linker.model.dimensions, "texts")
     with open_writer(output, *about) as writer:
-        kept, new, removed = _compare(writer, texts, given)
-        writer.keep(kept)
-        skipped = _append(writer, linker, new, options.batch_size)
+        change = _compare(writer, texts, given)
+        writer.keep(change.kept, change.sources)
+        skipped = _append(writer, linker, change.new, options.batch_size)
         count = writer.finish(skipped)
-    added = len(new) - len(skipped)
+    added = len(change.new) - len(skipped)
     print(
-        f"index: {output}, {count:,} texts: {added:,} embedded, {len(kept):,} unchanged, "
-        f"{removed:,} removed"
+        f"index: {output}, {count:,} texts: {added:,} embedded, {len(change.kept):,} unchanged, "
+        f"{change.removed:,} removed"
     )
     if texts.duplicates:
         print(f"duplicates: {texts.duplicates:,} texts have the same words as another")
-    if note := describe_unknown_words(linker.texts.unknown_words, [text for text, _ in new]):
+    if note := describe_unknown_words(linker.texts.unknown_words, [text for text, _ in change.new]):
         print(note, file=sys.stderr)
     if skipped:
         raise InputError(
-            f"{len(skipped):,} of {len(new):,} texts could not be indexed, because they have no "
+            f"{len(skipped):,} of {len(change.new):,} texts could not be indexed, because they have no "
             f"known word; they are listed in {output / SKIPPED}"
         )
 
@@ -95,20 +110,24 @@ def _name(source: str) -> str:
 def _read(sources: Sequence[str], path: Path, options: IndexOptions) -> _Texts:
     texts = _Texts()
     for source in sources:
+        only = (source,)
         for raw in _read_source(source, path, options):
-            text = " ".join(raw.split())
+            if not (text := " ".join(raw.split())):
+                continue
             key = _key(text)
-            if key in texts.found:
-                texts.duplicates += 1
-            elif text:
-                texts.found[key] = (text, source)
+            first, others = texts.found.get(key, (text, ()))
+            texts.duplicates += bool(others)
+            if source not in others:
+                texts.found[key] = (first, others + only if others else only)
     if not texts.found:
         raise InputError("the sources contain no texts; pass caption files or a data set")
     return texts
 
 
-def _key(text: str) -> Key:
-    return tuple(split_words(text)) or text
+def _key(text: str) -> bytes:
+    """Return a digest of the words of a text, or of the text if it has no words."""
+    words = "\n".join(split_words(text)) or f"\n{text}"
+    return hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _read_source(source: str, path: Path, options: IndexOptions) -> list[str]:
@@ -132,30 +151,45 @@ def _read_source(source: str, path: Path, options: IndexOptions) -> list[str]:
     return [text for example in data.split("train") for text in example.captions]
 
 
-def _compare(
-    writer: IndexWriter, texts: _Texts, given: Sequence[str]
-) -> tuple[list[int], list[tuple[str, str]], int]:
-    """Return the rows to keep, the new texts with their sources, and the number of rows removed."""
-    kept, known, removed = [], set(), 0
+def _compare(writer: IndexWriter, texts: _Texts, given: Sequence[str]) -> _Change:
+    """Compare the index, and the lines whose rows were lost, with the texts of the sources."""
+    change, known = _Change(), set()
     read_again = set(given) - {STDIN}
+
+    def update(key: bytes, old: Sequence[str]) -> tuple[str, ...]:
+        _, now = texts.found.get(key, ("", ()))
+        left = [source for source in old if source not in read_again or source in now]
+        return (*left, *(source for source in now if source not in old))
+
     for row, entry in enumerate(writer.entries()):
-        key = _key(entry["text"])
-        if key in texts.found or entry.get("source") not in read_again:
-            kept.append(row)
+        key, old = _key(entry["text"]), _sources(entry)
+        if sources := update(key, old):
+            change.kept.append(row)
             known.add(key)
+            if sources != old:
+                change.sources[row] = {"sources": sources}
         else:
-            removed += 1
-    lost = {
-        _key(entry["text"]): (entry["text"], str(entry.get("source")))
-        for entry in writer.recovered
-        if entry.get("source") not in read_again
-    }
-    new = [pair for key, pair in (lost | texts.found).items() if key not in known]
-    return kept, new, removed
+            change.removed += 1
+    new = {}
+    for entry in writer.recovered:
+        key = _key(entry["text"])
+        if key not in known and (sources := update(key, _sources(entry))):
+            new[key] = (entry["text"], sources)
+    for key, text in texts.found.items():
+        if key not in known:
+            new.setdefault(key, text)
+    change.new = list(new.values())
+    return change
+
+
+def _sources(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the sources of a line; a text of unknown origin counts as one of standard input."""
+    sources = entry.get("sources")
+    return tuple(map(str, sources)) if sources and isinstance(sources, list) else (STDIN,)
 
 
 def _append(
-    writer: IndexWriter, linker: "Linker", texts: Sequence[tuple[str, str]], batch_size: int
+    writer: IndexWriter, linker: "Linker", texts: Sequence[Sourced], batch_size: int
 ) -> list[dict[str, Any]]:
     """Embed and write the texts; return a record for each text without a row."""
     skipped: list[dict[str, Any]] = []
@@ -163,19 +197,19 @@ def _append(
         for block in _blocks(texts):
             rows, entries = [], []
             found = embed_texts(linker, [text for text, _ in block], batch_size)
-            for (text, source), row in zip(block, found, strict=True):
+            for (text, sources), row in zip(block, found, strict=True):
                 if isinstance(row, InputError):
                     skipped.append({"text": text, "error": str(row)})
                     bar.write(str(row), file=sys.stderr)
                 else:
                     rows.append(row)
-                    entries.append({"text": text, "source": source})
+                    entries.append({"text": text, "sources": sources})
             size = (len(rows), linker.model.dimensions)
             writer.append(np.array(rows, np.float32).reshape(size), entries)
             bar.update(len(block))
     return skipped
 
 
-def _blocks(texts: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
+def _blocks(texts: Sequence[Sourced]) -> Iterator[Sequence[Sourced]]:
     for first in range(0, len(texts), BLOCK):
         yield texts[first : first + BLOCK]

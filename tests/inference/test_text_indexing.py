@@ -72,7 +72,8 @@ def test_texts_with_the_same_words_have_one_row(run, capsys):
     assert err == ""
     check_rows(run)
     lines = Path("texts.index/texts-1.jsonl").read_text().splitlines()
-    assert json.loads(lines[2]) == {"text": "white", "source": str(Path("b.csv").resolve())}
+    a, b = (str(Path(name).resolve()) for name in ("a.txt", "b.csv"))
+    assert [json.loads(line)["sources"] for line in lines] == [[a], [a, b], [b]]
 
 
 def test_the_training_captions_are_the_default(run, tmp_path_factory):
@@ -94,11 +95,43 @@ def test_only_changes_are_embedded(run, embedded, capsys):
     write("a.txt", "white", "grey")
     index(run, "a.txt")
     assert embedded == ["grey"]
-    assert texts() == ["white", "black", "grey"]  # black is from b.txt, which was not named
-    assert "3 texts: 1 embedded, 2 unchanged, 2 removed" in capsys.readouterr().out
+    assert texts() == ["red", "white", "black", "grey"]  # b.txt was not named
+    assert "4 texts: 1 embedded, 3 unchanged, 1 removed" in capsys.readouterr().out
     check_rows(run)
     index(run, "b.txt")
-    assert texts() == ["white", "black", "grey", "red"]
+    assert embedded == ["grey"]
+    assert texts() == ["red", "white", "black", "grey"]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("together", [True, False])
+def test_a_text_stays_while_a_source_contains_it(run, embedded, first, together):
+    names = ["a.txt", "b.txt"][:: 1 - 2 * first]
+    write("a.txt", "red", "blue")
+    write("b.txt", "Red", "white")
+    for sources in [names] if together else [[name] for name in names]:
+        index(run, *sources)
+    assert embedded == [*(["Red", "white", "blue"] if first else ["red", "blue", "white"])]
+    for count, name in enumerate(names, 1):
+        write(name, "black")
+        index(run, name)
+        kept = {text.lower() for text in texts()}
+        assert ("red" in kept) == (count == 1)
+        check_rows(run)
+    assert kept == {"black"}
+    (line,) = Path("texts.index").glob("texts-*.jsonl")
+    sources = json.loads(line.read_text())["sources"]
+    assert sources == [str(Path(name).resolve()) for name in names]
+
+
+def test_standard_input_keeps_a_text(run, monkeypatch):
+    write("a.txt", "red", "blue")
+    index(run, "a.txt")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"red\n")))
+    index(run, "-")
+    write("a.txt", "white")
+    index(run, "a.txt")
+    assert texts() == ["red", "white"]
 
 
 def test_standard_input_adds_texts(run, monkeypatch):
@@ -138,6 +171,28 @@ def test_lost_rows_are_embedded_again(run):
     write("b.txt", "grey")
     index(run, "b.txt")
     assert texts() == ["red", "blue", "white", "grey"]
+    check_rows(run)
+
+
+def test_lost_rows_survive_a_second_interruption(run, embedded, monkeypatch):
+    write("a.txt", "red", "blue", "white")
+    write("b.txt", "grey", "white")
+    index(run, "a.txt", "b.txt")
+    path = Path("texts.index/rows-1.npy")
+    path.write_bytes(path.read_bytes()[:-5])  # grey is lost
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    write("a.txt", "red", "black")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(text_indexing, "_append", stop)
+        index(run, "a.txt")
+    assert texts() == ["red", "white"]
+    embedded.clear()
+    index(run, "a.txt")
+    assert embedded == ["grey", "black"]
+    assert texts() == ["red", "white", "grey", "black"]
     check_rows(run)
 
 
@@ -194,3 +249,10 @@ def test_images_cannot_be_added_to_an_index_of_texts(run, tmp_path_factory):
         commands.main(
             ["index", photos, "--checkpoint", str(run), "--output", "texts.index", "--cache", "c"]
         )
+
+
+def test_texts_are_compared_by_short_digests_of_their_words():
+    key = text_indexing._key
+    assert key("A red dog!") == key("a  red dog")
+    assert len({key("a red"), key("ared"), key("red a"), key("?!"), key("!?"), key("\udc80")}) == 6
+    assert {len(key(text)) for text in ("a", "a red dog " * 50, "?!")} == {16}
