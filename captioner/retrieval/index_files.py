@@ -209,7 +209,7 @@ def count_rows(directory: Path, manifest: Manifest) -> int:
 
 
 def parse_line(path: Path, key: str, line: bytes) -> dict[str, Any]:
-    """Return a line of the file at `path` as a dict; raise InputError if it has no text at `key`."""
+    """Return a line of the file at `path` as a dict; raise InputError if it has no `key`."""
     try:
         entry = json.loads(line)
         if isinstance(entry[key], str):
