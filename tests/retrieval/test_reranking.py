@@ -47,6 +47,7 @@ def test_the_prior_is_subtracted_up_to_a_quantile_of_the_candidates():
     assert found[0, 3] == pytest.approx(np.quantile([4, -10, 45, 100], 0.7))  # far above it
     alone = evidence_for_texts(image[:1, :1], prior[:1, :1])
     assert alone == pytest.approx(4 - np.log(2))
+    assert evidence_for_texts(image[:, :0], prior[:, :0]).shape == (2, 0)
 
 
 @pytest.mark.parametrize(
