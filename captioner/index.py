@@ -1,5 +1,6 @@
 """Index: search the embeddings of many images or texts by vectors and queries."""
 
+import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,10 +109,18 @@ class Index:
                 f"{self._files.directory} contains {self.kind}, so it has no {name}; open an index "
                 f"of {kind}"
             )
-        return self._items(range(len(self)))
+        return self.items(range(len(self)))
 
-    def _items(self, rows: Iterable[int]) -> list[str]:
-        return [entry[KINDS[self.kind]] for entry in self._files.entries(rows)]
+    def items(self, rows: Iterable[int]) -> list[str]:
+        """Return the paths, URLs or texts of some rows; the others are not read.
+
+        rows: from 0 to N - 1, in any order; InputError is raised for others.
+        """
+        chosen = [operator.index(row) for row in rows]
+        for row in chosen:
+            if not 0 <= row < len(self):
+                raise InputError(f"{self._files.directory} has {len(self):,} rows, got row {row}")
+        return [entry[KINDS[self.kind]] for entry in self._files.entries(chosen)]
 
     @property
     def checkpoint(self) -> str:
@@ -160,6 +169,8 @@ class Index:
         if reranker is not None:
             term = self._only_term(query)
             hits = self.search(Query((term,)), max(top, rerank_top))
+            if not hits:
+                return hits
             items, cosines = [hit.item for hit in hits], [hit.score for hit in hits]
             if self.kind == "images":
                 scores = reranker.score_images(term.text, items, cosines)
@@ -178,7 +189,7 @@ class Index:
                 f"{self._files.directory} is damaged: {error}; delete it and run captioner index "
                 "again"
             ) from error
-        return list(map(Hit, self._items(rows.tolist()), scores.tolist()))
+        return list(map(Hit, self.items(rows.tolist()), scores.tolist()))
 
     def _only_term(self, query: Any) -> Term:
         """Return the term of a query that can be re-ranked: a text for images, else an image."""

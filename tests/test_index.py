@@ -14,6 +14,7 @@ from captioner.errors import InputError
 from captioner.index import find_last_index
 from captioner.inference.indexing import IndexOptions, index_images
 from captioner.retrieval.index_writer import open_writer
+from captioner.retrieval.line_file import LineFile
 from captioner.retrieval.query import parse
 from tests.support import linking, tiny
 
@@ -109,12 +110,39 @@ def test_an_index_of_texts(texts, linker, images):
     assert [hit.score for hit in hits] == pytest.approx(sorted(cosines, reverse=True), abs=2e-3)
 
 
+def test_items_of_some_rows(directory, images, texts):
+    index = Index.open(directory)
+    assert index.items(np.array([5, 0])) == [images[5], images[0]]
+    assert Index.open(texts).items([2]) == [TEXTS[2]]
+    for row in (7, -1):
+        with pytest.raises(InputError, match=rf"val.index has 7 rows, got row {row}$"):
+            index.items([0, row])
+
+
+def test_only_the_chosen_items_are_read(directory, images, monkeypatch):
+    index = Index.open(directory)
+    read, lines = LineFile.read, []
+    monkeypatch.setattr(LineFile, "read", lambda file, i: lines.append(i) or read(file, i))
+    assert index.items([3, 1]) == [images[3], images[1]]
+    assert lines == [3, 1]
+
+
 def test_images_have_paths_and_texts_have_none(directory, texts):
     assert Index.open(directory).kind == "images"
     with pytest.raises(InputError, match="contains texts, so it has no paths; open an index of im"):
         _ = Index.open(texts).paths
     with pytest.raises(InputError, match="contains images, so it has no texts; open an index of t"):
         _ = Index.open(directory).texts
+
+
+@pytest.mark.parametrize(("kind", "query"), [("images", "red"), ("texts", "image:{}")])
+def test_an_empty_index_has_no_hits(run, linker, images, tmp_path, kind, query):
+    about = (str(run), identity(run / "best"), linker.model.dimensions, kind)
+    with open_writer(tmp_path / "empty.index", *about) as writer:
+        writer.finish([])
+    index, query = Index.open(tmp_path / "empty.index", linker), query.format(images[0])
+    assert index.search(query) == []
+    assert index.search(query, reranker=object()) == []  # nothing is scored
 
 
 def test_top_may_be_a_numpy_integer(directory):
