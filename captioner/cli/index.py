@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..inference.indexing import IndexOptions
-from ..options import add_options, from_arguments
+from ..options import add_options, from_named, option_names
 
 EXAMPLE = """captioner index photos --checkpoint RUN --output photos.index
 captioner index photos 'more/**/*.jpg' --checkpoint RUN --output photos.index
@@ -46,16 +46,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, required=True, metavar="DIR", help="index to write or update"
     )
     add_options(parser, IndexOptions, "indexing")
+    parser.set_defaults(**dict.fromkeys(option_names(IndexOptions)))
 
 
 def run(arguments: argparse.Namespace) -> None:
-    options = from_arguments(IndexOptions, arguments)
+    given = {name: getattr(arguments, name) for name in option_names(IndexOptions)}
+    options = from_named(IndexOptions, {k: v for k, v in given.items() if v is not None})
     images, texts = arguments.images, arguments.texts
     if bool(images) == (texts is not None):
         raise InputError(
             "an index contains either images or texts; pass "
             + ("images or --texts" if texts is None else "images and --texts to two commands")
         )
+    if texts is not None and "workers" in options.given:
+        raise InputError("--workers has no effect on texts; leave it out")
+    if texts and "cache" in options.given:
+        raise InputError("--cache has no effect on the texts of other sources; leave it out")
     if texts is None:
         from ..inference.indexing import index_images
 

@@ -60,9 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache",
         type=Path,
-        default=CHECKPOINTS / ".cache",
         metavar="PATH",
-        help="directory of stored features of the captioner's encoder [%(default)s]",
+        help="directory of stored features of the captioner that re-ranks "
+        f"[{CHECKPOINTS / '.cache'}]",
     )
 
 
@@ -82,6 +82,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.top < 1:
         raise InputError(f"--top must be at least 1, got {arguments.top}")
     options = _read_options(arguments)
+    if arguments.cache is not None and options.rerank is None:
+        raise InputError("--cache needs --rerank")
     from ..index import Index, find_last_index
 
     directory = Path(given[0]) if given else find_last_index(Path())
@@ -127,7 +129,8 @@ def _load_reranker(
     from ..evaluation.inputs import sample_training_images
     from ..reranker import Reranker
 
-    captioner, cache = Captioner.from_pretrained(options.rerank, arguments.device), arguments.cache
+    captioner = Captioner.from_pretrained(options.rerank, arguments.device)
+    cache = arguments.cache or CHECKPOINTS / ".cache"
     needs_sample = kind == "texts"
     sample = sample_training_images(captioner.config, cache, SAMPLE) if needs_sample else ()
     return Reranker(captioner, weight=options.rerank_weight, sample=sample, cache=cache)

@@ -38,7 +38,7 @@ class IndexOptions(Options):
     """The feature store, batches and the device."""
 
     cache: Path = option(CHECKPOINTS / ".cache", "directory of stored encoder features")
-    batch_size: int = option(64, "number of images per batch")
+    batch_size: int = option(64, "number of images or texts per batch")
     workers: int = option(WORKERS, "number of threads that prefetch images")
     device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
 

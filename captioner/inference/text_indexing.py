@@ -96,8 +96,8 @@ def index_texts(path: Path, sources: Sequence[str], output: Path, options: Index
         print(note, file=sys.stderr)
     if skipped:
         raise InputError(
-            f"{len(skipped):,} of {len(change.new):,} texts could not be indexed, because they have "
-            f"no known word; they are listed in {output / SKIPPED}"
+            f"{len(skipped):,} of {len(change.new):,} texts could not be indexed, because they "
+            f"have no known word; they are listed in {output / SKIPPED}"
         )
 
 

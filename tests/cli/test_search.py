@@ -133,6 +133,7 @@ def test_a_moved_checkpoint(hits, run, capsys):
             ["photos.index", "red", "-", "blue"],
             "^expected an index and a query, got 4 arguments; put",
         ),
+        (["photos.index", "red", "--cache", "c"], "^--cache needs --rerank$"),
         (["photos.index"], "^the query is missing: pass it after the index, photos.index$"),
         (["photos", "red"], "^photos is not an index; write one with captioner index$"),
         (["photos.index", "rde"], r"'rde' \(similar: red\)"),
