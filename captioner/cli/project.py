@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..data.caption_files import read_sentences
 from ..errors import InputError
-from ..plots.mosaics import SUFFIXES, draw_mosaic
+from ..plots.mosaics import MAX_SIDE, SUFFIXES, check_side, draw_mosaic
 from ..plots.overlays import is_dimmed
 from ..plots.projections import MAX_GROUPS, draw_projection
 from ..retrieval.projections import (
@@ -32,6 +32,7 @@ from ..text.unknown_words import describe_unknown_words
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..index import Index
     from ..linker import Linker
 
 EXAMPLE = """captioner project --texts captions.txt
@@ -47,6 +48,7 @@ NOTE = (
 )
 WORDS = 3000  # most frequent known words among which groups of images find their names
 DEFAULT_VECTORS = ("lsa",)
+TOPICS = 8
 DIMENSIONS = 100  # of lsa and word2vec
 
 
@@ -82,9 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--topics",
         type=int,
-        default=8,
         metavar="INT",
-        help="number of groups of similar sentences or images [%(default)s]",
+        help=f"number of groups of similar sentences or images [{TOPICS}]",
     )
     parser.add_argument(
         "--method", choices=METHODS, default="tsne", help="kind of projection [%(default)s]"
@@ -105,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mosaic",
         type=int,
         metavar="INT",
-        help="draw thumbnails in a square of this many pixels, such as 2000 or 4000",
+        help=f"draw thumbnails in a square of this many pixels, such as 2000; at most {MAX_SIDE}",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="INT", help="random seed [%(default)s]"
@@ -142,7 +143,7 @@ def _draw_sentences(arguments: argparse.Namespace) -> None:
     if arguments.column:
         groups, labels = _groups_of_values([pairs[i][1] for i in chosen])
     else:
-        groups = cluster(vectors, arguments.topics, arguments.seed)
+        groups = cluster(vectors, arguments.topics or TOPICS, arguments.seed)
         labels = [
             ", ".join(words) or "(no common word)" for words in characteristic_words(drawn, groups)
         ]
@@ -159,16 +160,16 @@ def _draw_index(arguments: argparse.Namespace) -> None:
     from ..index import Index
 
     index = Index.open(arguments.index, arguments.checkpoint)
-    if arguments.mosaic is not None and index.kind != "images":
-        raise InputError(f"{arguments.index} contains texts, which have no mosaic; omit --mosaic")
     chosen = _sample(len(index), arguments.limit, arguments.seed)
-    vectors = np.asarray(index.rows[chosen], np.float32)
     what = f"{arguments.index.name}: {_of_all(len(chosen), len(index))} {index.kind}"
+    if arguments.mosaic is not None:
+        _draw_mosaic(arguments, index, chosen, what)
+        return
+    vectors = np.asarray(index.rows[chosen], np.float32)
     how = ""
     if arguments.texts is None:
-        words, rows = _known_words(index.linker)
-        groups = cluster(vectors, arguments.topics, arguments.seed)
-        labels = [", ".join(each) for each in nearest_words(vectors, groups, words, rows)]
+        groups = cluster(vectors, arguments.topics or TOPICS, arguments.seed)
+        labels = _name_groups(vectors, groups, index.linker)
     else:
         sentences, embedded = _embed_sentences(arguments, index.linker)
         what += f"; {arguments.texts.name}: {sentences} sentences"
@@ -180,27 +181,38 @@ def _draw_index(arguments: argparse.Namespace) -> None:
             vectors = subtract_means(vectors, groups)
     points = project(vectors, arguments.method, arguments.seed)
     title = f"{what} ({how}{_method(arguments.method, len(vectors))})"
-    if arguments.mosaic is None:
-        draw_projection(arguments.output, points, groups, labels, title)
-    else:
-        _draw_mosaic(arguments, [index.paths[i] for i in chosen], points)
+    draw_projection(arguments.output, points, groups, labels, title)
     _print_groups(groups, labels)
-    print(f"{title}\n{'mosaic' if arguments.mosaic else 'projection'}: {arguments.output}")
+    print(f"{title}\nprojection: {arguments.output}")
+
+
+def _name_groups(vectors: np.ndarray, groups: np.ndarray, linker: "Linker") -> list[str]:
+    """Return the known words that fit each group best, or numbers if there are no known words."""
+    words, rows = _known_words(linker)
+    if words:
+        return [", ".join(each) for each in nearest_words(vectors, groups, words, rows)]
+    note = "note: groups have numbers, because the text model of the index has no list of words"
+    print(note, file=sys.stderr)
+    return [f"group {group + 1}" for group in range(groups.max() + 1)]
 
 
 def _known_words(linker: "Linker") -> tuple[list[str], np.ndarray]:
     """Return the most frequent content words of a linking model, and their embeddings."""
     known = (word for word in linker.texts.words[:WORDS] if linker.texts.knows(word))
     words = [word for word in known if not is_dimmed(word)]
-    if not words:
-        raise InputError("the text model of the index has no list of words to name groups by")
-    return words, linker.encode_texts(words)
+    rows = linker.encode_texts(words) if words else np.empty((0, linker.model.dimensions))
+    return words, rows
 
 
 def _embed_sentences(arguments: argparse.Namespace, linker: "Linker") -> tuple[str, np.ndarray]:
     """Return the number of sentences drawn, in words, and their embeddings (N, E)."""
     sentences = [sentence for sentence, _ in read_sentences(arguments.texts, None)]
     known = [sentence for sentence in sentences if linker.texts.knows(sentence)]
+    if not known:
+        raise InputError(
+            f"{arguments.texts} has no sentence with a word that is known to the model of "
+            f"{arguments.index}; pass other sentences"
+        )
     drawn = [known[i] for i in _sample(len(known), arguments.limit, arguments.seed)]
     rows, _ = linker.encode_texts(drawn, on_unknown="return")
     if note := describe_unknown_words(linker.texts.unknown_words, drawn):
@@ -208,9 +220,17 @@ def _embed_sentences(arguments: argparse.Namespace, linker: "Linker") -> tuple[s
     return _of_all(len(drawn), len(sentences)), rows
 
 
-def _draw_mosaic(arguments: argparse.Namespace, images: Sequence[str], points: np.ndarray) -> None:
+def _draw_mosaic(
+    arguments: argparse.Namespace, index: "Index", chosen: np.ndarray, what: str
+) -> None:
     from ..data.images import load_image
 
+    if index.kind != "images":
+        raise InputError(f"{arguments.index} contains texts, which have no mosaic; omit --mosaic")
+    check_side(len(chosen), arguments.mosaic)
+    images = index.items(chosen)
+    vectors = np.asarray(index.rows[chosen], np.float32)
+    points = project(vectors, arguments.method, arguments.seed)
     bar = tqdm(total=len(images), unit="image", leave=False, disable=None)
 
     def load(i: int) -> "Image.Image | None":
@@ -225,17 +245,20 @@ def _draw_mosaic(arguments: argparse.Namespace, images: Sequence[str], points: n
         missing = draw_mosaic(arguments.output, points, load, arguments.mosaic)
     if missing:
         print(f"{len(missing)} images could not be read and are grey", file=sys.stderr)
+    title = f"{what} ({_method(arguments.method, len(images))})"
+    print(f"{title}\nmosaic: {arguments.output}")
 
 
 def _print_groups(groups: np.ndarray, labels: Sequence[str]) -> None:
-    for size, label in zip(np.bincount(groups[groups >= 0]), labels, strict=True):
+    sizes = np.bincount(groups[groups >= 0], minlength=len(labels))
+    for size, label in zip(sizes, labels, strict=True):
         print(f"{size:6,}  {label}")
 
 
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.index is None and arguments.texts is None:
         raise InputError("nothing to draw; pass an index, or a file of sentences as --texts")
-    if not 1 <= arguments.topics <= MAX_GROUPS:
+    if arguments.topics is not None and not 1 <= arguments.topics <= MAX_GROUPS:
         raise InputError(f"--topics must be between 1 and {MAX_GROUPS}, got {arguments.topics}")
     if arguments.limit < 1:
         raise InputError(f"--limit must be at least 1, got {arguments.limit}")
@@ -259,6 +282,14 @@ def _check_combination(arguments: argparse.Namespace) -> None:
     for flag, (is_given, has_effect, needed) in needs.items():
         if is_given and not has_effect:
             raise InputError(f"{flag} needs {needed}; leave it out, or pass {needed}")
+    grouped = {
+        "--column": arguments.column is not None,
+        "--mosaic": arguments.mosaic is not None,
+        "an index and --texts": indexed and texts,
+    }
+    for other, is_given in grouped.items():
+        if is_given and arguments.topics is not None:
+            raise InputError(f"--topics has no effect with {other}; leave one of them out")
 
 
 def _of_all(drawn: int, count: int) -> str:

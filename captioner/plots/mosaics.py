@@ -16,6 +16,7 @@ from ..errors import InputError
 
 FILLED = 0.6  # of the cells have a thumbnail, so that groups remain visible
 MIN_CELL = 16  # pixels
+MAX_SIDE = 20_000  # pixels; the mosaic then takes 1.2 GB of memory
 QUALITY = 90  # of JPEG files
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -29,15 +30,11 @@ def draw_mosaic(
     it cannot be read, in which case its cell stays grey. side: of the mosaic in pixels. Each
     thumbnail is the centre of its image, cropped to a square, in the free cell closest to its
     point (see `cells`). The format follows the suffix of `path`, which is replaced atomically.
-    Raises InputError if thumbnails would be smaller than 16 pixels.
+    Raises InputError for the same sides as `check_side`.
     """
+    check_side(len(points), side)
     count = cells_per_side(len(points))
     size = side // count
-    if size < MIN_CELL:
-        raise InputError(
-            f"a mosaic of {len(points):,} images needs at least {MIN_CELL * count} pixels, got "
-            f"{side}; draw fewer images or a larger mosaic"
-        )
     canvas = Image.new("RGB", (side, side), "white")
     border, missing = (side - size * count) // 2, []
     for i, (column, row) in enumerate(cells(points).tolist()):
@@ -54,6 +51,20 @@ def draw_mosaic(
         canvas.save(content, "JPEG", quality=QUALITY)
     atomic_write(path, content.getvalue())
     return missing
+
+
+def check_side(images: int, side: int) -> None:
+    """Raise InputError for a mosaic of too many pixels, or of thumbnails of less than 16 pixels.
+
+    images: number of images. side: of the mosaic in pixels, at most 20,000.
+    """
+    if side > MAX_SIDE:
+        raise InputError(f"a mosaic may have at most {MAX_SIDE:,} pixels a side, got {side:,}")
+    if side < (needed := MIN_CELL * cells_per_side(images)):
+        raise InputError(
+            f"a mosaic of {images:,} images needs at least {needed} pixels, got {side}; draw fewer "
+            "images or a larger mosaic"
+        )
 
 
 def cells_per_side(count: int) -> int:

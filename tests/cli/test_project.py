@@ -254,6 +254,7 @@ def test_a_mosaic_has_the_images_of_the_index(index, capsys):
     assert "mosaic: out/a.jpg" in captured.out
     assert str(broken) in captured.err
     assert "1 images could not be read" in captured.err
+    assert f"photos.index: {len(index)} images (PCA)\n" in captured.out
     with Image.open("out/a.jpg") as image:
         assert image.size == (300, 300)
 
@@ -269,8 +270,60 @@ def test_a_mosaic_has_the_images_of_the_index(index, capsys):
         ("a.index --text-vectors lsa", "--text-vectors needs --texts only"),
         ("a.index --mosaic 300 --output a.pdf", r"must be a \.png or \.jpg or \.jpeg file"),
         ("a.index", "a.index is not an index"),
+        ("--texts a.txt --column a --topics 2", "^--topics has no effect with --column; leave one"),
+        ("a.index --texts a.txt --topics 8", "^--topics has no effect with an index and --texts; "),
+        ("a.index --mosaic 300 --topics 8", "^--topics has no effect with --mosaic; leave one of"),
     ],
 )
 def test_options_that_do_not_fit_an_index(line, message):
     with pytest.raises(InputError, match=message):
         run(line)
+
+
+def test_sentences_without_a_known_word(index, monkeypatch):
+    monkeypatch.setattr(project, "project", None)  # nothing is projected or drawn
+    Path("b.txt").write_text("zebra\nwombat\n")
+    message = r"^b\.txt has no sentence with a word that is known to the model of photos\.index; "
+    with pytest.raises(InputError, match=message):
+        run("photos.index --texts b.txt")
+    assert len(index) == 7
+
+
+def test_an_empty_group_is_printed(capsys):
+    project._print_groups(np.zeros(3, np.int64), ["images", "sentences"])
+    assert capsys.readouterr().out == "     3  images\n     0  sentences\n"
+
+
+def test_groups_of_a_model_without_a_list_of_words(index, drawn, capsys, monkeypatch):
+    monkeypatch.setattr(type(index.linker.texts), "words", ())  # as of a subword model
+    run("photos.index --topics 2 --method pca")
+    ((_, _, labels, _),) = drawn
+    assert labels == ["group 1", "group 2"]
+    assert (
+        "note: groups have numbers, because the text model of the index has no list of words\n"
+        in (capsys.readouterr().err)
+    )
+
+
+def test_a_mosaic_reads_its_images_only(index, monkeypatch):
+    """Neither the checkpoint nor the other images of the index are needed."""
+    monkeypatch.setattr(Index, "linker", None)
+    monkeypatch.setattr(Index, "paths", None)
+    read, items = [], Index.items
+    monkeypatch.setattr(Index, "items", lambda *given: read.extend(given[1]) or items(*given))
+    run("photos.index --mosaic 300 --limit 5 --output a.png")
+    assert read == project._sample(len(index), 5, 0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("side", "message"),
+    [
+        (63, "^a mosaic of 7 images needs at least 64 pixels, got 63; draw fewer"),
+        (20001, "^a mosaic may have at most 20,000 pixels a side, got 20,001$"),
+    ],
+)
+@pytest.mark.usefixtures("index")
+def test_the_side_of_a_mosaic_is_checked_first(side, message, monkeypatch):
+    monkeypatch.setattr(project, "project", None)
+    with pytest.raises(InputError, match=message):
+        run(f"photos.index --mosaic {side} --output a.png")
