@@ -41,7 +41,7 @@ def evidence_for_texts(log_probs: np.ndarray, log_priors: np.ndarray) -> np.ndar
     The difference d grows with the number of rare words, whether they fit or not; it is therefore
     limited to its QUANTILE q among the candidates of the image, softly: -log(e^-d + e^-q).
     """
-    difference = log_probs - log_priors
+    difference: np.ndarray = log_probs - log_priors
     if not difference.shape[-1]:  # no candidates have no quantile
         return difference
     limit = np.quantile(difference, QUANTILE, axis=-1, keepdims=True)
