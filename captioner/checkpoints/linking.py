@@ -6,15 +6,16 @@ from ..errors import InputError
 from ..models.linking.build import LinkingModel
 from ..models.linking.joint import JointEmbedding
 from ..models.linking.linear import LinearMap
-from ..models.linking.options import JointOptions, LinearOptions
+from ..models.linking.options import JointOptions, LinearOptions, RegressionOptions
+from ..models.linking.regression import TextRegression
 from ..models.linking.texts import TextReader, load_reader
 from ..options import from_dict
 from ..vision.encoders import Encoder, build_encoder
 from .checkpoint import Checkpoint
 from .checkpoint import restore as restore_weights
 
-SYSTEMS = ("linear", "joint")
-IMAGE_WEIGHT = "image.weight"  # of shape (E, X)
+SYSTEMS = ("linear", "joint", "regression")
+IMAGE_WEIGHT = "image.weight"  # of shape (E, X), or (H, X) before a hidden layer
 
 
 def restore(checkpoint: Checkpoint) -> tuple[LinkingModel, TextReader]:
@@ -25,7 +26,7 @@ def restore(checkpoint: Checkpoint) -> tuple[LinkingModel, TextReader]:
     if checkpoint.task not in SYSTEMS:
         raise InputError(
             f"checkpoint {checkpoint.path} was trained for {checkpoint.task!r}, not linking "
-            f"({' or '.join(SYSTEMS)}); choose another checkpoint"
+            f"({', '.join(SYSTEMS)}); choose another checkpoint"
         )
     reader = load_reader(checkpoint.path)
 
@@ -36,6 +37,9 @@ def restore(checkpoint: Checkpoint) -> tuple[LinkingModel, TextReader]:
         if checkpoint.task == "linear":
             options = from_dict(LinearOptions, config["model"])
             return LinearMap(size, reader.vector_size, options, encoder)
+        if checkpoint.task == "regression":
+            regression = from_dict(RegressionOptions, config["model"])
+            return TextRegression(size, reader.vector_size, regression, encoder)
         if reader.vocabulary is None:
             raise ValueError("the text reader has no vocabulary")
         joint = from_dict(JointOptions, config["model"])

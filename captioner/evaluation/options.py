@@ -32,6 +32,15 @@ class EvaluationOptions:
     report: Path | None = option(
         None, "directory for report.html, a page with scores, curves, images and attention maps"
     )
+    queries: Path | None = option(
+        None, "text file of search queries to score, one per line [standard queries]"
+    )
+    concepts: Path | None = option(
+        None, "directory of concept annotations in MIRFlickr's layout, scored by MAP"
+    )
+    failures: Path | None = option(
+        None, "output HTML page with the wrong images among the first five of each query"
+    )
     batch_size: int = option(64, "number of images per batch")
     workers: int = option(WORKERS, "number of threads that prefetch images")
     cache: Path = option(CHECKPOINTS / ".cache", "cache directory for features and demo images")

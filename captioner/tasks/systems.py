@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from ..options import Options
 from .captioning.task import CAPTIONING
+from .linking.regression_task import REGRESSION
 from .linking.task import JOINT, LINEAR
 from .task import Task
 
 if TYPE_CHECKING:
     from ..checkpoints.checkpoint import Checkpoint
 
-TASKS = (CAPTIONING, LINEAR, JOINT)
+TASKS = (CAPTIONING, LINEAR, JOINT, REGRESSION)
 # Names of the evaluation options that apply to some tasks only.
 EVALUATION_FLAGS = frozenset().union(*(task.evaluation_flags for task in TASKS))
 

@@ -5,8 +5,13 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..options import Options, check_at_least, option
 
-REDUCED = ("lsa", "word2vec", "word2vec-tf-idf")  # with a chosen number of dimensions
-FITTED = ("counts", "tf-idf", *REDUCED)  # on the training captions
+WEIGHTED = "-tf-idf"  # suffix of word vectors, also of a file, whose mean is weighted by tf-idf
+WITHOUT_EXTRA = ("counts", "tf-idf", "lsa", "ppmi-svd", "ppmi-svd-tf-idf")
+GENSIM = (
+    *("word2vec", "word2vec-tf-idf", "fasttext", "fasttext-tf-idf", "doc2vec", "lda"),
+)  # trained with gensim
+FITTED = (*WITHOUT_EXTRA, *GENSIM)  # on the training captions
+REDUCED = FITTED[2:]  # with a chosen number of dimensions
 
 
 @dataclass(frozen=True)
@@ -14,20 +19,20 @@ class TextVectorOptions(Options):
     """Options of sentence vectors: their sources, and how they are fitted on the training captions.
 
     The vectors of several sources are concatenated. A source is one of FITTED; a GloVe or word2vec
-    file, whose vectors are summed over the words of a sentence; the directory of a sentence
-    encoder; a captioner's run or checkpoint; or a .npy file with one row per caption, across all
-    splits, in reading order.
+    file, whose vectors are summed over the words of a sentence, weighted by inverse document
+    frequency if WEIGHTED follows the file's name; the directory of a sentence encoder; a
+    captioner's run or checkpoint; or a .npy file with one row per caption, across all splits, in
+    reading order.
     """
 
     text_vectors: tuple[str, ...] = option(
         ("tf-idf",),
-        "sentence vectors: counts, tf-idf, lsa, word2vec, word2vec-tf-idf, or a file or directory "
-        "of a text model",
+        f"sentence vectors: {', '.join(FITTED)}, or a file or directory of a text model",
     )
     text_min_count: int = option(
         2, "minimum word count in the training captions; rarer words are unknown"
     )
-    text_dimensions: int = option(300, "number of dimensions of lsa and word2vec")
+    text_dimensions: int = option(300, "number of dimensions, or topics, of fitted vectors")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Sentences as vectors: word counts, tf-idf, LSA and word2vec.
+"""Sentences as vectors: word counts, tf-idf, LSA, word2vec and files of word vectors.
 
 An encoder is fitted on training captions or read from a file of word vectors. Afterwards it
 consists of plain arrays; gensim is needed only to train word2vec, not to use it.
@@ -16,10 +16,11 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InputError
-from .tokenizer import split_words
+from .tokenizer import plain_words
 from .word_vectors import read_vectors
 
 SEED = 0  # of word2vec
+FLAT = 1e-3
 
 
 class SentenceEncoder(Protocol):
@@ -77,14 +78,14 @@ class WordSum:
 
     def weigh(self, sentence: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids of the distinct known words, and each word's count times its weight."""
-        known = (self._index[word] for word in split_words(sentence) if word in self._index)
+        known = (self._index[word] for word in plain_words(sentence) if word in self._index)
         counts = Counter(known)
         ids = np.fromiter(counts, np.int64, len(counts))
         return ids, self.weights[ids] * np.fromiter(counts.values(), np.float32, len(counts))
 
     def unknown_words(self, sentence: str) -> list[str]:
         """Return the words of a sentence that have no vector, in order."""
-        return [word for word in split_words(sentence) if word not in self._index]
+        return [word for word in plain_words(sentence) if word not in self._index]
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def fit_counts(sentences: Sequence[str], min_count: int) -> WordSum:
 
     Raises InputError if no word occurs that often, as do the other functions that fit an encoder.
     """
-    words, _ = _document_frequencies(sentences, min_count)
+    words, _ = document_frequencies(sentences, min_count)
     return WordSum(words, np.ones(len(words), np.float32))
 
 
@@ -140,8 +141,8 @@ def fit_tfidf(sentences: Sequence[str], min_count: int) -> WordSum:
 
     The weight is log((1 + N) / (1 + n)) + 1 for a word in n of N sentences, as in scikit-learn.
     """
-    words, frequencies = _document_frequencies(sentences, min_count)
-    return WordSum(words, _idf(frequencies, len(sentences)))
+    words, frequencies = document_frequencies(sentences, min_count)
+    return WordSum(words, inverse_frequencies(frequencies, len(sentences)))
 
 
 def fit_lsa(sentences: Sequence[str], min_count: int, dimensions: int) -> WordSum:
@@ -163,13 +164,19 @@ def fit_lsa(sentences: Sequence[str], min_count: int, dimensions: int) -> WordSu
 
 
 def fit_word2vec(
-    sentences: Sequence[str], min_count: int, dimensions: int, *, weighted: bool, epochs: int = 25
+    sentences: Sequence[str],
+    min_count: int,
+    dimensions: int,
+    *,
+    weighted: bool,
+    whitened: bool = True,
+    epochs: int = 25,
 ) -> WordSum:
     """Train word2vec (Mikolov et al. 2013, CBOW) on the captions with gensim.
 
     weighted: whether words are weighted by inverse document frequency; if not, all weights are 1.
-    The word vectors are centred over the vocabulary, because they all share a large component, and
-    then scaled to unit length. Raises InputError if the extra `link` is not installed.
+    whitened: whether the word vectors are processed by `whiten`, or only by `centre`. Raises
+    InputError if the extra `link` is not installed.
     """
     try:
         from gensim.models import Word2Vec
@@ -177,9 +184,9 @@ def fit_word2vec(
         raise InputError(
             f"training word2vec needs {error.name}; run pip install 'captioner[link]'"
         ) from error
-    words, frequencies = _document_frequencies(sentences, min_count)
+    words, frequencies = document_frequencies(sentences, min_count)
     model = Word2Vec(
-        [split_words(sentence) for sentence in sentences],  # a list, because it is read repeatedly
+        [plain_words(sentence) for sentence in sentences],  # a list, because it is read repeatedly
         vector_size=dimensions,
         window=5,
         min_count=min_count,
@@ -188,20 +195,29 @@ def fit_word2vec(
         workers=1,  # with several, the vectors depend on the order in which threads run
     )
     vectors = np.stack([model.wv[word] for word in words])
-    weights = _idf(frequencies, len(sentences)) if weighted else np.ones(len(words), np.float32)
-    return WordSum(words, weights, _centred(vectors))
+    weights = (
+        inverse_frequencies(frequencies, len(sentences))
+        if weighted
+        else np.ones(len(words), np.float32)
+    )
+    return WordSum(words, weights, whiten(vectors) if whitened else centre(vectors))
 
 
 def read_word_vectors(
-    path: Path, sentences: Sequence[str], min_count: int, *, weighted: bool
+    path: Path,
+    sentences: Sequence[str],
+    min_count: int,
+    *,
+    weighted: bool,
+    whitened: bool = True,
 ) -> WordSum:
     """Read the vectors of the training captions' words from a GloVe or word2vec file.
 
     The formats are those of `word_vectors.read_vectors`. Words without a vector are unknown;
-    weighting and centring are as in `fit_word2vec`. Raises InputError if the file is missing, if
+    weighting and whitening are as in `fit_word2vec`. Raises InputError if the file is missing, if
     its format is not supported, or if no word has a vector.
     """
-    words, frequencies = _document_frequencies(sentences, min_count)
+    words, frequencies = document_frequencies(sentences, min_count)
     found = read_vectors(path, set(words))
     kept = [i for i, word in enumerate(words) if word in found]
     if not kept:
@@ -211,11 +227,11 @@ def read_word_vectors(
         )
     known = tuple(words[i] for i in kept)
     vectors = np.stack([found[word] for word in known])
-    idf = _idf(frequencies[kept], len(sentences))
-    return WordSum(known, idf if weighted else np.ones_like(idf), _centred(vectors))
+    weights = word_weights(frequencies[kept], len(sentences), weighted=weighted)
+    return WordSum(known, weights, whiten(vectors) if whitened else centre(vectors))
 
 
-def _document_frequencies(
+def document_frequencies(
     sentences: Sequence[str], min_count: int
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Return the words that occur at least `min_count` times, and their document frequencies (V,).
@@ -225,7 +241,7 @@ def _document_frequencies(
     counts: Counter[str] = Counter()
     containing: Counter[str] = Counter()
     for sentence in sentences:
-        words = split_words(sentence)
+        words = plain_words(sentence)
         counts.update(words)
         containing.update(set(words))
     kept = sorted((-n, word) for word, n in counts.items() if n >= min_count)
@@ -238,10 +254,35 @@ def _document_frequencies(
     return tuple(word for _, word in kept), np.array(frequencies, dtype=np.float32)
 
 
-def _idf(frequencies: np.ndarray, sentences: int) -> np.ndarray:
+def inverse_frequencies(frequencies: np.ndarray, sentences: int) -> np.ndarray:
+    """Return smoothed inverse document frequencies (V,), float32, as in `fit_tfidf`."""
     idf: np.ndarray = np.log((1 + sentences) / (1 + frequencies)) + 1
     return idf.astype(np.float32)
 
 
-def _centred(vectors: np.ndarray) -> np.ndarray:
+def word_weights(frequencies: np.ndarray, sentences: int, *, weighted: bool) -> np.ndarray:
+    """Return inverse document frequencies (V,) if the words are weighted, else ones; float32."""
+    weights = inverse_frequencies(frequencies, sentences)
+    return weights if weighted else np.ones_like(weights)
+
+
+def centre(vectors: np.ndarray) -> np.ndarray:
+    """Subtract the mean of word vectors (V, Y), and scale them to unit length, float32.
+
+    All word vectors of a model share a large component, which would make all words similar.
+    """
     return unit_rows((vectors - vectors.mean(0)).astype(np.float32))
+
+
+def whiten(vectors: np.ndarray) -> np.ndarray:
+    """Return word vectors (V, Y) rotated and scaled to uncorrelated dimensions of equal variance.
+
+    As `centre`, it subtracts the mean before and scales the vectors to unit length afterwards. A
+    few dimensions would otherwise decide every cosine, so that all words of a topic would be alike.
+    Dimensions whose deviation is below FLAT times the largest are left out.
+    """
+    centred = np.asarray(vectors, np.float64) - vectors.mean(0)
+    variances, directions = np.linalg.eigh(centred.T @ centred / len(vectors))
+    deviations = np.sqrt(variances.clip(0))
+    kept = deviations > FLAT * deviations[-1]
+    return unit_rows((centred @ directions[:, kept] / deviations[kept]).astype(np.float32))

@@ -72,6 +72,8 @@ _WORD = re.compile(
     re.VERBOSE,
 )
 
+_HASHTAG = re.compile(r"#(?=[^\W\d])")
+
 
 def split_words(sentence: str) -> list[str]:
     """Return the lower-cased words of a sentence, tokenised as for the COCO caption scores.
@@ -82,6 +84,11 @@ def split_words(sentence: str) -> list[str]:
     """
     plain = re.sub(r"[^ -~]", _replacement, unicodedata.normalize("NFC", sentence)).lower()
     return [word for piece in _WORD.findall(plain) for word in _RESPELLED.get(piece, (piece,))]
+
+
+def plain_words(sentence: str) -> list[str]:
+    """Return the words as `split_words` does, with hashtags as words: "#dog" is the word "dog"."""
+    return split_words(_HASHTAG.sub(" ", sentence))
 
 
 def _replacement(match: re.Match[str]) -> str:

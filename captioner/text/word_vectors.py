@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..git_lfs import refuse_pointer_file
+from .options import WEIGHTED
 
 SUFFIXES = (".txt", ".vec", ".bin")  # also before .gz
 CHUNK = 2**20  # bytes read at once; no word is longer
@@ -22,6 +23,11 @@ MAX_SIZE = 2**16  # numbers of a vector
 def is_vector_file(path: Path) -> bool:
     """Return whether the name ends in one of SUFFIXES, optionally followed by .gz."""
     return _suffix(path) in SUFFIXES
+
+
+def split_weighting(source: str) -> tuple[Path, bool]:
+    """Return the path in a source such as "vectors.txt-tf-idf", and whether to weigh the words."""
+    return Path(source.removesuffix(WEIGHTED)), source.endswith(WEIGHTED)
 
 
 def _suffix(path: Path) -> str:

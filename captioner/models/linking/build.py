@@ -2,5 +2,6 @@
 
 from .joint import JointEmbedding
 from .linear import LinearMap
+from .regression import TextRegression
 
-LinkingModel = LinearMap | JointEmbedding
+LinkingModel = LinearMap | JointEmbedding | TextRegression

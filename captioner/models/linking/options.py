@@ -55,3 +55,28 @@ class JointOptions(Options):
         check_at_least(self, 0, "margin", "warm_up_epochs")
         check_at_least(self, 0.001, "temperature")
         check_share(self, "dropout")
+
+
+REGRESSION_LOSSES = ("ranking", "contrastive", "bce")
+
+
+@dataclass(frozen=True)
+class RegressionOptions(Options):
+    """Loss, layers and regularisation of the regression of text vectors."""
+
+    loss: str = option(
+        "ranking",
+        "loss: ranking (hinges of all wrong pairs), contrastive (InfoNCE) or bce (cross-entropy of "
+        "sigmoids with text vectors scaled to 0 to 1)",
+        choices=REGRESSION_LOSSES,
+    )
+    hidden_size: int = option(0, "size of a hidden layer; 0: none")
+    margin: float = option(0.2, "ranking: cosine margin between positive and negative pairs")
+    temperature: float = option(0.05, "contrastive: initial temperature")
+    dropout: float = option(0.0, "dropout rate of image vectors and the hidden layer")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 0, "hidden_size", "margin")
+        check_at_least(self, 0.001, "temperature")
+        check_share(self, "dropout")

@@ -18,6 +18,7 @@ import torch
 
 from ...errors import InputError
 from ...options import from_dict, to_dict
+from ...text.documents import ParagraphVectors, TopicModel
 from ...text.given_rows import GivenRows
 from ...text.sentence_vectors import (
     ConcatenatedEncoder,
@@ -33,6 +34,7 @@ from ..captioning.sentence_state import SentenceState, build_sentence_state
 FORMAT = 1
 ADVICE = "copy or download the checkpoint again"
 TEXT, ARRAYS = "text.json", "text.safetensors"
+KINDS = ("words", "topics", "paragraphs", "transformer", "captioner", "rows")
 SIMILAR = 3  # words to suggest for an unknown word
 
 Arrays = Mapping[str, np.ndarray]
@@ -121,7 +123,7 @@ def _similar_words(word: str, known: Sequence[str]) -> list[str]:
 def _known_words(part: SentenceEncoder) -> Sequence[str]:
     """Return the vocabulary of a part, frequent words first; empty if it has no whole words."""
     match part:
-        case WordSum():
+        case WordSum() | TopicModel() | ParagraphVectors():
             return part.words
         case SentenceState():
             return part.vocabulary.words
@@ -135,6 +137,12 @@ def _describe(part: SentenceEncoder) -> tuple[dict[str, Any], Arrays]:
         case WordSum(words, weights, vectors):
             about = {"kind": "words", "words": words}
             arrays = {"weights": weights} | ({} if vectors is None else {"vectors": vectors})
+        case TopicModel(words, weights, topics, prior, mean):
+            about = {"kind": "topics", "words": words}
+            arrays = {"weights": weights, "topics": topics, "prior": prior, "mean": mean}
+        case ParagraphVectors(words, weights, outputs, noise, mean):
+            about = {"kind": "paragraphs", "words": words}
+            arrays = {"weights": weights, "outputs": outputs, "noise": noise, "mean": mean}
         case TransformerEncoder(tensors, layers, heads, epsilon, tokenizer):
             about = {"kind": "transformer", "layers": layers, "heads": heads, "epsilon": epsilon}
             about["tokenizer"] = tokenizer.to_str()
@@ -160,6 +168,8 @@ def _restore(about: dict[str, Any], arrays: Arrays) -> SentenceEncoder:
     match kind:
         case "words":
             return _restore_words(_field(about, "words", list), arrays)
+        case "topics" | "paragraphs":
+            return _restore_documents(kind, _field(about, "words", list), arrays)
         case "transformer":
             return build_transformer(
                 tensors,
@@ -180,14 +190,38 @@ def _restore(about: dict[str, Any], arrays: Arrays) -> SentenceEncoder:
             if set(arrays) != {"rows"} or rows.ndim != 2 or not rows.shape[1]:
                 raise ValueError(f"expected one array, rows (N, Y), got {_shapes(arrays)}")
             return GivenRows(rows, _field(about, "fingerprint", str), _field(about, "source", str))
-    raise ValueError(f"kind must be words, transformer, captioner or rows, got {kind!r}")
+    raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
 
 
-def _restore_words(words: list[Any], arrays: Arrays) -> WordSum:
+def _restore_documents(
+    kind: str, words: list[Any], arrays: Arrays
+) -> TopicModel | ParagraphVectors:
+    """Rebuild a topic model or paragraph vectors; raises ValueError and KeyError."""
+    _check_words(words)
+    names = ("topics", "prior") if kind == "topics" else ("outputs", "noise")
+    size = len(arrays["mean"])
+    shapes = {"weights": (len(words),), "mean": (size,)}
+    if kind == "topics":
+        shapes |= {"topics": (size, len(words)), "prior": (size,)}
+    else:
+        shapes |= {"outputs": (len(words), size), "noise": (arrays["noise"].shape[0], size)}
+    if shapes != {name: array.shape for name, array in arrays.items()} or not size:
+        raise ValueError(f"{kind} have the wrong shapes: {_shapes(arrays)}")
+    if kind == "topics" and (arrays["topics"].min() < 0 or arrays["prior"].min() <= 0):
+        raise ValueError("topics must be at least 0, and their prior above 0")
+    values = (arrays["weights"], *(arrays[name] for name in names), arrays["mean"])
+    return (TopicModel if kind == "topics" else ParagraphVectors)(tuple(words), *values)
+
+
+def _check_words(words: list[Any]) -> None:
     if not words or not all(isinstance(word, str) and word.split() == [word] for word in words):
         raise ValueError(f"words must be strings without white space, got {words!r:.80}")
     if repeated := len(words) - len(set(words)):
         raise ValueError(f"words must be unique; number of duplicates: {repeated}")
+
+
+def _restore_words(words: list[Any], arrays: Arrays) -> WordSum:
+    _check_words(words)
     weights, vectors = arrays["weights"], arrays.get("vectors")
     if set(arrays) - {"weights", "vectors"} or weights.shape != (len(words),):
         raise ValueError(

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...text.sentence_vectors import SentenceEncoder
-from ...text.tokenizer import split_words
+from ...text.given_rows import GivenRows
+from ...text.sentence_vectors import SentenceEncoder, flatten_parts
+from ...text.tokenizer import plain_words
 from ...text.vocabulary import PAD, Vocabulary
 from .text_model import ADVICE, known_words, load_sentence_encoder, save_sentence_encoder
 
@@ -95,6 +96,12 @@ class TextReader:
         known += known_words(self.sentences) if self.sentences else []
         return list(dict.fromkeys(known))
 
+    @property
+    def can_read(self) -> bool:
+        """Whether texts can be read: not if sentence vectors were given for captions only."""
+        parts = flatten_parts(self.sentences) if self.sentences else ()
+        return not any(isinstance(part, GivenRows) for part in parts)
+
     def read(self, texts: Sequence[str]) -> Texts:
         """Prepare texts; a text without known words becomes padding and a vector of zeros."""
         vectors = torch.from_numpy(self.sentences.encode(texts)) if self.sentences else None
@@ -107,7 +114,7 @@ class TextReader:
         """
         if self.vocabulary is None:
             return None
-        known = [[w for w in split_words(text) if w in self.vocabulary] for text in texts]
+        known = [[w for w in plain_words(text) if w in self.vocabulary] for text in texts]
         rows = [self.vocabulary.encode(words[: self.max_words]) for words in known]
         tokens = torch.full((len(rows), max(1, *map(len, rows), 0)), PAD)
         for row, ids in zip(tokens, rows, strict=True):
@@ -117,7 +124,7 @@ class TextReader:
     def unknown_words(self, text: str) -> list[str]:
         """Return the words of a text that do not contribute to its embedding, in order."""
         unknown = (
-            split_words(text) if self.sentences is None else self.sentences.unknown_words(text)
+            plain_words(text) if self.sentences is None else self.sentences.unknown_words(text)
         )
         if self.vocabulary is None:
             return unknown
@@ -125,7 +132,7 @@ class TextReader:
 
     def knows(self, text: str) -> bool:
         """Return whether any word of a text contributes to its embedding."""
-        return len(self.unknown_words(text)) < len(split_words(text))
+        return len(self.unknown_words(text)) < len(plain_words(text))
 
     def save(self, directory: Path) -> None:
         """Write the vocabulary, the sentence encoder and READER to a checkpoint's directory."""

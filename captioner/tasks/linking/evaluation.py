@@ -6,7 +6,7 @@ from pathlib import Path
 from ...captioner import Captioner
 from ...checkpoints.checkpoint import Checkpoint
 from ...checkpoints.runs import evaluation_directory
-from ...data.dataset import split_name
+from ...data.dataset import CaptionData, split_name
 from ...data.sources import Source
 from ...devices import pick_device
 from ...errors import InputError
@@ -18,18 +18,19 @@ from ...evaluation.inputs import (
     sample_training_images,
     write_json,
 )
-from ...evaluation.options import EvaluationRequest
+from ...evaluation.options import EvaluationOptions, EvaluationRequest
 from ...linker import Linker
 from ...options import to_dict
 from ...reranker import Reranker
 from ...retrieval.reranking import SAMPLE
 from .job import read_image_rows
 from .reranking import rerank_split
+from .search import SearchInputs
 from .vectors import given_image_vectors, rank_split, split_scores
 
 
 def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationRequest) -> None:
-    """Score one checkpoint's retrieval on a split; print the scores and write scores.json.
+    """Score one checkpoint's retrieval and search on a split; print and write the scores.
 
     If a captioner re-ranks the results, the scores before and after it are printed. Raises
     InputError for user errors, including more than one checkpoint.
@@ -39,23 +40,21 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
     (read,), options = checkpoints, request.evaluation
     split = split_name(options.split)
     pick_device(request.runtime.device)  # raises InputError before images are decoded
-    data, _ = load_split(options, read.config, split)
     linker = Linker.from_checkpoint(read, request.runtime.device)
+    search = SearchInputs.read(linker, read.path, options)
+    data, _ = load_split(options, read.config, split)
     reranker = _load_reranker(request)
     directory = options.output or evaluation_directory(read.path, split)
     make_directory(directory, "--output")
-    encoder, examples = linker.model.encoder, data.split(split)
-    if encoder is None:
-        rows = read_image_rows(Path(read.config[read.task]["image_vectors"]), data)
-        assert rows is not None
-        images: Source = given_image_vectors(rows, data, split)
-    else:
-        images = open_features(encoder, linker.transform, examples, options, "pooled")
-    scores = split_scores(linker, images, data, split, options.batch_size)
+    examples = data.split(split)
+    images = _open_images(linker, read, data, split, options)
+    rows = linker.encode_source(images, len(examples), batch_size=options.batch_size)
+    scores = split_scores(linker, rows, data, split)
     result = rank_split(scores, scores, data, split)
     content = result.content
     print(f"{read.path} on {data.name}, {split} split, {len(examples)} images")
     print(result.describe())
+    content |= search.score(linker, rows, examples, data)
     if reranker:
         top = request.reranking.rerank_top
         reranked = rerank_split(reranker, scores, data, split, top)
@@ -64,6 +63,19 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
         content["reranked"] = {**reranked.content, **to_dict(request.reranking)}
     write_json(directory / SCORES_FILE, content)
     print(f"scores: {directory}")
+
+
+def _open_images(
+    linker: Linker, read: Checkpoint, data: CaptionData, split: str, options: EvaluationOptions
+) -> Source:
+    """Return the images or features of a split, or the image vectors of the training data."""
+    encoder = linker.model.encoder
+    if encoder is not None:
+        examples = data.split(split)
+        return open_features(encoder, linker.transform, examples, options, "pooled")
+    rows = read_image_rows(Path(read.config[read.task]["image_vectors"]), data)
+    assert rows is not None
+    return given_image_vectors(rows, data, split)
 
 
 def _load_reranker(request: EvaluationRequest) -> Reranker | None:

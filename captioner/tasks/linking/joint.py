@@ -15,7 +15,7 @@ from ...models.linking.texts import TextReader, load_reader
 from ...prefetch import load_ahead
 from ...text.options import TextVectorOptions
 from ...text.sentence_vectors import WordSum, fit_word2vec, read_word_vectors
-from ...text.tokenizer import split_words
+from ...text.tokenizer import plain_words
 from ...text.vocabulary import Vocabulary
 from ..encoding import build_configured_encoder
 from ..task import JobInputs
@@ -82,7 +82,7 @@ class JointJob(LinkingJob):
 
 def build_reader(options: JointTaskOptions, data: CaptionData) -> TextReader:
     """Build the vocabulary, and any sentence encoder, from the captions of the train split."""
-    captions = [split_words(c) for example in data.split("train") for c in example.captions]
+    captions = [plain_words(c) for example in data.split("train") for c in example.captions]
     vocabulary = Vocabulary.build(captions, options.text_min_count)
     sentences = None
     if options.text_vectors:
@@ -107,9 +107,11 @@ def fill_embedding(
     source, size = options.word_vectors, model.options.word_size
     assert source is not None
     words: WordSum = (
-        fit_word2vec(captions, options.text_min_count, size, weighted=False)
+        fit_word2vec(captions, options.text_min_count, size, weighted=False, whitened=False)
         if source == WORD2VEC
-        else read_word_vectors(Path(source), captions, options.text_min_count, weighted=False)
+        else read_word_vectors(
+            Path(source), captions, options.text_min_count, weighted=False, whitened=False
+        )
     )
     assert words.vectors is not None
     if words.vectors.shape[1] != size:

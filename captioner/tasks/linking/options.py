@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...options import Options, check_at_least, option
-from ...text.options import TextVectorOptions
+from ...text.options import FITTED, TextVectorOptions
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,19 @@ class LinearTaskOptions(TextVectorOptions):
 
     image_vectors: Path | None = option(
         None, ".npy file of image vectors, one row per caption [pooled encoder features]"
+    )
+
+
+@dataclass(frozen=True)
+class RegressionTaskOptions(TextVectorOptions):
+    """The text vectors that are regressed, and the image vectors from which."""
+
+    text_vectors: tuple[str, ...] = option(
+        ("ppmi-svd-tf-idf",),
+        f"text vectors: {', '.join(FITTED)}, or a file or directory of a text model",
+    )
+    image_vectors: Path | None = option(
+        None, ".npy file of image vectors, one row per caption [encoder features]"
     )
 
 

@@ -10,7 +10,7 @@ from ...models.linking.options import JointOptions, LinearOptions
 from ...options import option_names, to_dict
 from ...retrieval.reranking import RerankOptions
 from ...text.options import FITTED, REDUCED
-from ...text.word_vectors import is_vector_file
+from ...text.word_vectors import is_vector_file, split_weighting
 from ...vision.options import SMALL_CNN
 from ..options import OptionGroups, TrainingOptions
 from ..task import Job, JobInputs, Task
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ...linker import Linker
 
 SCORES = ("rsum", *(f"{way}_R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)))
+QUERY_FLAGS = frozenset({"queries", "concepts", "failures"})  # of evaluation
+EVALUATION_FLAGS = QUERY_FLAGS | frozenset(option_names(RerankOptions))
 NO_SAMPLES = frozenset({"samples", "heatmaps"})
 # Kiros et al. 2015 train for 15 epochs with batches of 100.
 DEFAULTS: dict[str, int | float] = {"batch_size": 100, "epochs": 15, "learning_rate": 1e-3}
@@ -45,7 +47,7 @@ def _idle_linear(groups: OptionGroups) -> dict[str, str]:
         idle |= dict.fromkeys(("ridge", "correlation_power"), "needs --solver cca")
     if not any(source in REDUCED for source in options.text_vectors):
         idle |= {"text_dimensions": f"needs --text-vectors {' or '.join(REDUCED)}"}
-    if not any(source in FITTED or is_vector_file(Path(source)) for source in options.text_vectors):
+    if not any(s in FITTED or is_vector_file(split_weighting(s)[0]) for s in options.text_vectors):
         idle |= {"text_min_count": "needs --text-vectors that depend on the words of the captions"}
     if starts:
         given = "cannot be combined with --start-from, which provides the sentence encoder"
@@ -165,7 +167,7 @@ LINEAR = Task(
     build=_build_linear,
     load=_load,
     evaluate=_evaluate,
-    evaluation_flags=frozenset(option_names(RerankOptions)),
+    evaluation_flags=EVALUATION_FLAGS,
 )
 
 JOINT = Task(
@@ -186,5 +188,5 @@ JOINT = Task(
     build=_build_joint,
     load=_load,
     evaluate=_evaluate,
-    evaluation_flags=frozenset(option_names(RerankOptions)),
+    evaluation_flags=EVALUATION_FLAGS,
 )

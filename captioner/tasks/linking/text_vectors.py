@@ -19,8 +19,9 @@ from ...data.dataset import CaptionData, fingerprint, split_name
 from ...errors import InputError
 from ...models.captioning.sentence_state import sentence_state
 from ...models.linking.texts import TextReader, Texts
+from ...text.documents import fit_doc2vec, fit_lda
 from ...text.given_rows import GivenRows, open_rows, read_rows
-from ...text.options import FITTED, TextVectorOptions
+from ...text.options import FITTED, GENSIM, WEIGHTED, TextVectorOptions
 from ...text.sentence_vectors import (
     ConcatenatedEncoder,
     SentenceEncoder,
@@ -31,8 +32,9 @@ from ...text.sentence_vectors import (
     flatten_parts,
     read_word_vectors,
 )
+from ...text.trained_words import fit_fasttext, fit_ppmi_svd
 from ...text.transformer import check_transformer, read_transformer
-from ...text.word_vectors import is_vector_file
+from ...text.word_vectors import is_vector_file, split_weighting
 
 BLOCK = 4096  # captions encoded at once
 
@@ -45,15 +47,16 @@ def check_sentence_encoder(options: TextVectorOptions) -> None:
     """
     for source in options.text_vectors:
         path = Path(source)
-        match _kind(source):
-            case "word2vec" | "word2vec-tf-idf":
-                if importlib.util.find_spec("gensim") is None:
-                    raise InputError(
-                        f"{source} needs gensim; run pip install 'captioner[link]', or choose lsa"
-                    )
-            case "word vectors" if not path.is_file():
+        match kind := _kind(source):
+            case _ if kind in GENSIM and importlib.util.find_spec("gensim") is None:
                 raise InputError(
-                    f"word vectors {path} do not exist or are not a file; check the path"
+                    f"{source} needs gensim; run pip install 'captioner[link]', or choose lsa or "
+                    "ppmi-svd-tf-idf"
+                )
+            case "word vectors" if not split_weighting(source)[0].is_file():
+                file, _ = split_weighting(source)
+                raise InputError(
+                    f"word vectors {file} do not exist or are not a file; check the path"
                 )
             case "rows":
                 open_rows(path)
@@ -144,7 +147,7 @@ def _kind(source: str) -> str:
     path = Path(source)
     if source in FITTED:
         return source
-    if is_vector_file(path):
+    if is_vector_file(split_weighting(source)[0]):
         return "word vectors"
     if path.suffix == ".npy":
         return "rows"
@@ -164,18 +167,13 @@ def _kind(source: str) -> str:
 def _build(
     source: str, options: TextVectorOptions, captions: Sequence[str], count: int, fingerprint: str
 ) -> SentenceEncoder:
-    path, minimum, dimensions = Path(source), options.text_min_count, options.text_dimensions
-    match kind := _kind(source):
-        case "counts":
-            return fit_counts(captions, minimum)
-        case "tf-idf":
-            return fit_tfidf(captions, minimum)
-        case "lsa":
-            return fit_lsa(captions, minimum, dimensions)
-        case "word2vec" | "word2vec-tf-idf":
-            return fit_word2vec(captions, minimum, dimensions, weighted=kind == "word2vec-tf-idf")
+    path, weighted = Path(source), source.endswith(WEIGHTED)
+    match _kind(source):
+        case kind if kind in FITTED:
+            return _fit(kind.removesuffix(WEIGHTED), options, captions, weighted=weighted)
         case "word vectors":
-            return read_word_vectors(path, captions, minimum, weighted=False)
+            file, weighted = split_weighting(source)
+            return read_word_vectors(file, captions, options.text_min_count, weighted=weighted)
         case "rows":
             return read_rows(path, count, fingerprint)
         case "transformer":
@@ -184,3 +182,27 @@ def _build(
             loaded = checkpoint.load(path)
             model, _ = restore(loaded)
             return sentence_state(model, loaded.vocabulary)
+
+
+def _fit(
+    name: str, options: TextVectorOptions, captions: Sequence[str], *, weighted: bool
+) -> SentenceEncoder:
+    """Fit the encoder `name` + WEIGHTED if it is weighted, else `name`, on the captions."""
+    minimum, dimensions = options.text_min_count, options.text_dimensions
+    match name:
+        case "counts":
+            return fit_counts(captions, minimum)
+        case "lsa":
+            return fit_lsa(captions, minimum, dimensions)
+        case "word2vec":
+            return fit_word2vec(captions, minimum, dimensions, weighted=weighted)
+        case "fasttext":
+            return fit_fasttext(captions, minimum, dimensions, weighted=weighted)
+        case "ppmi-svd":
+            return fit_ppmi_svd(captions, minimum, dimensions, weighted=weighted)
+        case "doc2vec":
+            return fit_doc2vec(captions, minimum, dimensions)
+        case "lda":
+            return fit_lda(captions, minimum, dimensions)
+        case _:
+            return fit_tfidf(captions, minimum)

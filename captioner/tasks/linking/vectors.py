@@ -93,15 +93,16 @@ def score_split(
 
     images: a source whose i-th item, an image or its features, belongs to the split's i-th example.
     """
-    scores = split_scores(linker, images, data, split, batch_size)
+    rows = linker.encode_source(images, len(data.split(split)), batch_size=batch_size)
+    scores = split_scores(linker, rows, data, split)
     return rank_split(scores, scores, data, split)
 
 
-def split_scores(
-    linker: Linker, images: Source, data: CaptionData, split: str, batch_size: int = 256
-) -> np.ndarray:
-    """Return the cosine (I, N) of each image of a split with each caption; see `score_split`."""
-    rows = linker.encode_source(images, len(data.split(split)), batch_size=batch_size)
+def split_scores(linker: Linker, rows: np.ndarray, data: CaptionData, split: str) -> np.ndarray:
+    """Return the cosine (I, N) of each image of a split with each caption.
+
+    rows (I, E): the embeddings of the split's images.
+    """
     texts = [linker.embed(block) for block in caption_texts(linker.texts, data, split)]
     scores: np.ndarray = rows @ np.concatenate(texts).T
     return scores

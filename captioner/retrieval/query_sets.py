@@ -1,0 +1,152 @@
+"""Queries that measure search: the standard ones, files of them, and which images are right.
+
+An image is right for a query if the words of all terms that are added occur in its captions, and
+those of no term that is subtracted. Nothing is embedded here.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..text.tokenizer import plain_words
+from .query import Query, parse
+
+# Frequent words of Flickr8k, pairs of them, and pairs A - B of which 13 to 45 % of the images
+# with A also show B.
+PHOTOGRAPHS = (
+    *("dog", "beach", "snow", "water", "bike", "ball"),
+    *("car", "grass", "pool", "mountain", "baby", "horse"),
+    *("dog + snow", "dog + water", "boy + ball", "girl + beach", "man + bike", "dog + ball"),
+    *("man + rock", "people + snow", "woman + street", "boy + pool", "dog + beach"),
+    "child + swing",
+    *("water - dog", "snow - dog", "beach - dog", "ball - dog", "dog - grass", "dog - water"),
+    *("dog - ball", "water - man", "snow - man", "bike - boy", "street - woman", "rock - water"),
+)
+# The same numbers of queries for the demo data.
+SHAPES = (
+    *("circle", "square", "triangle", "star", "cross", "heart"),
+    *("red", "green", "blue", "yellow", "purple", "orange"),
+    *("red + circle", "green + square", "blue + triangle", "yellow + star", "purple + cross"),
+    *("orange + heart", "striped + red", "dotted + blue", "circle + square", "triangle + star"),
+    *("cross + heart", "large + purple"),
+    *("circle - red", "square - green", "triangle - blue", "star - yellow", "cross - purple"),
+    *("heart - orange", "red - circle", "green - square", "blue - triangle", "yellow - star"),
+    *("purple - cross", "orange - heart"),
+)
+STANDARD = (PHOTOGRAPHS, SHAPES)
+_IRREGULAR = {
+    **{"man": "men", "woman": "women", "child": "children", "person": "people", "foot": "feet"},
+    **{"tooth": "teeth", "goose": "geese", "mouse": "mice", "wolf": "wolves", "leaf": "leaves"},
+    **{"knife": "knives", "shelf": "shelves", "scarf": "scarves"},
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The words that an image's captions must and must not contain to be right for a query.
+
+    with_words: a tuple of words for each term that is added. without: the same for each term that
+    is subtracted; an image is wrong if it contains all words of any of them.
+    """
+
+    with_words: tuple[tuple[str, ...], ...]
+    without: tuple[tuple[str, ...], ...]
+
+    @property
+    def kind(self) -> str:
+        """Return "negated" if a term is subtracted, else "complex" if there are several terms."""
+        if self.without:
+            return "negated"
+        return "complex" if len(self.with_words) > 1 else "simple"
+
+
+def wanted(query: Query) -> Wanted:
+    """Return the words of a query; raise InputError if it contains images or only subtracts."""
+    if any(term.is_image for term in query.terms):
+        raise InputError(
+            f"query {query} contains an image, for which captions do not say what is right; "
+            "use words only"
+        )
+    words = [(tuple(plain_words(term.text)), term.weight) for term in query.terms]
+    if not all(group for group, _ in words):
+        raise InputError(f"each term of query {query} must contain a word; correct the query")
+    added = tuple(group for group, weight in words if weight > 0)
+    if not added:
+        raise InputError(f"query {query} only subtracts; add at least one word")
+    return Wanted(added, tuple(group for group, weight in words if weight < 0))
+
+
+def relevant_images(query: Query, words: Sequence[set[str]]) -> np.ndarray:
+    """Return which images are right for a query (I,), booleans.
+
+    words: the words of the captions of each image. A word also occurs if its plural does. Raises
+    InputError in the same cases as `wanted`.
+    """
+    sought = wanted(query)
+
+    def has(found: set[str], group: Iterable[str]) -> bool:
+        return all(not found.isdisjoint(spellings(word)) for word in group)
+
+    return np.array(
+        [
+            all(has(found, group) for group in sought.with_words)
+            and not any(has(found, group) for group in sought.without)
+            for found in words
+        ],
+        dtype=bool,
+    )
+
+
+def spellings(word: str) -> set[str]:
+    """Return a word and its English plural, as regular as its ending suggests."""
+    if word in _IRREGULAR:
+        return {word, _IRREGULAR[word]}
+    if word.endswith(("s", "x", "z", "ch", "sh")):
+        return {word, word + "es"}
+    if word.endswith("y") and word[-2:-1] not in ("", *"aeiou"):
+        return {word, word[:-1] + "ies"}
+    return {word, word + "s"}
+
+
+def read_queries(path: Path) -> tuple[str, ...]:
+    """Read a text file of one query per line; empty lines and lines that begin with # are skipped.
+
+    Raises InputError, naming the line, for a query that cannot be parsed, occurs twice, or for
+    which captions do not say what is right; and for a file that cannot be read or has no query.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InputError(f"queries {path} cannot be read: {reason}") from error
+    queries: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("# "):
+            continue
+        try:
+            query = parse(line.strip())
+            wanted(query)
+        except InputError as error:
+            raise InputError(f"{path}, line {number}: {error}") from error
+        if str(query) in queries:
+            raise InputError(f"{path}, line {number}: {query} occurs twice; remove one")
+        queries.append(str(query))
+    if not queries:
+        raise InputError(f"queries {path} contain no query; write one per line, as dog + beach")
+    return tuple(queries)
+
+
+def standard_queries(unknown_words: Callable[[str], list[str]]) -> tuple[str, ...]:
+    """Return the standard queries of which the most have known words only.
+
+    unknown_words(text): the words of a text that the model does not know.
+    """
+
+    def known(queries: Sequence[str]) -> int:
+        terms = ([term.text for term in parse(query).terms] for query in queries)
+        return sum(not any(unknown_words(text) for text in texts) for texts in terms)
+
+    return max(STANDARD, key=known)

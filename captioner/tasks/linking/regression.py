@@ -1,0 +1,65 @@
+"""One run of the regression of text vectors: its sentence encoder, model and batches."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from ...checkpoints.checkpoint import load_checkpoint_weights
+from ...distributed import say
+from ...models.linking.regression import RegressionBatch, TextRegression
+from ...models.linking.texts import TextReader, load_reader
+from ...prefetch import load_ahead
+from ..encoding import build_configured_encoder
+from ..task import JobInputs
+from .job import LinkingJob, read_image_rows
+from .regression_task import regression_options
+from .text_vectors import build_sentence_encoder
+
+
+class RegressionJob(LinkingJob):
+    """Implements `tasks.task.Job`."""
+
+    def __init__(self, inputs: JobInputs) -> None:
+        """Fit the sentence encoder on the training captions, and pool a frozen encoder's features.
+
+        The encoder that trains reads images.
+        """
+        super().__init__(inputs)
+        groups, start = inputs.options, inputs.start
+        model_options, options = regression_options(groups)
+        if start:
+            reader = load_reader(start.path)
+        else:
+            reader = TextReader(sentences=build_sentence_encoder(options, inputs.data))
+        rows = read_image_rows(options.image_vectors, inputs.data)
+        encoder = build_configured_encoder(groups) if rows is None else None
+        torch.manual_seed(groups.training.seed)  # also for the layers on given image vectors
+        size = encoder.channels if encoder else rows.dimensions if rows else 0
+        model = TextRegression(size, reader.vector_size, model_options, encoder)
+        if start:
+            load_checkpoint_weights(model, start)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        say(
+            f"regression of {model.dimensions} text dimensions from {size} image dimensions, "
+            f"{trained:,} trained parameters"
+        )
+        self.open(model.to(inputs.device), reader, rows)
+        texts = self.read_training_texts().vectors
+        assert texts is not None
+        self._vectors = texts
+        self.steps = len(self.order(0))
+
+    def batches(self, epoch: int, first: int) -> Iterator[RegressionBatch]:
+        """Yield an epoch's batches of images with all their captions, from number `first`."""
+        pin, workers = self.inputs.device.type == "cuda", self.inputs.options.data.workers
+        yield from load_ahead(self._load, self.shares(epoch, first), workers, pin=pin)
+
+    def _load(self, indices: Sequence[int]) -> RegressionBatch:
+        texts, image_of_text = self.captions_of(indices)
+        return RegressionBatch(
+            self.images.load(indices),
+            self.images.are_features,
+            self._vectors[torch.from_numpy(texts)],
+            torch.from_numpy(image_of_text),
+            tuple(self.examples[i].id for i in indices),
+        )

@@ -1,0 +1,99 @@
+"""The task of regressing text vectors from images."""
+
+from pathlib import Path
+from typing import Any
+
+from ...models.linking.options import RegressionOptions
+from ...options import to_dict
+from ...text.options import FITTED, REDUCED
+from ...text.word_vectors import is_vector_file, split_weighting
+from ..options import OptionGroups
+from ..task import Job, JobInputs, Task
+from .options import RegressionTaskOptions
+from .task import EVALUATION_FLAGS, LINEAR, NO_SAMPLES, SCORES
+
+
+def regression_options(groups: OptionGroups) -> tuple[RegressionOptions, RegressionTaskOptions]:
+    """Return the options of the regression, with their types."""
+    assert isinstance(groups.model, RegressionOptions)
+    assert isinstance(groups.task, RegressionTaskOptions)
+    return groups.model, groups.task
+
+
+def _idle(groups: OptionGroups) -> dict[str, str]:
+    (model, options), starts = regression_options(groups), groups.run.start_from is not None
+    idle = dict.fromkeys(REGRESSION.hidden, "has no effect with --system regression")
+    if model.loss != "ranking":
+        idle["margin"] = "needs --loss ranking"
+    if model.loss != "contrastive":
+        idle["temperature"] = "needs --loss contrastive"
+    sources = options.text_vectors
+    if not any(source in REDUCED for source in sources):
+        idle["text_dimensions"] = f"needs --text-vectors {' or '.join(REDUCED)}"
+    if not any(s in FITTED or is_vector_file(split_weighting(s)[0]) for s in sources):
+        idle["text_min_count"] = "needs --text-vectors that depend on the words of the captions"
+    if starts:
+        given = "cannot be combined with --start-from, which provides the text vectors"
+        idle |= dict.fromkeys(("text_vectors", "text_min_count", "text_dimensions"), given)
+    if options.image_vectors is not None:
+        replaced = "cannot be combined with --image-vectors, which replaces the encoder"
+        encoder = ("encoder", "encoder_weights", "image_size", "fine_tune_encoder")
+        idle |= dict.fromkeys(encoder, replaced)
+    return idle
+
+
+def _check(groups: OptionGroups) -> None:
+    from ...text.given_rows import open_rows
+    from .text_vectors import check_sentence_encoder
+
+    _, options = regression_options(groups)
+    if options.image_vectors is not None:
+        open_rows(options.image_vectors, "image vectors")
+    if groups.run.start_from is None:
+        check_sentence_encoder(options)
+
+
+def _stored(groups: OptionGroups) -> dict[str, Any]:
+    options = to_dict(groups.task)
+    stored = {**options, "text_vectors": list(options["text_vectors"])}  # as JSON has it
+    return {REGRESSION.name: stored}
+
+
+def _name(groups: OptionGroups) -> str:
+    """Return the name of the model: its loss, and its text vectors unless they are the default."""
+    model, options = regression_options(groups)
+    sources = options.text_vectors
+    names = () if sources == RegressionTaskOptions().text_vectors else map(_plain_name, sources)
+    return "-".join(("regression", model.loss, *names))
+
+
+def _plain_name(source: str) -> str:
+    return Path(source).name.replace(".", "-")
+
+
+def _build(inputs: JobInputs) -> Job:
+    from .regression import RegressionJob
+
+    return RegressionJob(inputs)
+
+
+REGRESSION = Task(
+    name="regression",
+    title="regression of text vectors from images",
+    model_options=RegressionOptions,
+    options=RegressionTaskOptions,
+    architecture=("loss", "hidden_size"),
+    scores=SCORES,
+    unit="texts",
+    model_name=_name,
+    defaults={"batch_size": 128, "epochs": 12, "learning_rate": 1e-2, "average": 0.98},
+    small_cnn_defaults={"learning_rate": 2e-3},
+    hidden=NO_SAMPLES,
+    idle_options=_idle,
+    check_inputs=_check,
+    stored=_stored,
+    build=_build,
+    load=LINEAR.load,
+    evaluate=LINEAR.evaluate,
+    evaluation_flags=EVALUATION_FLAGS,
+)

@@ -1,0 +1,74 @@
+"""Searches in an evaluation: queries, concepts, and the page of wrong results."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...data.concepts import read_concepts
+from ...data.dataset import CaptionData, Example
+from ...errors import InputError
+from ...evaluation.inputs import make_directory
+from ...evaluation.options import EvaluationOptions
+from ...linker import Linker
+from ...options import flag_of
+from ...retrieval.query_sets import read_queries
+from .failures import write_failures
+from .queries import score_concepts, score_queries
+from .task import QUERY_FLAGS
+
+
+@dataclass(frozen=True)
+class SearchInputs:
+    """What is searched for, besides captions; read before the data, so that errors show early.
+
+    queries: None for the standard ones. concepts: None if there are none. failures: the page to
+    write, or None.
+    """
+
+    queries: tuple[str, ...] | None
+    concepts: dict[str, set[int]] | None
+    failures: Path | None
+
+    @classmethod
+    def read(cls, linker: Linker, path: Path, options: EvaluationOptions) -> "SearchInputs":
+        """Read the files that the options name; raise InputError if they cannot be used.
+
+        path: that of the checkpoint, for messages.
+        """
+        given = [name for name in sorted(QUERY_FLAGS) if getattr(options, name) is not None]
+        if given and not linker.texts.can_read:
+            raise InputError(
+                f"{flag_of(given[0])} needs a model that reads texts, but {path} was trained on "
+                "given text vectors; choose another checkpoint"
+            )
+        if options.failures is not None:
+            make_directory(options.failures.parent, "--failures")
+        return cls(
+            None if options.queries is None else read_queries(options.queries),
+            None if options.concepts is None else read_concepts(options.concepts),
+            options.failures,
+        )
+
+    def score(
+        self, linker: Linker, rows: np.ndarray, examples: Sequence[Example], data: CaptionData
+    ) -> dict[str, Any]:
+        """Search among the embeddings (I, E) of the examples; print and return the scores.
+
+        Nothing is scored if the model cannot read texts.
+        """
+        if not linker.texts.can_read:
+            return {}
+        found = score_queries(linker, rows, examples, self.queries)
+        print(found.describe())
+        content: dict[str, Any] = {"search": found.content}
+        if self.concepts is not None:
+            annotated = score_concepts(linker, rows, examples, self.concepts)
+            print(annotated.describe())
+            content["concepts"] = annotated.content
+        if self.failures is not None:
+            write_failures(self.failures, found, examples, data)
+            print(f"failures: {self.failures}")
+        return content

@@ -1,0 +1,39 @@
+"""Words that occur beside given words more often than elsewhere.
+
+Shapes: N documents, such as all captions of an image.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+MIN_DOCUMENTS = 5  # that contain the given words and another one, so that chance does not decide
+
+
+class Cooccurrence:
+    """How much more often words occur in documents that contain given words."""
+
+    def __init__(self, documents: Sequence[Collection[str]]) -> None:
+        """documents: the words of each of N documents."""
+        self._documents = [frozenset(words) for words in documents]
+        self._counts = Counter(word for words in self._documents for word in words)
+
+    def lifts(self, given: Sequence[Collection[str]]) -> dict[str, float]:
+        """Return the lift of each word that occurs beside the given words, the largest first.
+
+        given: for each given word its spellings, of which one must occur. The lift of a word is its
+        share of the documents with the given words, divided by its share of all documents: above 1
+        if it occurs beside them more often than elsewhere. Given words, and words in fewer than
+        MIN_DOCUMENTS of these documents, are left out.
+        """
+        spellings = {word for words in given for word in words}
+        chosen = [
+            words for words in self._documents if all(not words.isdisjoint(each) for each in given)
+        ]
+        counts = Counter(word for words in chosen for word in words - spellings)
+        total = len(self._documents)
+        found = {
+            word: (count / len(chosen)) / (self._counts[word] / total)
+            for word, count in counts.items()
+            if count >= MIN_DOCUMENTS
+        }
+        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
