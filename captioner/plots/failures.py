@@ -18,7 +18,7 @@ h2 span, .note { font-weight: normal; color: color-mix(in srgb, CanvasText 65%, 
 .note { margin: .3em 0; }
 ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(12em, 1fr)); gap: 1.2em;
   list-style: none; margin: 0; padding: 0; font-size: .85em; }
-li > * { margin: .3em 0; }
+li > * { margin: .3em 0; overflow-wrap: anywhere; }
 img, .missing { width: 100%; height: 10em; object-fit: contain; border-radius: 4px;
   background: color-mix(in srgb, CanvasText 8%, Canvas); }
 .missing { display: grid; place-items: center; }

@@ -101,7 +101,7 @@ class ParagraphVectors:
     @property
     def dimensions(self) -> int:
         """The number of dimensions Y of the vectors."""
-        return self.outputs.shape[1]
+        return int(self.outputs.shape[1])
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
         """Return unit rows (N, Y), float32; zeros for a sentence without a known word."""

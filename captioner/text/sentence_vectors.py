@@ -20,7 +20,7 @@ from .tokenizer import plain_words
 from .word_vectors import read_vectors
 
 SEED = 0  # of word2vec
-FLAT = 1e-3
+FLAT, WORDS_PER_DIMENSION = 1e-3, 4  # see `whiten`
 
 
 class SentenceEncoder(Protocol):
@@ -279,8 +279,12 @@ def whiten(vectors: np.ndarray) -> np.ndarray:
 
     As `centre`, it subtracts the mean before and scales the vectors to unit length afterwards. A
     few dimensions would otherwise decide every cosine, so that all words of a topic would be alike.
-    Dimensions whose deviation is below FLAT times the largest are left out.
+    Dimensions whose deviation is below FLAT times the largest are left out. Vectors of fewer than
+    WORDS_PER_DIMENSION words per dimension are only centred: whitening would make all of them
+    equally unlike.
     """
+    if len(vectors) < WORDS_PER_DIMENSION * vectors.shape[1]:
+        return centre(vectors)
     centred = np.asarray(vectors, np.float64) - vectors.mean(0)
     variances, directions = np.linalg.eigh(centred.T @ centred / len(vectors))
     deviations = np.sqrt(variances.clip(0))

@@ -93,8 +93,8 @@ def _ppmi(sentences: Sequence[str], index: dict[str, int]) -> torch.Tensor:
     kept = values > 0
     indices = torch.from_numpy(np.stack([rows[kept], columns[kept]]))
     content = torch.from_numpy(values[kept].astype(np.float32))
-    with torch.sparse.check_sparse_tensor_invariants(enable=True):
-        return torch.sparse_coo_tensor(indices, content, (size, size)).coalesce()
+    # Checking the indices costs little, and without a choice torch 2.14 warns.
+    return torch.sparse_coo_tensor(indices, content, (size, size), check_invariants=True).coalesce()
 
 
 def _leading_rows(matrix: torch.Tensor, count: int) -> torch.Tensor:

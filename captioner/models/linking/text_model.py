@@ -200,7 +200,7 @@ def _restore_documents(
     _check_words(words)
     names = ("topics", "prior") if kind == "topics" else ("outputs", "noise")
     size = len(arrays["mean"])
-    shapes = {"weights": (len(words),), "mean": (size,)}
+    shapes: dict[str, tuple[int, ...]] = {"weights": (len(words),), "mean": (size,)}
     if kind == "topics":
         shapes |= {"topics": (size, len(words)), "prior": (size,)}
     else:

@@ -18,7 +18,7 @@ from ...text.cooccurrence import Cooccurrence
 from ...text.tokenizer import plain_words
 from .queries import QueryScores, ScoredQuery
 
-WORDS = 5  # per wrong image
+WORDS, MIN_LIFT = 5, 2.0  # words per wrong image, and the lowest lift among them
 
 
 def write_failures(
@@ -69,9 +69,9 @@ def _failed(query: ScoredQuery, examples: Sequence[Example], words: Cooccurrence
 
 
 def _highest(lifts: dict[str, float], example: Example) -> list[tuple[str, float]]:
-    """Return the words of an image's captions with the highest lifts above 1."""
+    """Return the words of an image's captions with the highest lifts, at least MIN_LIFT."""
     found = _words(example)
-    return [(w, lift) for w, lift in lifts.items() if w in found and lift > 1][:WORDS]
+    return [(w, lift) for w, lift in lifts.items() if w in found and lift >= MIN_LIFT][:WORDS]
 
 
 def _words(example: Example) -> set[str]:

@@ -64,7 +64,7 @@ class LinkingJob:
         """
         self.model, self.reader = model, reader
         self.linker = Linker(model, reader, self.inputs.transform)
-        self.images, self._val_images = (
+        self.images, self.val_images = (
             self._open_images(model.encoder, rows, split) for split in ("train", "val")
         )
 
@@ -115,7 +115,7 @@ class LinkingJob:
     def evaluate(self) -> RetrievalResult:
         """Rank the val split's captions for its images, and its images for its captions."""
         self.model.eval()
-        return score_split(self.linker, self._val_images, self.data, "val")
+        return score_split(self.linker, self.val_images, self.data, "val")
 
     def show(self, _result: RetrievalResult, _epoch: int, _log_image: Any) -> None:
         """Do nothing: linking systems have no samples to show."""

@@ -12,8 +12,10 @@ from ...prefetch import load_ahead
 from ..encoding import build_configured_encoder
 from ..task import JobInputs
 from .job import LinkingJob, read_image_rows
+from .queries import score_queries
 from .regression_task import regression_options
 from .text_vectors import build_sentence_encoder
+from .vectors import RetrievalResult
 
 
 class RegressionJob(LinkingJob):
@@ -63,3 +65,11 @@ class RegressionJob(LinkingJob):
             torch.from_numpy(image_of_text),
             tuple(self.examples[i].id for i in indices),
         )
+
+    def conclude(self, _: RetrievalResult) -> list[str]:
+        """Return the scores of the standard queries on the val split."""
+        if not self.reader.can_read:
+            return []
+        examples = self.data.split("val")
+        rows = self.linker.encode_source(self.val_images, len(examples), batch_size=256)
+        return score_queries(self.linker, rows, examples).describe().splitlines()

@@ -1,5 +1,6 @@
 """The task of regressing text vectors from images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,7 @@ def _idle(groups: OptionGroups) -> dict[str, str]:
         idle["margin"] = "needs --loss ranking"
     if model.loss != "contrastive":
         idle["temperature"] = "needs --loss contrastive"
-    sources = options.text_vectors
-    if not any(source in REDUCED for source in sources):
-        idle["text_dimensions"] = f"needs --text-vectors {' or '.join(REDUCED)}"
-    if not any(s in FITTED or is_vector_file(split_weighting(s)[0]) for s in sources):
-        idle["text_min_count"] = "needs --text-vectors that depend on the words of the captions"
+    idle |= idle_sizes(options.text_vectors)
     if starts:
         given = "cannot be combined with --start-from, which provides the text vectors"
         idle |= dict.fromkeys(("text_vectors", "text_min_count", "text_dimensions"), given)
@@ -39,6 +36,16 @@ def _idle(groups: OptionGroups) -> dict[str, str]:
         replaced = "cannot be combined with --image-vectors, which replaces the encoder"
         encoder = ("encoder", "encoder_weights", "image_size", "fine_tune_encoder")
         idle |= dict.fromkeys(encoder, replaced)
+    return idle
+
+
+def idle_sizes(sources: Sequence[str]) -> dict[str, str]:
+    """Return the options of fitted text vectors that have no effect on these sources, and why."""
+    idle = {}
+    if not any(source in REDUCED for source in sources):
+        idle["text_dimensions"] = f"needs --text-vectors {' or '.join(REDUCED)}"
+    if not any(s in FITTED or is_vector_file(split_weighting(s)[0]) for s in sources):
+        idle["text_min_count"] = "needs --text-vectors that depend on the words of the captions"
     return idle
 
 
@@ -63,11 +70,12 @@ def _name(groups: OptionGroups) -> str:
     """Return the name of the model: its loss, and its text vectors unless they are the default."""
     model, options = regression_options(groups)
     sources = options.text_vectors
-    names = () if sources == RegressionTaskOptions().text_vectors else map(_plain_name, sources)
+    names = () if sources == RegressionTaskOptions().text_vectors else map(plain_name, sources)
     return "-".join(("regression", model.loss, *names))
 
 
-def _plain_name(source: str) -> str:
+def plain_name(source: str) -> str:
+    """Return a source of text vectors as a part of a run's name."""
     return Path(source).name.replace(".", "-")
 
 
