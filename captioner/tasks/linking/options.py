@@ -21,7 +21,7 @@ class RegressionTaskOptions(TextVectorOptions):
     """The text vectors that are regressed, and the image vectors from which."""
 
     text_vectors: tuple[str, ...] = option(
-        ("ppmi-svd-tf-idf",),
+        ("lsa",),
         f"text vectors: {', '.join(FITTED)}, or a file or directory of a text model",
     )
     image_vectors: Path | None = option(

@@ -95,7 +95,9 @@ REGRESSION = Task(
     unit="texts",
     model_name=_name,
     defaults={"batch_size": 128, "epochs": 12, "learning_rate": 1e-2, "average": 0.98},
-    small_cnn_defaults={"learning_rate": 2e-3},
+    small_cnn_defaults={
+        **{"batch_size": 64, "epochs": 8, "learning_rate": 3e-3, "encoder_learning_rate": 3e-3}
+    },
     hidden=NO_SAMPLES,
     idle_options=_idle,
     check_inputs=_check,
