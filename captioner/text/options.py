@@ -27,7 +27,8 @@ class TextVectorOptions(Options):
 
     text_vectors: tuple[str, ...] = option(
         ("tf-idf",),
-        f"sentence vectors: {', '.join(FITTED)}, or a file or directory of a text model",
+        "sentence vectors: counts, tf-idf, lsa, ppmi-svd, word2vec, fasttext (also "
+        "ppmi-svd-tf-idf, ...), doc2vec, lda, or a file or directory of a text model",
     )
     text_min_count: int = option(
         2, "minimum word count in the training captions; rarer words are unknown"

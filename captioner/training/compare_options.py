@@ -6,7 +6,6 @@ from pathlib import Path
 from ..data.readers import READERS
 from ..errors import InputError
 from ..options import Options, option
-from ..text.options import FITTED
 
 
 @dataclass(frozen=True)
@@ -14,7 +13,7 @@ class CompareOptions(Options):
     """The text vectors to compare, the queries, and the images among which they are searched."""
 
     text_vectors: tuple[str, ...] = option(
-        (), f"text vectors, each trained alone [all: {', '.join(FITTED)}]"
+        (), "text vectors, each trained alone, as in captioner train [all that are fitted]"
     )
     test_data: Path | None = option(None, "another data set to search as well")
     test_format: str | None = option(

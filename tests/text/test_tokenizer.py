@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioner.text.tokenizer import join_words, split_words
+from captioner.text.tokenizer import join_words, plain_words, split_words
 
 # Sentences and the words that the Java program finds in them.
 SAME_AS_JAVA = {
@@ -136,3 +136,16 @@ def test_joined_words_split_into_the_same_words(sentence: str) -> None:
     assert split_words(join_words(words)) == words
     assert split_words(" ".join(words)) == words
     assert all(word.split() == [word] and word == word.lower() for word in words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("My #dog at the #BeachLife!", ["my", "dog", "at", "the", "beachlife"]),
+        ("#dog#cat", ["dog", "cat"]),
+        ("we are # 1, #2 and c#", ["we", "are", "#", "1", "#", "2", "and", "c", "#"]),
+        ("#été", ["été"]),
+    ],
+)
+def test_hashtags_are_plain_words_for_text_vectors(text, words):
+    assert plain_words(text) == words

@@ -199,12 +199,13 @@ def _restore_documents(
     """Rebuild a topic model or paragraph vectors; raises ValueError and KeyError."""
     _check_words(words)
     names = ("topics", "prior") if kind == "topics" else ("outputs", "noise")
-    size = len(arrays["mean"])
+    size = arrays["mean"].size
     shapes: dict[str, tuple[int, ...]] = {"weights": (len(words),), "mean": (size,)}
     if kind == "topics":
         shapes |= {"topics": (size, len(words)), "prior": (size,)}
     else:
-        shapes |= {"outputs": (len(words), size), "noise": (arrays["noise"].shape[0], size)}
+        drawn = arrays["noise"].size // max(1, size)
+        shapes |= {"outputs": (len(words), size), "noise": (drawn, size)}
     if shapes != {name: array.shape for name, array in arrays.items()} or not size:
         raise ValueError(f"{kind} have the wrong shapes: {_shapes(arrays)}")
     if kind == "topics" and (arrays["topics"].min() < 0 or arrays["prior"].min() <= 0):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...options import Options, check_at_least, option
-from ...text.options import FITTED, TextVectorOptions
+from ...text.options import TextVectorOptions
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class RegressionTaskOptions(TextVectorOptions):
 
     text_vectors: tuple[str, ...] = option(
         ("lsa",),
-        f"text vectors: {', '.join(FITTED)}, or a file or directory of a text model",
+        "text vectors: counts, tf-idf, lsa, ppmi-svd, word2vec, fasttext (also ppmi-svd-tf-idf, "
+        "...), doc2vec, lda, or a file or directory of a text model",
     )
     image_vectors: Path | None = option(
         None, ".npy file of image vectors, one row per caption [encoder features]"

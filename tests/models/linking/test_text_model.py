@@ -17,6 +17,7 @@ from captioner.models.linking.text_model import (
     save_sentence_encoder,
     suggest_words,
 )
+from captioner.text.documents import fit_doc2vec, fit_lda
 from captioner.text.given_rows import GivenRows
 from captioner.text.sentence_vectors import ConcatenatedEncoder, WordSum, fit_lsa, fit_tfidf
 from captioner.text.transformer import read_transformer
@@ -24,6 +25,13 @@ from tests.support.sentence_encoder import write_sentence_encoder
 
 SENTENCES = ["A dog runs.", "", "the red cat sits on the green grass", "a zebra", "Dog dog café"]
 CAPTIONS = [*SENTENCES, "a blue ball on a red ball", "the cat runs"]
+
+FITTED = {
+    "tf-idf": lambda: fit_tfidf(CAPTIONS, 1),
+    "lsa": lambda: fit_lsa(CAPTIONS, 1, 5),
+    "lda": lambda: fit_lda(CAPTIONS * 9, 1, 3),
+    "doc2vec": lambda: fit_doc2vec(CAPTIONS * 9, 1, 4),
+}
 
 
 @pytest.fixture
@@ -33,10 +41,8 @@ def encoder(request, tmp_path, tiny_model, vocabulary):
 
     def build(kind):
         match kind:
-            case "tf-idf":
-                return fit_tfidf(CAPTIONS, 1)
-            case "lsa":
-                return fit_lsa(CAPTIONS, 1, 5)
+            case fitted if fitted in FITTED:
+                return FITTED[fitted]()
             case "transposed":
                 return WordSum(("dog", "red", "café"), np.array([1.0, 2, 3]), turned)
             case "transformer":
@@ -61,7 +67,16 @@ def encoder(request, tmp_path, tiny_model, vocabulary):
     return build(request.param)
 
 
-KINDS = ["tf-idf", "lsa", "transposed", "transformer", "show-and-tell", "attention"]
+KINDS = [
+    "tf-idf",
+    "lsa",
+    "lda",
+    "doc2vec",
+    "transposed",
+    "transformer",
+    "show-and-tell",
+    "attention",
+]
 
 
 @pytest.mark.parametrize("encoder", [*KINDS, "hard-attention", "several"], indirect=True)
@@ -112,7 +127,7 @@ def set_top(name, value):
         ),
         ("lsa", set_top("parts", []), "it has no list of parts; copy or"),
         ("lsa", set_top("parts", ["words"]), "it has no list of parts; copy or"),
-        ("lsa", set_field("kind", "glove"), "kind must be words, .*, got 'glove'; copy or"),
+        ("lsa", set_field("kind", "glove"), "kind must be one of words, .*, got 'glove'; copy or"),
         ("lsa", set_field("kind", None), "kind must be str, got NoneType; copy or"),
         ("lsa", lambda c: c["parts"][0].pop("words"), "is damaged: part 0 has no 'words'; copy"),
         (
@@ -241,3 +256,22 @@ def test_words_of_all_parts_are_suggested(encoder):
 @pytest.mark.parametrize("encoder", ["transformer"], indirect=True)
 def test_pieces_of_words_are_not_suggested(encoder):
     assert suggest_words(known_words(encoder), ["dogg"]) == "'dogg' (no similar word)"
+
+
+@pytest.mark.parametrize(
+    ("encoder", "change", "message"),
+    [
+        ("lda", {"topics": np.ones((2, 5), np.float32)}, "topics have the wrong shapes: 0?"),
+        ("lda", {"prior": np.zeros(3, np.float32)}, "topics must be at least 0, and their prior"),
+        ("doc2vec", {"noise": np.ones((2, 3), np.float32)}, "paragraphs have the wrong shapes"),
+        ("doc2vec", {"mean": np.ones(0, np.float32)}, "paragraphs have the wrong shapes"),
+        ("doc2vec", {"noise": np.ones((), np.float32)}, "paragraphs have the wrong shapes"),
+    ],
+    indirect=["encoder"],
+)
+def test_damaged_documents_are_refused(encoder, change, message, tmp_path):
+    save_sentence_encoder(encoder, tmp_path)
+    arrays = load_file(tmp_path / ARRAYS)
+    save_file(arrays | {f"0.{k}": v for k, v in change.items()}, tmp_path / ARRAYS)
+    with pytest.raises(InputError, match=message):
+        load_sentence_encoder(tmp_path)

@@ -155,7 +155,7 @@ def test_own_text_vectors_score_splits_but_cannot_search(sources, capsys):
         ({"heatmaps": 3}, "--heatmaps has no effect with --system regression"),
         ({"start_from": "x", "text_vectors": ["lsa"]}, "--text-vectors cannot be combined with"),
         ({"image_vectors": "x.npy", "encoder": "resnet18"}, "--encoder cannot be combined with"),
-        ({"word_size": 3}, "unknown training option of --system regression 'word_size'"),
+        ({"word_size": 3}, "unknown training option 'word_size' for --system regression"),
     ],
 )
 def test_options_without_effect_are_refused(options, message):

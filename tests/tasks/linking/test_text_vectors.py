@@ -22,6 +22,7 @@ from captioner.tasks.linking.text_vectors import (
     caption_vectors,
     check_sentence_encoder,
 )
+from captioner.text.documents import fit_doc2vec, fit_lda
 from captioner.text.options import TextVectorOptions
 from captioner.text.sentence_vectors import (
     fit_counts,
@@ -30,6 +31,7 @@ from captioner.text.sentence_vectors import (
     fit_word2vec,
     read_word_vectors,
 )
+from captioner.text.trained_words import fit_fasttext, fit_ppmi_svd
 from captioner.text.transformer import read_transformer
 from captioner.vision.encoders import build_encoder
 from tests.support.sentence_encoder import write_sentence_encoder
@@ -91,6 +93,12 @@ def write_checkpoint(path, vocabulary):
         ("lsa", lambda: fit_lsa(TRAIN, 2, 3)),
         ("word2vec", lambda: fit_word2vec(TRAIN, 2, 3, weighted=False)),
         ("word2vec-tf-idf", lambda: fit_word2vec(TRAIN, 2, 3, weighted=True)),
+        ("fasttext", lambda: fit_fasttext(TRAIN, 2, 3, weighted=False)),
+        ("fasttext-tf-idf", lambda: fit_fasttext(TRAIN, 2, 3, weighted=True)),
+        ("ppmi-svd", lambda: fit_ppmi_svd(TRAIN, 2, 3, weighted=False)),
+        ("ppmi-svd-tf-idf", lambda: fit_ppmi_svd(TRAIN, 2, 3, weighted=True)),
+        ("doc2vec", lambda: fit_doc2vec(TRAIN, 2, 3)),
+        ("lda", lambda: fit_lda(TRAIN, 2, 3)),
     ],
 )
 def test_named_encoders_are_fitted_on_the_captions_of_the_train_split(source, fit, data):
@@ -101,11 +109,13 @@ def test_named_encoders_are_fitted_on_the_captions_of_the_train_split(source, fi
     assert encoder.unknown_words("a zebra") == ["zebra"]
 
 
-def test_word_vectors_are_those_of_training_words(tmp_path, data):
+@pytest.mark.parametrize("suffix", ["", "-tf-idf"])
+def test_word_vectors_are_those_of_training_words(tmp_path, data, suffix):
     path = write_vectors(tmp_path / "glove.txt")
-    check_sentence_encoder(options(path))
-    encoder = build_sentence_encoder(options(path), data)
-    expected = read_word_vectors(path, TRAIN, 1, weighted=False)
+    source = f"{path}{suffix}"
+    check_sentence_encoder(options(source))
+    encoder = build_sentence_encoder(options(source), data)
+    expected = read_word_vectors(path, TRAIN, 1, weighted=bool(suffix))
     np.testing.assert_array_equal(encoder.encode(PROBES), expected.encode(PROBES))
     assert encoder.unknown_words("a zebra") == ["zebra"]
 
@@ -216,7 +226,9 @@ def test_unsuitable_sources_are_refused_early(tmp_path, source, message):
 @pytest.mark.parametrize("source", ["word2vec", "word2vec-tf-idf"])
 def test_a_missing_extra_is_reported_early(monkeypatch, source):
     monkeypatch.setitem(sys.modules, "gensim", None)
-    message = rf"^{source} needs gensim; run pip install 'captioner\[link\]', or choose lsa$"
+    message = (
+        rf"^{source} needs gensim; run pip install 'captioner\[link\]', or choose lsa or ppmi-"
+    )
     with pytest.raises(InputError, match=message):
         check_sentence_encoder(options(source))
     check_sentence_encoder(options("tf-idf"))
