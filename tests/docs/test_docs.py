@@ -39,7 +39,12 @@ SHORT = (
     "--precision float32 --device cpu --samples 0 --heatmaps 1 --no-curves"
 ).split()
 SHORT_LINEAR = "--image-size 64 --workers 0 --device cpu".split()
+SHORT_REGRESSION = [
+    *SHORT_LINEAR,
+    *"--epochs 1 --batch-size 8 --text-min-count 1 --no-curves".split(),
+]
 ONLY_PARSED = {  # text that commands or Python contain: why they are not run
+    "captioner compare": "takes minutes; covered by tests/training/test_compare.py",
     "captioner serve": "runs until it is stopped; covered by tests/serving/test_app.py",
     "api/search": "needs an index; covered by tests/serving/test_search_api.py",
     "captioner export": "half a minute and an extra; covered by tests/inference/test_export.py",
@@ -51,6 +56,7 @@ ONLY_PARSED = {  # text that commands or Python contain: why they are not run
     "--tensorboard": "an extra; covered by tests/training/test_logging.py",
     "benchmarks": "take minutes",
     "linear --data DIR": "random weights of the stand-in give all images the same vector",
+    "regression --data DIR": "the same",
     "torchrun": "processes that import torch; covered by tests/test_distributed.py",
 }
 MEASURED = ("docs/results.md", "docs/lab-notes.md", "docs/performance")  # took minutes and hours
@@ -121,6 +127,8 @@ def run_training(argv, *, parse):
     train_command.parse(argv)
     if "linear" in argv and not parse:
         train.main([*argv, *SHORT_LINEAR])
+    elif "regression" in argv and not parse:
+        train.main([*argv, *SHORT_REGRESSION])
     elif not parse:
         min_count = [] if {"--start-from", "--min-count"} & {*argv} else ["--min-count", "1"]
         train.main([*argv, *SHORT, *min_count])

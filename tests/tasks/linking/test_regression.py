@@ -20,6 +20,7 @@ from captioner.tasks.linking.regression import RegressionJob
 from captioner.tasks.linking.vectors import image_of_caption
 from tests.support import linking, tiny
 from tests.support.interrupting import assert_same_run, interrupt_at
+from tests.support.processes import LAUNCH, ROOT, finish, start
 
 PLAIN = {"device": "cpu", "workers": 0, "precision": "float32", "curves": False, "image_size": 32}
 OPTIONS = {**PLAIN, "text_min_count": 1, "text_dimensions": 12, "batch_size": 8, "epochs": 2}
@@ -168,3 +169,14 @@ def test_a_missing_extra_shows_before_data_is_read(sources, source, monkeypatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=rf"{source} needs gensim; run pip install 'captioner\[li"):
         train_python(sources | {"data": "gone"}, text_vectors=(source,))
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["ranking", "contrastive"])
+def test_two_processes_train_one_model(sources, tmp_path, loss):
+    options = flags(**sources, **OPTIONS, loss=loss, run="two")
+    place = ["--rdzv-endpoint", "localhost:0", "--nproc-per-node", "2"]
+    printed = finish(start(*LAUNCH, *place, "--", ROOT / "train.py", *options, cwd=tmp_path))
+    assert printed.count("best epoch: ") == 1
+    assert Linker.from_pretrained(tmp_path / "checkpoints" / "two").encode_texts("red").any()
