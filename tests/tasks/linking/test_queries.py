@@ -66,6 +66,13 @@ def test_queries_are_scored_by_hand(linker):
     assert without.chance == pytest.approx(2 / 6)
 
 
+def test_a_query_is_compared_with_its_positive_terms_alone(linker):
+    images = examples(*["a dog on a beach"] * 4, *["a dog"] * 3)
+    vectors = rows(*[[1, 1, 0]] * 4, *[[1, -0.2, 1]] * 3)  # cosines with dog: .707 and .700
+    (found,) = score_queries(linker, vectors, images, ("dog - beach",)).queries
+    assert (found.precision, found.alone) == (3 / 5, 1 / 5)
+
+
 def test_numbers_are_means_over_queries_of_a_kind(linker):
     found = score_queries(linker, VECTORS, IMAGES, ("dog", "beach", "dog + beach", "dog - beach"))
     by_name = {each.query: each for each in found.queries}
@@ -127,15 +134,15 @@ def run_evaluation(run, *words):
 
 def test_evaluation_scores_queries_of_a_file_and_writes_a_page_of_failures(run, capsys):
     Path("queries.txt").write_text("red\nred - blue\nred + zebra\n")
-    scores = run_evaluation(run, "--queries", "queries.txt", "--failures", "wrong.html")
+    scores = run_evaluation(run, "--queries", "queries.txt", "--failures", "pages/wrong.html")
     queries = scores["search"]["queries"]
     assert [each["query"] for each in queries] == ["red", "red - blue"]
     assert scores["search"]["left_out"] == {"red + zebra": "unknown words"}
     assert 0 < queries[0]["P@5"] <= 0.2  # one of the seven images is red
     text = capsys.readouterr().out
     assert "queries: P@5" in text
-    assert "failures: wrong.html" in text
-    page = Path("wrong.html").read_text()
+    assert "failures: pages/wrong.html" in text
+    page = Path("pages/wrong.html").read_text()
     assert page.count("<section>") == 2
     assert page.count("<li") == 8
 
@@ -152,12 +159,14 @@ def test_concepts_of_images_without_numbers_are_refused(run):
     [
         ("--queries", "queries gone cannot be read: No such file"),
         ("--concepts", "gone contains no concepts"),
+        ("--failures", "--failures file cannot be created: "),
     ],
 )
 def test_missing_files_show_before_images_are_read(run, flag, message, monkeypatch):
     monkeypatch.setattr("captioner.tasks.linking.evaluation.load_split", None)
+    Path("file").touch()
     with pytest.raises(InputError, match=message):
-        run_evaluation(run, flag, "gone")
+        run_evaluation(run, flag, "file/wrong.html" if flag == "--failures" else "gone")
 
 
 def test_captioning_models_have_no_queries(tmp_path, tmp_path_factory, monkeypatch):
