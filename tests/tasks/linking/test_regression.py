@@ -74,7 +74,7 @@ def test_the_command_trains_what_python_trains(sources, capsys):
     text = capsys.readouterr().out
     assert "regression of 12 text dimensions from" in text
     assert "queries: " in text
-    assert "captioner encode --checkpoint" in text
+    assert "captioner index" in text
 
 
 def test_scores_agree_with_the_embeddings(sources):
