@@ -172,10 +172,9 @@ def here(tmp_path, tmp_path_factory, monkeypatch, images):
     monkeypatch.chdir(tmp_path)
     run = linking.run(tmp_path_factory)
     Path("texts.txt").write_text("".join(f"{text}\n" for text in TEXTS[:4]))
-    for words in (images, ["--texts", "texts.txt"]):
-        name = "texts.index" if words[0] == "--texts" else "photos.index"
-        rest = ["--checkpoint", str(run), "--output", name, "--cache", "cache", "--device", "cpu"]
-        commands.main(["index", *words, *rest])
+    rest = ["--checkpoint", str(run), "--device", "cpu"]
+    commands.main(["index", *images, "--output", "photos.index", "--cache", "cache", *rest])
+    commands.main(["index", "--texts", "texts.txt", "--output", "texts.index", *rest])
     return Linker.from_pretrained(run, "cpu")
 
 
