@@ -84,13 +84,16 @@ def parse(text: str) -> Query:
 def weighted_sum(vectors: np.ndarray, query: Query) -> np.ndarray:
     """Add the vectors (T, E) of the terms with their weights; return the sum, scaled to norm 1.
 
-    The result (E,) is float32. Raises InputError if the vectors cancel each other.
+    The result (E,) is float32. Raises InputError if the vectors cancel each other or are not finite.
     """
     weights = np.array([term.weight for term in query.terms])
     weights /= np.abs(weights).max()
-    total = weights @ vectors.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # infinite values, which the norm shows
+        total = weights @ vectors.astype(np.float64)
     norm = np.linalg.norm(total)
-    if norm <= CANCELLED * np.abs(weights).sum():
+    if not norm < math.inf:  # also true for NaN
+        raise InputError(f"the vectors of {query} are not finite; change a term")
+    if not CANCELLED * np.abs(weights).sum() < norm:
         raise InputError(f"the terms of {query} cancel each other; change a term or a weight")
     scaled: np.ndarray = (total / norm).astype(np.float32)
     return scaled

@@ -1,11 +1,10 @@
 """Collections: the indexes that the service searches, and their hits as JSON.
 
-HTTP is left to `search_api`, thumbnails to `thumbnails`.
+HTTP is left to `search_api`, thumbnails to `thumbnails`, vectors as text to `vectors`.
 
 Shapes: N rows, E dimensions, B image terms.
 """
 
-import base64
 import json
 import os
 import re
@@ -21,7 +20,8 @@ from ..errors import InputError
 from ..linker import Linker
 from ..retrieval import exact
 from ..retrieval.index_files import MANIFEST, IndexFiles, open_files
-from ..retrieval.query import Query, Term, parse, weighted_sum
+from ..retrieval.query import Query, Term, parse
+from .vectors import write_vector
 
 MAX_HITS = 100_000  # that can be requested: more would not fit into the height of a page
 UPLOADED = ""  # the text of the term of an uploaded image; no query contains it
@@ -76,13 +76,13 @@ class Snapshot:
 class Collection:
     """An index with the linker that embeds its queries; reads the index again when it changes.
 
-    name: the name in requests. Several threads may use it.
+    name: the name in requests. weights: SHA-256 of the linker's weights. Several threads may use it.
     """
 
     def __init__(self, name: str, directory: Path, linker: Linker, weights: str) -> None:
-        """Open an index; weights: SHA-256 of the linker's weights, as in the manifest."""
-        self.name, self.linker = name, linker
-        self._directory, self._weights = directory, weights
+        """Open an index; raise InputError if other weights wrote it."""
+        self.name, self.linker, self.weights = name, linker, weights
+        self._directory = directory
         self._lock = threading.Lock()
         self._signature, self._snapshot = self._read()
 
@@ -99,7 +99,7 @@ class Collection:
     def _read(self) -> tuple[tuple[int, ...], Snapshot]:
         signature = _signature(self._directory)  # before the files, so that no change is missed
         files = open_files(self._directory)
-        if files.manifest.weights != self._weights:
+        if files.manifest.weights != self.weights:
             raise InputError(
                 f"{self._directory} was written again with another checkpoint; restart the service"
             )
@@ -130,7 +130,7 @@ class Collection:
             "kind": snapshot.kind,
             "version": snapshot.version,
             "query": str(Query(terms)) if terms else "",
-            "image": None if request.image is None else write_vector(request.image),
+            "image": None if request.image is None else write_vector(request.image, self.weights),
             "terms": [self._term(snapshot, term, sign) for term in terms],
             "total": min(len(snapshot.files.rows), MAX_HITS),
             "rows": len(snapshot.files.rows),
@@ -217,29 +217,6 @@ def _hit(
         "score": None if score is None else round(score, 4),
         "thumbnail": None if is_text else sign(row, entry),
     }
-
-
-def embed_upload(linker: Linker, image: Any) -> np.ndarray:
-    """Return the vector (E,) of an uploaded image, rounded as `write_vector` rounds it."""
-    return read_vector(write_vector(linker.encode_images(image)[0]))
-
-
-def write_vector(vector: np.ndarray) -> str:
-    """Write a vector (E,) as text for URLs: half precision in base64 without padding."""
-    content = vector.astype("<f2").tobytes()
-    return base64.urlsafe_b64encode(content).decode().rstrip("=")
-
-
-def read_vector(text: str) -> np.ndarray:
-    """Return the unit vector (E,) that `write_vector` wrote; raise InputError for other texts."""
-    try:
-        content = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
-        vector = np.frombuffer(content, "<f2").astype(np.float32)
-        return weighted_sum(vector[None], Query((Term("image", is_image=True),)))
-    except (ValueError, InputError) as error:
-        raise InputError(
-            "image must be the field image of a response; send the image itself to get it"
-        ) from error
 
 
 def _signature(directory: Path) -> tuple[int, ...]:

@@ -21,10 +21,11 @@ from ..errors import InputError
 from ..prefetch import WORKERS
 from .access import Access, token_check
 from .batcher import Batcher, Closed
-from .collections import Collection, Damaged, SearchRequest, embed_upload, read_vector
+from .collections import Collection, Damaged, SearchRequest
 from .schemas import Limits, error_responses, image_body, receive_image
 from .search_schemas import hits_model, index_model, search_parameters, thumbnail_parameters
 from .thumbnails import ThumbnailStore, get_thumbnail, thumbnail_key
+from .vectors import embed_upload, read_vector
 
 if TYPE_CHECKING:
     import fastapi
@@ -83,7 +84,7 @@ class Searcher:
     def _answer(self, job: Job, collection: Collection) -> dict[str, Any]:
         request = job.request
         if job.image is not None:
-            vector = embed_upload(collection.linker, job.image)
+            vector = embed_upload(collection.linker, job.image, collection.weights)
             request = SearchRequest(request.query, vector, request.offset, request.limit)
 
         def address(row: int, entry: dict[str, Any]) -> str:
@@ -150,7 +151,7 @@ def add_search(app: "fastapi.FastAPI", searcher: Searcher, access: Access) -> No
     async def search(query: Annotated[Parameters, Query()]) -> Response:  # type: ignore[valid-type]
         given: dict[str, Any] = dict(query)
         collection = searcher.find(given["index"])
-        vector = read_vector(given["image"]) if given["image"] else None
+        vector = read_vector(given["image"], collection.weights) if given["image"] else None
         request = SearchRequest(given["query"], vector, given["offset"], given["limit"])
         async with asyncio.timeout(limits.timeout):
             with searcher.batcher.admit():

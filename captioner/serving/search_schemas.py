@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pydantic
 
 MAX_QUERY = 1000  # characters
-MAX_VECTOR = 12_000  # characters of a written vector of 4,500 dimensions
+MAX_VECTOR = 12_009  # characters of a written vector of 4,500 dimensions
 MAX_LIMIT = 200
 QUERY_HELP = (
     "words, phrases and image:NAME, added, subtracted and weighted, such as 2*snow - dog; NAME is "

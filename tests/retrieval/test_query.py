@@ -143,6 +143,15 @@ def test_weights_of_any_size_are_added():
     assert weighted_sum(vectors, parse("1e-300*a + 1e-300*b")) == pytest.approx([0.5**0.5] * 2)
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_vectors_that_are_not_finite_are_an_error(value):
+    vectors = np.eye(2, dtype=np.float32)
+    vectors[0, 0] = value
+    for text in ("a + b", "a - b"):
+        with pytest.raises(InputError, match=r"^the vectors of a . b are not finite; change a te"):
+            weighted_sum(vectors, parse(text))
+
+
 @pytest.mark.parametrize("text", ["a - a", "a + b - 2*c", "0.1*a + 0.2*a - 0.3*a"])
 def test_terms_that_cancel_are_an_error(text):
     rows = {"a": [0.6, 0.8], "b": [0.6, 0.8], "c": [0.6, 0.8]}

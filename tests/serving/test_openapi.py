@@ -15,8 +15,8 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import InputError
 from captioner.serving.access import Access
 from captioner.serving.app import create_app
-from captioner.serving.collections import write_vector
 from captioner.serving.schemas import Limits
+from captioner.serving.vectors import write_vector
 from captioner.text.vocabulary import Vocabulary
 from tests.support import collections
 from tests.support.service import Stub, png, served
@@ -265,7 +265,8 @@ def test_hundreds_of_searches_are_answered_as_described(tmp_path_factory, tmp_pa
     index = collections.write_index(tmp_path_factory, images[1:], tmp_path)
     collection = collections.collect(tmp_path_factory, index)
     size = collection.linker.model.dimensions
-    monkeypatch.setitem(globals(), "VECTOR", write_vector(collection.linker.encode_texts("red")[0]))
+    vector = collection.linker.encode_texts("red")[0]
+    monkeypatch.setitem(globals(), "VECTOR", write_vector(vector, collection.weights))
     assert len(VECTOR) > size
     images[1].unlink()
     counts = dict.fromkeys((200, 404, 405, 413, 422), 0)
