@@ -84,7 +84,8 @@ def parse(text: str) -> Query:
 def weighted_sum(vectors: np.ndarray, query: Query) -> np.ndarray:
     """Add the vectors (T, E) of the terms with their weights; return the sum, scaled to norm 1.
 
-    The result (E,) is float32. Raises InputError if the vectors cancel each other or are not finite.
+    The result (E,) is float32. Raises InputError if the vectors cancel each other, or if one is not
+    finite.
     """
     weights = np.array([term.weight for term in query.terms])
     weights /= np.abs(weights).max()

@@ -21,9 +21,10 @@ from ..errors import InputError
 from ..prefetch import WORKERS
 from .access import Access, token_check
 from .batcher import Batcher, Closed
-from .collections import Collection, Damaged, SearchRequest
+from .collections import Collection, SearchRequest
 from .schemas import Limits, error_responses, image_body, receive_image
 from .search_schemas import hits_model, index_model, search_parameters, thumbnail_parameters
+from .snapshots import Damaged
 from .thumbnails import ThumbnailStore, get_thumbnail, thumbnail_key
 from .vectors import embed_upload, read_vector
 
@@ -212,9 +213,8 @@ def add_thumbnails(
     def make(collection: Collection, row: int, version: str, known: str) -> Response:
         """Return the thumbnail; raise HTTPException if there is none, or none of this version."""
         try:
-            snapshot = collection.snapshot()
-            entry = snapshot.entry(row)
-        except (Damaged, OSError) as error:
+            snapshot, entry = collection.read(lambda it: (it, it.entry(row)))
+        except Damaged as error:
             log.exception("an index cannot be read")
             raise HTTPException(500, f"the index {collection.name} cannot be read") from error
         if entry is None or "image" not in entry:

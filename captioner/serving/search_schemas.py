@@ -6,7 +6,7 @@ them.
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from .collections import MAX_HITS, SearchRequest
+from .collections import MAX_HITS, MAX_IMAGES, SearchRequest
 
 if TYPE_CHECKING:
     import pydantic
@@ -16,7 +16,7 @@ MAX_VECTOR = 12_009  # characters of a written vector of 4,500 dimensions
 MAX_LIMIT = 200
 QUERY_HELP = (
     "words, phrases and image:NAME, added, subtracted and weighted, such as 2*snow - dog; NAME is "
-    "the name of a hit"
+    f"the name of a hit, and at most {MAX_IMAGES} images are accepted"
 )
 
 

@@ -19,7 +19,7 @@ from captioner import Index
 from captioner.errors import InputError
 from captioner.inference.indexing import IndexOptions, index_images
 from captioner.serving.access import Access
-from captioner.serving.collections import Collection
+from captioner.serving.collections import Collection, SearchRequest
 from captioner.serving.schemas import Limits
 from captioner.serving.thumbnails import ThumbnailStore
 from captioner.serving.vectors import read_vector, write_vector
@@ -152,7 +152,7 @@ def test_vectors_as_text():
     np.testing.assert_allclose(read_vector(text, WEIGHTS), vector, atol=1e-3)
     assert np.linalg.norm(read_vector(text, WEIGHTS)) == pytest.approx(1, abs=1e-6)
     assert write_vector(read_vector(text, WEIGHTS), WEIGHTS) == text
-    with pytest.raises(InputError, match="^image is a vector of another model than that of the"):
+    with pytest.raises(InputError, match=r"^image is a vector of another model than that of the"):
         read_vector(text, "f" + WEIGHTS[1:])
 
 
@@ -214,6 +214,11 @@ REJECTED = {
     "a file": ({"query": "image:/etc/passwd"}, 422, "image:/etc/passwd is not an image of val"),
     "a url": ({"query": "image:http://localhost/x.tar/a.png"}, 422, "is not an image of val.index"),
     "another image": ({"query": "red - image:no.png"}, 422, "image:no.png is not an image of val"),
+    "17 images": (
+        {"query": " + ".join(f"image:{i}" for i in range(17))},
+        422,
+        "^the query contains 17 images; at most 16 are accepted",
+    ),
     "other index": ({"query": "red", "index": "x"}, 404, "there is no index 'x'; choose one of: v"),
     "no vector": ({"image": "!"}, 422, "image must be the field image of a response"),
     "odd vector": ({"image": "AAA"}, 422, "image must be the field image of a response"),
@@ -452,6 +457,99 @@ def test_damaged_rows(own, serve_own):
         500,
         {"detail": "the index val.index cannot be read"},
     )
+
+
+DAMAGED = {
+    "not JSON": lambda line: b"x" * (len(line) - 1) + b"\n",
+    "no image": lambda line: line.replace(b'"image"', b'"imago"'),
+    "not UTF-8": lambda line: line.replace(b".png", b"\xff\xff\xff\xff"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_lines_are_not_the_fault_of_the_query(own, serve_own, damage, caplog):
+    """Unlike an invalid query; the path of the index is only in the log."""
+    lines = own[1] / "images-1.jsonl"
+    content = lines.read_bytes().splitlines(keepends=True)
+    content[3] = DAMAGED[damage](content[3])
+    lines.write_bytes(b"".join(content))
+    for query in ("red", "image:103.png", ""):
+        response = serve_own.get("/api/search", params={"query": query})
+        unknown = query.startswith("image:")
+        assert response.status_code == (422 if unknown else 500)
+        if not unknown:
+            assert response.json() == {"detail": "the index val.index cannot be read"}
+    assert str(lines) in caplog.text
+    response = serve_own.get("/api/thumbnails/val.index/3")
+    assert response.status_code == 500
+    assert response.json() == {"detail": "the index val.index cannot be read"}
+    assert serve_own.get("/api/search?query=rde").status_code == 422
+
+
+def test_a_file_of_lines_that_is_shorter(own, serve_own):
+    lines = own[1] / "images-1.jsonl"
+    os.truncate(lines, lines.stat().st_size // 2)
+    for query in ("red", "image:106.png", "image:none"):
+        response = serve_own.get("/api/search", params={"query": query})
+        assert response.status_code == 500
+        assert response.json() == {"detail": "the index val.index cannot be read"}
+
+
+def test_a_damaged_row_in_a_query(own, serve_own):
+    rows = own[1] / "rows-1.npy"
+    content = bytearray(rows.read_bytes())
+    content[-2:] = np.float16(np.inf).tobytes()
+    rows.write_bytes(content)
+    response = serve_own.get("/api/search?query=image:106.png")
+    assert response.status_code == 500
+    assert response.json() == {"detail": "the index val.index cannot be read"}
+
+
+class Rewritten(Collection):
+    """A collection whose index is written again, once, after it was opened for a request."""
+
+    rewrite = None
+
+    def read(self, work):
+        def late(snapshot):
+            if self.rewrite:
+                rewrite, self.rewrite = self.rewrite, None
+                rewrite()
+            return work(snapshot)
+
+        return super().read(late)
+
+
+@pytest.mark.parametrize("path", ["/api/thumbnails/val.index/0", "/api/search?query=red"])
+def test_requests_are_answered_while_an_index_is_written(own, path, tmp_path_factory):
+    images, index = own
+    opened = collections.collect(tmp_path_factory, index)
+    collection = Rewritten("val.index", index, opened.linker, opened.weights)
+
+    def rewrite():
+        images[-1].unlink()
+        collections.write_index(tmp_path_factory, [images[0].parent], index.parent)
+        assert not (index / "images-1.jsonl").exists()
+
+    with served(None, collections=[collection]) as client:
+        collection.rewrite = rewrite
+        assert client.get(path).status_code == 200
+        assert collection.rewrite is None
+
+
+def test_each_image_of_a_query_is_looked_up_once(place, tmp_path_factory, monkeypatch):
+    collection = collections.collect(tmp_path_factory, place / "val.index")
+    files, looked_up = collection.snapshot().files, []
+
+    def find(item):
+        looked_up.append(os.path.basename(item))
+        return type(files).find(files, item)
+
+    monkeypatch.setitem(vars(files), "find", find)
+    query = "image:100.png - 0.5*image:101.png + 2*image:100.png"
+    answer = collection.search(SearchRequest(query), lambda row, _: str(row))
+    assert [term["thumbnail"] for term in answer["terms"]] == ["0", "1", "0"]
+    assert sorted(looked_up) == ["100.png", "101.png"]
 
 
 def test_an_empty_index(tmp_path_factory, own, serve_own):

@@ -1,0 +1,92 @@
+"""Snapshots: the files of an index as they were opened, and the names of its images."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..errors import InputError
+from ..retrieval.index_files import IndexFiles
+
+
+class Damaged(Exception):  # noqa: N818  the service's fault, not the client's
+    """The files of an index cannot be read; the message contains their paths."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files of an index as they were when they were opened.
+
+    version: changes whenever the index is written. Methods raise Damaged if the lines cannot be
+    read, and FileNotFoundError if the index has been written again meanwhile.
+    """
+
+    files: IndexFiles
+    version: str
+
+    @property
+    def kind(self) -> str:
+        """What the rows are: "images" or "texts"."""
+        return self.files.manifest.kind
+
+    @cached_property
+    def base(self) -> str:
+        """The beginning of the paths of all images that their names omit."""
+        with reading():
+            return _common_base(self.files)
+
+    def entries(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the lines of rows that exist."""
+        with reading():
+            return list(self.files.entries(rows))
+
+    def entry(self, row: int) -> dict[str, Any] | None:
+        """Return the line of a row; None if there is no such row."""
+        return self.entries([row])[0] if row < len(self.files.rows) else None
+
+    def find(self, name: str) -> int | None:
+        """Return the row of an image by its name; None if there is none."""
+        if self.kind == "texts":
+            return None
+        with reading():
+            return self.files.find(self.base + name)
+
+    def name(self, image: str) -> str:
+        """Return the name by which an image is shown and can be used in queries."""
+        return image.removeprefix(self.base)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Raise Damaged for errors of reading an index, except for files that no longer exist."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (InputError, OSError, ValueError) as error:  # ValueError: mmap of a file that is shorter
+        raise Damaged(str(error)) from error
+
+
+def _common_base(files: IndexFiles) -> str:
+    """Return the longest directory that contains all images, or the working directory if it does.
+
+    It ends with a slash, or is empty. Lines are not parsed, because a million takes seconds. Raises
+    ValueError for a path that is damaged.
+    """
+    if not len(files.rows) or "image" not in next(files.entries([0])):
+        return ""
+    end = int(files.starts[len(files.rows)])
+    with files.lines.open("rb") as file:
+        content = file.read(end)
+    images: list[bytes] = re.findall(rb'"image": "((?:[^"\\]|\\.)*)"', content)
+    first, last = min(images, default=b""), max(images, default=b"")
+    same = 0
+    while first[same : same + 1] == last[same : same + 1] != b"":
+        same += 1
+    base: str = json.loads(b'"' + first[: first.rfind(b"/", 0, same) + 1] + b'"')
+    here = os.path.join(os.getcwd(), "")
+    return here if base.startswith(here) else base
