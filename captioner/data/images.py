@@ -10,7 +10,7 @@ import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeAlias
@@ -30,6 +30,7 @@ ImageInput: TypeAlias = str | Path | Location | Image.Image | torch.Tensor | np.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 89_000_000
+LARGE = 8_000_000  # pixels of images of which `load_reduced` decodes at most two at the same time
 MAX_SIZE = 4096  # side length of an encoder's input
 MAX_VALUE = 1000.0  # of means; standard deviations are between its reciprocal and itself
 
@@ -44,6 +45,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _filters_lock = threading.Lock()
+_large_images = threading.BoundedSemaphore(2)
 
 
 def load_image(image: ImageInput) -> Image.Image:
@@ -72,6 +74,20 @@ def load_image(image: ImageInput) -> Image.Image:
         "an image must be a path, a PIL image, a (3, H, W) tensor or an (H, W, 3) array, "
         f"got {type(image).__name__}"
     )
+
+
+def load_reduced(
+    path: str | Path | Location, side: int, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Load the image at a path by the rules of `load_image`, scaled down to fit into a square.
+
+    side: maximum width and height of the result in pixels; a smaller image keeps its size. JPEG
+    files are decoded at a reduced size, and at most two large images are decoded at the same time,
+    so that many threads need little memory. max_pixels: maximum number of pixels of the file.
+    Raises InputError as `load_image` does.
+    """
+    place = storage.parse_location(path) if isinstance(path, str) else path
+    return _from_file(place, max_pixels, side)
 
 
 def read_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -137,12 +153,16 @@ class Transform:
         return torch.from_numpy(np.stack([self(image).numpy() for image in images]))
 
 
-def _from_file(path: Path | Location) -> Image.Image:
+def _from_file(
+    path: Path | Location, max_pixels: int = MAX_PIXELS, side: int | None = None
+) -> Image.Image:
     where = repr(str(path))
-    return _read(lambda: _open(path, where), where, MAX_PIXELS)
+    return _read(lambda: _open(path, where), where, max_pixels, side)
 
 
-def _read(open_file: Callable[[], IO[bytes]], where: str, max_pixels: int) -> Image.Image:
+def _read(
+    open_file: Callable[[], IO[bytes]], where: str, max_pixels: int, side: int | None = None
+) -> Image.Image:
     try:
         with open_file() as file:
             try:
@@ -150,7 +170,10 @@ def _read(open_file: Callable[[], IO[bytes]], where: str, max_pixels: int) -> Im
                     image = Image.open(file, formats=FORMATS)
             except UnidentifiedImageError as error:
                 raise _unidentified(file, where) from error
-            return _decode(image, where, max_pixels)
+            if side is None:
+                return _decode(image, where, max_pixels)
+            with _large_images if image.width * image.height > LARGE else nullcontext():
+                return _decode(image, where, max_pixels, side)
     except InputError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, which differs from ours
@@ -197,7 +220,9 @@ def _check_size(size: int, where: str) -> None:
         )
 
 
-def _decode(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def _decode(
+    image: Image.Image, where: str, max_pixels: int = MAX_PIXELS, side: int | None = None
+) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise InputError(
@@ -210,6 +235,8 @@ def _decode(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> Ima
         if image.format == "TIFF":
             with _quiet():  # the only decoder that parses metadata, and warns, while it loads
                 image.load()
+        if side and image.mode in ("RGB", "L", "CMYK") and not image.has_transparency_data:
+            image.thumbnail((side, side), Image.Resampling.LANCZOS)  # while there is no copy of it
         image.load()
     except Exception as error:
         raise InputError(
@@ -221,7 +248,10 @@ def _decode(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> Ima
         image = ImageChops.invert(image)  # Pillow inverts all, but only Adobe's are negative
     if method is not None:
         image = image.transpose(method)
-    return _to_rgb(image, where)
+    rgb = _to_rgb(image, where)
+    if side:
+        rgb.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return rgb
 
 
 def _orientation(image: Image.Image) -> int:

@@ -226,7 +226,9 @@ def add_thumbnails(
         if known == headers["etag"]:
             return Response(status_code=304, headers=headers)
         try:
-            content, unchanged = get_thumbnail(store, entry, snapshot.name(entry["image"]))
+            content, unchanged = get_thumbnail(
+                store, entry, snapshot.name(entry["image"]), limits.max_pixels
+            )
         except InputError as error:
             raise HTTPException(404, str(error)) from error
         if not unchanged:

@@ -14,7 +14,7 @@ from typing import IO, Any
 from PIL import Image
 
 from ..atomic_io import atomic_write, lock_file
-from ..data.images import load_image
+from ..data.images import load_reduced
 from ..data.storage import files as storage
 from ..data.storage.location import Location
 from ..errors import InputError
@@ -40,9 +40,9 @@ class ThumbnailStore:
         self._writable = True
 
     def read(self, key: str) -> bytes | None:
-        """Return a thumbnail; None if it is not stored."""
+        """Return a thumbnail; None if it is not stored, or if its file is empty."""
         try:
-            return self._path(key).read_bytes()
+            return self._path(key).read_bytes() or None
         except OSError:
             return None
 
@@ -127,32 +127,31 @@ def thumbnail_key(entry: dict[str, Any]) -> str:
 
 
 def get_thumbnail(
-    store: ThumbnailStore | None, entry: dict[str, Any], name: str
+    store: ThumbnailStore | None, entry: dict[str, Any], name: str, max_pixels: int
 ) -> tuple[bytes, bool]:
     """Return the thumbnail of an image, and whether it shows the image as it was indexed.
 
-    store: None stores nothing. name: what an error calls the image. A thumbnail of an image that
-    has changed since it was indexed is not stored. Raises InputError if the image cannot be read.
+    store: None stores nothing. name: what an error calls the image. max_pixels: of the image. A
+    thumbnail of an image that has changed since it was indexed is not stored. Raises InputError if
+    the image cannot be read; the reason, which may contain paths, is only logged.
     """
     key, image = thumbnail_key(entry), entry["image"]
     if store and (stored := store.read(key)) is not None:
         return stored, True
     try:
-        content = make_thumbnail(load_image(image))
+        content = _encode(load_reduced(image, SIDE, max_pixels))
         unchanged = _is_unchanged(entry)
     except (InputError, OSError) as error:
-        raise InputError(str(error).replace(repr(image), name).replace(image, name)) from error
+        log.warning("no thumbnail of %s: %s", image, error)
+        raise InputError(f"{name} cannot be read") from error
     if store and unchanged:
         store.write(key, content)
     return content, unchanged
 
 
-def make_thumbnail(image: Image.Image) -> bytes:
-    """Scale an RGB image down to SIDE pixels if it is larger, and encode it as JPEG."""
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+def _encode(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    small.save(file, "JPEG", quality=QUALITY, optimize=True)
+    image.save(file, "JPEG", quality=QUALITY, optimize=True)
     return file.getvalue()
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import socket
 import struct
+import threading
 import time
 import warnings
 import zlib
@@ -21,7 +22,7 @@ import torch
 from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageFile, ImageOps
 from torchvision.transforms import InterpolationMode, functional
 
-from captioner.data.images import MAX_BYTES, Transform, load_image, read_image
+from captioner.data.images import MAX_BYTES, Transform, load_image, load_reduced, read_image
 from captioner.errors import InputError
 
 ORIENTATION = 0x0112
@@ -590,3 +591,87 @@ def test_transform_refuses_wrong_options(options, message):
 def test_transform_refuses_other_modes():
     with pytest.raises(InputError, match="got mode L; use load_image"):
         Transform(8)(Image.new("L", (8, 8)))
+
+
+# ---- reduced images ------------------------------------------------------------------------------
+
+
+def pattern(size, mode="RGB"):
+    """An image of broad stripes, which survive scaling down."""
+    x, y = np.meshgrid(np.linspace(0, 9, size[0]), np.linspace(0, 7, size[1]))
+    waves = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], -1)
+    image = Image.fromarray((127.5 + 127 * waves).astype(np.uint8))
+    if mode in ("RGBA", "LA"):
+        image.putalpha(Image.fromarray((127.5 + 127 * np.cos(x * y / 9)).astype(np.uint8)))
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        *(("a.jpg", mode) for mode in ("RGB", "L", "CMYK")),
+        *(("a.png", mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "1")),
+        *(("a.webp", "RGBA"), ("a.tif", "CMYK")),
+    ],
+)
+def test_reduced_images_are_the_images_scaled_down(tmp_path, name, mode, orientation):
+    path, exif = tmp_path / name, Image.Exif()
+    exif[ORIENTATION] = orientation
+    pattern((1000, 300), mode).save(path, exif=exif, **FAITHFUL.get(name[2:], {}))
+    whole = load_image(path)
+    reduced = load_reduced(path, 100)
+    assert reduced.size == ((100, 30) if orientation == 1 else (30, 100))
+    assert (reduced.mode, reduced.info) == ("RGB", {})
+    expected = np.asarray(whole.resize(reduced.size, Image.Resampling.LANCZOS), np.float32)
+    difference = np.abs(np.asarray(reduced, np.float32) - expected)
+    assert difference.mean() < 2
+    np.testing.assert_array_equal(np.asarray(load_reduced(str(path), 1000)), np.asarray(whole))
+
+
+def test_reduced_images_have_the_same_limits(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (1000, 300)).save(path)
+    assert load_reduced(path, 100, 300_000).size == (100, 30)
+    with pytest.raises(InputError, match="1000 x 300 pixels exceed the limit of 299,999"):
+        load_reduced(path, 100, 299_999)
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(InputError, match="cannot be decoded"):
+        load_reduced(path, 100)
+
+
+def test_jpeg_files_are_decoded_at_a_reduced_size(tmp_path, monkeypatch):
+    decoded, load = [], ImageFile.ImageFile.load
+
+    def observed(image):
+        decoded.append(image.size)
+        return load(image)
+
+    Image.new("RGB", (2400, 1600)).save(tmp_path / "a.jpg")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", observed)
+    load_reduced(tmp_path / "a.jpg", 320)
+    assert max(decoded) == (1200, 800)
+
+
+@pytest.mark.parametrize(("side", "most"), [(3000, 2), (300, 4)])
+def test_at_most_two_large_images_are_decoded_at_once(tmp_path, side, most, monkeypatch):
+    running, counts, lock = [0], [], threading.Lock()
+    thumbnail = Image.Image.thumbnail
+
+    def observed(image, *arguments):
+        with lock:
+            running[0] += 1
+            counts.append(running[0])
+        time.sleep(0.2)
+        try:
+            return thumbnail(image, *arguments)
+        finally:
+            with lock:
+                running[0] -= 1
+
+    Image.new("RGB", (side, side)).save(tmp_path / "a.png", compress_level=1)
+    monkeypatch.setattr(Image.Image, "thumbnail", observed)
+    with ThreadPoolExecutor(4) as pool:
+        sizes = {image.size for image in pool.map(load_reduced, [tmp_path / "a.png"] * 4, [32] * 4)}
+    assert sizes == {(32, 32)}
+    assert max(counts) == most

@@ -1,5 +1,6 @@
 """The store of thumbnails: its limit, other processes, files that cannot be written."""
 
+import io
 import logging
 import os
 
@@ -11,7 +12,6 @@ from captioner.serving.server import ThumbnailOptions
 from captioner.serving.thumbnails import (
     ThumbnailStore,
     get_thumbnail,
-    make_thumbnail,
     thumbnail_key,
 )
 from tests.support import collections
@@ -100,12 +100,12 @@ def test_a_thumbnail_is_made_once(tmp_path):
     image = tmp_path / "a.png"
     Image.new("RGB", (900, 300), "red").save(image)
     entry = {"image": str(image)}
-    made, unchanged = get_thumbnail(store, entry, "a.png")
+    made, unchanged = get_thumbnail(store, entry, "a.png", 10**6)
     assert unchanged
     image.unlink()
-    assert get_thumbnail(store, entry, "a.png") == (made, True)
-    with pytest.raises(InputError, match=r"^a.png: no such file$"):
-        get_thumbnail(None, entry, "a.png")
+    assert get_thumbnail(store, entry, "a.png", 10**6) == (made, True)
+    with pytest.raises(InputError, match=r"^a.png cannot be read$"):
+        get_thumbnail(None, entry, "a.png", 10**6)
     store.close()
 
 
@@ -116,20 +116,57 @@ def test_an_image_that_has_changed_is_not_stored(tmp_path, tmp_path_factory):
     store = ThumbnailStore(tmp_path / "store", 10**6)
     entry = snapshot.entry(0)
     os.utime(images[0], (1, 1))  # copied or touched, with the same content
-    assert get_thumbnail(store, entry, "a")[1]
+    assert get_thumbnail(store, entry, "a", 10**6)[1]
     entry = snapshot.entry(1)
     Image.new("RGB", (20, 20), "red").save(images[1])
-    _, unchanged = get_thumbnail(store, entry, "a")
+    _, unchanged = get_thumbnail(store, entry, "a", 10**6)
     assert not unchanged
     assert store.read(thumbnail_key(entry)) is None
     store.close()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5000, 1), (321, 320), (320, 640)])
-def test_sizes(size):
-    content = make_thumbnail(Image.new("RGB", size))
+def test_sizes(size, tmp_path):
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    content, _ = get_thumbnail(None, {"image": str(tmp_path / "a.png")}, "a.png", 10**6)
     assert content.startswith(b"\xff\xd8")
     assert len(content) < 5000
+    with Image.open(io.BytesIO(content)) as image:
+        assert max(image.size) == min(320, max(size))
+
+
+def test_the_limit_of_pixels(tmp_path, caplog):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (11, 10)).save(path)
+    assert get_thumbnail(None, {"image": str(path)}, "a.png", 110)
+    with pytest.raises(InputError, match=r"^a.png cannot be read$"):
+        get_thumbnail(None, {"image": str(path)}, "a.png", 109)
+    assert "11 x 10 pixels exceed the limit of 109" in caplog.text
+
+
+@pytest.mark.parametrize("container", ["gone.tar", "broken.tar", "gone.parquet", "broken.parquet"])
+def test_errors_contain_no_paths(container, tmp_path, caplog):
+    if container.startswith("broken"):
+        (tmp_path / container).write_bytes(b"nothing")
+    for row in ("a.png", "0.png"):
+        entry = {"image": f"{tmp_path}/{container}/{row}"}
+        with pytest.raises(InputError, match=rf"^{container}/{row} cannot be read$"):
+            get_thumbnail(None, entry, f"{container}/{row}", 10**6)
+    assert str(tmp_path / container) in caplog.text
+
+
+def test_an_empty_file_is_not_a_thumbnail(tmp_path):
+    """A crash of the machine can leave one behind."""
+    store = ThumbnailStore(tmp_path / "store", 10**6)
+    image = tmp_path / "a.png"
+    Image.new("RGB", (9, 3), "red").save(image)
+    entry = {"image": str(image)}
+    made, _ = get_thumbnail(store, entry, "a.png", 10**6)
+    (path,) = store.directory.glob("??/*.jpg")
+    path.write_bytes(b"")
+    assert get_thumbnail(store, entry, "a.png", 10**6) == (made, True)
+    assert path.read_bytes() == made
+    store.close()
 
 
 def test_options():
