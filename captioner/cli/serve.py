@@ -1,16 +1,24 @@
 """`captioner serve`: caption and search images over HTTP."""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
 from ..devices import RuntimeOptions
-from ..options import add_options, from_arguments
+from ..options import add_options, from_named
 from ..serving.schemas import Limits
 from ..serving.server import ServeOptions, ThumbnailOptions, serve
 
 EXAMPLE = """captioner serve checkpoints/RUN --port 8080
 captioner serve --index photos.index
 captioner serve checkpoints/RUN --index photos.index --index captions.index"""
+GROUPS: dict[str, type] = {
+    "serving": ServeOptions,
+    "limits": Limits,
+    "thumbnails": ThumbnailOptions,
+    "runtime": RuntimeOptions,
+}
+NAMES = [field.name for group in GROUPS.values() for field in fields(group)]
 NOTE = "With an index, the first page searches; a captioner is optional."
 
 
@@ -31,18 +39,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="index to search; may be repeated",
     )
-    add_options(parser, ServeOptions, "serving")
-    add_options(parser, Limits, "limits")
-    add_options(parser, ThumbnailOptions, "thumbnails")
-    add_options(parser, RuntimeOptions, "runtime")
+    for title, group in GROUPS.items():
+        add_options(parser, group, title)
+    parser.set_defaults(**dict.fromkeys(NAMES, None))  # None: not passed
 
 
 def run(arguments: argparse.Namespace) -> None:
+    given = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name in NAMES
+        if (value := getattr(arguments, name)) is not None
+    }
     serve(
         arguments.runs,
-        from_arguments(ServeOptions, arguments),
-        from_arguments(Limits, arguments),
-        from_arguments(RuntimeOptions, arguments),
+        from_named(ServeOptions, given),
+        from_named(Limits, given),
+        from_named(RuntimeOptions, given),
         arguments.index,
-        from_arguments(ThumbnailOptions, arguments),
+        from_named(ThumbnailOptions, given),
+        given,
     )

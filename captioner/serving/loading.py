@@ -7,6 +7,7 @@ from ..captioner import Captioner
 from ..checkpoints import checkpoint as checkpoints
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.linking import SYSTEMS
 from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..index import Index
@@ -23,11 +24,18 @@ def load_models(
     runs: checkpoints of captioners, of which several form an ensemble, and of the linking models
     that wrote the indexes. An index whose linking model is not among them is searched with the
     checkpoint that is recorded in it. Raises InputError if there is nothing to serve, if a
-    checkpoint or an index cannot be loaded, and for a linking model that wrote none of the indexes.
+    checkpoint or an index cannot be loaded, for a checkpoint of another task, and for a linking
+    model that wrote none of the indexes.
     """
     read = [checkpoints.load(hub.local(path)) for path in runs]
     captioners = [each for each in read if each.task == "captioning"]
     linkers = [each for each in read if each.task != "captioning"]
+    for each in linkers:
+        if each.task not in SYSTEMS:
+            raise InputError(
+                f"{each.path} was trained for {each.task!r}, which cannot be served; pass a "
+                "captioner, or the linking model of an index"
+            )
     if not (captioners or linkers or indexes):
         raise InputError(
             "there is nothing to serve; pass a run that captions images, or an index with --index"

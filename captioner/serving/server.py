@@ -3,7 +3,7 @@
 import math
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 from ..checkpoints.runs import CHECKPOINTS
 from ..devices import RuntimeOptions
 from ..errors import InputError
-from ..options import check_bounds, option
+from ..options import check_bounds, flag_of, option
 from .access import Access, is_loopback, read_token
 from .connections import BACKLOG, build_protocol, most_connections
 from .schemas import Limits
 
 MEGABYTE = 10**6
+# Names of the options that apply only to captions, and only to search.
+CAPTION_OPTIONS = ("precision", "compile", "batch_size", "max_beam_size", "max_words")
+SEARCH_OPTIONS = ("thumbnails", "max_thumbnails")
 
 if TYPE_CHECKING:
     import uvicorn
@@ -27,9 +30,11 @@ if TYPE_CHECKING:
 class ServeOptions:
     """The address to listen on, and who may use the service."""
 
-    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all interfaces")
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all")
     port: int = option(8000, "port to listen on; 0: any free port", at_least=0, at_most=2**16 - 1)
-    allowed_hosts: tuple[str, ...] = option((), "other host names of the service; '*': any")
+    allowed_hosts: tuple[str, ...] = option(
+        (), "additional host names accepted in requests; '*': any"
+    )
     token_file: Path | None = option(None, "file with the token that requests must send")
     public: bool = option(False, "serve other machines without a token")
 
@@ -66,12 +71,14 @@ def serve(
     runtime: RuntimeOptions,
     indexes: Sequence[Path] = (),
     thumbnails: ThumbnailOptions | None = None,
+    given: Collection[str] = (),
 ) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests in progress and return.
 
     runs, indexes: as in `load_models`; one of them may be empty. A second signal abandons the
-    requests in progress. Raises InputError if the extra `serve` is not installed, the address is
-    in use, the token file cannot be used, or a checkpoint or an index cannot be loaded.
+    requests in progress. given: names of the options that the user chose. Raises InputError if the
+    extra `serve` is not installed, the address is in use, the token file cannot be used, or a
+    checkpoint or an index cannot be loaded, and for an option in `given` that has no effect.
     """
     try:
         import fastapi  # noqa: F401
@@ -85,8 +92,10 @@ def serve(
     from .loading import load_models
     from .thumbnails import ThumbnailStore
 
+    check_effect(given, SEARCH_OPTIONS if not indexes else (), "an index; pass one with --index")
     access, thumbnails = options.access, thumbnails or ThumbnailOptions()
     captioner, collections = load_models(runs, indexes, runtime)
+    check_effect(given, CAPTION_OPTIONS if captioner is None else (), "a captioner; pass its run")
     listener = listen(options.host, options.port)
     store = ThumbnailStore(thumbnails.thumbnails, thumbnails.max_thumbnails * MEGABYTE)
     app = create_app(captioner, limits, access, collections, store if collections else None)
@@ -98,6 +107,12 @@ def serve(
     server.run([listener])
     store.close()
     print("stopped", file=sys.stderr)
+
+
+def check_effect(given: Collection[str], idle: Collection[str], needed: str) -> None:
+    """Raise InputError if the user chose an option in `idle`, which requires `needed`."""
+    if found := set(given) & set(idle):
+        raise InputError(f"{flag_of(min(found))} has no effect without {needed}, or omit the flag")
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,5 +1,6 @@
 """What `captioner serve` loads: captioners, linking runs, indexes, and combinations of them."""
 
+import json
 import re
 import shutil
 import signal
@@ -9,10 +10,12 @@ import sys
 import httpx
 import pytest
 
+from captioner.__main__ import main
 from captioner.devices import RuntimeOptions
 from captioner.errors import InputError
 from captioner.serving.loading import load_models
 from tests.support import collections, linking, tiny
+from tests.support.signing import sign
 
 CPU = RuntimeOptions(device="cpu")
 
@@ -62,6 +65,40 @@ def test_what_cannot_be_served(index, tmp_path, tmp_path_factory, run):
         load_models([other], [index], CPU)
     with pytest.raises(InputError, match="is not an index; write one with captioner index"):
         load_models([], [tmp_path], CPU)
+
+
+def test_checkpoints_of_other_tasks_cannot_be_served(index, run, tmp_path):
+    copy = shutil.copytree(run / "best", tmp_path / "other")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "task": "counting"}))
+    sign(copy)
+    with pytest.raises(InputError, match=r"other was trained for 'counting', which cannot be"):
+        load_models([copy], [index], CPU)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *(["--precision", "float32"], ["--compile"], ["--batch-size", "32"]),
+        *(["--max-beam-size", "10"], ["--max-words", "50"]),
+    ],
+)
+def test_options_of_captions_need_a_captioner(index, flags):
+    """Even if the value is the default."""
+    with pytest.raises(InputError) as error:
+        main(["serve", "--index", str(index), "--device", "cpu", *flags])
+    assert str(error.value) == (
+        f"{flags[0]} has no effect without a captioner; pass its run, or omit the flag"
+    )
+
+
+@pytest.mark.parametrize("flags", [["--thumbnails", "x"], ["--max-thumbnails", "1000"]])
+def test_options_of_search_need_an_index(flags):
+    with pytest.raises(InputError) as error:
+        main(["serve", "run", *flags])
+    assert str(error.value) == (
+        f"{flags[0]} has no effect without an index; pass one with --index, or omit the flag"
+    )
 
 
 @pytest.mark.slow
