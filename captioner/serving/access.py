@@ -54,7 +54,10 @@ class Access:
             message = f"the host name {host[:100]!r} is not allowed; {advice}"
             return HTTPStatus.MISDIRECTED_REQUEST, message
         if method not in SAFE_METHODS and is_cross_site(host, headers):
-            return HTTPStatus.FORBIDDEN, "requests from pages of other sites are refused"
+            message = (
+                "cross-site requests are refused; send the request from a page of this service"
+            )
+            return HTTPStatus.FORBIDDEN, message
         return None
 
 

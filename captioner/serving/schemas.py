@@ -108,7 +108,8 @@ async def receive_image(request: "Request", limits: Limits) -> bytes:
     """
     from fastapi import HTTPException
 
-    too_large = f"an image may have at most {limits.max_bytes:,} bytes"
+    accepted = f"at most {limits.max_bytes:,} bytes are accepted"
+    too_large = f"the image is too large: {accepted}; send a smaller one"
     is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
     most = limits.max_bytes + FORM_BYTES * is_form
     if int(request.headers.get("content-length", 0)) > most:

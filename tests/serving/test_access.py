@@ -86,7 +86,8 @@ def test_pages_of_other_sites_are_refused(client):
     ):
         response = post(client, **headers)
         assert response.status_code == 403
-        assert response.json() == {"detail": "requests from pages of other sites are refused"}
+        advice = "send the request from a page of this service"
+        assert response.json() == {"detail": f"cross-site requests are refused; {advice}"}
     assert client.get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 200  # a link
 
 

@@ -118,7 +118,12 @@ REJECTED = {
         {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
         "a form must contain one file",
     ),
-    "too many bytes": (413, "", {"content": b"x" * 5001}, "an image may have at most 5,000 bytes"),
+    "too many bytes": (
+        413,
+        "",
+        {"content": b"x" * 5001},
+        "at most 5,000 bytes are accepted; send a smaller",
+    ),
     "too many bytes in a form": (
         413,
         "",
