@@ -141,6 +141,26 @@ def test_unknown_words_come_with_suggestions(page):
     assert "has nothing to add or subtract after a +" in alert.inner_text()
 
 
+def test_suggestions_replace_whole_words_in_any_case(page):
+    query = "Rde - rdes + BULE - bules"
+    ask(page, query)
+    page.get_by_role("button", name="Replace rde with red").click()
+    settle(page)
+    assert page.input_value("#query") == query.replace("Rde", "red")
+    page.get_by_role("button", name="Replace bule with blue").click()
+    settle(page)
+    assert page.input_value("#query") == "red - rdes + blue - bules"
+    cases = [
+        ("été - étés", "été", "rot", "rot - étés"),
+        ("ETE\u0301 - ete", "ete", "rot", "ETE\u0301 - rot"),
+        ('a.b axb - image:"a.b c" + A.B', "a.b", "$&", '$& axb - image:"a.b c" + $&'),
+        ("Rde - image:rde.png", "rde", "red", "red - image:rde.png"),
+        ("t-shrit", "shrit", "shirt", "t-shirt"),
+    ]
+    for before, word, other, after in cases:
+        assert page.evaluate("each => replaceWord(...each)", [before, word, other]) == after
+
+
 def test_results_are_added_and_subtracted_by_click(page):
     ask(page, "red")
     with page.expect_response("**/api/search?*"):
@@ -262,6 +282,20 @@ def test_an_image_shows_its_neighbours_and_captions(page, place):
     assert not page.locator("#upload").is_visible()
 
 
+def test_captions_of_an_image_are_requested_again_after_an_error(page, place):
+    page.route("**/api/caption?*", lambda route: route.abort())
+    choose(page, (place / "photos/103.png").read_bytes())
+    page.get_by_text("The service does not respond.").wait_for()
+    page.unroute("**/api/caption?*")
+    ask(page, "- yellow")
+    page.locator("#captions").get_by_text("red sky").wait_for()
+    requests = []
+    page.on("request", lambda each: requests.append(each.url))
+    ask(page, "- red")
+    page.locator("#captions").get_by_text("red sky").wait_for()
+    assert not any("/api/caption" in url for url in requests)  # known
+
+
 def test_images_can_be_dropped_and_pasted(page, place):
     send = """([name, bytes]) => {
       const data = new DataTransfer();
@@ -329,6 +363,19 @@ def test_the_index_can_be_chosen(page, place):
     assert page.locator("#summary").inner_text() == "3,000 images, best first"
     assert terms(page) == ["your image"]
     assert "index=many.index" in page.url
+    assert page.get_by_label("Index").input_value() == "many.index"
+
+
+def test_the_chosen_index_follows_the_back_button(page):
+    assert page.get_by_label("Index").input_value() == "val.index"
+    with page.expect_response("**/api/search?*"):
+        page.get_by_label("Index").select_option("many.index")
+    settle(page)
+    with page.expect_response("**/api/search?*"):
+        page.go_back()
+    settle(page)
+    assert page.locator("#summary").inner_text() == "7 images in val.index"
+    assert page.get_by_label("Index").input_value() == "val.index"
 
 
 def test_errors_of_the_service_are_shown(page):
@@ -416,6 +463,11 @@ def test_the_page_asks_for_the_token(browser, place, tmp_path_factory):
         page = browser.new_page(reduced_motion="reduce")
         page.set_default_timeout(15_000)
         page.goto(f"{client.base_url}?query=red")
+        page.evaluate(
+            "document.getElementById('token').dispatchEvent(new ClipboardEvent('paste', "
+            "{ clipboardData: new DataTransfer(), bubbles: true }))"
+        )
+        assert "image" not in page.locator("#problem").inner_text()
         page.get_by_role("textbox", name="This service").fill("wrong-token-of-length")
         page.keyboard.press("Enter")
         page.wait_for_function("() => document.getElementById('token').value === ''")
