@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..data.dataset import CaptionData
     from ..data.images import Transform
     from ..evaluation.options import EvaluationRequest
+    from ..models.losses import Loss
 
 
 class Result(Protocol):
@@ -54,8 +55,8 @@ class JobInputs:
 class Job(Protocol):
     """The part of a training run that depends on the task.
 
-    A model that is fitted in closed form needs no batches: `steps`, `batches`, `prepare` and `show`
-    are then not used.
+    A model that is fitted in closed form needs no batches: `steps`, `batches`, `prepare`, `observe`
+    and `show` are then not used.
     """
 
     @property
@@ -79,6 +80,9 @@ class Job(Protocol):
 
     def prepare(self, batch: Any) -> "tuple[Any, dict[str, Tensor]]":
         """Return the batch to train on, and scalars to log by name; called before every step."""
+
+    def observe(self, loss: "Loss") -> None:
+        """Receive the loss of each step, over all processes, just after the step."""
 
     def evaluate(self) -> Result:
         """Evaluate the val split with the current weights; every process calls this."""

@@ -43,6 +43,7 @@ class Batch(Protocol):
 
 Batches = Callable[[int, int], Iterable[Any]]  # of `Batch`
 Prepare = Callable[[Any], tuple[Any, dict[str, Tensor]]]
+Observe = Callable[[Loss], None]
 
 
 @dataclass
@@ -124,6 +125,7 @@ def fit(
     unit: str,
     negligible: float = 0.0,
     prepare: Prepare = lambda batch: (batch, {}),
+    observe: Observe = lambda _loss: None,
     resume: dict[str, Any] | None = None,
 ) -> Progress:
     """Train for all epochs, or until the watched score has not improved for `patience` epochs.
@@ -139,6 +141,7 @@ def fit(
     on few images stays near 0 for several epochs.
     prepare(batch): called with each batch on the device, just before its step; returns the batch to
     train on and named scalars to log alongside the parts of the loss.
+    observe(loss): called after each step with its loss over all processes.
     resume: a training state that was passed to `save`; the model must have the weights saved with
     it. Training continues as if it had never stopped.
     During `evaluate` and `save`, the model's weights are replaced by their running average.
@@ -159,7 +162,7 @@ def fit(
 
     with collect_signals(state.signals):
         while not progress.finished(options):
-            _train_epoch(state, batches, prepare)
+            _train_epoch(state, batches, prepare, observe)
             save_as("last", {})  # so that no training is lost if evaluation fails
             if progress.batch < steps_per_epoch:
                 raise Interrupted(state.signals[0])
@@ -204,7 +207,7 @@ def _start(
     )
 
 
-def _train_epoch(state: _LoopState, batches: Batches, prepare: Prepare) -> None:
+def _train_epoch(state: _LoopState, batches: Batches, prepare: Prepare, observe: Observe) -> None:
     """Run the remaining steps of the current epoch; return early after a signal."""
     progress = state.progress
     state.model.train()
@@ -220,6 +223,7 @@ def _train_epoch(state: _LoopState, batches: Batches, prepare: Prepare) -> None:
     ) as bar:
         for batch, waited in timed(batches(progress.epoch, progress.batch)):
             loss, finite, learning_rate = _take_step(state, batch, prepare)
+            observe(loss)
             now = time.perf_counter()
             if finite:
                 progress.add(loss, now - started, waited)

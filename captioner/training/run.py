@@ -106,6 +106,7 @@ def train(setup: TrainingSetup) -> Progress:
             unit=task.unit,
             negligible=task.negligible,
             prepare=job.prepare,
+            observe=job.observe,
             device=setup.device,
             resume=state,
         )

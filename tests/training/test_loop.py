@@ -347,6 +347,17 @@ def test_prepared_batches_are_trained_on_and_their_scalars_logged(tmp_path):
     assert row["waiting_share"] * row["training_seconds"] < 0.01
 
 
+def test_every_loss_is_observed(tmp_path):
+    seen = []
+    run = Fit(tmp_path, replace(OPTIONS, epochs=2), observe=seen.append)
+    run.call()
+    for epoch, row in enumerate(run.rows()):
+        losses = seen[epoch * STEPS : (epoch + 1) * STEPS]
+        mean = sum(float(loss.value) * loss.count for loss in losses)
+        assert row["loss"] == pytest.approx(mean / sum(loss.count for loss in losses), rel=1e-5)
+    assert len(seen) == 2 * STEPS
+
+
 def test_a_model_receives_the_statistics_of_its_losses(tmp_path):
     class Counting(Toy):
         received = 0

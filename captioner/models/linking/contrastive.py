@@ -3,9 +3,13 @@
 Shapes: B images, N texts. An image has one or more texts; none of them is a negative of the image.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+RELATIVE = "relative_loss"  # the part of a `Loss` from `relative_loss`
 
 
 def own_texts(image_of_text: Tensor, images: int) -> Tensor:
@@ -44,6 +48,15 @@ def sum_of_hinges(scores: Tensor, image_of_text: Tensor, margin: float) -> Tenso
     wrong_texts = margin - right[:, None] + scores[image_of_text]  # (N, N)
     wrong_texts = wrong_texts.clamp_min(0).masked_fill(own[image_of_text], 0)
     return wrong_images.sum() + wrong_texts.sum()
+
+
+def relative_loss(hinges: Callable[[Tensor], Tensor], scores: Tensor, value: Tensor) -> Tensor:
+    """Return a hinge loss as a multiple of its value for equal scores, detached; 1: collapsed.
+
+    hinges: the loss as a function of scores (B, N). value: hinges(scores). NaN if the margin is 0.
+    """
+    with torch.no_grad():
+        return value.detach() / hinges(torch.zeros_like(scores))
 
 
 def hardest_hinges(scores: Tensor, image_of_text: Tensor, margin: float) -> Tensor:

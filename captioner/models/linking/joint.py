@@ -7,6 +7,7 @@ optional sentence vectors, H hidden size, E embedding dimensions.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
 from ..losses import Loss
-from .contrastive import hardest_hinges, info_nce, sum_of_hinges
+from .contrastive import RELATIVE, hardest_hinges, info_nce, relative_loss, sum_of_hinges
 from .linear import image_vectors
 from .options import JointOptions
 from .texts import Texts
@@ -119,14 +120,17 @@ class JointEmbedding(nn.Module):
             features = self.encoder(features)
         cosines = self.encode_images(features) @ self.encode_texts(batch.texts).T  # (B, N)
         count, options = len(batch.texts), self.options
-        match options.loss:
-            case "infonce":
-                scale = self.log_scale.exp().clamp_max(MAX_SCALE)
-                value = info_nce(cosines * scale, batch.image_of_text)
-            case "hardest" if batch.warm:
-                value = hardest_hinges(cosines, batch.image_of_text, options.margin)
-            case _:
-                value = sum_of_hinges(cosines, batch.image_of_text, options.margin)
-        return Loss(value / count, count)
+        if options.loss == "infonce":
+            scale = self.log_scale.exp().clamp_max(MAX_SCALE)
+            return Loss(info_nce(cosines * scale, batch.image_of_text) / count, count)
+        hardest = options.loss == "hardest" and batch.warm
+        hinges = partial(
+            hardest_hinges if hardest else sum_of_hinges,
+            image_of_text=batch.image_of_text,
+            margin=options.margin,
+        )
+        value = hinges(cosines)
+        parts = {RELATIVE: relative_loss(hinges, cosines, value)}
+        return Loss(value / count, count, parts)
 
     forward = loss

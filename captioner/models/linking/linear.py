@@ -7,6 +7,7 @@ dimensions, Y text dimensions, E embedding dimensions.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from ...errors import InputError
 from ...vision.encoders import Encoder
 from ..losses import Loss
 from .cca import fit_cca
-from .contrastive import sum_of_hinges
+from .contrastive import RELATIVE, relative_loss, sum_of_hinges
 from .options import LinearOptions
 from .texts import Texts
 
@@ -117,8 +118,11 @@ class LinearMap(nn.Module):
         """
         scores = self.encode_images(batch.images) @ self.encode_texts(batch.texts).T  # (B, N)
         count = len(batch.texts)
-        value = sum_of_hinges(scores, batch.image_of_text, self.options.margin)
-        return Loss(value / count, count)
+        hinges = partial(
+            sum_of_hinges, image_of_text=batch.image_of_text, margin=self.options.margin
+        )
+        value = hinges(scores)
+        return Loss(value / count, count, {RELATIVE: relative_loss(hinges, scores, value)})
 
     forward = loss
 

@@ -21,6 +21,7 @@ from ...distributed import say
 from ...evaluation.split import Evaluation, ScoringSettings, evaluate_split, measure_pointing
 from ...metrics.captions import SCORES, signature
 from ...models.captioning.build import CaptioningModel, build_model
+from ...models.losses import Loss
 from ...text.tokenizer import get_tokenizer, one_word_note
 from ...text.vocabulary import Vocabulary
 from ..commands import captioner_command, program
@@ -78,6 +79,9 @@ class CaptioningJob:
         self.steps = self._batches.steps
         self.batches, self.prepare = self._batches, self._batches.prepare
         self.setting = f"val split, beam size {self._options.beam_size}"
+
+    def observe(self, _loss: Loss) -> None:
+        """Do nothing."""
 
     def evaluate(self) -> Evaluation:
         """Caption and score the val split with the model's current weights."""

@@ -22,6 +22,7 @@ from ...linker import Linker
 from ...metrics.retrieval import RetrievalScores
 from ...models.linking.build import LinkingModel
 from ...models.linking.texts import TextReader, Texts, concatenate
+from ...models.losses import Loss
 from ...retrieval.query import Query, Term
 from ...text.given_rows import GivenRows, read_rows
 from ...text.tokenizer import WORDS, are_mostly_one_word, split_words
@@ -29,6 +30,7 @@ from ...vision.encoders import Encoder
 from ..commands import captioner_command, program
 from ..encoding import open_split
 from ..task import JobInputs
+from .collapse import CollapseWatch
 from .text_vectors import caption_texts
 from .vectors import RetrievalResult, given_image_vectors, image_of_caption, score_split
 
@@ -42,11 +44,13 @@ class LinkingJob:
     setting = "val split"
     fit: Callable[[], None] | None = None
     steps = 0
+    advice = "use a lower --learning-rate"  # if the loss collapses
 
     def __init__(self, inputs: JobInputs) -> None:
         self.inputs, self.data = inputs, inputs.data
         self.training_options = inputs.options.training
         self.examples = inputs.data.split("train")
+        self._collapse = CollapseWatch(self.advice)
         self.image_of_text = image_of_caption(self.examples)  # (N,), with captions in order
         captions = (text for example in self.examples for text in example.captions)
         if are_mostly_one_word(captions, WORDS):
@@ -110,7 +114,12 @@ class LinkingJob:
         return texts, np.repeat(np.arange(len(indices)), counts)
 
     def prepare(self, batch: Any) -> tuple[Any, dict[str, Tensor]]:
+        """Return the batch unchanged, and nothing to log."""
         return batch, {}
+
+    def observe(self, loss: Loss) -> None:
+        """Warn once if the loss has collapsed."""
+        self._collapse.observe(loss)
 
     def evaluate(self) -> RetrievalResult:
         """Rank the val split's captions for its images, and its images for its captions."""

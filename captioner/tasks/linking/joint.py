@@ -28,6 +28,10 @@ from .text_vectors import build_sentence_encoder
 class JointJob(LinkingJob):
     """Implements `tasks.task.Job`."""
 
+    advice = (
+        "use a lower --learning-rate, with --loss hardest more --warm-up-epochs, or --loss infonce"
+    )
+
     def __init__(self, inputs: JobInputs) -> None:
         """Build the vocabulary and the model, and pool the features of a frozen encoder."""
         super().__init__(inputs)

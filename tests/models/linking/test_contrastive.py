@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 
-from captioner.models.linking.contrastive import hardest_hinges, info_nce, sum_of_hinges
+from captioner.models.linking.contrastive import (
+    hardest_hinges,
+    info_nce,
+    relative_loss,
+    sum_of_hinges,
+)
 
 IMAGE_OF_TEXT = torch.tensor([2, 0, 0, 3, 2, 0])  # image 1 has no text
 
@@ -53,3 +58,18 @@ def test_a_collapsed_model_has_the_loss_of_the_margin():
     owners = torch.arange(6).repeat_interleave(2)
     found = hardest_hinges(torch.zeros(6, 12), owners, 0.2)
     assert found.item() == pytest.approx(2 * 12 * 0.2)
+
+
+@pytest.mark.parametrize(("hinges", "pairs"), [(sum_of_hinges, 5 + 10), (hardest_hinges, 1 + 1)])
+def test_the_relative_loss_is_1_for_equal_scores(hinges, pairs):
+    """6 images with 2 texts: a text has 5 wrong images, and its image has 10 wrong texts."""
+    owners = torch.arange(6).repeat_interleave(2)
+
+    def loss(scores):
+        return hinges(scores, owners, 0.2)
+
+    equal, others = torch.full((6, 12), 0.3), torch.rand(6, 12)
+    assert loss(equal).item() == pytest.approx(pairs * 12 * 0.2)
+    assert relative_loss(loss, equal, loss(equal)).item() == pytest.approx(1)
+    expected = loss(others).item() / (pairs * 12 * 0.2)
+    assert relative_loss(loss, others, loss(others)).item() == pytest.approx(expected)

@@ -13,9 +13,11 @@ import evaluate
 import train
 from captioner import Linker, TrainConfig
 from captioner.checkpoints import checkpoint
+from captioner.checkpoints.runs import read_log
 from captioner.data.readers import read_captions
 from captioner.errors import InputError, Interrupted
 from captioner.metrics.retrieval import retrieval_scores
+from captioner.tasks.linking import collapse
 from captioner.tasks.linking.joint import JointJob
 from captioner.tasks.linking.vectors import image_of_caption
 from tests.support import tiny
@@ -155,3 +157,15 @@ def test_the_warm_up_counts_epochs(colours, monkeypatch):
     train_python(colours, run="run", loss="hardest", warm_up_epochs=1)
     assert seen == [False] * 2 + [True] * 2
     assert torch.isfinite(checkpoint.load("checkpoints/run").weights["log_scale"])
+
+
+@pytest.mark.parametrize("loss", ["hardest", "infonce"])
+def test_a_collapsed_run_says_what_to_do(colours, loss, monkeypatch, capsys):
+    monkeypatch.setattr(collapse, "STEPS", 3)
+    monkeypatch.setattr(collapse, "TOLERANCE", 9.0)
+    own = {"warm_up_epochs": 0} if loss == "hardest" else {}
+    train_python(colours, run="run", loss=loss, **own)
+    found = capsys.readouterr().out.count("with --loss hardest more --warm-up-epochs, or --loss")
+    assert found == (loss == "hardest")
+    history = read_log(Path("checkpoints/run/log.jsonl"))
+    assert ("relative_loss" in history[-1]) == (loss == "hardest")
