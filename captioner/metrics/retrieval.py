@@ -82,6 +82,24 @@ class RetrievalScores:
         return "\n".join([*lines, f"rsum {numbers['rsum']:.1f}", self.protocol])
 
 
+def pair_accuracy(scores: np.ndarray, image_of_text: np.ndarray) -> float | None:
+    """Return the probability that a pair scores higher than its image with a random wrong text.
+
+    scores and image_of_text: as in `retrieval_scores`. The mean over all pairs of the share of the
+    texts of other images whose score is lower, in [0, 1]; ties count as wrong. It is close to 1
+    even for models that rank poorly, so that recalls belong beside it. None if only one image has
+    texts.
+    """
+    total = 0.0
+    for image in np.unique(image_of_text):
+        own = image_of_text == image
+        wrong = np.sort(scores[image, ~own])
+        if not len(wrong):
+            return None
+        total += np.searchsorted(wrong, scores[image, own], "left").sum() / len(wrong)
+    return float(total / len(image_of_text))
+
+
 def _chance(correct: np.ndarray, candidates: int, k: int) -> float:
     """Return the expected R@k in percent if `candidates` are ranked at random.
 

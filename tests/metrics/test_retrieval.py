@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.errors import InputError
-from captioner.metrics.retrieval import retrieval_scores
+from captioner.metrics.retrieval import pair_accuracy, retrieval_scores
 
 
 def naive_numbers(scores, image_of_text, groups=None):
@@ -129,3 +129,16 @@ def test_scores_that_differ_by_rounding_tie():
     assert exact["i2t_R@1"] == 100
     close = retrieval_scores(scores, owners, "val", tolerance=1e-6).numbers
     assert (close["i2t_R@1"], close["t2i_R@1"]) == (50, 50)
+
+
+@given(problems())
+def test_pair_accuracy_is_the_share_of_wrong_texts_below_the_right_one(problem):
+    scores, image_of_text = problem
+    shares = []
+    for text, image in enumerate(image_of_text.tolist()):
+        wrong = [scores[image, n] for n, own in enumerate(image_of_text.tolist()) if own != image]
+        if not wrong:
+            assert pair_accuracy(scores, image_of_text) is None
+            return
+        shares.append(sum(score < scores[image, text] for score in wrong) / len(wrong))
+    assert pair_accuracy(scores, image_of_text) == pytest.approx(sum(shares) / len(shares))

@@ -11,12 +11,13 @@ import numpy as np
 from ...data.dataset import CaptionData, Example, fingerprint
 from ...data.sources import FunctionSource, Source
 from ...linker import Linker
-from ...metrics.retrieval import RetrievalScores, retrieval_scores
+from ...metrics.retrieval import RetrievalScores, pair_accuracy, retrieval_scores
 from ...text.given_rows import GivenRows
 from ...text.tokenizer import split_words
 from .text_vectors import caption_texts
 
-# Cosines of equal pairs may differ by this much: matrix products round by the position of a row.
+# Scores of equal pairs may differ by this share of the largest score: matrix products round by the
+# position of a row.
 ROUNDING = 1e-6
 
 
@@ -26,16 +27,19 @@ class RetrievalResult:
 
     own: scores for which only an image's own captions are correct. equal: scores for which captions
     with the same words as one of the image's own are correct, too; None if no two images share a
-    caption.
+    caption. pair_accuracy: as in `metrics.retrieval`.
     """
 
     own: RetrievalScores
     equal: RetrievalScores | None
+    pair_accuracy: float | None = None
 
     @property
     def numbers(self) -> dict[str, float]:
         """The scores by name; only an image's own captions are correct."""
-        return self.own.numbers
+        if self.pair_accuracy is None:
+            return self.own.numbers
+        return {**self.own.numbers, "pair_accuracy": self.pair_accuracy}
 
     @property
     def content(self) -> dict[str, Any]:
@@ -53,7 +57,13 @@ class RetrievalResult:
     def describe(self) -> str:
         """Return the scores and their protocol as lines of text."""
         parts = [self.own, *([self.equal] if self.equal else [])]
-        return "\n".join(part.describe() for part in parts)
+        lines = [part.describe() for part in parts]
+        if self.pair_accuracy is not None:
+            lines.append(
+                f"pair accuracy {self.pair_accuracy:.3f} (against one random text; weak models "
+                "have high values, too)"
+            )
+        return "\n".join(lines)
 
 
 def image_of_caption(examples: list[Example]) -> np.ndarray:
@@ -119,7 +129,8 @@ def rank_split(
     image_of_text = image_of_caption(examples)
 
     def rank_all(scores: np.ndarray, groups: np.ndarray | None) -> RetrievalScores:
-        return retrieval_scores(scores, image_of_text, split, groups, tolerance=ROUNDING)
+        tolerance = ROUNDING * max(1.0, float(np.abs(scores).max()))
+        return retrieval_scores(scores, image_of_text, split, groups, tolerance=tolerance)
 
     def rank(groups: np.ndarray | None) -> RetrievalScores:
         by_image = rank_all(image_scores, groups)
@@ -127,9 +138,10 @@ def rank_split(
             return by_image
         return replace(by_image, text_to_image=rank_all(text_scores, groups).text_to_image)
 
+    accuracy = pair_accuracy(image_scores, image_of_text)
     words = [tuple(split_words(text)) for example in examples for text in example.captions]
     numbers = {caption: number for number, caption in enumerate(dict.fromkeys(words))}
     groups = np.array([numbers[caption] for caption in words])
     if len({*zip(image_of_text.tolist(), groups.tolist(), strict=True)}) == len(numbers):
-        return RetrievalResult(rank(None), None)
-    return RetrievalResult(rank(None), rank(groups))
+        return RetrievalResult(rank(None), None, accuracy)
+    return RetrievalResult(rank(None), rank(groups), accuracy)
