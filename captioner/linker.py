@@ -29,9 +29,9 @@ TEXTS_AT_ONCE = 256
 class Linker:
     """A trained linking model with its sentence encoder and image transform, on a device.
 
-    Create one with `from_pretrained`. Embeddings are float32 rows of norm 1 in a shared space of E
-    dimensions, so the dot product of two rows is their cosine similarity. Method calls do not
-    change the model.
+    Create one with `from_pretrained`. Embeddings are float32 rows in a shared space of E dimensions;
+    the score of two rows is their dot product. All rows have norm 1, so that scores are cosines,
+    unless the model was trained with `--similarity dot`. Method calls do not change the model.
     """
 
     def __init__(self, model: LinkingModel, texts: TextReader, transform: Transform) -> None:
@@ -273,10 +273,12 @@ class Linker:
     def similarity(
         self, images: ImageInput | Sequence[ImageInput], texts: str | Sequence[str]
     ) -> np.ndarray:
-        """Return the cosine similarity (B, N) of each image and each text, in [-1, 1].
+        """Return the score (B, N) of each image and each text; see `Linker`.
 
-        images: as in `encode_images`. texts: as in `encode_texts`, with on_unknown="raise".
+        Scores are cosines, in [-1, 1]; products of any size if the model was trained with
+        `--similarity dot`. images: as in `encode_images`. texts: as in `encode_texts`, with
+        on_unknown="raise".
         """
         rows = self.encode_texts(texts)  # errors in texts show before images are read
-        cosines: np.ndarray = self.encode_images(images) @ rows.T
-        return cosines
+        scores: np.ndarray = self.encode_images(images) @ rows.T
+        return scores

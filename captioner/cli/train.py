@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) ->
     Flags that are not passed are None in the parsed arguments.
     """
     task = chosen_task(words)
+    recipe = chosen_recipe(words, task)
     for word in words:
         if message := _foreign_flag(word.partition("=")[0], task):
             parser.error(message)
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) ->
         help=f"system to train: {', '.join(SYSTEMS)} [captioning]",
     )
     for title, group in option_groups(task).items():
-        add_options(parser, group, title, task.hidden, defaults_of(task, ""))
+        add_options(parser, group, title, task.hidden, defaults_of(task, "", recipe))
     add_config(parser, "TOML file of options, or a run to repeat; flags override its options")
 
 
@@ -61,8 +62,11 @@ def describe(task: Task) -> str:
     text = f"--system {task.name}: {task.title}, trained on --data or on generated demo data."
     shared = defaults_of(task, "")
     small_cnn = {k: v for k, v in defaults_of(task, SMALL_CNN).items() if k not in shared}
-    flags = (f"--{name.replace('_', '-')} {value}" for name, value in small_cnn.items())
-    text += f" With --encoder small_cnn, the defaults are {' '.join(flags)}."
+    groups = {"--encoder small_cnn": small_cnn}
+    groups |= {f"--recipe {name}": values for name, values in task.recipes.items()}
+    for chosen, values in groups.items():
+        flags = (f"--{name.replace('_', '-')} {value}" for name, value in values.items())
+        text += f" With {chosen}, the defaults are {' '.join(flags)}."
     return f"Train a model.\n{fill(text, 79, break_on_hyphens=False)}"
 
 
@@ -81,6 +85,17 @@ def chosen_task(words: Sequence[str]) -> Task:
         else:
             found.system = read_stored_task(found.config)
     return task_named(found.system) if found.system in SYSTEMS else CAPTIONING
+
+
+def chosen_recipe(words: Sequence[str], task: Task) -> str | None:
+    """Return the recipe that a command line chooses by --recipe; None if the task has none such."""
+    scanner = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    scanner.add_argument("--recipe", type=str.lower)
+    try:
+        found, _ = scanner.parse_known_args(words)
+    except argparse.ArgumentError:  # the complete parser reports it
+        return None
+    return found.recipe if found.recipe in task.recipes else None
 
 
 def read_config(arguments: argparse.Namespace) -> TrainConfig:

@@ -123,6 +123,7 @@ class Task:
     negligible: watched scores up to this value count as ties; see `training.loop.fit`.
     defaults: default values of options that differ from those in the option groups.
     small_cnn_defaults: default values that override `defaults` if the encoder is small_cnn.
+    recipes: values that override all of these defaults, by the value of the task's option `recipe`.
     hidden: names of shared options that have no effect on the task.
     evaluation_flags: names of the evaluation options that apply to this task but not to all tasks.
 
@@ -154,6 +155,7 @@ class Task:
     negligible: float = 0.0
     defaults: Mapping[str, int | float] = field(default_factory=dict)
     small_cnn_defaults: Mapping[str, int | float] = field(default_factory=dict)
+    recipes: Mapping[str, Mapping[str, int | float | str]] = field(default_factory=dict)
     hidden: frozenset[str] = frozenset()
     evaluation_flags: frozenset[str] = frozenset()
 

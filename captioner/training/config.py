@@ -45,11 +45,18 @@ def option_groups(task: Task) -> dict[str, type[Options]]:
     }
 
 
-def defaults_of(task: Task, encoder: str) -> dict[str, int | float | str]:
-    """Return the values of a task's options that differ from the defaults of their groups."""
-    defaults = {"watch": task.scores[0].lower(), **task.defaults}
+def defaults_of(
+    task: Task, encoder: str, recipe: str | None = None
+) -> dict[str, int | float | str]:
+    """Return the values of a task's options that differ from the defaults of their groups.
+
+    recipe: the value of the task's option `recipe`.
+    """
+    defaults: dict[str, int | float | str] = {"watch": task.scores[0].lower(), **task.defaults}
     if encoder == SMALL_CNN:
         defaults |= {"image_size": SMALL_CNN_IMAGE_SIZE, **task.small_cnn_defaults}
+    if recipe is not None:
+        defaults |= task.recipes[recipe]
     return defaults
 
 
@@ -58,9 +65,9 @@ class TrainConfig(OptionGroups):
     """The complete configuration of one training run, in groups of options.
 
     model: options of the model; their class determines the task, and `ModelOptions` means
-    captioning. task: the task's other options; None selects their defaults. Options of the encoder,
-    the model and the training that were not passed to their group get the values of `defaults_of`.
-    Raises InputError for contradictory options.
+    captioning. task: the task's other options; None selects their defaults. Options that were not
+    passed to their group get the values of `defaults_of`, which depend on the encoder and the
+    recipe. Raises InputError for contradictory options.
     """
 
     data: DataOptions = DataOptions()
@@ -84,8 +91,8 @@ class TrainConfig(OptionGroups):
                 f"task must be {task.options.__name__} with the model options of {task.name}, "
                 f"got {type(self.task).__name__}"
             )
-        defaults = defaults_of(task, self.encoder.encoder)
-        for name in ("encoder", "model", "training"):
+        defaults = defaults_of(task, self.encoder.encoder, recipe_of(self.task))
+        for name in ("encoder", "model", "task", "training"):
             object.__setattr__(self, name, _with_defaults(getattr(self, name), defaults))
         object.__setattr__(self, "training", _with_known_score(self.training, task))
         check_combination(self, _changed_options(self))
@@ -132,6 +139,8 @@ class TrainConfig(OptionGroups):
             stored.pop("format", None)
         if not _weights_may_fit(stored, options):
             stored.pop("encoder_weights")
+        if recipe := options.get("recipe"):
+            stored = {k: v for k, v in stored.items() if k not in task.recipes.get(recipe, {})}
         idle = _idle_options(OptionGroups(**_build_groups(task, stored | options)))
         stored = {name: value for name, value in stored.items() if name not in idle}
         return cls._build(task, stored | options, options)
@@ -156,6 +165,11 @@ def _build_groups(task: Task, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the groups of a `TrainConfig` by field, each built from its options in `values`."""
     built = {name: from_named(group, values) for name, group in option_groups(task).items()}
     return {("task" if name == task.name else name): group for name, group in built.items()}
+
+
+def recipe_of(task_options: Options) -> str | None:
+    """Return the recipe that a task's options choose; None also if the task has no recipes."""
+    return getattr(task_options, "recipe", None)
 
 
 def _weights_may_fit(stored: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
@@ -189,7 +203,8 @@ def _with_defaults(group: Any, defaults: Mapping[str, int | float | str]) -> Any
 def _changed_options(config: TrainConfig) -> set[str]:
     """Return the names of the options whose values differ from all of their defaults."""
     changed: set[str] = set()
-    own = [defaults_of(config.system, encoder) for encoder in (SMALL_CNN, "")]
+    recipe = recipe_of(config.task)
+    own = [defaults_of(config.system, encoder, recipe) for encoder in (SMALL_CNN, "")]
     for group in (getattr(config, field.name) for field in fields(config)):
         for field in fields(group):
             defaults = [field.default, *(each.get(field.name, field.default) for each in own)]

@@ -31,7 +31,9 @@ def info_nce(scores: Tensor, image_of_text: Tensor) -> Tensor:
     own = own_texts(image_of_text, len(scores))
     to_images = F.cross_entropy(scores.T, image_of_text, reduction="sum")
     right = scores.gather(0, image_of_text[None])[0]  # (N,)
-    others = scores.masked_fill(own, -torch.inf).logsumexp(1)  # (B,), over texts of other images
+    # Finite, as the gradient would be NaN if a batch had only one image.
+    lowest = torch.finfo(scores.dtype).min
+    others = scores.masked_fill(own, lowest).logsumexp(1)  # (B,), over texts of other images
     to_texts = F.softplus(others[image_of_text] - right).sum()
     return (to_images + to_texts) / 2
 
@@ -48,6 +50,15 @@ def sum_of_hinges(scores: Tensor, image_of_text: Tensor, margin: float) -> Tenso
     wrong_texts = margin - right[:, None] + scores[image_of_text]  # (N, N)
     wrong_texts = wrong_texts.clamp_min(0).masked_fill(own[image_of_text], 0)
     return wrong_images.sum() + wrong_texts.sum()
+
+
+def random_hinges(right: Tensor, wrong: Tensor, margin: float) -> Tensor:
+    """Return the hinge losses of pairs and one wrong pair each, summed.
+
+    right (N,): scores of texts with their images. wrong (N,): scores of these images with a text of
+    another image.
+    """
+    return (margin - right + wrong).clamp_min(0).sum()
 
 
 def relative_loss(hinges: Callable[[Tensor], Tensor], scores: Tensor, value: Tensor) -> Tensor:

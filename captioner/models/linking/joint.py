@@ -12,11 +12,20 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
+from ...errors import InputError
 from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
 from ..losses import Loss
-from .contrastive import RELATIVE, hardest_hinges, info_nce, relative_loss, sum_of_hinges
+from .contrastive import (
+    RELATIVE,
+    hardest_hinges,
+    info_nce,
+    random_hinges,
+    relative_loss,
+    sum_of_hinges,
+)
 from .linear import image_vectors
 from .options import JointOptions
 from .texts import Texts
@@ -31,7 +40,8 @@ class JointBatch:
     images: pixels (B, 3, S, S) if `are_features` is false, otherwise features as in
     `JointEmbedding.encode_images`. texts: N texts. image_of_text (N,): index of each text's image.
     ids: one id per image, for error messages. warm: whether the warm-up epochs are over, after
-    which the loss "hardest" uses only the hardest negatives.
+    which the loss "hardest" uses only the hardest negatives. wrong_texts: for each text, a text of
+    another image; only for the loss random-negative.
     """
 
     images: Tensor
@@ -40,6 +50,7 @@ class JointBatch:
     image_of_text: Tensor
     ids: tuple[int | str, ...] = ()
     warm: bool = True
+    wrong_texts: Texts | None = None
 
     def to(self, device: torch.device) -> "JointBatch":
         """Return the batch on a device; copies from pinned memory do not block."""
@@ -55,6 +66,7 @@ class JointBatch:
             images=change(self.images),
             texts=self.texts.map(change),
             image_of_text=change(self.image_of_text),
+            wrong_texts=self.wrong_texts and self.wrong_texts.map(change),
         )
 
 
@@ -62,7 +74,8 @@ class JointEmbedding(nn.Module):
     """Embeds images with a linear layer, and sentences with a GRU's state after the last word.
 
     The model follows Frome et al. 2013 and Kiros et al. 2014; its losses are those of
-    `contrastive`. dimensions: E.
+    `contrastive`. dimensions: E. The score of a pair is the product of its embeddings, whose norm
+    is 1 unless the similarity is dot.
     """
 
     def __init__(
@@ -84,7 +97,13 @@ class JointEmbedding(nn.Module):
         self.image = nn.Linear(image_size, options.dimensions)
         self.words = nn.Embedding(vocabulary_size, options.word_size, padding_idx=PAD)
         self.gru = nn.GRU(options.word_size, options.hidden_size, batch_first=True)
-        self.text = nn.Linear(options.hidden_size + vector_size, options.dimensions)
+        if vector_size and not options.text_layer:
+            raise InputError("sentence vectors need a text layer; pass --text-layer")
+        self.text = (
+            nn.Linear(options.hidden_size + vector_size, options.dimensions)
+            if options.text_layer
+            else nn.Identity()
+        )
         # Frozen for the other losses, because DistributedDataParallel requires a gradient of every
         # trainable parameter.
         self.log_scale = nn.Parameter(
@@ -93,24 +112,30 @@ class JointEmbedding(nn.Module):
         )
 
     def encode_images(self, features: Tensor) -> Tensor:
-        """Map the features of images to embeddings (B, E) of norm 1.
+        """Map the features of images to embeddings (B, E).
 
         features: feature maps (B, X, h, w), pooled features (B, 2, X) or image vectors (B, X).
         """
-        vectors = F.dropout(image_vectors(features), self.options.dropout, self.training)
-        return F.normalize(self.image(vectors), dim=-1)
+        vectors = image_vectors(features, scaled=self.options.image_scaling == "sqrt")
+        vectors = self.image(F.dropout(vectors, self.options.dropout, self.training))
+        return self._scaled(vectors.tanh() if self.options.image_activation == "tanh" else vectors)
 
     def encode_texts(self, texts: Texts) -> Tensor:
-        """Map N texts, which may contain no words, to embeddings (N, E) of norm 1."""
+        """Map N texts, which may contain no words, to embeddings (N, E)."""
         assert texts.tokens is not None
-        lengths = (texts.tokens != PAD).sum(1)  # (N,)
+        lengths = (texts.tokens != PAD).sum(1).clamp_min(1)  # (N,)
         words = F.dropout(self.words(texts.tokens), self.options.dropout, self.training)
-        states, _ = self.gru(words)  # (N, T, H); padding comes last, so that it changes no state
-        last = (lengths - 1).clamp_min(0)[:, None, None].expand(-1, 1, states.shape[2])
-        state = states.gather(1, last)[:, 0]
+        # Without the steps of padding, which would double the time.
+        packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        _, (state,) = self.gru(packed)  # (1, N, H), after each text's last word
         parts = [state] if texts.vectors is None else [state, texts.vectors]
         joined = F.dropout(torch.cat(parts, 1), self.options.dropout, self.training)
-        return F.normalize(self.text(joined), dim=-1)
+        return self._scaled(self.text(joined))
+
+    def _scaled(self, rows: Tensor) -> Tensor:
+        """Return embeddings in float32, of norm 1 if pairs are scored by cosines."""
+        cosine = self.options.similarity == "cosine"
+        return F.normalize(rows.float(), dim=-1) if cosine else rows.float()
 
     def loss(self, batch: JointBatch) -> Loss:
         """Return the mean loss over the texts; its `count` is their number."""
@@ -118,19 +143,34 @@ class JointEmbedding(nn.Module):
         if not batch.are_features:
             assert self.encoder is not None
             features = self.encoder(features)
-        cosines = self.encode_images(features) @ self.encode_texts(batch.texts).T  # (B, N)
+        images, texts = self.encode_images(features), self.encode_texts(batch.texts)
+        if batch.wrong_texts is not None:
+            return self._random_negative_loss(batch, images, texts)
+        # In bfloat16, scores have an error of up to 0.2 in the exponent of InfoNCE.
+        with torch.autocast(images.device.type, enabled=False):
+            return self._loss(batch, images @ texts.T)
+
+    forward = loss
+
+    def _random_negative_loss(self, batch: JointBatch, images: Tensor, texts: Tensor) -> Loss:
+        """Return the hinge loss per text, against one text of another image each."""
+        assert batch.wrong_texts is not None
+        images = images[batch.image_of_text]  # (N, E)
+        right = (images * texts).sum(1)
+        wrong = (images * self.encode_texts(batch.wrong_texts)).sum(1)
+        value = random_hinges(right, wrong, self.options.margin) / len(texts)
+        return Loss(value, len(texts), {RELATIVE: value.detach() / self.options.margin})
+
+    def _loss(self, batch: JointBatch, scores: Tensor) -> Loss:
         count, options = len(batch.texts), self.options
         if options.loss == "infonce":
             scale = self.log_scale.exp().clamp_max(MAX_SCALE)
-            return Loss(info_nce(cosines * scale, batch.image_of_text) / count, count)
+            return Loss(info_nce(scores * scale, batch.image_of_text) / count, count)
         hardest = options.loss == "hardest" and batch.warm
         hinges = partial(
             hardest_hinges if hardest else sum_of_hinges,
             image_of_text=batch.image_of_text,
             margin=options.margin,
         )
-        value = hinges(cosines)
-        parts = {RELATIVE: relative_loss(hinges, cosines, value)}
-        return Loss(value / count, count, parts)
-
-    forward = loss
+        value = hinges(scores)
+        return Loss(value / count, count, {RELATIVE: relative_loss(hinges, scores, value)})

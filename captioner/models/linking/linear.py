@@ -127,11 +127,11 @@ class LinearMap(nn.Module):
     forward = loss
 
 
-def image_vectors(features: Tensor) -> Tensor:
+def image_vectors(features: Tensor, *, scaled: bool = True) -> Tensor:
     """Return image vectors (B, X), float32, as `LinearMap.encode_images` uses them.
 
-    Features of an encoder are averaged over positions; the square roots of the means are scaled to
-    norm 1, so that a few strong channels do not dominate the vector. features: as in
+    Features of an encoder are averaged over positions; if `scaled`, the square roots of the means
+    are scaled to norm 1, so that a few strong channels do not dominate the vector. features: as in
     `LinearMap.encode_images`. Raises InputError for any other number of dimensions.
     """
     if features.ndim == 2:
@@ -142,4 +142,4 @@ def image_vectors(features: Tensor) -> Tensor:
         mean = features[:, 0].float()
     else:
         raise InputError(f"image features must have 2, 3 or 4 dimensions, got {features.ndim}")
-    return F.normalize(mean.sign() * mean.abs().sqrt(), dim=1)
+    return F.normalize(mean.sign() * mean.abs().sqrt(), dim=1) if scaled else mean

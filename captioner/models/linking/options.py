@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ...errors import InputError
 from ...options import Options, check_at_least, check_share, option
 
 SOLVERS = ("cca", "ranking")
@@ -27,7 +28,10 @@ class LinearOptions(Options):
         check_at_least(self, 0, "ridge", "correlation_power", "margin")
 
 
-LOSSES = ("infonce", "hinges", "hardest")
+LOSSES = ("infonce", "hinges", "hardest", "random-negative")
+SIMILARITIES = ("cosine", "dot")
+ACTIVATIONS = ("none", "tanh")
+SCALINGS = ("sqrt", "none")
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,28 @@ class JointOptions(Options):
     hidden_size: int = option(512, "size of the GRU's hidden state")
     loss: str = option(
         "infonce",
-        "loss: infonce, hinges (over all negative pairs) or hardest (over the hardest negatives)",
+        "infonce, hinges (over all negative pairs), hardest (over the hardest negatives) or "
+        "random-negative (the hinge of one random text)",
         choices=LOSSES,
     )
     temperature: float = option(0.07, "infonce: initial temperature")
     margin: float = option(
-        0.2, "hinges and hardest: cosine margin between positive and negative pairs"
+        0.2, "all losses but infonce: margin between the scores of positive and negative pairs"
     )
+    similarity: str = option(
+        "cosine",
+        "score of a pair: cosine, or dot (product of embeddings of any norm)",
+        choices=SIMILARITIES,
+    )
+    image_scaling: str = option(
+        "sqrt",
+        "scaling of pooled features: sqrt (signed square roots of norm 1) or none",
+        choices=SCALINGS,
+    )
+    image_activation: str = option(
+        "none", "activation after the linear layer of images", choices=ACTIVATIONS
+    )
+    text_layer: bool = option(True, "map the GRU's state linearly instead of using it as embedding")
     warm_up_epochs: int = option(3, "hardest: number of initial epochs that use all negative pairs")
     dropout: float = option(0.3, "dropout rate of image, word and sentence vectors")
 
@@ -54,6 +73,11 @@ class JointOptions(Options):
         check_at_least(self, 1, "dimensions", "word_size", "hidden_size")
         check_at_least(self, 0, "margin", "warm_up_epochs")
         check_at_least(self, 0.001, "temperature")
+        if not self.text_layer and self.hidden_size != self.dimensions:
+            raise InputError(
+                "without a text layer, the hidden state is the embedding of a text: hidden_size is "
+                f"{self.hidden_size} and dimensions {self.dimensions}; make them equal"
+            )
         check_share(self, "dropout")
 
 

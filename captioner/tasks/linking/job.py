@@ -7,7 +7,7 @@ import random
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -33,6 +33,13 @@ from ..task import JobInputs
 from .collapse import CollapseWatch
 from .text_vectors import caption_texts
 from .vectors import RetrievalResult, given_image_vectors, image_of_caption, score_split
+
+
+class CaptionedImage(NamedTuple):
+    """The index of a training image, and the rows of some of its captions."""
+
+    image: int
+    rows: tuple[int, ...]
 
 
 class LinkingJob:
@@ -82,36 +89,41 @@ class LinkingJob:
         """Return all training captions, in order, prepared for the model."""
         return concatenate(list(caption_texts(self.reader, self.data, "train")))
 
-    def order(self, epoch: int) -> list[list[int]]:
-        """Return an epoch's batches: shuffled indices of the images that have captions."""
-        chosen = [i for i, example in enumerate(self.examples) if example.captions]
-        random.Random(f"{self.training_options.seed}/{epoch}").shuffle(chosen)
-        smallest = 2 * distributed.world_size()  # a single image has no negative pairs
+    def order(
+        self, epoch: int, *, captions_per_image: int | None = None, per_batch: int | None = None
+    ) -> list[list[CaptionedImage]]:
+        """Return an epoch's random batches of images with some of their captions.
+
+        captions_per_image: number of captions of each image to use, the first ones; None uses all.
+        per_batch: how many of them accompany the image in a batch; an image occurs as often as it
+        takes to use all. None uses all at once.
+        """
+        rng = random.Random(f"{self.training_options.seed}/{epoch}")
+        items, first = [], 0
+        for image, example in enumerate(self.examples):
+            rows = list(range(first, first + len(example.captions)))[:captions_per_image]
+            if per_batch is not None:
+                rng.shuffle(rows)
+            for start, end in split_range(len(rows), per_batch or max(1, len(rows))):
+                items.append(CaptionedImage(image, tuple(rows[start:end])))
+            first += len(example.captions)
+        rng.shuffle(items)
+        smallest = 2 * distributed.world_size()  # an image alone has no wrong pairs
         size = max(self.training_options.batch_size, smallest)
-        if len(chosen) < smallest:
+        if (images := len({item.image for item in items})) < smallest:
             raise InputError(
                 "training needs at least 2 images with captions per process, "
-                f"{smallest} in total, got {len(chosen)}; add images to the train split"
+                f"{smallest} in total, got {images}; add images to the train split"
             )
-        ranges = split_range(len(chosen), size)
+        ranges = split_range(len(items), size)
         if ranges[-1][1] - ranges[-1][0] < smallest:
-            ranges[-2:] = [(ranges[-2][0], len(chosen))]
-        return [chosen[first:last] for first, last in ranges]
+            ranges[-2:] = [(ranges[-2][0], len(items))]
+        return [items[first:last] for first, last in ranges]
 
-    def shares(self, epoch: int, first: int) -> list[list[int]]:
-        """Return this process's share of an epoch's batches, starting with batch `first`."""
+    def share(self, batches: list[list[CaptionedImage]]) -> list[list[CaptionedImage]]:
+        """Return this process's share of batches."""
         rank, world = distributed.rank(), distributed.world_size()
-        return [indices[rank::world] for indices in self.order(epoch)[first:]]
-
-    def captions_of(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows (N,) of the images' captions and, for each, its image's position (N,).
-
-        The position is that in `indices`.
-        """
-        rows = np.searchsorted(self.image_of_text, indices)  # of each image's first caption
-        counts = [len(self.examples[i].captions) for i in indices]
-        texts = np.concatenate([np.arange(r, r + n) for r, n in zip(rows, counts, strict=True)])
-        return texts, np.repeat(np.arange(len(indices)), counts)
+        return [items[rank::world] for items in batches]
 
     def prepare(self, batch: Any) -> tuple[Any, dict[str, Tensor]]:
         """Return the batch unchanged, and nothing to log."""
@@ -178,6 +190,18 @@ def read_image_rows(path: Path | None, data: CaptionData) -> GivenRows | None:
         return None
     count = sum(len(example.captions) for example in data.examples)
     return read_rows(path, count, fingerprint(data), "image vectors")
+
+
+def merge(items: Sequence[CaptionedImage]) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Return the images of a batch, each once, the rows (N,) of its texts, and their images.
+
+    The last array (N,) has the position of each text's image among the images.
+    """
+    positions = {item.image: 0 for item in items}
+    positions = {image: position for position, image in enumerate(positions)}
+    rows = np.array([row for item in items for row in item.rows])
+    image_of_text = np.array([positions[item.image] for item in items for _ in item.rows])
+    return list(positions), rows, image_of_text
 
 
 def split_range(count: int, size: int) -> list[tuple[int, int]]:

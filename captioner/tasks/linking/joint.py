@@ -1,13 +1,14 @@
 """One run of the joint embedding: its vocabulary, word vectors, model and batches."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ...checkpoints.checkpoint import load_checkpoint_weights
-from ...data.dataset import CaptionData
+from ...data.dataset import CaptionData, fingerprint
 from ...distributed import say
 from ...errors import InputError
 from ...models.linking.joint import JointBatch, JointEmbedding
@@ -19,10 +20,10 @@ from ...text.tokenizer import plain_words
 from ...text.vocabulary import Vocabulary
 from ..encoding import build_configured_encoder
 from ..task import JobInputs
-from .job import LinkingJob, read_image_rows
+from .job import CaptionedImage, LinkingJob, merge, read_image_rows
 from .options import WORD2VEC, JointTaskOptions
 from .task import joint_options
-from .text_vectors import build_sentence_encoder
+from .text_vectors import fit_sentence_encoder
 
 
 class JointJob(LinkingJob):
@@ -47,7 +48,8 @@ class JointJob(LinkingJob):
         if start:
             load_checkpoint_weights(model, start)
         elif options.word_vectors is not None:
-            fill_embedding(model, options, reader.vocabulary, self._captions())
+            captions = training_captions(inputs.data, options)
+            fill_embedding(model, options, reader.vocabulary, captions)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         say(
             f"joint embedding of {size} image dimensions and {words} words in "
@@ -55,25 +57,34 @@ class JointJob(LinkingJob):
         )
         self.open(model.to(inputs.device), reader, rows)
         self._texts = self.read_training_texts()
-        self.steps = len(self.order(0))
-
-    def _captions(self) -> list[str]:
-        return [caption for example in self.examples for caption in example.captions]
+        per_batch = options.captions_per_batch
+        if per_batch is None and self.images.are_features:
+            per_batch = 1
+        self._batches = partial(
+            self.order, captions_per_image=options.captions_per_image, per_batch=per_batch
+        )
+        self.steps = len(self._batches(0))
 
     def batches(self, epoch: int, first: int) -> Iterator[JointBatch]:
-        """Yield an epoch's batches of images with all their captions, starting with `first`."""
+        """Yield an epoch's batches of images and texts, from number `first`."""
+        batches, wrong_rows = self._batches(epoch), None
+        if self._model_options.loss == "random-negative":
+            used = sorted(row for items in batches for item in items for row in item.rows)
+            seed = (self.training_options.seed, epoch)
+            wrong_rows = draw_wrong_texts(self.image_of_text, np.array(used), seed)
         warm = epoch >= self._model_options.warm_up_epochs
-        pin = self.inputs.device.type == "cuda"
-        loaded = load_ahead(
-            lambda indices: self._load(indices, warm),
-            self.shares(epoch, first),
+        yield from load_ahead(
+            lambda items: self._load(items, warm, wrong_rows),
+            self.share(batches[first:]),
             self.inputs.options.data.workers,
-            pin=pin,
+            pin=self.inputs.device.type == "cuda",
         )
-        yield from loaded
 
-    def _load(self, indices: Sequence[int], warm: bool) -> JointBatch:
-        texts, image_of_text = self.captions_of(indices)
+    def _load(
+        self, items: Sequence[CaptionedImage], warm: bool, wrong_rows: np.ndarray | None
+    ) -> JointBatch:
+        indices, texts, image_of_text = merge(items)
+        wrong = None if wrong_rows is None else torch.from_numpy(wrong_rows[texts])
         return JointBatch(
             self.images.load(indices),
             self.images.are_features,
@@ -81,13 +92,37 @@ class JointJob(LinkingJob):
             torch.from_numpy(image_of_text),
             tuple(self.examples[i].id for i in indices),
             warm,
+            None if wrong is None else self._texts.take(wrong),
         )
+
+
+def training_captions(data: CaptionData, options: JointTaskOptions) -> list[str]:
+    """Return the captions to train on, in order."""
+    count = options.captions_per_image
+    return [text for example in data.split("train") for text in example.captions[:count]]
+
+
+def draw_wrong_texts(
+    image_of_text: np.ndarray, used: np.ndarray, seed: Sequence[int]
+) -> np.ndarray:
+    """Draw for each text that is used one that belongs to another image.
+
+    image_of_text (N,): in increasing order. used: rows of the texts that are used, in increasing
+    order. Returns rows (N,), each drawn from all used texts of other images with the same
+    probability; 0 for texts that are not used.
+    """
+    images = image_of_text[used]
+    first, last = (np.searchsorted(images, images, side) for side in ("left", "right"))
+    drawn = np.random.default_rng(seed).integers(0, len(used) - (last - first))
+    wrong = np.zeros(len(image_of_text), int)
+    wrong[used] = used[np.where(drawn < first, drawn, drawn + last - first)]
+    return wrong
 
 
 def build_reader(options: JointTaskOptions, data: CaptionData) -> TextReader:
     """Build the vocabulary, and any sentence encoder, from the captions of the train split."""
-    captions = [plain_words(c) for example in data.split("train") for c in example.captions]
-    vocabulary = Vocabulary.build(captions, options.text_min_count)
+    captions = training_captions(data, options)
+    vocabulary = Vocabulary.build(map(plain_words, captions), options.text_min_count)
     sentences = None
     if options.text_vectors:
         sources = TextVectorOptions(
@@ -95,7 +130,8 @@ def build_reader(options: JointTaskOptions, data: CaptionData) -> TextReader:
             text_min_count=options.text_min_count,
             text_dimensions=options.text_dimensions,
         )
-        sentences = build_sentence_encoder(sources, data)
+        count = sum(len(example.captions) for example in data.examples)
+        sentences = fit_sentence_encoder(sources, captions, count, fingerprint(data))
     return TextReader(vocabulary, sentences, options.max_words)
 
 

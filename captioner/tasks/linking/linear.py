@@ -10,7 +10,7 @@ from ...models.linking.linear import LinearMap, PairBatch, image_vectors
 from ...models.linking.texts import TextReader, load_reader
 from ...vision.encoders import build_encoder
 from ..task import JobInputs
-from .job import LinkingJob, read_image_rows, split_range
+from .job import CaptionedImage, LinkingJob, merge, read_image_rows, split_range
 from .task import linear_options
 from .text_vectors import build_sentence_encoder, caption_vectors
 
@@ -67,11 +67,11 @@ class LinearJob(LinkingJob):
         self._model.fit(images, blocks, torch.from_numpy(self.image_of_text))
 
     def batches(self, epoch: int, first: int) -> Iterator[PairBatch]:
-        """Yield an epoch's batches of images with all their captions, starting with `first`."""
-        return map(self._load, self.shares(epoch, first))
+        """Yield an epoch's batches of images with all their captions, from number `first`."""
+        return map(self._load, self.share(self.order(epoch)[first:]))
 
-    def _load(self, indices: Sequence[int]) -> PairBatch:
-        texts, image_of_text = self.captions_of(indices)
+    def _load(self, items: Sequence[CaptionedImage]) -> PairBatch:
+        indices, texts, image_of_text = merge(items)
         assert self._texts.vectors is not None
         return PairBatch(
             image_vectors(self.images.load(indices)),

@@ -32,11 +32,33 @@ class RegressionTaskOptions(TextVectorOptions):
 
 WORD2VEC = "word2vec"  # a value of --word-vectors
 
+# Favre 2017, who leaves the optimiser open: Adam at 1e-3, here with cosine decay.
+FAVRE2017: dict[str, int | float | str] = {
+    **{"loss": "random-negative", "margin": 1.0, "similarity": "dot"},
+    **{"image_scaling": "none", "image_activation": "tanh", "text_layer": False},
+    **{"dimensions": 256, "hidden_size": 256, "word_size": 100, "dropout": 0.0},
+    **{"captions_per_image": 1, "captions_per_batch": 1, "max_words": 16, "text_min_count": 1},
+    **{"batch_size": 64, "epochs": 10, "patience": 10, "learning_rate": 1e-3},
+    **{"weight_decay": 0.0, "warmup": 0.0, "average": 0.0},
+}
+RECIPES = {"favre2017": FAVRE2017}  # values of --recipe
+
 
 @dataclass(frozen=True)
 class JointTaskOptions(Options):
-    """The vocabulary, word vectors and sentence vectors of the joint embedding."""
+    """The captions, vocabulary, word vectors and sentence vectors of the joint embedding."""
 
+    recipe: str | None = option(
+        None, "published recipe, whose values replace defaults", choices=tuple(RECIPES)
+    )
+    captions_per_image: int | None = option(
+        None, "number of captions per image to train on, the first ones [all]"
+    )
+    captions_per_batch: int | None = option(
+        None,
+        "how many captions of an image are in a batch; an epoch uses all [1 for a frozen encoder, "
+        "otherwise all]",
+    )
     text_min_count: int = option(
         2, "minimum word count in the training captions; rarer words are unknown"
     )
@@ -55,3 +77,6 @@ class JointTaskOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "text_min_count", "max_words", "text_dimensions")
+        for name in ("captions_per_image", "captions_per_batch"):
+            if getattr(self, name) is not None:
+                check_at_least(self, 1, name)

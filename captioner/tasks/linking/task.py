@@ -14,7 +14,7 @@ from ...text.word_vectors import is_vector_file, split_weighting
 from ...vision.options import SMALL_CNN
 from ..options import OptionGroups, TrainingOptions
 from ..task import Job, JobInputs, Task
-from .options import WORD2VEC, JointTaskOptions, LinearTaskOptions
+from .options import RECIPES, WORD2VEC, JointTaskOptions, LinearTaskOptions
 
 if TYPE_CHECKING:
     from ...checkpoints.checkpoint import Checkpoint
@@ -86,7 +86,7 @@ def _idle_joint(groups: OptionGroups) -> dict[str, str]:
     (model, options), starts = joint_options(groups), groups.run.start_from is not None
     idle = dict.fromkeys(JOINT.hidden, "has no effect with --system joint")
     if model.loss == "infonce":
-        idle["margin"] = "needs --loss hinges or hardest"
+        idle["margin"] = "needs --loss hinges, hardest or random-negative"
     else:
         idle["temperature"] = "needs --loss infonce"
     if model.loss != "hardest":
@@ -175,13 +175,14 @@ JOINT = Task(
     title="joint embedding of images and sentences",
     model_options=JointOptions,
     options=JointTaskOptions,
-    architecture=("dimensions", "word_size", "hidden_size"),
+    architecture=("dimensions", "word_size", "hidden_size", "text_layer"),
     scores=SCORES,
     unit="texts",
     model_name=lambda groups: f"joint-{joint_options(groups)[0].loss}",
     defaults={"batch_size": 128, "epochs": 12, "learning_rate": 2e-3, "average": 0.98},
     hidden=NO_SAMPLES,
     small_cnn_defaults={"epochs": 12, "dimensions": 128, "hidden_size": 128, "word_size": 64},
+    recipes=RECIPES,
     idle_options=_idle_joint,
     check_inputs=_check_joint,
     stored=partial(_stored, "joint"),

@@ -5,7 +5,12 @@ import torch
 import torch.nn.functional as F
 
 from captioner.errors import InputError
-from captioner.models.linking.contrastive import hardest_hinges, info_nce, sum_of_hinges
+from captioner.models.linking.contrastive import (
+    RELATIVE,
+    hardest_hinges,
+    info_nce,
+    sum_of_hinges,
+)
 from captioner.models.linking.joint import JointBatch, JointEmbedding
 from captioner.models.linking.linear import image_vectors
 from captioner.models.linking.options import JointOptions
@@ -31,7 +36,7 @@ def tiny_batch(vector_size=0, **others):
 
 def state_after(model, tokens):
     """The GRU's state after the words of one text, by its equations (Cho et al. 2014)."""
-    gru, state = model.gru, torch.zeros(7)
+    gru, state = model.gru, torch.zeros(model.gru.hidden_size)
     for token in tokens:
         inputs = gru.weight_ih_l0 @ model.words.weight[token] + gru.bias_ih_l0
         memory = gru.weight_hh_l0 @ state + gru.bias_hh_l0
@@ -104,6 +109,54 @@ def test_training_ranks_every_text_first(loss):
     assert (cosines.masked_fill(~own, 9).amin(1) > cosines.masked_fill(own, -9).amax(1)).all()
 
 
+def test_a_random_negative_is_scored_with_the_image_of_its_pair():
+    options = {"loss": "random-negative", "margin": 1.0, "similarity": "dot", "hidden_size": 6}
+    options |= {"image_activation": "tanh", "image_scaling": "none", "text_layer": False}
+    model = tiny_model(**options).eval()
+    wrong = Texts(TOKENS[[2, 4, 0, 1, 2]])
+    batch = tiny_batch(wrong_texts=wrong)
+    images = torch.tanh(model.image(batch.images[:, 0]))
+    torch.testing.assert_close(model.encode_images(batch.images), images)
+    texts, others = model.encode_texts(batch.texts), model.encode_texts(wrong)
+    torch.testing.assert_close(texts[1], state_after(model, [4]))
+    right, negative = ((images @ rows.T).tolist() for rows in (texts, others))
+    expected = 0.0
+    for n, image in enumerate(IMAGE_OF_TEXT.tolist()):
+        expected += max(0.0, 1 - right[image][n] + negative[image][n])
+    found = model.loss(batch)
+    assert (found.value.item(), found.count) == (pytest.approx(expected / 5), 5)
+    assert float(found.parts[RELATIVE]) == pytest.approx(expected / 5)
+    model(batch).value.backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_without_a_text_layer_sizes_must_fit():
+    with pytest.raises(InputError, match="hidden_size is 7 and dimensions 6; make them equal"):
+        tiny_model(text_layer=False)
+    with pytest.raises(InputError, match="sentence vectors need a text layer; pass --text-layer"):
+        tiny_model(3, text_layer=False, hidden_size=6)
+
+
+def test_a_batch_with_one_image_has_a_finite_gradient():
+    """The share of a process in a small last batch may be two captions of the same image."""
+    for loss in ("infonce", "hinges", "hardest"):
+        model, batch = tiny_model(loss=loss), tiny_batch()
+        one = Texts(TOKENS[:2]), torch.zeros(2, dtype=torch.long)
+        value = model(JointBatch(batch.images[:1], True, *one)).value
+        value.backward()
+        assert value.isfinite()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+
+def test_scores_are_not_rounded_to_bfloat16():
+    model, batch = tiny_model(temperature=0.01).eval(), tiny_batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        rows = model.encode_images(batch.images), model.encode_texts(batch.texts)
+        found = model.loss(batch).value
+    expected = info_nce(rows[0] @ rows[1].T * 100, IMAGE_OF_TEXT) / 5
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("loss", ["infonce", "hinges", "hardest"])
 def test_all_trained_parameters_get_a_gradient(loss):
     """DistributedDataParallel fails at the second step otherwise."""
@@ -115,9 +168,9 @@ def test_all_trained_parameters_get_a_gradient(loss):
 
 @pytest.mark.parametrize("vector_size", [0, 3])
 def test_a_batch_moves_as_a_whole(vector_size, monkeypatch):
-    batch = tiny_batch(vector_size)
+    batch = tiny_batch(vector_size, wrong_texts=Texts(TOKENS))
     moved = batch.to(torch.device("meta"))
-    tensors = [moved.images, moved.texts.tokens, moved.image_of_text]
+    tensors = [moved.images, moved.texts.tokens, moved.image_of_text, moved.wrong_texts.tokens]
     tensors += [moved.texts.vectors] if vector_size else []
     assert all(tensor.is_meta for tensor in tensors)
     assert (moved.ids, moved.are_features) == (batch.ids, True)

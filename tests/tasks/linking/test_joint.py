@@ -16,10 +16,13 @@ from captioner.checkpoints import checkpoint
 from captioner.checkpoints.runs import read_log
 from captioner.data.readers import read_captions
 from captioner.errors import InputError, Interrupted
-from captioner.metrics.retrieval import retrieval_scores
+from captioner.metrics.retrieval import pair_accuracy, retrieval_scores
+from captioner.models.linking.options import JointOptions
 from captioner.tasks.linking import collapse
-from captioner.tasks.linking.joint import JointJob
+from captioner.tasks.linking.joint import JointJob, draw_wrong_texts
+from captioner.tasks.linking.options import JointTaskOptions
 from captioner.tasks.linking.vectors import image_of_caption
+from captioner.training.config import EncoderOptions
 from tests.support import tiny
 from tests.support.interrupting import assert_same_run, interrupt_at
 
@@ -131,7 +134,7 @@ def test_own_image_vectors_need_no_encoder(colours):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"margin": 0.1}, "--margin needs --loss hinges or hardest"),
+        ({"margin": 0.1}, "--margin needs --loss hinges, hardest or random-negative"),
         ({"loss": "hinges", "temperature": 0.1}, "--temperature needs --loss infonce"),
         ({"loss": "hinges", "warm_up_epochs": 1}, "--warm-up-epochs needs --loss hardest"),
         ({"heatmaps": 3}, "--heatmaps has no effect with --system joint"),
@@ -149,9 +152,9 @@ def test_options_without_effect_are_refused(options, message):
 def test_the_warm_up_counts_epochs(colours, monkeypatch):
     seen, original = [], JointJob._load
 
-    def load(self, indices, warm):
+    def load(self, items, warm, *others):
         seen.append(warm)
-        return original(self, indices, warm)
+        return original(self, items, warm, *others)
 
     monkeypatch.setattr(JointJob, "_load", load)
     train_python(colours, run="run", loss="hardest", warm_up_epochs=1)
@@ -169,3 +172,92 @@ def test_a_collapsed_run_says_what_to_do(colours, loss, monkeypatch, capsys):
     assert found == (loss == "hardest")
     history = read_log(Path("checkpoints/run/log.jsonl"))
     assert ("relative_loss" in history[-1]) == (loss == "hardest")
+
+
+def test_every_epoch_uses_each_caption_once_in_chunks(colours, monkeypatch):
+    """Images are encoded once per batch, even if several of their captions are in it."""
+    seen, original = [], JointJob._load
+
+    def load(self, items, *others):
+        batch = original(self, items, *others)
+        assert len(batch.images) == len(set(batch.ids)) == len({item.image for item in items})
+        owners = [self.examples[self.image_of_text[row]].id for item in items for row in item.rows]
+        assert [batch.ids[i] for i in batch.image_of_text] == owners
+        seen.append(items)
+        return batch
+
+    monkeypatch.setattr(JointJob, "_load", load)
+    train_python(colours, run="run", captions_per_batch=1, batch_size=24)
+    assert [len(items) for items in seen] == [24, 8] * 2
+    rows = [[row for item in items for row in item.rows] for items in seen]
+    assert sorted(rows[0] + rows[1]) == sorted(rows[2] + rows[3]) == list(range(32))
+    assert rows[0] != rows[2]
+    seen.clear()
+    train_python(colours, run="first", captions_per_image=1, epochs=1)
+    assert sorted(item.rows for items in seen for item in items) == [(2 * i,) for i in range(16)]
+    vocabulary = checkpoint.load("checkpoints/first").vocabulary
+    assert "is" in vocabulary.words
+    assert "and" not in vocabulary.words  # of second captions
+
+
+def test_wrong_texts_are_drawn_evenly_from_other_images_among_used_captions():
+    owners = np.array([0, 0, 0, 1, 2, 2, 4])
+    used = np.array([0, 1, 3, 4, 6])
+    drawn = np.array([draw_wrong_texts(owners, used, (seed, 0)) for seed in range(3000)])
+    for row in used:
+        allowed = [other for other in used if owners[other] != owners[row]]
+        counts = np.bincount(drawn[:, row], minlength=7)
+        assert counts[allowed].sum() == 3000
+        assert counts[allowed].min() > 0.8 * 3000 / len(allowed)
+
+
+def test_a_recipe_replaces_defaults_and_flags_override_it(capsys):
+    config = TrainConfig.from_options(
+        system="joint", recipe="favre2017", margin=0.5, encoder="vgg11"
+    )
+    assert (config.model.similarity, config.model.margin, config.model.dropout) == ("dot", 0.5, 0.0)
+    assert (config.task.max_words, config.task.captions_per_image) == (16, 1)
+    assert (config.training.batch_size, config.training.average) == (64, 0.0)
+    grouped = TrainConfig(
+        encoder=EncoderOptions(encoder="vgg11"),
+        model=JointOptions(margin=0.5),
+        task=JointTaskOptions(recipe="Favre2017"),
+    )
+    assert grouped == config
+    with pytest.raises(SystemExit):
+        train.main("--system joint --recipe favre2017 --help".split())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "With --recipe favre2017: loss random-negative, margin 1.0, similarity dot" in shown
+    assert "maximum text length in words; longer texts are truncated [16]" in shown
+
+
+def test_a_recipe_is_stored_and_repeated(colours):
+    sizes = {"dimensions": 16, "hidden_size": 16, "image_size": 32, "epochs": 2}
+    config = TrainConfig.from_options(
+        system="joint", data=colours, recipe="favre2017", run="recipe", **sizes, **PLAIN
+    )
+    result = captioner.train(config)
+    stored = checkpoint.load(result.run).config
+    assert stored["joint"]["recipe"] == "favre2017"
+    assert stored["model"]["loss"] == "random-negative"
+    again = TrainConfig.from_file(result.run, run="recipe", **PLAIN)
+    assert (again.model, again.task, again.training) == (config.model, config.task, config.training)
+    train_python(colours, run="other", epochs=1)
+    changed = TrainConfig.from_file("checkpoints/other", recipe="favre2017")
+    assert (changed.model.dimensions, changed.task.recipe) == (256, "favre2017")
+    assert changed.training.batch_size == 64
+
+
+def test_dot_products_score_as_in_evaluation(colours):
+    options = {"similarity": "dot", "loss": "random-negative", "margin": 1.0, "run": "dot"}
+    linker = train_python(colours, **options).linker
+    examples = read_captions(colours).split("test")
+    texts = [text for example in examples for text in example.captions]
+    scores = linker.similarity([example.path for example in examples], texts)
+    assert not np.allclose(np.linalg.norm(linker.encode_texts(texts), axis=1), 1)
+    evaluate.main("--checkpoint checkpoints/dot --split test --device cpu --workers 0".split())
+    found = json.loads(Path("checkpoints/dot/evaluation-test/scores.json").read_text())
+    owners = image_of_caption(examples)
+    assert found["pair_accuracy"] == pytest.approx(pair_accuracy(scores, owners))
+    expected = retrieval_scores(scores, owners, "test").numbers
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
