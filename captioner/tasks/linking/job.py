@@ -31,8 +31,11 @@ from ..commands import captioner_command, program
 from ..encoding import open_split
 from ..task import JobInputs
 from .collapse import CollapseWatch
+from .matches import write_matches
 from .text_vectors import caption_texts
 from .vectors import RetrievalResult, given_image_vectors, image_of_caption, score_split
+
+PAGE = "matches.html"  # in the run's directory
 
 
 class CaptionedImage(NamedTuple):
@@ -154,9 +157,11 @@ class LinkingJob:
         """Write the vocabulary and the sentence encoder."""
         self.reader.save(directory)
 
-    def conclude(self, _: RetrievalResult) -> list[str]:
-        """Return no lines, because the run has no further files."""
-        return []
+    def conclude(self, result: RetrievalResult) -> list[str]:
+        """Write the page of a few images and captions; return a line that names it."""
+        path = self.inputs.run / PAGE
+        write_matches(path, self.data.split("val"), result)
+        return [f"images and captions: {path}"]
 
     def next_commands(self) -> list[str]:
         """Return commands that score a split, search its images, and caption one by retrieval."""

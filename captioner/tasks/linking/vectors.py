@@ -3,7 +3,7 @@
 Shapes: I images, N captions.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,13 @@ class RetrievalResult:
 
     own: scores for which only an image's own captions are correct. equal: scores for which captions
     with the same words as one of the image's own are correct, too; None if no two images share a
-    caption. pair_accuracy: as in `metrics.retrieval`.
+    caption. pair_accuracy: as in `metrics.retrieval`. scores (I, N): by which captions are ranked.
     """
 
     own: RetrievalScores
     equal: RetrievalScores | None
-    pair_accuracy: float | None = None
+    pair_accuracy: float | None
+    scores: np.ndarray = field(repr=False, compare=False)
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -143,5 +144,5 @@ def rank_split(
     numbers = {caption: number for number, caption in enumerate(dict.fromkeys(words))}
     groups = np.array([numbers[caption] for caption in words])
     if len({*zip(image_of_text.tolist(), groups.tolist(), strict=True)}) == len(numbers):
-        return RetrievalResult(rank(None), None, accuracy)
-    return RetrievalResult(rank(None), rank(groups), accuracy)
+        return RetrievalResult(rank(None), None, accuracy, image_scores)
+    return RetrievalResult(rank(None), rank(groups), accuracy, image_scores)

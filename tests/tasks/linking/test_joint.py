@@ -1,6 +1,8 @@
 """Training and evaluating the joint embedding on tiny data."""
 
 import json
+import re
+import shlex
 import signal
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import captioner
 import evaluate
 import train
 from captioner import Linker, TrainConfig
+from captioner import __main__ as command
 from captioner.checkpoints import checkpoint
 from captioner.checkpoints.runs import read_log
 from captioner.data.readers import read_captions
@@ -261,3 +264,22 @@ def test_dot_products_score_as_in_evaluation(colours):
     assert found["pair_accuracy"] == pytest.approx(pair_accuracy(scores, owners))
     expected = retrieval_scores(scores, owners, "test").numbers
     assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_run_ends_with_a_page_and_commands_to_search(colours, capsys):
+    result = train_python(colours, run="run", epochs=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert "images and captions: checkpoints/run/matches.html" in lines
+    page = Path("checkpoints/run/matches.html").read_text()
+    assert re.findall(r'class="query">([^<]*)<', page)[0] == "red is all one sees here"
+    best = result.linker.similarity(
+        sorted((colours / "val").glob("*.png")), ["red is all one sees here"]
+    )[:, 0].max()
+    shown = re.search(r'class="query">.*?class="score">([^ <]*)', page, re.DOTALL)
+    assert float(shown[1]) == pytest.approx(best, abs=1e-3)
+    start = next(i for i, line in enumerate(lines) if "captioner index" in line)
+    write, search = (shlex.split(line)[3:] for line in lines[start : start + 2])
+    command.main(write)
+    capsys.readouterr()
+    command.main(search)
+    assert "test/" in capsys.readouterr().out
