@@ -96,14 +96,13 @@ class JointEmbedding(nn.Module):
         self.dimensions = options.dimensions
         self.image = nn.Linear(image_size, options.dimensions)
         self.words = nn.Embedding(vocabulary_size, options.word_size, padding_idx=PAD)
+        with torch.no_grad():  # to a norm of 1: at torch's, rare words would remain loud noise
+            self.words.weight.div_(math.sqrt(options.word_size))
         self.gru = nn.GRU(options.word_size, options.hidden_size, batch_first=True)
         if vector_size and not options.text_layer:
             raise InputError("sentence vectors need a text layer; pass --text-layer")
-        self.text = (
-            nn.Linear(options.hidden_size + vector_size, options.dimensions)
-            if options.text_layer
-            else nn.Identity()
-        )
+        size = options.hidden_size + vector_size + options.word_size * options.word_sum
+        self.text = nn.Linear(size, options.dimensions) if options.text_layer else nn.Identity()
         # Frozen for the other losses, because DistributedDataParallel requires a gradient of every
         # trainable parameter.
         self.log_scale = nn.Parameter(
@@ -124,13 +123,22 @@ class JointEmbedding(nn.Module):
         """Map N texts, which may contain no words, to embeddings (N, E)."""
         assert texts.tokens is not None
         lengths = (texts.tokens != PAD).sum(1).clamp_min(1)  # (N,)
-        words = F.dropout(self.words(texts.tokens), self.options.dropout, self.training)
+        words = self.words(self._drop_words(texts.tokens))  # (N, T, W); padding is 0
         # Without the steps of padding, which would double the time.
         packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
         _, (state,) = self.gru(packed)  # (1, N, H), after each text's last word
         parts = [state] if texts.vectors is None else [state, texts.vectors]
+        if self.options.word_sum:
+            parts.append(words.sum(1) / lengths[:, None].sqrt())
         joined = F.dropout(torch.cat(parts, 1), self.options.dropout, self.training)
         return self._scaled(self.text(joined))
+
+    def _drop_words(self, tokens: Tensor) -> Tensor:
+        """Return tokens (N, T) in which, during training, random words are replaced by padding."""
+        rate = self.options.word_dropout
+        if not self.training or rate == 0:
+            return tokens
+        return tokens.masked_fill(torch.rand(tokens.shape, device=tokens.device) < rate, PAD)
 
     def _scaled(self, rows: Tensor) -> Tensor:
         """Return embeddings in float32, of norm 1 if pairs are scored by cosines."""

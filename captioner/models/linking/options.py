@@ -64,21 +64,25 @@ class JointOptions(Options):
     image_activation: str = option(
         "none", "activation after the linear layer of images", choices=ACTIVATIONS
     )
+    word_sum: bool = option(True, "read the sum of the word embeddings beside the GRU's state")
     text_layer: bool = option(True, "map the GRU's state linearly instead of using it as embedding")
     warm_up_epochs: int = option(3, "hardest: number of initial epochs that use all negative pairs")
-    dropout: float = option(0.3, "dropout rate of image, word and sentence vectors")
+    dropout: float = option(0.3, "dropout rate of image vectors and sentence vectors")
+    word_dropout: float = option(0.3, "share of words that are left out of a text in training")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "dimensions", "word_size", "hidden_size")
         check_at_least(self, 0, "margin", "warm_up_epochs")
         check_at_least(self, 0.001, "temperature")
+        if not self.text_layer and self.word_sum:
+            raise InputError("the sum of word embeddings needs a text layer; pass --no-word-sum")
         if not self.text_layer and self.hidden_size != self.dimensions:
             raise InputError(
                 "without a text layer, the hidden state is the embedding of a text: hidden_size is "
                 f"{self.hidden_size} and dimensions {self.dimensions}; make them equal"
             )
-        check_share(self, "dropout")
+        check_share(self, "dropout", "word_dropout")
 
 
 REGRESSION_LOSSES = ("ranking", "contrastive", "bce")
@@ -90,7 +94,7 @@ class RegressionOptions(Options):
 
     loss: str = option(
         "ranking",
-        "loss: ranking (hinges of all wrong pairs), contrastive (InfoNCE) or bce (cross-entropy of "
+        "loss: ranking (hinges over all negative pairs), contrastive (InfoNCE) or bce (cross-entropy of "
         "sigmoids with text vectors scaled to 0 to 1)",
         choices=REGRESSION_LOSSES,
     )

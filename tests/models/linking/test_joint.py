@@ -22,7 +22,8 @@ TOKENS = torch.tensor([[4, 5, 6, 0], [4, 0, 0, 0], [7, 6, 5, 4], [8, 8, 0, 0], [
 
 def tiny_model(vector_size=0, **options):
     torch.manual_seed(0)
-    sizes = {"dimensions": 6, "word_size": 5, "hidden_size": 7, "dropout": 0.0}
+    sizes = {"dimensions": 6, "word_size": 5, "hidden_size": 7}
+    sizes |= {"dropout": 0.0, "word_dropout": 0.0}
     return JointEmbedding(8, 10, vector_size, JointOptions(**sizes | options))
 
 
@@ -46,14 +47,19 @@ def state_after(model, tokens):
     return state
 
 
-@pytest.mark.parametrize("vector_size", [0, 3])
-def test_texts_are_embedded_from_the_state_after_their_last_word(vector_size):
-    model, batch = tiny_model(vector_size).eval(), tiny_batch(vector_size)
+@pytest.mark.parametrize(
+    ("vector_size", "word_sum"), [(0, False), (0, True), (3, False), (3, True)]
+)
+def test_texts_are_embedded_from_their_last_state_and_the_sum_of_their_words(vector_size, word_sum):
+    model, batch = tiny_model(vector_size, word_sum=word_sum).eval(), tiny_batch(vector_size)
     found = model.encode_texts(batch.texts)
     for row, tokens in enumerate(TOKENS):
         parts = [state_after(model, tokens[tokens != 0])]
         if vector_size:
             parts.append(batch.texts.vectors[row])
+        if word_sum:
+            words = [model.words.weight[token] for token in tokens if token]
+            parts.append(sum(words) / len(words) ** 0.5)
         expected = F.normalize(model.text(torch.cat(parts)), dim=0)
         torch.testing.assert_close(found[row], expected)
 
@@ -111,7 +117,8 @@ def test_training_ranks_every_text_first(loss):
 
 def test_a_random_negative_is_scored_with_the_image_of_its_pair():
     options = {"loss": "random-negative", "margin": 1.0, "similarity": "dot", "hidden_size": 6}
-    options |= {"image_activation": "tanh", "image_scaling": "none", "text_layer": False}
+    options |= {"image_activation": "tanh", "image_scaling": "none"}
+    options |= {"text_layer": False, "word_sum": False}
     model = tiny_model(**options).eval()
     wrong = Texts(TOKENS[[2, 4, 0, 1, 2]])
     batch = tiny_batch(wrong_texts=wrong)
@@ -132,9 +139,11 @@ def test_a_random_negative_is_scored_with_the_image_of_its_pair():
 
 def test_without_a_text_layer_sizes_must_fit():
     with pytest.raises(InputError, match="hidden_size is 7 and dimensions 6; make them equal"):
-        tiny_model(text_layer=False)
+        tiny_model(text_layer=False, word_sum=False)
     with pytest.raises(InputError, match="sentence vectors need a text layer; pass --text-layer"):
-        tiny_model(3, text_layer=False, hidden_size=6)
+        tiny_model(3, text_layer=False, word_sum=False, hidden_size=6)
+    with pytest.raises(InputError, match="sum of word embeddings needs a text layer; pass --no-wo"):
+        tiny_model(text_layer=False)
 
 
 def test_a_batch_with_one_image_has_a_finite_gradient():
@@ -180,8 +189,24 @@ def test_a_batch_moves_as_a_whole(vector_size, monkeypatch):
     assert len(pinned) == len(tensors)
 
 
-def test_dropout_acts_in_training_only():
-    model, batch = tiny_model(dropout=0.5), tiny_batch()
+@pytest.mark.parametrize("name", ["dropout", "word_dropout"])
+def test_dropout_acts_in_training_only(name):
+    model, batch = tiny_model(**{name: 0.5}), tiny_batch()
     assert not torch.equal(model.encode_texts(batch.texts), model.encode_texts(batch.texts))
     model.eval()
     assert torch.equal(model.encode_texts(batch.texts), model.encode_texts(batch.texts))
+
+
+def test_dropped_words_count_as_padding():
+    """Other words keep their places, so that the GRU reads the same number of steps."""
+    model = tiny_model(word_dropout=0.4)
+    torch.manual_seed(2)
+    kept = torch.rand(TOKENS.shape) >= 0.4
+    torch.manual_seed(2)
+    expected = model.encode_texts(Texts(TOKENS))
+    model.eval()
+    words, lengths = TOKENS.masked_fill(~kept, 0), (TOKENS != 0).sum(1).tolist()
+    for row, (tokens, length) in enumerate(zip(words, lengths, strict=True)):
+        parts = [state_after(model, tokens[:length])]
+        parts.append(model.words(tokens).sum(0) / length**0.5)
+        torch.testing.assert_close(expected[row], F.normalize(model.text(torch.cat(parts)), dim=0))
