@@ -29,8 +29,8 @@ TEXTS_AT_ONCE = 256
 class Linker:
     """A trained linking model with its sentence encoder and image transform, on a device.
 
-    Create one with `from_pretrained`. Embeddings are float32 rows in a shared space of E dimensions;
-    the score of two rows is their dot product. All rows have norm 1, so that scores are cosines,
+    Create one with `from_pretrained`. Embeddings are float32 rows in one space of E dimensions; the
+    score of two rows is their dot product. All rows have norm 1, so that scores are cosines,
     unless the model was trained with `--similarity dot`. Method calls do not change the model.
     """
 

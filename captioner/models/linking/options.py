@@ -94,7 +94,7 @@ class RegressionOptions(Options):
 
     loss: str = option(
         "ranking",
-        "loss: ranking (hinges over all negative pairs), contrastive (InfoNCE) or bce (cross-entropy of "
+        "ranking (hinges over all negative pairs), contrastive (InfoNCE) or bce (cross-entropy of "
         "sigmoids with text vectors scaled to 0 to 1)",
         choices=REGRESSION_LOSSES,
     )

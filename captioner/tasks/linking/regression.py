@@ -11,7 +11,7 @@ from ...models.linking.texts import TextReader, load_reader
 from ...prefetch import load_ahead
 from ..encoding import build_configured_encoder
 from ..task import JobInputs
-from .job import LinkingJob, read_image_rows
+from .job import CaptionedImage, LinkingJob, merge, read_image_rows
 from .queries import score_queries
 from .regression_task import regression_options
 from .text_vectors import build_sentence_encoder
@@ -54,10 +54,10 @@ class RegressionJob(LinkingJob):
     def batches(self, epoch: int, first: int) -> Iterator[RegressionBatch]:
         """Yield an epoch's batches of images with all their captions, from number `first`."""
         pin, workers = self.inputs.device.type == "cuda", self.inputs.options.data.workers
-        yield from load_ahead(self._load, self.shares(epoch, first), workers, pin=pin)
+        yield from load_ahead(self._load, self.share(self.order(epoch)[first:]), workers, pin=pin)
 
-    def _load(self, indices: Sequence[int]) -> RegressionBatch:
-        texts, image_of_text = self.captions_of(indices)
+    def _load(self, items: Sequence[CaptionedImage]) -> RegressionBatch:
+        indices, texts, image_of_text = merge(items)
         return RegressionBatch(
             self.images.load(indices),
             self.images.are_features,
@@ -66,10 +66,11 @@ class RegressionJob(LinkingJob):
             tuple(self.examples[i].id for i in indices),
         )
 
-    def conclude(self, _: RetrievalResult) -> list[str]:
-        """Return the scores of the standard queries on the val split."""
+    def conclude(self, result: RetrievalResult) -> list[str]:
+        """Write the page of matches, and return the scores of the standard queries, too."""
+        lines = super().conclude(result)
         if not self.reader.can_read:
-            return []
+            return lines
         examples = self.data.split("val")
         rows = self.linker.encode_source(self.val_images, len(examples), batch_size=256)
-        return score_queries(self.linker, rows, examples).describe().splitlines()
+        return lines + score_queries(self.linker, rows, examples).describe().splitlines()
