@@ -200,7 +200,8 @@ def _embed(
         if not readable:
             return np.empty((0, linker.model.dimensions), np.float32)
         places = [storage.parse_location(image) for image in readable]
-        features = store.open_files(ImageSource(places, linker.transform), runtime, "pooled")
+        files = ImageSource(places, linker.transform)
+        features = store.open_files(files, runtime, linker.model.features)
         return linker.encode_source(features, len(readable), batch_size=runtime.batch_size)
 
     try:

@@ -153,8 +153,8 @@ class Task:
     load: "Callable[[Checkpoint, str | None], Any]"
     evaluate: "Callable[[Sequence[Checkpoint], EvaluationRequest], None]"
     negligible: float = 0.0
-    defaults: Mapping[str, int | float] = field(default_factory=dict)
-    small_cnn_defaults: Mapping[str, int | float] = field(default_factory=dict)
+    defaults: Mapping[str, int | float | str] = field(default_factory=dict)
+    small_cnn_defaults: Mapping[str, int | float | str] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, int | float | str]] = field(default_factory=dict)
     hidden: frozenset[str] = frozenset()
     evaluation_flags: frozenset[str] = frozenset()

@@ -88,10 +88,13 @@ class JointEmbedding(nn.Module):
     ) -> None:
         """Create the layers.
 
-        image_size: X. vector_size: Y, or 0 if there are no sentence vectors.
+        image_size: X, before the features are divided into a grid. vector_size: Y, or 0 if there
+        are no sentence vectors.
         """
         super().__init__()
         self.options = options
+        if encoder is not None:
+            image_size *= options.image_grid**2
         self.encoder = encoder
         self.dimensions = options.dimensions
         self.image = nn.Linear(image_size, options.dimensions)
@@ -110,14 +113,22 @@ class JointEmbedding(nn.Module):
             requires_grad=options.loss == "infonce",
         )
 
+    @property
+    def features(self) -> str:
+        """The kind of stored features that images are encoded from: "maps" or "pooled"."""
+        return "pooled" if self.options.image_grid == 1 else "maps"
+
     def encode_images(self, features: Tensor) -> Tensor:
         """Map the features of images to embeddings (B, E).
 
-        features: feature maps (B, X, h, w), pooled features (B, 2, X) or image vectors (B, X).
+        features: feature maps (B, X, h, w), pooled features (B, 2, X) or image vectors (B, X); a
+        grid needs maps or vectors.
         """
-        vectors = image_vectors(features, scaled=self.options.image_scaling == "sqrt")
-        vectors = self.image(F.dropout(vectors, self.options.dropout, self.training))
-        return self._scaled(vectors.tanh() if self.options.image_activation == "tanh" else vectors)
+        options = self.options
+        scaled, grid = options.image_scaling == "sqrt", options.image_grid
+        vectors = image_vectors(features, scaled=scaled, grid=grid)
+        vectors = self.image(F.dropout(vectors, options.dropout, self.training))
+        return self._scaled(vectors.tanh() if options.image_activation == "tanh" else vectors)
 
     def encode_texts(self, texts: Texts) -> Tensor:
         """Map N texts, which may contain no words, to embeddings (N, E)."""
@@ -134,11 +145,16 @@ class JointEmbedding(nn.Module):
         return self._scaled(self.text(joined))
 
     def _drop_words(self, tokens: Tensor) -> Tensor:
-        """Return tokens (N, T) in which, during training, random words are replaced by padding."""
+        """Return tokens (N, T) in which, during training, random words are replaced by padding.
+
+        Their share is uniform between 0 and twice the rate, drawn for each text, so that texts of
+        a few words occur, too, as in queries.
+        """
         rate = self.options.word_dropout
         if not self.training or rate == 0:
             return tokens
-        return tokens.masked_fill(torch.rand(tokens.shape, device=tokens.device) < rate, PAD)
+        shares = 2 * rate * torch.rand((len(tokens), 1), device=tokens.device)
+        return tokens.masked_fill(torch.rand(tokens.shape, device=tokens.device) < shares, PAD)
 
     def _scaled(self, rows: Tensor) -> Tensor:
         """Return embeddings in float32, of norm 1 if pairs are scored by cosines."""

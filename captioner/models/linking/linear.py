@@ -56,6 +56,8 @@ class LinearMap(nn.Module):
     vectors. dimensions: E, which is at most min(X, Y) if the maps are fitted by CCA.
     """
 
+    features = "pooled"  # kind of stored features that images are encoded from
+
     def __init__(
         self,
         image_size: int,
@@ -127,19 +129,24 @@ class LinearMap(nn.Module):
     forward = loss
 
 
-def image_vectors(features: Tensor, *, scaled: bool = True) -> Tensor:
+def image_vectors(features: Tensor, *, scaled: bool = True, grid: int = 1) -> Tensor:
     """Return image vectors (B, X), float32, as `LinearMap.encode_images` uses them.
 
     Features of an encoder are averaged over positions; if `scaled`, the square roots of the means
     are scaled to norm 1, so that a few strong channels do not dominate the vector. features: as in
-    `LinearMap.encode_images`. Raises InputError for any other number of dimensions.
+    `LinearMap.encode_images`. grid: maps are averaged in each cell of a grid with this number of
+    rows and columns, and the means are concatenated, so that X is larger by its square. Raises
+    InputError for any other number of dimensions.
     """
     if features.ndim == 2:
         return features.float()
     if features.ndim == 4:
-        mean = features.float().mean((2, 3))
-    elif features.ndim == 3:
+        mean = F.adaptive_avg_pool2d(features.float(), grid).flatten(1)
+    elif features.ndim == 3 and grid == 1:
         mean = features[:, 0].float()
     else:
         raise InputError(f"image features must have 2, 3 or 4 dimensions, got {features.ndim}")
-    return F.normalize(mean.sign() * mean.abs().sqrt(), dim=1) if scaled else mean
+    if not scaled:
+        return mean
+    # Clamped, as the gradient of the square root at 0 would be NaN for a trained encoder.
+    return F.normalize(mean.sign() * mean.abs().clamp_min(1e-12).sqrt(), dim=1)

@@ -40,7 +40,7 @@ class JointOptions(Options):
 
     dimensions: int = option(512, "number of dimensions of the shared space")
     word_size: int = option(300, "size of word embeddings")
-    hidden_size: int = option(512, "size of the GRU's hidden state")
+    hidden_size: int = option(128, "size of the GRU's hidden state")
     loss: str = option(
         "infonce",
         "infonce, hinges (over all negative pairs), hardest (over the hardest negatives) or "
@@ -61,6 +61,9 @@ class JointOptions(Options):
         "scaling of pooled features: sqrt (signed square roots of norm 1) or none",
         choices=SCALINGS,
     )
+    image_grid: int = option(
+        1, "rows and columns of the grid in which features are averaged, to keep positions"
+    )
     image_activation: str = option(
         "none", "activation after the linear layer of images", choices=ACTIVATIONS
     )
@@ -68,11 +71,13 @@ class JointOptions(Options):
     text_layer: bool = option(True, "map the GRU's state linearly instead of using it as embedding")
     warm_up_epochs: int = option(3, "hardest: number of initial epochs that use all negative pairs")
     dropout: float = option(0.3, "dropout rate of image vectors and sentence vectors")
-    word_dropout: float = option(0.3, "share of words that are left out of a text in training")
+    word_dropout: float = option(
+        0.3, "mean share of words left out of a text in training, at most 0.5"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 1, "dimensions", "word_size", "hidden_size")
+        check_at_least(self, 1, "dimensions", "word_size", "hidden_size", "image_grid")
         check_at_least(self, 0, "margin", "warm_up_epochs")
         check_at_least(self, 0.001, "temperature")
         if not self.text_layer and self.word_sum:
@@ -82,7 +87,9 @@ class JointOptions(Options):
                 "without a text layer, the hidden state is the embedding of a text: hidden_size is "
                 f"{self.hidden_size} and dimensions {self.dimensions}; make them equal"
             )
-        check_share(self, "dropout", "word_dropout")
+        check_share(self, "dropout")
+        if not 0 <= self.word_dropout <= 0.5:
+            raise InputError(f"word_dropout must be from 0 to 0.5, got {self.word_dropout}")
 
 
 REGRESSION_LOSSES = ("ranking", "contrastive", "bce")

@@ -60,6 +60,8 @@ class TextRegression(nn.Module):
     An image and a text are scored by the cosine of their embeddings. dimensions: Y.
     """
 
+    features = "pooled"  # kind of stored features that images are encoded from
+
     def __init__(
         self,
         image_size: int,

@@ -72,7 +72,7 @@ def _open_images(
     encoder = linker.model.encoder
     if encoder is not None:
         examples = data.split(split)
-        return open_features(encoder, linker.transform, examples, options, "pooled")
+        return open_features(encoder, linker.transform, examples, options, linker.model.features)
     rows = read_image_rows(Path(read.config[read.task]["image_vectors"]), data)
     assert rows is not None
     return given_image_vectors(rows, data, split)

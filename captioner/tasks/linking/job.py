@@ -86,7 +86,7 @@ class LinkingJob:
         if encoder is None:
             assert rows is not None
             return given_image_vectors(rows, self.data, split)
-        return open_split(encoder, self.data.split(split), self.inputs, "pooled").images
+        return open_split(encoder, self.data.split(split), self.inputs, self.model.features).images
 
     def read_training_texts(self) -> Texts:
         """Return all training captions, in order, prepared for the model."""

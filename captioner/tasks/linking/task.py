@@ -97,8 +97,8 @@ def _idle_joint(groups: OptionGroups) -> dict[str, str]:
         idle |= dict.fromkeys(own, given)
     if options.image_vectors is not None:
         replaced = "cannot be combined with --image-vectors, which replaces the encoder"
-        encoder = ("encoder", "encoder_weights", "image_size", "fine_tune_encoder")
-        idle |= dict.fromkeys(encoder, replaced)
+        names = ("encoder", "encoder_weights", "image_size", "fine_tune_encoder")
+        idle |= dict.fromkeys((*names, "image_grid", "image_scaling"), replaced)
     return idle
 
 
@@ -175,13 +175,20 @@ JOINT = Task(
     title="joint embedding of images and sentences",
     model_options=JointOptions,
     options=JointTaskOptions,
-    architecture=("dimensions", "word_size", "hidden_size", "text_layer"),
+    architecture=("dimensions", "word_size", "hidden_size", "image_grid", "word_sum", "text_layer"),
     scores=SCORES,
     unit="texts",
     model_name=lambda groups: f"joint-{joint_options(groups)[0].loss}",
-    defaults={"batch_size": 128, "epochs": 12, "learning_rate": 2e-3, "average": 0.98},
+    defaults={
+        **{"batch_size": 512, "epochs": 12, "learning_rate": 3e-3},
+        **{"average": 0.98, "weight_decay": 0.1},
+    },
     hidden=NO_SAMPLES,
-    small_cnn_defaults={"epochs": 12, "dimensions": 128, "hidden_size": 128, "word_size": 64},
+    small_cnn_defaults={
+        **{"batch_size": 64, "epochs": 10, "encoder_learning_rate": 3e-3, "weight_decay": 0.01},
+        **{"dimensions": 128, "word_size": 64, "dropout": 0.1},
+        **{"image_grid": 4, "image_scaling": "none"},
+    },
     recipes=RECIPES,
     idle_options=_idle_joint,
     check_inputs=_check_joint,

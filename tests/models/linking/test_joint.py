@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from captioner.errors import InputError
 from captioner.models.linking.contrastive import (
@@ -197,11 +198,34 @@ def test_dropout_acts_in_training_only(name):
     assert torch.equal(model.encode_texts(batch.texts), model.encode_texts(batch.texts))
 
 
+def test_a_grid_keeps_where_features_are():
+    options = {"image_grid": 2, "image_scaling": "none", "similarity": "dot"}
+    encoder = nn.Identity()
+    model = JointEmbedding(3, 10, 0, JointOptions(**options), encoder).eval()
+    maps = torch.rand(2, 3, 4, 6)
+    cells = [maps[:, :, r : r + 2, c : c + 3].mean((2, 3)) for r in (0, 2) for c in (0, 3)]
+    vectors = torch.stack(cells, 2).flatten(1)  # channel after channel, each row by row
+    torch.testing.assert_close(model.encode_images(maps), model.image(vectors))
+    assert model.features == "maps"
+    assert tiny_model().features == "pooled"
+    with pytest.raises(InputError, match="image features must have 2, 3 or 4 dimensions, got 3"):
+        model.encode_images(torch.rand(2, 2, 3))
+
+
+def test_channels_that_are_zero_have_a_finite_gradient():
+    maps = torch.zeros(2, 8, 3, 3)
+    maps[:, 0] = 1
+    maps.requires_grad_()
+    image_vectors(maps)[:, 0].sum().backward()
+    assert maps.grad.isfinite().all()
+
+
 def test_dropped_words_count_as_padding():
     """Other words keep their places, so that the GRU reads the same number of steps."""
     model = tiny_model(word_dropout=0.4)
     torch.manual_seed(2)
-    kept = torch.rand(TOKENS.shape) >= 0.4
+    shares = 2 * 0.4 * torch.rand((5, 1))
+    kept = torch.rand(TOKENS.shape) >= shares
     torch.manual_seed(2)
     expected = model.encode_texts(Texts(TOKENS))
     model.eval()
