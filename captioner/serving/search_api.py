@@ -213,11 +213,11 @@ def add_thumbnails(
     def make(collection: Collection, row: int, version: str, known: str) -> Response:
         """Return the thumbnail; raise HTTPException if there is none, or none of this version."""
         try:
-            snapshot, entry = collection.read(lambda it: (it, it.entry(row)))
+            entry, name = collection.read(lambda snapshot: snapshot.image(row))
         except Damaged as error:
             log.exception("an index cannot be read")
             raise HTTPException(500, f"the index {collection.name} cannot be read") from error
-        if entry is None or "image" not in entry:
+        if entry is None:
             raise HTTPException(404, f"row {row} of {collection.name} is not an image")
         key = thumbnail_key(entry)
         if version and version != key:
@@ -226,9 +226,7 @@ def add_thumbnails(
         if known == headers["etag"]:
             return Response(status_code=304, headers=headers)
         try:
-            content, unchanged = get_thumbnail(
-                store, entry, snapshot.name(entry["image"]), limits.max_pixels
-            )
+            content, unchanged = get_thumbnail(store, entry, name, limits.max_pixels)
         except InputError as error:
             raise HTTPException(404, str(error)) from error
         if not unchanged:

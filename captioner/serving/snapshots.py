@@ -12,6 +12,8 @@ from typing import Any
 from ..errors import InputError
 from ..retrieval.index_files import IndexFiles
 
+_IMAGE = re.compile(rb'"image": "((?:[^"\\]|\\.)*)"')
+
 
 class Damaged(Exception):  # noqa: N818  the service's fault, not the client's
     """The files of an index cannot be read; the message contains their paths."""
@@ -22,7 +24,7 @@ class Snapshot:
     """The files of an index as they were when they were opened.
 
     version: changes whenever the index is written. Methods raise Damaged if the lines cannot be
-    read, and FileNotFoundError if the index has been written again meanwhile.
+    read.
     """
 
     files: IndexFiles
@@ -44,9 +46,12 @@ class Snapshot:
         with reading():
             return list(self.files.entries(rows))
 
-    def entry(self, row: int) -> dict[str, Any] | None:
-        """Return the line of a row; None if there is no such row."""
-        return self.entries([row])[0] if row < len(self.files.rows) else None
+    def image(self, row: int) -> tuple[dict[str, Any] | None, str]:
+        """Return the line of a row and the name of its image; None and "" if there is no image."""
+        if row >= len(self.files.rows) or self.kind == "texts":
+            return None, ""
+        entry = self.entries([row])[0]
+        return entry, self.name(entry["image"])
 
     def find(self, name: str) -> int | None:
         """Return the row of an image by its name; None if there is none."""
@@ -80,9 +85,8 @@ def _common_base(files: IndexFiles) -> str:
     if not len(files.rows) or "image" not in next(files.entries([0])):
         return ""
     end = int(files.starts[len(files.rows)])
-    with files.lines.open("rb") as file:
-        content = file.read(end)
-    images: list[bytes] = re.findall(rb'"image": "((?:[^"\\]|\\.)*)"', content)
+    with files.line_file.mapped() as content:
+        images: list[bytes] = _IMAGE.findall(content, 0, end)
     first, last = min(images, default=b""), max(images, default=b"")
     same = 0
     while first[same : same + 1] == last[same : same + 1] != b"":

@@ -114,10 +114,10 @@ def test_an_image_that_has_changed_is_not_stored(tmp_path, tmp_path_factory):
     index = collections.write_index(tmp_path_factory, images[:2], tmp_path)
     snapshot = collections.collect(tmp_path_factory, index).snapshot()
     store = ThumbnailStore(tmp_path / "store", 10**6)
-    entry = snapshot.entry(0)
+    entry = snapshot.image(0)[0]
     os.utime(images[0], (1, 1))  # copied or touched, with the same content
     assert get_thumbnail(store, entry, "a", 10**6)[1]
-    entry = snapshot.entry(1)
+    entry = snapshot.image(1)[0]
     Image.new("RGB", (20, 20), "red").save(images[1])
     _, unchanged = get_thumbnail(store, entry, "a", 10**6)
     assert not unchanged
