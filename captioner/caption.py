@@ -94,7 +94,7 @@ class Caption:
         """Save the attention map of each word in the format given by the extension of `path`.
 
         A figure (.png, .jpg, .tiff, .pdf, .svg) has one panel per word; an animation (.gif, .webp)
-        has one frame per word. An .npy file contains only the maps; the words are written to a
+        has one frame per word. A .npy file contains only the maps; the words are written to a
         .json file next to it. Raises InputError for a model without attention.
         """
         if self.attention is None:

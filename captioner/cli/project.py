@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--texts",
         type=Path,
         metavar="FILE",
-        help="file of lines of text, or of captions in CSV, TSV, JSONL or COCO JSON",
+        help="text file with a sentence per line, or captions in CSV, TSV, JSONL or COCO JSON",
     )
     vectors = parser.add_mutually_exclusive_group()
     vectors.add_argument(

@@ -30,7 +30,9 @@ def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
     ordered = _in_order(scores, relevant)
     places = np.flatnonzero(ordered)
     if not len(places):
-        raise InputError("average precision is undefined: no image is relevant")
+        raise InputError(
+            "average precision is undefined: no image is relevant; mark at least one as relevant"
+        )
     return float((np.arange(1, len(places) + 1) / (places + 1)).mean())
 
 

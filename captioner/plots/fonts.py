@@ -55,7 +55,7 @@ def _load(file: Path, size: int) -> ImageFont.FreeTypeFont:
 
 @cache
 def _dejavu() -> Path:
-    """Return the file of DejaVu Sans, which comes with matplotlib and covers most alphabets."""
+    """Return the path of DejaVu Sans, which comes with matplotlib and covers most alphabets."""
     import matplotlib
 
     return Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
@@ -63,7 +63,7 @@ def _dejavu() -> Path:
 
 @cache
 def _file_with(character: str) -> Path | None:
-    """Return the file of the first font that has the character, DejaVu Sans or an installed one.
+    """Return the path of the first font that has the character, DejaVu Sans or an installed one.
 
     Returns None if no font has it.
     """

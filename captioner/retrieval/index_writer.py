@@ -199,7 +199,7 @@ def open_writer(
 
 
 def _has_content(directory: Path) -> bool:
-    """Return whether the path contains more than a process that was killed early leaves behind."""
+    """Return whether the path contains more than the leftovers of an interrupted process."""
     leftovers = (".lock", ".part")
     return not directory.is_dir() or any(
         not path.name.endswith(leftovers) for path in directory.iterdir()

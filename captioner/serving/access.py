@@ -75,7 +75,7 @@ def host_name(host: str) -> str:
 
 
 def is_cross_site(host: str, headers: Mapping[str, str]) -> bool:
-    """Return whether a browser sent the request for a page of another site.
+    """Return whether a browser sent the request on behalf of a page of another site.
 
     Only browsers send these headers, and pages cannot set them. Sec-Fetch-Site is correct even
     behind a proxy that changes the host; over plain HTTP, browsers send only Origin.
@@ -113,7 +113,7 @@ def token_check(
 
     if token is None:
         return ()
-    scheme = HTTPBearer(auto_error=False, description="the token in the file of --token-file")
+    scheme = HTTPBearer(auto_error=False, description="the token in the file given by --token-file")
 
     def check(
         request: Request,

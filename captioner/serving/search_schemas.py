@@ -88,7 +88,7 @@ def index_model() -> "type[pydantic.BaseModel]":
 
     class Index(BaseModel):
         name: str = Field(description="name of the index in requests")
-        kind: Literal["images", "texts"] = Field(description="what the rows are")
+        kind: Literal["images", "texts"] = Field(description="type of the rows")
         rows: int = Field(description="number of rows")
 
     class Indexes(BaseModel):
@@ -123,7 +123,7 @@ def hits_model() -> "type[pydantic.BaseModel]":
 
     class Hits(BaseModel):
         index: str = Field(description="name of the index")
-        kind: Literal["images", "texts"] = Field(description="what the rows of the index are")
+        kind: Literal["images", "texts"] = Field(description="type of the rows of the index")
         version: str = Field(description="changes whenever the index is written")
         query: str = Field(description="the query as it was understood; may be empty")
         image: str | None = Field(

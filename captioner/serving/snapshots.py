@@ -37,7 +37,7 @@ class Snapshot:
 
     @cached_property
     def base(self) -> str:
-        """The beginning of the paths of all images that their names omit."""
+        """The directory that contains all images, which their names omit."""
         with reading():
             return _common_base(self.files)
 
@@ -77,7 +77,7 @@ def reading() -> Iterator[None]:
 
 
 def _common_base(files: IndexFiles) -> str:
-    """Return the longest directory that contains all images, or the working directory if it does.
+    """Return the working directory if it contains all images, otherwise their common directory.
 
     It ends with a slash, or is empty. Lines are not parsed, because a million takes seconds. Raises
     ValueError for a path that is damaged.

@@ -142,7 +142,7 @@ def get_thumbnail(
         content = _encode(load_reduced(image, SIDE, max_pixels))
         unchanged = _is_unchanged(entry)
     except (InputError, OSError) as error:
-        log.warning("no thumbnail of %s: %s", image, error)
+        log.warning("thumbnail of %s cannot be created: %s", image, error)
         raise InputError(f"{name} cannot be read") from error
     if store and unchanged:
         store.write(key, content)

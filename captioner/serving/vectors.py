@@ -44,7 +44,7 @@ def read_vector(text: str, weights: str) -> np.ndarray:
         unit = weighted_sum(vector[None], Query((Term("image", is_image=True),)))
     except (ValueError, InputError) as error:
         raise InputError(
-            "image must be the field image of a response; send the image itself to get it"
+            "image must be the value of 'image' in a response; to obtain one, send the image file"
         ) from error
     if digits != weights[:WEIGHT_DIGITS]:
         raise InputError(

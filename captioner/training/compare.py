@@ -36,7 +36,8 @@ COLUMNS = {  # of the table: titles of numbers of `QueryScores`
 class ComparedModel:
     """The scores of one kind of text vectors on one data set.
 
-    seconds: wall-clock time of fitting the text vectors and training; None if the run existed.
+    seconds: wall-clock time of fitting the text vectors and training; None if the run already
+    existed.
     """
 
     text_vectors: str
@@ -154,9 +155,11 @@ def _describe(rows: Sequence[ComparedModel]) -> str:
     for name in dict.fromkeys(row.tested_on for row in rows):
         row = next(each for each in rows if each.tested_on == name)
         chance = row.scores.numbers.get("chance")
-        by_chance = "" if chance is None else f"; by chance P@5 {chance:.2f}"
+        by_chance = "" if chance is None else f"; P@5 by chance {chance:.2f}"
         count = len(row.scores.queries)
-        lines.append(f"{name}: {row.images} images outside training, {count} queries{by_chance}")
+        lines.append(
+            f"{name}: {row.images} images not used for training, {count} queries{by_chance}"
+        )
         if row.scores.left_out:
             lines.append(f"left out: {', '.join(row.scores.left_out)}")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from ..options import Options, option
 
 @dataclass(frozen=True)
 class CompareOptions(Options):
-    """The text vectors to compare, the queries, and the images among which they are searched."""
+    """The text vectors to compare, the queries, and the images to search."""
 
     text_vectors: tuple[str, ...] = option(
         (), "text vectors, each trained alone, as in captioner train [all that are fitted]"

@@ -162,7 +162,7 @@ def test_vectors_that_have_no_direction(client, value):
     vector[0] = -value
     response = client.get("/api/search", params={"image": write_vector(vector, WEIGHTS)})
     assert response.status_code == 422
-    assert response.json()["detail"].startswith("image must be the field image of a response")
+    assert response.json()["detail"].startswith("image must be the value of 'image' in a response")
 
 
 def test_a_vector_is_refused_by_an_index_of_another_model(client, place):
@@ -220,9 +220,9 @@ REJECTED = {
         "^the query contains 17 images; at most 16 are accepted",
     ),
     "other index": ({"query": "red", "index": "x"}, 404, "there is no index 'x'; choose one of: v"),
-    "no vector": ({"image": "!"}, 422, "image must be the field image of a response"),
-    "odd vector": ({"image": "AAA"}, 422, "image must be the field image of a response"),
-    "zero vector": ({"image": ZEROS}, 422, "image must be the field image of a response"),
+    "no vector": ({"image": "!"}, 422, "image must be the value of 'image' in a response"),
+    "odd vector": ({"image": "AAA"}, 422, "image must be the value of 'image' in a response"),
+    "zero vector": ({"image": ZEROS}, 422, "image must be the value of 'image' in a response"),
     "limit 0": ({"limit": 0}, 422, "limit: .* greater than or equal to 1, got '0'"),
     "limit 201": ({"limit": 201}, 422, "limit: .* less than or equal to 200"),
     "offset -1": ({"offset": -1}, 422, "offset: .* greater than or equal to 0"),

@@ -93,7 +93,7 @@ def _position(box: Box) -> str | None:
 
 
 def _find_line(groups: Sequence[Group]) -> tuple[int, list[Group]] | None:
-    """Return the axis (0: a row, 1: a column) along which the groups clearly follow each other.
+    """Return the axis (0: a row, 1: a column) along which the groups are clearly lined up.
 
     Also return the groups in that order, left to right or top to bottom. Return None if there is no
     such axis.

@@ -40,7 +40,7 @@ def write_failures(
         "captions that occur most often beside the words of the query in the captions of training "
         "images, as a multiple of their frequency everywhere."
     )
-    page = failures_page(f"Wrong results of {data.name}", note, failed)
+    page = failures_page(f"Wrong results on {data.name}", note, failed)
     try:
         atomic_write(path, page.encode("utf-8", "replace"))
     except OSError as error:

@@ -105,7 +105,7 @@ def training_captions(data: CaptionData, options: JointTaskOptions) -> list[str]
 def draw_wrong_texts(
     image_of_text: np.ndarray, used: np.ndarray, seed: Sequence[int]
 ) -> np.ndarray:
-    """Draw for each text that is used one that belongs to another image.
+    """Draw, for each text that is used, one that belongs to another image.
 
     image_of_text (N,): in increasing order. used: rows of the texts that are used, in increasing
     order. Returns rows (N,), each drawn from all used texts of other images with the same

@@ -57,7 +57,7 @@ class JointTaskOptions(Options):
     )
     captions_per_batch: int | None = option(
         None,
-        "how many captions of an image are in a batch; an epoch uses all [1 for a frozen encoder, "
+        "number of captions per image in a batch; an epoch uses all [1 for a frozen encoder, "
         "otherwise all]",
     )
     text_min_count: int = option(

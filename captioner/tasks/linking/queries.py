@@ -52,7 +52,7 @@ class QueryScores:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The means over queries by name, all from 0 to 1; a kind without queries has none.
+        """The mean scores by name, from 0 to 1; a kind without queries has no entry.
 
         "P@5" and "MAP" are over the queries that only add, with "_simple" or "_complex" over one
         kind. "P@5_negated" is of the queries that subtract, "P@5_negated_alone" of their positive

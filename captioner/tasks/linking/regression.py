@@ -67,7 +67,7 @@ class RegressionJob(LinkingJob):
         )
 
     def conclude(self, result: RetrievalResult) -> list[str]:
-        """Write the page of matches, and return the scores of the standard queries, too."""
+        """Write the page of matches; return its line and the scores of the standard queries."""
         lines = super().conclude(result)
         if not self.reader.can_read:
             return lines
