@@ -172,7 +172,9 @@ def test_a_vector_is_refused_by_an_index_of_another_model(client, place):
     short = write_vector(np.ones(3), image)
     response = client.get("/api/search", params={"image": short})
     assert response.status_code == 422
-    assert response.json()["detail"].startswith("the image vector has 3 dimensions, but val.index has ")
+    assert response.json()["detail"].startswith(
+        "the image vector has 3 dimensions, but val.index has "
+    )
     other = ("0" if image[0] != "0" else "1") + image[1:]
     response = client.get("/api/search", params={"image": other})
     assert response.status_code == 422

@@ -1,6 +1,9 @@
 """Contrastive losses of the image-text pairs of a batch, computed from their score matrix.
 
-Shapes: B images, N texts. An image has one or more texts; none of them is a negative of the image.
+An image's own texts are never its negatives. The mask of own texts may include texts of other
+images that are equal to one of its texts.
+
+Shapes: B images, N texts; an image has one or more texts.
 """
 
 from collections.abc import Callable
@@ -21,30 +24,33 @@ def own_texts(image_of_text: Tensor, images: int) -> Tensor:
     return rows[:, None] == image_of_text
 
 
-def info_nce(scores: Tensor, image_of_text: Tensor) -> Tensor:
+def info_nce(scores: Tensor, image_of_text: Tensor, own: Tensor | None = None) -> Tensor:
     """Return the InfoNCE loss: half the sum of the cross-entropies (nats) in both directions.
 
     scores (B, N): cosines divided by the temperature. For each text, one cross-entropy classifies
-    its image among all images, and the other classifies the text among itself and the texts of
-    other images (van den Oord et al. 2018; Radford et al. 2021, figure 3).
+    its image among itself and the negative images, and the other classifies the text among itself
+    and the negative texts (van den Oord et al. 2018; Radford et al. 2021, figure 3). own (B, N):
+    mask of each image's own texts; None selects `own_texts`.
     """
-    own = own_texts(image_of_text, len(scores))
-    to_images = F.cross_entropy(scores.T, image_of_text, reduction="sum")
+    own = own_texts(image_of_text, len(scores)) if own is None else own
     right = scores.gather(0, image_of_text[None])[0]  # (N,)
     # Finite, as the gradient would be NaN if a batch had only one image.
-    lowest = torch.finfo(scores.dtype).min
-    others = scores.masked_fill(own, lowest).logsumexp(1)  # (B,), over texts of other images
-    to_texts = F.softplus(others[image_of_text] - right).sum()
+    wrong = scores.masked_fill(own, torch.finfo(scores.dtype).min)
+    to_images = F.softplus(wrong.logsumexp(0) - right).sum()
+    to_texts = F.softplus(wrong.logsumexp(1)[image_of_text] - right).sum()
     return (to_images + to_texts) / 2
 
 
-def sum_of_hinges(scores: Tensor, image_of_text: Tensor, margin: float) -> Tensor:
+def sum_of_hinges(
+    scores: Tensor, image_of_text: Tensor, margin: float, own: Tensor | None = None
+) -> Tensor:
     """Return the sum of the hinge losses of all negative pairs in both directions.
 
-    scores (B, N): cosines. Each text is compared with every other image, and its image with every
-    text of another image, as in the ranking loss of Kiros et al. 2015, section 3.3.
+    scores (B, N): cosines. Each text is compared with every negative image, and its image with
+    every negative text, as in the ranking loss of Kiros et al. 2015, section 3.3. own: as in
+    `info_nce`.
     """
-    own = own_texts(image_of_text, len(scores))
+    own = own_texts(image_of_text, len(scores)) if own is None else own
     right = scores.gather(0, image_of_text[None])[0]  # (N,)
     wrong_images = (margin - right + scores).clamp_min(0).masked_fill(own, 0)  # (B, N)
     wrong_texts = margin - right[:, None] + scores[image_of_text]  # (N, N)
@@ -70,12 +76,15 @@ def relative_loss(hinges: Callable[[Tensor], Tensor], scores: Tensor, value: Ten
         return value.detach() / hinges(torch.zeros_like(scores))
 
 
-def hardest_hinges(scores: Tensor, image_of_text: Tensor, margin: float) -> Tensor:
+def hardest_hinges(
+    scores: Tensor, image_of_text: Tensor, margin: float, own: Tensor | None = None
+) -> Tensor:
     """Return the sum of the hinge losses of each pair's hardest negative image and text.
 
-    scores (B, N): cosines. See Faghri et al. 2018 (VSE++), equation 6.
+    scores (B, N): cosines. See Faghri et al. 2018 (VSE++), equation 6. own: as in `info_nce`.
     """
-    wrong = scores.masked_fill(own_texts(image_of_text, len(scores)), -torch.inf)
+    own = own_texts(image_of_text, len(scores)) if own is None else own
+    wrong = scores.masked_fill(own, -torch.inf)
     right = scores.gather(0, image_of_text[None])[0]  # (N,)
     hardest_image = wrong.amax(0)  # (N,)
     hardest_text = wrong.amax(1)[image_of_text]  # (N,)

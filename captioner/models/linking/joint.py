@@ -41,7 +41,7 @@ class JointBatch:
     `JointEmbedding.encode_images`. texts: N texts. image_of_text (N,): index of each text's image.
     ids: one id per image, for error messages. warm: whether the warm-up epochs are over, after
     which the loss "hardest" uses only the hardest negatives. wrong_texts: for each text, a text of
-    another image; only for the loss random-negative.
+    another image; only for the loss random-negative. own (B, N): as in `contrastive.info_nce`.
     """
 
     images: Tensor
@@ -51,6 +51,7 @@ class JointBatch:
     ids: tuple[int | str, ...] = ()
     warm: bool = True
     wrong_texts: Texts | None = None
+    own: Tensor | None = None
 
     def to(self, device: torch.device) -> "JointBatch":
         """Return the batch on a device; copies from pinned memory do not block."""
@@ -67,6 +68,7 @@ class JointBatch:
             texts=self.texts.map(change),
             image_of_text=change(self.image_of_text),
             wrong_texts=self.wrong_texts and self.wrong_texts.map(change),
+            own=None if self.own is None else change(self.own),
         )
 
 
@@ -189,12 +191,14 @@ class JointEmbedding(nn.Module):
         count, options = len(batch.texts), self.options
         if options.loss == "infonce":
             scale = self.log_scale.exp().clamp_max(MAX_SCALE)
-            return Loss(info_nce(scores * scale, batch.image_of_text) / count, count)
+            value = info_nce(scores * scale, batch.image_of_text, batch.own)
+            return Loss(value / count, count)
         hardest = options.loss == "hardest" and batch.warm
         hinges = partial(
             hardest_hinges if hardest else sum_of_hinges,
             image_of_text=batch.image_of_text,
             margin=options.margin,
+            own=batch.own,
         )
         value = hinges(scores)
         return Loss(value / count, count, {RELATIVE: relative_loss(hinges, scores, value)})

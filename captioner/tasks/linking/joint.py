@@ -24,6 +24,9 @@ from .job import CaptionedImage, LinkingJob, merge, read_image_rows
 from .options import WORD2VEC, JointTaskOptions
 from .task import joint_options
 from .text_vectors import fit_sentence_encoder
+from .vectors import group_equal
+
+FEW_STEPS = 200
 
 
 class JointJob(LinkingJob):
@@ -57,6 +60,7 @@ class JointJob(LinkingJob):
         )
         self.open(model.to(inputs.device), reader, rows)
         self._texts = self.read_training_texts()
+        self._groups = group_equal(text for e in self.examples for text in e.captions)
         per_batch = options.captions_per_batch
         if per_batch is None and self.images.are_features:
             per_batch = 1
@@ -64,6 +68,8 @@ class JointJob(LinkingJob):
             self.order, captions_per_image=options.captions_per_image, per_batch=per_batch
         )
         self.steps = len(self._batches(0))
+        if (steps := self.steps * groups.training.epochs) < FEW_STEPS:
+            say(f"note: training takes only {steps} steps; try a smaller --batch-size")
 
     def batches(self, epoch: int, first: int) -> Iterator[JointBatch]:
         """Yield an epoch's batches of images and texts, from number `first`."""
@@ -93,7 +99,20 @@ class JointJob(LinkingJob):
             tuple(self.examples[i].id for i in indices),
             warm,
             None if wrong is None else self._texts.take(wrong),
+            torch.from_numpy(self._own_texts(indices, texts)),
         )
+
+    def _own_texts(self, images: Sequence[int], texts: np.ndarray) -> np.ndarray:
+        """Return the mask (B, N) of texts that are equal to a caption of an image."""
+        unique, column = np.unique(self._groups[texts], return_inverse=True)
+        columns = {group: number for number, group in enumerate(unique.tolist())}
+        own = np.zeros((len(images), len(unique)), bool)
+        firsts = np.searchsorted(self.image_of_text, images)
+        lasts = np.searchsorted(self.image_of_text, images, "right")
+        for row, (first, last) in enumerate(zip(firsts, lasts, strict=True)):
+            groups = self._groups[first:last].tolist()
+            own[row, [columns[group] for group in groups if group in columns]] = True
+        return own[:, column]
 
 
 def training_captions(data: CaptionData, options: JointTaskOptions) -> list[str]:

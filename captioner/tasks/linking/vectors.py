@@ -3,6 +3,7 @@
 Shapes: I images, N captions.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -70,6 +71,12 @@ class RetrievalResult:
 def image_of_caption(examples: list[Example]) -> np.ndarray:
     """Return the row of each caption's image (N,), with captions in the order of the examples."""
     return np.repeat(np.arange(len(examples)), [len(example.captions) for example in examples])
+
+
+def group_equal(texts: Iterable[str]) -> np.ndarray:
+    """Return a number for each text (N,), equal for texts with the same words."""
+    numbers: dict[tuple[str, ...], int] = {}
+    return np.array([numbers.setdefault(tuple(split_words(t)), len(numbers)) for t in texts])
 
 
 def given_image_vectors(rows: GivenRows, data: CaptionData, split: str) -> Source:
@@ -140,9 +147,8 @@ def rank_split(
         return replace(by_image, text_to_image=rank_all(text_scores, groups).text_to_image)
 
     accuracy = pair_accuracy(image_scores, image_of_text)
-    words = [tuple(split_words(text)) for example in examples for text in example.captions]
-    numbers = {caption: number for number, caption in enumerate(dict.fromkeys(words))}
-    groups = np.array([numbers[caption] for caption in words])
-    if len({*zip(image_of_text.tolist(), groups.tolist(), strict=True)}) == len(numbers):
+    groups = group_equal(text for example in examples for text in example.captions)
+    pairs = set(zip(image_of_text.tolist(), groups.tolist(), strict=True))
+    if len(pairs) == groups.max() + 1:
         return RetrievalResult(rank(None), None, accuracy, image_scores)
     return RetrievalResult(rank(None), rank(groups), accuracy, image_scores)

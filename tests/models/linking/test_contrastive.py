@@ -28,6 +28,20 @@ def wrong_pairs(scores):
         yield float(scores[own, n]), images, texts
 
 
+@pytest.mark.parametrize("loss", [info_nce, sum_of_hinges, hardest_hinges])
+def test_equal_texts_of_other_images_are_no_negatives(loss):
+    """Without text 3 and image 3, whose text equals text 1, the loss of the others is the same."""
+    margin = () if loss is info_nce else (0.5,)
+    scores, owners = tiny_scores()[[0, 2, 3]], torch.tensor([1, 0, 0, 2, 1, 0])
+    own = torch.arange(3)[:, None] == owners
+    own[2, 1] = own[0, 3] = True
+    changed = scores.clone()
+    changed[2, 1], changed[0, 3] = 90.0, 90.0
+    gap = loss(changed, owners, *margin, own) - loss(scores, owners, *margin, own)
+    assert gap.item() == pytest.approx(0)
+    assert loss(changed, owners, *margin) > loss(scores, owners, *margin) + 10
+
+
 def test_info_nce_is_cross_entropy_among_other_images_and_their_texts():
     scores = tiny_scores()
     expected = 0.0

@@ -178,9 +178,11 @@ def test_all_trained_parameters_get_a_gradient(loss):
 
 @pytest.mark.parametrize("vector_size", [0, 3])
 def test_a_batch_moves_as_a_whole(vector_size, monkeypatch):
-    batch = tiny_batch(vector_size, wrong_texts=Texts(TOKENS))
+    own = torch.ones(3, 5, dtype=torch.bool)
+    batch = tiny_batch(vector_size, wrong_texts=Texts(TOKENS), own=own)
     moved = batch.to(torch.device("meta"))
     tensors = [moved.images, moved.texts.tokens, moved.image_of_text, moved.wrong_texts.tokens]
+    tensors.append(moved.own)
     tensors += [moved.texts.vectors] if vector_size else []
     assert all(tensor.is_meta for tensor in tensors)
     assert (moved.ids, moved.are_features) == (batch.ids, True)

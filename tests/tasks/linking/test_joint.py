@@ -79,7 +79,9 @@ def test_scores_agree_with_the_embeddings(colours, capsys):
     expected = retrieval_scores(cosines, image_of_caption(examples), "test").numbers
     assert {name: scores[name] for name in expected} == pytest.approx(expected)
     assert result.history[-1]["epoch"] == 2
-    assert "texts/s" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "texts/s" in out
+    assert "note: training takes only 4 steps; try a smaller --batch-size" in out
 
 
 def test_unknown_words_are_errors_or_returned(colours):
@@ -177,6 +179,10 @@ def test_a_collapsed_run_says_what_to_do(colours, loss, monkeypatch, capsys):
     assert ("relative_loss" in history[-1]) == (loss == "hardest")
 
 
+def rows_of(items):
+    return [row for item in items for row in item.rows]
+
+
 def test_every_epoch_uses_each_caption_once_in_chunks(colours, monkeypatch):
     """Images are encoded once per batch, even if several of their captions are in it."""
     seen, original = [], JointJob._load
@@ -186,13 +192,16 @@ def test_every_epoch_uses_each_caption_once_in_chunks(colours, monkeypatch):
         assert len(batch.images) == len(set(batch.ids)) == len({item.image for item in items})
         owners = [self.examples[self.image_of_text[row]].id for item in items for row in item.rows]
         assert [batch.ids[i] for i in batch.image_of_text] == owners
+        captions = {example.id: set(example.captions) for example in self.examples}
+        texts = [self.examples[self.image_of_text[row]].captions[row % 2] for row in rows_of(items)]
+        assert batch.own.tolist() == [[text in captions[id] for text in texts] for id in batch.ids]
         seen.append(items)
         return batch
 
     monkeypatch.setattr(JointJob, "_load", load)
     train_python(colours, run="run", captions_per_batch=1, batch_size=24)
     assert [len(items) for items in seen] == [24, 8] * 2
-    rows = [[row for item in items for row in item.rows] for items in seen]
+    rows = [rows_of(items) for items in seen]
     assert sorted(rows[0] + rows[1]) == sorted(rows[2] + rows[3]) == list(range(32))
     assert rows[0] != rows[2]
     seen.clear()
