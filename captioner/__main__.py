@@ -18,6 +18,8 @@ COMMANDS = {
     "encode": "write embeddings of images or texts as a .npy file",
     "index": "embed images or texts for search",
     "search": "find images or texts that match a query",
+    "label": "score words as labels of images",
+    "localize": "draw where in an image words are",
     "report": "evaluate a model and write an HTML report",
     "serve": "caption and search images over HTTP, with web pages",
     "info": "describe a checkpoint",

@@ -12,18 +12,22 @@ from .checkpoints import hub
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.linking import restore
 from .data.images import ImageInput, Transform
+from .data.labels import LabelSplit, load_labels
 from .data.sources import InputSource, Source
 from .devices import device_of, pick_device
 from .errors import InputError
 from .models.linking.build import LinkingModel
+from .models.linking.spatial import SpatialEmbedding
 from .models.linking.text_model import suggest_words
 from .models.linking.texts import TextReader, Texts
 from .options import at_least_one
 from .prefetch import WORKERS, load_ahead
 from .retrieval import exact
+from .regions import LabelledImages, cluster_regions, diversity, label_images, label_maps, spatial
 from .retrieval.query import Query, parse, weighted_sum
 
 TEXTS_AT_ONCE = 256
+NO_LABELS = LabelSplit(())
 
 
 class Linker:
@@ -34,11 +38,21 @@ class Linker:
     unless the model was trained with `--similarity dot`. Method calls do not change the model.
     """
 
-    def __init__(self, model: LinkingModel, texts: TextReader, transform: Transform) -> None:
-        """Wrap a model; `from_pretrained` is the usual way to create a Linker."""
+    def __init__(
+        self,
+        model: LinkingModel,
+        texts: TextReader,
+        transform: Transform,
+        known_labels: LabelSplit = NO_LABELS,
+    ) -> None:
+        """Wrap a model; `from_pretrained` is the usual way to create a Linker.
+
+        known_labels: the labels of a spatial model's data set.
+        """
         self.model = model.eval()
         self.texts = texts
         self.transform = transform
+        self.known_labels = known_labels
 
     @classmethod
     def from_pretrained(
@@ -62,7 +76,8 @@ class Linker:
     ) -> "Linker":
         """Build a Linker from a checkpoint that is already in memory; see `from_pretrained`."""
         model, texts = restore(read)
-        return cls(model.to(pick_device(device)), texts, read.transform)
+        labels = load_labels(read.path) if isinstance(model, SpatialEmbedding) else NO_LABELS
+        return cls(model.to(pick_device(device)), texts, read.transform, labels)
 
     @property
     def device(self) -> torch.device:
@@ -77,8 +92,7 @@ class Linker:
         images: as in `Captioner.caption`. Raises InputError for an image that cannot be read, and
         if the model was trained on image vectors instead of images.
         """
-        if isinstance(images, str) or not isinstance(images, Sequence):
-            images = [images]
+        images = _listed(images)
         return self._stack(self.stream_images(images, batch_size=batch_size), len(images))
 
     @overload
@@ -137,6 +151,15 @@ class Linker:
         self, images: Source, count: int, batch_size: int, workers: int
     ) -> Iterator[np.ndarray]:
         """Embed the first `count` images or stored features of a source, batch by batch."""
+        for features in self._features(images, count, batch_size, workers):
+            with torch.inference_mode():
+                rows: np.ndarray = self.model.encode_images(features).cpu().numpy()
+            yield rows
+
+    def _features(
+        self, images: Source, count: int, batch_size: int, workers: int
+    ) -> Iterator[torch.Tensor]:
+        """Yield the features of the first `count` images of a source, on the model's device."""
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         encoder = self.model.encoder
@@ -147,13 +170,12 @@ class Linker:
             )
         batches = (range(i, min(i + batch_size, count)) for i in range(0, count, batch_size))
         for loaded in load_ahead(images.load, batches, workers):
+            values = loaded.to(self.device)
             with torch.inference_mode():
-                values = loaded.to(self.device)
                 if not images.are_features:
                     assert encoder is not None
                     values = encoder(values)
-                rows: np.ndarray = self.model.encode_images(values).cpu().numpy()
-            yield rows
+            yield values
 
     @overload
     def encode_texts(
@@ -282,3 +304,86 @@ class Linker:
         rows = self.encode_texts(texts)  # errors in texts show before images are read
         scores: np.ndarray = self.encode_images(images) @ rows.T
         return scores
+
+    # ---- spatial models ----
+
+    def labels(
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        labels: str | Sequence[str],
+        *,
+        batch_size: int = 32,
+    ) -> np.ndarray:
+        """Return how likely each image shows each label, (B, L), in [0, 1].
+
+        images: as in `encode_images`. labels: words, phrases or sentences; they need not have been
+        labels in training. Raises InputError for unknown words, as `encode_texts` does, and for a
+        model that is not spatial.
+        """
+        listed = _listed(images)
+        source = InputSource(listed, self.transform, "stop")
+        return self.label_source(source, len(listed), labels, batch_size=batch_size).scores
+
+    def label_source(
+        self, images: Source, count: int, labels: str | Sequence[str], *, batch_size: int = 32
+    ) -> LabelledImages:
+        """Embed the first `count` images of a source, and score labels on them, in one pass."""
+        model, vectors = spatial(self.model), self._label_vectors(labels)
+        with torch.inference_mode():
+            return label_images(model, self._features(images, count, batch_size, WORKERS), vectors)
+
+    def label_maps(
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        labels: str | Sequence[str],
+        *,
+        batch_size: int = 32,
+    ) -> np.ndarray:
+        """Return where in each image each label is: maps (B, L, h, w) with values in [0, 1].
+
+        Arguments and errors are as in `labels`.
+        """
+        model, vectors = spatial(self.model), self._label_vectors(labels)
+        with torch.inference_mode():
+            maps = [label_maps(model, f, vectors).cpu() for f in self._maps_of(images, batch_size)]
+        stacked: np.ndarray = torch.cat(maps).numpy()
+        return stacked
+
+    def region_embeddings(
+        self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 32
+    ) -> np.ndarray:
+        """Return the embeddings of all regions, (B, K, E, h, w), of norm 1 over E.
+
+        K is the number of blocks. Raises InputError for a model that is not spatial.
+        """
+        model = spatial(self.model)
+        with torch.inference_mode():
+            regions = [model.regions(f).cpu() for f in self._maps_of(images, batch_size)]
+        stacked: np.ndarray = torch.cat(regions).numpy()
+        return stacked
+
+    def regions(self, image: ImageInput, count: int, seed: int = 0) -> np.ndarray:
+        """Group the regions of one image by k-means; return the group of each cell, (h, w).
+
+        Raises InputError as `cluster_regions` does, and for a model that is not spatial.
+        """
+        return cluster_regions(self.region_embeddings([image])[0], count, seed)
+
+    def diversity(self, images: ImageInput | Sequence[ImageInput]) -> np.ndarray:
+        """Return how much the regions of each image differ, (B,), in [0, 1]."""
+        return diversity(torch.from_numpy(self.region_embeddings(images))).numpy()
+
+    def _maps_of(
+        self, images: ImageInput | Sequence[ImageInput], batch_size: int
+    ) -> Iterator[torch.Tensor]:
+        listed = _listed(images)
+        source = InputSource(listed, self.transform, "stop")
+        return self._features(source, len(listed), batch_size, WORKERS)
+
+    def _label_vectors(self, labels: str | Sequence[str]) -> torch.Tensor:
+        return torch.from_numpy(self.encode_texts(labels)).to(self.device)
+
+
+def _listed(images: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
+    """Return one image as a list of one."""
+    return [images] if isinstance(images, str) or not isinstance(images, Sequence) else images

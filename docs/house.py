@@ -34,7 +34,8 @@ ROWS = (
         "heatmaps",
         "checkpoints",
     ),
-    *("caption", "captioner", "linker", "reranker", "index", "evaluation", "inference", "tasks"),
+    *("caption", "captioner", "regions", "linker", "reranker", "index"),
+    *("evaluation", "inference", "tasks"),
     *("training", "serving", "cli"),
     *("__main__",),
 )

@@ -6,15 +6,21 @@ from ..errors import InputError
 from ..models.linking.build import LinkingModel
 from ..models.linking.joint import JointEmbedding
 from ..models.linking.linear import LinearMap
-from ..models.linking.options import JointOptions, LinearOptions, RegressionOptions
+from ..models.linking.options import (
+    JointOptions,
+    LinearOptions,
+    RegressionOptions,
+    SpatialOptions,
+)
 from ..models.linking.regression import TextRegression
+from ..models.linking.spatial import SpatialEmbedding
 from ..models.linking.texts import TextReader, load_reader
 from ..options import from_dict
 from ..vision.encoders import Encoder, build_encoder
 from .checkpoint import Checkpoint
 from .checkpoint import restore as restore_weights
 
-SYSTEMS = ("linear", "joint", "regression")
+SYSTEMS = ("linear", "joint", "regression", "spatial")
 IMAGE_WEIGHT = "image.weight"  # of shape (E, X), or (H, X) before a hidden layer
 
 
@@ -40,6 +46,11 @@ def restore(checkpoint: Checkpoint) -> tuple[LinkingModel, TextReader]:
         if checkpoint.task == "regression":
             regression = from_dict(RegressionOptions, config["model"])
             return TextRegression(size, reader.vector_size, regression, encoder)
+        if checkpoint.task == "spatial":
+            if encoder is None:
+                raise ValueError("a spatial embedding needs an image encoder")
+            spatial = from_dict(SpatialOptions, config["model"])
+            return SpatialEmbedding(size, reader.vector_size, spatial, encoder)
         if reader.vocabulary is None:
             raise ValueError("the text reader has no vocabulary")
         joint = from_dict(JointOptions, config["model"])
@@ -50,7 +61,7 @@ def restore(checkpoint: Checkpoint) -> tuple[LinkingModel, TextReader]:
 
 def _build_encoder(config: dict[str, Any]) -> Encoder | None:
     """Build the image encoder; return None if the user computed the image vectors."""
-    if config[config["task"]]["image_vectors"] is not None:
+    if config[config["task"]].get("image_vectors") is not None:
         return None
     encoder = config["encoder"]
     return build_encoder(

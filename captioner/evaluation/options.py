@@ -11,6 +11,7 @@ from ..checkpoints.runs import CHECKPOINTS
 from ..data.readers import READERS
 from ..decoding.options import DecodingOptions
 from ..devices import RuntimeOptions
+from ..errors import InputError
 from ..metrics.captions import METRICS, select_metrics
 from ..options import check_at_least, option
 from ..prefetch import WORKERS
@@ -41,6 +42,12 @@ class EvaluationOptions:
     failures: Path | None = option(
         None, "output HTML page with the wrong images among the first five of each query"
     )
+    masks: Path | None = option(
+        None, "spatial models: directory of images and masks in Pascal VOC's layout to score"
+    )
+    threshold: float = option(
+        0.8, "spatial models: value of label maps below which a pixel is background"
+    )
     batch_size: int = option(64, "number of images per batch")
     workers: int = option(WORKERS, "number of threads that prefetch images")
     cache: Path = option(CHECKPOINTS / ".cache", "cache directory for features and demo images")
@@ -48,6 +55,8 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")
         check_at_least(self, 0, "workers")
+        if not 0 <= self.threshold <= 1:
+            raise InputError(f"threshold must be from 0 to 1, got {self.threshold}")
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,6 @@ def _embed(
 
     def embed(readable: Sequence[str]) -> np.ndarray:
         from ..data.sources import ImageSource
-
         if not readable:
             return np.empty((0, linker.model.dimensions), np.float32)
         places = [storage.parse_location(image) for image in readable]

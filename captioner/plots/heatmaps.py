@@ -29,6 +29,21 @@ if TYPE_CHECKING:
 FIGURES = ("png", "jpg", "jpeg", "tif", "tiff", "pdf", "svg")
 ANIMATIONS = ("gif", "webp")
 ENDINGS = (*FIGURES, *ANIMATIONS, "npy")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The colour scale of maps, from 0 to `maximum`; None means the maximum of all maps.
+
+    quantity: what the maps show, for the label of the colour bar.
+    """
+
+    quantity: str
+    maximum: float | None = None
+
+
+ATTENTION = Scale("share of attention")
+LABEL = Scale("probability of the label", 1.0)  # a map of an absent label stays dark
 _DPI = 150
 _SIDE = 200  # side of a square image's panel in pixels; panels of other images have the same area
 _GAP, _WORD, _MARGIN, _BAR, _BAR_TEXT = 14, 32, 14, 14, 120  # pixels
@@ -42,11 +57,12 @@ def save_heatmap(
     *,
     title: str | None = None,
     offset: float = 0.0,
+    scale: Scale = ATTENTION,
 ) -> None:
     """Write the attention maps `(T, h, w)` in the format determined by the path's extension.
 
     A figure (png, jpg, tiff, pdf, svg) shows the image and one panel per word. The panels share one
-    colour scale, from 0 to the caption's maximum attention; only figures show the title. An
+    colour scale, which `scale` describes; only figures show the title. An
     animation (gif, webp) has one frame per word. An npy file contains the maps as float32; a .json
     file of the same name contains the words and the offset. offset: position of a cell's value, as
     in `overlays.upsample`; use `Encoder.offset`. Missing directories are created; each file is
@@ -75,7 +91,7 @@ def save_heatmap(
         _write(path, animation(extension, image.convert("RGB"), words, attention, offset))
     else:
         content = io.BytesIO()
-        figure = _figure(image.convert("RGB"), words, attention, title, offset)
+        figure = _figure(image.convert("RGB"), words, attention, title, offset, scale)
         figure.savefig(content, format=extension, dpi=_DPI, facecolor="white")
         _write(path, content.getvalue())
 
@@ -132,14 +148,16 @@ def _figure(
     attention: np.ndarray,
     title: str | None,
     offset: float,
+    scale: Scale,
 ) -> "Figure":
     from matplotlib.figure import Figure
 
     layout = _layout(image, len(words) + 1, title or "")
     figure = Figure(figsize=(layout.width / _DPI, layout.height / _DPI))
-    scale = min(layout.panel[0] / image.width, layout.panel[1] / image.height)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    panels = draw_panels(image.resize(size, Image.Resampling.LANCZOS), attention, offset)
+    shrink = min(layout.panel[0] / image.width, layout.panel[1] / image.height)
+    size = max(1, round(image.width * shrink)), max(1, round(image.height * shrink))
+    small = image.resize(size, Image.Resampling.LANCZOS)
+    panels = draw_panels(small, attention, offset, scale.maximum)
     for index, (word, panel) in enumerate(zip(["", *words], panels, strict=True)):
         _place_panel(figure, layout, index, word, panel)
     x, y, *_ = layout.fractions(_MARGIN, _MARGIN, 0, 0)
@@ -156,7 +174,7 @@ def _figure(
     )
     right = _MARGIN + layout.columns * (layout.panel[0] + _GAP)
     bar = figure.add_axes(layout.fractions(right, layout.top + _WORD, _BAR, layout.panel[1]))
-    _color_bar(bar, float(attention.max()), attention.shape[1:])
+    _color_bar(bar, scale.maximum or float(attention.max()), scale, attention.shape[1:])
     return figure
 
 
@@ -185,7 +203,7 @@ def _place_panel(
     )
 
 
-def _color_bar(axes: "Axes", vmax: float, grid: tuple[int, ...]) -> None:
+def _color_bar(axes: "Axes", vmax: float, scale: Scale, grid: tuple[int, ...]) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import FixedLocator, PercentFormatter
@@ -197,4 +215,4 @@ def _color_bar(axes: "Axes", vmax: float, grid: tuple[int, ...]) -> None:
         format=PercentFormatter(1, decimals=0 if vmax > 0.3 else 1),
     )
     axes.tick_params(labelsize=8)
-    axes.set_ylabel("share of attention\nper {} × {} cell".format(*grid), fontsize=8)
+    axes.set_ylabel("{}\nper {} × {} cell".format(scale.quantity, *grid), fontsize=8)

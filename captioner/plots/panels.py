@@ -29,23 +29,26 @@ def clipped_ratio(image: Image.Image) -> float:
 
 
 def draw_panels(
-    image: Image.Image, attention: np.ndarray | None, offset: float
+    image: Image.Image, attention: np.ndarray | None, offset: float, vmax: float | None = None
 ) -> list[Image.Image]:
     """Return the RGB image, then the image overlaid with each map of `(T, h, w)`, in equal sizes.
 
     The overlays share one colour scale and have 6 bits per channel, which halves the size of PNG
-    files without a visible difference. offset: as in `overlays.upsample`.
+    files without a visible difference. offset: as in `overlays.upsample`. vmax: as in
+    `overlay_each`.
     """
     if attention is None:
         return [image]
-    overlays = overlay_each(image, attention, offset)
+    overlays = overlay_each(image, attention, offset, vmax)
     return [image, *(each.point(lambda value: value & 0xFC) for each in overlays)]
 
 
-def overlay_each(image: Image.Image, attention: np.ndarray, offset: float) -> Iterator[Image.Image]:
+def overlay_each(
+    image: Image.Image, attention: np.ndarray, offset: float, vmax: float | None = None
+) -> Iterator[Image.Image]:
     """Yield the image overlaid with each map of `(T, h, w)`.
 
-    The overlays share one colour scale, from 0 to the caption's maximum attention.
+    The overlays share one colour scale, from 0 to `vmax`; None means the maximum of all maps.
     """
-    vmax = float(attention.max(initial=0)) or None
+    vmax = vmax or float(attention.max(initial=0)) or None
     return (overlay(image, each, vmax=vmax, offset=offset) for each in attention)

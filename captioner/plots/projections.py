@@ -8,6 +8,7 @@ Shapes: N points, G groups.
 import io
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # darker, so that all have a contrast of at least 3 with white. Every group has its own marker, for
 # prints in grey and for groups of the same colour.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#c76b9f", "#b58900", "#3a94cf", "#333333", "#7a3b12")
+GROUP_COLORS = tuple(tuple(bytes.fromhex(color[1:])) for color in _COLORS)  # (red, green, blue)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", "*", ">", "h")
 MAX_GROUPS = len(_MARKERS)
 _NO_GROUP = {"color": "#a0a0a0", "marker": ".", "zorder": 1}
@@ -44,16 +46,33 @@ _LEGEND: dict[str, Any] = {  # to the right of the axes, where it covers no poin
 }
 
 
+@dataclass(frozen=True)
+class Axes2D:
+    """What the two coordinates of points mean, or named points among which they are placed.
+
+    names: the names of both axes, which then have ticks from 0 to 1. anchors: names and positions
+    (A, 2).
+    """
+
+    names: tuple[str, str] | None = None
+    anchors: tuple[Sequence[str], np.ndarray] | None = None
+
+
 def draw_projection(
-    path: Path, points: np.ndarray, groups: np.ndarray, labels: Sequence[str], title: str
+    path: Path,
+    points: np.ndarray,
+    groups: np.ndarray,
+    labels: Sequence[str],
+    title: str,
+    meaning: Axes2D | None = None,
 ) -> None:
     """Write a PNG of points (N, 2), each in its group's colour and marker, with a legend.
 
     groups (N,): index of each point's label, or -1 for grey points, which the legend calls "other".
     labels: the groups' names in the legend's order, at most MAX_GROUPS; the legend also shows the
-    size of each group. Both axes have the same scale and no ticks. The PNG is replaced atomically.
-    Raises InputError if the shapes do not match, if a point is not finite, or if there are too many
-    groups.
+    size of each group. Both axes have the same scale, and no ticks unless `meaning` names them. The
+    PNG is replaced atomically. Raises InputError if the shapes do not match, if a point is not
+    finite, or if there are too many groups.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -64,12 +83,36 @@ def draw_projection(
         axes = figure.add_axes((0.02, 0.03, 0.64, 0.88))
         _draw_groups(axes, points, groups, labels)
         axes.set_aspect("equal", adjustable="datalim")
-        axes.set(xticks=[], yticks=[])
+        _describe_axes(axes, meaning or Axes2D())
         shown = title if len(title) <= _TITLE_WIDTH else f"{title[: _TITLE_WIDTH - 4]} ..."
         axes.set_title(shown, fontsize=11, loc="left", pad=10, parse_math=False)
         content = io.BytesIO()
         figure.savefig(content, format="png", facecolor="white")
     atomic_write(path, content.getvalue())
+
+
+def _describe_axes(axes: "Axes", meaning: Axes2D) -> None:
+    """Draw the names of the axes and of the anchors."""
+    if meaning.names is None:
+        axes.set(xticks=[], yticks=[])
+    else:
+        axes.set_aspect("auto")
+        axes.set_position((0.07, 0.1, 0.59, 0.81))
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.set_xlabel(meaning.names[0], parse_math=False)
+        axes.set_ylabel(meaning.names[1], parse_math=False)
+    if meaning.anchors is not None:
+        for name, (x, y) in zip(*meaning.anchors, strict=True):
+            axes.text(
+                *(1.12 * x, 1.12 * y),
+                name,
+                ha="center",
+                va="center",
+                fontweight="bold",
+                parse_math=False,
+            )
+        axes.set_aspect("equal", adjustable="box")
+        axes.set(xlim=(-1.3, 1.3), ylim=(-1.25, 1.25))
 
 
 def _check(points: np.ndarray, groups: np.ndarray, labels: Sequence[str]) -> None:

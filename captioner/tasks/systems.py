@@ -6,13 +6,14 @@ from ..errors import InputError
 from ..options import Options
 from .captioning.task import CAPTIONING
 from .linking.regression_task import REGRESSION
+from .linking.spatial_task import SPATIAL
 from .linking.task import JOINT, LINEAR
 from .task import Task
 
 if TYPE_CHECKING:
     from ..checkpoints.checkpoint import Checkpoint
 
-TASKS = (CAPTIONING, LINEAR, JOINT, REGRESSION)
+TASKS = (CAPTIONING, LINEAR, JOINT, REGRESSION, SPATIAL)
 # Names of the evaluation options that apply to some tasks only.
 EVALUATION_FLAGS = frozenset().union(*(task.evaluation_flags for task in TASKS))
 

@@ -3,5 +3,6 @@
 from .joint import JointEmbedding
 from .linear import LinearMap
 from .regression import TextRegression
+from .spatial import SpatialEmbedding
 
-LinkingModel = LinearMap | JointEmbedding | TextRegression
+LinkingModel = LinearMap | JointEmbedding | TextRegression | SpatialEmbedding

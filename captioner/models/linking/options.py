@@ -115,3 +115,19 @@ class RegressionOptions(Options):
         check_at_least(self, 0, "hidden_size", "margin")
         check_at_least(self, 0.001, "temperature")
         check_share(self, "dropout")
+
+
+@dataclass(frozen=True)
+class SpatialOptions(Options):
+    """Blocks and head of the spatial embedding."""
+
+    blocks: int = option(5, "number of embeddings of each region")
+    head_size: int = option(8, "number of hidden units that combine the cosines of the blocks")
+    gain: float = option(10.0, "initial factor of the cosines")
+    dropout: float = option(0.0, "dropout rate of the channels of feature maps")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "blocks", "head_size")
+        check_at_least(self, 0.1, "gain")
+        check_share(self, "dropout")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...options import Options, check_at_least, option
+from ...options import Options, check_at_least, check_share, option
 from ...text.options import TextVectorOptions
 
 
@@ -81,3 +81,25 @@ class JointTaskOptions(Options):
         for name in ("captions_per_image", "captions_per_batch"):
             if getattr(self, name) is not None:
                 check_at_least(self, 1, name)
+
+
+@dataclass(frozen=True)
+class SpatialTaskOptions(TextVectorOptions):
+    """The vectors of the labels, where the labels come from, and which of them are held out."""
+
+    text_vectors: tuple[str, ...] = option(
+        ("lsa",), "label vectors: lsa, word2vec, or a GloVe or word2vec file"
+    )
+    text_dimensions: int = option(100, "number of dimensions of lsa and word2vec")
+    tags: Path | None = option(
+        None, "labels: a CSV file of tags, or a directory in NUS-WIDE's layout [caption words]"
+    )
+    min_images: int = option(20, "minimum number of training images with a label")
+    labels_per_image: int = option(50, "number of labels per image and step")
+    held_out: float = option(0.1, "share of labels that are never trained")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "min_images")
+        check_at_least(self, 2, "labels_per_image")
+        check_share(self, "held_out")

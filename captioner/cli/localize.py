@@ -1,0 +1,120 @@
+"""`captioner localize`: draw where in an image words are."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..linker import Linker
+
+EXAMPLE = """captioner localize dog.jpg dog grass sky --checkpoint RUN --output maps
+captioner localize dog.jpg dog 'green grass' --checkpoint RUN --output maps --npy --masks
+captioner localize dog.jpg dog --checkpoint RUN --output maps --regions 3"""
+NOTE = (
+    "The colour scale is from 0 to 1 for all maps, so that the map of a word that is not in the "
+    "image stays dark."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = f"{parser.prog} IMAGE WORD... --checkpoint RUN --output DIR [option...]"
+    parser.add_argument("image", metavar="IMAGE", help="file or URL of an image")
+    parser.add_argument(
+        "words", nargs="+", metavar="WORD", help="words, or quoted phrases or sentences"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="RUN",
+        help="run or checkpoint trained with --system spatial",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="output directory"
+    )
+    parser.add_argument(
+        "--npy", action="store_true", help="also write the maps (words, h, w) as a .npy file"
+    )
+    parser.add_argument(
+        "--masks",
+        action="store_true",
+        help="also write a mask: the number of the word that is most likely at each pixel",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.8,
+        metavar="FLOAT",
+        help="value of maps below which a pixel of a mask is background [%(default)s]",
+    )
+    parser.add_argument(
+        "--regions",
+        type=int,
+        metavar="INT",
+        help="also draw this number of groups of similar regions",
+    )
+    parser.add_argument(
+        "--device", metavar="STR", help="cpu, cuda, cuda:N or mps [cuda if available]"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if not 0 <= arguments.threshold <= 1:
+        raise InputError(f"--threshold must be from 0 to 1, got {arguments.threshold}")
+    from ..data.images import load_image
+    from ..linker import Linker
+    from ..plots.heatmaps import LABEL, save_heatmap
+    from ..regions import spatial
+
+    linker = Linker.from_pretrained(arguments.checkpoint, arguments.device)
+    encoder = spatial(linker.model).encoder
+    words = list(dict.fromkeys(arguments.words))
+    linker.encode_texts(words)  # unknown words show before the image is read
+    image = load_image(arguments.image)
+    scores, maps = linker.labels(image, words)[0], linker.label_maps(image, words)[0]
+    stem, output = Path(arguments.image).stem, arguments.output
+    captions = [f"{word} {score:.2f}" for word, score in zip(words, scores, strict=True)]
+    figure = output / f"{stem}.png"
+    save_heatmap(figure, image, captions, maps, offset=encoder.offset, scale=LABEL)
+    print(f"maps: {figure}")
+    if arguments.npy:
+        array = output / f"{stem}.npy"
+        save_heatmap(array, image, words, maps, offset=encoder.offset)
+        print(f"values: {array}")
+    if arguments.masks:
+        mask = output / f"{stem}-mask.png"
+        _write_mask(mask, image, maps, encoder.offset, arguments.threshold)
+        print(f"mask: {mask}")
+        for number, word in enumerate(words, start=1):
+            print(f"{number}\t{word}")
+    if arguments.regions is not None:
+        path = output / f"{stem}-regions.png"
+        _draw_regions(path, linker, image, arguments.regions)
+        print(f"regions: {path}")
+
+
+def _write_mask(
+    path: Path, image: "Image.Image", maps: np.ndarray, offset: float, threshold: float
+) -> None:
+    from ..data.masks import mask_image
+    from ..plots.overlays import upsample
+    from ..regions import segment
+
+    if len(maps) > 254:
+        raise InputError(f"a mask can distinguish at most 254 words, got {len(maps)}")
+    classes = segment(upsample(maps, (image.height, image.width), offset), threshold)
+    mask_image(classes).save(path)
+
+
+def _draw_regions(path: Path, linker: "Linker", image: "Image.Image", count: int) -> None:
+    from ..plots.regions import draw_regions
+
+    encoder = linker.model.encoder
+    assert encoder is not None
+    draw_regions(image, linker.regions(image, count), encoder.offset).save(path)

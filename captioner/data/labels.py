@@ -1,0 +1,151 @@
+"""Labels of images, from captions or from tags, and which labels are held out from training.
+
+Shapes: I images, L labels.
+"""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..text.content_words import families, is_content_word
+from ..text.tokenizer import split_words
+from .dataset import Example
+
+FILE = "labels.json"
+AGREEMENT = 2  # captions of an image that must use a word; half of them if it has fewer than four
+
+
+@dataclass(frozen=True)
+class ImageLabels:
+    """The labels of images.
+
+    names (L,): the labels. present and unclear: for each of I images, the indices of the labels
+    that it has, and of those of which it is unclear; it has none of the others.
+    """
+
+    names: tuple[str, ...]
+    present: tuple[np.ndarray, ...]
+    unclear: tuple[np.ndarray, ...]
+
+    def mentioned(self) -> np.ndarray:
+        """Return a matrix (I, L), bool: whether the label is present or unclear."""
+        matrix = np.zeros((len(self.present), len(self.names)), bool)
+        for row, present, unclear in zip(matrix, self.present, self.unclear, strict=True):
+            row[present] = row[unclear] = True
+        return matrix
+
+
+@dataclass(frozen=True)
+class LabelSplit:
+    """The labels of a data set, the most frequent first; held_out is never shown to the model."""
+
+    seen: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All labels."""
+        return (*self.seen, *self.held_out)
+
+    def save(self, directory: Path) -> None:
+        """Write the labels to FILE in an existing directory."""
+        content = json.dumps(asdict(self), ensure_ascii=False, indent=1)
+        (directory / FILE).write_text(content + "\n", encoding="utf-8")
+
+
+def load_labels(directory: Path) -> LabelSplit:
+    """Load the labels that `LabelSplit.save` wrote; raise InputError if they cannot be read."""
+    path = directory / FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        seen, held_out = (tuple(content[name]) for name in ("seen", "held_out"))
+        if not seen or not all(isinstance(name, str) for name in (*seen, *held_out)):
+            raise ValueError("seen and held_out must be lists of strings, and seen not empty")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be read: {error}; copy or download the checkpoint again"
+        ) from error
+    return LabelSplit(seen, held_out)
+
+
+Words = tuple[frozenset[str], frozenset[str]]  # labels that an image has; labels that are unclear
+
+
+def caption_words(examples: Sequence[Example]) -> list[Words]:
+    """Return the content words that each image has, and those of which it is unclear.
+
+    An image has a word if at least two of its captions use it, or half of them if it has fewer
+    than four. A word that fewer captions use is unclear.
+    """
+    words = []
+    for example in examples:
+        counts: Counter[str] = Counter()
+        for caption in example.captions:
+            counts.update(set(filter(is_content_word, split_words(caption))))
+        needed = min(AGREEMENT, -(-len(example.captions) // 2))
+        present = frozenset(word for word, count in counts.items() if count >= needed)
+        words.append((present, frozenset(counts) - present))
+    return words
+
+
+def tag_words(examples: Sequence[Example], tags: Mapping[str, Collection[str]]) -> list[Words]:
+    """Return the tags of each image; no tag is unclear.
+
+    tags: tags by name of the image file, with or without directories. An image that is not listed
+    has no tags.
+    """
+    names = ((str(example.path), example.path.name, str(example.id)) for example in examples)
+    found = (next((tags[name] for name in each if name in tags), ()) for each in names)
+    return [(frozenset(each), frozenset()) for each in found]
+
+
+def choose_labels(
+    words: Sequence[Words], minimum: int, is_known: Callable[[str], bool]
+) -> list[str]:
+    """Return the labels that at least `minimum` images have, the most frequent first.
+
+    is_known(label): whether there is a vector of the label; others are left out. Raises InputError
+    if there are fewer than two labels.
+    """
+    counts = Counter(word for present, _ in words for word in present)
+    chosen = [(-n, word) for word, n in counts.items() if n >= minimum and is_known(word)]
+    if len(chosen) < 2:
+        raise InputError(
+            f"training needs at least 2 labels, but {len(chosen)} occur in at least {minimum} "
+            "images; lower --min-images, or add images"
+        )
+    return [word for _, word in sorted(chosen)]
+
+
+def split_labels(names: Sequence[str], share: float, seed: int) -> LabelSplit:
+    """Hold out a share of the labels, chosen by the seed.
+
+    Words with the same stem, such as "dog" and "dogs", are held out together; otherwise one would
+    reveal the other.
+    """
+    groups, held = families(names), set[str]()
+    random.Random(f"labels/{seed}").shuffle(groups)
+    for group in groups:
+        if len(held) + len(group) <= round(share * len(names)):
+            held.update(group)
+    return LabelSplit(
+        tuple(name for name in names if name not in held),
+        tuple(name for name in names if name in held),
+    )
+
+
+def image_labels(words: Sequence[Words], names: Sequence[str]) -> ImageLabels:
+    """Return the labels of images, restricted to `names`."""
+    index = {name: i for i, name in enumerate(names)}
+
+    def ids(group: Collection[str]) -> np.ndarray:
+        return np.array(sorted(index[word] for word in group if word in index), np.int64)
+
+    present, unclear = zip(*((ids(a), ids(b)) for a, b in words), strict=True)
+    return ImageLabels(tuple(names), present, unclear)

@@ -1,0 +1,110 @@
+"""Masks of segmented images in the layout of Pascal VOC.
+
+    DIR/JPEGImages/NAME.jpg                the images, of any format
+    DIR/SegmentationClass/NAME.png         one per image: the class of each pixel, 255 for none
+    DIR/ImageSets/Segmentation/SPLIT.txt   names of a split's images [all that have a mask]
+    DIR/classes.txt                        names of the classes from 1, one per line [VOC's]
+
+Shapes: (H, W) pixels.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import InputError
+
+VOC_CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("dining table", "dog", "horse", "motorbike", "person", "potted plant", "sheep", "sofa"),
+    *("train", "tv monitor"),
+)
+IMAGES, MASKS, LISTS, CLASSES = (
+    *("JPEGImages", "SegmentationClass", "ImageSets/Segmentation", "classes.txt"),
+)
+
+
+@dataclass(frozen=True)
+class SegmentedImages:
+    """Images with the paths of their masks, in the same order; classes: names from class 1."""
+
+    classes: tuple[str, ...]
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+
+    def read_mask(self, index: int, size: tuple[int, int]) -> np.ndarray:
+        """Return the mask (H, W), uint8, of an image.
+
+        size: (width, height) of the image. Raises InputError if the mask cannot be read, is not an
+        image of class numbers, has another size, or contains a class without a name.
+        """
+        path = self.masks[index]
+        try:
+            with Image.open(path) as file:
+                if file.mode not in ("P", "L"):
+                    raise InputError(
+                        f"mask {path} must contain class numbers (mode P or L), got {file.mode}"
+                    )
+                mask = np.array(file, np.uint8)
+        except (OSError, UnidentifiedImageError) as error:
+            raise InputError(f"mask {path} cannot be read: {error}") from error
+        if mask.shape != size[::-1]:
+            raise InputError(
+                f"mask {path} has {mask.shape[1]} x {mask.shape[0]} pixels, but its image has "
+                f"{size[0]} x {size[1]}; masks must have the size of their images"
+            )
+        highest = int(mask[mask < 255].max(initial=0))
+        if highest > len(self.classes):
+            raise InputError(
+                f"mask {path} contains class {highest}, but there are {len(self.classes)} names; "
+                f"list all names in {CLASSES}"
+            )
+        return mask
+
+
+def open_masks(directory: Path, split: str) -> SegmentedImages:
+    """Find the images and masks of a split; raise InputError if files are missing."""
+    folder = directory / MASKS
+    if not folder.is_dir():
+        raise InputError(f"{directory} contains no masks; it must have a directory {MASKS}")
+    listed = directory / LISTS / f"{split}.txt"
+    if listed.is_file():
+        names = listed.read_text(encoding="utf-8").split()
+    else:
+        names = sorted(path.stem for path in folder.glob("*.png"))
+    by_name = {path.stem: path for path in sorted((directory / IMAGES).glob("*"))}
+    masks = [folder / f"{name}.png" for name in names]
+    missing = [name for name, mask in zip(names, masks, strict=True) if not mask.is_file()]
+    missing += [name for name in names if name not in by_name]
+    if missing or not names:
+        problem = f"{missing[0]} has no mask or no image" if missing else "it contains no masks"
+        raise InputError(f"{directory} cannot be used for segmentation: {problem}")
+    images = tuple(by_name[name] for name in names)
+    return SegmentedImages(_read_classes(directory / CLASSES), images, tuple(masks))
+
+
+def _read_classes(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return VOC_CLASSES
+    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    return tuple(name for name in names if name)
+
+
+def mask_image(mask: np.ndarray) -> Image.Image:
+    """Return a mask (H, W) as an image of class numbers with VOC's colours."""
+    image = Image.fromarray(mask.astype(np.uint8))
+    image.putpalette([value for color in voc_colors() for value in color])
+    return image
+
+
+def voc_colors() -> list[tuple[int, int, int]]:
+    """Return VOC's 256 colours: the bits of a class's number, spread over red, green and blue."""
+    colors = []
+    for number in range(256):
+        channels = [0, 0, 0]
+        for bit in range(8):
+            channels[bit % 3] |= (number >> bit & 1) << (7 - bit // 3)
+        colors.append((channels[0], channels[1], channels[2]))
+    return colors

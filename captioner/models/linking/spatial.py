@@ -1,0 +1,149 @@
+"""Spatial embedding: words, and every region of an image, in one space.
+
+Kovacs and Bremner 2019: the cosines of all regions with the vector of a label form a map of where
+the label is, and only labels of whole images are needed to train it. Shapes: B images, L labels,
+K blocks of region embeddings, D channels, (h, w) grid, E embedding dimensions.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ...vision.encoders import Encoder
+from ..losses import Loss
+from .options import SpatialOptions
+from .texts import Texts
+
+
+@dataclass(frozen=True)
+class SpatialBatch:
+    """Images and the labels on which they are trained.
+
+    images: pixels (B, 3, S, S) if `are_features` is false, otherwise feature maps (B, D, h, w).
+    vectors (B, L, E): unit vectors of each image's labels. targets (B, L): 1 for a label that the
+    image has, and 0 for one that it does not have. weights (B, L): 0 for padding, otherwise 1.
+    ids: one id per image, for error messages.
+    """
+
+    images: Tensor
+    are_features: bool
+    vectors: Tensor
+    targets: Tensor
+    weights: Tensor
+    ids: tuple[int | str, ...] = ()
+
+    def to(self, device: torch.device) -> "SpatialBatch":
+        """Return the batch on a device; copies from pinned memory do not block."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "SpatialBatch":
+        """Return the batch in pinned memory."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "SpatialBatch":
+        return replace(
+            self,
+            images=change(self.images),
+            vectors=change(self.vectors),
+            targets=change(self.targets),
+            weights=change(self.weights),
+        )
+
+
+class SpatialEmbedding(nn.Module):
+    """Embeds every cell of a feature map in K blocks, and scores labels in every cell.
+
+    dimensions: E, the size of the label vectors, which are fixed. encoder: its feature maps are
+    embedded by a convolution of one cell, so that each cell keeps its own evidence.
+    """
+
+    features = "maps"  # kind of stored features that images are encoded from
+
+    def __init__(self, channels: int, dimensions: int, options: SpatialOptions, encoder: Encoder):
+        """Create the layers; channels is D, and dimensions is E."""
+        super().__init__()
+        self.options = options
+        self.encoder = encoder
+        self.dimensions = dimensions
+        self.blocks = nn.Conv2d(channels, options.blocks * dimensions, 1)
+        self.log_gain = nn.Parameter(torch.tensor(math.log(options.gain)))
+        self.hidden = nn.Conv2d(options.blocks, options.head_size, 1)
+        self.output = nn.Conv2d(options.head_size, 1, 1)
+        self.mix = nn.Parameter(torch.zeros(()))  # logit of the share of max pooling
+        with torch.no_grad():  # a larger cosine means a larger score in all blocks at first
+            self.hidden.weight.abs_()
+            self.output.weight.abs_()
+            assert self.output.bias is not None
+            self.output.bias.fill_(-options.gain / 4)  # most labels are absent from an image
+
+    def regions(self, features: Tensor) -> Tensor:
+        """Embed the regions of feature maps (B, D, h, w) as (B, K, E, h, w), of norm 1 over E.
+
+        Raises InputError for pooled features and image vectors, which have no regions.
+        """
+        if features.ndim != 4:
+            raise InputError(
+                f"regions need feature maps (B, D, h, w), got shape {tuple(features.shape)}"
+            )
+        maps = features.to(self.blocks.weight.dtype)  # stored maps have half precision
+        maps = F.dropout2d(maps, self.options.dropout, self.training)
+        embedded = self.blocks(maps)  # (B, K * E, h, w)
+        return F.normalize(embedded.unflatten(1, (self.options.blocks, self.dimensions)), dim=2)
+
+    def map_logits(self, regions: Tensor, vectors: Tensor) -> Tensor:
+        """Return the logit of every label in every cell, (B, L, h, w).
+
+        regions (B, K, E, h, w): as returned by `regions`. vectors: unit vectors of labels, (L, E)
+        for all images or (B, L, E) for each. The sigmoid of a logit is the map's value in [0, 1].
+        """
+        batch, blocks, size, height, width = regions.shape
+        rows = regions.flatten(3).transpose(2, 3).reshape(batch, -1, size)  # (B, K * h * w, E)
+        if vectors.ndim == 2:
+            cosines = rows @ vectors.T
+        else:
+            cosines = torch.bmm(rows, vectors.transpose(1, 2))  # (B, K * h * w, L)
+        return self.head(cosines.reshape(batch, blocks, height * width, -1), (height, width))
+
+    def head(self, cosines: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return the logits (B, L, h, w) of cosines (B, K, h * w, L); grid is (h, w)."""
+        hidden = self.hidden(cosines * self.log_gain.exp()).relu()
+        logits: Tensor = self.output(hidden)[:, 0]  # (B, h * w, L)
+        return logits.transpose(1, 2).reshape(len(logits), -1, *grid)
+
+    def score_logits(self, maps: Tensor) -> Tensor:
+        """Reduce the logits of maps (B, L, h, w) to one logit for each label, (B, L).
+
+        It is s * max + (1 - s) * mean over the cells; s is learned.
+        """
+        flat, share = maps.flatten(2), self.mix.sigmoid()
+        return share * flat.amax(2) + (1 - share) * flat.mean(2)
+
+    def encode_images(self, features: Tensor) -> Tensor:
+        """Return the mean of an image's region embeddings over blocks and cells, scaled to norm 1.
+
+        features: feature maps (B, D, h, w). The result is (B, E).
+        """
+        return F.normalize(self.regions(features).mean((1, 3, 4)), dim=-1)
+
+    def encode_texts(self, texts: Tensor | Texts) -> Tensor:
+        """Return the label vectors of texts, or vectors (N, E) themselves, scaled to norm 1."""
+        vectors = texts.vectors if isinstance(texts, Texts) else texts
+        assert vectors is not None
+        return F.normalize(vectors, dim=-1)
+
+    def loss(self, batch: SpatialBatch) -> Loss:
+        """Return the binary cross-entropy (nats) per label; its `count` is the number of images."""
+        features = batch.images
+        if not batch.are_features:
+            features = self.encoder(features)
+        logits = self.score_logits(self.map_logits(self.regions(features), batch.vectors))
+        losses = F.binary_cross_entropy_with_logits(logits, batch.targets, reduction="none")
+        value = (losses * batch.weights).sum() / batch.weights.sum().clamp_min(1)
+        return Loss(value, len(batch.images))
+
+    forward = loss

@@ -1,0 +1,34 @@
+"""Groups of an image's cells, each in one colour over a grey copy of the image.
+
+Shapes: (h, w) grid, (H, W) image pixels.
+"""
+
+import numpy as np
+from PIL import Image
+
+from .projections import GROUP_COLORS
+
+OPACITY = 0.45
+
+
+def draw_regions(image: Image.Image, groups: np.ndarray, offset: float = 0.0) -> Image.Image:
+    """Return an RGB image of the same size, whose cells have the colours of their groups.
+
+    groups (h, w): the group of each cell, from 0; colours repeat if there are more groups than
+    colours. offset: position of a cell's centre, as in `overlays.upsample`. Borders are drawn
+    between cells, because the groups are known for whole cells only.
+    """
+    height, width = groups.shape
+    rows = _cells(image.height, height, offset)
+    columns = _cells(image.width, width, offset)
+    shown = groups[np.ix_(rows, columns)]  # (H, W)
+    grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None]
+    color = np.array(GROUP_COLORS)[shown % len(GROUP_COLORS)]
+    blended = (1 - OPACITY) * grey + OPACITY * color
+    return Image.fromarray(np.rint(blended).astype(np.uint8))
+
+
+def _cells(length: int, cells: int, offset: float) -> np.ndarray:
+    """Return the cell of each of `length` pixels."""
+    position = (np.arange(length) + 0.5) * cells / length - offset
+    return np.floor(position).astype(int).clip(0, cells - 1)

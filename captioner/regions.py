@@ -1,0 +1,126 @@
+"""Where in an image a word is: computations of spatial models beyond embeddings of whole images.
+
+Shapes: B images, L labels, K blocks, E embedding dimensions, (h, w) grid, P cells of the grid.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .models.linking.build import LinkingModel
+from .models.linking.spatial import SpatialEmbedding
+
+ROUNDS, STARTS = 50, 4  # maximum iterations of k-means, and random starts
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Embeddings (B, E) and label scores (B, L) in [0, 1] of images, float32."""
+
+    rows: np.ndarray
+    scores: np.ndarray
+
+
+def spatial(model: LinkingModel) -> SpatialEmbedding:
+    """Return the model; raise InputError if it has no regions."""
+    if not isinstance(model, SpatialEmbedding):
+        raise InputError(
+            "the model embeds whole images only, so it has no maps of labels; use a model trained "
+            "with --system spatial"
+        )
+    return model
+
+
+def label_maps(model: SpatialEmbedding, features: Tensor, vectors: Tensor) -> Tensor:
+    """Return the maps (B, L, h, w) of labels in [0, 1]; the sigmoids of their logits.
+
+    features: feature maps (B, D, h, w). vectors (L, E): unit vectors of labels.
+    """
+    return model.map_logits(model.regions(features), vectors).sigmoid()
+
+
+def label_images(
+    model: SpatialEmbedding, features: Iterable[Tensor], vectors: Tensor
+) -> LabelledImages:
+    """Embed images and score labels on them in one pass; arguments as in `label_maps`."""
+    rows, scores = [], []
+    for batch in features:
+        regions = model.regions(batch)
+        scores.append(model.score_logits(model.map_logits(regions, vectors)).sigmoid().cpu())
+        rows.append(torch.nn.functional.normalize(regions.mean((1, 3, 4)), dim=-1).cpu())
+    return LabelledImages(torch.cat(rows).numpy(), torch.cat(scores).numpy())
+
+
+def diversity(regions: Tensor) -> Tensor:
+    """Return how much the regions of each image differ, (B,), in [0, 1]; 0 if all are alike.
+
+    It is 1 - |m|^2 for the mean m of the region embeddings (B, K, E, h, w) over blocks and cells;
+    since these have norm 1, that is their variance.
+    """
+    return 1 - regions.mean((1, 3, 4)).square().sum(-1)
+
+
+def cluster_regions(regions: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """Group the cells of one image by k-means of their embeddings; return the groups (h, w).
+
+    regions (K, E, h, w): embeddings of one image, whose blocks are concatenated. The positions of
+    cells are not used. Group 0 contains the first cell, and further groups are numbered in reading
+    order. Raises InputError unless `count` is from 1 to the number of cells.
+    """
+    height, width = regions.shape[-2:]
+    cells = height * width
+    if not 1 <= count <= cells:
+        raise InputError(f"the number of regions must be from 1 to {cells}, got {count}")
+    points = regions.reshape(-1, cells).T.astype(np.float64)  # (P, K * E)
+    generator = np.random.default_rng(seed)
+    found = min((_k_means(points, count, generator) for _ in range(STARTS)), key=lambda f: f[1])[0]
+    _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(first))
+    groups: np.ndarray = order[inverse].reshape(height, width)
+    return groups
+
+
+def _k_means(
+    points: np.ndarray, count: int, generator: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """Return the group of each point (P,), and the sum of squared distances to the means.
+
+    The first means are chosen as in k-means++ (Arthur and Vassilvitskii 2007).
+    """
+    means = points[[generator.integers(len(points))]]
+    while len(means) < count:
+        nearest = _distances(points, means).min(1)
+        total = nearest.sum()
+        chances = nearest / total if total > 0 else np.full(len(points), 1 / len(points))
+        means = np.concatenate([means, points[[generator.choice(len(points), p=chances)]]])
+    groups = np.full(len(points), -1)
+    for _ in range(ROUNDS):
+        distances = _distances(points, means)
+        nearest_mean = distances.argmin(1)
+        if (nearest_mean == groups).all():
+            break
+        groups = nearest_mean
+        for group in range(count):
+            if (groups == group).any():
+                means[group] = points[groups == group].mean(0)
+    return groups, float(_distances(points, means).min(1).sum())
+
+
+def _distances(points: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Return the squared distances (P, means)."""
+    squared = (points**2).sum(1)[:, None] - 2 * points @ means.T + (means**2).sum(1)
+    return np.maximum(squared, 0)
+
+
+def segment(maps: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the mask (H, W), int64, of maps (L, H, W): 0 for the background, i + 1 for label i.
+
+    A pixel belongs to the label with the largest value, or to the background if that value is
+    below the threshold.
+    """
+    best = maps.argmax(0)
+    return np.where(maps.max(0) >= threshold, best + 1, 0)

@@ -1,0 +1,93 @@
+"""Scores of a spatial model on a split: labels, seen and held out, and retrieval.
+
+Shapes: I images, L labels, E embedding dimensions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...data.dataset import CaptionData, Example
+from ...data.labels import Words, caption_words, image_labels, tag_words
+from ...data.sources import Source
+from ...data.tags import read_tags
+from ...linker import Linker
+from ...metrics.classification import LabelScores, label_scores
+from .spatial_task import HELD_OUT, SEEN
+from .vectors import RetrievalResult, rank_split, split_scores
+
+FREQUENT = 100  # seen labels that are scored: the most frequent in training
+
+
+@dataclass(frozen=True)
+class SpatialResult:
+    """The scores of a split; implements `tasks.task.Result`.
+
+    seen: the most frequent of the trained labels. held_out: labels that were never trained.
+    """
+
+    seen: LabelScores
+    held_out: LabelScores
+    retrieval: RetrievalResult
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The scores by name; the mean average precisions are 0 if they are not measured."""
+        named = {SEEN: self.seen, HELD_OUT: self.held_out}
+        means = {name: scores.mean if scores.names else 0.0 for name, scores in named.items()}
+        return {**means, **self.retrieval.numbers}
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The content of scores.json."""
+        labels = {"seen": self.seen, "held_out": self.held_out}
+        content = {
+            name: {
+                "chance": scores.chance if scores.names else None,
+                "average_precision": dict(zip(scores.names, scores.precisions, strict=True)),
+            }
+            for name, scores in labels.items()
+        }
+        return {**self.retrieval.content, **self.numbers, "labels": content}
+
+    def describe(self) -> str:
+        """Return the scores and their protocol as lines of text."""
+        return "\n".join(
+            [
+                self.seen.describe(f"the {len(self.seen.names)} most frequent seen labels"),
+                self.held_out.describe("held-out labels"),
+                self.retrieval.describe(),
+            ]
+        )
+
+
+def label_words(examples: Sequence[Example], tags: Path | None) -> list[Words]:
+    """Return the labels of each image, from its tags or, if `tags` is None, from its captions."""
+    return caption_words(examples) if tags is None else tag_words(examples, read_tags(tags))
+
+
+def score_spatial(
+    linker: Linker,
+    images: Source,
+    data: CaptionData,
+    split: str,
+    tags: Path | None,
+    batch_size: int = 64,
+) -> SpatialResult:
+    """Score the labels of a linker on a split, and its retrieval.
+
+    images: a source whose i-th item belongs to the split's i-th example. A label counts as present
+    if any caption of the image uses it, or if it is one of its tags.
+    """
+    examples, labels = data.split(split), linker.known_labels
+    frequent = labels.seen[:FREQUENT]
+    names = (*frequent, *labels.held_out)
+    found = linker.label_source(images, len(examples), names, batch_size=batch_size)
+    mentioned = image_labels(label_words(examples, tags), names).mentioned()
+    seen, held_out = (
+        label_scores(found.scores[:, part], mentioned[:, part], names[part])
+        for part in (slice(0, len(frequent)), slice(len(frequent), None))
+    )
+    cosines = split_scores(linker, found.rows, data, split)
+    return SpatialResult(seen, held_out, rank_split(cosines, cosines, data, split))

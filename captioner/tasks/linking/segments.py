@@ -1,0 +1,147 @@
+"""How well label maps fit the shapes of objects: masks, and the boxes of the demo.
+
+Shapes: L labels, C classes, (h, w) grid, (H, W) pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...data.dataset import CaptionData
+from ...data.demo import dataset as demo
+from ...data.demo.masks import draw_masks
+from ...data.demo.shapes import KINDS, PLURALS
+from ...data.images import load_image
+from ...data.masks import SegmentedImages
+from ...errors import InputError
+from ...linker import Linker
+from ...metrics.pointing import Pointing, pointing
+from ...metrics.segmentation import Segmentation, segmentation
+from ...plots.overlays import upsample
+from ...regions import segment
+from ...text.tokenizer import split_words
+
+AT_ONCE = 32  # images
+
+
+@dataclass(frozen=True)
+class SegmentScores:
+    """Intersections over union of the classes, and pointing accuracy if there are boxes.
+
+    threshold: value of a map below which a pixel is background. left_out: classes whose names
+    contain unknown words.
+    """
+
+    classes: tuple[str, ...]
+    masks: Segmentation
+    threshold: float
+    left_out: tuple[str, ...] = ()
+    pointing: Pointing | None = None
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The scores for scores.json."""
+        ious = dict(zip(("background", *self.classes), self.masks.ious.tolist(), strict=True))
+        content: dict[str, Any] = {
+            "mean_iou": self.masks.mean_iou,
+            "micro_iou": self.masks.micro_iou,
+            "threshold": self.threshold,
+            "iou": {name: None if value != value else value for name, value in ious.items()},
+        }
+        if self.pointing is not None and self.pointing.count:
+            content["pointing"] = self.pointing.accuracy
+            content["pointing_chance"] = self.pointing.chance_level
+        return content
+
+    def describe(self) -> str:
+        """Return the scores as lines of text."""
+        lines = [
+            f"masks: mean IoU {self.masks.mean_iou:.3f} over {len(self.classes) + 1} classes with "
+            f"the background, micro IoU {self.masks.micro_iou:.3f} without it, threshold "
+            f"{self.threshold:g}"
+        ]
+        if self.left_out:
+            lines.append(f"classes with unknown words, left out: {', '.join(self.left_out)}")
+        if self.pointing is not None and self.pointing.count:
+            lines.append(
+                f"pointing: {self.pointing.accuracy:.1f} % of {self.pointing.count:,} maps peak on "
+                f"their shape (by chance {self.pointing.chance_level:.1f} %)"
+            )
+        return "\n".join(lines)
+
+
+def score_masks(linker: Linker, found: SegmentedImages, threshold: float) -> SegmentScores:
+    """Segment images by label maps, and compare the result with their masks.
+
+    The maps are interpolated to the size of the image; `regions.segment` assigns the pixels.
+    Raises InputError if the words of all classes are unknown, and for unusable masks.
+    """
+    known = [not linker.texts.unknown_words(name) for name in found.classes]
+    names = [name for name, is_known in zip(found.classes, known, strict=True) if is_known]
+    if not names:
+        raise InputError(
+            f"the model knows none of the classes {', '.join(found.classes[:5])} ...; choose other "
+            "masks, or name the classes by words of the captions in classes.txt"
+        )
+    numbers = np.array([0, *(i + 1 for i, is_known in enumerate(known) if is_known)])
+    count = len(found.classes) + 1
+    total = Segmentation(np.zeros((count, count), np.int64))
+    for first in range(0, len(found.images), AT_ONCE):
+        images = [load_image(path) for path in found.images[first : first + AT_ONCE]]
+        maps = linker.label_maps(images, names)
+        for i, (image, own) in enumerate(zip(images, maps, strict=True)):
+            true = found.read_mask(first + i, image.size)
+            given = numbers[segment(_to_pixels(linker, own, image), threshold)]
+            total += segmentation(given, true, count)
+    unknown = tuple(set(found.classes) - set(names))
+    left_out = tuple(name for name in found.classes if name in unknown)
+    return SegmentScores(found.classes, total, threshold, left_out)
+
+
+def score_demo(
+    linker: Linker, data: CaptionData, split: str, threshold: float
+) -> SegmentScores | None:
+    """Score maps of the names of shapes on a split of the demo; None for any other data set.
+
+    The map of a kind is the larger of the maps of its singular and plural. Pointing counts the
+    kinds that an image's captions name. None also if the model does not know all names.
+    """
+    shapes = demo.read_shapes(data.root, split)
+    words = [*KINDS, *PLURALS.values()]
+    if not shapes or any(linker.texts.unknown_words(word) for word in words):
+        return None
+    examples = data.split(split)
+    masks = dict(draw_masks(Path(str(data.root)), split))
+    total = Segmentation(np.zeros((len(KINDS) + 1,) * 2, np.int64))
+    pointed = Pointing()
+    encoder = linker.model.encoder
+    assert encoder is not None
+    for first in range(0, len(examples), AT_ONCE):
+        block = examples[first : first + AT_ONCE]
+        images = [load_image(example.path) for example in block]
+        for example, image, maps in zip(
+            block, images, linker.label_maps(images, words), strict=True
+        ):
+            kinds = np.maximum(maps[: len(KINDS)], maps[len(KINDS) :])
+            given = segment(_to_pixels(linker, kinds, image), threshold)
+            total += segmentation(given, masks[example.path.name], len(KINDS) + 1)
+            used = [word for word in words if _uses(example.captions, word)]
+            own = np.stack([maps[words.index(word)] for word in used])
+            for word, each in zip(used, own, strict=True):
+                pointed += pointing([word], each[None], shapes[example.id], offset=encoder.offset)
+    return SegmentScores(KINDS, total, threshold, pointing=pointed)
+
+
+def _uses(captions: Sequence[str], word: str) -> bool:
+    return any(word in split_words(caption) for caption in captions)
+
+
+def _to_pixels(linker: Linker, maps: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Interpolate maps (L, h, w) to the pixels of an image, (L, H, W)."""
+    encoder = linker.model.encoder
+    assert encoder is not None
+    return upsample(maps, (image.height, image.width), encoder.offset)

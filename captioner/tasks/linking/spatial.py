@@ -1,0 +1,176 @@
+"""One run of the spatial embedding: its labels, their vectors, the model and the batches."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...checkpoints.checkpoint import load_checkpoint_weights
+from ...data.dataset import CaptionData
+from ...data.labels import (
+    ImageLabels,
+    LabelSplit,
+    choose_labels,
+    image_labels,
+    load_labels,
+    split_labels,
+)
+from ...distributed import say
+from ...errors import InputError
+from ...linker import Linker
+from ...models.linking.spatial import SpatialBatch, SpatialEmbedding
+from ...models.linking.texts import TextReader, load_reader
+from ...prefetch import load_ahead
+from ...text.sentence_vectors import SentenceEncoder, WordSum, unit_rows
+from ..commands import captioner_command, program
+from ..encoding import build_configured_encoder
+from ..task import JobInputs
+from .job import LinkingJob
+from .label_scores import SpatialResult, label_words, score_spatial
+from .options import SpatialTaskOptions
+from .spatial_figures import draw_maps, draw_plane
+from .spatial_task import spatial_options
+from .text_vectors import build_sentence_encoder
+
+
+class SpatialJob(LinkingJob):
+    """Implements `tasks.task.Job`."""
+
+    def __init__(self, inputs: JobInputs) -> None:
+        """Choose the labels, and compute the feature maps of a frozen encoder."""
+        super().__init__(inputs)
+        groups, start = inputs.options, inputs.start
+        model_options, options = spatial_options(groups)
+        self._options = options
+        if start:
+            reader, labels = load_reader(start.path), load_labels(start.path)
+        else:
+            reader = TextReader(sentences=build_label_vectors(options, inputs.data))
+            labels = build_labels(options, inputs.data, reader, groups.training.seed)
+        encoder = build_configured_encoder(groups)
+        model = SpatialEmbedding(encoder.channels, reader.vector_size, model_options, encoder)
+        if start:
+            load_checkpoint_weights(model, start)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        say(
+            f"spatial embedding of {encoder.channels} channels in {model_options.blocks} blocks of "
+            f"{model.dimensions} dimensions, {len(labels.seen):,} labels and "
+            f"{len(labels.held_out):,} held out, {trained:,} trained parameters"
+        )
+        self.open(model.to(inputs.device), reader, None)
+        self.linker = Linker(model, reader, inputs.transform, labels)
+        words = label_words(self.examples, options.tags)
+        self._labels = image_labels(words, labels.seen)
+        assert reader.sentences is not None
+        self._vectors = torch.from_numpy(reader.sentences.encode(labels.seen))
+        self.steps = len(self.order(0))
+
+    def batches(self, epoch: int, first: int) -> Iterator[SpatialBatch]:
+        """Yield an epoch's batches of images and labels, starting with `first`."""
+        pin, workers = self.inputs.device.type == "cuda", self.inputs.options.data.workers
+
+        def load(indices: Sequence[int]) -> SpatialBatch:
+            return self._load(indices, epoch)
+
+        yield from load_ahead(load, self.shares(epoch, first), workers, pin=pin)
+
+    def _load(self, indices: Sequence[int], epoch: int) -> SpatialBatch:
+        seed, count = self.training_options.seed, self._options.labels_per_image
+        chosen = [
+            sample_labels(self._labels, i, count, np.random.default_rng((seed, epoch, i)))
+            for i in indices
+        ]
+        longest = max(len(ids) for ids, _ in chosen)
+        ids = torch.zeros(len(indices), longest, dtype=torch.long)
+        targets, weights = torch.zeros(2, len(indices), longest)
+        for row, (own, present) in enumerate(chosen):
+            ids[row, : len(own)] = torch.from_numpy(own)
+            targets[row, :present] = 1
+            weights[row, : len(own)] = 1
+        return SpatialBatch(
+            self.images.load(indices),
+            self.images.are_features,
+            self._vectors[ids],
+            targets,
+            weights,
+            tuple(self.examples[i].id for i in indices),
+        )
+
+    def evaluate(self) -> SpatialResult:  # type: ignore[override]
+        """Score labels and retrieval on the val split."""
+        self.model.eval()
+        return score_spatial(self.linker, self._val_images, self.data, "val", self._options.tags)
+
+    def save_text_model(self, directory: Path) -> None:
+        """Write the label vectors and the labels."""
+        super().save_text_model(directory)
+        self.linker.known_labels.save(directory)
+
+    def conclude(self, _: SpatialResult) -> list[str]:  # type: ignore[override]
+        """Draw the maps of a few val images and a plane of all; return lines that name them."""
+        count = self.inputs.options.run.heatmaps
+        if not count:
+            return []
+        examples, images = self.data.split("val"), self._val_images
+        maps = draw_maps(self.inputs.run / "maps", self.linker, images, examples, count)
+        plane = draw_plane(self.inputs.run / "projection.png", self.linker, images, examples)
+        return [f"maps: {maps}", f"projection: {plane}"]
+
+    def next_commands(self) -> list[str]:
+        """Return commands that evaluate, label, localise, index and search."""
+        run, images = str(self.inputs.run), self.data.split("val")
+        splits = {example.split for example in self.data.examples}
+        split = "test" if "test" in splits else "val"
+        words, image = self.linker.known_labels.seen[:3], images[0].path
+        captioner = captioner_command()
+        commands = [
+            [*program("evaluate"), "--checkpoint", run, "--split", split],
+            [*captioner, "label", str(image), "--checkpoint", run],
+            [*captioner, "localize", str(image), *words, "--checkpoint", run, "--output", "maps"],
+        ]
+        if isinstance(image, Path):
+            index = f"{self.inputs.run.name}.index"
+            where = [str(image.parent), "--checkpoint", run, "--output", index]
+            commands.append([*captioner, "index", *where])
+            commands.append([*captioner, "search", index, f"--paint={words[0]}=left"])
+            commands.append([*captioner, "project", index, "--labels", *words])
+        return [shlex.join(command) for command in commands]
+
+
+def build_label_vectors(options: SpatialTaskOptions, data: CaptionData) -> WordSum:
+    """Build the word vectors: of unit length, after the mean of the vocabulary is subtracted.
+
+    The vector of several words is the mean of theirs. Raises InputError as
+    `build_sentence_encoder` does.
+    """
+    encoder: SentenceEncoder = build_sentence_encoder(options, data)
+    if not isinstance(encoder, WordSum) or encoder.vectors is None:
+        raise InputError("the spatial embedding needs one vector per word")
+    vectors = unit_rows(encoder.vectors - encoder.vectors.mean(0))
+    return WordSum(encoder.words, np.ones(len(encoder.words), np.float32), vectors)
+
+
+def build_labels(
+    options: SpatialTaskOptions, data: CaptionData, reader: TextReader, seed: int
+) -> LabelSplit:
+    """Choose the labels by their number of training images, and hold out a share of them."""
+    words = label_words(data.split("train"), options.tags)
+    names = choose_labels(words, options.min_images, lambda name: not reader.unknown_words(name))
+    return split_labels(names, options.held_out, seed)
+
+
+def sample_labels(
+    labels: ImageLabels, image: int, count: int, generator: np.random.Generator
+) -> tuple[np.ndarray, int]:
+    """Return the indices of labels on which to train an image, and how many of them it has.
+
+    These come first; they are all labels of the image. They are filled up to `count` with random
+    labels that it does not have; labels of which it is unclear are never used.
+    """
+    present = labels.present[image]
+    taken = np.concatenate([present, labels.unclear[image]])
+    absent = np.setdiff1d(np.arange(len(labels.names)), taken, assume_unique=True)
+    missing = min(len(absent), max(0, count - len(present)))
+    return np.concatenate([present, generator.permutation(absent)[:missing]]), len(present)

@@ -1,0 +1,106 @@
+"""The task of finding words in images: the spatial embedding."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InputError
+from ...models.linking.options import SpatialOptions
+from ...options import to_dict
+from ...text.options import REDUCED
+from ...text.word_vectors import is_vector_file
+from ..options import OptionGroups
+from ..task import Job, JobInputs, Task
+from .options import SpatialTaskOptions
+from .task import LINEAR, SCORES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...checkpoints.checkpoint import Checkpoint
+    from ...evaluation.options import EvaluationRequest
+
+SEEN, HELD_OUT = "mAP_seen", "mAP_held_out"
+SEGMENTATION_FLAGS = frozenset({"masks", "threshold"})  # of evaluation
+
+
+def spatial_options(groups: OptionGroups) -> tuple[SpatialOptions, SpatialTaskOptions]:
+    """Return the options of the spatial embedding, with their types."""
+    assert isinstance(groups.model, SpatialOptions)
+    assert isinstance(groups.task, SpatialTaskOptions)
+    return groups.model, groups.task
+
+
+def _idle(groups: OptionGroups) -> dict[str, str]:
+    _, options = spatial_options(groups)
+    idle = dict.fromkeys(SPATIAL.hidden, "has no effect with --system spatial")
+    if not any(source in REDUCED for source in options.text_vectors):
+        idle["text_dimensions"] = f"needs --text-vectors {' or '.join(REDUCED)}"
+    if groups.run.start_from is not None:
+        given = "cannot be combined with --start-from, which provides the labels and their vectors"
+        own = ("text_vectors", "text_min_count", "text_dimensions", "min_images", "held_out")
+        idle |= dict.fromkeys(own, given)
+    return idle
+
+
+def _check(groups: OptionGroups) -> None:
+    from .text_vectors import check_sentence_encoder
+
+    _, options = spatial_options(groups)
+    if options.tags is not None and not options.tags.exists():
+        raise InputError(f"tags {options.tags} do not exist; check the path")
+    if groups.run.start_from is not None:
+        return
+    for source in options.text_vectors:
+        if source not in REDUCED and not is_vector_file(Path(source)):
+            raise InputError(
+                "the spatial embedding needs one vector per word; choose "
+                f"{', '.join(REDUCED)} or a file of word vectors as --text-vectors, got {source!r}"
+            )
+    if len(options.text_vectors) > 1:
+        raise InputError("the spatial embedding needs one source of word vectors; pass one")
+    check_sentence_encoder(options)
+
+
+def _stored(groups: OptionGroups) -> dict[str, Any]:
+    options = to_dict(groups.task)
+    return {SPATIAL.name: {**options, "text_vectors": list(options["text_vectors"])}}  # as in JSON
+
+
+def _build(inputs: JobInputs) -> Job:
+    from .spatial import SpatialJob
+
+    return SpatialJob(inputs)
+
+
+def _evaluate(checkpoints: "Sequence[Checkpoint]", request: "EvaluationRequest") -> None:
+    from .spatial_evaluation import evaluate_checkpoints
+
+    evaluate_checkpoints(checkpoints, request)
+
+
+SPATIAL = Task(
+    name="spatial",
+    title="where in an image a word is: labels, maps and regions",
+    model_options=SpatialOptions,
+    options=SpatialTaskOptions,
+    architecture=("blocks", "head_size"),
+    scores=(SEEN, HELD_OUT, *SCORES),
+    unit="images",
+    model_name=lambda _: "spatial",
+    defaults={"batch_size": 64, "epochs": 10, "learning_rate": 3e-3, "average": 0.98},
+    small_cnn_defaults={
+        "batch_size": 32,
+        "epochs": 6,
+        "encoder_learning_rate": 3e-3,
+        "held_out": 0.0,  # the words of the demo have too little in common
+        "text_dimensions": 40,
+    },
+    hidden=frozenset({"samples"}),
+    idle_options=_idle,
+    check_inputs=_check,
+    stored=_stored,
+    build=_build,
+    load=LINEAR.load,
+    evaluate=_evaluate,
+    evaluation_flags=SEGMENTATION_FLAGS,
+)
