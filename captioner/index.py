@@ -1,22 +1,30 @@
 """Index: search the embeddings of many images or texts by vectors and queries."""
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .checkpoints import checkpoint as checkpoints
 from .checkpoints import hub
 from .errors import InputError
 from .linker import Linker
+from .models.linking.spatial import SpatialEmbedding
 from .options import at_least_one
+from .regions import diversity, spatial
 from .reranker import Reranker
 from .retrieval import exact
 from .retrieval.index_files import KINDS, MANIFEST, IndexFiles, is_index, open_files
+from .retrieval.painting import Layer, painted_scores
 from .retrieval.query import Query, Term, parse
+from .retrieval.region_rows import unpack
 from .retrieval.reranking import TOP
+
+REGIONS_AT_ONCE = 128  # images; their regions are converted to float32
 
 
 class Hit(NamedTuple):
@@ -202,6 +210,98 @@ class Index:
                 f"re-ranking an index of {self.kind} needs {wanted} as the query, got {given}"
             )
         return terms[0]
+
+    def label_scores(self, labels: str | Sequence[str]) -> np.ndarray:
+        """Return how likely each image shows each label, (N, L), in [0, 1], float32.
+
+        labels: as in `Linker.labels`. Raises InputError for unknown words, and for an index of a
+        model that is not spatial.
+        """
+        vectors = self._label_vectors(labels)
+        model = spatial(self.linker.model)
+        scores = [
+            model.score_logits(logits).sigmoid().cpu().numpy()
+            for logits in self._map_logits(model, vectors)
+        ]
+        return np.concatenate([np.empty((0, len(vectors)), np.float32), *scores])
+
+    def label_maps(self, labels: str | Sequence[str]) -> Iterator[np.ndarray]:
+        """Yield the maps (n, L, h, w) of labels in [0, 1], float32, for blocks of images in order.
+
+        Arguments and errors are as in `label_scores`.
+        """
+        vectors = self._label_vectors(labels)
+        for logits in self._map_logits(spatial(self.linker.model), vectors):
+            yield logits.sigmoid().cpu().numpy()
+
+    def diversity(self) -> np.ndarray:
+        """Return how much the regions of each image differ, (N,), in [0, 1].
+
+        Raises InputError for an index of a model that is not spatial.
+        """
+        blocks = [diversity(regions).cpu().numpy() for regions in self._regions()]
+        return np.concatenate([np.empty(0, np.float32), *blocks])
+
+    def paint(
+        self, layers: Sequence[Layer], query: str | Query | None = None, top: int = 10
+    ) -> list[Hit]:
+        """Return the `top` images that fit a painting best, the best first.
+
+        The score of an image is that of `painted_scores`, plus the score of the query, if any: the
+        sum over its terms of weight * value, where the value of a text is the probability that the
+        image shows it, as in `label_scores`, and that of an image is its cosine. Raises InputError
+        for an empty painting, unknown words, an invalid query, and for an index of a model that is
+        not spatial.
+        """
+        top = at_least_one(top, "top")
+        if not layers:
+            raise InputError("nothing is painted; paint at least one word")
+        encoder = spatial(self.linker.model).encoder
+        blocks = self.label_maps([layer.word for layer in layers])
+        parts = [painted_scores(maps, layers, encoder.offset) for maps in blocks]
+        scores = np.concatenate([np.empty(0), *parts])
+        if query is not None:
+            scores = scores + self._query_scores(parse(query) if isinstance(query, str) else query)
+        order = np.argsort(-scores, kind="stable")[:top]
+        return list(map(Hit, self._items(order.tolist()), scores[order].tolist()))
+
+    def _query_scores(self, query: Query) -> np.ndarray:
+        """Return the scores (N,) of a query's terms, as in `paint`."""
+        texts = [term for term in query.terms if not term.is_image]
+        scores = np.zeros(len(self))
+        if texts:
+            labels = self.label_scores([term.text for term in texts])
+            scores += labels @ np.array([term.weight for term in texts])
+        for term in query.terms:
+            if term.is_image:
+                (row,) = self.linker.encode_images([term.text])
+                scores += term.weight * (np.asarray(self.rows, np.float32) @ row)
+        return scores
+
+    def _label_vectors(self, labels: str | Sequence[str]) -> Tensor:
+        linker = self.linker
+        spatial(linker.model)
+        return torch.from_numpy(linker.encode_texts(labels)).to(linker.device)
+
+    def _map_logits(self, model: SpatialEmbedding, vectors: Tensor) -> Iterator[Tensor]:
+        for regions in self._regions():
+            with torch.inference_mode():
+                yield model.map_logits(regions, vectors)
+
+    def _regions(self) -> Iterator[Tensor]:
+        """Yield the region embeddings (n, K, E, h, w) of blocks of images, on the linker's device.
+
+        Raises InputError if the index has none.
+        """
+        files, shape = self._files, self._files.manifest.region_shape
+        if files.regions is None or shape is None:
+            raise InputError(
+                f"{files.directory} has no region embeddings; write an index with a model trained "
+                "with --system spatial"
+            )
+        device = self.linker.device
+        for first in range(0, len(files.regions), REGIONS_AT_ONCE):
+            yield unpack(files.regions[first : first + REGIONS_AT_ONCE], shape).to(device)
 
     def _unit_vector(self, vector: np.ndarray) -> np.ndarray:
         size = self.rows.shape[1]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -24,9 +24,24 @@ from .options import at_least_one
 from .prefetch import WORKERS, load_ahead
 from .retrieval import exact
 from .regions import LabelledImages, cluster_regions, diversity, label_images, label_maps, spatial
+from .retrieval.index_files import RegionShape
 from .retrieval.query import Query, parse, weighted_sum
+from .retrieval.region_rows import pack
 
 TEXTS_AT_ONCE = 256
+
+
+class ImageRows(NamedTuple):
+    """The rows of images in an index.
+
+    rows (n, E): embeddings, float32. regions (n, R): the region embeddings of a spatial model,
+    packed as in `region_rows`; None for any other model.
+    """
+
+    rows: np.ndarray
+    regions: np.ndarray | None
+
+
 NO_LABELS = LabelSplit(())
 
 
@@ -331,6 +346,31 @@ class Linker:
         model, vectors = spatial(self.model), self._label_vectors(labels)
         with torch.inference_mode():
             return label_images(model, self._features(images, count, batch_size, WORKERS), vectors)
+
+    @property
+    def region_shape(self) -> RegionShape | None:
+        """The shape of the region embeddings of an image; None for a model that has none."""
+        if not isinstance(self.model, SpatialEmbedding):
+            return None
+        pixels = torch.zeros(1, 3, self.transform.size, self.transform.size, device=self.device)
+        with torch.inference_mode():
+            return RegionShape(*self.model.regions(self.model.encoder(pixels)).shape[1:])
+
+    def index_source(self, images: Source, count: int, *, batch_size: int = 32) -> ImageRows:
+        """Embed the first `count` images or features of a source, as an index stores them."""
+        model = self.model
+        if not isinstance(model, SpatialEmbedding):
+            return ImageRows(self.encode_source(images, count, batch_size=batch_size), None)
+        shape = self.region_shape
+        assert shape is not None
+        rows = [np.empty((0, model.dimensions), np.float32)]
+        packed = [np.empty((0, shape.bytes), np.uint8)]
+        for features in self._features(images, count, batch_size, WORKERS):
+            with torch.inference_mode():
+                regions = model.regions(features)
+                rows.append(model.pool(regions).cpu().numpy())
+                packed.append(pack(regions.cpu()))
+        return ImageRows(np.concatenate(rows), np.concatenate(packed))
 
     def label_maps(
         self,

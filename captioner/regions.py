@@ -51,7 +51,7 @@ def label_images(
     for batch in features:
         regions = model.regions(batch)
         scores.append(model.score_logits(model.map_logits(regions, vectors)).sigmoid().cpu())
-        rows.append(torch.nn.functional.normalize(regions.mean((1, 3, 4)), dim=-1).cpu())
+        rows.append(model.pool(regions).cpu())
     return LabelledImages(torch.cat(rows).numpy(), torch.cat(scores).numpy())
 
 
@@ -80,8 +80,8 @@ def cluster_regions(regions: np.ndarray, count: int, seed: int = 0) -> np.ndarra
     found = min((_k_means(points, count, generator) for _ in range(STARTS)), key=lambda f: f[1])[0]
     _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
     order = np.argsort(np.argsort(first))
-    groups: np.ndarray = order[inverse].reshape(height, width)
-    return groups
+    numbered: np.ndarray = order[inverse].reshape(height, width)
+    return numbered
 
 
 def _k_means(
@@ -113,7 +113,8 @@ def _k_means(
 def _distances(points: np.ndarray, means: np.ndarray) -> np.ndarray:
     """Return the squared distances (P, means)."""
     squared = (points**2).sum(1)[:, None] - 2 * points @ means.T + (means**2).sum(1)
-    return np.maximum(squared, 0)
+    distances: np.ndarray = np.maximum(squared, 0)
+    return distances
 
 
 def segment(maps: np.ndarray, threshold: float) -> np.ndarray:
@@ -123,4 +124,5 @@ def segment(maps: np.ndarray, threshold: float) -> np.ndarray:
     below the threshold.
     """
     best = maps.argmax(0)
-    return np.where(maps.max(0) >= threshold, best + 1, 0)
+    mask: np.ndarray = np.where(maps.max(0) >= threshold, best + 1, 0)
+    return mask

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from ..checkpoints.runs import CHECKPOINTS
 from ..errors import InputError
 from ..options import add_options, from_named, option_names
+from ..retrieval.index_files import KINDS, is_index
+from ..retrieval.painting import PRESETS, parse_layer
+from ..retrieval.query import Query, parse
 from ..retrieval.reranking import SAMPLE, RerankOptions
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 EXAMPLE = """captioner search photos.index 'dog + beach - ball' --html result.html
 captioner search 'image:dog.jpg - grass + 2*snow' --top 20
 captioner search photos.index -- '-dog + snow'
+captioner search photos.index 'beach - dog' --paint=sky=top --paint=-dog=left
 captioner search captions.index image:dog.jpg --rerank CAPTIONER"""
 NOTE = (
     "A query adds and subtracts words, quoted phrases and images (image:PATH), optionally with "
@@ -34,10 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} [INDEX] QUERY [option...]"
     parser.add_argument(
         "query",
-        nargs="+",
+        nargs="*",
         metavar="QUERY",
         help="query, such as 'dog + beach - ball', after the index to search [the last one written "
         "here]",
+    )
+    parser.add_argument(
+        "--paint",
+        action="append",
+        default=[],
+        metavar="WORD=PLACE",
+        help=f"spatial models: where a word should be ({', '.join(PRESETS)}), or with -WORD where "
+        "it should not; may be repeated, and combined with a query",
     )
     parser.add_argument(
         "--top", type=int, default=10, metavar="INT", help="number of results [%(default)s]"
@@ -67,18 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from ..retrieval.index_files import KINDS, is_index
-    from ..retrieval.query import parse
-
     if len(arguments.query) > 2:
         raise InputError(
             f"expected an index and a query, got {len(arguments.query)} arguments; put the query "
             "in quotes, as in 'dog + beach'"
         )
-    *given, text = arguments.query
-    if not given and is_index(Path(text)):
-        raise InputError(f"the query is missing: pass it after the index, {text}")
-    query = parse(text)  # mistakes show before torch is imported
+    layers = [parse_layer(each) for each in arguments.paint]
+    given, query = _split(arguments.query, painted=bool(layers))
     if arguments.top < 1:
         raise InputError(f"--top must be at least 1, got {arguments.top}")
     options = _read_options(arguments)
@@ -90,29 +97,51 @@ def run(arguments: argparse.Namespace) -> None:
     if not given:
         print(f"index: {directory}, the last one written here", file=sys.stderr)
     index = Index.open(directory, arguments.checkpoint, device=arguments.device)
-    best = index.search(
-        query,
-        arguments.top,
-        reranker=_load_reranker(options, arguments, index.kind),
-        rerank_top=options.rerank_top,
-    )
+    if layers and options.rerank is not None:
+        raise InputError("--paint and --rerank cannot be combined; omit one of them")
+    if layers:
+        best = index.paint(layers, query, arguments.top)
+    else:
+        assert query is not None
+        best = index.search(
+            query,
+            arguments.top,
+            reranker=_load_reranker(options, arguments, index.kind),
+            rerank_top=options.rerank_top,
+        )
     hits = [hit._replace(item=_shown(hit.item)) for hit in best]
+    terms = [] if query is None else [str(query)]
+    described = " ".join([*terms, *(f"[{text}]" for text in arguments.paint)])
     if arguments.json:
         key = KINDS[index.kind]
         found = [{key: hit.item, "score": round(hit.score, 4)} for hit in hits]
-        print(json.dumps({"query": str(query), "index": str(directory), "hits": found}))
+        print(json.dumps({"query": described, "index": str(directory), "hits": found}))
     else:
-        print(f"query: {query}")
+        print(f"query: {described}")
         for hit in hits:
             print(f"{hit.score:.3f}\t{hit.item.encode('utf-8', 'replace').decode()}")
     if arguments.html:
-        scores = "cosine similarities"
+        scores = "scores" if layers else "cosine similarities"
         if options.rerank is not None:
             scores = f"scores, re-ranked by {options.rerank}"
         count = f"{len(hits)} of {len(index):,} {index.kind}"
         note = f"The best {count} in {directory}, with their {scores}."
-        _write_page(arguments.html, query, note, hits, index.kind)
+        _write_page(arguments.html, described, query, note, hits, index.kind)
         print(f"page: {arguments.html}", file=sys.stderr)
+
+
+def _split(words: Sequence[str], *, painted: bool) -> "tuple[list[str], Query | None]":
+    """Return the index, if it was passed, and the query; a painting needs no query."""
+    *given, text = words or [""]
+    if not words or (not given and is_index(Path(text))):
+        if painted:
+            return list(words), None
+        raise InputError(
+            f"the query is missing: pass it after the index, {text}"
+            if words
+            else "the query is missing: pass it, or a painting such as --paint=dog=left"
+        )
+    return given, parse(text)  # mistakes show before torch is imported
 
 
 def _read_options(arguments: argparse.Namespace) -> RerankOptions:
@@ -141,7 +170,14 @@ def _shown(path: str) -> str:
     return path.removeprefix(os.path.join(os.getcwd(), ""))
 
 
-def _write_page(path: Path, query: "Query", note: str, hits: "Sequence[Hit]", kind: str) -> None:
+def _write_page(
+    path: Path,
+    title: str,
+    query: "Query | None",
+    note: str,
+    hits: "Sequence[Hit]",
+    kind: str,
+) -> None:
     from ..atomic_io import atomic_write
     from ..data.images import load_image
     from ..plots.hits import hits_page, texts_page
@@ -152,9 +188,10 @@ def _write_page(path: Path, query: "Query", note: str, hits: "Sequence[Hit]", ki
         except InputError:
             return None
 
-    queried = [(term.text, load(term.text)) for term in query.terms if term.is_image]
+    terms = query.terms if query is not None else ()
+    queried = [(term.text, load(term.text)) for term in terms if term.is_image]
     if kind == "texts":
-        page = texts_page(str(query), note, hits, queried)
+        page = texts_page(title, note, hits, queried)
     else:
-        page = hits_page(str(query), note, ((*hit, load(hit.item)) for hit in hits), queried)
+        page = hits_page(title, note, ((*hit, load(hit.item)) for hit in hits), queried)
     atomic_write(path, page.encode("utf-8", "replace"))

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tqdm import tqdm
 
 from ..checkpoints import checkpoint, hub
@@ -27,7 +26,8 @@ from ..retrieval.index_files import SKIPPED
 from ..retrieval.index_writer import IndexWriter, open_writer
 
 if TYPE_CHECKING:
-    from ..linker import Linker
+    from ..data.sources import Source
+    from ..linker import ImageRows, Linker
     from ..vision.feature_store import FeatureStore, Runtime
 
 BLOCK = 512  # images embedded and written at once; lost if the process is killed
@@ -75,16 +75,17 @@ def index_images(path: Path, sources: Sequence[str], output: Path, options: Inde
     local = hub.local(path)
     linker, store, runtime = _load(local, options)
     name = str(path.resolve()) if path.exists() else str(path)
-    with open_writer(output, name, checkpoint.identity(local), linker.model.dimensions) as writer:
+    size, shape = linker.model.dimensions, linker.region_shape
+    with open_writer(output, name, checkpoint.identity(local), size, regions=shape) as writer:
         change = _compare(writer, [_absolute(image) for image in images])
         writer.keep(change.kept)
         added = 0
         with tqdm(total=len(change.new), unit="image", leave=False, disable=None) as bar:
             for block in _blocks(change.new):
                 unique = _without_duplicates(block, change)
-                rows, readable = _embed(linker, store, runtime, list(unique), change)
+                embedded, readable = _embed(linker, store, runtime, list(unique), change)
                 entries = [_entry(image, change.new[image], unique[image]) for image in readable]
-                writer.append(rows, entries)
+                writer.append(embedded.rows, entries, embedded.regions)
                 added += len(readable)
                 bar.update(len(block))
         count = writer.finish(change.skipped)
@@ -187,21 +188,21 @@ def _embed(
     runtime: "Runtime",
     images: list[str],
     change: _Change,
-) -> tuple[np.ndarray, list[str]]:
-    """Return the rows (n, E) of the readable images, and the images themselves; report the others.
+) -> "tuple[ImageRows, list[str]]":
+    """Return the rows of the readable images, and the images themselves; report the others.
 
     The feature store writes a segment completely or not at all, so the images are checked one by
     one only if an error occurs.
     """
 
-    def embed(readable: Sequence[str]) -> np.ndarray:
+    def embed(readable: Sequence[str]) -> "ImageRows":
         from ..data.sources import ImageSource
-        if not readable:
-            return np.empty((0, linker.model.dimensions), np.float32)
+
         places = [storage.parse_location(image) for image in readable]
-        files = ImageSource(places, linker.transform)
-        features = store.open_files(files, runtime, linker.model.features)
-        return linker.encode_source(features, len(readable), batch_size=runtime.batch_size)
+        features: "Source" = ImageSource(places, linker.transform)
+        if readable:
+            features = store.open_files(features, runtime, linker.model.features)
+        return linker.index_source(features, len(readable), batch_size=runtime.batch_size)
 
     try:
         return embed(images), images

@@ -3,6 +3,7 @@
     DIR/
       manifest.json      format, checkpoint, generation G, row count after the last complete run
       rows-G.npy         embeddings (N, E), float16
+      regions-G.bin      only for a spatial model: region embeddings, one row of bytes per image
       images-G.jsonl     the image of each row: path, size in bytes, stamp and content hash
       texts-G.jsonl      in an index of texts instead: the text of each row, and its sources
       skipped.jsonl      images or texts that got no row in the last run, and why
@@ -19,18 +20,37 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import InputError
 from .line_file import LineFile
 
-FORMAT = 2
-READABLE = (1, 2)  # format 1 contains images only and does not store the kind
+FORMAT, WITH_REGIONS = 2, 3
+READABLE = (1, FORMAT, WITH_REGIONS)  # format 1 contains images only and does not store the kind
 KINDS = {"images": "image", "texts": "text"}  # the key of the lines by the kind of an index
 MANIFEST, SKIPPED, RECOVERED = "manifest.json", "skipped.jsonl", "recovered.jsonl"
 HEADER = 128  # bytes before the rows; enough for the header of any number of rows
+
+
+class RegionShape(NamedTuple):
+    """The shape of the region embeddings of an image; `region_rows` stores them as bytes."""
+
+    blocks: int
+    dimensions: int
+    height: int
+    width: int
+
+    @property
+    def regions(self) -> int:
+        """The number of regions K * h * w."""
+        return self.blocks * self.height * self.width
+
+    @property
+    def bytes(self) -> int:
+        """The number of bytes R of a row."""
+        return self.regions * (2 + self.dimensions)
 
 
 @dataclass(frozen=True)
@@ -39,7 +59,8 @@ class Manifest:
 
     checkpoint: path or repository. weights: SHA-256 of its weights. dimensions: E. rows: number of
     rows after the last complete run. generation: the number in the names of the files. kind:
-    "images" or "texts", what the rows embed.
+    "images" or "texts", what the rows embed. regions: the shape (K, E, h, w) of the region
+    embeddings of an image; empty if there are none.
     """
 
     checkpoint: str
@@ -49,6 +70,12 @@ class Manifest:
     generation: int = 1
     format: int = FORMAT
     kind: str = "images"
+    regions: tuple[int, ...] = ()
+
+    @property
+    def region_shape(self) -> RegionShape | None:
+        """The shape of the region embeddings of an image; None if there are none."""
+        return RegionShape(*self.regions) if self.regions else None
 
 
 @dataclass(frozen=True)
@@ -56,13 +83,15 @@ class IndexFiles:
     """The files of one generation, as found when they were opened.
 
     They stay the same if another process writes the index again or deletes it. rows (N, E):
-    float16, mapped from the file. line_file: the lines of at least N rows.
+    float16, mapped from the file. line_file: the lines of at least N rows. regions (N, R): rows of
+    `region_rows`, mapped from the file; None if there are none.
     """
 
     directory: Path
     manifest: Manifest
     rows: np.ndarray
     line_file: LineFile
+    regions: np.ndarray | None = None
 
     @property
     def starts(self) -> np.ndarray:
@@ -117,9 +146,10 @@ def read_manifest(directory: Path) -> Manifest:
         if version not in READABLE:
             raise InputError(
                 f"{path} has format {version!r}, but this version of captioner reads formats up to "
-                f"{FORMAT}; update captioner, or write the index again"
+                f"{READABLE[-1]}; update captioner, or write the index again"
             )
-        manifest = Manifest(**{**content, "format": FORMAT})
+        regions = tuple(content.get("regions", ()))
+        manifest = Manifest(**{**content, "format": FORMAT, "regions": regions})
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
@@ -132,6 +162,12 @@ def read_manifest(directory: Path) -> Manifest:
         raise InputError(
             f"{path} is damaged: kind must be {' or '.join(KINDS)}, got {manifest.kind!r}; "
             f"{_advice(directory)}"
+        )
+    regions = manifest.regions
+    if regions and (len(regions) != 4 or not all(type(n) is int and n > 0 for n in regions)):
+        raise InputError(
+            f"{path} is damaged: regions must be four sizes, got {list(regions)}; delete "
+            f"{directory} and write it again"
         )
     if manifest.dimensions < 1 or manifest.rows < 0:
         raise InputError(
@@ -171,7 +207,17 @@ def open_generation(directory: Path, manifest: Manifest) -> IndexFiles:
     if stored < count:
         name = rows_path(directory, manifest).name
         raise InputError(f"{name} is truncated: it has {stored:,} of {count:,} rows; {advice}")
-    return IndexFiles(directory, manifest, _map_rows(directory, manifest, count), lines)
+    rows = _map_rows(directory, manifest, count)
+    if (shape := manifest.region_shape) is None:
+        return IndexFiles(directory, manifest, rows, lines)
+    path = regions_path(directory, manifest)
+    stored = path.stat().st_size // shape.bytes
+    if stored < count:
+        raise InputError(f"{path.name} is truncated: it has {stored:,} of {count:,} rows; {advice}")
+    regions = np.empty((0, shape.bytes), np.uint8)
+    if count:
+        regions = np.memmap(path, np.uint8, "c", 0, (count, shape.bytes))
+    return IndexFiles(directory, manifest, rows, lines, regions)
 
 
 def rows_path(directory: Path, manifest: Manifest) -> Path:
@@ -182,6 +228,11 @@ def rows_path(directory: Path, manifest: Manifest) -> Path:
 def lines_path(directory: Path, manifest: Manifest) -> Path:
     """Return the path of the file of lines that belongs to a manifest."""
     return directory / f"{manifest.kind}-{manifest.generation}.jsonl"
+
+
+def regions_path(directory: Path, manifest: Manifest) -> Path:
+    """Return the path of the file of region embeddings that belongs to a manifest."""
+    return directory / f"regions-{manifest.generation}.bin"
 
 
 def _map_rows(directory: Path, manifest: Manifest, count: int) -> np.ndarray:

@@ -30,12 +30,14 @@ from .index_files import (
     SKIPPED,
     IndexFiles,
     Manifest,
+    RegionShape,
     count_rows,
     is_index,
     lines_path,
     open_generation,
     parse_line,
     read_manifest,
+    regions_path,
     rows_path,
 )
 from .line_file import LineFile
@@ -79,21 +81,32 @@ class IndexWriter:
         new = replace(self.manifest, generation=self.manifest.generation + 1)
         header = _header(0, new.dimensions)
         atomic_write(rows_path(self.directory, new), header, sync=True)
+        if new.regions:
+            atomic_write(regions_path(self.directory, new), b"", sync=True)
         atomic_write(lines_path(self.directory, new), b"", sync=True)
         kept = np.asarray(indices, np.int64)
         for first in range(0, len(kept), BLOCK):
             block = kept[first : first + BLOCK].tolist()
             entries = zip(block, files.entries(block), strict=True)
             changed = ({**entry, **changes.get(row, {})} for row, entry in entries)
-            self._append(new, files.rows[block], changed)
+            regions = None if files.regions is None else files.regions[block]
+            self._append(new, files.rows[block], changed, regions)
         del files  # Windows cannot delete files that are mapped
         self.manifest = new
         self._write_manifest(len(kept))
         self._remove_other_generations()
 
-    def append(self, rows: np.ndarray, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows (n, E) and their lines; both are on disk when this method returns."""
-        self._append(self.manifest, rows.astype(np.float16), entries)
+    def append(
+        self,
+        rows: np.ndarray,
+        entries: Iterable[Mapping[str, Any]],
+        regions: np.ndarray | None = None,
+    ) -> None:
+        """Add rows (n, E) and their lines; both are on disk when this method returns.
+
+        regions (n, R), uint8: packed region embeddings, if the manifest has a shape for them.
+        """
+        self._append(self.manifest, rows.astype(np.float16), entries, regions)
 
     def finish(self, skipped: Sequence[Mapping[str, Any]]) -> int:
         """Write the header, the list of skipped images or texts and the manifest; return N."""
@@ -107,13 +120,19 @@ class IndexWriter:
         return count
 
     def _append(
-        self, manifest: Manifest, rows: np.ndarray, entries: Iterable[Mapping[str, Any]]
+        self,
+        manifest: Manifest,
+        rows: np.ndarray,
+        entries: Iterable[Mapping[str, Any]],
+        regions: np.ndarray | None,
     ) -> None:
         lines = "".join(json.dumps(entry) + "\n" for entry in entries)
-        for path, content in (
-            (rows_path(self.directory, manifest), rows.tobytes()),
-            (lines_path(self.directory, manifest), lines.encode("ascii")),
-        ):
+        contents = [(rows_path(self.directory, manifest), rows.tobytes())]
+        if manifest.regions:
+            assert regions is not None
+            contents.append((regions_path(self.directory, manifest), regions.tobytes()))
+        contents.append((lines_path(self.directory, manifest), lines.encode("ascii")))
+        for path, content in contents:  # lines last
             with path.open("ab") as file:
                 file.write(content)
                 file.flush()
@@ -126,16 +145,16 @@ class IndexWriter:
 
     def _remove_other_generations(self) -> None:
         """Delete the files of all other generations, including those left by a killed process."""
-        current = (path(self.directory, self.manifest) for path in (rows_path, lines_path))
-        names = {path.name for path in current}
-        for pattern in ("rows-*.npy", "images-*.jsonl", "texts-*.jsonl"):
+        paths = (rows_path, lines_path, regions_path)
+        names = {path(self.directory, self.manifest).name for path in paths}
+        for pattern in ("rows-*.npy", "images-*.jsonl", "texts-*.jsonl", "regions-*.bin"):
             for path in self.directory.glob(pattern):
                 if path.name not in names:
                     with suppress(OSError):  # on Windows, a reader may have it open
                         path.unlink()
 
     def _recover(self) -> list[dict[str, Any]]:
-        """Truncate both files to the rows that are complete in both; return the lines lost so far.
+        """Truncate all files to the rows that are complete in all; return the lines lost so far.
 
         They are written to RECOVERED first, so that a process killed afterwards does not lose them.
         """
@@ -143,6 +162,10 @@ class IndexWriter:
         path.touch()
         lines, stored = LineFile(path), count_rows(self.directory, self.manifest)
         count = min(stored, len(lines))
+        regions, shape = regions_path(self.directory, self.manifest), self.manifest.region_shape
+        if shape is not None:
+            regions.touch()
+            count = min(count, regions.stat().st_size // shape.bytes)
         files = IndexFiles(self.directory, self.manifest, np.empty((0, dimensions)), lines)
         lost = list(files.entries(range(count, len(lines))))
         key = KINDS[self.manifest.kind]
@@ -150,6 +173,8 @@ class IndexWriter:
         if lost:
             content = "".join(json.dumps(entry) + "\n" for entry in recovered)
             atomic_write(self.directory / RECOVERED, content, sync=True)
+        if shape is not None:
+            os.truncate(regions, count * shape.bytes)
         os.truncate(path, int(lines.starts[count]))
         os.truncate(rows_path(self.directory, self.manifest), HEADER + 2 * count * dimensions)
         self._write_manifest(count)
@@ -164,13 +189,19 @@ class IndexWriter:
 
 @contextmanager
 def open_writer(
-    directory: Path, checkpoint: str, weights: str, dimensions: int, kind: str = "images"
+    directory: Path,
+    checkpoint: str,
+    weights: str,
+    dimensions: int,
+    kind: str = "images",
+    regions: RegionShape | None = None,
 ) -> Iterator[IndexWriter]:
     """Open an index to add and remove rows; create it if it does not exist.
 
-    Only one process at a time may write to an index. kind: "images" or "texts". Raises InputError
-    if the directory contains something else, if another process is writing to it, if the index has
-    the other kind or was written with other weights, or if it is damaged.
+    Only one process at a time may write to an index. kind: "images" or "texts". regions: shape of
+    the region embeddings to store with each row; None if there are none. Raises InputError if the
+    directory contains something else, if another process is writing to it, if the index has the
+    other kind or was written with other weights, or if it is damaged.
     """
     if directory.exists() and not is_index(directory) and _has_content(directory):
         raise InputError(f"{directory} already exists and is not an index; choose another --output")
@@ -181,7 +212,9 @@ def open_writer(
                 f"{directory} is being written by another process; wait for it or choose another "
                 "--output"
             )
-        manifest = Manifest(checkpoint, weights, dimensions, kind=kind)
+        manifest = Manifest(
+            checkpoint, weights, dimensions, kind=kind, regions=tuple(regions or ())
+        )
         if (directory / MANIFEST).exists():
             old = read_manifest(directory)
             if old.kind != kind:
@@ -189,7 +222,8 @@ def open_writer(
                     f"{directory} contains {old.kind}, so {kind} cannot be added to it; choose "
                     "another --output"
                 )
-            if (old.weights, old.dimensions) != (weights, dimensions):
+            new_key = (weights, dimensions, manifest.regions)
+            if (old.weights, old.dimensions, old.regions) != new_key:
                 raise InputError(
                     f"{directory} was written with another checkpoint, {old.checkpoint}; choose "
                     "another --output, or delete the index and run captioner index again"

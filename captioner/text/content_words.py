@@ -20,7 +20,7 @@ _SHORTEST = 3  # letters of a stem
 
 def is_content_word(word: str) -> bool:
     """Return whether a lower-case word has at least two letters and is not a function word."""
-    return len(word) > 1 and word not in _FUNCTION_WORDS and any(map(str.isalpha, word))
+    return sum(map(str.isalpha, word)) > 1 and word not in _FUNCTION_WORDS
 
 
 def stem(word: str) -> str:

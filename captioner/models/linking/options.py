@@ -125,9 +125,12 @@ class SpatialOptions(Options):
     head_size: int = option(8, "number of hidden units that combine the cosines of the blocks")
     gain: float = option(10.0, "initial factor of the cosines")
     dropout: float = option(0.0, "dropout rate of the channels of feature maps")
+    cell_dropout: float = option(
+        0.5, "share of cells that are hidden in training, so that maps cover whole objects"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "blocks", "head_size")
         check_at_least(self, 0.1, "gain")
-        check_share(self, "dropout")
+        check_share(self, "dropout", "cell_dropout")

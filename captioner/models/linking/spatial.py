@@ -19,6 +19,8 @@ from ..losses import Loss
 from .options import SpatialOptions
 from .texts import Texts
 
+CENTRE_RATE = 0.02  # of the running mean of regions
+
 
 @dataclass(frozen=True)
 class SpatialBatch:
@@ -75,6 +77,8 @@ class SpatialEmbedding(nn.Module):
         self.hidden = nn.Conv2d(options.blocks, options.head_size, 1)
         self.output = nn.Conv2d(options.head_size, 1, 1)
         self.mix = nn.Parameter(torch.zeros(()))  # logit of the share of max pooling
+        self.centre: Tensor  # (E,), mean region of training images
+        self.register_buffer("centre", torch.zeros(dimensions))
         with torch.no_grad():  # a larger cosine means a larger score in all blocks at first
             self.hidden.weight.abs_()
             self.output.weight.abs_()
@@ -124,11 +128,19 @@ class SpatialEmbedding(nn.Module):
         return share * flat.amax(2) + (1 - share) * flat.mean(2)
 
     def encode_images(self, features: Tensor) -> Tensor:
-        """Return the mean of an image's region embeddings over blocks and cells, scaled to norm 1.
+        """Return the embeddings (B, E) of whole images, of norm 1; see `pool`.
 
-        features: feature maps (B, D, h, w). The result is (B, E).
+        features: feature maps (B, D, h, w).
         """
-        return F.normalize(self.regions(features).mean((1, 3, 4)), dim=-1)
+        return self.pool(self.regions(features))
+
+    def pool(self, regions: Tensor) -> Tensor:
+        """Return the means of region embeddings (B, K, E, h, w) of images as unit rows (B, E).
+
+        The mean region of the training images is subtracted before the rows are scaled to norm 1;
+        all images share it, and a text close to it would otherwise be the best for every image.
+        """
+        return F.normalize(regions.mean((1, 3, 4)) - self.centre, dim=-1)
 
     def encode_texts(self, texts: Tensor | Texts) -> Tensor:
         """Return the label vectors of texts, or vectors (N, E) themselves, scaled to norm 1."""
@@ -141,9 +153,29 @@ class SpatialEmbedding(nn.Module):
         features = batch.images
         if not batch.are_features:
             features = self.encoder(features)
-        logits = self.score_logits(self.map_logits(self.regions(features), batch.vectors))
+        regions = self.regions(self._drop_cells(features))
+        logits = self.score_logits(self.map_logits(regions, batch.vectors))
         losses = F.binary_cross_entropy_with_logits(logits, batch.targets, reduction="none")
         value = (losses * batch.weights).sum() / batch.weights.sum().clamp_min(1)
-        return Loss(value, len(batch.images))
+        mean = regions.detach().mean((1, 3, 4)).sum(0)  # (E,)
+        statistics = torch.cat([mean, mean.new_tensor([len(batch.images)])])
+        return Loss(value, len(batch.images), statistics=statistics)
 
     forward = loss
+
+    def _drop_cells(self, features: Tensor) -> Tensor:
+        """Return the features (B, D, n, 1) of random cells, the same for all images.
+
+        An object that is recognised by one cell must then be recognised by others, too, so that its
+        map covers more of it (Singh and Lee 2017, Hide-and-Seek).
+        """
+        if not (self.training and self.options.cell_dropout):
+            return features
+        flat = features.flatten(2)
+        count = max(1, round((1 - self.options.cell_dropout) * flat.shape[2]))
+        kept = torch.randperm(flat.shape[2], device=flat.device)[:count]
+        return flat[:, :, kept][..., None]
+
+    def update_statistics(self, sums: Tensor) -> None:
+        """Update the mean region with a batch's sums (E + 1,), whose last value counts images."""
+        self.centre.lerp_(sums[:-1] / sums[-1].clamp_min(1), CENTRE_RATE)
