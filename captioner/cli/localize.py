@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} IMAGE WORD... --checkpoint RUN --output DIR [option...]"
     parser.add_argument("image", metavar="IMAGE", help="file or URL of an image")
     parser.add_argument(
-        "words", nargs="+", metavar="WORD", help="words, or quoted phrases or sentences"
+        "labels", nargs="+", metavar="WORD", help="words, or quoted phrases or sentences"
     )
     parser.add_argument(
         "--checkpoint",
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     linker = Linker.from_pretrained(arguments.checkpoint, arguments.device)
     encoder = spatial(linker.model).encoder
-    words = list(dict.fromkeys(arguments.words))
+    words = list(dict.fromkeys(arguments.labels))
     linker.encode_texts(words)  # unknown words show before the image is read
     image = load_image(arguments.image)
     scores, maps = linker.labels(image, words)[0], linker.label_maps(image, words)[0]

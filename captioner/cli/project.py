@@ -41,10 +41,14 @@ captioner project --texts captions.jsonl --text-vectors vectors.npy
 captioner project --texts captions.jsonl --checkpoint RUN
 captioner project photos.index
 captioner project photos.index --texts captions.txt --center
-captioner project photos.index --mosaic 2000 --output mosaic.jpg"""
+captioner project photos.index --mosaic 2000 --output mosaic.jpg
+captioner project photos.index --labels animal garden
+captioner project photos.index --labels dog man snow water --mosaic 2000 --output mosaic.jpg"""
 NOTE = (
     "An index is drawn as one point per image, or with --mosaic as thumbnails. With --texts, its "
-    "model embeds the sentences, and both are drawn in one space."
+    "model embeds the sentences, and both are drawn in one space. With --labels, the index of a "
+    "spatial model is drawn by scores of labels: one or two labels are axes, more are anchors on a "
+    "circle."
 )
 WORDS = 3000  # most frequent known words among which groups of images find their names
 DEFAULT_VECTORS = ("lsa",)
@@ -98,6 +102,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="maximum number of sentences and of images; larger numbers are sampled [%(default)s]",
     )
     parser.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="LABEL",
+        help="spatial models: words or quoted phrases that span the plane",
+    )
+    parser.add_argument(
+        "--diversity",
+        action="store_true",
+        help="spatial models: how much the regions of an image differ as an axis",
+    )
+    parser.add_argument(
         "--center",
         action="store_true",
         help="subtract the mean of the images from images, that of the sentences from sentences",
@@ -124,6 +139,8 @@ def run(arguments: argparse.Namespace) -> None:
     _check(arguments)
     if arguments.index is None:
         _draw_sentences(arguments)
+    elif arguments.labels or arguments.diversity:
+        _draw_labels(arguments)
     else:
         _draw_index(arguments)
 
@@ -194,6 +211,32 @@ def _name_groups(vectors: np.ndarray, groups: np.ndarray, linker: "Linker") -> l
     note = "note: groups have numbers, because the text model of the index has no list of words"
     print(note, file=sys.stderr)
     return [f"group {group + 1}" for group in range(groups.max() + 1)]
+
+
+def _draw_labels(arguments: argparse.Namespace) -> None:
+    from ..index import Index
+    from ..inference.label_projection import describe_plane, project_labels
+
+    index = Index.open(arguments.index, arguments.checkpoint)
+    chosen = _sample(len(index), arguments.limit, arguments.seed)
+    plane = project_labels(
+        index,
+        chosen,
+        arguments.labels or (),
+        diversity=arguments.diversity,
+        seed=arguments.seed,
+    )
+    what = f"{arguments.index.name}: {_of_all(len(chosen), len(index))} images"
+    title = f"{what} ({describe_plane(plane)})"
+    if arguments.mosaic is None:
+        draw_projection(
+            arguments.output, plane.points, plane.groups, plane.labels, title, plane.meaning
+        )
+    else:
+        _draw_mosaic(arguments, [index.paths[i] for i in chosen], plane.points)
+    if plane.labels:
+        _print_groups(plane.groups, plane.labels)
+    print(f"{title}\n{'mosaic' if arguments.mosaic else 'projection'}: {arguments.output}")
 
 
 def _known_words(linker: "Linker") -> tuple[list[str], np.ndarray]:
@@ -278,6 +321,8 @@ def _check_combination(arguments: argparse.Namespace) -> None:
         "--center": (arguments.center, indexed and texts, "an index and --texts"),
         "--column": (arguments.column is not None, not indexed, "--texts only"),
         "--text-vectors": (arguments.text_vectors is not None, not indexed, "--texts only"),
+        "--labels": (arguments.labels is not None, indexed and not texts, "an index only"),
+        "--diversity": (arguments.diversity, indexed and not texts, "an index only"),
     }
     for flag, (is_given, has_effect, needed) in needs.items():
         if is_given and not has_effect:

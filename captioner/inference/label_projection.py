@@ -1,0 +1,76 @@
+"""Images of an index on a plane of labels: one or two labels as axes, or several as anchors.
+
+Shapes: N images, L labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+from ..plots.projections import MAX_GROUPS, Axes2D
+from ..retrieval.label_axes import anchors, label_points, strongest
+
+if TYPE_CHECKING:
+    from ..index import Index
+
+DIVERSITY, SPREAD = "diversity of regions", "random"
+
+
+@dataclass(frozen=True)
+class LabelPlane:
+    """Positions (N, 2) of the images, their groups (N,), and what positions and groups mean.
+
+    groups: the label of the highest score, or -1 if no label has a score of 0.5.
+    """
+
+    points: np.ndarray
+    groups: np.ndarray
+    labels: tuple[str, ...]
+    meaning: Axes2D
+
+
+def project_labels(
+    index: "Index", chosen: np.ndarray, labels: Sequence[str], *, diversity: bool, seed: int
+) -> LabelPlane:
+    """Place the images `chosen` (N,) of an index among labels.
+
+    One label is the first axis, and the diversity of the regions, or a random number, the second
+    one. Two labels are the axes. Three or more are anchors on a circle (see `label_points`).
+    diversity: whether the diversity is an axis; without labels, it is the only one. Raises
+    InputError for unknown words, for too many labels, and as `Index.label_scores` does.
+    """
+    names = tuple(dict.fromkeys(labels))
+    if len(names) > MAX_GROUPS:
+        raise InputError(f"at most {MAX_GROUPS} labels can be drawn, got {len(names)}")
+    if diversity and len(names) > 1:
+        raise InputError(
+            f"--diversity is the second axis of one label, got {len(names)}; pass one label"
+        )
+    other = index.diversity()[chosen] if diversity else None
+    if not names:
+        assert other is not None
+        points = label_points(other[:, None], seed=seed)
+        return LabelPlane(points, np.full(len(points), -1), (), Axes2D(names=(DIVERSITY, SPREAD)))
+    scores = index.label_scores(names)[chosen]
+    points = label_points(scores, other, seed)
+    return LabelPlane(points, strongest(scores), names, _meaning(names, diversity=diversity))
+
+
+def _meaning(names: Sequence[str], *, diversity: bool) -> Axes2D:
+    match len(names):
+        case 1:
+            return Axes2D(names=(names[0], DIVERSITY if diversity else SPREAD))
+        case 2:
+            return Axes2D(names=(names[0], names[1]))
+        case count:
+            return Axes2D(anchors=(names, anchors(count)))
+
+
+def describe_plane(plane: LabelPlane) -> str:
+    """Return what the positions mean, for the title of a figure."""
+    if plane.meaning.names is not None:
+        return f"{plane.meaning.names[0]} to the right, {plane.meaning.names[1]} upwards"
+    return f"among {', '.join(plane.labels)}, clockwise from the top"
