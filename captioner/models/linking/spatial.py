@@ -157,7 +157,7 @@ class SpatialEmbedding(nn.Module):
         logits = self.score_logits(self.map_logits(regions, batch.vectors))
         losses = F.binary_cross_entropy_with_logits(logits, batch.targets, reduction="none")
         value = (losses * batch.weights).sum() / batch.weights.sum().clamp_min(1)
-        mean = regions.detach().mean((1, 3, 4)).sum(0)  # (E,)
+        mean = regions.detach().float().mean((1, 3, 4)).sum(0)  # (E,)
         statistics = torch.cat([mean, mean.new_tensor([len(batch.images)])])
         return Loss(value, len(batch.images), statistics=statistics)
 

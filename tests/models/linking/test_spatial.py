@@ -16,7 +16,7 @@ B, L, K, D, E, H, W = 2, 3, 4, 6, 5, 2, 3
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    made = SpatialEmbedding(D, E, SpatialOptions(blocks=K, head_size=7), None)
+    made = SpatialEmbedding(D, E, SpatialOptions(blocks=K, head_size=7, cell_dropout=0.0), None)
     torch.nn.init.normal_(made.output.bias)
     torch.nn.init.normal_(made.mix)
     return made
@@ -100,6 +100,18 @@ def test_the_centre_follows_the_mean_region(model):
     torch.testing.assert_close(model.centre, expected, atol=1e-3, rtol=0)
 
 
+def test_training_in_bfloat16(model):
+    features, vectors = inputs()
+    ones = torch.ones(B, L)
+    batch = SpatialBatch(tensor(features), True, tensor(vectors), ones, ones)
+    expected = model.loss(batch).value
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.loss(batch)
+    loss.value.backward()
+    model.update_statistics(loss.statistics)
+    torch.testing.assert_close(loss.value, expected, rtol=0.05, atol=0.05)
+
+
 def test_swapped_halves_swap_their_maps(model):
     """Every cell keeps its own evidence: a composite with swapped halves has swapped maps."""
     features, vectors = inputs()
@@ -114,6 +126,23 @@ def test_a_larger_cosine_is_a_larger_score_at_first():
     fresh = SpatialEmbedding(D, E, SpatialOptions(blocks=K), None)
     low, high = (fresh.head(torch.full((1, K, 1, 1), c), (1, 1)) for c in (0.2, 0.9))
     assert high > low
+
+
+def test_hidden_cells_count_nowhere():
+    """A batch is trained on a random half of the cells, the same for all of its images."""
+    torch.manual_seed(0)
+    model = SpatialEmbedding(D, E, SpatialOptions(blocks=K, cell_dropout=0.5), None)
+    features, vectors = map(tensor, inputs())
+    ones = torch.ones(B, L)
+    features.requires_grad_()
+    model.loss(SpatialBatch(features, True, vectors, ones, ones)).value.backward()
+    used = features.grad.abs().sum(1) > 0  # (B, h, w)
+    assert used[0].sum() == 3
+    torch.testing.assert_close(used[0], used[1])
+    model.eval()
+    features.grad = None
+    model.loss(SpatialBatch(features, True, vectors, ones, ones)).value.backward()
+    assert (features.grad.abs().sum(1) > 0).all()
 
 
 def test_pooled_features_have_no_regions(model):
