@@ -89,8 +89,8 @@ class Composites:
         encoder, features = spatial(linker.model).encoder, []
         for first in range(0, pairs, 32):
             images = [
-                squeeze(*(load_image(examples[i].path) for i in pair), transform.size)
-                for pair in chosen[first : first + 32]
+                squeeze(load_image(examples[i].path), load_image(examples[j].path), transform.size)
+                for i, j in chosen[first : first + 32]
             ]
             with torch.inference_mode():
                 features.append(encoder(transform.batch(images).to(linker.device)).half())

@@ -140,8 +140,10 @@ class IndexWriter:
 
     def _write_manifest(self, rows: int) -> None:
         self.manifest = replace(self.manifest, rows=rows)
-        content = json.dumps(asdict(self.manifest), indent=1) + "\n"
-        atomic_write(self.directory / MANIFEST, content, sync=True)
+        content = asdict(self.manifest)
+        if not self.manifest.regions:  # older versions do not know the key
+            del content["regions"]
+        atomic_write(self.directory / MANIFEST, json.dumps(content, indent=1) + "\n", sync=True)
 
     def _remove_other_generations(self) -> None:
         """Delete the files of all other generations, including those left by a killed process."""
