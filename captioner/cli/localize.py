@@ -23,7 +23,10 @@ NOTE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = f"{parser.prog} IMAGE WORD... --checkpoint RUN --output DIR [option...]"
+    parser.usage = (
+        f"{parser.prog} IMAGE WORD... --checkpoint RUN --output DIR\n"
+        "                          [option...]"
+    )
     parser.add_argument("image", metavar="IMAGE", help="file or URL of an image")
     parser.add_argument(
         "labels", nargs="+", metavar="WORD", help="words, or quoted phrases or sentences"

@@ -37,18 +37,15 @@ if TYPE_CHECKING:
 
 EXAMPLE = """captioner project --texts captions.txt
 captioner project --texts captions.csv --column split --output splits.png
-captioner project --texts captions.jsonl --text-vectors vectors.npy
 captioner project --texts captions.jsonl --checkpoint RUN
 captioner project photos.index
 captioner project photos.index --texts captions.txt --center
 captioner project photos.index --mosaic 2000 --output mosaic.jpg
-captioner project photos.index --labels animal garden
-captioner project photos.index --labels dog man snow water --mosaic 2000 --output mosaic.jpg"""
+captioner project photos.index --labels dog snow water"""
 NOTE = (
     "An index is drawn as one point per image, or with --mosaic as thumbnails. With --texts, its "
-    "model embeds the sentences, and both are drawn in one space. With --labels, the index of a "
-    "spatial model is drawn by scores of labels: one or two labels are axes, more are anchors on a "
-    "circle."
+    "model embeds the sentences, and both are drawn in one space. With --labels, one or two labels "
+    "are axes, and more are anchors on a circle."
 )
 WORDS = 3000  # most frequent known words among which groups of images find their names
 DEFAULT_VECTORS = ("lsa",)
@@ -105,12 +102,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         nargs="+",
         metavar="LABEL",
-        help="spatial models: words or quoted phrases that span the plane",
+        help="spatial models: words that span the plane",
     )
     parser.add_argument(
         "--diversity",
         action="store_true",
-        help="spatial models: how much the regions of an image differ as an axis",
+        help="spatial models: variance of regions as an axis",
     )
     parser.add_argument(
         "--center",
