@@ -22,8 +22,8 @@ from .models.linking.text_model import suggest_words
 from .models.linking.texts import TextReader, Texts
 from .options import at_least_one
 from .prefetch import WORKERS, load_ahead
-from .retrieval import exact
 from .regions import LabelledImages, cluster_regions, diversity, label_images, label_maps, spatial
+from .retrieval import exact
 from .retrieval.index_files import RegionShape
 from .retrieval.query import Query, parse, weighted_sum
 from .retrieval.region_rows import pack

@@ -28,6 +28,7 @@ from .index_files import (
     MANIFEST,
     RECOVERED,
     SKIPPED,
+    WITH_REGIONS,
     IndexFiles,
     Manifest,
     RegionShape,
@@ -141,7 +142,9 @@ class IndexWriter:
     def _write_manifest(self, rows: int) -> None:
         self.manifest = replace(self.manifest, rows=rows)
         content = asdict(self.manifest)
-        if not self.manifest.regions:  # older versions do not know the key
+        if self.manifest.regions:
+            content["format"] = WITH_REGIONS
+        else:  # older versions do not know the key
             del content["regions"]
         atomic_write(self.directory / MANIFEST, json.dumps(content, indent=1) + "\n", sync=True)
 

@@ -329,8 +329,8 @@ def change(path, **values):
     ("values", "message"),
     [
         (
-            {"format": 3},
-            "has format 3, but this version of captioner reads formats up to 2; update",
+            {"format": 4},
+            "has format 4, but this version of captioner reads formats up to 3; update",
         ),
         ({"dimensions": 5}, "rows-1.npy does not match manifest.json; delete"),
         ({"dimensions": 0}, "is damaged: dimensions must be at least 1 and rows at least 0; del"),
