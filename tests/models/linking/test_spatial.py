@@ -31,7 +31,7 @@ def plain_maps(model, features, vectors):
     state = {name: value.double().numpy() for name, value in model.state_dict().items()}
     weight = state["blocks.weight"][..., 0, 0].reshape(K, E, D)
     bias = state["blocks.bias"].reshape(K, E)
-    hidden, output = state["hidden.weight"][..., 0, 0], state["output.weight"][0, :, 0, 0]
+    hidden, output = state["hidden.weight"], state["output.weight"][0]
     maps = np.zeros((len(features), vectors.shape[1], H, W))
     for b, label, y, x in np.ndindex(maps.shape):
         cosines = []
