@@ -263,7 +263,7 @@ class Index:
         if query is not None:
             scores = scores + self._query_scores(parse(query) if isinstance(query, str) else query)
         order = np.argsort(-scores, kind="stable")[:top]
-        return list(map(Hit, self._items(order.tolist()), scores[order].tolist()))
+        return list(map(Hit, self.items(order.tolist()), scores[order].tolist()))
 
     def _query_scores(self, query: Query) -> np.ndarray:
         """Return the scores (N,) of a query's terms, as in `paint`."""

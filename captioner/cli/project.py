@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 EXAMPLE = """captioner project --texts captions.txt
 captioner project --texts captions.csv --column split --output splits.png
-captioner project --texts captions.jsonl --checkpoint RUN
 captioner project photos.index
 captioner project photos.index --texts captions.txt --center
 captioner project photos.index --mosaic 2000 --output mosaic.jpg
@@ -230,7 +229,8 @@ def _draw_labels(arguments: argparse.Namespace) -> None:
             arguments.output, plane.points, plane.groups, plane.labels, title, plane.meaning
         )
     else:
-        _draw_mosaic(arguments, [index.paths[i] for i in chosen], plane.points)
+        check_side(len(chosen), arguments.mosaic)
+        _draw_thumbnails(arguments, index.items(chosen), plane.points)
     if plane.labels:
         _print_groups(plane.groups, plane.labels)
     print(f"{title}\n{'mosaic' if arguments.mosaic else 'projection'}: {arguments.output}")
@@ -263,14 +263,21 @@ def _embed_sentences(arguments: argparse.Namespace, linker: "Linker") -> tuple[s
 def _draw_mosaic(
     arguments: argparse.Namespace, index: "Index", chosen: np.ndarray, what: str
 ) -> None:
-    from ..data.images import load_image
-
     if index.kind != "images":
         raise InputError(f"{arguments.index} contains texts, which have no mosaic; omit --mosaic")
     check_side(len(chosen), arguments.mosaic)
-    images = index.items(chosen)
     vectors = np.asarray(index.rows[chosen], np.float32)
     points = project(vectors, arguments.method, arguments.seed)
+    _draw_thumbnails(arguments, index.items(chosen), points)
+    title = f"{what} ({_method(arguments.method, len(chosen))})"
+    print(f"{title}\nmosaic: {arguments.output}")
+
+
+def _draw_thumbnails(
+    arguments: argparse.Namespace, images: Sequence[str], points: np.ndarray
+) -> None:
+    from ..data.images import load_image
+
     bar = tqdm(total=len(images), unit="image", leave=False, disable=None)
 
     def load(i: int) -> "Image.Image | None":
@@ -285,8 +292,6 @@ def _draw_mosaic(
         missing = draw_mosaic(arguments.output, points, load, arguments.mosaic)
     if missing:
         print(f"{len(missing)} images could not be read and are grey", file=sys.stderr)
-    title = f"{what} ({_method(arguments.method, len(images))})"
-    print(f"{title}\nmosaic: {arguments.output}")
 
 
 def _print_groups(groups: np.ndarray, labels: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ captioner report checkpoints/RUN --split test --beam-size 5 --output DIR"""
 # Options without a flag, because they have no effect here or are rarely changed.
 OMITTED = {"checkpoint", "report", "workers", "cache", "predictions", "references"}
 OMITTED |= {"allow_missing", "training_captions", "compare", "num_captions"}
-OMITTED |= {"queries", "concepts", "failures"}
+OMITTED |= {"queries", "concepts", "failures", "masks", "threshold"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

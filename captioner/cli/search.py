@@ -86,23 +86,16 @@ def run(arguments: argparse.Namespace) -> None:
         )
     layers = [parse_layer(each) for each in arguments.paint]
     given, query = _split(arguments.query, painted=bool(layers))
-    if arguments.top < 1:
-        raise InputError(f"--top must be at least 1, got {arguments.top}")
     options = _read_options(arguments)
-    if arguments.cache is not None and options.rerank is None:
-        raise InputError("--cache needs --rerank")
     from ..index import Index, find_last_index
 
     directory = Path(given[0]) if given else find_last_index(Path())
     if not given:
         print(f"index: {directory}, the last one written here", file=sys.stderr)
     index = Index.open(directory, arguments.checkpoint, device=arguments.device)
-    if layers and options.rerank is not None:
-        raise InputError("--paint and --rerank cannot be combined; omit one of them")
-    if layers:
+    if query is None or layers:
         best = index.paint(layers, query, arguments.top)
     else:
-        assert query is not None
         best = index.search(
             query,
             arguments.top,
@@ -145,8 +138,16 @@ def _split(words: Sequence[str], *, painted: bool) -> "tuple[list[str], Query | 
 
 
 def _read_options(arguments: argparse.Namespace) -> RerankOptions:
+    """Return the options of re-ranking; raise InputError for contradictory arguments."""
+    if arguments.top < 1:
+        raise InputError(f"--top must be at least 1, got {arguments.top}")
     values = {name: getattr(arguments, name) for name in option_names(RerankOptions)}
-    return from_named(RerankOptions, {k: v for k, v in values.items() if v is not None})
+    options = from_named(RerankOptions, {k: v for k, v in values.items() if v is not None})
+    if arguments.cache is not None and options.rerank is None:
+        raise InputError("--cache needs --rerank")
+    if arguments.paint and options.rerank is not None:
+        raise InputError("--paint and --rerank cannot be combined; omit one of them")
+    return options
 
 
 def _load_reranker(

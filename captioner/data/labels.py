@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..text.content_words import families, is_content_word
-from ..text.tokenizer import split_words
+from ..text.tokenizer import plain_words
 from .dataset import Example
 
 FILE = "labels.json"
@@ -87,7 +87,7 @@ def caption_words(examples: Sequence[Example]) -> list[Words]:
     for example in examples:
         counts: Counter[str] = Counter()
         for caption in example.captions:
-            counts.update(set(filter(is_content_word, split_words(caption))))
+            counts.update(set(filter(is_content_word, plain_words(caption))))
         needed = min(AGREEMENT, -(-len(example.captions) // 2))
         present = frozenset(word for word, count in counts.items() if count >= needed)
         words.append((present, frozenset(counts) - present))

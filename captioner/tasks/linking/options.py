@@ -88,9 +88,10 @@ class SpatialTaskOptions(TextVectorOptions):
     """The vectors of the labels, where the labels come from, and which of them are held out."""
 
     text_vectors: tuple[str, ...] = option(
-        ("lsa",), "label vectors: lsa, word2vec, or a GloVe or word2vec file"
+        ("ppmi-svd",),
+        "word vectors of labels: ppmi-svd, lsa, word2vec, fasttext, or a GloVe or word2vec file",
     )
-    text_dimensions: int = option(100, "number of dimensions of lsa and word2vec")
+    text_dimensions: int = option(100, "number of dimensions of fitted word vectors")
     tags: Path | None = option(
         None, "labels: a CSV file of tags, or a directory in NUS-WIDE's layout [caption words]"
     )

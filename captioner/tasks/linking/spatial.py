@@ -23,6 +23,7 @@ from ...linker import Linker
 from ...models.linking.spatial import SpatialBatch, SpatialEmbedding
 from ...models.linking.texts import TextReader, load_reader
 from ...prefetch import load_ahead
+from ...text.options import WEIGHTED
 from ...text.sentence_vectors import SentenceEncoder, WordSum, unit_rows
 from ..commands import captioner_command, program
 from ..encoding import build_configured_encoder
@@ -101,7 +102,7 @@ class SpatialJob(LinkingJob):
     def evaluate(self) -> SpatialResult:  # type: ignore[override]
         """Score labels and retrieval on the val split."""
         self.model.eval()
-        return score_spatial(self.linker, self._val_images, self.data, "val", self._options.tags)
+        return score_spatial(self.linker, self.val_images, self.data, "val", self._options.tags)
 
     def save_text_model(self, directory: Path) -> None:
         """Write the label vectors and the labels."""
@@ -113,7 +114,7 @@ class SpatialJob(LinkingJob):
         count = self.inputs.options.run.heatmaps
         if not count:
             return []
-        examples, images = self.data.split("val"), self._val_images
+        examples, images = self.data.split("val"), self.val_images
         maps = draw_maps(self.inputs.run / "maps", self.linker, images, examples, count)
         plane = draw_plane(self.inputs.run / "projection.png", self.linker, images, examples)
         return [f"maps: {maps}", f"projection: {plane}"]
@@ -142,14 +143,16 @@ class SpatialJob(LinkingJob):
 def build_label_vectors(options: SpatialTaskOptions, data: CaptionData) -> WordSum:
     """Build the word vectors: of unit length, after the mean of the vocabulary is subtracted.
 
-    The vector of several words is the mean of theirs. Raises InputError as
+    The vector of several words is the weighted mean of theirs. Raises InputError as
     `build_sentence_encoder` does.
     """
     encoder: SentenceEncoder = build_sentence_encoder(options, data)
     if not isinstance(encoder, WordSum) or encoder.vectors is None:
         raise InputError("the spatial embedding needs one vector per word")
     vectors = unit_rows(encoder.vectors - encoder.vectors.mean(0))
-    return WordSum(encoder.words, np.ones(len(encoder.words), np.float32), vectors)
+    is_plain = not any(source.endswith(WEIGHTED) for source in options.text_vectors)
+    weights = np.ones(len(encoder.words), np.float32) if is_plain else encoder.weights
+    return WordSum(encoder.words, weights, vectors)
 
 
 def build_labels(

@@ -1,13 +1,12 @@
 """The task of finding words in images: the spatial embedding."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
 from ...models.linking.options import SpatialOptions
 from ...options import to_dict
-from ...text.options import REDUCED
-from ...text.word_vectors import is_vector_file
+from ...text.options import WEIGHTED
+from ...text.word_vectors import is_vector_file, split_weighting
 from ..options import OptionGroups
 from ..task import Job, JobInputs, Task
 from .options import SpatialTaskOptions
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from ...evaluation.options import EvaluationRequest
 
 SEEN, HELD_OUT = "mAP_seen", "mAP_held_out"
+SOURCES = ("ppmi-svd", "lsa", "word2vec", "fasttext")  # of word vectors
 SEGMENTATION_FLAGS = frozenset({"masks", "threshold"})  # of evaluation
 
 
@@ -33,8 +33,8 @@ def spatial_options(groups: OptionGroups) -> tuple[SpatialOptions, SpatialTaskOp
 def _idle(groups: OptionGroups) -> dict[str, str]:
     _, options = spatial_options(groups)
     idle = dict.fromkeys(SPATIAL.hidden, "has no effect with --system spatial")
-    if not any(source in REDUCED for source in options.text_vectors):
-        idle["text_dimensions"] = f"needs --text-vectors {' or '.join(REDUCED)}"
+    if not any(source.removesuffix(WEIGHTED) in SOURCES for source in options.text_vectors):
+        idle["text_dimensions"] = f"needs --text-vectors {' or '.join(SOURCES)}"
     if groups.run.start_from is not None:
         given = "cannot be combined with --start-from, which provides the labels and their vectors"
         own = ("text_vectors", "text_min_count", "text_dimensions", "min_images", "held_out")
@@ -51,10 +51,11 @@ def _check(groups: OptionGroups) -> None:
     if groups.run.start_from is not None:
         return
     for source in options.text_vectors:
-        if source not in REDUCED and not is_vector_file(Path(source)):
+        file, _ = split_weighting(source)
+        if source.removesuffix(WEIGHTED) not in SOURCES and not is_vector_file(file):
             raise InputError(
                 "the spatial embedding needs one vector per word; choose "
-                f"{', '.join(REDUCED)} or a file of word vectors as --text-vectors, got {source!r}"
+                f"{', '.join(SOURCES)} or a file of word vectors as --text-vectors, got {source!r}"
             )
     if len(options.text_vectors) > 1:
         raise InputError("the spatial embedding needs one source of word vectors; pass one")
@@ -87,7 +88,7 @@ SPATIAL = Task(
     scores=(SEEN, HELD_OUT, *SCORES),
     unit="images",
     model_name=lambda _: "spatial",
-    defaults={"batch_size": 64, "epochs": 10, "learning_rate": 3e-3, "average": 0.98},
+    defaults={"batch_size": 64, "epochs": 5, "learning_rate": 3e-3, "average": 0.98},
     small_cnn_defaults={
         "batch_size": 32,
         "epochs": 6,

@@ -169,7 +169,7 @@ def test_maps_and_a_projection_are_drawn(colours, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"text_vectors": ("tf-idf",)}, "needs one vector per word; choose lsa, "),
+        ({"text_vectors": ("tf-idf",)}, "needs one vector per word; choose ppmi-svd, "),
         ({"text_vectors": ("lsa", "word2vec")}, "needs one source of word vectors; pass one"),
         ({"text_vectors": ("gone.txt",)}, "gone.txt do not exist"),
         ({"tags": "gone.csv"}, "tags gone.csv do not exist"),
