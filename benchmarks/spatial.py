@@ -82,29 +82,35 @@ class Composites:
 
     @classmethod
     def build(
-        cls, linker: Linker, examples: Sequence[Example], names: Sequence[str], pairs: int
+        cls, features: torch.Tensor, examples: Sequence[Example], names: Sequence[str]
     ) -> "Composites":
-        """Encode composites of the examples' images."""
-        chosen, transform = pair_up(len(examples), pairs), linker.transform
-        encoder, features = spatial(linker.model).encoder, []
-        for first in range(0, pairs, 32):
-            images = [
-                squeeze(load_image(examples[i].path), load_image(examples[j].path), transform.size)
-                for i, j in chosen[first : first + 32]
-            ]
-            with torch.inference_mode():
-                features.append(encoder(transform.batch(images).to(linker.device)).half())
+        """Add the labels to the result of `encode_composites`."""
+        chosen = pair_up(len(examples), len(features))
         labels = image_labels(caption_words(examples), names)
         mentioned, present = labels.mentioned(), np.zeros((len(examples), len(names)), bool)
         for row, ids in zip(present, labels.present, strict=True):
             row[ids] = True
         sides = np.array(chosen).T  # (2, N)
-        return cls(torch.cat(features), present[sides], ~mentioned[sides])
+        return cls(features, present[sides], ~mentioned[sides])
 
     @property
     def one_sided(self) -> np.ndarray:
         """Whether a label is only on the left, and only on the right, (2, N, L)."""
         return self.present & self.absent[::-1]
+
+
+def encode_composites(linker: Linker, examples: Sequence[Example], pairs: int) -> torch.Tensor:
+    """Encode composites of the examples' images as feature maps (pairs, D, h, w), float16."""
+    chosen, transform = pair_up(len(examples), pairs), linker.transform
+    encoder, features = spatial(linker.model).encoder, []
+    for first in range(0, pairs, 32):
+        images = [
+            squeeze(load_image(examples[i].path), load_image(examples[j].path), transform.size)
+            for i, j in chosen[first : first + 32]
+        ]
+        with torch.inference_mode():
+            features.append(encoder(transform.batch(images).to(linker.device)).half())
+    return torch.cat(features)
 
 
 def columns_of(width: int, offset: float) -> tuple[np.ndarray, np.ndarray]:
@@ -243,8 +249,13 @@ def timed_maps(
             yield model.map_logits(regions, vectors).sigmoid()
 
 
-def measure_run(path: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Return all numbers of one run."""
+def measure_run(
+    path: Path, options: argparse.Namespace, encoded: dict[str, torch.Tensor]
+) -> dict[str, float]:
+    """Return all numbers of one run.
+
+    encoded: composites by the fingerprint of their encoder, filled and used by further runs.
+    """
     read = checkpoint.load(path)
     linker = Linker.from_checkpoint(read, options.device)
     stored = read.config["data"]["path"]
@@ -264,7 +275,10 @@ def measure_run(path: Path, options: argparse.Namespace) -> dict[str, float]:
         "rsum": result.retrieval.numbers["rsum"],
     }
     names = linker.known_labels.names if options.all else linker.known_labels.seen[:FREQUENT]
-    made = Composites.build(linker, examples, names, options.pairs)
+    key = model.encoder.fingerprint()
+    if key not in encoded:
+        encoded[key] = encode_composites(linker, examples, options.pairs)
+    made = Composites.build(encoded[key], examples, names)
     numbers |= measure_composites(linker, made, names)
     numbers |= measure_demo(linker, data, options.split)
     return numbers | measure_time(linker, made.features)
@@ -290,7 +304,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=CHECKPOINTS / ".cache")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(argv)
-    runs = [measure_run(path, options) for path in options.checkpoint]
+    encoded: dict[str, torch.Tensor] = {}
+    runs = [measure_run(path, options, encoded) for path in options.checkpoint]
     print(f"{len(runs)} runs, {options.split} split; {measure.machine(torch.device('cpu'))}\n")
     print(table(runs))
 
