@@ -199,7 +199,7 @@ def _embed(
         from ..data.sources import ImageSource
 
         places = [storage.parse_location(image) for image in readable]
-        features: "Source" = ImageSource(places, linker.transform)
+        features: Source = ImageSource(places, linker.transform)
         if readable:
             features = store.open_files(features, runtime, linker.model.features)
         return linker.index_source(features, len(readable), batch_size=runtime.batch_size)
