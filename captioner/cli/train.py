@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 
@@ -62,7 +62,7 @@ def describe(task: Task) -> str:
     text = f"--system {task.name}: {task.title}, trained on --data or on generated demo data."
     shared = defaults_of(task, "")
     small_cnn = {k: v for k, v in defaults_of(task, SMALL_CNN).items() if k not in shared}
-    groups = {"--encoder small_cnn": small_cnn}
+    groups: dict[str, Mapping[str, object]] = {"--encoder small_cnn": small_cnn}
     groups |= {f"--recipe {name}": values for name, values in task.recipes.items()}
     for chosen, values in groups.items():
         flags = (f"--{name.replace('_', '-')} {value}" for name, value in values.items())

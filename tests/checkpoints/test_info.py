@@ -107,7 +107,7 @@ def test_linking_runs(tmp_path_factory, capsys):
         "encoder   small_cnn on 32 x 32 pixels, weights small-cnn.pth\n",
         "training  fitted in closed form, ",
         "scores    i2t_R@1 100.0  ",
-        "rsum 600.0\n",
+        "rsum 600.0  ",
     ):
         assert part in text, part
     trained = describe_info(read_info(linking.run(tmp_path_factory, "ranking")))

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +16,6 @@ from captioner import __main__ as commands
 from captioner.errors import InputError
 from captioner.inference import encode as module
 from tests.support import linking, tiny
-from tests.support.processes import ROOT
 
 
 @pytest.fixture
@@ -148,30 +146,6 @@ def test_unknown_words_are_counted(run, linker, batch_size, capsys):
     ):
         call(run, "--output b.npy --on-error stop --texts", *texts)
     assert not list(Path().glob("b.*"))
-
-
-@pytest.mark.slow
-def test_the_suggested_command_works_as_printed(tmp_path_factory, capsys):
-    data = tiny.data(tmp_path_factory)
-    weights = linking.encoder_weights(tmp_path_factory)
-    options = linking.flags({**linking.PLAIN, "data": data, "encoder_weights": weights})
-    commands.main(["train", *options, "--run", "linked"])
-    lines = capsys.readouterr().out.splitlines()
-    (command,) = (line for line in lines if " captioner encode " in line)
-    words = shlex.split(command)
-    assert words[:3] == ["python", "-m", "captioner"]
-    done = subprocess.run(
-        [sys.executable, *words[1:]],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    rows, names = read("texts")
-    assert names == [words[words.index("--texts") + 1]]
-    linker = Linker.from_pretrained("checkpoints/linked", "cpu")
-    np.testing.assert_allclose(rows, linker.encode_texts(names), atol=1e-5)
 
 
 def test_rows_are_written_while_images_are_read(run, monkeypatch):

@@ -36,7 +36,7 @@ def test_suggested_commands_work(tmp_path, tmp_path_factory, monkeypatch, capsys
     __main__.main(caption[3:])
     assert capsys.readouterr().out.startswith(f"{caption[4]}\t")
     assert Path("checkpoints/run/maps").exists() == bool(options)
-    assert __main__.parser().parse_args(serve[3:]).checkpoint == [Path("checkpoints/run")]
+    assert __main__.parser().parse_args(serve[3:]).runs == [Path("checkpoints/run")]
     assert lines[3] == "the last epoch was the best; more epochs may improve the scores:"
     assert longer[:2] == ["python", "train.py"]
     train.main(longer[2:])

@@ -75,7 +75,9 @@ class SpatialJob(LinkingJob):
         def load(indices: Sequence[int]) -> SpatialBatch:
             return self._load(indices, epoch)
 
-        yield from load_ahead(load, self.shares(epoch, first), workers, pin=pin)
+        batches = self.share(self.order(epoch)[first:])
+        indices = [[item.image for item in items] for items in batches]
+        yield from load_ahead(load, indices, workers, pin=pin)
 
     def _load(self, indices: Sequence[int], epoch: int) -> SpatialBatch:
         seed, count = self.training_options.seed, self._options.labels_per_image

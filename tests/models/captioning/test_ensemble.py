@@ -295,11 +295,13 @@ def test_serve_with_several(runs, monkeypatch):
         raise InputError("never")
 
     given = []
-    monkeypatch.setattr(Captioner, "from_pretrained", lambda paths, *_: given.extend(paths))
+    monkeypatch.setattr(
+        Captioner, "from_checkpoints", lambda read, *_: given.extend(each.path for each in read)
+    )
     monkeypatch.setattr("captioner.serving.server.listen", listen)
     with pytest.raises(InputError, match="never"):
         commands.main(["serve", *map(str, runs)])
-    assert given == runs
+    assert [path.parent for path in given] == runs
 
 
 def test_the_data_are_those_of_the_first(runs, tmp_path, monkeypatch):
