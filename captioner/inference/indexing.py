@@ -199,9 +199,10 @@ def _embed(
         from ..data.sources import ImageSource
 
         places = [storage.parse_location(image) for image in readable]
-        features: Source = ImageSource(places, linker.transform)
+        files = ImageSource(places, linker.transform)
+        features: Source = files
         if readable:
-            features = store.open_files(features, runtime, linker.model.features)
+            features = store.open_files(files, runtime, linker.model.features)
         return linker.index_source(features, len(readable), batch_size=runtime.batch_size)
 
     try:
