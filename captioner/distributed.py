@@ -68,8 +68,8 @@ def process_group(device: torch.device, step_seconds: float = STEP_SECONDS) -> I
         local_rank, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
         if local_rank >= count:
             raise InputError(
-                f"process {local_rank} has no GPU: this machine has {count}; start at most as many "
-                "processes on it"
+                f"process {local_rank} has no GPU: this machine has {count}; start at most one "
+                "process per GPU"
             )
         torch.cuda.set_device(local_rank)
     backend, patience = "nccl" if device.type == "cuda" else "gloo", timedelta(0, ROUND_SECONDS)

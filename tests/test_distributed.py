@@ -240,7 +240,7 @@ def test_more_processes_than_gpus(started, monkeypatch):
     with (
         pytest.raises(
             InputError,
-            match="process 2 has no GPU: this machine has 2; start at most as many processes",
+            match="process 2 has no GPU: this machine has 2; start at most one process per",
         ),
         distributed.process_group(torch.device("cuda")),
     ):

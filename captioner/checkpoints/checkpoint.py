@@ -222,7 +222,7 @@ def restore(checkpoint: Checkpoint, build: "Callable[[], Model]") -> "Model":
 def load_checkpoint_weights(model: "nn.Module", source: Checkpoint) -> None:
     """Load a checkpoint's weights into the model; buffers missing from the checkpoint are kept.
 
-    Raises InputError if parameters are missing or unexpected, or have another shape or dtype.
+    Raises InputError if parameters are missing or unexpected, or differ in shape or dtype.
     """
     try:
         _check_types(model, source.weights)

@@ -48,7 +48,7 @@ def restore(checkpoint: Checkpoint) -> tuple[LinkingModel, TextReader]:
             return TextRegression(size, reader.vector_size, regression, encoder)
         if checkpoint.task == "spatial":
             if encoder is None:
-                raise ValueError("a spatial embedding needs an image encoder")
+                raise ValueError("a spatial embedding needs an encoder, but the config has none")
             spatial = from_dict(SpatialOptions, config["model"])
             return SpatialEmbedding(size, reader.vector_size, spatial, encoder)
         if reader.vocabulary is None:

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--texts",
         nargs="+",
         metavar="TEXT_OR_FILE",
-        help="texts, files (lines, CSV, TSV, JSONL, COCO JSON), or - for stdin",
+        help="texts, files of texts (lines, CSV, TSV, JSONL, COCO JSON), or - for stdin",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FILE.npy", help="output .npy file"

@@ -42,9 +42,9 @@ captioner project photos.index --texts captions.txt --center
 captioner project photos.index --mosaic 2000 --output mosaic.jpg
 captioner project photos.index --labels dog snow water"""
 NOTE = (
-    "An index is drawn as one point per image, or with --mosaic as thumbnails. With --texts, its "
-    "model embeds the sentences, and both are drawn in one space. With --labels, one or two labels "
-    "are axes, and more are anchors on a circle."
+    "An index is drawn as one point per image or text, or with --mosaic as thumbnails. With "
+    "--texts, the model of the index embeds the sentences, and both are drawn in one space. With "
+    "--labels, one or two labels are axes; three or more are anchors on a circle."
 )
 WORDS = 3000  # most frequent known words among which groups of images find their names
 DEFAULT_VECTORS = ("lsa",)
@@ -55,13 +55,13 @@ DIMENSIONS = 100  # of lsa and word2vec
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} [INDEX] [--texts FILE] [option...]"
     parser.add_argument(
-        "index", nargs="?", type=Path, metavar="INDEX", help="index whose images are drawn"
+        "index", nargs="?", type=Path, metavar="INDEX", help="index of images or texts to draw"
     )
     parser.add_argument(
         "--texts",
         type=Path,
         metavar="FILE",
-        help="text file with a sentence per line, or captions in CSV, TSV, JSONL or COCO JSON",
+        help="text file of one sentence per line, or captions in CSV, TSV, JSONL or COCO JSON",
     )
     vectors = parser.add_mutually_exclusive_group()
     vectors.add_argument(
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="RUN",
-        help="run or checkpoint that embeds the sentences, or new location of that of the index",
+        help="run or checkpoint that embeds the sentences; new location of the index's checkpoint",
     )
     parser.add_argument(
         "--column",
@@ -95,29 +95,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2000,
         metavar="INT",
-        help="maximum number of sentences and of images; larger numbers are sampled [%(default)s]",
+        help="maximum number of images and of sentences, drawn at random [%(default)s]",
     )
     parser.add_argument(
         "--labels",
         nargs="+",
         metavar="LABEL",
-        help="spatial models: words that span the plane",
+        help="spatial models: words that are the axes or anchors of the plane",
     )
     parser.add_argument(
         "--diversity",
         action="store_true",
-        help="spatial models: variance of regions as an axis",
+        help="spatial models: use the variance of an image's regions as an axis",
     )
     parser.add_argument(
         "--center",
         action="store_true",
-        help="subtract the mean of the images from images, that of the sentences from sentences",
+        help="subtract the images' mean from the images and the sentences' mean from the sentences",
     )
     parser.add_argument(
         "--mosaic",
         type=int,
         metavar="INT",
-        help=f"draw thumbnails in a square of this many pixels, such as 2000; at most {MAX_SIDE}",
+        help=f"draw thumbnails in a square with this side in pixels, e.g. 2000; at most {MAX_SIDE}",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="INT", help="random seed [%(default)s]"
@@ -127,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("projection.png"),
         metavar="FILE",
-        help="output .png file; .jpg for a mosaic [%(default)s]",
+        help="output .png file, or also .jpg for a mosaic [%(default)s]",
     )
 
 
@@ -200,11 +200,11 @@ def _draw_index(arguments: argparse.Namespace) -> None:
 
 
 def _name_groups(vectors: np.ndarray, groups: np.ndarray, linker: "Linker") -> list[str]:
-    """Return the known words that fit each group best, or numbers if there are no known words."""
+    """Return a name for each group: its most characteristic words, or a number without words."""
     words, rows = _known_words(linker)
     if words:
         return [", ".join(each) for each in nearest_words(vectors, groups, words, rows)]
-    note = "note: groups have numbers, because the text model of the index has no list of words"
+    note = "note: groups are numbered, because the text model of the index has no list of words"
     print(note, file=sys.stderr)
     return [f"group {group + 1}" for group in range(groups.max() + 1)]
 
@@ -245,12 +245,12 @@ def _known_words(linker: "Linker") -> tuple[list[str], np.ndarray]:
 
 
 def _embed_sentences(arguments: argparse.Namespace, linker: "Linker") -> tuple[str, np.ndarray]:
-    """Return the number of sentences drawn, in words, and their embeddings (N, E)."""
+    """Return how many sentences are drawn, such as "20 of 300", and their embeddings (N, E)."""
     sentences = [sentence for sentence, _ in read_sentences(arguments.texts, None)]
     known = [sentence for sentence in sentences if linker.texts.knows(sentence)]
     if not known:
         raise InputError(
-            f"{arguments.texts} has no sentence with a word that is known to the model of "
+            f"no sentence of {arguments.texts} has a word that is known to the model of "
             f"{arguments.index}; pass other sentences"
         )
     drawn = [known[i] for i in _sample(len(known), arguments.limit, arguments.seed)]
@@ -264,7 +264,7 @@ def _draw_mosaic(
     arguments: argparse.Namespace, index: "Index", chosen: np.ndarray, what: str
 ) -> None:
     if index.kind != "images":
-        raise InputError(f"{arguments.index} contains texts, which have no mosaic; omit --mosaic")
+        raise InputError(f"{arguments.index} contains texts, not images; omit --mosaic")
     check_side(len(chosen), arguments.mosaic)
     vectors = np.asarray(index.rows[chosen], np.float32)
     points = project(vectors, arguments.method, arguments.seed)
@@ -291,7 +291,7 @@ def _draw_thumbnails(
     with bar:
         missing = draw_mosaic(arguments.output, points, load, arguments.mosaic)
     if missing:
-        print(f"{len(missing)} images could not be read and are grey", file=sys.stderr)
+        print(f"{len(missing)} images could not be read; their cells are grey", file=sys.stderr)
 
 
 def _print_groups(groups: np.ndarray, labels: Sequence[str]) -> None:
@@ -302,7 +302,7 @@ def _print_groups(groups: np.ndarray, labels: Sequence[str]) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.index is None and arguments.texts is None:
-        raise InputError("nothing to draw; pass an index, or a file of sentences as --texts")
+        raise InputError("there is nothing to draw; pass an index, or sentences with --texts")
     if arguments.topics is not None and not 1 <= arguments.topics <= MAX_GROUPS:
         raise InputError(f"--topics must be between 1 and {MAX_GROUPS}, got {arguments.topics}")
     if arguments.limit < 1:
@@ -318,17 +318,18 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _check_combination(arguments: argparse.Namespace) -> None:
     indexed, texts = arguments.index is not None, arguments.texts is not None
+    no_texts, no_index = "an index without --texts", "--texts without an index"
     needs = {
-        "--mosaic": (arguments.mosaic is not None, indexed and not texts, "an index only"),
-        "--center": (arguments.center, indexed and texts, "an index and --texts"),
-        "--column": (arguments.column is not None, not indexed, "--texts only"),
-        "--text-vectors": (arguments.text_vectors is not None, not indexed, "--texts only"),
-        "--labels": (arguments.labels is not None, indexed and not texts, "an index only"),
-        "--diversity": (arguments.diversity, indexed and not texts, "an index only"),
+        "--mosaic": (arguments.mosaic is not None, indexed and not texts, no_texts),
+        "--center": (arguments.center, indexed and texts, "both an index and --texts"),
+        "--column": (arguments.column is not None, not indexed, no_index),
+        "--text-vectors": (arguments.text_vectors is not None, not indexed, no_index),
+        "--labels": (arguments.labels is not None, indexed and not texts, no_texts),
+        "--diversity": (arguments.diversity, indexed and not texts, no_texts),
     }
     for flag, (is_given, has_effect, needed) in needs.items():
         if is_given and not has_effect:
-            raise InputError(f"{flag} needs {needed}; leave it out, or pass {needed}")
+            raise InputError(f"{flag} needs {needed}; omit {flag}, or pass {needed}")
     grouped = {
         "--column": arguments.column is not None,
         "--mosaic": arguments.mosaic is not None,
@@ -336,7 +337,7 @@ def _check_combination(arguments: argparse.Namespace) -> None:
     }
     for other, is_given in grouped.items():
         if is_given and arguments.topics is not None:
-            raise InputError(f"--topics has no effect with {other}; leave one of them out")
+            raise InputError(f"--topics has no effect with {other}; omit --topics")
 
 
 def _of_all(drawn: int, count: int) -> str:
@@ -348,7 +349,7 @@ def _method(name: str, drawn: int) -> str:
 
 
 def _sample(count: int, limit: int, seed: int) -> np.ndarray:
-    """Return at most `limit` of the numbers below `count`, a random sample in order."""
+    """Return a random sample of at most `limit` integers below `count`, in increasing order."""
     chosen = np.random.default_rng(seed).permutation(count)[:limit]
     return np.asarray(np.sort(chosen))
 

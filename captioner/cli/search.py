@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="WORD=PLACE",
-        help=f"spatial models: where a word should be ({', '.join(PRESETS)}), or with -WORD where "
-        "it should not; may be repeated, and combined with a query",
+        help=f"spatial models: where a word should be ({', '.join(PRESETS)}) or, with -WORD, should "
+        "not be; may be repeated, and combined with a query",
     )
     parser.add_argument(
         "--top", type=int, default=10, metavar="INT", help="number of results [%(default)s]"
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache",
         type=Path,
         metavar="PATH",
-        help="directory of stored features of the captioner that re-ranks "
+        help="directory of stored features of the re-ranking captioner's encoder "
         f"[{CHECKPOINTS / '.cache'}]",
     )
 
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _split(words: Sequence[str], *, painted: bool) -> "tuple[list[str], Query | None]":
-    """Return the index, if it was passed, and the query; a painting needs no query."""
+    """Split the arguments into [index] or [], and the query; None for a painting without one."""
     *given, text = words or [""]
     if not words or (not given and is_index(Path(text))):
         if painted:
@@ -138,7 +138,7 @@ def _split(words: Sequence[str], *, painted: bool) -> "tuple[list[str], Query | 
 
 
 def _read_options(arguments: argparse.Namespace) -> RerankOptions:
-    """Return the options of re-ranking; raise InputError for contradictory arguments."""
+    """Return the re-ranking options; raise InputError for contradictory arguments."""
     if arguments.top < 1:
         raise InputError(f"--top must be at least 1, got {arguments.top}")
     values = {name: getattr(arguments, name) for name in option_names(RerankOptions)}

@@ -19,7 +19,7 @@ GROUPS: dict[str, type] = {
     "runtime": RuntimeOptions,
 }
 NAMES = [field.name for group in GROUPS.values() for field in fields(group)]
-NOTE = "With an index, the first page searches; a captioner is optional."
+NOTE = "With an index, the start page is the search page, and a captioner is optional."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="captioner, or the moved checkpoint of an index",
+        help="run or checkpoint of a captioner, or of an index's linking model if it has moved",
     )
     parser.add_argument(
         "--index",

@@ -88,7 +88,7 @@ def chosen_task(words: Sequence[str]) -> Task:
 
 
 def chosen_recipe(words: Sequence[str], task: Task) -> str | None:
-    """Return the recipe that a command line chooses by --recipe; None if the task has none such."""
+    """Return the recipe that --recipe selects; None if it is not passed or not one of the task."""
     scanner = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     scanner.add_argument("--recipe", type=str.lower)
     try:

@@ -100,7 +100,8 @@ def read_sentences(path: Path | str, column: str | None = None) -> list[tuple[st
 def split_sentences(content: bytes, name: str) -> list[str]:
     """Return the lines of text in `content` that are not blank.
 
-    name: name of the content in messages. Raises InputError for a line that is not valid text.
+    name: how error messages refer to the content. Raises InputError for a line that is not valid
+    text.
     """
     return [
         caption

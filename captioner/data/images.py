@@ -79,11 +79,11 @@ def load_image(image: ImageInput) -> Image.Image:
 def load_reduced(
     path: str | Path | Location, side: int, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Load the image at a path by the rules of `load_image`, scaled down to fit into a square.
+    """Load an image file as `load_image` does, scaled down to fit into a square.
 
     side: maximum width and height of the result in pixels; a smaller image keeps its size. JPEG
     files are decoded at a reduced size, and at most two large images are decoded at the same time,
-    so that many threads need little memory. max_pixels: maximum number of pixels of the file.
+    so that many threads need little memory. max_pixels: maximum number of pixels in the file.
     Raises InputError as `load_image` does.
     """
     place = storage.parse_location(path) if isinstance(path, str) else path

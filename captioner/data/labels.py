@@ -1,4 +1,4 @@
-"""Labels of images, from captions or from tags, and which labels are held out from training.
+"""Labels of images, from captions or tags, and the labels that are held out from training.
 
 Shapes: I images, L labels.
 """
@@ -23,10 +23,10 @@ AGREEMENT = 2  # captions of an image that must use a word; half of them if it h
 
 @dataclass(frozen=True)
 class ImageLabels:
-    """The labels of images.
+    """The labels of I images.
 
-    names (L,): the labels. present and unclear: for each of I images, the indices of the labels
-    that it has, and of those of which it is unclear; it has none of the others.
+    names (L,): the labels. present: for each image, the indices of its labels. unclear: for each
+    image, the indices of labels that may or may not apply to it. All other labels are absent.
     """
 
     names: tuple[str, ...]
@@ -43,18 +43,18 @@ class ImageLabels:
 
 @dataclass(frozen=True)
 class LabelSplit:
-    """The labels of a data set, the most frequent first; held_out is never shown to the model."""
+    """The labels of a data set, most frequent first; held_out labels are not used in training."""
 
     seen: tuple[str, ...]
     held_out: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All labels."""
+        """All labels, the seen ones first."""
         return (*self.seen, *self.held_out)
 
     def save(self, directory: Path) -> None:
-        """Write the labels to FILE in an existing directory."""
+        """Write the labels to the file FILE in an existing directory."""
         content = json.dumps(asdict(self), ensure_ascii=False, indent=1)
         (directory / FILE).write_text(content + "\n", encoding="utf-8")
 
@@ -74,14 +74,14 @@ def load_labels(directory: Path) -> LabelSplit:
     return LabelSplit(seen, held_out)
 
 
-Words = tuple[frozenset[str], frozenset[str]]  # labels that an image has; labels that are unclear
+Words = tuple[frozenset[str], frozenset[str]]  # an image's labels; labels that are unclear for it
 
 
 def caption_words(examples: Sequence[Example]) -> list[Words]:
-    """Return the content words that each image has, and those of which it is unclear.
+    """Return, for each image, the content words that label it, and the words that are unclear.
 
-    An image has a word if at least two of its captions use it, or half of them if it has fewer
-    than four. A word that fewer captions use is unclear.
+    A word labels an image if at least two of its captions use it, or at least half of them if
+    there are fewer than four. A word that fewer captions use is unclear.
     """
     words = []
     for example in examples:
@@ -97,8 +97,8 @@ def caption_words(examples: Sequence[Example]) -> list[Words]:
 def tag_words(examples: Sequence[Example], tags: Mapping[str, Collection[str]]) -> list[Words]:
     """Return the tags of each image; no tag is unclear.
 
-    tags: tags by name of the image file, with or without directories. An image that is not listed
-    has no tags.
+    tags: the tags of each image by its file name, with or without directories. An image that is
+    not listed has no tags.
     """
     names = ((str(example.path), example.path.name, str(example.id)) for example in examples)
     found = (next((tags[name] for name in each if name in tags), ()) for each in names)
@@ -110,8 +110,8 @@ def choose_labels(
 ) -> list[str]:
     """Return the labels that at least `minimum` images have, the most frequent first.
 
-    is_known(label): whether there is a vector of the label; others are left out. Raises InputError
-    if there are fewer than two labels.
+    is_known(label): whether the label has a vector; labels without one are left out. Raises
+    InputError if fewer than two labels remain.
     """
     counts = Counter(word for present, _ in words for word in present)
     chosen = [(-n, word) for word, n in counts.items() if n >= minimum and is_known(word)]
@@ -124,7 +124,7 @@ def choose_labels(
 
 
 def split_labels(names: Sequence[str], share: float, seed: int) -> LabelSplit:
-    """Hold out a share of the labels, chosen by the seed.
+    """Split labels into seen and held-out ones; `share` is the fraction to hold out at random.
 
     Words with the same stem, such as "dog" and "dogs", are held out together; otherwise one would
     reveal the other.
@@ -141,7 +141,7 @@ def split_labels(names: Sequence[str], share: float, seed: int) -> LabelSplit:
 
 
 def image_labels(words: Sequence[Words], names: Sequence[str]) -> ImageLabels:
-    """Return the labels of images, restricted to `names`."""
+    """Return the labels of images as indices into `names`; other labels are ignored."""
     index = {name: i for i, name in enumerate(names)}
 
     def ids(group: Collection[str]) -> np.ndarray:

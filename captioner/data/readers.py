@@ -176,7 +176,7 @@ def _layout_below(root: Path, readers: Mapping[str, Reader]) -> str:
     for child in children:
         for name, reader in readers.items():
             if (child.is_dir() or child.suffix in TABLES) and reader.recognise(child):
-                return f"{child} has the layout {name}; pass that path"
+                return f"{child} has the layout {name}; pass that path instead"
     return ""
 
 

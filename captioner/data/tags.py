@@ -1,4 +1,4 @@
-"""Tags of images: a CSV file with an image and a tags column, or NUS-WIDE's directories.
+"""Tags of images, from a CSV file with the columns image and tags, or from NUS-WIDE's directories.
 
 NUS-WIDE lists images in ImageList/*.txt, one per line, and has a file for each label with a 0 or 1
 for each of these images:
@@ -22,12 +22,12 @@ Tags = dict[str, set[str]]
 
 
 def read_tags(path: Path) -> Tags:
-    """Return the tags of each image, in lower case, by the name of its file.
+    """Return the tags of each image, in lower case, by file name.
 
     In a CSV file, tags are separated by commas, semicolons or vertical bars, or by spaces if no
-    row contains any of these. Images have both the name in the file and its last component, so
-    that names with and without directories are found. Raises InputError if the path cannot be read
-    or has no tags.
+    row contains any of these. The keys are the names in the file and also their last components,
+    so that images can be looked up with or without directories. Raises InputError if the path
+    cannot be read or contains no tags.
     """
     tags = _read_nuswide(path) if path.is_dir() else _read_csv(path)
     if not any(tags.values()):
@@ -56,7 +56,9 @@ def _read_csv(path: Path) -> Tags:
         if not row:
             continue
         if len(row) <= max(columns):
-            raise InputError(f"tags {path}, line {number}: expected {len(header)} columns")
+            raise InputError(
+                f"tags {path}, line {number}: expected {len(header)} columns, found {len(row)}"
+            )
         found = _SEPARATOR.split(row[cell]) if separated else row[cell].split()
         own = tags.setdefault(row[image].strip().replace("\\", "/"), set())
         own.update(_plain(tag) for tag in found if tag.strip())
@@ -64,7 +66,7 @@ def _read_csv(path: Path) -> Tags:
 
 
 def _plain(tag: str) -> str:
-    """Return a tag in lower case, with single spaces in place of underscores and white space."""
+    """Return a tag in lower case, with underscores and white space replaced by single spaces."""
     return " ".join(tag.replace("_", " ").lower().split())
 
 
@@ -77,8 +79,8 @@ def _read_nuswide(directory: Path) -> Tags:
             values = _lines(file)
             if len(values) != len(images) or set(values) - {"0", "1"}:
                 raise InputError(
-                    f"{file} must contain 0 or 1 on each of {len(images)} lines, one per image, "
-                    f"got {len(values)} lines"
+                    f"{file} must have {len(images)} lines, one per image, each of which is 0 or "
+                    f"1; it has {len(values)} lines, or one that is not 0 or 1"
                 )
             for image, value in zip(images, values, strict=True):
                 own = tags.setdefault(image.replace("\\", "/"), set())
@@ -93,7 +95,7 @@ def _read_nuswide(directory: Path) -> Tags:
 
 
 def _nuswide_lists(directory: Path) -> Iterator[tuple[list[str], list[tuple[str, Path]]]]:
-    """Yield lists of images, each with the names and files of the labels that belong to it."""
+    """Yield each list of images with the names and files of its labels."""
     lists = {file.stem.lower(): file for file in sorted((directory / "ImageList").glob("*.txt"))}
     truth = directory / "Groundtruth"
     for stem, folder, suffix in (
@@ -108,7 +110,7 @@ def _nuswide_lists(directory: Path) -> Iterator[tuple[list[str], list[tuple[str,
 
 
 def _lines(path: Path) -> list[str]:
-    """Return the lines that are not empty, without white space around them."""
+    """Return the nonempty lines of a file, stripped of white space."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -49,8 +49,8 @@ def data_source(
 ) -> tuple[Path | Location | None, str | None]:
     """Return the path and format of the data; the default is the checkpoint's training data.
 
-    A path of None means the demo data. Raises InputError, with the advice, if the training data no
-    longer exists.
+    A path of None means the demo data. Raises InputError if the training data no longer exists;
+    advice: what to do in that case, for the message.
     """
     if data is not None:
         return data, format
@@ -91,11 +91,11 @@ def load_split(
 def sample_training_images(
     config: Mapping[str, Any] | None, cache: Path, count: int
 ) -> list[Path | Location]:
-    """Return `count` evenly spaced images of the data that a model was trained on.
+    """Return up to `count` evenly spaced images of the train split that a model was trained on.
 
-    config: the config of its checkpoint; None, as for an ensemble, returns no images. There are
-    none either if the data no longer exist, cannot be read or are on a server. An image that cannot
-    be read is replaced by one nearby.
+    config: the config of the model's checkpoint, or None for an ensemble. The result is empty if
+    config is None, or if the data no longer exists, cannot be read or is on a server. An unreadable
+    image is replaced by one nearby.
     """
     if config is None:
         return []

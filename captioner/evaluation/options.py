@@ -40,13 +40,13 @@ class EvaluationOptions:
         None, "directory of concept annotations in MIRFlickr's layout, scored by MAP"
     )
     failures: Path | None = option(
-        None, "output HTML page with the wrong images among the first five of each query"
+        None, "output HTML page of the irrelevant images among the first five of each query"
     )
     masks: Path | None = option(
-        None, "spatial models: directory of images and masks in Pascal VOC's layout to score"
+        None, "spatial models: directory in Pascal VOC's layout, whose masks are scored"
     )
     threshold: float = option(
-        0.8, "spatial models: value of label maps below which a pixel is background"
+        0.8, "spatial models: map value below which a pixel is background"
     )
     batch_size: int = option(64, "number of images per batch")
     workers: int = option(WORKERS, "number of threads that prefetch images")

@@ -82,7 +82,7 @@ class Job(Protocol):
         """Return the batch to train on, and scalars to log by name; called before every step."""
 
     def observe(self, loss: "Loss") -> None:
-        """Receive the loss of each step, over all processes, just after the step."""
+        """Process the loss of a step over all processes; called after every step."""
 
     def evaluate(self) -> Result:
         """Evaluate the val split with the current weights; every process calls this."""

@@ -1,4 +1,4 @@
-"""Train a regression for each kind of text vectors, and compare the models by search queries."""
+"""Train a regression on each kind of text vectors, and compare the models on search queries."""
 
 import importlib.util
 import time
@@ -50,12 +50,12 @@ class ComparedModel:
 
 
 def compare(options: CompareOptions, training: Mapping[str, Any]) -> list[ComparedModel]:
-    """Train, search, print a Markdown table and write a JSON file; return its rows.
+    """Train and compare the models: print a Markdown table, write a JSON file and return the rows.
 
     training: options of `TrainConfig.from_options` for --system regression, without text_vectors.
-    Each model searches the images of the val and test splits of its own data, and those of
-    `test_data`. A run that was interrupted is resumed, and one that is complete is not trained
-    again. Raises InputError for user errors, most of them before any image is read.
+    Each model searches the val and test images of its own data, and those of `test_data`. An
+    interrupted run is resumed, and a complete one is not trained again. Raises InputError for user
+    errors, most of them before any image is read.
     """
     sources = options.text_vectors or _available()
     configs = {source: _config(source, options.prefix, training) for source in sources}
@@ -83,7 +83,7 @@ def compare(options: CompareOptions, training: Mapping[str, Any]) -> list[Compar
 
 
 def _available() -> tuple[str, ...]:
-    """Return all text vectors that can be fitted with the installed extras."""
+    """Return the kinds of text vectors that can be fitted with the installed extras."""
     if importlib.util.find_spec("gensim") is not None:
         return FITTED
     print("note: run pip install 'captioner[link]' to compare word2vec, fastText, doc2vec and LDA")
@@ -91,7 +91,7 @@ def _available() -> tuple[str, ...]:
 
 
 def _config(source: str, prefix: str, training: Mapping[str, Any]) -> TrainConfig:
-    """Return the config of a run, without options that have no effect on these text vectors."""
+    """Return the config of the run for `source`, without options that have no effect on it."""
     training = {n: value for n, value in training.items() if n not in idle_sizes((source,))}
     return TrainConfig.from_options(
         system=REGRESSION.name,
@@ -105,7 +105,7 @@ def _config(source: str, prefix: str, training: Mapping[str, Any]) -> TrainConfi
 def _read_databases(
     options: CompareOptions, config: TrainConfig
 ) -> list[tuple[str, list[Example]]]:
-    """Return the name of each data set to search, and its images outside the train split."""
+    """Return the name of each data set to search, and its examples outside the train split."""
     data = config.data
     sources = [(data.data, data.format)]
     if options.test_data is not None:
@@ -150,7 +150,7 @@ def format_table(rows: Sequence[ComparedModel]) -> str:
 
 
 def _describe(rows: Sequence[ComparedModel]) -> str:
-    """Return what was searched, and the queries that were left out, for each data set."""
+    """Return the numbers of images and queries, and the omitted queries, for each data set."""
     lines = []
     for name in dict.fromkeys(row.tested_on for row in rows):
         row = next(each for each in rows if each.tested_on == name)
@@ -158,10 +158,10 @@ def _describe(rows: Sequence[ComparedModel]) -> str:
         by_chance = "" if chance is None else f"; P@5 by chance {chance:.2f}"
         count = len(row.scores.queries)
         lines.append(
-            f"{name}: {row.images} images not used for training, {count} queries{by_chance}"
+            f"{name}: {row.images} images outside the train split, {count} queries{by_chance}"
         )
         if row.scores.left_out:
-            lines.append(f"left out: {', '.join(row.scores.left_out)}")
+            lines.append(f"queries left out: {', '.join(row.scores.left_out)}")
     return "\n".join(lines)
 
 

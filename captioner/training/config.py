@@ -48,9 +48,9 @@ def option_groups(task: Task) -> dict[str, type[Options]]:
 def defaults_of(
     task: Task, encoder: str, recipe: str | None = None
 ) -> dict[str, int | float | str]:
-    """Return the values of a task's options that differ from the defaults of their groups.
+    """Return the default values of a task's options that differ from those in the option groups.
 
-    recipe: the value of the task's option `recipe`.
+    encoder: value of --encoder. recipe: value of the task's option `recipe`, if it has one.
     """
     defaults: dict[str, int | float | str] = {"watch": task.scores[0].lower(), **task.defaults}
     if encoder == SMALL_CNN:
@@ -168,7 +168,7 @@ def _build_groups(task: Task, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recipe_of(task_options: Options) -> str | None:
-    """Return the recipe that a task's options choose; None also if the task has no recipes."""
+    """Return the recipe that a task's options select; None if the task has no recipes."""
     return getattr(task_options, "recipe", None)
 
 

@@ -46,7 +46,7 @@ class TrainingResult:
     def linker(self) -> Linker:
         """The best checkpoint of a linking run, loaded on first use, on the training device."""
         if not isinstance(self._model, Linker):
-            raise InputError(f"a {self.system!r} run has no linker; use its attribute captioner")
+            raise InputError(f"a {self.system!r} run has no linker; use captioner")
         return self._model
 
     @cached_property

@@ -81,7 +81,7 @@ def test_labels_that_are_refused(run, images, capsys, tmp_path, tmp_path_factory
         main([*words[:-1], str(linking.run(tmp_path_factory))])
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"x")
-    with pytest.raises(InputError, match="1 of 1 images could not be read"):
+    with pytest.raises(InputError, match="1 of 1 images could not be read; see the errors above"):
         main(["label", str(broken), "--checkpoint", str(run)])
     assert "broken.png" in capsys.readouterr().err
 
@@ -169,7 +169,7 @@ def test_projections_that_are_refused(index, tmp_path):
         main([*words, "--labels", "red", "blue", "--diversity"])
     with pytest.raises(InputError, match="does not know 'zebra'"):
         main([*words, "--labels", "zebra"])
-    with pytest.raises(InputError, match="--labels needs an index only"):
+    with pytest.raises(InputError, match="--labels needs an index without --texts"):
         main(["project", "--texts", "x.txt", "--labels", "red"])
 
 

@@ -40,7 +40,7 @@ def test_nuswide_train_and_test_lists(tmp_path):
         write(folder / f"Labels_dog_{split}.txt", f"{value}\n")
     assert read_tags(tmp_path) == {"Train.jpg": {"dog"}, "Test.jpg": set()}
     write(folder / "Labels_dog_Test.txt", "0\n1\n")
-    with pytest.raises(InputError, match=r"must contain 0 or 1 on each of 1 lines, .* got 2 lines"):
+    with pytest.raises(InputError, match=r"must have 1 lines, one per image, .* it has 2 lines"):
         read_tags(tmp_path)
 
 
@@ -51,7 +51,7 @@ def test_nuswide_train_and_test_lists(tmp_path):
             "name,tags\na.jpg,dog\n",
             r"must have a header .* image and tags, got \['na",
         ),
-        ("image,tags\na.jpg\n", "line 2: expected 2 columns"),
+        ("image,tags\na.jpg\n", "line 2: expected 2 columns, found 1"),
         ("image,tags\na.jpg,\n", "contains no tags; choose another"),
         ("", r"must have a header with the columns image and tags, got \[\]"),
     ],

@@ -38,7 +38,7 @@ def test_a_table_and_a_json_file_compare_text_vectors(words, capsys):
         assert f"| `{row['text_vectors']}` | {row['P@5']:.2f} |" in line
         assert row["left_out"] == {"zebra": "unknown words"}
         assert Path(row["run"], "best").is_dir()
-    assert "10 images not used for training, 3 queries" in text
+    assert "10 images outside the train split, 3 queries" in text
 
 
 def test_a_comparison_continues_without_training_again(words, capsys):

@@ -95,8 +95,8 @@ def _position(box: Box) -> str | None:
 def _find_line(groups: Sequence[Group]) -> tuple[int, list[Group]] | None:
     """Return the axis (0: a row, 1: a column) along which the groups are clearly lined up.
 
-    Also return the groups in that order, left to right or top to bottom. Return None if there is no
-    such axis.
+    Also returns the groups in order along the axis: left to right, or top to bottom. Returns None
+    if there is no such axis.
     """
 
     def extent(group: Group, axis: int) -> tuple[int, int]:

@@ -71,7 +71,7 @@ def sample_scene(rng: random.Random, split: str) -> Scene:
 
 
 def _sample_looks(rng: random.Random, split: str, count: int) -> list[Look] | None:
-    """Sample the looks of `count` groups; return None if two have the same kind or colour."""
+    """Sample a look for each of `count` groups; return None if two share a kind or a colour."""
     combinations = rng.sample(SEEN, count)
     if HELD_OUT[split]:
         combinations[rng.randrange(count)] = rng.choice(HELD_OUT[split])

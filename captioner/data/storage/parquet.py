@@ -112,6 +112,6 @@ def _read_group(file: Path, group: int) -> Any:
     """Return the encoded images of a row group as a pyarrow array."""
     column = image_column(file)
     if column is None:
-        raise InputError(f"{file} has no image column")
+        raise InputError(f"{file} has no image column; choose a table with encoded images")
     images = open_table(file).read_row_group(group, columns=[column])[column].combine_chunks()
     return images if _is_binary(images.type) else images.field("bytes")

@@ -81,7 +81,7 @@ class CaptioningJob:
         self.setting = f"val split, beam size {self._options.beam_size}"
 
     def observe(self, _loss: Loss) -> None:
-        """Do nothing."""
+        """Do nothing: the losses of single steps are not needed."""
 
     def evaluate(self) -> Evaluation:
         """Caption and score the val split with the model's current weights."""
