@@ -30,7 +30,8 @@ REGIONS_AT_ONCE = 128  # images; their regions are converted to float32
 class Hit(NamedTuple):
     """A search result.
 
-    item: path or URL of an image, or a text. score: its cosine similarity to the query, in [-1, 1].
+    item: path or URL of an image, or a text. score: its cosine similarity to the query, in [-1, 1];
+    after re-ranking, the score of `Reranker`, and for a painting, the score of `Index.paint`.
     """
 
     item: str
@@ -38,20 +39,20 @@ class Hit(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The item of a hit in an index of images."""
+        """The same as `item`, for hits in an index of images."""
         return self.item
 
     @property
     def text(self) -> str:
-        """The item of a hit in an index of texts."""
+        """The same as `item`, for hits in an index of texts."""
         return self.item
 
 
 class Index:
     """The embeddings of images or of texts, stored in a directory that `captioner index` wrote.
 
-    Create one with `open`. An Index is a snapshot: open the directory again to see images or texts
-    that were added or removed since. Several threads may search the same Index at the same time.
+    Create one with `open`. An Index is a snapshot: open the directory again to include later
+    changes. Several threads may search the same Index at the same time.
     """
 
     def __init__(self, files: IndexFiles, linker: Linker | Path, device: str | None) -> None:
@@ -120,19 +121,21 @@ class Index:
         return self.items(range(len(self)))
 
     def items(self, rows: Iterable[int]) -> list[str]:
-        """Return the paths, URLs or texts of some rows; the others are not read.
+        """Return the paths, URLs or texts of the given rows; other rows are not read.
 
-        rows: from 0 to N - 1, in any order; InputError is raised for others.
+        rows: row numbers from 0 to N - 1, in any order. Raises InputError for any other number.
         """
         chosen = [operator.index(row) for row in rows]
         for row in chosen:
             if not 0 <= row < len(self):
-                raise InputError(f"{self._files.directory} has {len(self):,} rows, got row {row}")
+                raise InputError(
+                    f"{self._files.directory} has {len(self):,} rows, counted from 0; got row {row}"
+                )
         return [entry[KINDS[self.kind]] for entry in self._files.entries(chosen)]
 
     @property
     def checkpoint(self) -> str:
-        """The path, or repository on the hub, of the checkpoint that embedded the rows."""
+        """The path or hub repository of the checkpoint that embedded the rows."""
         return self._files.manifest.checkpoint
 
     @property
@@ -168,10 +171,10 @@ class Index:
 
         query: as in `Linker.encode_query`, or a vector (E,) as an array or a list, which is scaled
         to norm 1. Items with equal scores are in the order of the rows. The search is exact.
-        reranker: a captioner that scores the first `rerank_top` items again, or the first `top` if
-        `top` is larger; the query must then be a text if the index contains images, and an image
-        if it contains texts. Raises InputError for an invalid query or vector, for a `top` that is
-        not an integer of at least 1, and for damaged rows.
+        reranker: scores the best max(`top`, `rerank_top`) items again, and determines the order and
+        the scores of the result; the query must then be a single text for an index of images, and a
+        single image for an index of texts. Raises InputError for an invalid query or vector, for a
+        `top` that is not an integer of at least 1, and for damaged rows.
         """
         top, rerank_top = at_least_one(top, "top"), at_least_one(rerank_top, "rerank_top")
         if reranker is not None:
@@ -200,9 +203,9 @@ class Index:
         return list(map(Hit, self.items(rows.tolist()), scores.tolist()))
 
     def _only_term(self, query: Any) -> Term:
-        """Return the term of a query that can be re-ranked: a text for images, else an image."""
+        """Return the only term of a query; raise InputError if its results cannot be re-ranked."""
         parsed = parse(query) if isinstance(query, str) else query
-        wanted = "a phrase" if self.kind == "images" else "an image"
+        wanted = "a single phrase" if self.kind == "images" else "a single image"
         terms = parsed.terms if isinstance(parsed, Query) else ()
         if len(terms) != 1 or terms[0].weight < 0 or terms[0].is_image == (self.kind == "images"):
             given = parsed if isinstance(parsed, Query) else "a vector"
@@ -212,7 +215,7 @@ class Index:
         return terms[0]
 
     def label_scores(self, labels: str | Sequence[str]) -> np.ndarray:
-        """Return how likely each image shows each label, (N, L), in [0, 1], float32.
+        """Return the probability that each image shows each label, (N, L), float32.
 
         labels: as in `Linker.labels`. Raises InputError for unknown words, and for an index of a
         model that is not spatial.
@@ -226,7 +229,7 @@ class Index:
         return np.concatenate([np.empty((0, len(vectors)), np.float32), *scores])
 
     def label_maps(self, labels: str | Sequence[str]) -> Iterator[np.ndarray]:
-        """Yield the maps (n, L, h, w) of labels in [0, 1], float32, for blocks of images in order.
+        """Yield label maps (n, L, h, w), float32, in [0, 1], of successive blocks of images.
 
         Arguments and errors are as in `label_scores`.
         """
@@ -235,7 +238,7 @@ class Index:
             yield logits.sigmoid().cpu().numpy()
 
     def diversity(self) -> np.ndarray:
-        """Return how much the regions of each image differ, (N,), in [0, 1].
+        """Return the variance of each image's region embeddings (N,), in [0, 1].
 
         Raises InputError for an index of a model that is not spatial.
         """
@@ -245,13 +248,13 @@ class Index:
     def paint(
         self, layers: Sequence[Layer], query: str | Query | None = None, top: int = 10
     ) -> list[Hit]:
-        """Return the `top` images that fit a painting best, the best first.
+        """Return the `top` images that match a painting best, best first.
 
-        The score of an image is that of `painted_scores`, plus the score of the query, if any: the
-        sum over its terms of weight * value, where the value of a text is the probability that the
-        image shows it, as in `label_scores`, and that of an image is its cosine. Raises InputError
-        for an empty painting, unknown words, an invalid query, and for an index of a model that is
-        not spatial.
+        The score of an image is that of `painted_scores`; a query, if any, adds weight * value for
+        each of its terms. The value of a text is the probability that the image shows it, as in
+        `label_scores`; the value of an image is its cosine similarity. Raises InputError for an
+        empty painting, unknown words or an invalid query, and for an index of a model that is not
+        spatial.
         """
         top = at_least_one(top, "top")
         if not layers:
@@ -266,7 +269,7 @@ class Index:
         return list(map(Hit, self.items(order.tolist()), scores[order].tolist()))
 
     def _query_scores(self, query: Query) -> np.ndarray:
-        """Return the scores (N,) of a query's terms, as in `paint`."""
+        """Return each image's weighted sum (N,) of the values of a query's terms; see `paint`."""
         texts = [term for term in query.terms if not term.is_image]
         scores = np.zeros(len(self))
         if texts:

@@ -32,7 +32,7 @@ TEXTS_AT_ONCE = 256
 
 
 class ImageRows(NamedTuple):
-    """The rows of images in an index.
+    """The rows of n images, as an index stores them.
 
     rows (n, E): embeddings, float32. regions (n, R): the region embeddings of a spatial model,
     packed as in `region_rows`; None for any other model.
@@ -49,8 +49,8 @@ class Linker:
     """A trained linking model with its sentence encoder and image transform, on a device.
 
     Create one with `from_pretrained`. Embeddings are float32 rows in one space of E dimensions; the
-    score of two rows is their dot product. All rows have norm 1, so that scores are cosines,
-    unless the model was trained with `--similarity dot`. Method calls do not change the model.
+    score of two rows is their dot product. Unless the model was trained with `--similarity dot`,
+    all rows have norm 1, so that scores are cosines. Method calls do not change the model.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Linker:
     ) -> None:
         """Wrap a model; `from_pretrained` is the usual way to create a Linker.
 
-        known_labels: the labels of a spatial model's data set.
+        known_labels: the labels, seen and held out, of a spatial model's training data.
         """
         self.model = model.eval()
         self.texts = texts
@@ -174,7 +174,7 @@ class Linker:
     def _features(
         self, images: Source, count: int, batch_size: int, workers: int
     ) -> Iterator[torch.Tensor]:
-        """Yield the features of the first `count` images of a source, on the model's device."""
+        """Yield batches of features of a source's first `count` images, on the model's device."""
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         encoder = self.model.encoder
@@ -247,8 +247,8 @@ class Linker:
         """Embed a query such as "2*snow - dog + image:a.jpg" as a float32 vector (E,) of norm 1.
 
         Each term is embedded separately; the vectors are added with their weights and signs, and
-        the sum is scaled to norm 1. embed_images: function that maps the texts of B image terms to
-        their rows (B, E); None reads the files, as `encode_images` does. Raises InputError for a
+        the sum is scaled to norm 1. embed_images: function that returns the rows (B, E) for the
+        texts of B image terms; None uses `encode_images` on them as paths. Raises InputError for a
         query that cannot be parsed, for an unknown word (the message suggests similar known words),
         for an image that cannot be read, and for terms that cancel out.
         """
@@ -284,13 +284,14 @@ class Linker:
         top: int = 10,
         on_unknown: str = "raise",
     ) -> list[tuple[int, float]]:
-        """Return the index and the cosine of the `top` images or texts closest to a query.
+        """Return the index and the score of the `top` images or texts closest to a query.
 
         query: as in `encode_query`. images, texts: as in `encode_images` and `encode_texts`; pass
         one of them. on_unknown: "raise" raises InputError for a word of `texts` that the sentence
-        encoder does not know; "ignore" embeds the other words. The best come first, equal ones in
-        order. Raises InputError as these methods do, and for a `top` that is not an integer of at
-        least 1. `Index` ranks more than fit in memory.
+        encoder does not know; "ignore" embeds the other words. The best match comes first; equal
+        scores keep the order of the input. Raises InputError in the same cases as these methods,
+        and if `top` is not an integer of at least 1. For embeddings that exceed the memory, use
+        `Index`.
         """
         if on_unknown not in ("raise", "ignore"):
             raise InputError(f"on_unknown must be raise or ignore, got {on_unknown!r}")
@@ -310,9 +311,9 @@ class Linker:
     def similarity(
         self, images: ImageInput | Sequence[ImageInput], texts: str | Sequence[str]
     ) -> np.ndarray:
-        """Return the score (B, N) of each image and each text; see `Linker`.
+        """Return the score (B, N) of each image with each text.
 
-        Scores are cosines, in [-1, 1]; products of any size if the model was trained with
+        Scores are cosines in [-1, 1], or unbounded dot products if the model was trained with
         `--similarity dot`. images: as in `encode_images`. texts: as in `encode_texts`, with
         on_unknown="raise".
         """
@@ -329,7 +330,7 @@ class Linker:
         *,
         batch_size: int = 32,
     ) -> np.ndarray:
-        """Return how likely each image shows each label, (B, L), in [0, 1].
+        """Return the probability that each image shows each label, (B, L), float32.
 
         images: as in `encode_images`. labels: words, phrases or sentences; they need not have been
         labels in training. Raises InputError for unknown words, as `encode_texts` does, and for a
@@ -342,14 +343,14 @@ class Linker:
     def label_source(
         self, images: Source, count: int, labels: str | Sequence[str], *, batch_size: int = 32
     ) -> LabelledImages:
-        """Embed the first `count` images of a source, and score labels on them, in one pass."""
+        """Embed the first `count` images of a source and score labels on them in one pass."""
         model, vectors = spatial(self.model), self._label_vectors(labels)
         with torch.inference_mode():
             return label_images(model, self._features(images, count, batch_size, WORKERS), vectors)
 
     @property
     def region_shape(self) -> RegionShape | None:
-        """The shape of the region embeddings of an image; None for a model that has none."""
+        """The shape of an image's region embeddings; None if the model is not spatial."""
         if not isinstance(self.model, SpatialEmbedding):
             return None
         pixels = torch.zeros(1, 3, self.transform.size, self.transform.size, device=self.device)
@@ -357,7 +358,7 @@ class Linker:
             return RegionShape(*self.model.regions(self.model.encoder(pixels)).shape[1:])
 
     def index_source(self, images: Source, count: int, *, batch_size: int = 32) -> ImageRows:
-        """Embed the first `count` images or features of a source, as an index stores them."""
+        """Embed the first `count` images or features of a source for an index."""
         model = self.model
         if not isinstance(model, SpatialEmbedding):
             return ImageRows(self.encode_source(images, count, batch_size=batch_size), None)
@@ -379,7 +380,7 @@ class Linker:
         *,
         batch_size: int = 32,
     ) -> np.ndarray:
-        """Return where in each image each label is: maps (B, L, h, w) with values in [0, 1].
+        """Return maps (B, L, h, w), in [0, 1], of where each label is in each image.
 
         Arguments and errors are as in `labels`.
         """
@@ -394,7 +395,8 @@ class Linker:
     ) -> np.ndarray:
         """Return the embeddings of all regions, (B, K, E, h, w), of norm 1 over E.
 
-        K is the number of blocks. Raises InputError for a model that is not spatial.
+        K is the number of blocks, (h, w) the grid of the feature maps. Raises InputError for a
+        model that is not spatial.
         """
         model = spatial(self.model)
         with torch.inference_mode():
@@ -410,7 +412,7 @@ class Linker:
         return cluster_regions(self.region_embeddings([image])[0], count, seed)
 
     def diversity(self, images: ImageInput | Sequence[ImageInput]) -> np.ndarray:
-        """Return how much the regions of each image differ, (B,), in [0, 1]."""
+        """Return the variance of each image's region embeddings (B,), in [0, 1]."""
         return diversity(torch.from_numpy(self.region_embeddings(images))).numpy()
 
     def _maps_of(
@@ -425,5 +427,5 @@ class Linker:
 
 
 def _listed(images: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
-    """Return one image as a list of one."""
+    """Return a sequence of images unchanged, and a single image as a list."""
     return [images] if isinstance(images, str) or not isinstance(images, Sequence) else images

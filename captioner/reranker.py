@@ -1,4 +1,4 @@
-"""Reranker: score the best results of a linking model by a captioner's log p(text | image).
+"""Reranker: re-rank the best results of a linking model by a captioner's log p(text | image).
 
 Shapes: B images, N texts, P pairs of an image and a text, K candidates.
 """
@@ -29,12 +29,12 @@ IMAGES_AT_ONCE = 8  # images whose feature maps are in memory
 
 
 class Reranker:
-    """A captioner that scores pairs of images and texts beside the cosines of a linking model.
+    """Adds log-probabilities of a captioner to the cosines of a linking model.
 
     The score of an image for a text is cosine + weight * log p(text | image), in nats. The score of
-    a text for an image is cosine + weight * `evidence_for_texts`, the difference of
-    log p(text | image) and log p(text). p(text) is the mean of p(text | image) over a sample of
-    images.
+    a text for an image is cosine + weight * evidence, where the evidence is the difference between
+    log p(text | image) and log p(text), limited by `evidence_for_texts`. p(text) is the mean of
+    p(text | image) over a sample of images.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Reranker:
     ) -> None:
         """Wrap a captioner.
 
-        weight: at least 0. sample: images over which p(text) is estimated, best a few training
-        images of the captioner; if there are none, a uniform image takes their place, which is
-        less exact. cache: directory of stored features, so that the encoder does not run again for
-        image files that it has seen; None stores nothing. Raises InputError for an invalid weight,
-        and if the captioner's tokenizer is a function that is not available.
+        weight: at least 0. sample: images over which p(text) is averaged, ideally a few of the
+        captioner's training images; if empty, a single image of uniform colour is used instead,
+        which is less accurate. cache: directory of stored features, which saves encoding the same
+        image files again; None stores nothing. Raises InputError for an invalid weight, and if the
+        captioner's tokenizer is a function that is not available.
         """
         if not 0 <= weight < np.inf:
             raise InputError(f"weight must be finite and at least 0, got {weight}")
@@ -78,8 +78,8 @@ class Reranker:
     ) -> np.ndarray:
         """Return the score of each image for a text (K,), float64.
 
-        cosines (K,): those of the images with the text. Raises InputError for an image that cannot
-        be read.
+        cosines (K,): the cosine of each image with the text. Raises InputError for an image that
+        cannot be read.
         """
         pairs = np.stack([np.arange(len(images)), np.zeros(len(images), int)], 1)
         log_probs = self.log_probs(self.open(images), [text], pairs)
@@ -88,9 +88,11 @@ class Reranker:
     def score_texts(
         self, image: ImageInput, texts: Sequence[str], cosines: Sequence[float]
     ) -> np.ndarray:
-        """Return the score of each text for an image (K,), float64; see `score_images`.
+        """Return the score of each text for an image (K,), float64.
 
-        The scores depend on all texts; compare only scores of one call.
+        cosines (K,): the cosine of each text with the image. A score depends on all texts that are
+        passed, so only scores from the same call are comparable. Raises InputError for an image
+        that cannot be read.
         """
         pairs = np.stack([np.zeros(len(texts), int), np.arange(len(texts))], 1)
         log_probs = self.log_probs(self.open([image]), texts, pairs)
@@ -98,7 +100,7 @@ class Reranker:
         return np.asarray(cosines) + self.weight * evidence
 
     def log_priors(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
-        """Return log p(text) of each text (N,), in nats, estimated over the sample."""
+        """Return log p(text) of each text (N,), in nats, estimated from the sample."""
         images = self.open(self._sample) if self._sample else self._uniform_image()
         count = max(1, len(self._sample))
         places = np.indices((count, len(texts))).reshape(2, -1).T
@@ -107,14 +109,14 @@ class Reranker:
         return np.asarray(np.logaddexp.reduce(by_image, 0) - np.log(count))
 
     def _uniform_image(self) -> Source:
-        """Return a source of one image of the transform's mean colour."""
+        """Return a source of a single image, which has the transform's mean colour everywhere."""
         size = self.captioner.transform.size
         return FunctionSource(lambda _: torch.zeros(1, 3, size, size), are_features=False)
 
     def open(self, images: Sequence[ImageInput]) -> Source:
         """Return a source of the images, or of their stored features if all are files.
 
-        Features are stored if there is a cache that can be written and the encoder is frozen.
+        Features are used only if there is a writable cache and the encoder is frozen.
         """
         encoder, transform = self.captioner.model.encoder, self.captioner.transform
         names = [image for image in images if isinstance(image, str | Path | Location)]
@@ -136,11 +138,11 @@ class Reranker:
         *,
         show_progress: bool = False,
     ) -> np.ndarray:
-        """Return log p(text | image) of each pair (P,), in nats, with the end token's, float64.
+        """Return log p(text | image) of each pair (P,), in nats, including the end token, float64.
 
-        images: a source of images or feature maps. pairs (P, 2): the index of an image and of a
-        text. Words outside the vocabulary count as <unk>. Every image is encoded once; the feature
-        maps in memory are those of IMAGES_AT_ONCE images.
+        images: a source of images or feature maps. pairs (P, 2): the indices of an image and a
+        text. Words outside the vocabulary count as <unk>. Every image is encoded once, and
+        IMAGES_AT_ONCE images are processed at a time.
         """
         numbers: dict[tuple[int, ...], int] = {}  # texts of equal tokens have equal scores
         read = [numbers.setdefault(tokens, len(numbers)) for tokens in self._read(texts)]
@@ -152,7 +154,7 @@ class Reranker:
         return np.asarray(self._score_all(images, captions, by_image, show_progress)[places])
 
     def _read(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Return the tokens of each text, from start to end; unknown words are <unk>."""
+        """Return the tokens of each text, from start to end token; unknown words become <unk>."""
         vocabulary = self.captioner.vocabulary
         words = [vocabulary.encode(vocabulary.tokenizer.split(text)) for text in texts]
         return [(vocabulary.START, *tokens, vocabulary.END) for tokens in words]
@@ -164,7 +166,7 @@ class Reranker:
         pairs: np.ndarray,
         show_progress: bool,
     ) -> np.ndarray:
-        """Return log p(text | image) of each pair (P,); pairs are in the order of their images."""
+        """Return log p(text | image) of each pair (P,); `pairs` must be sorted by image."""
         scores = np.empty(len(pairs))
         chosen, starts = np.unique(pairs[:, 0], return_index=True)
         ends = np.append(starts, len(pairs))

@@ -212,12 +212,12 @@ def test_no_weight_changes_nothing(here, reranker):
 @pytest.mark.parametrize(
     ("name", "query", "message"),
     [
-        ("photos", "image:{}", "of images needs a phrase as the query, got image:"),
-        ("photos", "red + blue", r"of images needs a phrase as the query, got red \+ blue$"),
-        ("photos", "- red", "of images needs a phrase as the query, got - red$"),
-        ("texts", "red", "of texts needs an image as the query, got red$"),
-        ("texts", "image:{} + red", "of texts needs an image as the query, got image:"),
-        ("texts", np.ones(3), "of texts needs an image as the query, got a vector$"),
+        ("photos", "image:{}", "of images needs a single phrase as the query, got image:"),
+        ("photos", "red + blue", r"of images needs a single phrase as the query, got red \+ blue$"),
+        ("photos", "- red", "of images needs a single phrase as the query, got - red$"),
+        ("texts", "red", "of texts needs a single image as the query, got red$"),
+        ("texts", "image:{} + red", "of texts needs a single image as the query, got image:"),
+        ("texts", np.ones(3), "of texts needs a single image as the query, got a vector$"),
         ("photos", "", "^the query is empty"),
     ],
 )

@@ -1,8 +1,8 @@
 """Writing indexes so that little work is lost if the process is killed.
 
-Rows are appended first, and then their lines. To remove rows, the files of the next generation are
-written before the manifest refers to them, so that readers always find complete files. The
-manifest is on disk before the files of the last generation are removed.
+Rows are appended first, then their lines. To remove rows, the files of the next generation are
+written before the manifest refers to them, so that readers always find complete files. The files of
+the previous generation are deleted only when the new manifest is on disk.
 `index_files` describes the files.
 
 Shapes: N rows, E dimensions.
@@ -50,8 +50,8 @@ class IndexWriter:
     """An index that is open for writing; use `open_writer` to create one.
 
     manifest: manifest of the index. recovered: lines whose rows were lost since the last complete
-    run, because a process was killed or a disk was damaged. The index no longer contains them,
-    unless the caller of an unfinished run has appended them again.
+    run, because a process was killed or a disk was damaged. The index no longer contains these
+    lines, except those that an unfinished run has appended again.
     """
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
@@ -74,7 +74,7 @@ class IndexWriter:
     ) -> None:
         """Keep the rows at `indices`, which must be in ascending order, and remove all others.
 
-        changes: new values in the lines of some of the kept rows, by row.
+        changes: for some of the kept rows, by row before the removal, values to update in its line.
         """
         files = open_generation(self.directory, replace(self.manifest, rows=0))
         if len(indices) == len(files.rows) and not changes:
@@ -110,7 +110,7 @@ class IndexWriter:
         self._append(self.manifest, rows.astype(np.float16), entries, regions)
 
     def finish(self, skipped: Sequence[Mapping[str, Any]]) -> int:
-        """Write the header, the list of skipped images or texts and the manifest; return N."""
+        """Complete a run: write the row count and the skipped images or texts; return the count."""
         count = len(LineFile(lines_path(self.directory, self.manifest)))
         with rows_path(self.directory, self.manifest).open("r+b") as file:
             file.write(_header(count, self.manifest.dimensions))
@@ -159,9 +159,9 @@ class IndexWriter:
                         path.unlink()
 
     def _recover(self) -> list[dict[str, Any]]:
-        """Truncate all files to the rows that are complete in all; return the lines lost so far.
+        """Truncate all files to the rows that are complete in each; return the lines lost so far.
 
-        They are written to RECOVERED first, so that a process killed afterwards does not lose them.
+        Lost lines are first written to RECOVERED, so that they survive if the process is killed.
         """
         path, dimensions = lines_path(self.directory, self.manifest), self.manifest.dimensions
         path.touch()
@@ -204,9 +204,9 @@ def open_writer(
     """Open an index to add and remove rows; create it if it does not exist.
 
     Only one process at a time may write to an index. kind: "images" or "texts". regions: shape of
-    the region embeddings to store with each row; None if there are none. Raises InputError if the
-    directory contains something else, if another process is writing to it, if the index has the
-    other kind or was written with other weights, or if it is damaged.
+    the region embeddings to store with each row, or None. Raises InputError if the directory
+    contains something else, if another process is writing to it, if the index is of the other kind
+    or was written with other weights, or if it is damaged.
     """
     if directory.exists() and not is_index(directory) and _has_content(directory):
         raise InputError(f"{directory} already exists and is not an index; choose another --output")
@@ -238,7 +238,7 @@ def open_writer(
 
 
 def _has_content(directory: Path) -> bool:
-    """Return whether the path contains more than the leftovers of an interrupted process."""
+    """Return whether a path is a file, or contains more than leftovers of an interrupted run."""
     leftovers = (".lock", ".part")
     return not directory.is_dir() or any(
         not path.name.endswith(leftovers) for path in directory.iterdir()

@@ -75,10 +75,10 @@ def cluster(vectors: np.ndarray, groups: int, seed: int = 0) -> np.ndarray:
 
 
 def subtract_means(vectors: np.ndarray, modalities: np.ndarray) -> np.ndarray:
-    """Subtract from each vector (N, Y) the mean vector of its modality (N,), an integer.
+    """Subtract from each vector (N, Y) the mean vector of its modality.
 
-    Embeddings of images and of texts lie in different regions of their space, so that a projection
-    shows them as two islands. The difference of the means is what separates these.
+    modalities (N,): integers, such as 0 for images and 1 for texts. The means of the embeddings of
+    images and of texts differ, so that a projection would otherwise show two separate clusters.
     """
     centred = np.array(vectors, dtype=np.float64)
     for modality in np.unique(modalities):
@@ -89,11 +89,11 @@ def subtract_means(vectors: np.ndarray, modalities: np.ndarray) -> np.ndarray:
 def nearest_words(
     vectors: np.ndarray, groups: np.ndarray, words: Sequence[str], rows: np.ndarray, count: int = 3
 ) -> list[list[str]]:
-    """Return, for each group, the `count` words whose embeddings fit it better than the others.
+    """Return, for each group, the `count` words that distinguish it best from the other groups.
 
-    vectors (N, Y): embeddings. groups (N,): the group of each, from 0; -1 for no group. rows: the
-    embeddings (words, Y) of the words. A word's rank is its product with the difference between
-    the group's mean vector and the mean of all groups' mean vectors.
+    vectors (N, Y): embeddings. groups (N,): the group of each vector, from 0, or -1 for none. rows
+    (words, Y): the embeddings of the words. Words are ranked by their dot product with the
+    difference between the group's mean vector and the mean of all groups' mean vectors.
     """
     means = np.stack([vectors[groups == group].mean(0) for group in range(groups.max() + 1)])
     scores = (means - means.mean(0)) @ rows.T  # (groups, words)

@@ -82,10 +82,10 @@ def parse(text: str) -> Query:
 
 
 def weighted_sum(vectors: np.ndarray, query: Query) -> np.ndarray:
-    """Add the vectors (T, E) of the terms with their weights; return the sum, scaled to norm 1.
+    """Return the sum of the vectors (T, E) of the terms with their weights, scaled to norm 1.
 
-    The result (E,) is float32. Raises InputError if the vectors cancel each other, or if one is not
-    finite.
+    The result (E,) is float32. Raises InputError if the vectors cancel each other out, or if one is
+    not finite.
     """
     weights = np.array([term.weight for term in query.terms])
     weights /= np.abs(weights).max()
@@ -93,7 +93,7 @@ def weighted_sum(vectors: np.ndarray, query: Query) -> np.ndarray:
         total = weights @ vectors.astype(np.float64)
     norm = np.linalg.norm(total)
     if not norm < math.inf:  # also true for NaN
-        raise InputError(f"the vectors of {query} are not finite; change a term")
+        raise InputError(f"a vector of the query {query} is not finite; remove or change its term")
     if not CANCELLED * np.abs(weights).sum() < norm:
         raise InputError(f"the terms of {query} cancel each other; change a term or a weight")
     scaled: np.ndarray = (total / norm).astype(np.float32)

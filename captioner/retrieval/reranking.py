@@ -1,6 +1,6 @@
-"""Re-ranking: its options, the candidates of each query, and their order.
+"""Re-ranking: options, the candidates of each query, and their order.
 
-`Reranker` computes what a captioner adds to the cosines. Shapes: Q queries, N items, K candidates.
+`Reranker` computes the scores of a captioner. Shapes: Q queries, N items, K candidates.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ SAMPLE = 16  # training images over which a captioner's p(text) is estimated
 
 @dataclass(frozen=True)
 class RerankOptions(Options):
-    """The captioner that re-ranks the best results, and how."""
+    """The captioner that re-ranks the best results, their number, and the captioner's weight."""
 
-    rerank: Path | None = option(None, "run of a captioner that re-ranks the first results")
-    rerank_top: int = option(TOP, "number of results to re-rank per query", at_least=1)
-    rerank_weight: float = option(WEIGHT, "weight of the captioner beside the cosine", at_least=0)
+    rerank: Path | None = option(None, "run or checkpoint of a captioner that re-ranks the results")
+    rerank_top: int = option(TOP, "number of best results to re-rank per query", at_least=1)
+    rerank_weight: float = option(WEIGHT, "weight of log-probabilities in the score", at_least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,12 +34,12 @@ class RerankOptions(Options):
 
 
 def evidence_for_texts(log_probs: np.ndarray, log_priors: np.ndarray) -> np.ndarray:
-    """Return what speaks for each candidate text of an image (Q, K), in nats.
+    """Return the evidence for each candidate text of an image (Q, K), in nats.
 
     log_probs (Q, K): log p(text | image) of the candidates of each image. log_priors (Q, K): their
     log p(text), which is subtracted, because a captioner prefers common sentences for every image.
-    The difference d grows with the number of rare words, whether they fit or not; it is therefore
-    limited to its QUANTILE q among the candidates of the image, softly: -log(e^-d + e^-q).
+    The difference d grows with the number of rare words, even if they do not fit. It is therefore
+    softly limited to the QUANTILE q of the image's candidates: evidence = -log(e^-d + e^-q).
     """
     difference: np.ndarray = log_probs - log_priors
     if not difference.shape[-1]:  # no candidates have no quantile
@@ -63,10 +63,11 @@ def best_candidates(scores: np.ndarray, top: int) -> np.ndarray:
 
 
 def place_first(scores: np.ndarray, candidates: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return scores (Q, N), float64, in which the candidates precede all others.
+    """Return scores (Q, N), float64, that rank all candidates above the other items.
 
-    scores (Q, N): order of the other items. candidates (Q, K): distinct columns. values (Q, K):
-    order of the candidates, whose differences are kept.
+    scores (Q, N): scores of all items, kept for those that are not candidates. candidates (Q, K):
+    columns of the candidates, distinct in each row. values (Q, K): new scores of the candidates,
+    which are shifted by a constant for each query.
     """
     placed = scores.astype(np.float64)
     shift = placed.max(1, keepdims=True) + 1 - values.min(1, keepdims=True)

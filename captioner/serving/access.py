@@ -104,7 +104,7 @@ def read_token(path: Path) -> str:
 def token_check(
     token: str | None, exempt: Callable[[Any], bool] = lambda _: False
 ) -> Sequence[Any]:
-    """Build the FastAPI dependencies of routes that require the token; none if it is None.
+    """Build the FastAPI dependencies of routes that require the token; empty without a token.
 
     exempt: function that returns whether a request is accepted without the token.
     """

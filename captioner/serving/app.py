@@ -67,9 +67,9 @@ def create_app(
     """Create the service as a FastAPI application, for `server.serve` or any other ASGI server.
 
     captioner: captions images; None serves search only. collections: the indexes to search, the
-    default first. thumbnails: where thumbnails are stored; None makes them for each request. If
-    `access` is None, only requests to the hosts localhost, 127.0.0.1 and ::1 are answered.
-    `app.state.close()` rejects new requests; requests in progress are still answered.
+    default first. thumbnails: where thumbnails are stored; None creates them anew for each request.
+    If `access` is None, only requests to the hosts localhost, 127.0.0.1 and ::1 are answered.
+    After `app.state.close()`, new requests are rejected, but those in progress are still answered.
     """
     from fastapi import FastAPI
 
@@ -131,7 +131,7 @@ def _describe(captions: bool, search: bool) -> str:
             "attended for each word."
         )
     if search:
-        sentences.append("Finds the images or texts of an index that fit words and images.")
+        sentences.append("Finds the images or texts of an index that match words and images.")
     return " ".join(sentences)
 
 
@@ -317,7 +317,7 @@ class _Middleware:
 
 
 def _kind(path: str) -> str | None:
-    """Return what a request is counted as."""
+    """Return the kind of request to count for a path; None if the path is not counted."""
     if path.startswith(f"{THUMBNAILS}/"):
         return "thumbnail"
     return {CAPTION: "caption", SEARCH: "search"}.get(path)

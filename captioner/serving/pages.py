@@ -1,4 +1,4 @@
-"""The pages of the service: files with the styles and scripts that they share."""
+"""The pages of the service, built from HTML files and the styles and scripts that they share."""
 
 import base64
 import hashlib
@@ -17,8 +17,8 @@ _INCLUDE = re.compile(r"/\* include (common\.\w+) \*/")
 def add_pages(app: "FastAPI", *, captions: bool, search: bool) -> str:
     """Add the pages and return a Content-Security-Policy that allows only their own code.
 
-    captions, search: whether the service has a captioner and indexes. The first page is that of
-    search if there is an index.
+    captions: whether the service has a captioner. search: whether it has indexes; the start page is
+    then the search page.
     """
     pages = {"/docs": "docs.html"}
     if captions:
@@ -32,7 +32,7 @@ def add_pages(app: "FastAPI", *, captions: bool, search: bool) -> str:
 
 
 def read_page(name: str) -> str:
-    """Return a page as one text; a comment `/* include FILE */` is replaced with that file."""
+    """Return a page as text, with each comment `/* include FILE */` replaced by that file."""
     folder = resources.files(__package__)
 
     def read(file: str) -> str:

@@ -23,12 +23,12 @@ FORM_BYTES = 2**16  # maximum size of a form without its image
 ERRORS = {
     401: "the token is missing or wrong",
     403: "the request came from a page of another site",
-    404: "there is no such index or row, or its image cannot be read",
+    404: "the index or row does not exist, or the row's image cannot be read",
     413: "the image file is too large",
     421: "the request names a host that is not allowed",
     422: "the image cannot be read, or a parameter is invalid",
     429: "the request queue is full",
-    500: "the request failed; the log of the service says why",
+    500: "the request failed; see the log of the service for the cause",
     503: "the service is stopping",
     504: "the time limit was exceeded",
 }

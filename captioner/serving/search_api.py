@@ -41,14 +41,14 @@ Answers = Batcher["Job", str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """A search, and the image that was sent with it, whose vector is not known yet."""
+    """A search, and the image that was uploaded with it, which is not embedded yet."""
 
     request: SearchRequest
     image: Image.Image | None = None
 
 
 class Searcher:
-    """The collections by name, and one thread that searches them."""
+    """The collections, by name, and the single thread that searches them."""
 
     def __init__(self, collections: Sequence[Collection], limits: Limits, access: Access) -> None:
         self.collections = {each.name: each for each in collections}
@@ -57,7 +57,7 @@ class Searcher:
         self._secret = access.token
 
     def find(self, name: str) -> Collection:
-        """Return the collection of a name, or the first for ""; raise HTTPException with 404."""
+        """Return the collection named `name`, or the first for ""; HTTPException 404 if missing."""
         from fastapi import HTTPException
 
         name = name or next(iter(self.collections))
@@ -67,7 +67,7 @@ class Searcher:
         return self.collections[name]
 
     async def search(self, name: str, job: Job) -> dict[str, Any]:
-        """Search in the thread; raise HTTPException with 500 if this fails."""
+        """Search in the worker thread; raise HTTPException with status 500 if this fails."""
         from fastapi import HTTPException
 
         try:
@@ -98,7 +98,7 @@ class Searcher:
         return collection.search(request, address)
 
     def sign(self, place: str, version: str) -> str:
-        """Return the key of one thumbnail's address, which an <img> uses in place of the token."""
+        """Return the key in a thumbnail's URL, because an <img> element cannot send the token."""
         secret, message = (self._secret or "").encode(), f"{place}?{version}"
         return hmac.new(secret, message.encode(), hashlib.sha256).hexdigest()[:32]
 
@@ -161,10 +161,10 @@ def add_search(app: "fastapi.FastAPI", searcher: Searcher, access: Access) -> No
     @app.post(
         SEARCH,
         dependencies=require_token,
-        summary="Search an index for images or texts like an image",
+        summary="Search an index for images or texts similar to an image",
         description="The image is the body of the request or the form file named image. The hits "
-        "are its neighbours; query adds further terms, such as - red. In requests with GET, the "
-        "field image of the response replaces the image.",
+        "are its nearest neighbours; query adds further terms, such as - red. To search again "
+        "without sending the image, pass the field image of the response to the GET method.",
         responses={
             **results,
             **error_responses(*(403, 404, 413, 422, 429, 500, 503, 504, *unauthorised)),
@@ -211,17 +211,17 @@ def add_thumbnails(
     require_token = token_check(access.token, exempt=has_key)
 
     def make(collection: Collection, row: int, version: str, known: str) -> Response:
-        """Return the thumbnail; raise HTTPException if there is none, or none of this version."""
+        """Return a thumbnail; raise HTTPException if it cannot be made or `version` is outdated."""
         try:
             entry, name = collection.read(lambda snapshot: snapshot.image(row))
         except Damaged as error:
             log.exception("an index cannot be read")
             raise HTTPException(500, f"the index {collection.name} cannot be read") from error
         if entry is None:
-            raise HTTPException(404, f"row {row} of {collection.name} is not an image")
+            raise HTTPException(404, f"the index {collection.name} has no image in row {row}")
         key = thumbnail_key(entry)
         if version and version != key:
-            raise HTTPException(404, f"{collection.name} has changed; search again")
+            raise HTTPException(404, f"the index {collection.name} has changed; search again")
         headers = {"etag": f'"{key}"', "cache-control": NEVER_CHANGES if version else CHECK_FIRST}
         if known == headers["etag"]:
             return Response(status_code=304, headers=headers)
@@ -238,11 +238,11 @@ def add_thumbnails(
     @app.get(
         THUMBNAILS + "/{index}/{row}",
         dependencies=require_token,
-        summary="A JPEG of an image of an index, at most 320 pixels wide and high",
+        summary="Get a JPEG thumbnail of an indexed image, at most 320 pixels wide and high",
         response_class=Response,
         responses={
             200: {"content": jpeg, "description": "the image, upright"},
-            304: {"description": "the image is the one of the header If-None-Match"},
+            304: {"description": "the image is unchanged: the header If-None-Match has its ETag"},
             **error_responses(404, 422, 500, 504, *[401] * bool(require_token)),
         },
     )

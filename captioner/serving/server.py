@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class ServeOptions:
     """The address to listen on, and who may use the service."""
 
-    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all")
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all interfaces")
     port: int = option(8000, "port to listen on; 0: any free port", at_least=0, at_most=2**16 - 1)
     allowed_hosts: tuple[str, ...] = option(
         (), "additional host names accepted in requests; '*': any"
@@ -55,10 +55,10 @@ class ServeOptions:
 
 @dataclass(frozen=True)
 class ThumbnailOptions:
-    """Where thumbnails are stored, and how many."""
+    """Where thumbnails are stored, and how much space they may take."""
 
     thumbnails: Path = option(CHECKPOINTS / ".cache" / "thumbnails", "directory of thumbnails")
-    max_thumbnails: int = option(1000, "maximum size of all stored thumbnails in MB", at_least=1)
+    max_thumbnails: int = option(1000, "maximum total size of stored thumbnails in MB", at_least=1)
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -76,9 +76,9 @@ def serve(
     """Serve until SIGINT or SIGTERM, then finish the requests in progress and return.
 
     runs, indexes: as in `load_models`; one of them may be empty. A second signal abandons the
-    requests in progress. given: names of the options that the user chose. Raises InputError if the
-    extra `serve` is not installed, the address is in use, the token file cannot be used, or a
-    checkpoint or an index cannot be loaded, and for an option in `given` that has no effect.
+    requests in progress. given: names of the options that the user passed. Raises InputError if the
+    extra `serve` is not installed, the address is in use, the token file cannot be used, a
+    checkpoint or an index cannot be loaded, or an option in `given` has no effect.
     """
     try:
         import fastapi  # noqa: F401
@@ -110,7 +110,7 @@ def serve(
 
 
 def check_effect(given: Collection[str], idle: Collection[str], needed: str) -> None:
-    """Raise InputError if the user chose an option in `idle`, which requires `needed`."""
+    """Raise InputError if the user passed an option in `idle`, which requires `needed`."""
     if found := set(given) & set(idle):
         raise InputError(f"{flag_of(min(found))} has no effect without {needed}, or omit the flag")
 

@@ -70,7 +70,7 @@ def test_another_data_set_is_searched_as_well(words, tmp_path, capsys):
         (["--text-vectors", "lsa", "lsa"], "text_vectors lists 'lsa' twice"),
         (["--test-format", "coco"], "--test-format needs --test-data"),
         (["--text-vectors", "lsi"], "unknown sentence vectors 'lsi'; did you mean 'lsa'"),
-        (["--text-vectors", "lsa", "--queries", "gone"], "queries gone cannot be read"),
+        (["--text-vectors", "lsa", "--queries", "gone"], "query file gone cannot be read"),
         (["--text-vectors", "lsa", "--loss", "bce", "--margin", "1"], "--margin needs --loss ran"),
     ],
 )

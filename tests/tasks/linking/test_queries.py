@@ -157,7 +157,7 @@ def test_concepts_of_images_without_numbers_are_refused(run):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--queries", "queries gone cannot be read: No such file"),
+        ("--queries", "query file gone cannot be read: No such file"),
         ("--concepts", "gone contains no concepts"),
         ("--failures", "--failures file cannot be created: "),
     ],
