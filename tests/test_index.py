@@ -115,7 +115,9 @@ def test_items_of_some_rows(directory, images, texts):
     assert index.items(np.array([5, 0])) == [images[5], images[0]]
     assert Index.open(texts).items([2]) == [TEXTS[2]]
     for row in (7, -1):
-        with pytest.raises(InputError, match=rf"val.index has 7 rows, counted from 0; got row {row}$"):
+        with pytest.raises(
+            InputError, match=rf"val.index has 7 rows, counted from 0; got row {row}$"
+        ):
             index.items([0, row])
 
 

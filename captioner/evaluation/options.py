@@ -45,9 +45,7 @@ class EvaluationOptions:
     masks: Path | None = option(
         None, "spatial models: directory in Pascal VOC's layout, whose masks are scored"
     )
-    threshold: float = option(
-        0.8, "spatial models: map value below which a pixel is background"
-    )
+    threshold: float = option(0.8, "spatial models: map value below which a pixel is background")
     batch_size: int = option(64, "number of images per batch")
     workers: int = option(WORKERS, "number of threads that prefetch images")
     cache: Path = option(CHECKPOINTS / ".cache", "cache directory for features and demo images")

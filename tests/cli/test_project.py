@@ -242,7 +242,9 @@ def test_an_index_of_texts(tmp_path_factory, capsys):
     run("texts.index --method pca --topics 2")
     out = capsys.readouterr().out
     assert "\ntexts.index: 22 texts (PCA)\n" in out
-    with pytest.raises(InputError, match=r"^texts\.index contains texts, not images; omit --mosaic"):
+    with pytest.raises(
+        InputError, match=r"^texts\.index contains texts, not images; omit --mosaic"
+    ):
         run("texts.index --mosaic 300 --output a.png")
 
 

@@ -217,7 +217,10 @@ def test_unknown_words_are_counted_and_texts_without_known_words_listed(run, cap
         (["--texts", "gone.csv"], "^.*/gone.csv does not exist or is not a file; check the path$"),
         (["--texts", "empty"], "^directory .*/empty contains no captions in a known layout"),
         (["--texts", "--workers", "1"], "^--workers has no effect on texts; omit it$"),
-        (["--texts", "a.txt", "--cache", "c"], "^--cache has no effect if --texts names sources; omit"),
+        (
+            ["--texts", "a.txt", "--cache", "c"],
+            "^--cache has no effect if --texts names sources; omit",
+        ),
         ([], "^an index contains either images or texts; pass images or --texts$"),
         (["a.png", "--texts"], "^an index contains either images or texts; pass images and --tex"),
     ],

@@ -332,7 +332,10 @@ def change(path, **values):
             {"format": 4},
             "has format 4, but this version of captioner reads formats up to 3; update",
         ),
-        ({"dimensions": 5}, "rows-1.npy is damaged: its header does not match manifest.json; delete"),
+        (
+            {"dimensions": 5},
+            "rows-1.npy is damaged: its header does not match manifest.json; delete",
+        ),
         ({"dimensions": 0}, "is damaged: dimensions must be at least 1 and rows at least 0; del"),
         ({"dimensions": "4"}, "is damaged: a value has the wrong type; delete"),
         ({"kind": ["texts"]}, r"is damaged: kind must be images or texts, got \['texts'\]; delete"),

@@ -148,7 +148,9 @@ def test_vectors_that_are_not_finite_are_an_error(value):
     vectors = np.eye(2, dtype=np.float32)
     vectors[0, 0] = value
     for text in ("a + b", "a - b"):
-        with pytest.raises(InputError, match=r"^a vector of the query a . b is not finite; remove or"):
+        with pytest.raises(
+            InputError, match=r"^a vector of the query a . b is not finite; remove or"
+        ):
             weighted_sum(vectors, parse(text))
 
 

@@ -1,7 +1,7 @@
 """Contrastive losses of the image-text pairs of a batch, computed from their score matrix.
 
-An image's own texts are never its negatives. The mask of own texts may include texts of other
-images that are equal to one of its texts.
+An image's own texts are never used as its negatives. The mask of own texts may also include texts
+of other images if they are equal to one of the image's texts.
 
 Shapes: B images, N texts; an image has one or more texts.
 """
@@ -59,18 +59,19 @@ def sum_of_hinges(
 
 
 def random_hinges(right: Tensor, wrong: Tensor, margin: float) -> Tensor:
-    """Return the hinge losses of pairs and one wrong pair each, summed.
+    """Return the sum of the hinge losses of positive pairs, each against one negative pair.
 
-    right (N,): scores of texts with their images. wrong (N,): scores of these images with a text of
+    right (N,): scores of the positive pairs. wrong (N,): scores of the same images with a text of
     another image.
     """
     return (margin - right + wrong).clamp_min(0).sum()
 
 
 def relative_loss(hinges: Callable[[Tensor], Tensor], scores: Tensor, value: Tensor) -> Tensor:
-    """Return a hinge loss as a multiple of its value for equal scores, detached; 1: collapsed.
+    """Return the ratio, detached, of a hinge loss to its value for equal scores; 1: collapsed.
 
-    hinges: the loss as a function of scores (B, N). value: hinges(scores). NaN if the margin is 0.
+    hinges: the loss as a function of scores (B, N). value: the result of hinges(scores). The ratio
+    is NaN if the margin is 0.
     """
     with torch.no_grad():
         return value.detach() / hinges(torch.zeros_like(scores))
@@ -79,7 +80,7 @@ def relative_loss(hinges: Callable[[Tensor], Tensor], scores: Tensor, value: Ten
 def hardest_hinges(
     scores: Tensor, image_of_text: Tensor, margin: float, own: Tensor | None = None
 ) -> Tensor:
-    """Return the sum of the hinge losses of each pair's hardest negative image and text.
+    """Return the summed hinge losses of all pairs against their hardest negative image and text.
 
     scores (B, N): cosines. See Faghri et al. 2018 (VSE++), equation 6. own: as in `info_nce`.
     """

@@ -39,9 +39,10 @@ class JointBatch:
 
     images: pixels (B, 3, S, S) if `are_features` is false, otherwise features as in
     `JointEmbedding.encode_images`. texts: N texts. image_of_text (N,): index of each text's image.
-    ids: one id per image, for error messages. warm: whether the warm-up epochs are over, after
-    which the loss "hardest" uses only the hardest negatives. wrong_texts: for each text, a text of
-    another image; only for the loss random-negative. own (B, N): as in `contrastive.info_nce`.
+    ids: one id per image, for error messages. warm: whether the warm-up epochs are over; the loss
+    "hardest" then uses only the hardest negatives. wrong_texts: a negative for each text, that is,
+    a text of another image; only for the loss "random-negative". own (B, N): as in
+    `contrastive.info_nce`.
     """
 
     images: Tensor
@@ -76,8 +77,8 @@ class JointEmbedding(nn.Module):
     """Embeds images with a linear layer, and sentences with a GRU's state after the last word.
 
     The model follows Frome et al. 2013 and Kiros et al. 2014; its losses are those of
-    `contrastive`. dimensions: E. The score of a pair is the product of its embeddings, whose norm
-    is 1 unless the similarity is dot.
+    `contrastive`. The score of a pair is the dot product of its embeddings, whose norm is 1 unless
+    the similarity is "dot". dimensions: E.
     """
 
     def __init__(
@@ -90,8 +91,8 @@ class JointEmbedding(nn.Module):
     ) -> None:
         """Create the layers.
 
-        image_size: X, before the features are divided into a grid. vector_size: Y, or 0 if there
-        are no sentence vectors.
+        image_size: number of channels of the encoder, or size of given image vectors. vector_size:
+        Y, or 0 without sentence vectors. encoder: None if image vectors are given.
         """
         super().__init__()
         self.options = options
@@ -117,14 +118,14 @@ class JointEmbedding(nn.Module):
 
     @property
     def features(self) -> str:
-        """The kind of stored features that images are encoded from: "maps" or "pooled"."""
+        """The kind of stored features from which images are encoded: "maps" or "pooled"."""
         return "pooled" if self.options.image_grid == 1 else "maps"
 
     def encode_images(self, features: Tensor) -> Tensor:
         """Map the features of images to embeddings (B, E).
 
-        features: feature maps (B, X, h, w), pooled features (B, 2, X) or image vectors (B, X); a
-        grid needs maps or vectors.
+        features: feature maps (B, X, h, w), pooled features (B, 2, X) or image vectors (B, X).
+        Pooled features are accepted only if `image_grid` is 1.
         """
         options = self.options
         scaled, grid = options.image_scaling == "sqrt", options.image_grid
@@ -147,10 +148,10 @@ class JointEmbedding(nn.Module):
         return self._scaled(self.text(joined))
 
     def _drop_words(self, tokens: Tensor) -> Tensor:
-        """Return tokens (N, T) in which, during training, random words are replaced by padding.
+        """Return tokens (N, T); in training, random words are replaced by padding.
 
-        Their share is uniform between 0 and twice the rate, drawn for each text, so that texts of
-        a few words occur, too, as in queries.
+        For each text, the fraction to replace is drawn uniformly between 0 and twice the rate, so
+        that the model also learns from texts of a few words, which resemble queries.
         """
         rate = self.options.word_dropout
         if not self.training or rate == 0:
@@ -159,7 +160,7 @@ class JointEmbedding(nn.Module):
         return tokens.masked_fill(torch.rand(tokens.shape, device=tokens.device) < shares, PAD)
 
     def _scaled(self, rows: Tensor) -> Tensor:
-        """Return embeddings in float32, of norm 1 if pairs are scored by cosines."""
+        """Return embeddings in float32, scaled to norm 1 if the similarity is "cosine"."""
         cosine = self.options.similarity == "cosine"
         return F.normalize(rows.float(), dim=-1) if cosine else rows.float()
 
@@ -179,7 +180,7 @@ class JointEmbedding(nn.Module):
     forward = loss
 
     def _random_negative_loss(self, batch: JointBatch, images: Tensor, texts: Tensor) -> Loss:
-        """Return the hinge loss per text, against one text of another image each."""
+        """Return the mean hinge loss over the texts, each against a text of another image."""
         assert batch.wrong_texts is not None
         images = images[batch.image_of_text]  # (N, E)
         right = (images * texts).sum(1)

@@ -134,9 +134,9 @@ def image_vectors(features: Tensor, *, scaled: bool = True, grid: int = 1) -> Te
 
     Features of an encoder are averaged over positions; if `scaled`, the square roots of the means
     are scaled to norm 1, so that a few strong channels do not dominate the vector. features: as in
-    `LinearMap.encode_images`. grid: maps are averaged in each cell of a grid with this number of
-    rows and columns, and the means are concatenated, so that X is larger by its square. Raises
-    InputError for any other number of dimensions.
+    `LinearMap.encode_images`. grid: number of rows and columns of a grid; feature maps are averaged
+    in each of its cells, and the means are concatenated, so that X is grid**2 times the number of
+    channels. Raises InputError for features with any other number of dimensions.
     """
     if features.ndim == 2:
         return features.float()

@@ -196,7 +196,7 @@ def _restore(about: dict[str, Any], arrays: Arrays) -> SentenceEncoder:
 def _restore_documents(
     kind: str, words: list[Any], arrays: Arrays
 ) -> TopicModel | ParagraphVectors:
-    """Rebuild a topic model or paragraph vectors; raises ValueError and KeyError."""
+    """Rebuild a topic model or paragraph vectors; raise ValueError or KeyError if invalid."""
     _check_words(words)
     names = ("topics", "prior") if kind == "topics" else ("outputs", "noise")
     size = arrays["mean"].size
@@ -207,9 +207,9 @@ def _restore_documents(
         drawn = arrays["noise"].size // max(1, size)
         shapes |= {"outputs": (len(words), size), "noise": (drawn, size)}
     if shapes != {name: array.shape for name, array in arrays.items()} or not size:
-        raise ValueError(f"{kind} have the wrong shapes: {_shapes(arrays)}")
+        raise ValueError(f"the arrays of {kind} have the wrong shapes: {_shapes(arrays)}")
     if kind == "topics" and (arrays["topics"].min() < 0 or arrays["prior"].min() <= 0):
-        raise ValueError("topics must be at least 0, and their prior above 0")
+        raise ValueError("topics must not be negative, and their prior must be positive")
     values = (arrays["weights"], *(arrays[name] for name in names), arrays["mean"])
     return (TopicModel if kind == "topics" else ParagraphVectors)(tuple(words), *values)
 

@@ -98,7 +98,7 @@ class TextReader:
 
     @property
     def can_read(self) -> bool:
-        """Whether texts can be read: not if sentence vectors were given for captions only."""
+        """Whether new texts can be encoded; False if the user computed the captions' vectors."""
         parts = flatten_parts(self.sentences) if self.sentences else ()
         return not any(isinstance(part, GivenRows) for part in parts)
 
