@@ -264,7 +264,7 @@ def test_a_split_is_ranked_before_and_after(
     words = ["--checkpoint", str(linking_run), "--output", "scores", "--device", "cpu"]
     evaluate.main([*words, *flags, "--cache", "cache"])
     out = capsys.readouterr().out
-    assert f"the first {top} re-ranked by {run}:" in out
+    assert f"the best {top} of each query, re-ranked by {run}:" in out
     assert out.count("image to text: R@1") in (2, 4)  # also with equal texts as correct
     content = json.loads(Path("scores/scores.json").read_text())
     found = content["reranked"]

@@ -189,7 +189,7 @@ def _embed(
     images: list[str],
     change: _Change,
 ) -> "tuple[ImageRows, list[str]]":
-    """Return the rows of the readable images, and the images themselves; report the others.
+    """Return the rows of the readable images, and the readable images; report the others.
 
     The feature store writes a segment completely or not at all, so the images are checked one by
     one only if an error occurs.

@@ -42,9 +42,9 @@ Sourced = tuple[str, tuple[str, ...]]  # a text, and the sources that contain on
 
 @dataclass
 class _Texts:
-    """The texts of the given sources by the digest of their words, and how many have an equal one.
+    """The texts of the given sources, by a digest of their words, and the number of duplicates.
 
-    The digests need less memory than the words.
+    Digests need less memory than words.
     """
 
     found: dict[bytes, Sourced] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class _Texts:
 
 @dataclass
 class _Change:
-    """The changes of a run: rows to keep, their lines with other sources, and texts to embed."""
+    """The changes of a run: rows to keep, new sources of some of them, and texts to embed."""
 
     kept: list[int] = field(default_factory=list)
     sources: dict[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -62,15 +62,16 @@ class _Change:
 
 
 def index_texts(path: Path, sources: Sequence[str], output: Path, options: IndexOptions) -> None:
-    """Add the texts of the sources to the index of texts `output`, or create it.
+    """Create the index of texts `output`, or update it with the texts of the sources.
 
     path: the checkpoint, or a repository on the hub. sources: files in a format of
-    `read_sentences`, data sets, whose train split is read, or "-" for lines of standard input; an
-    empty sequence reads the train split that the checkpoint was trained on. Texts with the same
-    words have one row, whose line names their sources. A text is removed when none of its sources
-    contains it any longer; only the given sources are read again, and standard input never is.
-    Unknown words are counted on standard error. Texts without a known word have no row and are
-    listed in skipped.jsonl; after the last text, an InputError reports their number.
+    `read_sentences`, data sets (only their train splits are read), or "-" for lines of standard
+    input; an empty sequence reads the train split that the checkpoint was trained on. Texts with
+    the same words share one row, whose line names their sources. A text is removed when none of its
+    sources contains it any longer; only the sources passed in this call are checked, and texts from
+    standard input are never removed. Unknown words and their counts are printed to standard error.
+    Texts without known words have no row and are listed in skipped.jsonl; after the last text, an
+    InputError reports their number.
     """
     from ..linker import Linker
 
@@ -97,7 +98,7 @@ def index_texts(path: Path, sources: Sequence[str], output: Path, options: Index
     if skipped:
         raise InputError(
             f"{len(skipped):,} of {len(change.new):,} texts could not be indexed, because they "
-            f"have no known word; they are listed in {output / SKIPPED}"
+            f"have no known words; see the list in {output / SKIPPED}"
         )
 
 
@@ -136,7 +137,7 @@ def _read_source(source: str, path: Path, options: IndexOptions) -> list[str]:
         return split_sentences(sys.stdin.buffer.read(), "standard input")
     if source == TRAINING_DATA:
         _, config = checkpoint.inspect(path)
-        place, format = data_source(config, None, None, "name its new location after --texts")
+        place, format = data_source(config, None, None, "pass its new location after --texts")
         on_error = config["data"].get("on_error", "stop")
         data = load_data(place, format, options.cache, on_error)
     else:
@@ -152,7 +153,7 @@ def _read_source(source: str, path: Path, options: IndexOptions) -> list[str]:
 
 
 def _compare(writer: IndexWriter, texts: _Texts, given: Sequence[str]) -> _Change:
-    """Compare the index, and the lines whose rows were lost, with the texts of the sources."""
+    """Determine the changes that bring the index up to date with the texts of the sources."""
     change, known = _Change(), set()
     read_again = set(given) - {STDIN}
 
@@ -183,7 +184,7 @@ def _compare(writer: IndexWriter, texts: _Texts, given: Sequence[str]) -> _Chang
 
 
 def _sources(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the sources of a line; a text of unknown origin counts as one of standard input."""
+    """Return the sources of a line; without any, the text counts as one of standard input."""
     sources = entry.get("sources")
     return tuple(map(str, sources)) if sources and isinstance(sources, list) else (STDIN,)
 

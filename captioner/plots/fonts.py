@@ -63,9 +63,9 @@ def _dejavu() -> Path:
 
 @cache
 def _file_with(character: str) -> Path | None:
-    """Return the path of the first font that has the character, DejaVu Sans or an installed one.
+    """Return the path of the first font that has the character: DejaVu Sans or an installed one.
 
-    Returns None if no font has it.
+    Returns None if no font has the character.
     """
     if not character.isprintable() or ord(character) in _characters(_dejavu()):
         return _dejavu()

@@ -35,7 +35,7 @@ ENDINGS = (*FIGURES, *ANIMATIONS, "npy")
 class Scale:
     """The colour scale of maps, from 0 to `maximum`; None means the maximum of all maps.
 
-    quantity: what the maps show, for the label of the colour bar.
+    quantity: what the maps show; the label of the colour bar.
     """
 
     quantity: str
@@ -61,8 +61,8 @@ def save_heatmap(
 ) -> None:
     """Write the attention maps `(T, h, w)` in the format determined by the path's extension.
 
-    A figure (png, jpg, tiff, pdf, svg) shows the image and one panel per word. The panels share one
-    colour scale, which `scale` describes; only figures show the title. An
+    A figure (png, jpg, tiff, pdf, svg) shows the image and one panel per word. The panels share the
+    colour scale that `scale` describes; only figures show the title. An
     animation (gif, webp) has one frame per word. An npy file contains the maps as float32; a .json
     file of the same name contains the words and the offset. offset: position of a cell's value, as
     in `overlays.upsample`; use `Encoder.offset`. Missing directories are created; each file is

@@ -31,7 +31,7 @@ def clipped_ratio(image: Image.Image) -> float:
 def draw_panels(
     image: Image.Image, attention: np.ndarray | None, offset: float, vmax: float | None = None
 ) -> list[Image.Image]:
-    """Return the RGB image, then the image overlaid with each map of `(T, h, w)`, in equal sizes.
+    """Return the RGB image, and the image overlaid with each map of `(T, h, w)`, in equal sizes.
 
     The overlays share one colour scale and have 6 bits per channel, which halves the size of PNG
     files without a visible difference. offset: as in `overlays.upsample`. vmax: as in

@@ -96,8 +96,8 @@ def read_rows(
 ) -> GivenRows:
     """Memory-map the vectors of all captions of a data set from a .npy file.
 
-    captions: number N of captions across all splits. fingerprint: as in GivenRows; empty for the
-    sentences of a file, which has no splits. title: what error messages call the rows. Raises
+    captions: number N of captions across all splits. fingerprint: as in `GivenRows`; empty for the
+    sentences of a file, which has no splits. title: how error messages refer to the rows. Raises
     InputError in the same cases as `open_rows`, and also if the number of rows is not N or a value
     is not finite in float32.
     """

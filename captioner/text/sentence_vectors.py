@@ -267,21 +267,21 @@ def word_weights(frequencies: np.ndarray, sentences: int, *, weighted: bool) -> 
 
 
 def centre(vectors: np.ndarray) -> np.ndarray:
-    """Subtract the mean of word vectors (V, Y), and scale them to unit length, float32.
+    """Subtract the mean from word vectors (V, Y), and scale them to unit length; float32.
 
-    All word vectors of a model share a large component, which would make all words similar.
+    The word vectors of a model share a large component, which would make all words similar.
     """
     return unit_rows((vectors - vectors.mean(0)).astype(np.float32))
 
 
 def whiten(vectors: np.ndarray) -> np.ndarray:
-    """Return word vectors (V, Y) rotated and scaled to uncorrelated dimensions of equal variance.
+    """Whiten word vectors (V, Y), that is, make dimensions uncorrelated and of equal variance.
 
-    As `centre`, it subtracts the mean before and scales the vectors to unit length afterwards. A
-    few dimensions would otherwise decide every cosine, so that all words of a topic would be alike.
-    Dimensions whose deviation is below FLAT times the largest are left out. Vectors of fewer than
-    WORDS_PER_DIMENSION words per dimension are only centred: whitening would make all of them
-    equally unlike.
+    The mean is subtracted before, and the vectors are scaled to unit length afterwards, as in
+    `centre`. Otherwise a few dimensions would dominate every cosine, and all words of a topic would
+    be similar. Dimensions whose standard deviation is below FLAT times the largest are left out.
+    With fewer than WORDS_PER_DIMENSION words per dimension, vectors are only centred: whitening
+    would make all of them equally dissimilar.
     """
     if len(vectors) < WORDS_PER_DIMENSION * vectors.shape[1]:
         return centre(vectors)

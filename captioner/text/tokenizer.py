@@ -87,7 +87,7 @@ def split_words(sentence: str) -> list[str]:
 
 
 def plain_words(sentence: str) -> list[str]:
-    """Return the words as `split_words` does, with hashtags as words: "#dog" is the word "dog"."""
+    """Split a sentence as `split_words` does, but without the sign of hashtags: "#dog" is "dog"."""
     return split_words(_HASHTAG.sub(" ", sentence))
 
 
@@ -182,7 +182,7 @@ def get_tokenizer(choice: TokenizerChoice) -> Tokenizer:
     choice: "words", "characters", a function that returns a list of words, or the name of such a
     function as "module:function". The module is imported, so the name must come from the user,
     never from a file. Words that contain white space are split there. Raises InputError for an
-    unknown name; so does splitting with a function that fails.
+    unknown name; the tokenizer raises InputError if its function fails.
     """
     if isinstance(choice, str) and choice.lower() in ("words", "characters"):
         return WORDS if choice.lower() == "words" else CHARACTERS
@@ -255,7 +255,7 @@ def _import_function(name: str) -> Callable[[str], Sequence[str]]:
 
 
 def _checked(function: Callable[[str], Sequence[str]], name: str) -> Callable[[str], list[str]]:
-    """Return a function that splits like `function` and raises InputError where it fails."""
+    """Wrap a function that splits sentences; if it fails, the wrapper raises InputError."""
 
     def split(sentence: str) -> list[str]:
         try:

@@ -26,7 +26,7 @@ def is_vector_file(path: Path) -> bool:
 
 
 def split_weighting(source: str) -> tuple[Path, bool]:
-    """Return the path in a source such as "vectors.txt-tf-idf", and whether to weigh the words."""
+    """Split a source such as "vectors.txt-tf-idf" into its path and whether words are weighted."""
     return Path(source.removesuffix(WEIGHTED)), source.endswith(WEIGHTED)
 
 

@@ -84,7 +84,7 @@ def test_texts_on_standard_input(run, linker, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\n \n", "^standard input has no texts; write one on each line$"),
+        (b"\n \n", "^standard input contains no texts; write one per line$"),
         (b"red\n\xff\n", "^standard input, line 2: the caption .* is not UTF-8; correct it$"),
     ],
 )

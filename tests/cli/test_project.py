@@ -320,8 +320,8 @@ def test_a_mosaic_reads_its_images_only(index, monkeypatch):
 @pytest.mark.parametrize(
     ("side", "message"),
     [
-        (63, "^a mosaic of 7 images needs at least 64 pixels, got 63; draw fewer"),
-        (20001, "^a mosaic may have at most 20,000 pixels a side, got 20,001$"),
+        (63, "^a mosaic of 7 images needs at least 64 pixels per side, got 63; "),
+        (20001, "^a mosaic may have at most 20,000 pixels per side, got 20,001$"),
     ],
 )
 @pytest.mark.usefixtures("index")

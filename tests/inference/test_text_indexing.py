@@ -199,7 +199,7 @@ def test_lost_rows_survive_a_second_interruption(run, embedded, monkeypatch):
 
 def test_unknown_words_are_counted_and_texts_without_known_words_listed(run, capsys):
     write("a.txt", "red zebra", "zebra", "red", "?!")
-    message = r"^2 of 4 texts could not be indexed, because they have no known word; they are liste"
+    message = r"^2 of 4 texts could not be indexed, because they have no known words; see the"
     with pytest.raises(InputError, match=message):
         index(run, "a.txt")
     assert texts() == ["red zebra", "red"]

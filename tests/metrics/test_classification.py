@@ -30,7 +30,9 @@ def test_labels_of_no_image_are_left_out():
     assert found.describe("seen") == "seen: mAP 1.000, 2.0 times chance (0.500), 1 labels"
     none = label_scores(np.zeros((2, 1)), targets[:, 1:], ["cat"])
     assert math.isnan(none.mean)
-    assert none.describe("held out") == "held out: mAP not measured, because no image has one of them"
+    assert (
+        none.describe("held out") == "held out: mAP not measured, because no image has one of them"
+    )
 
 
 def test_equal_scores_are_the_worst_order():

@@ -75,5 +75,5 @@ def test_empty_paintings_are_refused():
     with pytest.raises(InputError, match="nothing is painted; paint at least one word"):
         painted_scores(np.zeros((1, 0, 2, 2)), [])
     for grid in (np.zeros((0, 2)), np.ones(3), [[np.nan]]):
-        with pytest.raises(InputError, match=r"must be finite and \(rows, columns\)"):
+        with pytest.raises(InputError, match=r"must be finite with shape \(rows, columns\)"):
             Layer("dog", grid)

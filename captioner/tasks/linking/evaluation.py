@@ -32,7 +32,7 @@ from .vectors import given_image_vectors, rank_split, split_scores
 def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationRequest) -> None:
     """Score one checkpoint's retrieval and search on a split; print and write the scores.
 
-    If a captioner re-ranks the results, the scores before and after it are printed. Raises
+    If a captioner re-ranks the results, the scores are printed before and after re-ranking. Raises
     InputError for user errors, including more than one checkpoint.
     """
     if len(checkpoints) > 1:
@@ -58,7 +58,7 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
     if reranker:
         top = request.reranking.rerank_top
         reranked = rerank_split(reranker, scores, data, split, top)
-        print(f"\nthe first {top} re-ranked by {request.reranking.rerank}:")
+        print(f"\nthe best {top} of each query, re-ranked by {request.reranking.rerank}:")
         print(reranked.describe())
         content["reranked"] = {**reranked.content, **to_dict(request.reranking)}
     write_json(directory / SCORES_FILE, content)
@@ -68,7 +68,7 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
 def _open_images(
     linker: Linker, read: Checkpoint, data: CaptionData, split: str, options: EvaluationOptions
 ) -> Source:
-    """Return the images or features of a split, or the image vectors of the training data."""
+    """Return the images or features of a split, or the image vectors that the user computed."""
     encoder = linker.model.encoder
     if encoder is not None:
         examples = data.split(split)

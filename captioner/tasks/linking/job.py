@@ -39,7 +39,7 @@ PAGE = "matches.html"  # in the run's directory
 
 
 class CaptionedImage(NamedTuple):
-    """The index of a training image, and the rows of some of its captions."""
+    """The index of a training image, and the rows of the captions that accompany it in a batch."""
 
     image: int
     rows: tuple[int, ...]
@@ -97,9 +97,9 @@ class LinkingJob:
     ) -> list[list[CaptionedImage]]:
         """Return an epoch's random batches of images with some of their captions.
 
-        captions_per_image: number of captions of each image to use, the first ones; None uses all.
-        per_batch: how many of them accompany the image in a batch; an image occurs as often as it
-        takes to use all. None uses all at once.
+        captions_per_image: number of captions to use of each image, in order; None uses all.
+        per_batch: maximum number of captions that accompany an image in a batch; an image is
+        repeated until all its captions are used. None uses them all at once.
         """
         rng = random.Random(f"{self.training_options.seed}/{epoch}")
         items, first = [], 0
@@ -111,7 +111,7 @@ class LinkingJob:
                 items.append(CaptionedImage(image, tuple(rows[start:end])))
             first += len(example.captions)
         rng.shuffle(items)
-        smallest = 2 * distributed.world_size()  # an image alone has no wrong pairs
+        smallest = 2 * distributed.world_size()  # a single image has no negative pairs
         size = max(self.training_options.batch_size, smallest)
         if (images := len({item.image for item in items})) < smallest:
             raise InputError(
@@ -124,12 +124,12 @@ class LinkingJob:
         return [items[first:last] for first, last in ranges]
 
     def share(self, batches: list[list[CaptionedImage]]) -> list[list[CaptionedImage]]:
-        """Return this process's share of batches."""
+        """Return the part of each batch that this process trains on."""
         rank, world = distributed.rank(), distributed.world_size()
         return [items[rank::world] for items in batches]
 
     def prepare(self, batch: Any) -> tuple[Any, dict[str, Tensor]]:
-        """Return the batch unchanged, and nothing to log."""
+        """Return the batch unchanged, and no scalars to log."""
         return batch, {}
 
     def observe(self, loss: Loss) -> None:
@@ -158,13 +158,13 @@ class LinkingJob:
         self.reader.save(directory)
 
     def conclude(self, result: RetrievalResult) -> list[str]:
-        """Write the page of a few images and captions; return a line that names it."""
+        """Write the page of example images and captions; return a line with its path."""
         path = self.inputs.run / PAGE
         write_matches(path, self.data.split("val"), result)
         return [f"images and captions: {path}"]
 
     def next_commands(self) -> list[str]:
-        """Return commands that score a split, search its images, and caption one by retrieval."""
+        """Return commands that score a split, search images, and search captions for an image."""
         examples = self.data.split("val")
         splits = {example.split for example in self.data.examples}
         split = "test" if "test" in splits else "val"
@@ -198,9 +198,9 @@ def read_image_rows(path: Path | None, data: CaptionData) -> GivenRows | None:
 
 
 def merge(items: Sequence[CaptionedImage]) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Return the images of a batch, each once, the rows (N,) of its texts, and their images.
+    """Return the distinct images of a batch, the rows (N,) of its texts, and each text's image.
 
-    The last array (N,) has the position of each text's image among the images.
+    The last array (N,) contains the position of each text's image in the list of images.
     """
     positions = {item.image: 0 for item in items}
     positions = {image: position for position, image in enumerate(positions)}

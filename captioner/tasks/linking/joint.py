@@ -33,7 +33,8 @@ class JointJob(LinkingJob):
     """Implements `tasks.task.Job`."""
 
     advice = (
-        "use a lower --learning-rate, with --loss hardest more --warm-up-epochs, or --loss infonce"
+        "use a lower --learning-rate, --loss infonce, or, with --loss hardest, more "
+        "--warm-up-epochs"
     )
 
     def __init__(self, inputs: JobInputs) -> None:
@@ -72,7 +73,7 @@ class JointJob(LinkingJob):
             say(f"note: training takes only {steps} steps; try a smaller --batch-size")
 
     def batches(self, epoch: int, first: int) -> Iterator[JointBatch]:
-        """Yield an epoch's batches of images and texts, from number `first`."""
+        """Yield an epoch's batches of images and texts, starting with batch `first`."""
         batches, wrong_rows = self._batches(epoch), None
         if self._model_options.loss == "random-negative":
             used = sorted(row for items in batches for item in items for row in item.rows)
@@ -103,7 +104,7 @@ class JointJob(LinkingJob):
         )
 
     def _own_texts(self, images: Sequence[int], texts: np.ndarray) -> np.ndarray:
-        """Return the mask (B, N) of texts that are equal to a caption of an image."""
+        """Return a mask (B, N): whether a text has the same words as a caption of an image."""
         unique, column = np.unique(self._groups[texts], return_inverse=True)
         columns = {group: number for number, group in enumerate(unique.tolist())}
         own = np.zeros((len(images), len(unique)), bool)
@@ -116,7 +117,7 @@ class JointJob(LinkingJob):
 
 
 def training_captions(data: CaptionData, options: JointTaskOptions) -> list[str]:
-    """Return the captions to train on, in order."""
+    """Return the captions to train on, image by image."""
     count = options.captions_per_image
     return [text for example in data.split("train") for text in example.captions[:count]]
 
@@ -124,11 +125,11 @@ def training_captions(data: CaptionData, options: JointTaskOptions) -> list[str]
 def draw_wrong_texts(
     image_of_text: np.ndarray, used: np.ndarray, seed: Sequence[int]
 ) -> np.ndarray:
-    """Draw, for each text that is used, one that belongs to another image.
+    """Draw a negative for each text that is used: a random text of another image.
 
     image_of_text (N,): in increasing order. used: rows of the texts that are used, in increasing
-    order. Returns rows (N,), each drawn from all used texts of other images with the same
-    probability; 0 for texts that are not used.
+    order. Returns rows (N,), drawn uniformly from the used texts of other images, or 0 for a text
+    that is not used.
     """
     images = image_of_text[used]
     first, last = (np.searchsorted(images, images, side) for side in ("left", "right"))

@@ -1,4 +1,4 @@
-"""Scores of a spatial model on a split: labels, seen and held out, and retrieval.
+"""Scores of a spatial model on a split: seen labels, held-out labels and retrieval.
 
 Shapes: I images, L labels, E embedding dimensions.
 """
@@ -24,7 +24,8 @@ FREQUENT = 100  # seen labels that are scored: the most frequent in training
 class SpatialResult:
     """The scores of a split; implements `tasks.task.Result`.
 
-    seen: the most frequent of the trained labels. held_out: labels that were never trained.
+    seen: scores of the most frequent labels in training. held_out: scores of labels that were not
+    used in training.
     """
 
     seen: LabelScores
@@ -33,7 +34,7 @@ class SpatialResult:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The scores by name; the mean average precisions are 0 if they are not measured."""
+        """The scores by name; a mean average precision without any labels is 0."""
         named = {SEEN: self.seen, HELD_OUT: self.held_out}
         means = {name: scores.mean if scores.names else 0.0 for name, scores in named.items()}
         return {**means, **self.retrieval.numbers}
@@ -75,10 +76,11 @@ def score_spatial(
     tags: Path | None,
     batch_size: int = 64,
 ) -> SpatialResult:
-    """Score the labels of a linker on a split, and its retrieval.
+    """Score a linker's labels and retrieval on a split.
 
-    images: a source whose i-th item belongs to the split's i-th example. A label counts as present
-    if any caption of the image uses it, or if it is one of its tags.
+    images: a source whose i-th item belongs to the split's i-th example. tags: the source of the
+    image labels, as in `label_words`. An image has a label if any of its captions uses it or, with
+    `tags`, if it is one of the image's tags.
     """
     examples, labels = data.split(split), linker.known_labels
     frequent = labels.seen[:FREQUENT]

@@ -67,7 +67,7 @@ class LinearJob(LinkingJob):
         self._model.fit(images, blocks, torch.from_numpy(self.image_of_text))
 
     def batches(self, epoch: int, first: int) -> Iterator[PairBatch]:
-        """Yield an epoch's batches of images with all their captions, from number `first`."""
+        """Yield an epoch's batches of images with all their captions, starting with `first`."""
         return map(self._load, self.share(self.order(epoch)[first:]))
 
     def _load(self, items: Sequence[CaptionedImage]) -> PairBatch:

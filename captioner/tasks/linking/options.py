@@ -18,7 +18,7 @@ class LinearTaskOptions(TextVectorOptions):
 
 @dataclass(frozen=True)
 class RegressionTaskOptions(TextVectorOptions):
-    """The text vectors that are regressed, and the image vectors from which."""
+    """The sources of the text vectors to predict, and of the image vectors to predict them from."""
 
     text_vectors: tuple[str, ...] = option(
         ("lsa",),
@@ -50,15 +50,15 @@ class JointTaskOptions(Options):
     """The captions, vocabulary, word vectors and sentence vectors of the joint embedding."""
 
     recipe: str | None = option(
-        None, "published recipe, whose values replace defaults", choices=tuple(RECIPES)
+        None, "published recipe, whose values override the defaults", choices=tuple(RECIPES)
     )
     captions_per_image: int | None = option(
-        None, "number of captions per image to train on, the first ones [all]"
+        None, "maximum number of captions per image to train on, in order [all]"
     )
     captions_per_batch: int | None = option(
         None,
-        "number of captions per image in a batch; an epoch uses all [1 for a frozen encoder, "
-        "otherwise all]",
+        "maximum number of captions per image in a batch; an epoch still uses all [1 for a frozen "
+        "encoder, otherwise all]",
     )
     text_min_count: int = option(
         2, "minimum word count in the training captions; rarer words are unknown"
@@ -93,11 +93,11 @@ class SpatialTaskOptions(TextVectorOptions):
     )
     text_dimensions: int = option(100, "number of dimensions of fitted word vectors")
     tags: Path | None = option(
-        None, "labels: a CSV file of tags, or a directory in NUS-WIDE's layout [caption words]"
+        None, "source of labels: a CSV file of tags, or NUS-WIDE's directory [caption words]"
     )
-    min_images: int = option(20, "minimum number of training images with a label")
-    labels_per_image: int = option(50, "number of labels per image and step")
-    held_out: float = option(0.1, "share of labels that are never trained")
+    min_images: int = option(20, "minimum number of training images per label")
+    labels_per_image: int = option(50, "number of labels per image in a training step")
+    held_out: float = option(0.1, "fraction of labels to hold out from training")
 
     def __post_init__(self) -> None:
         super().__post_init__()

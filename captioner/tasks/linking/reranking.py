@@ -1,4 +1,4 @@
-"""Re-ranking of a split's candidates by a captioner, and the scores of retrieval that result.
+"""Re-ranking of a split's candidates by a captioner, and the resulting retrieval scores.
 
 Shapes: I images, N captions, P pairs, K candidates.
 """
@@ -38,5 +38,5 @@ def rerank_split(
 
 
 def _take(values: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Return the values (Q, N) of each query's candidates (Q, K)."""
+    """Return the entries (Q, K) of values (Q, N) for each query's candidates (Q, K)."""
     return np.take_along_axis(values, candidates, 1)

@@ -1,4 +1,4 @@
-"""The task of finding words in images: the spatial embedding."""
+"""The task of localising words in images: the spatial embedding."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,10 @@ def _check(groups: OptionGroups) -> None:
                 f"{', '.join(SOURCES)} or a file of word vectors as --text-vectors, got {source!r}"
             )
     if len(options.text_vectors) > 1:
-        raise InputError("the spatial embedding needs one source of word vectors; pass one")
+        raise InputError(
+            "the spatial embedding needs exactly one source of word vectors, got "
+            f"{len(options.text_vectors)}; pass one --text-vectors"
+        )
     check_sentence_encoder(options)
 
 
@@ -81,7 +84,7 @@ def _evaluate(checkpoints: "Sequence[Checkpoint]", request: "EvaluationRequest")
 
 SPATIAL = Task(
     name="spatial",
-    title="where in an image a word is: labels, maps and regions",
+    title="localisation of words in images: labels, maps and regions",
     model_options=SpatialOptions,
     options=SpatialTaskOptions,
     architecture=("blocks", "head_size"),

@@ -187,7 +187,7 @@ def _build(
 def _fit(
     name: str, options: TextVectorOptions, captions: Sequence[str], *, weighted: bool
 ) -> SentenceEncoder:
-    """Fit the encoder `name` + WEIGHTED if it is weighted, else `name`, on the captions."""
+    """Fit the encoder `name` on the captions; if `weighted`, weight its words by tf-idf."""
     minimum, dimensions = options.text_min_count, options.text_dimensions
     match name:
         case "counts":

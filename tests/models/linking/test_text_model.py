@@ -261,7 +261,11 @@ def test_pieces_of_words_are_not_suggested(encoder):
 @pytest.mark.parametrize(
     ("encoder", "change", "message"),
     [
-        ("lda", {"topics": np.ones((2, 5), np.float32)}, "the arrays of topics have the wrong shapes: 0?"),
+        (
+            "lda",
+            {"topics": np.ones((2, 5), np.float32)},
+            "the arrays of topics have the wrong shapes: 0?",
+        ),
         ("lda", {"prior": np.zeros(3, np.float32)}, "topics must be at least 0, and their prior"),
         ("doc2vec", {"noise": np.ones((2, 3), np.float32)}, "paragraphs have the wrong shapes"),
         ("doc2vec", {"mean": np.ones(0, np.float32)}, "paragraphs have the wrong shapes"),

@@ -173,7 +173,7 @@ def test_a_collapsed_run_says_what_to_do(colours, loss, monkeypatch, capsys):
     monkeypatch.setattr(collapse, "TOLERANCE", 9.0)
     own = {"warm_up_epochs": 0} if loss == "hardest" else {}
     train_python(colours, run="run", loss=loss, **own)
-    found = capsys.readouterr().out.count("with --loss hardest more --warm-up-epochs, or --loss")
+    found = capsys.readouterr().out.count("--loss infonce, or, with --loss hardest, more")
     assert found == (loss == "hardest")
     history = read_log(Path("checkpoints/run/log.jsonl"))
     assert ("relative_loss" in history[-1]) == (loss == "hardest")

@@ -170,7 +170,10 @@ def test_maps_and_a_projection_are_drawn(colours, capsys):
     ("options", "message"),
     [
         ({"text_vectors": ("tf-idf",)}, "needs one vector per word; choose ppmi-svd, "),
-        ({"text_vectors": ("lsa", "word2vec")}, "needs one source of word vectors; pass one"),
+        (
+            {"text_vectors": ("lsa", "word2vec")},
+            "needs exactly one source of word vectors, got 2; pass",
+        ),
         ({"text_vectors": ("gone.txt",)}, "gone.txt do not exist"),
         ({"tags": "gone.csv"}, "tags gone.csv do not exist"),
         ({"samples": 3}, "--samples has no effect with --system spatial"),
