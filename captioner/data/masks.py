@@ -45,7 +45,8 @@ class SegmentedImages:
             with Image.open(path) as file:
                 if file.mode not in ("P", "L"):
                     raise InputError(
-                        f"mask {path} must contain class numbers (mode P or L), got {file.mode}"
+                        f"mask {path} must contain class numbers (mode P or L), got {file.mode}; "
+                        "save it as a palette or grey image"
                     )
                 mask = np.array(file, np.uint8)
         except (OSError, UnidentifiedImageError) as error:

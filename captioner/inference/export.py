@@ -295,8 +295,8 @@ def image_rules(transform: Transform) -> dict[str, Any]:
             "none, in XMP; use the first frame of an animation"
         ),
         "sixteen_bit": (
-            "16-bit grey values v become floor((v + 128) / 257); for 16-bit colours, and for 16-bit "
-            "grey with alpha, take the high byte"
+            "16-bit grey values v become floor((v + 128) / 257); for 16-bit colours, and for "
+            "16-bit grey with alpha, take the high byte"
         ),
         "transparency": (
             "composite over white: c * a / 255 + 255 - a, rounded; palette entries and PNG colours "

@@ -46,7 +46,7 @@ def project_labels(
     """
     names = tuple(dict.fromkeys(labels))
     if len(names) > MAX_GROUPS:
-        raise InputError(f"at most {MAX_GROUPS} labels can be drawn, got {len(names)}")
+        raise InputError(f"at most {MAX_GROUPS} labels can be drawn, got {len(names)}; pass fewer")
     if diversity and len(names) > 1:
         raise InputError(
             f"--diversity can be combined with one label only, got {len(names)}; pass one label"

@@ -77,8 +77,9 @@ def host_name(host: str) -> str:
 def is_cross_site(host: str, headers: Mapping[str, str]) -> bool:
     """Return whether a browser sent the request on behalf of a page of another site.
 
-    Only browsers send these headers, and pages cannot set them. Sec-Fetch-Site is correct even
-    behind a proxy that changes the host; over plain HTTP, browsers send only Origin.
+    Only browsers send the headers Sec-Fetch-Site and Origin, and pages cannot set them.
+    Sec-Fetch-Site is correct even behind a proxy that changes the host; over plain HTTP, browsers
+    send only Origin.
     """
     if "sec-fetch-site" in headers:
         return headers["sec-fetch-site"] not in ("same-origin", "none")

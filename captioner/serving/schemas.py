@@ -92,7 +92,7 @@ def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
 
 
 def image_body() -> dict[str, Any]:
-    """Return the OpenAPI description of a body that `receive_image` accepts."""
+    """Return the OpenAPI description of the request bodies that `receive_image` accepts."""
     file = {"type": "string", "format": "binary"}
     form = {"type": "object", "properties": {"image": file}, "required": ["image"]}
     body = {"multipart/form-data": {"schema": form}, "image/*": {"schema": file}}

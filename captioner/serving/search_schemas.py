@@ -133,7 +133,7 @@ def hits_model() -> "type[pydantic.BaseModel]":
         terms: list[Term] = Field(description="the terms of the query")
         rows: int = Field(description="number of rows of the index")
         total: int = Field(description=f"number of hits that can be requested, at most {MAX_HITS}")
-        offset: int = Field(description="number of better hits that were skipped")
+        offset: int = Field(description="number of best hits that were skipped")
         hits: list[Hit] = Field(description="the hits, best first")
 
     return Hits

@@ -54,14 +54,14 @@ class Snapshot:
         return entry, self.name(entry["image"])
 
     def find(self, name: str) -> int | None:
-        """Return the row of an image by its name; None if there is none."""
+        """Return the row of the image named `name`; None if the index does not contain it."""
         if self.kind == "texts":
             return None
         with reading():
             return self.files.find(self.base + name)
 
     def name(self, image: str) -> str:
-        """Return the name by which an image is shown and can be used in queries."""
+        """Return the name of an image in results and queries: its path or URL without `base`."""
         return image.removeprefix(self.base)
 
 

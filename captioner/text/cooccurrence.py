@@ -13,7 +13,7 @@ class Cooccurrence:
     """Measures how much more often words occur in documents that contain given words."""
 
     def __init__(self, documents: Sequence[Collection[str]]) -> None:
-        """documents: the words of each of N documents."""
+        """Count words in N documents. documents: the words of each document."""
         self._documents = [frozenset(words) for words in documents]
         self._counts = Counter(word for words in self._documents for word in words)
 

@@ -134,7 +134,7 @@ class JointEmbedding(nn.Module):
         return self._scaled(vectors.tanh() if options.image_activation == "tanh" else vectors)
 
     def encode_texts(self, texts: Texts) -> Tensor:
-        """Map N texts, which may contain no words, to embeddings (N, E)."""
+        """Map N texts to embeddings (N, E); texts without words are accepted."""
         assert texts.tokens is not None
         lengths = (texts.tokens != PAD).sum(1).clamp_min(1)  # (N,)
         words = self.words(self._drop_words(texts.tokens))  # (N, T, W); padding is 0

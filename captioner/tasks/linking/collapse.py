@@ -21,7 +21,7 @@ class CollapseWatch:
     """
 
     def __init__(self, advice: str) -> None:
-        """advice: what to do about a collapse, as the end of a sentence."""
+        """Start counting at 0. advice: what to do about a collapse, to end the warning with."""
         self.advice = advice
         self.steps = 0
         self.warned = False

@@ -44,7 +44,9 @@ def write_failures(
     try:
         atomic_write(path, page.encode("utf-8", "replace"))
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}; choose another --failures"
+        ) from error
 
 
 def _failed(query: ScoredQuery, examples: Sequence[Example], words: Cooccurrence) -> FailedQuery:

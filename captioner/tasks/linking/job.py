@@ -182,7 +182,7 @@ class LinkingJob:
         return [shlex.join(command) for command in commands]
 
     def _search_commands(self, name: str, sources: Sequence[str], query: str) -> list[list[str]]:
-        """Return the commands that write an index in the run's directory and search it."""
+        """Return two commands: one writes an index in the run's directory, one searches it."""
         run, captioner = self.inputs.run, captioner_command()
         index = str(run / f"{name}.index")
         write = [*captioner, "index", *sources, "--checkpoint", str(run), "--output", index]

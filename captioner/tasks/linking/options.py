@@ -23,7 +23,7 @@ class RegressionTaskOptions(TextVectorOptions):
     text_vectors: tuple[str, ...] = option(
         ("lsa",),
         "text vectors: counts, tf-idf, lsa, ppmi-svd, word2vec, fasttext (also ppmi-svd-tf-idf, "
-        "...), doc2vec, lda, or a file or directory of a text model",
+        "...), doc2vec, lda, or the file or directory of a text model",
     )
     image_vectors: Path | None = option(
         None, ".npy file of image vectors, one row per caption [encoder features]"

@@ -14,10 +14,10 @@ from .vectors import RetrievalResult, rank_split
 def rerank_split(
     reranker: Reranker, scores: np.ndarray, data: CaptionData, split: str, top: int
 ) -> RetrievalResult:
-    """Rank a split by `scores` (I, N), and re-rank the first `top` candidates of each query.
+    """Rank a split by `scores` (I, N), and re-rank the `top` best candidates of each query.
 
     The candidates of images and of captions are scored together, so that every image is encoded
-    once. The other candidates follow in the order of their scores.
+    once. The other items follow in the order of their scores.
     """
     examples = data.split(split)
     texts = [text for example in examples for text in example.captions]

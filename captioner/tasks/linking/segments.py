@@ -44,7 +44,7 @@ class SegmentScores:
 
     @property
     def content(self) -> dict[str, Any]:
-        """The scores for scores.json."""
+        """The content of scores.json."""
         ious = dict(zip(("background", *self.classes), self.masks.ious.tolist(), strict=True))
         content: dict[str, Any] = {
             "mean_iou": self.masks.mean_iou,

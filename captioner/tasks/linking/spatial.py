@@ -107,7 +107,7 @@ class SpatialJob(LinkingJob):
         return score_spatial(self.linker, self.val_images, self.data, "val", self._options.tags)
 
     def save_text_model(self, directory: Path) -> None:
-        """Write the label vectors and the labels."""
+        """Write the word vectors and the labels to a checkpoint's directory."""
         super().save_text_model(directory)
         self.linker.known_labels.save(directory)
 
