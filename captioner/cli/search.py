@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="WORD=PLACE",
-        help=f"spatial models: where a word should be ({', '.join(PRESETS)}) or, with -WORD, should"
-        " not be; may be repeated, and combined with a query",
+        help=f"spatial models: where a word should be ({', '.join(PRESETS)}) or, with -WORD, "
+        "should not be; may be repeated, and combined with a query",
     )
     parser.add_argument(
         "--top", type=int, default=10, metavar="INT", help="number of results [%(default)s]"

@@ -143,7 +143,7 @@ class Batcher(Generic[Item, Options, Result]):
         return batch
 
     def _process(self, batch: Sequence[_Request[Item, Options, Result]]) -> None:
-        """Process a batch; if this fails, retry its items one by one so that only faulty ones fail."""
+        """Process a batch; if this fails, retry its items singly so that only faulty ones fail."""
         try:
             items = [request.item for request in batch]
             pairs = list(zip(batch, self._work(items, batch[0].options), strict=True))
