@@ -1,4 +1,4 @@
-"""`captioner compare`: train an image search with each kind of text vectors, and compare them."""
+"""`captioner compare`: compare text vectors by training an image search with each."""
 
 import argparse
 from typing import Any

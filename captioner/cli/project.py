@@ -101,12 +101,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         nargs="+",
         metavar="LABEL",
-        help="spatial models: words that are the axes or anchors of the plane",
+        help="spatial models: words as axes or anchors",
     )
     parser.add_argument(
         "--diversity",
         action="store_true",
-        help="spatial models: use the variance of an image's regions as an axis",
+        help="spatial models: variance of regions as an axis",
     )
     parser.add_argument(
         "--center",
@@ -127,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("projection.png"),
         metavar="FILE",
-        help="output .png file, or also .jpg for a mosaic [%(default)s]",
+        help="output .png file; .jpg for a mosaic [%(default)s]",
     )
 
 

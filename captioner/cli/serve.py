@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="run or checkpoint of a captioner, or of an index's linking model if it has moved",
+        help="run of a captioner, or of a moved linking model",
     )
     parser.add_argument(
         "--index",

@@ -117,7 +117,7 @@ def choose_labels(
     chosen = [(-n, word) for word, n in counts.items() if n >= minimum and is_known(word)]
     if len(chosen) < 2:
         raise InputError(
-            f"training needs at least 2 labels, but only {len(chosen)} occur in at least {minimum} "
+            f"training needs at least 2 labels, but {len(chosen)} occur in at least {minimum} "
             "images; lower --min-images, or add images"
         )
     return [word for _, word in sorted(chosen)]

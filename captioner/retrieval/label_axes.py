@@ -15,7 +15,7 @@ def label_points(scores: np.ndarray, other: np.ndarray | None = None, seed: int 
 
     The score of a single label is the first coordinate; the second is `other` (N,), or a random
     number from 0 to 1 if `other` is None. The scores of two labels are the two coordinates. Three
-    or more labels have anchors on a circle (see `anchors`), and an image is at the mean of the
+    or more labels have anchors on a circle (see `anchors`). An image is then at the mean of the
     anchors, weighted by the softmax of its scores divided by TEMPERATURE. Raises InputError if
     there are no labels, or if `other` is passed with more than one label.
     """

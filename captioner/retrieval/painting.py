@@ -64,9 +64,10 @@ def painted_scores(maps: np.ndarray, layers: Sequence[Layer], offset: float = 0.
     """Return the score of each image (N,), float64.
 
     maps (N, layers, h, w): the map of each layer's word, in [0, 1]. A layer's grid is resampled to
-    (h, w), multiplied by the map cell by cell, summed and divided by the sum of the grid's absolute
-    values, so that a layer contributes from -1 to 1. The score is the sum over the layers. offset:
-    position of a cell's value, as in `Encoder.offset`. Raises InputError if there are no layers.
+    (h, w) and multiplied by the map cell by cell; the sum of the products is divided by the sum of
+    the grid's absolute values. The score is the sum over the layers, each of which contributes from
+    -1 to 1. offset: position of a cell's value, as in `Encoder.offset`. Raises InputError if there
+    are no layers.
     """
     if not layers:
         raise InputError("nothing is painted; paint at least one word")

@@ -22,7 +22,7 @@ SAMPLE = 16  # training images over which a captioner's p(text) is estimated
 class RerankOptions(Options):
     """The captioner that re-ranks the best results, their number, and the captioner's weight."""
 
-    rerank: Path | None = option(None, "run or checkpoint of a captioner that re-ranks the results")
+    rerank: Path | None = option(None, "run or checkpoint of a re-ranking captioner")
     rerank_top: int = option(TOP, "number of best results to re-rank per query", at_least=1)
     rerank_weight: float = option(WEIGHT, "weight of log-probabilities in the score", at_least=0)
 

@@ -183,7 +183,7 @@ class Collection:
         assert uploaded is not None
         if uploaded.shape != (size := self.linker.model.dimensions,):
             raise InputError(
-                f"the image vector has {len(uploaded)} dimensions, but the index {self.name} has "
+                f"the image vector has {len(uploaded)} dimensions, but {self.name} has "
                 f"{size}; send the image again"
             )
         return uploaded.astype(np.float32)

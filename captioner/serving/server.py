@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class ServeOptions:
     """The address to listen on, and who may use the service."""
 
-    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all interfaces")
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all")
     port: int = option(8000, "port to listen on; 0: any free port", at_least=0, at_most=2**16 - 1)
     allowed_hosts: tuple[str, ...] = option(
         (), "additional host names accepted in requests; '*': any"
@@ -58,7 +58,7 @@ class ThumbnailOptions:
     """Where thumbnails are stored, and how much space they may take."""
 
     thumbnails: Path = option(CHECKPOINTS / ".cache" / "thumbnails", "directory of thumbnails")
-    max_thumbnails: int = option(1000, "maximum total size of stored thumbnails in MB", at_least=1)
+    max_thumbnails: int = option(1000, "maximum total size of thumbnails in MB", at_least=1)
 
     def __post_init__(self) -> None:
         check_bounds(self)

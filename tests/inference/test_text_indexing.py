@@ -240,7 +240,7 @@ def test_training_data_that_no_longer_exists(run, monkeypatch):
         return found, {**config, "data": {**config["data"], "path": "/gone"}}
 
     monkeypatch.setattr(text_indexing.checkpoint, "inspect", moved)
-    with pytest.raises(InputError, match=r"^training data /gone no longer exists; name its"):
+    with pytest.raises(InputError, match=r"^training data /gone no longer exists; pass its"):
         index(run)
 
 

@@ -41,5 +41,7 @@ def test_equal_scores_are_the_worst_order():
 
 
 def test_shapes_must_fit():
-    with pytest.raises(InputError, match=r"must be \(images, 2\), got \(3, 2\) and \(3, 1\)"):
+    with pytest.raises(
+        InputError, match=r"must have shape \(images, 2\), got \(3, 2\) and \(3, 1\)"
+    ):
         label_scores(np.zeros((3, 2)), np.zeros((3, 1), bool), "ab")

@@ -27,10 +27,10 @@ def own_texts(image_of_text: Tensor, images: int) -> Tensor:
 def info_nce(scores: Tensor, image_of_text: Tensor, own: Tensor | None = None) -> Tensor:
     """Return the InfoNCE loss: half the sum of the cross-entropies (nats) in both directions.
 
-    scores (B, N): cosines divided by the temperature. For each text, one cross-entropy classifies
-    its image among itself and the negative images, and the other classifies the text among itself
-    and the negative texts (van den Oord et al. 2018; Radford et al. 2021, figure 3). own (B, N):
-    mask of each image's own texts; None selects `own_texts`.
+    scores (B, N): cosines divided by the temperature. For each text, one cross-entropy is over its
+    image and the negative images, the other over the text and the negative texts of its image (van
+    den Oord et al. 2018; Radford et al. 2021, figure 3). own (B, N): mask of each image's own
+    texts; None selects `own_texts`.
     """
     own = own_texts(image_of_text, len(scores)) if own is None else own
     right = scores.gather(0, image_of_text[None])[0]  # (N,)

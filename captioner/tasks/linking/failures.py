@@ -26,9 +26,9 @@ def write_failures(
 ) -> None:
     """Write an HTML page of the irrelevant images among the first K of each query.
 
-    Each image is shown with its first caption, and with those words of its captions that often
-    occur together with the words of the query in the training captions, and their lifts. Queries
-    without an irrelevant image are omitted. Raises InputError if the file cannot be written.
+    Each image is shown with its first caption, and with words of its captions that often occur
+    together with the query's words in the training captions, each with its lift. Queries without
+    an irrelevant image are omitted. Raises InputError if the file cannot be written.
     """
     training = [e for e in data.examples if e.split == "train"] or list(data.examples)
     words = Cooccurrence([_words(example) for example in training])

@@ -266,7 +266,7 @@ def test_pieces_of_words_are_not_suggested(encoder):
             {"topics": np.ones((2, 5), np.float32)},
             "the arrays of topics have the wrong shapes: 0?",
         ),
-        ("lda", {"prior": np.zeros(3, np.float32)}, "topics must be at least 0, and their prior"),
+        ("lda", {"prior": np.zeros(3, np.float32)}, "topics must not be negative, and their prior"),
         ("doc2vec", {"noise": np.ones((2, 3), np.float32)}, "paragraphs have the wrong shapes"),
         ("doc2vec", {"mean": np.ones(0, np.float32)}, "paragraphs have the wrong shapes"),
         ("doc2vec", {"noise": np.ones((), np.float32)}, "paragraphs have the wrong shapes"),
