@@ -43,8 +43,8 @@ captioner project photos.index --mosaic 2000 --output mosaic.jpg
 captioner project photos.index --labels dog snow water"""
 NOTE = (
     "An index is drawn as one point per image or text, or with --mosaic as thumbnails. With "
-    "--texts, the model of the index embeds the sentences, and both are drawn in one space. With "
-    "--labels, one or two labels are axes; three or more are anchors on a circle."
+    "--texts, its model also embeds the sentences, in the same space. With --labels, one or two "
+    "labels are axes, and more are anchors on a circle."
 )
 WORDS = 3000  # most frequent known words among which groups of images find their names
 DEFAULT_VECTORS = ("lsa",)
