@@ -177,7 +177,7 @@ def _read(
     except InputError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, which differs from ours
-        raise InputError(f"{where}: too many pixels: {error}") from error
+        raise InputError(f"{where}: too many pixels: {error}; shrink the image") from error
     except Exception as error:  # decoders raise nearly any exception for broken files
         raise InputError(
             f"{where}: cannot be read: {str(error) or type(error).__name__}"

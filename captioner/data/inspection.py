@@ -91,7 +91,7 @@ def _words(examples: Iterable[Example], tokenizer: Tokenizer) -> list[str]:
 
 
 def pointer_notes(examples: Iterable[Example]) -> list[str]:
-    """Return a note if images are Git LFS pointers, which only reading them would reveal."""
+    """Return a note if small image files are in fact Git LFS pointers."""
     local = (e.path for e in examples if isinstance(e.path, Path) and e.path.is_file())
     small = (path for path in local if path.stat().st_size < POINTER_SIZE)
     if not (pointers := [path for path in small if is_pointer(path.read_bytes())]):
@@ -142,7 +142,7 @@ def _groups_across_splits(
 
 
 def _ending(path: Path) -> bytes:
-    """Return the last bytes of a file, which differ sooner than the first."""
+    """Return the last bytes of a file, which are less often equal than the first ones."""
     if storage.container(path) != path:
         return storage.read(path)[-ENDING:]
     with path.open("rb") as file:

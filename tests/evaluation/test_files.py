@@ -240,5 +240,5 @@ def test_marked_references_are_counted(capsys):
     Path("references.json").write_text(json.dumps(content))
     call()
     printed = capsys.readouterr().out
-    assert "\nnote: captions left out of references.json: 2 marked is_rejected\n" in printed
+    assert "\nnote: captions of references.json left out: 2 marked is_rejected\n" in printed
     assert "|references:2|" in printed

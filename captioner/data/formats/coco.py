@@ -68,7 +68,7 @@ def _read_file(path: Path, split: str | None, result: ReadResult) -> None:
     images = _objects(content, "images", path)
     if split == "test" and not content.get("annotations"):  # VizWiz publishes no test captions
         result.notes.append(
-            f"images left out of {path.name}, which has no captions: {len(images):,}"
+            f"images of {path.name} left out because the file has no captions: {len(images):,}"
         )
         return
     annotations = _objects(content, "annotations", path)
@@ -99,7 +99,7 @@ def caption_marks(annotation: dict[str, Any]) -> list[str]:
 def marks_note(source: Path, marks: Counter[str]) -> str:
     """Describe the captions that were left out because of their marks."""
     counts = " and ".join(f"{count:,} marked {mark}" for mark, count in sorted(marks.items()))
-    return f"captions left out of {source.name}: {counts}"
+    return f"captions of {source.name} left out: {counts}"
 
 
 def _add_captions(
@@ -110,7 +110,7 @@ def _add_captions(
 ) -> set[str]:
     """Add each annotation's caption to its image; report captions of unknown images.
 
-    Returns the images that have captions with marks.
+    Returns the ids of the images that have marked captions.
     """
     first_locations: dict[str, SourceLocation] = {}  # by caption id
     marks: Counter[str] = Counter()
@@ -160,7 +160,7 @@ def _drop_emptied(path: Path, marked: set[str], result: ReadResult) -> None:
         gone = set(map(id, emptied))
         result.examples = [example for example in result.examples if id(example) not in gone]
         result.notes.append(
-            f"images left out of {path.name} because all their captions are left out: "
+            f"images of {path.name} left out because all their captions are left out: "
             f"{len(emptied):,}"
         )
 

@@ -49,7 +49,7 @@ def read(path: Path) -> ReadResult:
 
 
 def _parse_image(image: dict[str, Any], directory: Path, location: SourceLocation) -> RawExample:
-    """Convert one entry; `restval` (COCO validation images outside val and test) is train."""
+    """Convert one entry; `restval` (COCO validation images outside val and test) becomes train."""
     name, subdirectory = image.get("filename"), image.get("filepath")
     if is_safe_name(name) and isinstance(subdirectory, str):
         name = f"{subdirectory}/{name}"

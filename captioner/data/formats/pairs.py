@@ -39,7 +39,7 @@ def read(root: Path) -> ReadResult:
     for key in sorted(texts.keys() - set(map(_key, images))):
         text = preferred_text(texts[key])
         if text and text.suffix in LINES and text.stem.lower() not in NOT_CAPTIONS:
-            advice = "add the image, or remove the text"
+            advice = "add the image, or remove the text file"
             result.add_problem(SourceLocation(text), "no image has the same name", advice)
     result.notes += lines_notes(result.examples)
     return result

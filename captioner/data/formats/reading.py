@@ -153,8 +153,8 @@ def find_image_directory(
 ) -> Path:
     """Return the directory that contains the images named in a caption file.
 
-    `search_images` finds it. If no image is found, the first preferred directory that exists is
-    returned. Raises InputError if there is none.
+    This is the directory found by `search_images`, otherwise the first preferred directory that
+    exists. Raises InputError if there is none.
     """
     first = first_names(names)
     found = search_images(source, first, preferred)
@@ -231,7 +231,7 @@ def read_table(
             row, message = [], str(error).split(" - ")[0]  # the rest is advice for programmers
         last = min(reader.line_num, end)
         if contains_rows(row, delimiter, columns):
-            message = "a quote contains other rows"
+            message = "a quoted cell contains other rows"
         if message:
             if last > location.number:
                 message += f" (skipping lines {location.number} to {last})"

@@ -83,7 +83,7 @@ def _is_table(path: Path) -> bool:
 def _has_captions(path: Path) -> bool:
     """Return whether the beginning of a table names an image and a caption column.
 
-    Tables without captions, such as train_log.csv, may have a name that matches.
+    The name of a file is not enough: train_log.csv looks like a table of training captions.
     """
     if path.suffix.lower() in (".csv", ".tsv"):
         header = first_line(path).lower()
@@ -199,9 +199,9 @@ def normalise_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def caption_columns(names: Iterable[str]) -> list[str]:
-    """Return the columns with the first name in CAPTIONS that occurs.
+    """Return the caption columns: those with the first name in CAPTIONS that occurs.
 
-    A column may also have that name in the plural or with a number.
+    The name may also be in the plural or followed by a number, as in caption_2.
     """
     for known in CAPTIONS:
         if found := [name for name in names if re.fullmatch(rf"{known}s?(_?\d+)?", name)]:

@@ -102,7 +102,7 @@ def _read_shard(tar: Path | Location, shard: str, result: ReadResult) -> None:
                 example.captions = read_text(tar / text, storage.read(tar / text), result)
             result.examples.append(example)
         elif text:
-            advice = "add the image, or remove the text"
+            advice = "add the image, or remove the text file"
             result.add_problem(SourceLocation(tar / text), f"{key} has no image", advice)
     result.notes += lines_notes(result.examples[before:])
 
