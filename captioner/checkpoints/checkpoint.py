@@ -301,7 +301,7 @@ def identity(path: Path) -> str:
 
 
 def _bytes(values: Any) -> int:
-    """Return the number of bytes of all tensors in nested dicts and lists."""
+    """Return the total size in bytes of all tensors in nested dicts and lists."""
     if isinstance(values, Mapping):
         values = list(values.values())
     if isinstance(values, list | tuple):

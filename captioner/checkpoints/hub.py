@@ -98,8 +98,8 @@ def push(
         )
     except _failures(hub) as error:
         raise InputError(
-            f"{name} cannot be pushed to the hub: {_reason(error)}; check the name, the token and "
-            "the connection"
+            f"{name} cannot be uploaded to the hub: {_reason(error)}; check the name, the token "
+            "and the connection"
         ) from error
     return str(repository)
 
@@ -124,7 +124,7 @@ def _failures(hub: ModuleType) -> tuple[type[Exception], ...]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first two informative lines of an error message; one may be only the status."""
+    """Return the first two informative lines of an error, because one may be only a status."""
     lines = [line.strip() for line in str(error).splitlines()]
     informative = [line for line in lines if line and not line.startswith("For more information")]
     return " ".join(informative[:2]) or type(error).__name__

@@ -161,7 +161,7 @@ def _epoch(scores: Mapping[str, float], rows: list[dict[str, Any]]) -> int | Non
 
 
 def _count_words(path: Path) -> int | None:
-    """Return the number of words that a checkpoint knows; None if it has no list of words."""
+    """Return the number of known words of a text model; None if it has no list of words."""
     if not (path / TEXT).is_file():
         return len(Vocabulary.load(path / checkpoint.VOCABULARY).words)
     try:

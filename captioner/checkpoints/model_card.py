@@ -124,7 +124,7 @@ def _code(value: object) -> str:
 
 
 def _cell(text: str) -> str:
-    """Escape the bars in Markdown for a table cell, where bars must be escaped even in code."""
+    """Escape the vertical bars in Markdown for a table cell; this is necessary even in code."""
     return re.sub(r"(?<!\\)\|", r"\|", text)
 
 

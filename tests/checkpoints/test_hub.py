@@ -262,7 +262,7 @@ def test_neither_a_directory_nor_a_repository():
 
 @pytest.mark.usefixtures("hub")
 def test_pushing_with_an_invalid_token(captioner):
-    with pytest.raises(InputError, match=r"me/colours cannot be pushed to the hub: .*401"):
+    with pytest.raises(InputError, match=r"me/colours cannot be uploaded to the hub: .*401"):
         captioner.push_to_hub("me/colours", token="hf_wrong")
 
 
