@@ -85,7 +85,7 @@ def collect_hypotheses(
 
 
 def expected_steps(options: DecodingOptions, hypotheses: int) -> int:
-    """Estimate the tokens generated per image, assuming captions of half the maximum length."""
+    """Estimate the number of tokens per image, assuming captions of half the maximum length."""
     return hypotheses * max(options.min_length, options.max_length // 2)
 
 

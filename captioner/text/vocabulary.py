@@ -83,8 +83,8 @@ class Vocabulary:
     def with_function(self, choice: TokenizerChoice) -> "Vocabulary":
         """Return the vocabulary with its tokenizer's function, which is not stored in files.
 
-        choice: as in `get_tokenizer`. Returns the vocabulary itself if its tokenizer does not use
-        a Python function; otherwise, raises InputError if `choice` is not such a function.
+        choice: as in `get_tokenizer`. Returns the vocabulary itself if its tokenizer is not a
+        Python function. If it is, raises InputError unless `choice` is a Python function too.
         """
         if self.tokenizer in (WORDS, CHARACTERS):
             return self
