@@ -98,8 +98,8 @@ def atomic_directory(directory: Path, *, replace: bool = True) -> Iterator[Path]
 def sibling_path(path: Path, suffix: str) -> Path:
     """Return the hidden path `.NAME.SUFFIX` beside `path`.
 
-    `sibling_path(directory, "old")` contains the old content while `atomic_directory` replaces it;
-    if the process is killed between the two renames, it is the only complete copy.
+    `atomic_directory` keeps the old content in `sibling_path(directory, "old")` while it replaces
+    `directory`; if the process is killed between the two renames, this is the only complete copy.
     """
     return path.parent / f".{path.name}.{suffix}"
 
@@ -170,7 +170,7 @@ def _replace(new: Path, directory: Path) -> None:
 
 
 def _swap(new: Path, directory: Path) -> None:
-    """Move any old `directory` aside, because it cannot be replaced, and rename `new` to it."""
+    """Move `directory` aside if it exists, because a rename cannot replace it; rename `new`."""
     aside = sibling_path(directory, "old")
     if aside.exists():
         if directory.exists():

@@ -58,8 +58,8 @@ class Caption:
     def to_dict(self, *, attention: bool = False, dimmed: bool = False) -> dict[str, Any]:
         """Convert the caption to the dict that `captioner caption` and `serve` write as JSON.
 
-        caption: the text; data sets use the same key, so records that also have an image form a
-        data set. score, words, log_probs: the fields; numbers are rounded to 4 decimal places.
+        caption: the text; data sets use the same key, so that records with an image can be read as
+        a data set. score, words, log_probs: the fields; numbers are rounded to 4 decimal places.
         word_alternatives: for each word, a list of {"word", "log_prob"}. alternatives: a list of
         captions in this form. The last two are omitted if they are empty.
 

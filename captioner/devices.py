@@ -51,7 +51,7 @@ def pick_device(device: "str | torch.device | None") -> "torch.device":
 def _check_mps(device: "torch.device") -> None:
     """Raise RuntimeError unless `device` is an available Apple GPU.
 
-    Torch's error message would be a page long.
+    This replaces torch's own error message, which is about a page long.
     """
     import torch
 
@@ -120,7 +120,7 @@ def memory_advice(tried: str, advice: str) -> Iterator[None]:
             raise
         reason = (str(error).splitlines() or [""])[0][:200]
         raise InputError(
-            f"memory is exhausted by {tried}{reason and f' ({reason})'}; {advice}"
+            f"not enough memory for {tried}{reason and f' ({reason})'}; {advice}"
         ) from error
 
 

@@ -2,8 +2,8 @@
 
 In a process that torchrun did not start, every function here does nothing or returns its input.
 
-A process that hangs must not keep the others waiting forever. They wait for STEP_SECONDS within a
-training step, for FEATURES_SECONDS while features are computed, and for ROUND_SECONDS elsewhere.
+A process that hangs must not block the others forever. They wait at most STEP_SECONDS within a
+training step, FEATURES_SECONDS while features are computed, and ROUND_SECONDS elsewhere.
 """
 
 import os
@@ -56,7 +56,7 @@ def process_group(device: torch.device, step_seconds: float = STEP_SECONDS) -> I
     """Join the process group of torchrun, if there is one, and leave it on exit.
 
     With the device "cuda", each process uses the GPU of its local rank. step_seconds: how long a
-    process may keep the others waiting in a training step. Raises InputError if there are more
+    process may block the others in a training step. Raises InputError if there are more
     processes than GPUs on this machine, if some of torchrun's variables are missing or invalid, or
     if the group cannot be joined.
     """
@@ -98,8 +98,8 @@ def process_group(device: torch.device, step_seconds: float = STEP_SECONDS) -> I
 def _in_group() -> bool:
     """Return whether torchrun started this process as one of a group.
 
-    Some schedulers set a part of torchrun's variables, which is harmless for a single process. If
-    there are several processes, each would train alone, so InputError is raised.
+    Some schedulers set only some of torchrun's variables, which is harmless for a single process.
+    Several processes would each train alone, so InputError is raised.
     """
     missing = [name for name in VARIABLES if not os.environ.get(name)]
     size = os.environ.get("WORLD_SIZE") or "1"

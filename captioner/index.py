@@ -154,7 +154,7 @@ class Index:
             if checkpoints.identity(path) != self._files.manifest.weights:
                 raise InputError(
                     f"{self._files.directory} was not written with the weights of {path}; "
-                    "pass the checkpoint that it was written with, or write another index"
+                    "pass the checkpoint that was used to write it, or write the index again"
                 )
             self._linker = Linker.from_pretrained(path, self._device)
         return self._linker

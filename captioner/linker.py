@@ -207,9 +207,9 @@ class Linker:
     ) -> np.ndarray | tuple[np.ndarray, list[list[str]]]:
         """Embed one text or a sequence of texts as rows (N, E); N is 1 for one text.
 
-        on_unknown: "raise" raises InputError for a word that the sentence encoder does not know;
-        "return" returns the rows and, for each text, its unknown words, which do not contribute to
-        its row. In either case, raises InputError for a text that contains no known word.
+        on_unknown: "raise" raises InputError for a word that is unknown to the text model; "return"
+        returns the rows and, for each text, its unknown words, which do not contribute to its row.
+        In either case, raises InputError for a text that contains no known word.
         """
         if on_unknown not in ("raise", "return"):
             raise InputError(f"on_unknown must be raise or return, got {on_unknown!r}")
@@ -220,8 +220,8 @@ class Linker:
         unknown = [self.texts.unknown_words(text) for text in texts]
         if on_unknown == "raise" and (words := sorted({w for each in unknown for w in each})):
             raise InputError(
-                f"the text model does not know {', '.join(map(repr, words[:10]))}; "
-                'pass on_unknown="return" to ignore unknown words'
+                f"the texts contain unknown words: {', '.join(map(repr, words[:10]))}; "
+                'pass on_unknown="return" to ignore them'
             )
         rows = np.empty((len(texts), self.model.dimensions), np.float32)
         for first in range(0, len(texts), TEXTS_AT_ONCE):

@@ -26,7 +26,7 @@ class Options:
 
     A str is converted to Path, a list to tuple and an int to float if the field's annotation
     requires it; choices are case-insensitive. Raises InputError for a value of any other type.
-    given: the names of the fields passed to the constructor, even with default values.
+    given: the names of the fields passed to the constructor, including those set to their default.
     """
 
     given: frozenset[str]
@@ -56,8 +56,8 @@ def option(
     """Declare a dataclass field with a help text and its allowed values.
 
     choices: the allowed values of a string. above, at_least, at_most: bounds of a finite number,
-    which `check_bounds` enforces. bare: the value of the option if its flag has no value or if the
-    field is True; False selects the default. If `bare` is None, the flag requires a value.
+    which `check_bounds` enforces. bare: the value used if the flag is given without a value or if
+    the field is True; False selects the default. If `bare` is None, the flag requires a value.
     """
     bounds = {"above": above, "at_least": at_least, "at_most": at_most}
     bounds = {name: bound for name, bound in bounds.items() if bound is not None}

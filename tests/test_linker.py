@@ -81,7 +81,7 @@ def test_rank_by_sorting(linker, images):
         ({"texts": TEXTS, "on_unknown": "return"}, "^on_unknown must be raise or ignore, got 'ret"),
         ({"texts": TEXTS, "top": 0}, "^top must be at least 1, got 0$"),
         ({"texts": TEXTS, "top": 2.0}, r"^top must be an integer, got 2\.0$"),
-        ({"texts": ["zebra"]}, "^the text model does not know 'zebra'"),
+        ({"texts": ["zebra"]}, "^the texts contain unknown words: 'zebra'"),
     ],
 )
 def test_invalid_ranks(linker, given, message):

@@ -99,7 +99,7 @@ def test_two_colours_are_more_diverse_than_one(linker, images):
 
 
 def test_unknown_words_and_other_models(linker, images, tmp_path_factory):
-    with pytest.raises(InputError, match="the text model does not know 'zebra'"):
+    with pytest.raises(InputError, match="the texts contain unknown words: 'zebra'"):
         linker.labels(images[0], ["red", "zebra"])
     with pytest.raises(InputError, match="does not know 'zebra'"):
         linker.label_maps("gone.png", "zebra")

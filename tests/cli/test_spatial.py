@@ -70,7 +70,7 @@ def test_chosen_labels_as_json(run, images, capsys, tmp_path):
 
 def test_labels_that_are_refused(run, images, capsys, tmp_path, tmp_path_factory):
     words = ["label", str(images), "--checkpoint", str(run)]
-    with pytest.raises(InputError, match="the text model does not know 'zebra'"):
+    with pytest.raises(InputError, match="the texts contain unknown words: 'zebra'"):
         main([*words, "--labels", "red", "zebra"])
     with pytest.raises(InputError, match="--top must be at least 1, got 0"):
         main([*words, "--top", "0"])

@@ -271,7 +271,7 @@ def test_exhausted_memory_ends_with_advice(train_run, monkeypatch, error, place)
     monkeypatch.setattr(owner, place, exhausted)
     reason = f" ({error})" if str(error) else ""
     message = (
-        f"memory is exhausted by training on cpu with --batch-size 8 and --precision float32 "
+        f"not enough memory for training on cpu with --batch-size 8 and --precision float32 "
         f"(float32){reason}; nothing was changed, and the checkpoints are intact; start a new run "
         "with --batch-size 4, --precision bfloat16, a smaller --image-size or more --nproc-per-node"
     )
@@ -293,7 +293,7 @@ def test_memory_exhausted_in_decoding_ends_with_advice(train_run, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(show_and_tell.ShowAndTell, "step", exhausted)
-    message = r"by 7 images on cpu in float32, decoded together \(CUDA .*smaller batch size or beam"
+    message = r"for decoding 7 images together on cpu in float32 \(CUDA .*smaller batch size or"
     with pytest.raises(InputError, match=message):
         train_run("run")
 

@@ -86,7 +86,7 @@ def test_scores_agree_with_the_embeddings(colours, capsys):
 
 def test_unknown_words_are_errors_or_returned(colours):
     linker = train_python(colours, run="run", epochs=1).linker
-    with pytest.raises(InputError, match="the text model does not know 'zebra'"):
+    with pytest.raises(InputError, match="the texts contain unknown words: 'zebra'"):
         linker.encode_texts("red zebra")
     rows, unknown = linker.encode_texts(["red zebra", "red"], on_unknown="return")
     assert unknown == [["zebra"], []]
