@@ -1,8 +1,8 @@
 """Matrix products in a loop, with one weight gradient after the loop.
 
-Autograd accumulates the gradient of a matrix step by step: every step costs a product too thin to
-be fast and an addition the size of the matrix. Here, the backward pass of each step only stores the
-two factors of that product, and the last backward node multiplies the concatenated factors once.
+Autograd accumulates the gradient of a matrix step by step: every step requires a product of narrow
+matrices, which is slow, and an addition of the full size. Here, each step's backward pass only
+stores the two factors of that product; the last backward node multiplies the concatenated factors.
 """
 
 import itertools

@@ -57,7 +57,7 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose CPU masks are drawn with torch.rand, four times as fast as torch's dropout."""
+    """Dropout that draws CPU masks with torch.rand, which is four times as fast as torch's."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.training or self.p == 0 or inputs.device.type != "cpu":

@@ -36,7 +36,7 @@ def fit_cca(
     """Fit affine maps of images and texts so that their outputs are maximally correlated.
 
     images (I, X) and texts (N, Y) must have the same floating dtype; texts may also be an iterable
-    over blocks of its rows, which is read once. image_of_text (N,): index of each text's image.
+    over blocks of rows, which is read once. image_of_text (N,): index of each text's image.
     Every text forms one pair with its image; images without texts are ignored. ridge: value added
     to the diagonal of each covariance, as a multiple of the diagonal's mean. power: exponent of the
     canonical correlations by which the output dimensions are scaled on both sides (Gong et al.
