@@ -77,9 +77,9 @@ def rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) 
 def cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
     """Compute CIDEr of lists of words, times 100, as in coco-caption: the mean over the images.
 
-    This is CIDEr-D of Vedantam et al. 2015. The fewer images have references that contain an n-gram
-    of 1 to 4 words, the higher is its weight. Hence the score of a single image is 0, scores are
-    comparable only on the same images, and the maximum is 1000; good captions of COCO images score
+    This is CIDEr-D of Vedantam et al. 2015. An n-gram of 1 to 4 words has a higher weight if fewer
+    images have references that contain it. Hence the score of a single image is 0, and scores are
+    comparable only on the same images. The maximum is 1000; good captions of COCO images score
     about 100.
     """
     _check_corpus(hypotheses, references)
