@@ -22,7 +22,7 @@ class DataOptions(Options):
     on_error: str = option(
         "stop", "unusable rows and images: stop, or skip and list them", choices=ON_ERROR
     )
-    max_skipped: float = option(0.05, "largest share of rows and images that may be skipped")
+    max_skipped: float = option(0.05, "maximum fraction of rows and images that may be skipped")
     workers: int = option(WORKERS, "number of threads that prefetch batches")
     cache: Path = option(CHECKPOINTS / ".cache", "directory for feature maps and demo images")
 

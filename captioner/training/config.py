@@ -173,9 +173,9 @@ def recipe_of(task_options: Options) -> str | None:
 
 
 def _weights_may_fit(stored: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
-    """Return whether the stored weights may suit the encoder that `options` select.
+    """Return whether the stored weights may fit the encoder that `options` select.
 
-    The name of published weights may exist for another torchvision CNN; a file suits one encoder.
+    Torchvision CNNs may share names of published weights; a file of weights fits one encoder only.
     """
     weights, before = stored.get("encoder_weights"), stored.get("encoder")
     encoder = options.get("encoder", before)

@@ -78,7 +78,7 @@ def _open_start(config: TrainConfig, described: dict[str, Any]) -> Checkpoint | 
 
 
 def check_skipped(data: CaptionData, limit: float) -> None:
-    """Raise InputError if the share of skipped rows and images exceeds `limit`."""
+    """Raise InputError if the fraction of skipped rows and images exceeds `limit`."""
     skipped, usable = len(data.problems), len(data.examples)
     if skipped > limit * (skipped + usable):
         share = skipped / (skipped + usable)

@@ -313,7 +313,7 @@ def test_truncated_captions_are_counted(train_run, capsys):
     captions.write_text(captions.read_text().replace("nothing else", "nothing " * 10_000, 2))
     train_run("run", "--epochs", "1", "--data", "other")
     said = capsys.readouterr().out
-    assert "note: 2 training captions are truncated after 50 words\n" in said
+    assert "note: 2 training captions are truncated to 50 words\n" in said
     train_run("short", "--epochs", "1")
     assert "truncated" not in capsys.readouterr().out
 

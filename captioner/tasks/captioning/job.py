@@ -55,7 +55,7 @@ class CaptioningJob:
             start.vocabulary if start else build_vocabulary(training, self._options)
         ).with_function(self._options.tokenizer)
         if truncated := count_truncated(training, self.vocabulary):
-            say(f"note: {truncated} training captions are truncated after {MAX_WORDS} words")
+            say(f"note: {truncated} training captions are truncated to {MAX_WORDS} words")
         self.model = make_model(groups, len(self.vocabulary), start).to(inputs.device)
         teacher = None
         if teachers := read_teachers(teacher_paths(groups), inputs.transform):
