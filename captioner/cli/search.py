@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "query",
         nargs="*",
         metavar="QUERY",
-        help="query, such as 'dog + beach - ball', after the index to search [the last one written "
-        "here]",
+        help="query, such as 'dog + beach - ball', optionally preceded by the index to search [the "
+        "last index written in this directory]",
     )
     parser.add_argument(
         "--paint",
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     directory = Path(given[0]) if given else find_last_index(Path())
     if not given:
-        print(f"index: {directory}, the last one written here", file=sys.stderr)
+        print(f"index: {directory}, the last one written in this directory", file=sys.stderr)
     index = Index.open(directory, arguments.checkpoint, device=arguments.device)
     if query is None or layers:
         best = index.paint(layers, query, arguments.top)

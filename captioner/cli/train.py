@@ -22,7 +22,7 @@ SYSTEMS = tuple(task.name for task in TASKS)
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
-    """Add the flags of the task that the command line `words` chooses by --system or --config.
+    """Add the flags of the task that --system or --config selects in the command line `words`.
 
     Flags that are not passed are None in the parsed arguments.
     """
@@ -71,7 +71,7 @@ def describe(task: Task) -> str:
 
 
 def chosen_task(words: Sequence[str]) -> Task:
-    """Return the task that a command line chooses; captioning for none or an unknown task."""
+    """Return the task that a command line selects; captioning for none or an unknown task."""
     scanner = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     scanner.add_argument("--system")
     scanner.add_argument("--config", type=Path)

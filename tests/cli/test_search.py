@@ -50,7 +50,7 @@ def test_json_and_the_last_index(hits, capsys):
     capsys.readouterr()
     search("red - blue", "--json", "--top", 2)
     out, err = capsys.readouterr()
-    assert err == "index: photos.index, the last one written here\n"
+    assert err == "index: photos.index, the last one written in this directory\n"
     assert json.loads(out) == {
         "query": "red - blue",
         "index": "photos.index",
