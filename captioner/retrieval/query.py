@@ -51,7 +51,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Query:
-    """One or more terms; `str` returns the canonical form, which `parse` reads as an equal one."""
+    """One or more terms; `str` returns the canonical form, from which `parse` returns an equal query."""
 
     terms: tuple[Term, ...]
 
@@ -95,7 +95,7 @@ def weighted_sum(vectors: np.ndarray, query: Query) -> np.ndarray:
     if not norm < math.inf:  # also true for NaN
         raise InputError(f"a vector of the query {query} is not finite; remove or change its term")
     if not CANCELLED * np.abs(weights).sum() < norm:
-        raise InputError(f"the terms of {query} cancel each other; change a term or a weight")
+        raise InputError(f"the terms of {query} cancel each other out; change a term or a weight")
     scaled: np.ndarray = (total / norm).astype(np.float32)
     return scaled
 
