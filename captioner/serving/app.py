@@ -127,8 +127,8 @@ def _describe(captions: bool, search: bool) -> str:
     sentences = []
     if captions:
         sentences.append(
-            "Describes an image in one sentence and shows to which part of the image the model "
-            "attended for each word."
+            "Describes an image in one sentence and shows which part of the image the model "
+            "attended to for each word."
         )
     if search:
         sentences.append("Finds the images or texts of an index that match words and images.")
