@@ -237,4 +237,6 @@ def _remember(memo: Path, stamps: Sequence[str]) -> None:
         with memo.open("ab") as file:
             file.write("".join(f"\n{stamp}\n" for stamp in stamps).encode())
     except OSError as error:
-        raise InputError(f"the cache in {memo.parent} cannot be written: {error}") from error
+        raise InputError(
+            f"the cache in {memo.parent} cannot be written: {error}; choose another directory"
+        ) from error
