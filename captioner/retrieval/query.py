@@ -51,7 +51,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Query:
-    """One or more terms; `str` returns the canonical form, from which `parse` returns an equal query."""
+    """One or more terms; `str` returns the canonical form, which `parse` accepts."""
 
     terms: tuple[Term, ...]
 
