@@ -109,7 +109,7 @@ def _import_hub(purpose: str) -> ModuleType:
         import huggingface_hub
     except ImportError as error:
         raise InputError(
-            f"{purpose} needs huggingface_hub; install it with pip install 'captioner[hub]'"
+            f"{purpose} needs huggingface_hub; run pip install 'captioner[hub]'"
         ) from error
     return huggingface_hub
 

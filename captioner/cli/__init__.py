@@ -21,6 +21,6 @@ def add_checkpoints(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser, help: str) -> None:
-    """Add --config, and let the parsed arguments contain None for flags that were not passed."""
+    """Add --config; flags that are not passed are None in the parsed arguments."""
     parser.add_argument("--config", type=Path, metavar="FILE", help=help)
     parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), None))

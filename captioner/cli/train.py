@@ -65,9 +65,16 @@ def describe(task: Task) -> str:
     groups: dict[str, Mapping[str, object]] = {"--encoder small_cnn": small_cnn}
     groups |= {f"--recipe {name}": values for name, values in task.recipes.items()}
     for chosen, values in groups.items():
-        flags = (f"--{name.replace('_', '-')} {value}" for name, value in values.items())
+        flags = (_flag(name, value) for name, value in values.items())
         text += f" With {chosen}, the defaults are {' '.join(flags)}."
     return f"Train a model.\n{fill(text, 79, break_on_hyphens=False)}"
+
+
+def _flag(name: str, value: object) -> str:
+    """Return an option as it is written on the command line."""
+    if isinstance(value, bool):
+        return flag_of(name if value else f"no_{name}")
+    return f"{flag_of(name)} {value}"
 
 
 def chosen_task(words: Sequence[str]) -> Task:

@@ -72,9 +72,7 @@ def export_onnx(captioner: Captioner, directory: Path) -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            f"--onnx needs {error.name}; install it with pip install 'captioner[onnx]'"
-        ) from error
+        raise InputError(f"--onnx needs {error.name}; run pip install 'captioner[onnx]'") from error
     _export(captioner, directory, "onnx", _write_onnx)
 
 

@@ -33,12 +33,12 @@ class Pointing:
 
     @property
     def accuracy(self) -> float:
-        """Percentage of mentions that are hits; nan if there are no mentions."""
+        """Percentage of mentions that are hits; NaN if there are no mentions."""
         return 100 * self.hits / self.count if self.count else math.nan
 
     @property
     def chance_level(self) -> float:
-        """Expected accuracy if peaks were in uniformly random cells; nan without mentions."""
+        """Expected accuracy if peaks were in uniformly random cells; NaN without mentions."""
         return 100 * self.chance / self.count if self.count else math.nan
 
 

@@ -76,7 +76,7 @@ def _file_with(character: str) -> Path | None:
 def _installed() -> tuple[Path, ...]:
     """Return the files of scalable fonts, upright and regular ones first.
 
-    Last Resort fonts are left out: they have a box for every character.
+    Last Resort fonts are left out, because they contain a box for every character.
     """
     from matplotlib.font_manager import fontManager
 

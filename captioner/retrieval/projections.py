@@ -109,9 +109,7 @@ def _check(vectors: np.ndarray) -> np.ndarray:
     if len(vectors) < MIN_VECTORS:
         raise InputError(f"a projection needs at least {MIN_VECTORS} vectors, got {len(vectors)}")
     if vectors.ndim != 2 or vectors.shape[1] < 2:
-        raise InputError(
-            f"vectors must have shape (N, Y) with Y of at least 2, got {vectors.shape}"
-        )
+        raise InputError(f"vectors must have shape (N, Y) with Y at least 2, got {vectors.shape}")
     if len(wrong := np.flatnonzero(~np.isfinite(vectors).all(1))):
         raise InputError(
             f"vectors must be finite, got NaN or infinity in {len(wrong)} of {len(vectors)}, the "

@@ -43,7 +43,7 @@ class ServeOptions:
         if not (is_loopback(self.host) or self.token_file or self.public):
             raise InputError(
                 f"other machines can reach --host {self.host}: require a token with --token-file, "
-                "or serve them without one with --public"
+                "or pass --public to serve them without a token"
             )
 
     @property
@@ -86,7 +86,7 @@ def serve(
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"captioner serve needs {error.name}; install it with pip install 'captioner[serve]'"
+            f"captioner serve needs {error.name}; run pip install 'captioner[serve]'"
         ) from error
     from .app import create_app
     from .loading import load_models

@@ -15,7 +15,7 @@ from ..tasks.task import Task
 def read_stored_options(
     path: Path, option_groups: Callable[[Task], Mapping[str, type[Options]]]
 ) -> tuple[Task, dict[str, Any]]:
-    """Return a run's task and, by name, the options that affect what it learns.
+    """Return a run's task and, by name, the options that affect the trained model.
 
     path: a run, a checkpoint or its config.json. option_groups(task): the groups of `TrainConfig`.
     Raises InputError if the config cannot be read or contains values of the wrong type.

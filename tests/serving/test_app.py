@@ -430,9 +430,7 @@ def test_invalid_settings_of_the_service(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=rf"cannot listen on 127.0.0.1 port {port}: Address"):
             listen("127.0.0.1", port)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(
-        InputError, match=r"needs uvicorn; install it with pip install 'captioner\[serve\]'"
-    ):
+    with pytest.raises(InputError, match=r"needs uvicorn; run pip install 'captioner\[serve\]'"):
         serve(tmp_path, ServeOptions(), Limits(), RuntimeOptions())
 
 

@@ -20,10 +20,10 @@ Group = Sequence[DrawnShape]  # shapes of the same look, described by one noun p
 
 
 def describe(groups: Sequence[Group]) -> list[str] | None:
-    """Return five true captions of a scene of 1 to 3 groups, or None if its geometry is unclear.
+    """Return five true captions of a scene of 1 to 3 groups, or None if its layout is ambiguous.
 
-    Geometry is unclear if a single shape is near the border between two positions, or if several
-    groups form neither a row nor a column. Every caption mentions all shapes.
+    The layout is ambiguous if a single shape is near the border between two positions, or if
+    several groups form neither a row nor a column. Every caption mentions all shapes.
     """
     if len(groups) == 1:
         sentences = _describe_one(groups[0])

@@ -84,7 +84,7 @@ def _sample_looks(rng: random.Random, split: str, count: int) -> list[Look] | No
 
 
 def _place(rng: random.Random, look: Look, stamp: Image.Image) -> DrawnShape:
-    """Return a shape with this look and the stamp's size at a random place in the image."""
+    """Return a shape with this look and the stamp's size at a random position in the image."""
     x, y = (rng.randint(MARGIN, SIDE - MARGIN - length) for length in stamp.size)
     return DrawnShape(*look, (x, y, x + stamp.width, y + stamp.height))
 

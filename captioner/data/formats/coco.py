@@ -26,7 +26,7 @@ _NAMES = (r"captions_{split}[0-9]*", r"{split}[0-9]*", r"(nocaps_)?{split}(_[0-9
 
 
 def recognise(path: Path) -> dict[str | None, Path]:
-    """Return the caption files by split; if there are several years, only the latest.
+    """Return the caption files by split; of several years, only the latest is used.
 
     The path is a file, or a directory with files in `annotations` or directly in it. A file
     whose name contains no split has the split None.

@@ -38,7 +38,7 @@ MAX_COLUMNS = 5  # columns listed in a message; a file without a header has a ca
 
 
 def recognise_jsonl(path: Path) -> list[tuple[Path, str | None]]:
-    """Return the file itself, or captions.jsonl or train.jsonl, val.jsonl, ... of a directory.
+    """Return the file itself, or captions.jsonl, or train.jsonl, val.jsonl ..., in a directory.
 
     JSON files are returned as well if they contain a list of rows.
     """

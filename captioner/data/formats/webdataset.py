@@ -133,8 +133,8 @@ def _group_members(
         grouped |= split or {key: files}
     if dotted:
         result.notes.append(
-            f"{dotted:,} names in {tar.name} contain dots before the extension and are read in "
-            "full; the webdataset package cuts them at the first dot"
+            f"{dotted:,} names in {tar.name} contain dots before the extension and are used in "
+            "full; the webdataset package truncates them at the first dot"
         )
     return grouped
 

@@ -25,7 +25,7 @@ _SCHEME = re.compile(r"(https?):/+")
 def open_file(path: Path) -> IO[bytes]:
     """Open a regular file for reading; raise InputError, without waiting, for anything else.
 
-    Opening a pipe that nothing writes to would block for ever.
+    Opening a pipe that nothing writes to would block forever.
     """
 
     def open_descriptor(name: str, flags: int) -> int:
@@ -98,8 +98,7 @@ def expand(pattern: Path | Location) -> list[Path | Location]:
         from braceexpand import braceexpand
     except ImportError as error:
         raise InputError(
-            "patterns of tar files need braceexpand; install it with "
-            "pip install 'captioner[webdataset]'"
+            "patterns of tar files need braceexpand; run pip install 'captioner[webdataset]'"
         ) from error
     try:
         tars = [parse_location(name) for name in braceexpand(str(pattern))]

@@ -48,13 +48,13 @@ def member_name(row: int) -> str:
 
 
 def open_table(file: Path) -> Any:
-    """Open a file as a pyarrow.parquet.ParquetFile; raise InputError if that is impossible."""
+    """Open a file as a pyarrow.parquet.ParquetFile; raise InputError if this fails."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise InputError(
-            f"{file}: Parquet tables need pyarrow; install it with pip install 'captioner[parquet]'"
+            f"{file}: Parquet tables need pyarrow; run pip install 'captioner[parquet]'"
         ) from error
     try:
         return pyarrow.parquet.ParquetFile(file)

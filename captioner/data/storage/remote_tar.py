@@ -288,7 +288,6 @@ def _tariterators() -> Any:
         from webdataset import tariterators
     except ImportError as error:
         raise InputError(
-            "tar files on servers need webdataset; install it with "
-            "pip install 'captioner[webdataset]'"
+            "tar files on servers need webdataset; run pip install 'captioner[webdataset]'"
         ) from error
     return tariterators

@@ -243,6 +243,7 @@ def test_a_recipe_replaces_defaults_and_flags_override_it(capsys):
         "With --recipe favre2017, the defaults are --loss random-negative --margin 1.0 --similarity"
         in shown
     )
+    assert "--image-activation tanh --no-text-layer --no-word-sum --word-dropout 0.0" in shown
     assert "maximum text length in words; longer texts are truncated [16]" in shown
 
 
