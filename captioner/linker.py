@@ -221,7 +221,7 @@ class Linker:
         if on_unknown == "raise" and (words := sorted({w for each in unknown for w in each})):
             raise InputError(
                 f"the texts contain unknown words: {', '.join(map(repr, words[:10]))}; "
-                'pass on_unknown="return" to ignore them'
+                'replace them, or pass on_unknown="return" to ignore them'
             )
         rows = np.empty((len(texts), self.model.dimensions), np.float32)
         for first in range(0, len(texts), TEXTS_AT_ONCE):

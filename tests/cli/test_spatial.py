@@ -116,7 +116,7 @@ def test_places_that_are_refused(run, images, tmp_path):
         main([*words, "--threshold", "2"])
     with pytest.raises(InputError, match="number of regions must be from 1 to 64, got 65"):
         main([*words, "--regions", "65"])
-    with pytest.raises(InputError, match="does not know 'zebra'"):
+    with pytest.raises(InputError, match="unknown words: 'zebra'"):
         main(["localize", "gone.png", "zebra", *words[3:]])
 
 
@@ -167,7 +167,7 @@ def test_projections_that_are_refused(index, tmp_path):
     words = ["project", str(index), "--output", str(tmp_path / "plane.png")]
     with pytest.raises(InputError, match="--diversity can be combined with one label only, got 2"):
         main([*words, "--labels", "red", "blue", "--diversity"])
-    with pytest.raises(InputError, match="does not know 'zebra'"):
+    with pytest.raises(InputError, match="unknown words: 'zebra'"):
         main([*words, "--labels", "zebra"])
     with pytest.raises(InputError, match="--labels needs an index without --texts"):
         main(["project", "--texts", "x.txt", "--labels", "red"])
