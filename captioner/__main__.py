@@ -19,7 +19,7 @@ COMMANDS = {
     "index": "embed images or texts for search",
     "search": "find images or texts that match a query",
     "label": "score words as labels of images",
-    "localize": "draw maps of where words are in an image",
+    "localize": "draw heat maps of words over an image",
     "report": "evaluate a model and write an HTML report",
     "serve": "caption and search images over HTTP and in the browser",
     "info": "describe a checkpoint",

@@ -79,8 +79,9 @@ def process_group(device: torch.device, step_seconds: float = STEP_SECONDS) -> I
     except (ValueError, RuntimeError) as error:
         address = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise InputError(
-            f"the processes cannot connect at {address} (MASTER_ADDR and MASTER_PORT): "
-            f"{str(error).splitlines()[0]}; start them with torchrun"
+            f"the processes cannot connect to {address} (MASTER_ADDR and MASTER_PORT): "
+            f"{str(error).splitlines()[0]}; check that the host can be reached, that the port is "
+            "free, and that torchrun has started all processes"
         ) from error
     try:
         _groups = _Groups(
@@ -211,7 +212,7 @@ def total(values: Tensor) -> Tensor:
 def _end_silent() -> str:
     """Kill the processes on this machine that do not report to the store.
 
-    Returns the ranks of all such processes, on any machine, as text.
+    Returns a text that names all such processes, on any machine, for a message.
     """
     assert _groups is not None
     silent = []

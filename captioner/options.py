@@ -265,7 +265,8 @@ def check_at_least(options: Any, minimum: float, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if value is not None and not minimum <= value < math.inf:
-            raise InputError(f"{name} must be at least {minimum}, got {value}")
+            finite = "" if math.isfinite(value) else "finite and "
+            raise InputError(f"{name} must be {finite}at least {minimum}, got {value}")
 
 
 def check_share(options: Any, *names: str) -> None:

@@ -109,7 +109,7 @@ class Reranker:
         return np.asarray(np.logaddexp.reduce(by_image, 0) - np.log(count))
 
     def _uniform_image(self) -> Source:
-        """Return a source of a single image, which has the transform's mean colour everywhere."""
+        """Return a source of one image that is uniformly the transform's mean colour."""
         size = self.captioner.transform.size
         return FunctionSource(lambda _: torch.zeros(1, 3, size, size), are_features=False)
 

@@ -41,7 +41,7 @@ RENAMED_WEIGHTS: dict[int, dict[str, str]] = {
 READABLE = (*sorted(RENAMED_WEIGHTS), FORMAT)
 ADVICE = "copy or download the checkpoint again"
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
-VARIANCES = ("running_var", "deviation")  # last parts of the names of buffers
+NON_NEGATIVE = ("running_var", "deviation")  # last parts of the names of buffers
 TRAINING, MANIFEST, CARD = "training_state.pt", "manifest.json", "README.md"
 
 
@@ -333,10 +333,9 @@ def _read_weights(path: Path) -> "dict[str, Tensor]":
                 f"{path} cannot be used: {name} contains values that are not finite; choose "
                 "another checkpoint"
             )
-        if name.endswith(VARIANCES) and value.is_floating_point() and (value < 0).any():
+        if name.endswith(NON_NEGATIVE) and value.is_floating_point() and (value < 0).any():
             raise InputError(
-                f"{path} cannot be used: the variances {name} contain negative values; choose "
-                "another checkpoint"
+                f"{path} cannot be used: {name} contains negative values; choose another checkpoint"
             )
     return weights
 

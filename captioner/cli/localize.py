@@ -1,4 +1,4 @@
-"""`captioner localize`: draw maps of where words are in an image."""
+"""`captioner localize`: draw heat maps that show where an image has given words."""
 
 import argparse
 from pathlib import Path

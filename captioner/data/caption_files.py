@@ -226,7 +226,7 @@ def _value(location: SourceLocation, row: Mapping[str, Any], name: str) -> str:
 
 
 def _read_rows(path: Path, images: Collection[str]) -> Iterator[LocatedRow]:
-    """Yield the rows of JSON lines or a table; raise InputError at the first problem."""
+    """Yield the rows of a JSON Lines file or a table; raise InputError at the first problem."""
     result = ReadResult()
     for row in table_rows(path, result, images):
         _raise_first(result)

@@ -177,7 +177,9 @@ def _read(
     except InputError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, which differs from ours
-        raise InputError(f"{where}: too many pixels: {error}; shrink the image") from error
+        raise InputError(
+            f"{where}: too many pixels: {str(error).rstrip('.')}; shrink the image"
+        ) from error
     except Exception as error:  # decoders raise nearly any exception for broken files
         raise InputError(
             f"{where}: cannot be read: {str(error) or type(error).__name__}"
@@ -322,8 +324,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _quiet() -> Iterator[None]:
     """Suppress Pillow's warnings and log messages while headers and metadata are read.
 
-    Filters are global to the process, so only one thread at a time may change them; pixels are
-    decoded outside the lock.
+    Warning filters are global to the process, so only one thread at a time may change them; pixels
+    are decoded outside the lock.
     """
     log = logging.getLogger("PIL.TiffImagePlugin")  # the only decoder that logs errors
     with _filters_lock, warnings.catch_warnings():

@@ -119,10 +119,10 @@ def copies_notes(examples: Sequence[Example]) -> list[str]:
     ]
     if not pairs:
         return []
-    shown = [f"{copy.path} and {original.path}" for copy, original in pairs[:3]]
+    shown = [f"{copy.path} = {original.path}" for copy, original in pairs[:3]]
     files = "1 image" if len(pairs) == 1 else f"{len(pairs):,} images"
     return [
-        f"{files} in val or test with the same content as an image in train: "
+        f"{files} of val or test also in train, with the same content: "
         + "; ".join(shown)
         + ("; ..." if len(pairs) > len(shown) else "")
     ]

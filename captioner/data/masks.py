@@ -77,10 +77,14 @@ def open_masks(directory: Path, split: str) -> SegmentedImages:
         names = sorted(path.stem for path in folder.glob("*.png"))
     by_name = {path.stem: path for path in sorted((directory / IMAGES).glob("*"))}
     masks = [folder / f"{name}.png" for name in names]
-    missing = [name for name, mask in zip(names, masks, strict=True) if not mask.is_file()]
-    missing += [name for name in names if name not in by_name]
+    missing = [f"{MASKS}/{mask.name}" for mask in masks if not mask.is_file()]
+    missing += [f"the image {name} in {IMAGES}" for name in names if name not in by_name]
     if missing or not names:
-        problem = f"{missing[0]} has no mask or no image; add it" if missing else "it has no masks"
+        problem = (
+            f"{missing[0]} is missing; add it"
+            if missing
+            else f"split {split} has no masks; add some, or choose another split"
+        )
         raise InputError(f"{directory} cannot be used for segmentation: {problem}")
     images = tuple(by_name[name] for name in names)
     return SegmentedImages(_read_classes(directory / CLASSES), images, tuple(masks))

@@ -103,7 +103,9 @@ def _export(captioner: Captioner, directory: Path, extension: str, write: Writer
             text = json.dumps(description, ensure_ascii=False, indent=1)
             (target / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{directory} cannot be written: {error}") from error
+        raise InputError(
+            f"{directory} cannot be written: {error}; choose another directory"
+        ) from error
 
 
 # ---- the programs -------------------------------------------------------------------------------

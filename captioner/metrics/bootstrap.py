@@ -1,7 +1,7 @@
 """Bootstrap intervals of corpus scores and of differences between scores.
 
-Images are resampled with replacement, and only their counts are summed again, so that no caption is
-scored twice.
+Images are resampled with replacement, and only their sufficient statistics are summed again, so
+that no caption is scored twice.
 
 Shapes: N images, M bootstrap samples.
 """

@@ -92,7 +92,7 @@ def draw_projection(
 
 
 def _describe_axes(axes: "Axes", meaning: Axes2D) -> None:
-    """Draw the names of the axes, or the anchors and their names."""
+    """Label the axes, or write the name of each anchor beside its position."""
     if meaning.names is None:
         axes.set(xticks=[], yticks=[])
     else:

@@ -159,7 +159,9 @@ class IndexWriter:
                         path.unlink()
 
     def _recover(self) -> list[dict[str, Any]]:
-        """Truncate all files to the rows that are complete in each; return the lines lost so far.
+        """Truncate all files to the rows that are complete in each; return all lost lines.
+
+        Lines lost in earlier recoveries are included until the next complete run.
 
         Lost lines are first written to RECOVERED, so that they survive if the process is killed.
         """

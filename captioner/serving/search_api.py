@@ -242,7 +242,7 @@ def add_thumbnails(
         response_class=Response,
         responses={
             200: {"content": jpeg, "description": "the image, upright"},
-            304: {"description": "the image is unchanged: the header If-None-Match has its ETag"},
+            304: {"description": "the image is unchanged: its ETag is the one in If-None-Match"},
             **error_responses(404, 422, 500, 504, *[401] * bool(require_token)),
         },
     )

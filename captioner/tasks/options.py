@@ -64,7 +64,7 @@ class TrainingOptions(Options):
         check_share(self, "warmup", "average")
         for name in ("learning_rate", "encoder_learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+                raise InputError(f"{name} must be finite and above 0, got {getattr(self, name)}")
         if self.seed >= 2**63:
             raise InputError(f"seed must be below 2**63, got {self.seed}")
 

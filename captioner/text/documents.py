@@ -53,7 +53,7 @@ class TopicModel:
         return len(self.topics)
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return unit rows (N, Y), float32; zeros for a sentence without a known word."""
+        """Return unit rows (N, Y), float32; the row of a sentence without a known word is zero."""
         return _encode(self._index, self.weights, sentences, self.mean, self.infer)
 
     def infer(self, ids: Tensor, counts: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class ParagraphVectors:
         return int(self.outputs.shape[1])
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return unit rows (N, Y), float32; zeros for a sentence without a known word."""
+        """Return unit rows (N, Y), float32; the row of a sentence without a known word is zero."""
         return _encode(self._index, self.weights, sentences, self.mean, self.infer)
 
     def infer(self, ids: Tensor, counts: Tensor) -> Tensor:

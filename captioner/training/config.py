@@ -88,8 +88,9 @@ class TrainConfig(OptionGroups):
             object.__setattr__(self, "task", task.options())
         if not isinstance(self.task, task.options):
             raise InputError(
-                f"task must be {task.options.__name__} with the model options of {task.name}, "
-                f"got {type(self.task).__name__}"
+                f"task must be {task.options.__name__}, because model is "
+                f"{type(self.model).__name__}, got {type(self.task).__name__}; omit it to use the "
+                "defaults"
             )
         defaults = defaults_of(task, self.encoder.encoder, recipe_of(self.task))
         for name in ("encoder", "model", "task", "training"):
@@ -201,7 +202,7 @@ def _with_defaults(group: Any, defaults: Mapping[str, int | float | str]) -> Any
 
 
 def _changed_options(config: TrainConfig) -> set[str]:
-    """Return the names of the options whose values differ from all of their defaults."""
+    """Return the names of the options whose values differ from their defaults for every encoder."""
     changed: set[str] = set()
     recipe = recipe_of(config.task)
     own = [defaults_of(config.system, encoder, recipe) for encoder in (SMALL_CNN, "")]

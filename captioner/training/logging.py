@@ -33,7 +33,10 @@ class TrainingLog:
     curves: bool = True
 
     def log_step(self, step: int, loss: float, learning_rate: float) -> None:
-        """Log a step's loss and learning rate; `step` counts from 1 over all epochs."""
+        """Log loss and learning rate to TensorBoard, every TENSORBOARD_INTERVAL steps.
+
+        step: the number of the step, counted from 1 over all epochs.
+        """
         if self.tensorboard and step % TENSORBOARD_INTERVAL == 0:
             self.tensorboard.add_step(step, loss=loss, learning_rate=learning_rate)
 

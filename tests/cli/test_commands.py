@@ -150,7 +150,9 @@ MISTAKES = {
     "tiny images": Mistake(f"{ON_COLOURS} --image-size 8", "image_size must be at least 32, got 8"),
     "no batch": Mistake(f"{ON_COLOURS} --batch-size 0", "batch_size must be at least 1, got 0"),
     "no epochs": Mistake(f"{ON_COLOURS} --epochs 0", "epochs must be at least 1, got 0"),
-    "no rate": Mistake(f"{ON_COLOURS} --learning-rate 0", "learning_rate must be above 0, got 0.0"),
+    "no rate": Mistake(
+        f"{ON_COLOURS} --learning-rate 0", "learning_rate must be finite and above 0, got 0.0"
+    ),
     "all dropped": Mistake(f"{ON_COLOURS} --dropout 1", "dropout must be at least 0 and below 1"),
     "no workers": Mistake(f"{ON_COLOURS} --workers -1", "workers must be at least 0, got -1"),
     "no count": Mistake(f"{ON_COLOURS} --min-count 0", "min_count must be at least 1, got 0"),
@@ -256,7 +258,7 @@ MISTAKES = {
         "was trained for 'retrieval', not cap",
     ),
     "demo data over other data": Mistake(
-        "captioner demo-data {colours}", "contains something other than this demo data set"
+        "captioner demo-data {colours}", "contains something other than the demo data set"
     ),
 }
 

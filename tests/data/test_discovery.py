@@ -155,6 +155,6 @@ def test_files_of_train_that_are_in_test_as_well_are_noted(tmp_path, packed):
         for name, data in () if packed else members:
             write(tmp_path / split / name, data.decode())
     text = describe_data(read_captions(tmp_path))
-    assert "note: 1 image in val or test with the same content as an image in train: " in text
-    assert "3.jpg and " in text
+    assert "note: 1 image of val or test also in train, with the same content: " in text
+    assert "3.jpg = " in text
     assert "1.jpg" in text

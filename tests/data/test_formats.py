@@ -166,7 +166,7 @@ def test_two_rows_of_a_token_file_in_one_line(tmp_path):
         tmp_path, {"0.jpg": ["a\tdog", "a cat .1.jpg#0\ta bird"], "1.jpg": ["x"]}
     )
     assert read_captions(root, on_error="skip").examples[0].captions == ("a\tdog",)
-    wrong = "the line has two captions; put each on its own line"
+    wrong = "the line has more than one caption; put each on its own line"
     assert problems(root) == [f"results_20130124.token, line 2: {wrong}"]
 
 
@@ -399,7 +399,7 @@ def test_huggingface_with_one_metadata_file(tmp_path):
     write_jsonl(tmp_path, named, "metadata.jsonl", "file_name")
     data = read_captions(tmp_path)
     assert by_split(data)["test"] == [name for name in named if name.startswith("test")]
-    note = "the files define no val split, so a tenth of train was drawn at random (seed 0)"
+    note = "the files define no val split, so a random tenth of train is used as val (seed 0)"
     assert data.note == note
     assert len(by_split(data)["val"]) == 1
 
@@ -439,7 +439,7 @@ def test_pairs_without_image_or_text(tmp_path):
     (tmp_path / "b.jpg").unlink()
     touch(tmp_path / "c.jpg")
     assert problems(tmp_path) == [
-        "b.txt: no image has the same name; add the image, or remove the text",
+        "b.txt: no image has the same name; add the image, or remove the text file",
         "c.jpg: image c.jpg has no caption with words; add one, or remove the image",
     ]
 
@@ -561,7 +561,7 @@ def test_problems_in_a_shard(tmp_path):
         "x.tar/good.txt: x.tar contains this name twice; the first one is used",
         "x.tar/latin.jpg: image x/latin " + no_caption,
         "x.tar/latin.txt, line 1: the caption 'caf\\udce9' is not UTF-8; write it as UTF-8 text",
-        "x.tar/lone.txt: lone has no image; add the image, or remove the text",
+        "x.tar/lone.txt: lone has no image; add the image, or remove the text file",
         "x.tar/long.jpg: image x/long " + no_caption,
         "x.tar/long.json: the file does not contain a JSON object; correct it",
         "x.tar/none.jpg: image x/none " + no_caption,

@@ -82,7 +82,7 @@ def test_a_list_selects_the_images_of_a_split(tmp_path):
     assert found.classes == VOC_CLASSES
     assert found.read_mask(0, (3, 2)).tolist() == [[0, 1, 255], [20, 0, 0]]
     (lists / "val.txt").write_text("gone\n")
-    with pytest.raises(InputError, match="gone has no mask or no image; add it"):
+    with pytest.raises(InputError, match=r"SegmentationClass/gone\.png is missing; add it"):
         open_masks(tmp_path, "val")
 
 

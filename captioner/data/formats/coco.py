@@ -56,7 +56,7 @@ def _file_of(split: str, files: list[Path]) -> Path | None:
 
 
 def read(root: Path) -> ReadResult:
-    """Read the caption files of all splits; a file without any captions is left out."""
+    """Read the caption files of all splits; a note reports a test file without captions."""
     result = ReadResult()
     for split, path in recognise(root).items():
         _read_file(path, split, result)

@@ -87,7 +87,9 @@ def _token_rows(source: Path, images: Path, result: ReadResult) -> Iterator[RawE
         name, tab, caption = line.partition("\t")
         name = name.rpartition("#")[0] or name
         if re.search(r"#\d+\t", caption):
-            result.add_problem(location, "the line has two captions", "put each on its own line")
+            result.add_problem(
+                location, "the line has more than one caption", "put each on its own line"
+            )
         elif tab:
             yield RawExample(name, images, name, None, location, [(caption, location)])
         elif line.strip():

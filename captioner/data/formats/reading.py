@@ -134,7 +134,7 @@ def caption_problem(value: object) -> str | None:
 
 
 def parse_split(name: object) -> str | None:
-    """Return train, val or test for any of their common names, None for anything else."""
+    """Return train, val or test for a common name of that split, and None for anything else."""
     return SPLIT_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
 
 

@@ -112,8 +112,8 @@ def _group_members(
 ) -> dict[str, dict[str, str]]:
     """Return the members' names by key and extension; report unsafe names as problems.
 
-    The key is the name up to the first dot. If no member with a key is then an image, the names
-    contain dots, as in a.v2.jpg and a.v2.txt, and the key is the name up to the last dot.
+    The key is the name up to the first dot. If none of a key's members is then an image, the names
+    are assumed to contain dots, as in a.v2.jpg, and the key is the name up to the last dot.
     """
     samples: dict[str, dict[str, str]] = {}
     for name in names:

@@ -103,7 +103,7 @@ class SpatialEmbedding(nn.Module):
         """Return the logit of every label in every cell, (B, L, h, w).
 
         regions (B, K, E, h, w): as returned by `regions`. vectors: unit vectors of labels, (L, E)
-        for all images or (B, L, E) for each image. The sigmoid of a logit is a map's value.
+        for all images or (B, L, E) for each image. The value of a map is the sigmoid of its logit.
         """
         batch, blocks, size, height, width = regions.shape
         rows = regions.flatten(3).transpose(2, 3).reshape(batch, -1, size)  # (B, K * h * w, E)

@@ -114,7 +114,10 @@ def suggest_words(known: Sequence[str], words: Sequence[str]) -> str:
 
 
 def _similar_words(word: str, known: Sequence[str]) -> list[str]:
-    """Return up to SIMILAR known words, most similar first; ties are in the order of `known`."""
+    """Return up to SIMILAR known words that resemble `word`, the most similar first.
+
+    Equally similar words are in the order of `known`.
+    """
     close = get_close_matches(word, known, 4 * SIMILAR)
     likeness = {each: SequenceMatcher(None, each, word).ratio() for each in close}
     return sorted(close, key=lambda each: (-likeness[each], known.index(each)))[:SIMILAR]
@@ -155,7 +158,7 @@ def _describe(part: SentenceEncoder) -> tuple[dict[str, Any], Arrays]:
             about = {"kind": "rows", "fingerprint": fingerprint, "source": source}
             arrays = {"rows": rows.astype(rows.dtype.newbyteorder("="), copy=False)}
         case _:
-            raise TypeError(f"{type(part).__name__} cannot be saved")
+            raise TypeError(f"a sentence encoder of type {type(part).__name__} cannot be saved")
     return about, arrays
 
 

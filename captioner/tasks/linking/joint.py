@@ -117,7 +117,7 @@ class JointJob(LinkingJob):
 
 
 def training_captions(data: CaptionData, options: JointTaskOptions) -> list[str]:
-    """Return the captions to train on, image by image."""
+    """Return the captions to train on, image by image, up to `captions_per_image` of each."""
     count = options.captions_per_image
     return [text for example in data.split("train") for text in example.captions[:count]]
 

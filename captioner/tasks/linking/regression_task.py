@@ -43,7 +43,7 @@ def idle_sizes(sources: Sequence[str]) -> dict[str, str]:
     """Return the names of options that have no effect on these sources, each with the reason."""
     idle = {}
     if not any(source in REDUCED for source in sources):
-        idle["text_dimensions"] = f"needs --text-vectors {' or '.join(REDUCED)}"
+        idle["text_dimensions"] = f"needs one of these --text-vectors: {', '.join(REDUCED)}"
     if not any(s in FITTED or is_vector_file(split_weighting(s)[0]) for s in sources):
         idle["text_min_count"] = "needs --text-vectors that depend on the words of the captions"
     return idle

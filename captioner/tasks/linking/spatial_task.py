@@ -34,7 +34,7 @@ def _idle(groups: OptionGroups) -> dict[str, str]:
     _, options = spatial_options(groups)
     idle = dict.fromkeys(SPATIAL.hidden, "has no effect with --system spatial")
     if not any(source.removesuffix(WEIGHTED) in SOURCES for source in options.text_vectors):
-        idle["text_dimensions"] = f"needs --text-vectors {' or '.join(SOURCES)}"
+        idle["text_dimensions"] = f"needs one of these --text-vectors: {', '.join(SOURCES)}"
     if groups.run.start_from is not None:
         given = "cannot be combined with --start-from, which provides the labels and their vectors"
         own = ("text_vectors", "text_min_count", "text_dimensions", "min_images", "held_out")

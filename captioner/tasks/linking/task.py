@@ -46,7 +46,7 @@ def _idle_linear(groups: OptionGroups) -> dict[str, str]:
     else:
         idle |= dict.fromkeys(("ridge", "correlation_power"), "needs --solver cca")
     if not any(source in REDUCED for source in options.text_vectors):
-        idle |= {"text_dimensions": f"needs --text-vectors {' or '.join(REDUCED)}"}
+        idle |= {"text_dimensions": f"needs one of these --text-vectors: {', '.join(REDUCED)}"}
     if not any(s in FITTED or is_vector_file(split_weighting(s)[0]) for s in options.text_vectors):
         idle |= {"text_min_count": "needs --text-vectors that depend on the words of the captions"}
     if starts:

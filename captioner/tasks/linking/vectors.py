@@ -38,7 +38,7 @@ class RetrievalResult:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The scores by name; only an image's own captions are correct."""
+        """The scores by name; only an image's own captions count as correct."""
         if self.pair_accuracy is None:
             return self.own.numbers
         return {**self.own.numbers, "pair_accuracy": self.pair_accuracy}

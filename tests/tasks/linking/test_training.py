@@ -181,7 +181,10 @@ def test_a_cca_run_can_be_repeated_by_ranking(tmp_path_factory):
         ({"solver": "ranking", "ridge": 1.0}, "^--ridge needs --solver cca$"),
         ({"samples": 4}, "^--samples has no effect with --system linear$"),
         ({"fine_tune_encoder": 3}, "^--fine-tune-encoder has no effect with --system linear$"),
-        ({"text_dimensions": 9}, "^--text-dimensions needs --text-vectors lsa or ppmi-svd or"),
+        (
+            {"text_dimensions": 9},
+            "^--text-dimensions needs one of these --text-vectors: lsa, ppmi-svd,",
+        ),
         (
             {"text_vectors": ("v.npy",), "text_min_count": 9},
             "^--text-min-count needs --text-vectors that depend on the words of the captions$",
