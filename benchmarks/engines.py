@@ -2,7 +2,8 @@
 
 IMAGES.npy and TEXTS.npy are embeddings of real images and texts (`captioner encode`). The database
 consists of the images' rows, repeated with noise; the queries are the texts' rows. The engines are
-no requirement of the library: pip install faiss-cpu usearch lancedb. Every engine runs in a process
+no requirement of the library: pip install faiss-cpu usearch lancedb; faiss is the one that
+`captioner.retrieval.approximate` uses. Every engine runs in a process
 of its own, so that its memory can be told apart.
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from captioner.retrieval import exact
+from captioner.retrieval import approximate, exact
 
 TOP = 10
 BLOCK = 50_000  # rows drawn or added at once
@@ -77,6 +78,20 @@ def build_faiss(rows: np.ndarray, folder: Path, description: str) -> Engine:
         filtered,
         index.add,
         None if is_graph else lambda number: index.remove_ids(np.array([number])),
+        path,
+    )
+
+
+def build_clusters(rows: np.ndarray, folder: Path) -> Engine:
+    clusters = approximate.build(rows)
+    path = folder / "clusters"
+    clusters.write(path)
+    # Rows added later are compared exactly; after a row was removed, all are clustered again.
+    return Engine(
+        lambda vector, top: clusters.search(rows, vector, top)[0],
+        None,
+        lambda _: None,
+        None,
         path,
     )
 
@@ -150,6 +165,7 @@ def build_exact(rows: np.ndarray, folder: Path) -> Engine:
 
 ENGINES: dict[str, Callable[[np.ndarray, Path], Engine]] = {
     "exact (captioner)": build_exact,
+    "approximate (captioner, faiss IVF with 8 bits)": build_clusters,
     "faiss IVF4096, half precision": lambda rows, at: build_faiss(rows, at, "IVF4096,SQfp16"),
     "faiss HNSW32, half precision": lambda rows, at: build_faiss(rows, at, "HNSW32_SQfp16"),
     "usearch HNSW16, half precision": build_usearch,

@@ -17,8 +17,16 @@ from .models.linking.spatial import SpatialEmbedding
 from .options import at_least_one
 from .regions import diversity, spatial
 from .reranker import Reranker
+from .retrieval import approximate as approximate_search
 from .retrieval import exact
-from .retrieval.index_files import KINDS, MANIFEST, IndexFiles, is_index, open_files
+from .retrieval.index_files import (
+    KINDS,
+    MANIFEST,
+    IndexFiles,
+    clusters_path,
+    is_index,
+    open_files,
+)
 from .retrieval.painting import Layer, painted_scores
 from .retrieval.query import Query, Term, parse
 from .retrieval.region_rows import unpack
@@ -55,9 +63,16 @@ class Index:
     changes. Several threads may search the same Index at the same time.
     """
 
-    def __init__(self, files: IndexFiles, linker: Linker | Path, device: str | None) -> None:
+    def __init__(
+        self,
+        files: IndexFiles,
+        linker: Linker | Path,
+        device: str | None,
+        clusters: approximate_search.Clusters | None = None,
+    ) -> None:
         """Wrap the files of an index; `open` is the usual way to create an Index."""
         self._files, self._linker, self._device = files, linker, device
+        self._clusters = clusters
 
     @classmethod
     def open(
@@ -66,24 +81,29 @@ class Index:
         linker: Linker | str | Path | None = None,
         *,
         device: str | None = None,
+        approximate: bool = False,
     ) -> "Index":
         """Open an index; the rows stay on disk and are read when they are searched.
 
         linker: the Linker that embeds queries, or the path of its checkpoint; None uses the
         checkpoint recorded in the index. A checkpoint is loaded on `device` for the first query
-        that is not a vector. Raises InputError if the directory is not an index, if it is damaged
-        or truncated, or if the embeddings of `linker` have a different number of dimensions.
+        that is not a vector. approximate: whether `search` compares a query only with rows of the
+        nearest clusters, which `captioner index --approximate` wrote; this is faster for millions
+        of rows, but some hits may be missing. Raises InputError if the directory is not an index,
+        if it is damaged or truncated, if the embeddings of `linker` have a different number of
+        dimensions, or if there are no clusters for an approximate search.
         """
         files = open_files(Path(directory))
+        clusters = _read_clusters(files) if approximate else None
         size = files.manifest.dimensions
         if not isinstance(linker, Linker):
-            return cls(files, Path(linker or files.manifest.checkpoint), device)
+            return cls(files, Path(linker or files.manifest.checkpoint), device, clusters)
         if linker.model.dimensions != size:
             raise InputError(
                 f"{directory} has {size} dimensions, but the linker has {linker.model.dimensions}; "
                 f"use the checkpoint {files.manifest.checkpoint}"
             )
-        return cls(files, linker, device)
+        return cls(files, linker, device, clusters)
 
     def __len__(self) -> int:
         """Return the number of images or texts N."""
@@ -170,7 +190,8 @@ class Index:
         """Return the `top` items with the highest cosine similarity to the query, best first.
 
         query: as in `Linker.encode_query`, or a vector (E,) as an array or a list, which is scaled
-        to norm 1. Items with equal scores are in the order of the rows. The search is exact.
+        to norm 1. Items with equal scores are in the order of the rows. The search is exact
+        unless the index was opened with `approximate`.
         reranker: scores the best max(`top`, `rerank_top`) items again, and determines the order and
         the scores of the result; the query must then be a single text for an index of images, and a
         single image for an index of texts. Raises InputError for an invalid query or vector, for a
@@ -194,7 +215,10 @@ class Index:
         else:
             vector = self.linker.encode_query(query)
         try:
-            rows, scores = exact.search(self.rows, vector, top)
+            if self._clusters is None:
+                rows, scores = exact.search(self.rows, vector, top)
+            else:
+                rows, scores = self._clusters.search(self.rows, vector, top)
         except ValueError as error:
             raise InputError(
                 f"{self._files.directory} is damaged: {error}; delete it and run captioner index "
@@ -319,6 +343,16 @@ class Index:
             raise InputError(f"a query vector must be finite and not zero, got norm {norm}")
         unit: np.ndarray = (wide / norm).astype(np.float32)
         return unit
+
+
+def _read_clusters(files: IndexFiles) -> approximate_search.Clusters:
+    path = clusters_path(files.directory, files.manifest)
+    if not path.exists():
+        raise InputError(
+            f"{files.directory} is not prepared for approximate search; run captioner index "
+            "--approximate again, or search exactly"
+        )
+    return approximate_search.read(path, files.manifest.dimensions)
 
 
 def find_last_index(directory: Path) -> Path:

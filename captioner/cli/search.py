@@ -60,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="new location of the index's checkpoint, if it has moved",
     )
+    parser.add_argument(
+        "--approximate",
+        action="store_true",
+        help="search only the nearest clusters of rows; needs captioner index --approximate",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as a JSON object")
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="output HTML page with the results"
@@ -92,7 +97,12 @@ def run(arguments: argparse.Namespace) -> None:
     directory = Path(given[0]) if given else find_last_index(Path())
     if not given:
         print(f"index: {directory}, the last one written in this directory", file=sys.stderr)
-    index = Index.open(directory, arguments.checkpoint, device=arguments.device)
+    index = Index.open(
+        directory,
+        arguments.checkpoint,
+        device=arguments.device,
+        approximate=arguments.approximate,
+    )
     if query is None or layers:
         best = index.paint(layers, query, arguments.top)
     else:
@@ -147,6 +157,8 @@ def _read_options(arguments: argparse.Namespace) -> RerankOptions:
         raise InputError("--cache needs --rerank")
     if arguments.paint and options.rerank is not None:
         raise InputError("--paint and --rerank cannot be combined; omit one of them")
+    if arguments.paint and arguments.approximate:
+        raise InputError("--paint searches all images; omit --approximate")
     return options
 
 

@@ -6,7 +6,7 @@ Shapes: n images, E dimensions.
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from ..devices import pick_device
 from ..errors import InputError
 from ..options import Options, check_at_least, option
 from ..prefetch import WORKERS, load_ahead
+from ..retrieval import approximate
 from ..retrieval.index_files import SKIPPED
 from ..retrieval.index_writer import IndexWriter, open_writer
 
@@ -41,11 +42,14 @@ class IndexOptions(Options):
     batch_size: int = option(64, "number of images or texts per batch")
     workers: int = option(WORKERS, "number of threads that prefetch images")
     device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
+    approximate: bool = option(False, "also prepare approximate search (extra: approximate)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "batch_size")
         check_at_least(self, 0, "workers")
+        if self.approximate:
+            approximate.engine()  # a missing extra shows before images are embedded
 
 
 @dataclass
@@ -88,8 +92,22 @@ def index_images(path: Path, sources: Sequence[str], output: Path, options: Inde
                 writer.append(embedded.rows, entries, embedded.regions)
                 added += len(readable)
                 bar.update(len(block))
-        count = writer.finish(change.skipped)
+        count = finish(writer, change.skipped, options)
     _report(output, count, added, change)
+
+
+def finish(writer: IndexWriter, skipped: Sequence[Mapping[str, Any]], options: IndexOptions) -> int:
+    """Finish writing an index, and prepare approximate search if asked to; return the row count."""
+    count = writer.finish(skipped)
+    if options.approximate:
+        writer.cluster()
+    elif writer.lost_clusters:
+        print(
+            "note: rows were removed, so approximate search is no longer possible; pass "
+            "--approximate to prepare it again",
+            file=sys.stderr,
+        )
+    return count
 
 
 def _load(path: Path, options: IndexOptions) -> "tuple[Linker, FeatureStore, Runtime]":

@@ -27,7 +27,7 @@ from ..retrieval.index_writer import IndexWriter, open_writer
 from ..text.tokenizer import split_words
 from ..text.unknown_words import describe_unknown_words
 from .encode import embed_texts
-from .indexing import IndexOptions
+from .indexing import IndexOptions, finish
 
 if TYPE_CHECKING:
     from ..linker import Linker
@@ -85,7 +85,7 @@ def index_texts(path: Path, sources: Sequence[str], output: Path, options: Index
         change = _compare(writer, texts, given)
         writer.keep(change.kept, change.sources)
         skipped = _append(writer, linker, change.new, options.batch_size)
-        count = writer.finish(skipped)
+        count = finish(writer, skipped, options)
     added = len(change.new) - len(skipped)
     print(
         f"index: {output}, {count:,} texts: {added:,} embedded, {len(change.kept):,} unchanged, "

@@ -6,6 +6,7 @@
       regions-G.bin      region embeddings of a spatial model, one row of bytes per image
       images-G.jsonl     the image of each row: path, size in bytes, stamp and content hash
       texts-G.jsonl      in an index of texts instead: the text of each row, and its sources
+      clusters-G.faiss   clusters of the first rows, for approximate search
       skipped.jsonl      images or texts that have no row after the last run, and why
       recovered.jsonl    lines whose rows were lost; deleted by the next complete run
 
@@ -233,6 +234,11 @@ def lines_path(directory: Path, manifest: Manifest) -> Path:
 def regions_path(directory: Path, manifest: Manifest) -> Path:
     """Return the path of the file of region embeddings that belongs to a manifest."""
     return directory / f"regions-{manifest.generation}.bin"
+
+
+def clusters_path(directory: Path, manifest: Manifest) -> Path:
+    """Return the path of the file of clusters that belongs to a manifest; it may not exist."""
+    return directory / f"clusters-{manifest.generation}.faiss"
 
 
 def _map_rows(directory: Path, manifest: Manifest, count: int) -> np.ndarray:

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..atomic_io import atomic_write, lock_file
 from ..errors import InputError
+from . import approximate
 from .index_files import (
     HEADER,
     KINDS,
@@ -32,6 +33,7 @@ from .index_files import (
     IndexFiles,
     Manifest,
     RegionShape,
+    clusters_path,
     count_rows,
     is_index,
     lines_path,
@@ -44,6 +46,13 @@ from .index_files import (
 from .line_file import LineFile
 
 BLOCK = 4096  # rows copied at once
+PATTERNS = (  # files of all generations
+    "rows-*.npy",
+    "images-*.jsonl",
+    "texts-*.jsonl",
+    "regions-*.bin",
+    "clusters-*.faiss",
+)
 
 
 class IndexWriter:
@@ -61,6 +70,7 @@ class IndexWriter:
             atomic_write(rows_path(directory, manifest), _header(0, manifest.dimensions))
         self._remove_other_generations()
         self.recovered = self._recover()
+        self.lost_clusters = False  # whether `keep` has removed the clusters
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """Yield the lines of all rows, which are read on demand."""
@@ -79,6 +89,7 @@ class IndexWriter:
         files = open_generation(self.directory, replace(self.manifest, rows=0))
         if len(indices) == len(files.rows) and not changes:
             return
+        self.lost_clusters = self.has_clusters
         new = replace(self.manifest, generation=self.manifest.generation + 1)
         header = _header(0, new.dimensions)
         atomic_write(rows_path(self.directory, new), header, sync=True)
@@ -120,6 +131,24 @@ class IndexWriter:
         (self.directory / RECOVERED).unlink(missing_ok=True)
         return count
 
+    @property
+    def has_clusters(self) -> bool:
+        """Whether the index has clusters for approximate search, at least of its first rows."""
+        return clusters_path(self.directory, self.manifest).exists()
+
+    def cluster(self) -> None:
+        """Group all rows into clusters for approximate search, unless they are already grouped.
+
+        Raises InputError if the extra `approximate` is not installed.
+        """
+        path = clusters_path(self.directory, self.manifest)
+        rows = open_generation(self.directory, self.manifest).rows
+        if self.has_clusters:
+            with suppress(InputError):  # damaged clusters are written again
+                if len(approximate.read(path, rows.shape[1])) == len(rows):
+                    return
+        approximate.build(rows).write(path)
+
     def _append(
         self,
         manifest: Manifest,
@@ -150,9 +179,9 @@ class IndexWriter:
 
     def _remove_other_generations(self) -> None:
         """Delete the files of all other generations, including those left by a killed process."""
-        paths = (rows_path, lines_path, regions_path)
+        paths = (rows_path, lines_path, regions_path, clusters_path)
         names = {path(self.directory, self.manifest).name for path in paths}
-        for pattern in ("rows-*.npy", "images-*.jsonl", "texts-*.jsonl", "regions-*.bin"):
+        for pattern in PATTERNS:
             for path in self.directory.glob(pattern):
                 if path.name not in names:
                     with suppress(OSError):  # on Windows, a reader may have it open
