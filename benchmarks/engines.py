@@ -203,11 +203,12 @@ def follow(name: str, rows_path: Path, queries: np.ndarray, folder: Path) -> Non
     engine = ENGINES[name](rows, folder)
     built, cpu = time.perf_counter() - started, time.process_time() - used
     memory = measure.resident() - before
-    times = []
+    times, used = [], time.process_time()
     for query in queries:
         started = time.perf_counter()
         engine.search(query, TOP)
         times.append(1e3 * (time.perf_counter() - started))
+    each = 1e3 * (time.process_time() - used) / len(queries)
     recall = overlap([engine.search(query, TOP) for query in queries[:200]], exactly)
     with_filter = "no"
     if engine.filtered is not None:
@@ -226,7 +227,7 @@ def follow(name: str, rows_path: Path, queries: np.ndarray, folder: Path) -> Non
     p50, p99 = np.percentile(times, (50, 99))
     print(
         f"| {name} | {recall:.3f} | {built:.0f} ({cpu:.0f}) | {memory:.0f} | "
-        f"{size_on_disk(engine.path) / 2**20:.0f} | {p50:.2f} | {p99:.2f} | {with_filter} | "
+        f"{size_on_disk(engine.path) / 2**20:.0f} | {each:.2f} | {p50:.2f} | {p99:.2f} | {with_filter} | "
         f"{added:.2f} | {removed} |",
         flush=True,
     )
@@ -255,8 +256,8 @@ def main() -> None:
         return
     print(f"{argv.count:,} rows of {argv.dimensions} dimensions, {len(queries)} queries\n")
     print(
-        "| engine | recall@10 | build s (CPU s) | memory MB | disk MB | p50 ms | p99 ms | "
-        "one row in ten: recall, time | 1,000 rows added s | row removed |\n" + "| --- " * 10 + "|"
+        "| engine | recall@10 | build s (CPU s) | memory MB | disk MB | CPU ms | p50 ms | p99 ms | "
+        "one row in ten: recall, time | 1,000 rows added s | row removed |\n" + "| --- " * 11 + "|"
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows.npy")
