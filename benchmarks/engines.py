@@ -227,8 +227,8 @@ def follow(name: str, rows_path: Path, queries: np.ndarray, folder: Path) -> Non
     p50, p99 = np.percentile(times, (50, 99))
     print(
         f"| {name} | {recall:.3f} | {built:.0f} ({cpu:.0f}) | {memory:.0f} | "
-        f"{size_on_disk(engine.path) / 2**20:.0f} | {each:.2f} | {p50:.2f} | {p99:.2f} | {with_filter} | "
-        f"{added:.2f} | {removed} |",
+        f"{size_on_disk(engine.path) / 2**20:.0f} | {each:.2f} | {p50:.2f} | {p99:.2f} | "
+        f"{with_filter} | {added:.2f} | {removed} |",
         flush=True,
     )
 
