@@ -191,10 +191,11 @@ class Index:
 
         query: as in `Linker.encode_query`, or a vector (E,) as an array or a list, which is scaled
         to norm 1. Items with equal scores are in the order of the rows. The search is exact
-        unless the index was opened with `approximate`. reranker: scores the best max(`top`, `rerank_top`) items again, and determines the order and
-        the scores of the result; the query must then be a single text for an index of images, and a
-        single image for an index of texts. Raises InputError for an invalid query or vector, for a
-        `top` that is not an integer of at least 1, and for damaged rows.
+        unless the index was opened with `approximate`. reranker: scores the best max(`top`,
+        `rerank_top`) items again, and determines the order and the scores of the result; the query
+        must then be a single text for an index of images, and a single image for an index of texts.
+        Raises InputError for an invalid query or vector, for a `top` that is not an integer of at
+        least 1, and for damaged rows.
         """
         top, rerank_top = at_least_one(top, "top"), at_least_one(rerank_top, "rerank_top")
         if reranker is not None:
