@@ -95,7 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2000,
         metavar="INT",
-        help="maximum number of images and of sentences, drawn at random [%(default)s]",
+        help="maximum number of images and of sentences; larger sets are sampled at random "
+        "[%(default)s]",
     )
     parser.add_argument(
         "--labels",
