@@ -13,7 +13,7 @@ class CompareOptions(Options):
     """The text vectors to compare, the queries, and the images to search."""
 
     text_vectors: tuple[str, ...] = option(
-        (), "kinds of text vectors, each for one run [all that captioner train can fit]"
+        (), "text vectors, each trained alone, as in captioner train; none: all fitted kinds"
     )
     test_data: Path | None = option(None, "additional data set to search")
     test_format: str | None = option(
