@@ -35,7 +35,8 @@ from .schemas import (
     query_model,
     receive_image,
 )
-from .search_api import SEARCH, THUMBNAILS, Searcher, add_search, add_thumbnails
+from .search_api import SEARCH, add_search, add_thumbnails
+from .searcher import THUMBNAILS, Searcher
 from .telemetry import Telemetry
 from .thumbnails import ThumbnailStore
 

@@ -90,6 +90,10 @@ def index_model() -> "type[pydantic.BaseModel]":
         name: str = Field(description="name of the index in requests")
         kind: Literal["images", "texts"] = Field(description="type of the rows")
         rows: int = Field(description="number of rows")
+        has_regions: bool = Field(
+            description="whether the index has region embeddings of a spatial model: it can be "
+            "painted, its model labels images, and its images can be placed among labels"
+        )
 
     class Indexes(BaseModel):
         indexes: list[Index] = Field(description="the indexes, the default first")
@@ -108,7 +112,9 @@ def hits_model() -> "type[pydantic.BaseModel]":
         text: str | None = Field(description="the text; null for an image")
         term: str = Field(description="the hit as a term of a query")
         score: float | None = Field(
-            description="cosine with the query, from -1 to 1; null without a query"
+            description="cosine with the query, from -1 to 1; null without a query. For a painted "
+            "search, the sum over the layers of the painted mean of the word's map, each from -1 "
+            "to 1, and over the terms of weight times probability, or cosine for an image"
         )
         thumbnail: str | None = Field(
             description="address of a JPEG relative to the service; null for a text"
