@@ -217,11 +217,12 @@ class Index:
         model that is not spatial.
         """
         labels = [labels] if isinstance(labels, str) else list(labels)
-        scores = [
-            spatial(self.linker.model).score_logits(logits).sigmoid().cpu().numpy()
-            for logits in self.label_logits(labels)
-        ]
-        return np.concatenate([np.empty((0, len(labels)), np.float32), *scores])
+        scores = [np.empty((0, len(labels)), np.float32)]
+        for logits in self.label_logits(labels):
+            with torch.inference_mode():
+                reduced = spatial(self.linker.model).score_logits(logits)
+            scores.append(reduced.sigmoid().cpu().numpy())
+        return np.concatenate(scores)
 
     def label_maps(self, labels: str | Sequence[str]) -> Iterator[np.ndarray]:
         """Yield the maps (n, L, h, w) of labels in [0, 1], float32, for blocks of images in order.
@@ -241,7 +242,8 @@ class Index:
         vectors = torch.from_numpy(linker.encode_texts(labels)).to(linker.device)
         for regions in self._regions():
             with torch.inference_mode():
-                yield model.map_logits(regions, vectors)
+                logits = model.map_logits(regions, vectors)
+            yield logits
 
     def diversity(self) -> np.ndarray:
         """Return how much the regions of each image differ, (N,), in [0, 1].

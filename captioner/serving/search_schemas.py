@@ -4,6 +4,7 @@ FastAPI and pydantic are imported inside functions because the rest of the libra
 them.
 """
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from .collections import MAX_HITS, MAX_IMAGES, SearchRequest
@@ -38,10 +39,7 @@ def search_parameters(*, with_image: bool) -> "type[pydantic.BaseModel]":
                 else f"{QUERY_HELP}; without query and image, the hits are all rows in order",
             ),
         ),
-        "index": (
-            str,
-            Field("", max_length=255, description="name of the index; the first one by default"),
-        ),
+        "index": index_field(),
         "offset": (
             int,
             Field(0, ge=0, lt=MAX_HITS, description="number of best hits to skip"),
@@ -63,6 +61,14 @@ def search_parameters(*, with_image: bool) -> "type[pydantic.BaseModel]":
         )
     name = "ImageSearch" if with_image else "Search"
     return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def index_field() -> tuple[Any, Any]:
+    """Return the type and the description of the name of an index in a request."""
+    from pydantic import Field
+
+    about = "name of the index; the first one by default"
+    return str, Field("", max_length=255, description=about)
 
 
 def thumbnail_parameters() -> "type[pydantic.BaseModel]":
@@ -101,8 +107,9 @@ def index_model() -> "type[pydantic.BaseModel]":
     return Indexes
 
 
-def hits_model() -> "type[pydantic.BaseModel]":
-    """Build a pydantic model of the response of a search, `Collection.search`."""
+@cache
+def hit_model() -> "type[pydantic.BaseModel]":
+    """Build a pydantic model of a hit, which is a row of an index."""
     from pydantic import BaseModel, Field
 
     class Hit(BaseModel):
@@ -119,6 +126,13 @@ def hits_model() -> "type[pydantic.BaseModel]":
         thumbnail: str | None = Field(
             description="address of a JPEG relative to the service; null for a text"
         )
+
+    return Hit
+
+
+def hits_model() -> "type[pydantic.BaseModel]":
+    """Build a pydantic model of the response of a search, `Collection.search`."""
+    from pydantic import BaseModel, Field
 
     class Term(BaseModel):
         term: str = Field(description="the term as written in a query, with its sign")
@@ -139,6 +153,8 @@ def hits_model() -> "type[pydantic.BaseModel]":
         rows: int = Field(description="number of rows of the index")
         total: int = Field(description=f"number of hits that can be requested, at most {MAX_HITS}")
         offset: int = Field(description="number of better hits that were skipped")
-        hits: list[Hit] = Field(description="the hits, best first")
+        hits: list[hit_model()] = Field(  # type: ignore[valid-type]
+            description="the hits, best first"
+        )
 
     return Hits
