@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response
 
-_INCLUDE = re.compile(r"/\* include (common\.\w+) \*/")
+_INCLUDE = re.compile(r"(?:/\*|<!--) include ([\w-]+\.(?:css|js|html)) (?:\*/|-->)")
 
 
 def add_pages(app: "FastAPI", *, captions: bool, search: bool) -> str:
@@ -32,7 +32,10 @@ def add_pages(app: "FastAPI", *, captions: bool, search: bool) -> str:
 
 
 def read_page(name: str) -> str:
-    """Return a page as one text; a comment `/* include FILE */` is replaced with that file."""
+    """Return a page as one text.
+
+    A comment `/* include FILE */` or `<!-- include FILE -->` is replaced with that file.
+    """
     folder = resources.files(__package__)
 
     def read(file: str) -> str:
