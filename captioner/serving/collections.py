@@ -27,6 +27,7 @@ from .vectors import write_vector
 
 MAX_HITS = 100_000  # that can be requested: more would not fit into the height of a page
 MAX_IMAGES = 16  # in a query, because finding each by its name reads all lines of the index
+MAX_KNOWN = 200  # labels of the training data in the description of an index
 UPLOADED = ""  # the text of the term of an uploaded image; no query contains it
 T = TypeVar("T")
 Sign = Callable[[int, dict[str, Any]], str]  # the address of the thumbnail of a row
@@ -237,12 +238,15 @@ class Collection:
 
 
 def describe_index(name: str, snapshot: Snapshot) -> dict[str, Any]:
-    """Return the name, kind and size of an index as JSON, and whether it has regions."""
+    """Return the name, kind and size of an index as JSON; `search_schemas` describes the keys."""
+    has_regions = snapshot.index.has_regions
+    labels = snapshot.index.linker.known_labels.names if has_regions else ()
     return {
         "name": name,
         "kind": snapshot.kind,
         "rows": len(snapshot.files.rows),
-        "has_regions": snapshot.index.has_regions,
+        "has_regions": has_regions,
+        "labels": list(labels[:MAX_KNOWN]),
     }
 
 

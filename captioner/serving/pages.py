@@ -24,7 +24,7 @@ def add_pages(app: "FastAPI", *, captions: bool, search: bool) -> str:
     if captions:
         pages |= {"/": "page.html", "/caption": "page.html"}
     if search:
-        pages |= {"/": "search.html", "/search": "search.html"}
+        pages |= {"/": "search.html", "/search": "search.html", "/projection": "projection.html"}
     texts = {name: read_page(name) for name in set(pages.values())}
     for path, name in pages.items():
         app.add_route(path, partial(_page, texts[name]))

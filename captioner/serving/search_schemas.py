@@ -7,7 +7,7 @@ them.
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from .collections import MAX_HITS, MAX_IMAGES, SearchRequest
+from .collections import MAX_HITS, MAX_IMAGES, MAX_KNOWN, SearchRequest
 
 if TYPE_CHECKING:
     import pydantic
@@ -99,6 +99,10 @@ def index_model() -> "type[pydantic.BaseModel]":
         has_regions: bool = Field(
             description="whether the index has region embeddings of a spatial model: it can be "
             "painted, its model labels images, and its images can be placed among labels"
+        )
+        labels: list[str] = Field(
+            description=f"the first {MAX_KNOWN} labels of the training data, frequent ones first; "
+            "empty without regions. Other words can be used, too"
         )
 
     class Indexes(BaseModel):

@@ -69,6 +69,13 @@ def colours(name):
     return name.removesuffix(".png").split("-")[1:]
 
 
+def test_indexes_say_whether_they_have_regions(client):
+    first, second = client.get("/api/indexes").json()["indexes"]
+    assert (first["name"], first["has_regions"]) == ("halves.index", True)
+    assert set(first["labels"]) == {"red", "green", "blue"}
+    assert (second["name"], second["has_regions"], second["labels"]) == ("val.index", False, [])
+
+
 # ---- painted search ------------------------------------------------------------------------------
 
 
