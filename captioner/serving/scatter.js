@@ -8,8 +8,7 @@ const MARGIN = 46; // around the points, in CSS pixels
 const MAX_ZOOM = 2000;
 const SPREAD = 0.014; // of the height: points are moved by up to this, so that equal ones do not hide each other
 const EDGE = 16; // pixels around the buffer, so that points at its edge need no clipping
-const canvas = $("points"), context = canvas.getContext("2d", { willReadFrequently: true }); // stays in main memory, where it is written
-const ground = $("axes").getContext("2d");
+const canvas = $("points"), context = canvas.getContext("2d", { alpha: false, willReadFrequently: true }); // in main memory, where it is written
 const calm = matchMedia("(prefers-reduced-motion: reduce)"), dark = matchMedia("(prefers-color-scheme: dark)");
 let plot = null; // the answer of the service, with typed arrays
 let frame = null; // functions from positions of the service to CSS pixels before zooming, and whether the axes are shares
@@ -50,15 +49,16 @@ function showPlot(answer) {
 
 /** Draw selected points last, and points without a group first. */
 function sort() {
-  const rank = (i) => 2 * selected[i] + (plot.group[i] >= 0);
-  order = Int32Array.from(plot.row.keys()).sort((a, b) => rank(a) - rank(b) || a - b);
+  const ranks = [[], [], [], []];
+  for (let i = 0; i < plot.row.length; i++) ranks[2 * selected[i] + (plot.group[i] >= 0)].push(i);
+  order = Int32Array.from(ranks.flat());
 }
 
 /** Fit the canvas to its box, and compute the places of the points in it. */
 function arrange() {
-  const box = $("plot").getBoundingClientRect(), ratio = Math.min(2, devicePixelRatio);
+  const box = canvas.getBoundingClientRect(), ratio = Math.min(2, devicePixelRatio);
   size = { width: box.width, height: box.height, ratio };
-  for (const each of [canvas, $("axes")]) [each.width, each.height] = [Math.round(box.width * ratio), Math.round(box.height * ratio)];
+  [canvas.width, canvas.height] = [Math.max(1, Math.round(box.width * ratio)), Math.max(1, Math.round(box.height * ratio))];
   buffer = new ImageData(canvas.width + 2 * EDGE, canvas.height + 2 * EDGE);
   pixels = new Uint32Array(buffer.data.buffer);
   if (!plot) return;
@@ -94,6 +94,9 @@ function frameOf({ x, y, axes, anchors }) {
     y: (value) => size.height - MARGIN - (value - up[0]) / (up[1] - up[0]) * free[1],
   };
 }
+
+/** Return an opaque colour as a number in the order of the buffer. */
+const packed = ([r, g, b]) => (255 << 24 | b << 16 | g << 8 | r) >>> 0;
 
 function readPalette() {
   const style = getComputedStyle(document.documentElement), scheme = dark.matches ? "dark" : "light";
@@ -141,7 +144,7 @@ function stampOf(group, radius, dimmed) {
       const share = covered(x, y, radius) * (dimmed ? 0.25 : 1);
       const [r, g, b] = color.map((value, i) => Math.round(share * value + (1 - share) * panel[i]));
       distances.push(y * buffer.width + x);
-      colors.push((255 << 24 | b << 16 | g << 8 | r) >>> 0);
+      colors.push(packed([r, g, b]));
     }
   }
   const stamp = { distances: Int32Array.from(distances), colors: Uint32Array.from(colors) };
@@ -164,7 +167,8 @@ function stampPoints(share) {
   const radius = Math.min(6, Math.max(1.9, 3.4 - 0.35 * Math.log2(plot.row.length / 300)) + 0.5 * Math.log2(zoom)) * ratio;
   const [sx, sy, ox, oy] = [zoom * ratio, zoom * ratio, view.x * ratio, view.y * ratio];
   const some = anySelected(), known = new Map();
-  pixels.fill(0);
+  pixels.fill(packed(channels(palette.panel)));
+  stampAxes();
   count = 0;
   for (let n = 0; n < order.length; n++) {
     const i = order[n];
@@ -180,13 +184,32 @@ function stampPoints(share) {
   context.putImageData(buffer, -EDGE, -EDGE);
 }
 
+/** Write lines at the quarters of both axes, or the circle of the anchors, into the buffer. */
+function stampAxes() {
+  const { x, y } = frame, { ratio } = size, color = packed(channels(palette.line)), stride = buffer.width;
+  const across = (value) => Math.round((x(value) * view.zoom + view.x) * ratio), down = (value) => Math.round((y(value) * view.zoom + view.y) * ratio);
+  const [left, right, top, bottom] = [Math.max(0, across(0)), Math.min(canvas.width, across(1) + 1), Math.max(0, down(1)), Math.min(canvas.height, down(0) + 1)];
+  if (frame.isShare) {
+    for (const share of [0, 0.25, 0.5, 0.75, 1]) {
+      const [px, py] = [across(share), down(share)];
+      if (py >= 0 && py < canvas.height && left < right) pixels.fill(color, (py + EDGE) * stride + left + EDGE, (py + EDGE) * stride + right + EDGE);
+      if (px >= 0 && px < canvas.width) for (let row = top; row < bottom; row++) pixels[(row + EDGE) * stride + px + EDGE] = color;
+    }
+  } else if (plot.anchors) {
+    const steps = Math.min(50_000, Math.ceil(7 * (across(1) - across(0))));
+    for (let i = 0; i < steps; i++) {
+      const px = across(Math.sin(2 * Math.PI * i / steps)), py = down(Math.cos(2 * Math.PI * i / steps));
+      if (px >= 0 && px < canvas.width && py >= 0 && py < canvas.height) pixels[(py + EDGE) * stride + px + EDGE] = color;
+    }
+  }
+}
+
 function draw() {
   scheduled = 0;
   if (!plot) return;
   const share = progress();
   stampPoints(share);
   context.setTransform(size.ratio, 0, 0, size.ratio, 0, 0);
-  drawAxes();
   if (count <= THUMBS && !before) drawThumbs();
   drawAnchors();
   if (current >= 0) drawCurrent();
@@ -196,25 +219,6 @@ function draw() {
 }
 
 const at = (i) => [place.x[i] * view.zoom + view.x, place.y[i] * view.zoom + view.y];
-
-function drawAxes() {
-  ground.setTransform(size.ratio, 0, 0, size.ratio, 0, 0);
-  ground.clearRect(0, 0, size.width, size.height);
-  const { x, y } = frame, to = (value, offset) => value * view.zoom + offset;
-  ground.strokeStyle = palette.line;
-  ground.lineWidth = 1;
-  ground.beginPath();
-  if (plot.anchors) {
-    ground.ellipse(to(x(0), view.x), to(y(0), view.y), (x(1) - x(0)) * view.zoom, (y(0) - y(1)) * view.zoom, 0, 0, 2 * Math.PI);
-  } else if (frame.isShare) {
-    for (const share of [0, 0.25, 0.5, 0.75, 1]) {
-      const [across, down] = [Math.round(to(x(share), view.x)) + 0.5, Math.round(to(y(share), view.y)) + 0.5];
-      ground.moveTo(across, to(y(0), view.y)), ground.lineTo(across, to(y(1), view.y));
-      ground.moveTo(to(x(0), view.x), down), ground.lineTo(to(x(1), view.x), down);
-    }
-  }
-  ground.stroke();
-}
 
 /** Write a text with an edge in the colour of the ground. */
 function write(text, x, y, align) {
@@ -239,7 +243,7 @@ function drawAnchors() {
   const { x, y } = frame;
   plot.anchors.forEach(([across, up], i) => {
     const align = across > 0.3 ? "left" : across < -0.3 ? "right" : "center";
-    const [px, py] = [x(across) * view.zoom + view.x + 10 * Math.sign(Math.round(across * 3)), y(up) * view.zoom + view.y - 16 * up];
+    const [px, py] = [x(across) * view.zoom + view.x + 18 * Math.sign(Math.round(across * 3)), y(up) * view.zoom + view.y - 20 * up];
     const width = context.measureText(plot.labels[i]).width + 8;
     const low = align === "left" ? 6 : align === "right" ? width : width / 2, high = size.width - (align === "left" ? width : align === "right" ? 6 : width / 2);
     write(plot.labels[i], Math.max(low, Math.min(high, px)), py, align);
@@ -352,14 +356,19 @@ function neighbour(dx, dy) {
   return best;
 }
 
-/** Return whether a position is within a polygon, by the even-odd rule. */
-function within(polygon, x, y) {
-  let inside = false;
-  for (let i = 0, j = polygon.length - 1; i < polygon.length; j = i++) {
-    const [xi, yi] = polygon[i], [xj, yj] = polygon[j];
-    if (yi > y !== yj > y && x < (xj - xi) * (y - yi) / (yj - yi) + xi) inside = !inside;
-  }
-  return inside;
+/** Return a function that says whether a point is within a polygon, by the even-odd rule. */
+function within(polygon) {
+  const xs = Float64Array.from(polygon, ([x]) => x), ys = Float64Array.from(polygon, ([, y]) => y);
+  const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+  return (point) => {
+    const [x, y] = at(point);
+    if (x < left || x > right || y < top || y > bottom) return false;
+    let inside = false;
+    for (let i = 0, j = xs.length - 1; i < xs.length; j = i++) {
+      if (ys[i] > y !== ys[j] > y && x < (xs[j] - xs[i]) * (y - ys[i]) / (ys[j] - ys[i]) + xs[i]) inside = !inside;
+    }
+    return inside;
+  };
 }
 
 let selectedCount = 0;
