@@ -153,7 +153,7 @@ REJECTED = {
     "in the query": ({"query": "rde - x"}, r"^unknown words: 'rde' \(similar: red\), 'x' \(no sim"),
     "a wrong query": ({"query": "red +"}, r"^query 'red \+' has nothing to add"),
     "a file": ({"query": "image:/etc/passwd"}, "^image:/etc/passwd is not an image of halves"),
-    "a vector": ({"image": "AAA"}, "^image must be the value of 'image' in a response"),
+    "a vector": ({"image": "AAA"}, "^image must be the value of 'image' in an earlier response"),
     "another field": ({"paint": 1}, "^paint: Extra inputs are not permitted"),
     "another limit": ({"limit": 201}, "^limit: Input should be less than or equal to 200"),
     "no regions": ({"index": "val.index"}, "^val.index has no region embeddings; choose an index"),
@@ -204,7 +204,7 @@ def test_other_errors_of_paintings(client):
     vector = client.post("/api/search?index=val.index", content=png()).json()["image"]
     other = client.post("/api/paint", json={**body, "image": vector})
     assert other.status_code == 422
-    assert other.json()["detail"].startswith("image is a vector of another model")
+    assert other.json()["detail"].startswith("image is a vector from another model")
 
 
 def test_an_index_that_another_checkpoint_wrote(tmp_path_factory, tmp_path, caplog):
@@ -222,7 +222,7 @@ def test_an_index_that_another_checkpoint_wrote(tmp_path_factory, tmp_path, capl
         ):
             assert response.status_code == 500
             assert response.json() == {"detail": "the index halves.index cannot be read"}
-    assert "was written again with another checkpoint; restart the service" in caplog.text
+    assert "was rewritten with another checkpoint; restart the service" in caplog.text
 
 
 def test_damaged_regions(tmp_path_factory, tmp_path):
