@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..text.content_words import families, is_content_word
 from ..text.tokenizer import plain_words
 from .dataset import Example
+from .formats.tags import BETWEEN
 
 FILE = "labels.json"
 AGREEMENT = 2  # captions of an image that must use a word; half of them if it has fewer than four
@@ -100,9 +101,15 @@ def tag_words(examples: Sequence[Example], tags: Mapping[str, Collection[str]]) 
     tags: the tags of each image by its file name, with or without directories. An image that is
     not listed has no tags.
     """
-    names = ((str(example.path), example.path.name, str(example.id)) for example in examples)
+    names = ((str(example.path), str(example.id), example.path.name) for example in examples)
     found = (next((tags[name] for name in each if name in tags), ()) for each in names)
     return [(frozenset(each), frozenset()) for each in found]
+
+
+def own_tags(examples: Sequence[Example]) -> list[Words]:
+    """Return the tags of each image of a data set that `formats.tags` has read."""
+    captions = (BETWEEN.join(example.captions) for example in examples)
+    return [(frozenset(caption.split(BETWEEN)), frozenset()) for caption in captions]
 
 
 def choose_labels(

@@ -24,6 +24,7 @@ from .formats import (
     pairs,
     parquet,
     tables,
+    tags,
     webdataset,
 )
 from .formats.cells import separator_notes, split_caption
@@ -83,6 +84,11 @@ READERS = {  # the first reader that recognises a path is used
         tables.read_jsonl,
         "captions.jsonl or .json, or train.jsonl, val.jsonl ...",
         val_from_train=False,
+    ),
+    "tags": Reader(
+        tags.recognise,
+        tags.read,
+        "tags.csv with the columns image and tags, or NUS-WIDE's directories",
     ),
     "csv": Reader(
         tables.recognise_csv,

@@ -274,6 +274,7 @@ def test_a_mosaic_has_the_images_of_the_index(index, capsys):
         ("a.index", "a.index is not an index"),
         ("--texts a.txt --column a --topics 2", "^--topics has no effect with --column; omit"),
         ("a.index --texts a.txt --topics 8", "^--topics has no effect with an index and --texts; "),
+        ("a.index --mosaic 300 --checkpoint x", "^--checkpoint has no effect with --mosaic, which"),
         ("a.index --mosaic 300 --topics 8", "^--topics has no effect with --mosaic; omit --topics"),
     ],
 )

@@ -163,6 +163,17 @@ def test_projections_on_labels(index, capsys, tmp_path, words, title):
     assert pixels(tmp_path / "m.png").shape[:2] == (200, 200)
 
 
+def test_groups_of_images_among_labels(index, capsys, tmp_path):
+    """Groups are numbered from the largest, and named by known words."""
+    words = ["--labels", "red", "blue", "--clusters", 2, "--output", tmp_path / "plane.png"]
+    lines = call(capsys, "project", index, *words).out.splitlines()
+    sizes, names = zip(*(line.split(None, 1) for line in lines[:2]), strict=True)
+    assert sum(map(int, sizes)) == 12
+    assert int(sizes[0]) >= int(sizes[1])
+    assert {word for name in names for word in name.split(", ")} <= {"red", "green", "blue"}
+    assert "(red to the right, blue upwards)" in lines[2]
+
+
 def test_projections_that_are_refused(index, tmp_path):
     words = ["project", str(index), "--output", str(tmp_path / "plane.png")]
     with pytest.raises(InputError, match="--diversity can be combined with one label only, got 2"):

@@ -62,7 +62,7 @@ class SpatialJob(LinkingJob):
         )
         self.open(model.to(inputs.device), reader, None)
         self.linker = Linker(model, reader, inputs.transform, labels)
-        words = label_words(self.examples, options.tags)
+        words = label_words(self.data, "train", options.tags)
         self._labels = image_labels(words, labels.seen)
         assert reader.sentences is not None
         self._vectors = torch.from_numpy(reader.sentences.encode(labels.seen))
@@ -163,7 +163,7 @@ def build_labels(
     options: SpatialTaskOptions, data: CaptionData, reader: TextReader, seed: int
 ) -> LabelSplit:
     """Choose the labels of enough training images, and hold out a fraction of them."""
-    words = label_words(data.split("train"), options.tags)
+    words = label_words(data, "train", options.tags)
     names = choose_labels(words, options.min_images, lambda name: not reader.unknown_words(name))
     return split_labels(names, options.held_out, seed)
 
