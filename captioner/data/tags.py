@@ -25,9 +25,9 @@ def read_tags(path: Path) -> Tags:
     """Return the tags of each image, in lower case, by file name.
 
     In a CSV file, tags are separated by commas, semicolons or vertical bars, or by spaces if no
-    row contains any of these. The keys are the names in the file and also their last components,
-    so that images can be looked up with or without directories. Raises InputError if the path
-    cannot be read or contains no tags.
+    cell of tags contains any of these. The keys are the names in the file and also their last
+    components, so that images can be looked up with or without directories. Raises InputError if
+    the path cannot be read or contains no tags.
     """
     tags = _read_nuswide(path) if path.is_dir() else _read_csv(path)
     if not any(tags.values()):
@@ -57,7 +57,8 @@ def _read_csv(path: Path) -> Tags:
             continue
         if len(row) <= max(columns):
             raise InputError(
-                f"tags {path}, line {number}: expected {len(header)} columns, found {len(row)}"
+                f"tags {path}, line {number}: expected {len(header)} columns, found {len(row)}; "
+                "correct it"
             )
         found = _SEPARATOR.split(row[cell]) if separated else row[cell].split()
         own = tags.setdefault(row[image].strip().replace("\\", "/"), set())
@@ -77,10 +78,12 @@ def _read_nuswide(directory: Path) -> Tags:
         found = True
         for name, file in labels:
             values = _lines(file)
-            if len(values) != len(images) or set(values) - {"0", "1"}:
+            wrong = next((value for value in values if value not in ("0", "1")), None)
+            if len(values) != len(images) or wrong is not None:
+                found_instead = f"the line {wrong!r:.40}" if wrong else f"{len(values)} lines"
                 raise InputError(
                     f"{file} must have {len(images)} lines, one per image, each of which is 0 or "
-                    f"1; it has {len(values)} lines, or one that is not 0 or 1"
+                    f"1; it has {found_instead}"
                 )
             for image, value in zip(images, values, strict=True):
                 own = tags.setdefault(image.replace("\\", "/"), set())
