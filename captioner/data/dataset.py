@@ -45,7 +45,7 @@ class CaptionData:
     notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> list[Example]:
-        """Return the examples of the split `name`, as in `split_name`.
+        """Return the examples of a split: train, val (or dev) or test.
 
         Raises InputError if there are none, or if the name is unknown.
         """
