@@ -172,7 +172,7 @@ def test_images_of_every_mode(captioner, tmp_path):
         (7, "an image must be a path, a PIL image, .* got int"),
         (
             torch.zeros(2, 3, 4, 4),
-            r"an image tensor must have the shape \(3, H, W\), got \(2, 3, 4, 4\)",
+            r"an image tensor must have the nonempty shape \(3, H, W\), got \(2, 3, 4, 4\)",
         ),
         ([["a.png"]], "an image must be a path, .* got list"),
     ],

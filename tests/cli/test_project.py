@@ -179,7 +179,7 @@ def test_samples_are_random_and_in_order():
             "--texts a.txt --text-vectors w.npy",
             "10 sentences; write one row per sentence, in order",
         ),
-        ("--texts a.txt --text-vectors n.npy", "must be finite, got NaN or infinity in row 0"),
+        ("--texts a.txt --text-vectors n.npy", "must be finite as float32, but row 0"),
         ("--texts same.txt", "all 6 are equal"),
     ],
 )

@@ -43,7 +43,10 @@ def test_nuswide_train_and_test_lists(tmp_path):
         write(folder / f"Labels_dog_{split}.txt", f"{value}\n")
     assert read_tags(tmp_path) == {"Train.jpg": {"dog"}, "Test.jpg": set()}
     write(folder / "Labels_dog_Test.txt", "0\n1\n")
-    with pytest.raises(InputError, match=r"must have 1 lines, one per image, .* it has 2 lines"):
+    with pytest.raises(InputError, match=r"must have 1 lines, one per image, .* it has 2 lines$"):
+        read_tags(tmp_path)
+    write(folder / "Labels_dog_Test.txt", "yes\n")
+    with pytest.raises(InputError, match=r"each of which is 0 or 1; it has the line 'yes'$"):
         read_tags(tmp_path)
 
 

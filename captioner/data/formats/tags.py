@@ -143,10 +143,12 @@ def _nuswide_rows(directory: Path) -> Iterator[TagRow]:
         images, tags = _lines(listed), dict[int, list[str]]()
         for name, file in labels:
             values = _lines(file)
-            if len(values) != len(images) or set(values) - {"0", "1"}:
+            wrong = next((value for value in values if value not in ("0", "1")), None)
+            if len(values) != len(images) or wrong is not None:
+                found = f"the line {wrong!r:.40}" if wrong else f"{len(values)} lines"
                 raise InputError(
                     f"{file} must have {len(images)} lines, one per image, each of which is 0 or "
-                    f"1; it has {len(values)} lines, or one that is not 0 or 1"
+                    f"1; it has {found}"
                 )
             for i, value in enumerate(values):
                 if value == "1":
