@@ -489,7 +489,7 @@ def test_weights_of_another_type_are_refused(attention_run, tmp_path, dtype):
         attention_run, tmp_path / "sent", name, lambda w: w.to(getattr(torch, dtype))
     )
     message = (
-        f"does not match the weights: {name} is {dtype}, but must be float32; copy or download"
+        f"does not match the other files: {name} is {dtype}, but must be float32; copy or download"
     )
     with pytest.raises(InputError, match=message):
         Captioner.from_pretrained(sent)

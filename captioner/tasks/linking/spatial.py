@@ -112,7 +112,10 @@ class SpatialJob(LinkingJob):
         self.linker.known_labels.save(directory)
 
     def conclude(self, _: SpatialResult) -> list[str]:  # type: ignore[override]
-        """Draw maps of a few val images and a projection of all; return lines with the paths."""
+        """Draw maps of a few val images and a projection of all; return lines with the paths.
+
+        With --heatmaps 0, neither is drawn.
+        """
         count = self.inputs.options.run.heatmaps
         if not count:
             return []
@@ -122,7 +125,10 @@ class SpatialJob(LinkingJob):
         return [f"maps: {maps}", f"projection: {plane}"]
 
     def next_commands(self) -> list[str]:
-        """Return commands that evaluate, label, localise, index, search and project."""
+        """Return commands that evaluate, label, localise, index, search and project.
+
+        The last three are left out for images on a server.
+        """
         run, images = str(self.inputs.run), self.data.split("val")
         splits = {example.split for example in self.data.examples}
         split = "test" if "test" in splits else "val"

@@ -369,7 +369,7 @@ def test_closed_form_needs_one_process(sources, tmp_path):
     process = start(*LAUNCH, *place, "--", ROOT / "train.py", *options, cwd=tmp_path)
     output, _ = process.communicate(timeout=300)
     assert process.returncode != 0
-    message = "a model that is fitted in closed form needs one process; run without torchrun"
+    message = "a model that is fitted in closed form needs one process, got 2; run without torchrun"
     assert f"error: {message}" in output
     assert not (tmp_path / "checkpoints" / "two" / "best").exists()
 
