@@ -159,7 +159,7 @@ MISTAKES = {
     "no number": Mistake("train.py --epochs two", "argument --epochs: invalid int value: 'two'", 2),
     "option of another system": Mistake(
         "train.py --system linear --attention",
-        "--attention has no effect with --system linear; it belongs to captioning",
+        "--attention has no effect with --system linear; omit it, or use --system captioning",
         2,
     ),
     "unknown option": Mistake("train.py --atention", "unrecognized arguments: --atention", 2),

@@ -138,9 +138,9 @@ def test_painted_search(index, capsys, tmp_path):
 def test_paintings_that_are_refused(index, capsys):
     with pytest.raises(InputError, match=r"WORD=PLACE or -WORD=PLACE .* got 'red=up'"):
         main(["search", str(index), "--paint=red=up"])
-    with pytest.raises(InputError, match="the query is missing: pass it after the index"):
+    with pytest.raises(InputError, match="the query is missing; pass it after the index"):
         main(["search", str(index)])
-    with pytest.raises(InputError, match="the query is missing: pass it, or a painting"):
+    with pytest.raises(InputError, match="the query is missing; pass it, or a painting"):
         main(["search"])
     capsys.readouterr()
 
