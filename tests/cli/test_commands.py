@@ -226,7 +226,7 @@ MISTAKES = {
     # python -m captioner
     "no command": Mistake("captioner", "the following arguments are required: COMMAND", 2),
     "missing image": Mistake(
-        "captioner caption gone.png --checkpoint {run}", "1 of 1 images could not be captioned"
+        "captioner caption gone.png --checkpoint {run}", "1 of 1 images .*; see the errors above"
     ),
     "one bad image of two": Mistake(
         "captioner caption {image} {here}/corrupt/train/5.png --checkpoint {run}",
