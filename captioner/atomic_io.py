@@ -43,7 +43,7 @@ def atomic_write(path: Path, content: str | bytes, *, sync: bool = False) -> Non
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a new file to write, which replaces `path` when the block ends.
+    """Yield a new file to write, which replaces `path` when the block ends without an exception.
 
     Directories and permissions are handled as in `atomic_write`.
     """
@@ -77,7 +77,8 @@ def atomic_directory(directory: Path, *, replace: bool = True) -> Iterator[Path]
 
     Its top-level files are synced to disk before the rename. replace: whether to replace an
     existing directory; if False, OSError is raised at the end if `directory` exists and is not
-    empty. Temporary directories left behind by killed writers are removed after an hour.
+    empty. Temporary directories that killed writers of `directory` left behind are removed if they
+    have not changed for an hour.
     """
     part = _temporary_sibling(directory)
     try:
@@ -99,7 +100,8 @@ def sibling_path(path: Path, suffix: str) -> Path:
     """Return the hidden path `.NAME.SUFFIX` beside `path`.
 
     `atomic_directory` keeps the old content in `sibling_path(directory, "old")` while it replaces
-    `directory`; if the process is killed between the two renames, this is the only complete copy.
+    `directory`; if the process is killed between the two renames, `directory` does not exist, and
+    this is the only copy of the old content.
     """
     return path.parent / f".{path.name}.{suffix}"
 

@@ -95,7 +95,9 @@ class Caption:
 
         A figure (.png, .jpg, .tiff, .pdf, .svg) has one panel per word; an animation (.gif, .webp)
         has one frame per word. A .npy file contains only the maps; the words are written to a
-        .json file next to it. Raises InputError for a model without attention.
+        .json file next to it. Raises InputError for a model without attention, a caption without
+        words, an unknown extension, an image that cannot be read, and a file that cannot be
+        written.
         """
         if self.attention is None:
             raise InputError(
@@ -111,7 +113,7 @@ class Caption:
         )
 
     def _repr_html_(self) -> str:
-        """Return the image and its caption as HTML; hovering over a word shows its attention."""
+        """Return the image and its caption as HTML; hovering over a word shows its map, if any."""
         image = load_image(self.image)
         return caption_html(image, self.words, self.log_probs, self.attention, self.offset)
 

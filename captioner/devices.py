@@ -44,7 +44,9 @@ def pick_device(device: "str | torch.device | None") -> "torch.device":
             torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from error
+        raise InputError(
+            f"device {str(device)!r} cannot be used: {reason}; choose another device"
+        ) from error
     return chosen
 
 
@@ -58,7 +60,7 @@ def _check_mps(device: "torch.device") -> None:
     if not torch.backends.mps.is_available():
         raise RuntimeError("no Apple GPU is available to this build of torch")
     if device.index not in (None, 0):
-        raise RuntimeError("there is only one Apple GPU; use mps")
+        raise RuntimeError("there is only one Apple GPU, mps")
 
 
 def device_of(model: Any) -> "torch.device":
@@ -72,7 +74,7 @@ def pick_precision(name: str, device: "torch.device") -> "torch.dtype":
 
     "auto" selects bfloat16 on devices with faster bfloat16 matrix products: GPUs with hardware
     support, and CPUs with AMX or AVX512-BF16. On Apple GPUs, "auto" selects float32, and so does
-    "bfloat16" if autocast does not support it.
+    "bfloat16" if autocast does not support it. Raises InputError for any other name.
     """
     import torch
 

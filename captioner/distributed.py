@@ -1,9 +1,10 @@
 """Training and evaluation in several processes started by torchrun.
 
-In a process that torchrun did not start, every function here does nothing or returns its input.
+In a process that torchrun did not start, all functions behave as in a group of one process.
 
 A process that hangs must not block the others forever. They wait at most STEP_SECONDS within a
-training step, FEATURES_SECONDS while features are computed, and ROUND_SECONDS elsewhere.
+training step (SERVER_SECONDS if images come from a server), FEATURES_SECONDS while features are
+computed, and ROUND_SECONDS elsewhere.
 """
 
 import os
@@ -100,7 +101,8 @@ def _in_group() -> bool:
     """Return whether torchrun started this process as one of a group.
 
     Some schedulers set only some of torchrun's variables, which is harmless for a single process.
-    Several processes would each train alone, so InputError is raised.
+    Several processes would each train alone, so InputError is raised. It is also raised for an
+    invalid RANK or WORLD_SIZE.
     """
     missing = [name for name in VARIABLES if not os.environ.get(name)]
     size = os.environ.get("WORLD_SIZE") or "1"
@@ -115,8 +117,8 @@ def _in_group() -> bool:
     rank = os.environ["RANK"]
     if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
         raise InputError(
-            f"RANK must be below WORLD_SIZE, got RANK {rank} and WORLD_SIZE {size}; start the "
-            "processes with torchrun, which sets them"
+            "RANK and WORLD_SIZE must be integers with 0 <= RANK < WORLD_SIZE, got RANK "
+            f"{rank} and WORLD_SIZE {size}; start the processes with torchrun, which sets them"
         )
     return True
 

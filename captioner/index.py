@@ -37,8 +37,10 @@ REGIONS_AT_ONCE = 128  # images; their regions are converted to float32
 class Hit(NamedTuple):
     """A search result.
 
-    item: path or URL of an image, or a text. score: its cosine similarity to the query, in [-1, 1];
-    after re-ranking, the score of `Reranker`, and for a painting, the score of `Index.paint`.
+    item: path or URL of an image, or a text. score: its cosine similarity to the query, in [-1, 1],
+    or the dot product of its embedding and the query's unit vector if the model was trained with
+    `--similarity dot`; after re-ranking, the score of `Reranker`; for a painting, the score of
+    `Index.paint`.
     """
 
     item: str
@@ -90,7 +92,8 @@ class Index:
         nearest clusters, which `captioner index --approximate` wrote; this is faster for millions
         of rows, but some hits may be missing. Raises InputError if the directory is not an index,
         if it is damaged or truncated, if the embeddings of `linker` have a different number of
-        dimensions, or if there are no clusters for an approximate search.
+        dimensions or, for an approximate search, if there are no clusters or the extra
+        `approximate` is not installed.
         """
         files = open_files(Path(directory))
         clusters = _read_clusters(files) if approximate else None
@@ -186,15 +189,15 @@ class Index:
         reranker: Reranker | None = None,
         rerank_top: int = TOP,
     ) -> list[Hit]:
-        """Return the `top` items with the highest cosine similarity to the query, best first.
+        """Return the `top` items with the highest scores for the query, best first; see `Hit`.
 
         query: as in `Linker.encode_query`, or a vector (E,) as an array or a list, which is scaled
         to norm 1. Items with equal scores are in the order of the rows. The search is exact
         unless the index was opened with `approximate`. reranker: scores the best max(`top`,
         `rerank_top`) items again, and determines the order and the scores of the result; the query
         must then be a single text for an index of images, and a single image for an index of texts.
-        Raises InputError for an invalid query or vector, for a `top` that is not an integer of at
-        least 1, and for damaged rows.
+        Raises InputError for an invalid query or vector, for a `top` or `rerank_top` that is not an
+        integer of at least 1, for damaged rows, and for an image to re-rank that cannot be read.
         """
         top, rerank_top = at_least_one(top, "top"), at_least_one(rerank_top, "rerank_top")
         if reranker is not None:
@@ -233,15 +236,16 @@ class Index:
         if len(terms) != 1 or terms[0].weight < 0 or terms[0].is_image == (self.kind == "images"):
             given = parsed if isinstance(parsed, Query) else "a vector"
             raise InputError(
-                f"re-ranking an index of {self.kind} needs {wanted} as the query, got {given}"
+                f"re-ranking an index of {self.kind} needs {wanted} as the query, got {given}; "
+                "change the query, or search without re-ranking"
             )
         return terms[0]
 
     def label_scores(self, labels: str | Sequence[str]) -> np.ndarray:
         """Return the probability that each image shows each label, (N, L), float32.
 
-        labels: as in `Linker.labels`. Raises InputError for unknown words, and for an index of a
-        model that is not spatial.
+        labels: as in `Linker.labels`. Raises InputError for unknown words, and for an index of
+        texts or of a model that is not spatial.
         """
         labels = [labels] if isinstance(labels, str) else list(labels)
         scores = [np.empty((0, len(labels)), np.float32)]
@@ -275,7 +279,7 @@ class Index:
     def diversity(self) -> np.ndarray:
         """Return the variance of each image's region embeddings (N,), in [0, 1].
 
-        Raises InputError for an index of a model that is not spatial.
+        Raises InputError for an index of texts or of a model that is not spatial.
         """
         blocks = [diversity(regions).cpu().numpy() for regions in self._regions()]
         return np.concatenate([np.empty(0, np.float32), *blocks])
@@ -302,10 +306,11 @@ class Index:
         """Return how well each image fits a painting, (N,), float64.
 
         The score of an image is that of `painted_scores`; a query, if any, adds weight * value for
-        each of its terms. The value of a text is the probability that the image shows it, as in
-        `label_scores`; the value of an image is its cosine similarity. embed_images: as in
-        `Linker.encode_query`. Raises InputError for an empty painting, unknown words or an invalid
-        query, and for an index of a model that is not spatial.
+        each of its terms. The value of a text term is the probability that the image shows the
+        text, as in `label_scores`; the value of an image term is its cosine similarity to the
+        image. embed_images: as in `Linker.encode_query`. Raises InputError for an empty painting,
+        unknown words or an invalid query, and for an index of texts or of a model that is not
+        spatial.
         """
         if not layers:
             raise InputError("nothing is painted; paint at least one word")
@@ -336,13 +341,13 @@ class Index:
     def _regions(self) -> Iterator[Tensor]:
         """Yield the region embeddings (n, K, E, h, w) of blocks of images, on the linker's device.
 
-        Raises InputError if the index has none.
+        Raises InputError if the index has none: it contains texts, or its model is not spatial.
         """
         files, shape = self._files, self._files.manifest.region_shape
         if files.regions is None or shape is None:
             raise InputError(
-                f"{files.directory} has no region embeddings; write an index with a model trained "
-                "with --system spatial"
+                f"{files.directory} has no region embeddings; write an index of images with a "
+                "model trained with --system spatial"
             )
         device = self.linker.device
         for first in range(0, len(files.regions), REGIONS_AT_ONCE):
@@ -368,7 +373,7 @@ def _read_clusters(files: IndexFiles) -> approximate_search.Clusters:
     if not path.exists():
         raise InputError(
             f"{files.directory} is not prepared for approximate search; run captioner index "
-            "--approximate again, or search exactly"
+            "with --approximate, or search exactly"
         )
     return approximate_search.read(path, files.manifest.dimensions)
 

@@ -69,7 +69,8 @@ class Linker:
         path: a directory, or a repository "user/name" on the Hugging Face hub, which is downloaded
         (this requires the extra `hub`). device: device of the model; None selects CUDA if it is
         available. revision: a branch, tag or commit of the repository. Raises InputError for a
-        missing or damaged checkpoint, or one that does not link images and texts.
+        missing or damaged checkpoint, one that does not link images and texts, a failed download,
+        and an unavailable device.
         """
         return cls.from_checkpoint(checkpoints.load(hub.local(path, revision)), device)
 
@@ -128,9 +129,9 @@ class Linker:
     ) -> Iterator[np.ndarray | InputError]:
         """Yield the row (E,) of each image in order, while threads load the next batches.
 
-        workers: number of threads. on_error: "stop" raises InputError for an image that
-        cannot be read; "yield" yields the error instead of the row. The other parameters and
-        errors are as in `encode_images`.
+        workers: number of threads; 0 loads each batch when it is needed. on_error: "stop" raises
+        InputError for an image that cannot be read; "yield" yields the error instead of the row.
+        The other parameters and errors are as in `encode_images`.
         """
         source = InputSource(images, self.transform, on_error)
         index = 0
@@ -213,7 +214,7 @@ class Linker:
         if on_unknown == "raise" and (words := sorted({w for each in unknown for w in each})):
             raise InputError(
                 f"the texts contain unknown words: {', '.join(map(repr, words[:10]))}; "
-                'replace them, or pass on_unknown="return" to ignore them'
+                "replace or omit them"
             )
         rows = np.empty((len(texts), self.model.dimensions), np.float32)
         for first in range(0, len(texts), TEXTS_AT_ONCE):
@@ -242,7 +243,8 @@ class Linker:
         the sum is scaled to norm 1. embed_images: function that returns the rows (B, E) for the
         texts of B image terms; None uses `encode_images` on them as paths. Raises InputError for a
         query that cannot be parsed, for an unknown word (the message suggests similar known words),
-        for an image that cannot be read, and for terms that cancel out.
+        for a term without words, for an image that cannot be read, and for terms that cancel each
+        other out.
         """
         if isinstance(query, str):
             query = parse(query)
@@ -357,7 +359,7 @@ class Linker:
         *,
         batch_size: int = 32,
     ) -> np.ndarray:
-        """Return maps (B, L, h, w), in [0, 1], of where each label is in each image.
+        """Return maps (B, L, h, w), float32, in [0, 1], of where each label is in each image.
 
         Arguments and errors are as in `labels`.
         """
@@ -370,10 +372,11 @@ class Linker:
     def region_embeddings(
         self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 32
     ) -> np.ndarray:
-        """Return the embeddings of all regions, (B, K, E, h, w), of norm 1 over E.
+        """Return the embeddings of all regions, (B, K, E, h, w), float32, of norm 1 over E.
 
-        K is the number of blocks, (h, w) the grid of the feature maps. Raises InputError for a
-        model that is not spatial.
+        images: as in `encode_images`. K is the number of blocks of the model, (h, w) the grid of
+        the feature maps. Raises InputError for an image that cannot be read, and for a model that
+        is not spatial.
         """
         model = spatial(self.model)
         with torch.inference_mode():
@@ -384,12 +387,16 @@ class Linker:
     def regions(self, image: ImageInput, count: int, seed: int = 0) -> np.ndarray:
         """Group the regions of one image by k-means; return the group of each cell, (h, w).
 
-        Raises InputError as `cluster_regions` does, and for a model that is not spatial.
+        count, seed: as in `cluster_regions`. Raises InputError as that function does, for an image
+        that cannot be read, and for a model that is not spatial.
         """
         return cluster_regions(self.region_embeddings([image])[0], count, seed)
 
     def diversity(self, images: ImageInput | Sequence[ImageInput]) -> np.ndarray:
-        """Return the variance of each image's region embeddings (B,), in [0, 1]."""
+        """Return the variance of each image's region embeddings (B,), in [0, 1].
+
+        Raises InputError as `region_embeddings` does.
+        """
         return diversity(torch.from_numpy(self.region_embeddings(images))).numpy()
 
     def _maps_of(

@@ -115,4 +115,4 @@ def _advice(name: str, value: Any, known: Mapping[str, str]) -> str:
     if positive != name and positive in known and isinstance(value, bool):
         return f"; write {positive} = {str(not value).lower()}"
     close = get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {close[0]!r}?" if close else "; correct its name or remove it"

@@ -245,8 +245,10 @@ def check_bounds(options: Any) -> None:
             continue
         low, high = bounds.get("at_least", -math.inf), bounds.get("at_most", math.inf)
         if not (low <= value <= high and bounds.get("above", -math.inf) < value < math.inf):
-            stated = " and ".join(f"{name.replace('_', ' ')} {bounds[name]}" for name in bounds)
-            raise InputError(f"{field.name} must be {stated}, got {value}")
+            stated = [f"{name.replace('_', ' ')} {bounds[name]}" for name in bounds]
+            if "at_most" not in bounds and not abs(value) < math.inf:  # NaN is not
+                stated.insert(0, "finite")
+            raise InputError(f"{field.name} must be {' and '.join(stated)}, got {value}")
 
 
 def at_least_one(value: Any, name: str) -> int:

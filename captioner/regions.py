@@ -71,13 +71,17 @@ def cluster_regions(regions: np.ndarray, count: int, seed: int = 0) -> np.ndarra
     """Group the cells of one image by k-means of their embeddings; return the groups (h, w).
 
     regions (K, E, h, w): region embeddings of the image; the blocks of a cell are concatenated, and
-    its position is ignored. Groups are numbered from 0, in reading order of their first cells.
-    Raises InputError unless `count` is from 1 to the number of cells.
+    its position is ignored. count: maximum number of groups; there are fewer if fewer cells are
+    distinct. Groups are numbered from 0, in reading order of their first cells. Raises InputError
+    unless `count` is from 1 to the number of cells.
     """
     height, width = regions.shape[-2:]
     cells = height * width
     if not 1 <= count <= cells:
-        raise InputError(f"the number of regions must be from 1 to {cells}, got {count}")
+        raise InputError(
+            f"the number of regions must be from 1 to {cells}, the number of cells of the feature "
+            f"map, got {count}"
+        )
     points = regions.reshape(-1, cells).T.astype(np.float64)  # (P, K * E)
     generator = np.random.default_rng(seed)
     found = min((_k_means(points, count, generator) for _ in range(STARTS)), key=lambda f: f[1])[0]

@@ -263,7 +263,7 @@ def test_the_score_of_one_pair_is_a_float(captioner, images, tmp_path):
     assert -math.inf < captioner.score(image, "red zebra", allow_unknown=True) < 0
     with pytest.raises(InputError, match="texts must be a str for a single image, got list"):
         captioner.score(image, ["red"])
-    with pytest.raises(InputError, match="texts must be a list for several images, got 'red'"):
+    with pytest.raises(InputError, match="texts must be a list for a list of images, got 'red'"):
         captioner.score(images[:3], "red")
 
 

@@ -121,7 +121,7 @@ def test_batches_change_nothing(linker, images, size):
 
 
 def test_unknown_words_raise_or_are_returned(linker):
-    with pytest.raises(InputError, match=r"words: 'a', 'text', 'with'; replace them, or pass on"):
+    with pytest.raises(InputError, match=r"words: 'a', 'text', 'with'; replace or omit them"):
         linker.encode_texts(TEXTS)
     rows, unknown = linker.encode_texts(TEXTS, on_unknown="return")
     assert unknown == [[], [], ["a", "text", "with"]]

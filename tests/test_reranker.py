@@ -213,11 +213,15 @@ def test_no_weight_changes_nothing(here, reranker):
     ("name", "query", "message"),
     [
         ("photos", "image:{}", "of images needs a single phrase as the query, got image:"),
-        ("photos", "red + blue", r"of images needs a single phrase as the query, got red \+ blue$"),
-        ("photos", "- red", "of images needs a single phrase as the query, got - red$"),
-        ("texts", "red", "of texts needs a single image as the query, got red$"),
+        (
+            "photos",
+            "red + blue",
+            r"of images needs a single phrase as the query, got red \+ blue; change",
+        ),
+        ("photos", "- red", "of images needs a single phrase as the query, got - red; change"),
+        ("texts", "red", "of texts needs a single image as the query, got red; change"),
         ("texts", "image:{} + red", "of texts needs a single image as the query, got image:"),
-        ("texts", np.ones(3), "of texts needs a single image as the query, got a vector$"),
+        ("texts", np.ones(3), "of texts needs a single image as the query, got a vector; change"),
         ("photos", "", "^the query is empty"),
     ],
 )

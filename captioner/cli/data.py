@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--convert",
         nargs=2,
         metavar=("jsonl", "OUT"),
-        help="write captions.jsonl, without rows that have problems, to the directory OUT",
+        help="write captions.jsonl, without rows that have problems, and a link to the images to "
+        "the directory OUT",
     )
 
 

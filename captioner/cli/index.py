@@ -26,14 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="*",
         metavar="IMAGE",
-        help="file, directory, quoted glob, or - for stdin",
+        help="file, directory, quoted glob, or - (paths on stdin)",
     )
     parser.add_argument(
         "--texts",
         nargs="*",
         metavar="SOURCE",
-        help="index texts instead of images: caption files, data sets (train split only), or - for "
-        "stdin [train split of the checkpoint's training data]",
+        help="index texts instead of images: caption files, data sets (train split only), or - "
+        "(lines of stdin) [train split of the checkpoint's training data]",
     )
     parser.add_argument(
         "--checkpoint",

@@ -19,7 +19,10 @@ NOTE = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} IMAGE... --checkpoint RUN [option...]"
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="file, directory, quoted glob, or - for stdin"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="file, directory, quoted glob, or - (paths on stdin)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -92,7 +95,8 @@ def read_labels(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"label file {path} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InputError(f"label file {path} cannot be read: {reason}") from error
     labels = [line.strip() for line in lines if line.strip()]
     if not labels:
         raise InputError(f"{path} contains no labels; write one per line")

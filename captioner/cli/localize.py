@@ -1,4 +1,4 @@
-"""`captioner localize`: draw heat maps that show where an image has given words."""
+"""`captioner localize`: draw heatmaps that show where in an image words are."""
 
 import argparse
 from pathlib import Path
@@ -47,14 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--masks",
         action="store_true",
-        help="also write a mask with the number of the most likely word at each pixel, or 0",
+        help="also write a PNG mask with the number of the most likely word at each pixel, or 0 "
+        "for the background",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         default=0.8,
         metavar="FLOAT",
-        help="map value below which a pixel of the mask is background, 0 [%(default)s]",
+        help="map value below which a pixel of the mask is background [%(default)s]",
     )
     parser.add_argument(
         "--regions",

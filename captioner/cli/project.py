@@ -1,4 +1,4 @@
-"""`captioner project`: draw images and sentences on a plane, with similar ones close together."""
+"""`captioner project`: draw images and sentences on a plane, by similarity or by labels."""
 
 import argparse
 import sys
@@ -68,12 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="RUN",
-        help="run or checkpoint that embeds the sentences; new location of the index's checkpoint",
+        help="run or checkpoint that embeds the sentences; with an index, the new location of its "
+        "checkpoint",
     )
     parser.add_argument(
         "--column",
         metavar="NAME",
-        help="column whose values colour the sentences [topics]",
+        help="column that colours the sentences [by topic]",
     )
     parser.add_argument(
         *("--topics", "--clusters"),
@@ -121,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("projection.png"),
         metavar="FILE",
-        help="output .png file; .jpg for a mosaic [%(default)s]",
+        help="output .png file, or .jpg for a mosaic [%(default)s]",
     )
 
 
@@ -271,7 +272,10 @@ def _draw_thumbnails(
     with bar:
         missing = draw_mosaic(arguments.output, points, load, arguments.mosaic)
     if missing:
-        print(f"{len(missing)} images could not be read; their cells are grey", file=sys.stderr)
+        print(
+            f"{len(missing):,} of {len(images):,} images could not be read and are drawn in grey",
+            file=sys.stderr,
+        )
 
 
 def _print_groups(groups: np.ndarray, labels: Sequence[str]) -> None:

@@ -134,21 +134,25 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _split(words: Sequence[str], *, painted: bool) -> "tuple[list[str], Query | None]":
-    """Split the arguments into [index] or [], and the query; None for a painting without one."""
+    """Split the arguments into [index] or [], and the query, which is None for a painting alone.
+
+    Raises InputError if there is neither a query nor a painting.
+    """
     *given, text = words or [""]
     if not words or (not given and is_index(Path(text))):
         if painted:
             return list(words), None
         raise InputError(
-            f"the query is missing: pass it after the index, {text}"
+            f"the query is missing; pass it after the index {text}, or a painting such as "
+            "--paint=dog=left"
             if words
-            else "the query is missing: pass it, or a painting such as --paint=dog=left"
+            else "the query is missing; pass it, or a painting such as --paint=dog=left"
         )
     return given, parse(text)  # mistakes show before torch is imported
 
 
 def _read_options(arguments: argparse.Namespace) -> RerankOptions:
-    """Return the re-ranking options; raise InputError for contradictory arguments."""
+    """Return the re-ranking options; raise InputError for invalid or contradictory arguments."""
     if arguments.top < 1:
         raise InputError(f"--top must be at least 1, got {arguments.top}")
     values = {name: getattr(arguments, name) for name in option_names(RerankOptions)}
@@ -158,7 +162,7 @@ def _read_options(arguments: argparse.Namespace) -> RerankOptions:
     if arguments.paint and options.rerank is not None:
         raise InputError("--paint and --rerank cannot be combined; omit one of them")
     if arguments.paint and arguments.approximate:
-        raise InputError("--paint searches all images; omit --approximate")
+        raise InputError("--paint always searches all images; omit --approximate")
     return options
 
 

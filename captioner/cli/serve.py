@@ -1,4 +1,4 @@
-"""`captioner serve`: caption and search images over HTTP."""
+"""`captioner serve`: caption images, and search images and texts, over HTTP."""
 
 import argparse
 from dataclasses import fields
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="run of a captioner, or of a moved linking model",
+        help="run of a captioner, or an index's model if moved",
     )
     parser.add_argument(
         "--index",

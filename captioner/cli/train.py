@@ -49,7 +49,8 @@ def _foreign_flag(flag: str, task: Task) -> str:
     systems = [each.name for each in TASKS if flag in _flags(each)]
     if not systems or task.name in systems:
         return ""
-    return f"{flag} has no effect with --system {task.name}; it belongs to {' and '.join(systems)}"
+    choices = " or ".join(systems)
+    return f"{flag} has no effect with --system {task.name}; omit it, or use --system {choices}"
 
 
 def _flags(task: Task) -> set[str]:

@@ -183,7 +183,9 @@ def _write(job: _Job, names: Sequence[str], rows: Iterable[Row], dimensions: int
 
 def _check_failures(failures: int, names: Sequence[str], unit: str) -> None:
     if failures:
-        raise InputError(f"{failures:,} of {len(names):,} {unit}s could not be encoded")
+        raise InputError(
+            f"{failures:,} of {len(names):,} {unit}s could not be encoded; see the errors above"
+        )
 
 
 def _write_header(file: IO[bytes], rows: int, dimensions: int) -> None:

@@ -37,7 +37,7 @@ BLOCK = 512  # images embedded and written at once; lost if the process is kille
 
 @dataclass(frozen=True)
 class IndexOptions(Options):
-    """The feature store, batches and the device."""
+    """The feature store, batch size, threads, device and approximate search."""
 
     cache: Path = option(CHECKPOINTS / ".cache", "directory of stored encoder features")
     batch_size: int = option(64, "number of images or texts per batch")
@@ -55,9 +55,9 @@ class IndexOptions(Options):
 
 @dataclass
 class _Change:
-    """The changes of a run: rows to keep, images to embed with their stamps, and counts.
+    """The changes of a run: rows to keep, and images to embed with their stamps.
 
-    skipped: a record for each image without a row.
+    removed: number of images that no longer exist. skipped: a record for each image without a row.
     """
 
     kept: list[int] = field(default_factory=list)
@@ -104,7 +104,7 @@ def finish(writer: IndexWriter, skipped: Sequence[Mapping[str, Any]], options: I
         writer.cluster()
     elif writer.lost_clusters:
         print(
-            "note: rows were removed, so approximate search is no longer possible; pass "
+            "note: the index was rewritten, so approximate search is no longer possible; pass "
             "--approximate to prepare it again",
             file=sys.stderr,
         )
@@ -154,7 +154,7 @@ def _compare(writer: IndexWriter, given: Sequence[str]) -> _Change:
 
 
 def _stamp(image: str) -> bytes | None:
-    """Return the stamp of an image; None if the file cannot be found."""
+    """Return the stamp of an image; None if the file is missing or cannot be accessed."""
     try:
         return storage.stamp(storage.parse_location(image))
     except (OSError, InputError):

@@ -1,4 +1,4 @@
-"""Images of an index on a plane of labels: one or two labels as axes, or more as anchors.
+"""Images of an index on a plane: one or two labels or the diversity as axes, or labels as anchors.
 
 Shapes: N images, L labels.
 """
@@ -42,7 +42,7 @@ def project_labels(
     then the diversity of an image's regions or, without `diversity`, a random number. Two labels
     are the axes. Three or more are anchors on a circle (see `label_points`). diversity: whether the
     diversity is an axis; without labels, it is the horizontal one. Raises InputError for too many
-    labels, and in the same cases as `Index.label_scores`.
+    labels, for several labels with `diversity`, and in the same cases as `Index.label_scores`.
     """
     names = tuple(dict.fromkeys(labels))
     if len(names) > MAX_GROUPS:

@@ -53,7 +53,10 @@ class _Texts:
 
 @dataclass
 class _Change:
-    """The changes of a run: rows to keep, new sources of some of them, and texts to embed."""
+    """The changes of a run: rows to keep, new sources of some of them, and texts to embed.
+
+    removed: number of rows to remove.
+    """
 
     kept: list[int] = field(default_factory=list)
     sources: dict[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -92,7 +95,7 @@ def index_texts(path: Path, sources: Sequence[str], output: Path, options: Index
         f"{change.removed:,} removed"
     )
     if texts.duplicates:
-        print(f"duplicates: {texts.duplicates:,} texts have the same words as another")
+        print(f"duplicates: {texts.duplicates:,}, with the same words as an earlier text")
     if note := describe_unknown_words(linker.texts.unknown_words, [text for text, _ in change.new]):
         print(note, file=sys.stderr)
     if skipped:

@@ -60,9 +60,10 @@ class Clusters:
 
 
 def build(rows: np.ndarray) -> Clusters:
-    """Group rows (N, E) into about 4 * sqrt(N) clusters; the result is the same every time.
+    """Group rows (N, E) into min(4 * sqrt(N), N / ROWS_PER_CLUSTER) clusters, but at least one.
 
-    Raises InputError if the extra `approximate` is not installed.
+    The result is the same for the same rows. Raises InputError if the extra `approximate` is not
+    installed.
     """
     faiss = engine()
     count, size = rows.shape

@@ -1,10 +1,10 @@
 """The files of an index, and how they are read.
 
     DIR/
-      manifest.json      format, checkpoint, generation G, rows after the last complete run
+      manifest.json      format, checkpoint, generation G, number of rows when it was written
       rows-G.npy         embeddings (N, E), float16
       regions-G.bin      region embeddings of a spatial model, one row of bytes per image
-      images-G.jsonl     the image of each row: path, size in bytes, stamp and content hash
+      images-G.jsonl     the image of each row: path or URL, size in bytes, stamp and content hash
       texts-G.jsonl      in an index of texts instead: the text of each row, and its sources
       clusters-G.faiss   clusters of the first rows, for approximate search
       skipped.jsonl      images or texts that have no row after the last run, and why
@@ -59,9 +59,9 @@ class Manifest:
     """The checkpoint of an index and the state of its files, as in manifest.json.
 
     checkpoint: path or hub repository. weights: SHA-256 of its weights. dimensions: E. rows: number
-    of rows after the last complete run. generation: the number G in the file names. kind: what the
-    rows embed, "images" or "texts". regions: the shape (K, E, h, w) of an image's region
-    embeddings; empty if there are none.
+    of rows when the manifest was written; more may have been appended since. generation: the number
+    G in the file names. kind: what the rows embed, "images" or "texts". regions: the shape
+    (K, E, h, w) of an image's region embeddings; empty if there are none.
     """
 
     checkpoint: str
@@ -137,7 +137,7 @@ def is_index(directory: Path) -> bool:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read the manifest; raise InputError if it is missing, damaged or in another format."""
+    """Read the manifest; raise InputError if it is missing, damaged or in an unknown format."""
     path = directory / MANIFEST
     if not path.exists():
         raise InputError(f"{directory} is not an index; write one with captioner index")
@@ -268,14 +268,16 @@ def count_rows(directory: Path, manifest: Manifest) -> int:
 
 
 def parse_line(path: Path, key: str, line: bytes) -> dict[str, Any]:
-    """Parse a line of the file at `path`; raise InputError if it has no text under `key`."""
+    """Parse a line of the file at `path`; raise InputError if it has no text with this key."""
     try:
         entry = json.loads(line)
         if isinstance(entry[key], str):
             return dict(entry)
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
-    raise InputError(f"{path} is damaged: a line has no {key}; {_advice(path.parent)}")
+    raise InputError(
+        f"{path} is damaged: a line has no text with the key {key!r}; {_advice(path.parent)}"
+    )
 
 
 def _advice(directory: Path) -> str:

@@ -85,6 +85,7 @@ class IndexWriter:
         """Keep the rows at `indices`, which must be in ascending order, and remove all others.
 
         changes: for some of the kept rows, by row before the removal, values to update in its line.
+        Clusters for approximate search are lost unless all rows are kept without changes.
         """
         files = open_generation(self.directory, replace(self.manifest, rows=0))
         if len(indices) == len(files.rows) and not changes:
@@ -261,7 +262,7 @@ def open_writer(
             new_key = (weights, dimensions, manifest.regions)
             if (old.weights, old.dimensions, old.regions) != new_key:
                 raise InputError(
-                    f"{directory} was written with another checkpoint, {old.checkpoint}; choose "
+                    f"{directory} was written with other weights, from {old.checkpoint}; choose "
                     "another --output, or delete the index and run captioner index again"
                 )
             manifest = replace(old, checkpoint=checkpoint)

@@ -25,7 +25,8 @@ class Layer:
     """A word, phrase or sentence, painted on a grid (H, W) of any size that covers the image.
 
     Positive cells mark where the word should be, negative cells where it should not be. Cells may
-    have any finite weight; a cell with 0 is not painted.
+    have any finite weight; a cell with 0 is not painted. Raises InputError for an empty grid, one
+    that is not finite or not two-dimensional, and one without painted cells.
     """
 
     word: str
@@ -38,10 +39,14 @@ class Layer:
             raise InputError(
                 f"the painted grid of {self.word!r} must consist of numbers in rows of equal length"
             ) from error
-        if grid.ndim != 2 or not grid.size or not np.isfinite(grid).all():
+        if grid.ndim != 2 or not grid.size:
             raise InputError(
-                f"the painted grid of {self.word!r} must be finite with shape (rows, columns), got "
-                f"shape {grid.shape}"
+                f"the painted grid of {self.word!r} must have rows and columns, got shape "
+                f"{grid.shape}"
+            )
+        if not np.isfinite(grid).all():
+            raise InputError(
+                f"the painted grid of {self.word!r} must be finite, got NaN or infinity"
             )
         if not grid.any():
             raise InputError(f"nothing is painted for {self.word!r}; set a cell to 1 or -1")
@@ -49,9 +54,10 @@ class Layer:
 
 
 def parse_layer(text: str) -> Layer:
-    """Parse WORD=PLACE, such as "person=right" or "-person=left"; PLACE is one of PRESETS.
+    """Parse WORD=PLACE, such as "person=right" or "-person=left".
 
-    A minus sign means that the word should not be there. Raises InputError for any other text.
+    PLACE is one of PRESETS, or "center" or "middle" instead of "centre". A minus sign means that
+    the word should not be there. Raises InputError for any other text.
     """
     word, separator, place = text.rpartition("=")
     sign = -1 if word.startswith(("-", "−", "–")) else 1

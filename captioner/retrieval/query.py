@@ -84,8 +84,8 @@ def parse(text: str) -> Query:
 def weighted_sum(vectors: np.ndarray, query: Query) -> np.ndarray:
     """Return the sum of the vectors (T, E) of the terms with their weights, scaled to norm 1.
 
-    The result (E,) is float32. Raises InputError if the vectors cancel each other out, or if one is
-    not finite.
+    The result (E,) is float32. Raises InputError if the vectors cancel each other out, if the only
+    vector is zero, or if one is not finite.
     """
     weights = np.array([term.weight for term in query.terms])
     weights /= np.abs(weights).max()
@@ -95,6 +95,8 @@ def weighted_sum(vectors: np.ndarray, query: Query) -> np.ndarray:
     if not norm < math.inf:  # also true for NaN
         raise InputError(f"a vector of the query {query} is not finite; remove or change its term")
     if not CANCELLED * np.abs(weights).sum() < norm:
+        if len(vectors) == 1:
+            raise InputError(f"the vector of the query {query} is zero; choose another term")
         raise InputError(f"the terms of {query} cancel each other out; change a term or a weight")
     scaled: np.ndarray = (total / norm).astype(np.float32)
     return scaled

@@ -80,7 +80,7 @@ def wanted(query: Query) -> Wanted:
 
 
 def relevant_images(query: Query, words: Sequence[set[str]]) -> np.ndarray:
-    """Return a mask (I,) of the images that are relevant to a query.
+    """Return whether each of I images is relevant to a query, as a Boolean array (I,).
 
     words: the words of each image's captions. The plural of a word counts as the word. Raises
     InputError in the same cases as `wanted`.
@@ -140,7 +140,7 @@ def read_queries(path: Path) -> tuple[str, ...]:
 
 
 def standard_queries(unknown_words: Callable[[str], list[str]]) -> tuple[str, ...]:
-    """Return the standard set with the largest number of queries that have only known words.
+    """Return the set in STANDARD with the largest number of queries that have only known words.
 
     unknown_words(text): the words of a text that the model does not know.
     """

@@ -34,12 +34,13 @@ class RerankOptions(Options):
 
 
 def evidence_for_texts(log_probs: np.ndarray, log_priors: np.ndarray) -> np.ndarray:
-    """Return the evidence for each candidate text of an image (Q, K), in nats.
+    """Return the evidence for each candidate text of one image (K,) or of Q images (Q, K).
 
     log_probs (Q, K): log p(text | image) of the candidates of each image. log_priors (Q, K): their
     log p(text), which is subtracted, because a captioner prefers common sentences for every image.
     The difference d grows with the number of rare words, even if they do not fit. It is therefore
-    softly limited to the QUANTILE q of the image's candidates: evidence = -log(e^-d + e^-q).
+    softly limited to the QUANTILE q of the image's candidates: evidence = -log(e^-d + e^-q), in
+    nats.
     """
     difference: np.ndarray = log_probs - log_priors
     if not difference.shape[-1]:  # no candidates have no quantile

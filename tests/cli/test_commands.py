@@ -159,7 +159,7 @@ MISTAKES = {
     "no number": Mistake("train.py --epochs two", "argument --epochs: invalid int value: 'two'", 2),
     "option of another system": Mistake(
         "train.py --system linear --attention",
-        "--attention has no effect with --system linear; it belongs to captioning",
+        "--attention has no effect with --system linear; omit it, or use --system captioning",
         2,
     ),
     "unknown option": Mistake("train.py --atention", "unrecognized arguments: --atention", 2),
@@ -226,7 +226,7 @@ MISTAKES = {
     # python -m captioner
     "no command": Mistake("captioner", "the following arguments are required: COMMAND", 2),
     "missing image": Mistake(
-        "captioner caption gone.png --checkpoint {run}", "1 of 1 images could not be captioned"
+        "captioner caption gone.png --checkpoint {run}", "1 of 1 images .*; see the errors above"
     ),
     "one bad image of two": Mistake(
         "captioner caption {image} {here}/corrupt/train/5.png --checkpoint {run}",

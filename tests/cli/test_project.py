@@ -255,7 +255,7 @@ def test_a_mosaic_has_the_images_of_the_index(index, capsys):
     captured = capsys.readouterr()
     assert "mosaic: out/a.jpg" in captured.out
     assert str(broken) in captured.err
-    assert "1 images could not be read; their cells are grey" in captured.err
+    assert "1 of 7 images could not be read and are drawn in grey" in captured.err
     assert f"photos.index: {len(index)} images (PCA)\n" in captured.out
     with Image.open("out/a.jpg") as image:
         assert image.size == (300, 300)

@@ -134,7 +134,10 @@ def test_a_moved_checkpoint(hits, run, capsys):
             "^expected an index and a query, got 4 arguments; put",
         ),
         (["photos.index", "red", "--cache", "c"], "^--cache needs --rerank$"),
-        (["photos.index"], "^the query is missing: pass it after the index, photos.index$"),
+        (
+            ["photos.index"],
+            "^the query is missing; pass it after the index photos.index, or a painting",
+        ),
         (["photos", "red"], "^photos is not an index; write one with captioner index$"),
         (["photos.index", "rde"], r"'rde' \(similar: red\)"),
     ],

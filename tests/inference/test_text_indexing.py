@@ -67,7 +67,7 @@ def test_texts_with_the_same_words_have_one_row(run, capsys):
     out, err = capsys.readouterr()
     assert out == (
         "index: texts.index, 3 texts: 3 embedded, 0 unchanged, 0 removed\n"
-        "duplicates: 2 texts have the same words as another\n"
+        "duplicates: 2, with the same words as an earlier text\n"
     )
     assert err == ""
     check_rows(run)

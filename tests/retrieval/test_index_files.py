@@ -367,7 +367,9 @@ def test_damaged_files(directory):
 def test_a_line_that_is_not_about_an_image(directory):
     path = directory / "images-1.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"image": "3', b'"photo": "3'))
-    with pytest.raises(InputError, match=r"images-1.jsonl is damaged: a line has no image"):
+    with pytest.raises(
+        InputError, match=r"images-1.jsonl is damaged: a line has no text with the key 'image'"
+    ):
         list(open_files(directory).entries([2, 3]))
 
 
@@ -398,7 +400,7 @@ def test_only_one_process_writes(directory):
 
 
 def test_an_index_of_another_checkpoint_is_refused(directory):
-    message = "was written with another checkpoint, RUN; choose another --output, or delete the"
+    message = "was written with other weights, from RUN; choose another --output, or delete the"
     with pytest.raises(InputError, match=message), open_writer(directory, "RUN", "abd", 4):
         pass
     with open_writer(directory, "MOVED", "abc", 4) as writer:  # the same weights elsewhere

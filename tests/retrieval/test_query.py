@@ -161,3 +161,8 @@ def test_terms_that_cancel_are_an_error(text):
     vectors = np.array([rows[term.text] for term in query.terms], np.float32)
     with pytest.raises(InputError, match=r"the terms of .* cancel each other out; change a term"):
         weighted_sum(vectors, query)
+
+
+def test_a_single_zero_vector_is_an_error():
+    with pytest.raises(InputError, match=r"^the vector of the query 2\*a is zero; choose another"):
+        weighted_sum(np.zeros((1, 2), np.float32), parse("2*a"))

@@ -232,7 +232,7 @@ def test_the_encoder_of_a_file_decides_on_the_defaults(tmp_path):
     [
         ("atention = true", r"unknown option 'atention'; did you mean 'attention'\?"),
         ("no-curves = true", "unknown option 'no-curves'; write curves = false"),
-        ("[model]\nzzz = 1", "unknown option 'zzz'$"),
+        ("[model]\nzzz = 1", "unknown option 'zzz'; correct its name or remove it$"),
         ("[modell]\nattention = true", r"unknown table \[modell\]; the tables are \[data\], "),
         ("[data]\nattention = true", r"attention belongs in table \[model\], not in \[data\]"),
         ("epochs = 1\n[training]\nepochs = 2", "epochs is given twice"),
