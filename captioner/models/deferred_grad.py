@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .layers import on_padded_rows, pad_rows
+from .layers import in_blocks, on_padded_rows, pad_rows
 
 Factors = dict[int, tuple[Tensor, Tensor]]  # inputs and output gradients by call number
 Product = Callable[[Tensor], Tensor]
@@ -32,6 +32,8 @@ def deferred_matmul(factor: nn.Linear | Tensor) -> Product:
     if not (torch.is_grad_enabled() and matrix.requires_grad):
         if isinstance(factor, nn.Linear):
             return partial(on_padded_rows, factor)
+        if factor.ndim == 3:
+            return lambda x: in_blocks(torch.matmul, x.to(factor.dtype), factor)
         return lambda x: x.to(factor.dtype) @ factor
     device = matrix.device.type
     if torch.is_autocast_enabled(device):
