@@ -90,9 +90,9 @@ class Index:
         checkpoint recorded in the index. A checkpoint is loaded on `device` for the first query
         that is not a vector. approximate: whether `search` compares a query only with rows of the
         nearest clusters, which `captioner index` writes with `--approximate`; this is faster for
-        millions of rows, but some hits may be missing. Raises InputError if the directory is not an index,
-        if it is damaged or truncated, if the embeddings of `linker` have a different number of
-        dimensions or, for an approximate search, if there are no clusters or the extra
+        millions of rows, but some hits may be missing. Raises InputError if the directory is not
+        an index, if it is damaged or truncated, if the embeddings of `linker` have a different
+        number of dimensions or, for an approximate search, if there are no clusters or the extra
         `approximate` is not installed.
         """
         files = open_files(Path(directory))

@@ -218,8 +218,8 @@ def restore(checkpoint: Checkpoint, build: "Callable[[], Model]") -> "Model":
         if isinstance(error, KeyError):
             reason = f"{error} is missing"
         raise InputError(
-            f"checkpoint {checkpoint.path} cannot be used: {CONFIG} does not match the other "
-            f"files: {reason}; {ADVICE}"
+            f"checkpoint {checkpoint.path} cannot be used: its files do not match each other: "
+            f"{reason}; {ADVICE}"
         ) from error
     return model
 
@@ -262,8 +262,8 @@ def _check_types(model: "nn.Module", weights: "Mapping[str, Tensor]") -> None:
 def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
     """Find a checkpoint as `find` does, verify its files, and return its path and config.
 
-    Raises InputError if there is no checkpoint, or if a file is missing, damaged or, although it is
-    required or a training state, not in the manifest.
+    Raises InputError if there is no checkpoint, if a file is missing, or if a file does not match
+    its checksum or has none.
     """
     path = find(path)
     manifest = _read_json(path / MANIFEST)

@@ -88,7 +88,7 @@ captioner caption photo.jpg --checkpoint {shlex.quote(name)}
 
 ## Training data
 
-{_data(config["data"])}
+{_data(config)}
 
 ## Evaluation
 
@@ -217,11 +217,15 @@ def _numbers(values: Sequence[float]) -> str:
     return f"({', '.join(map(_text, values))})"
 
 
-def _data(data: Mapping[str, Any]) -> str:
+def _data(config: Mapping[str, Any]) -> str:
+    data = config["data"]
     times = "once" if data["min_count"] == 1 else f"{_text(data['min_count'])} times"
+    vocabulary = f"contains the words that occur at least {times} in the training captions"
+    if config.get("start_from"):
+        vocabulary = "is that of the model from whose weights training started"
     return (
         f"The model was trained on {_code(data['name'])} (layout {_code(data['format'])}). "
-        f"Its vocabulary contains the words that occur at least {times} in the training captions. "
+        f"Its vocabulary {vocabulary}. "
         f"The fingerprint of image ids, splits and captions is {_code(data['fingerprint'])}.\n\n"
         "The licence of the training data may also restrict the use of the model."
     )

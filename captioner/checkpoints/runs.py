@@ -79,8 +79,8 @@ def lock_run(run: Path) -> Iterator[None]:
     """Create the directory of a run and lock it against training by other processes.
 
     On exit, the directory is removed if nothing was saved in it except the list of skipped rows and
-    images. Under torchrun, only the first process does this. Raises InputError if a process outside
-    this run holds the lock.
+    images. Under torchrun, only the first process does this. Raises InputError if the run is
+    already locked.
     """
     from .. import distributed
 
@@ -172,7 +172,7 @@ def open_run(run: Path, resume: str, config: dict[str, Any]) -> checkpoint.Check
 def _newest(run: Path) -> checkpoint.Checkpoint | None:
     """Load the newest checkpoint that a run can be resumed from, and print which were skipped.
 
-    Returns None if the run has no checkpoint; raises InputError if it has, but all are unusable.
+    Returns None if the run has no checkpoint; raises InputError if none of them is usable.
     """
     from .. import distributed
 

@@ -114,7 +114,8 @@ def _image_data(
 
     jpeg: the thumbnail. dimmed: whether each word is a function word. word_alternatives: for each
     word, pairs of another word and its log-probability. maps: T maps of h x w bytes in base64; 255
-    represents `peak`, the caption's maximum attention. The last keys are missing without attention.
+    represents `peak`, the caption's maximum attention; grid, peak and maps are missing if there is
+    no attention.
     """
     hypothesis = result.hypotheses[example.id]
     words = vocabulary.decode(hypothesis.tokens)

@@ -43,5 +43,7 @@ def task_of(model: Options) -> Task:
     for task in TASKS:
         if isinstance(model, task.model_options):
             return task
-    known = ", ".join(task.model_options.__name__ for task in TASKS)
-    raise InputError(f"model must be an object of {known}, got {type(model).__name__}")
+    *others, last = (task.model_options.__name__ for task in TASKS)
+    raise InputError(
+        f"model must be an instance of {', '.join(others)} or {last}, got {type(model).__name__}"
+    )

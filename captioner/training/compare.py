@@ -54,9 +54,9 @@ def compare(options: CompareOptions, training: Mapping[str, Any]) -> list[Compar
 
     training: options of `TrainConfig.from_options` for --system regression, without system,
     text_vectors, run and resume, which are set here. Each model searches the val and test images of
-    the data that it was trained on, and those of `test_data`. An
-    interrupted run is resumed, and a complete one is not trained again. Raises InputError for user
-    errors, most of them before any image is read.
+    the data that it was trained on, and those of `test_data`. An interrupted run is resumed, and a
+    complete one is not trained again. Raises InputError for user errors, most of them before any
+    image is read.
     """
     sources = options.text_vectors or _available()
     configs = {source: _config(source, options.prefix, training) for source in sources}

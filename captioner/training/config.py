@@ -117,9 +117,8 @@ class TrainConfig(OptionGroups):
         path: a TOML file whose keys are names of flags, or a run, a checkpoint or its config.json.
         The training of an earlier run is repeated as a new run; its stored options are dropped if,
         in combination with `options`, they have no effect, do not fit, or are set by a recipe that
-        `options` select. Paths in a TOML file are relative to the
-        working directory. Raises InputError in the same cases as `from_options`, and if the file
-        cannot be read.
+        `options` select. Paths in a TOML file are relative to the working directory. Raises
+        InputError in the same cases as `from_options`, and if the file cannot be read.
         """
         path = Path(path)
         if path.suffix.lower() == ".toml":

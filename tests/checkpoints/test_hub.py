@@ -86,6 +86,18 @@ def test_names_on_the_card_cannot_add_markup(captioner):
     assert f"| Encoder | ```` {in_table} ````, " in card
 
 
+def test_the_card_says_where_the_vocabulary_comes_from(captioner):
+    def described(min_count, start_from):
+        config = {**captioner.config, "start_from": start_from}
+        config["data"] = {**config["data"], "min_count": min_count}
+        card = model_card(config, "x", "mit", language="en", words=1, parameters=1)
+        return card.partition("Its vocabulary ")[2].partition(". ")[0]
+
+    assert described(1, None).endswith("that occur at least once in the training captions")
+    assert described(5, None).endswith("that occur at least 5 times in the training captions")
+    assert described(5, "base") == "is that of the model from whose weights training started"
+
+
 def test_the_language_is_named_if_the_vocabulary_is_english():
     assert guess_language(["a", "man", "on", "the", "of", "in", "horse"]) == "en"
     assert guess_language(["a", "o", "in", "un", "the"]) is None

@@ -193,11 +193,11 @@ MISTAKES = {
         "evaluate.py --checkpoint gone", "checkpoint gone does not exist"
     ),
     "directory of something else": Mistake(
-        "evaluate.py --checkpoint {colours}", "does not contain a checkpoint: manifest.json, "
+        "evaluate.py --checkpoint {colours}", "does not contain a checkpoint: there is no "
     ),
     "checkpoint of another kind": Mistake(
         "evaluate.py --checkpoint {here}/retrieval",
-        "retrieval was trained for 'retrieval', but this version of captioner evaluates ",
+        "retrieval was trained for 'retrieval', but this version of captioner supports ",
     ),
     "damaged checkpoint": Mistake(
         "evaluate.py --checkpoint {here}/damaged", "is damaged: model.safetensors does not match"

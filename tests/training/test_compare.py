@@ -94,7 +94,7 @@ def test_without_gensim_the_others_are_compared(words, monkeypatch, capsys):
     monkeypatch.setattr("captioner.training.compare.run_training", stop)
     with pytest.raises(StoppedError):
         command.main(words)
-    assert "captioner[link]' to compare word2vec, fastText, doc2vec and LDA" in (
+    assert "word2vec, fastText, doc2vec and LDA need gensim and are left out; run pip" in (
         capsys.readouterr().out
     )
     assert seen == [("counts",)]

@@ -308,7 +308,7 @@ def test_resuming_with_a_changed_image_is_refused(train_run):
     other = tiny.write_colours(Path("other"))
     train_run("run", "--resume", "--epochs", "1", "--data", "other")
     Image.new("RGB", (9, 9)).save(other / "train" / "3.png")
-    with pytest.raises(InputError, match=r"different options: image files have changed; restore"):
+    with pytest.raises(InputError, match="options or data: image files have changed; restore"):
         train_run("run", "--resume", "--epochs", "1", "--data", "other")
 
 
@@ -324,7 +324,7 @@ def test_truncated_captions_are_counted(train_run, capsys):
 
 
 def test_resuming_a_missing_run_is_refused(train_run):
-    with pytest.raises(InputError, match="checkpoints/run/last does not exist; pass --run"):
+    with pytest.raises(InputError, match="run cannot be resumed: it has no checkpoint; pass --run"):
         train_run("run", "--resume")
     assert not Path("checkpoints/run").exists()
 

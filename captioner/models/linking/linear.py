@@ -146,7 +146,7 @@ def image_vectors(features: Tensor, *, scaled: bool = True, grid: int = 1) -> Te
     elif features.ndim == 3 and grid == 1:
         mean = features[:, 0].float()
     else:
-        allowed = "2, 3 or 4 dimensions" if grid == 1 else "2 or 4 dimensions with an image_grid"
+        allowed = "2, 3 or 4 dimensions" if grid == 1 else "2 or 4 dimensions for an image_grid"
         raise InputError(f"image features must have {allowed}, got {features.ndim}")
     if not scaled:
         return mean

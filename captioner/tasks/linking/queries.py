@@ -172,7 +172,9 @@ class ConceptScores:
     def describe(self) -> str:
         """Return the mean, and the concepts that were left out, as lines of text."""
         values = self.average_precision
-        lines = [f"concepts: MAP {fmean(values.values()):.3f} over {len(values)}"] if values else []
+        lines = []
+        if values:
+            lines.append(f"MAP {fmean(values.values()):.3f} over {len(values)} concepts")
         for name, reason in self.left_out.items():
             lines.append(f"left out: concept {name} ({reason})")
         return "\n".join(lines)
