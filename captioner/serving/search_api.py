@@ -67,7 +67,10 @@ class Searcher:
         return self.collections[name]
 
     async def search(self, name: str, job: Job) -> dict[str, Any]:
-        """Search in the worker thread; raise HTTPException with status 500 if this fails."""
+        """Search in the worker thread; raise HTTPException 500 for an unexpected exception.
+
+        Closed, TimeoutError and InputError are raised unchanged.
+        """
         from fastapi import HTTPException
 
         try:

@@ -109,7 +109,7 @@ def hits_model() -> "type[pydantic.BaseModel]":
         text: str | None = Field(description="the text; null for an image")
         term: str = Field(description="the hit written as a query term")
         score: float | None = Field(
-            description="cosine similarity to the query, from -1 to 1; null without a query"
+            description="cosine similarity to the query, from -1 to 1; null without query and image"
         )
         thumbnail: str | None = Field(
             description="URL of a JPEG, relative to that of the service; null for a text"
@@ -134,6 +134,8 @@ def hits_model() -> "type[pydantic.BaseModel]":
         rows: int = Field(description="number of rows of the index")
         total: int = Field(description=f"number of hits that can be requested, at most {MAX_HITS}")
         offset: int = Field(description="number of best hits that were skipped")
-        hits: list[Hit] = Field(description="the hits, best first")
+        hits: list[Hit] = Field(
+            description="the hits, best first; without a query, in the order of the rows"
+        )
 
     return Hits
