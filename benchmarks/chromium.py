@@ -44,17 +44,22 @@ class Browser:
                     raise RuntimeError(f"{method}: {answer['error']}")
                 return dict(answer["result"])
 
-    def open(self, url: str, width: int, height: int) -> "Page":
+    def open(self, url: str, width: int, height: int, ratio: float = 1) -> "Page":
         """Open an address in a page with an empty cache in memory."""
         context = self.send("Target.createBrowserContext")["browserContextId"]
-        return self.open_usual(url, width, height, browserContextId=context)
+        return self.open_usual(url, width, height, ratio, browserContextId=context)
 
-    def open_usual(self, url: str, width: int, height: int, **options: Any) -> "Page":
-        """Open an address in a page with the cache of the profile, which is on disk."""
+    def open_usual(
+        self, url: str, width: int, height: int, ratio: float = 1, **options: Any
+    ) -> "Page":
+        """Open an address in a page with the cache of the profile, which is on disk.
+
+        width, height: of the window in CSS pixels. ratio: pixels per CSS pixel.
+        """
         target = self.send("Target.createTarget", url="about:blank", **options)["targetId"]
         attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
         page = Page(self, attached["sessionId"], target)
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        metrics = {"width": width, "height": height, "deviceScaleFactor": ratio, "mobile": False}
         page.send("Emulation.setDeviceMetricsOverride", **metrics)
         page.send("Page.navigate", url=url)
         return page
@@ -101,10 +106,11 @@ def launch() -> Iterator[Browser]:
     answers, its_output = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = ["--remote-debugging-pipe", f"--user-data-dir={Path(profile)}", *ARGUMENTS]
-        # Chromium reads commands from descriptor 3 and writes to 4.
+        # Chromium reads commands from descriptor 3 and writes to 4. dash, often sh, refuses
+        # descriptors of two digits.
         script = f'exec "$0" "$@" 3<&{its_input} 4>&{its_output}'
         process = subprocess.Popen(
-            ["sh", "-c", script, program, *options],
+            ["bash", "-c", script, program, *options],
             pass_fds=(its_input, its_output),
             stderr=subprocess.DEVNULL,
         )

@@ -1,7 +1,7 @@
 """Index: search the embeddings of many images or texts by vectors and queries."""
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ from .checkpoints import checkpoint as checkpoints
 from .checkpoints import hub
 from .errors import InputError
 from .linker import Linker
-from .models.linking.spatial import SpatialEmbedding
 from .options import at_least_one
 from .regions import diversity, spatial
 from .reranker import Reranker
@@ -248,22 +247,34 @@ class Index:
         labels: as in `Linker.labels`. Raises InputError for unknown words, and for an index of
         texts or of a model that is not spatial.
         """
-        vectors = self._label_vectors(labels)
-        model = spatial(self.linker.model)
-        scores = [
-            model.score_logits(logits).sigmoid().cpu().numpy()
-            for logits in self._map_logits(model, vectors)
-        ]
-        return np.concatenate([np.empty((0, len(vectors)), np.float32), *scores])
+        labels = [labels] if isinstance(labels, str) else list(labels)
+        scores = [np.empty((0, len(labels)), np.float32)]
+        for logits in self.label_logits(labels):
+            with torch.inference_mode():
+                reduced = spatial(self.linker.model).score_logits(logits)
+            scores.append(reduced.sigmoid().cpu().numpy())
+        return np.concatenate(scores)
 
     def label_maps(self, labels: str | Sequence[str]) -> Iterator[np.ndarray]:
         """Yield label maps (n, L, h, w), float32, in [0, 1], of successive blocks of images.
 
         Arguments and errors are as in `label_scores`.
         """
-        vectors = self._label_vectors(labels)
-        for logits in self._map_logits(spatial(self.linker.model), vectors):
+        for logits in self.label_logits(labels):
             yield logits.sigmoid().cpu().numpy()
+
+    def label_logits(self, labels: str | Sequence[str]) -> Iterator[Tensor]:
+        """Yield the logits (n, L, h, w) of the maps of labels, for blocks of images in order.
+
+        They are on the linker's device. Arguments and errors are as in `label_scores`.
+        """
+        linker = self.linker
+        model = spatial(linker.model)
+        vectors = torch.from_numpy(linker.encode_texts(labels)).to(linker.device)
+        for regions in self._regions():
+            with torch.inference_mode():
+                logits = model.map_logits(regions, vectors)
+            yield logits
 
     def diversity(self) -> np.ndarray:
         """Return the variance of each image's region embeddings (N,), in [0, 1].
@@ -278,26 +289,44 @@ class Index:
     ) -> list[Hit]:
         """Return the `top` images that match a painting best, best first.
 
+        Scores and errors are as in `paint_scores`.
+        """
+        top = at_least_one(top, "top")
+        scores = self.paint_scores(layers, query)
+        order = np.argsort(-scores, kind="stable")[:top]
+        return list(map(Hit, self.items(order.tolist()), scores[order].tolist()))
+
+    def paint_scores(
+        self,
+        layers: Sequence[Layer],
+        query: str | Query | None = None,
+        *,
+        embed_images: Callable[[Sequence[str]], np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Return how well each image fits a painting, (N,), float64.
+
         The score of an image is that of `painted_scores`; a query, if any, adds weight * value for
         each of its terms. The value of a text term is the probability that the image shows the
         text, as in `label_scores`; the value of an image term is its cosine similarity to the
-        image. Raises InputError for an empty painting, unknown words or an invalid query, and for
-        an index of texts or of a model that is not spatial.
+        image. embed_images: as in `Linker.encode_query`. Raises InputError for an empty painting,
+        unknown words or an invalid query, and for an index of texts or of a model that is not
+        spatial.
         """
-        top = at_least_one(top, "top")
         if not layers:
             raise InputError("nothing is painted; paint at least one word")
         encoder = spatial(self.linker.model).encoder
         blocks = self.label_maps([layer.word for layer in layers])
         parts = [painted_scores(maps, layers, encoder.offset) for maps in blocks]
-        scores = np.concatenate([np.empty(0), *parts])
-        if query is not None:
-            scores = scores + self._query_scores(parse(query) if isinstance(query, str) else query)
-        order = np.argsort(-scores, kind="stable")[:top]
-        return list(map(Hit, self.items(order.tolist()), scores[order].tolist()))
+        scores: np.ndarray = np.concatenate([np.empty(0), *parts])
+        if query is None:
+            return scores
+        parsed = parse(query) if isinstance(query, str) else query
+        return scores + self._query_scores(parsed, embed_images or self.linker.encode_images)
 
-    def _query_scores(self, query: Query) -> np.ndarray:
-        """Return each image's weighted sum (N,) of the values of a query's terms; see `paint`."""
+    def _query_scores(
+        self, query: Query, embed_images: Callable[[Sequence[str]], np.ndarray]
+    ) -> np.ndarray:
+        """Return each image's weighted sum (N,) of the values of a query's terms."""
         texts = [term for term in query.terms if not term.is_image]
         scores = np.zeros(len(self))
         if texts:
@@ -305,19 +334,9 @@ class Index:
             scores += labels @ np.array([term.weight for term in texts])
         for term in query.terms:
             if term.is_image:
-                (row,) = self.linker.encode_images([term.text])
+                (row,) = embed_images([term.text])
                 scores += term.weight * (np.asarray(self.rows, np.float32) @ row)
         return scores
-
-    def _label_vectors(self, labels: str | Sequence[str]) -> Tensor:
-        linker = self.linker
-        spatial(linker.model)
-        return torch.from_numpy(linker.encode_texts(labels)).to(linker.device)
-
-    def _map_logits(self, model: SpatialEmbedding, vectors: Tensor) -> Iterator[Tensor]:
-        for regions in self._regions():
-            with torch.inference_mode():
-                yield model.map_logits(regions, vectors)
 
     def _regions(self) -> Iterator[Tensor]:
         """Yield the region embeddings (n, K, E, h, w) of blocks of images, on the linker's device.

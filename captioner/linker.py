@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -26,20 +26,8 @@ from .regions import LabelledImages, cluster_regions, diversity, label_images, l
 from .retrieval import exact
 from .retrieval.index_files import RegionShape
 from .retrieval.query import Query, parse, weighted_sum
-from .retrieval.region_rows import pack
 
 TEXTS_AT_ONCE = 256
-
-
-class ImageRows(NamedTuple):
-    """The rows of n images, as an index stores them.
-
-    rows (n, E): embeddings, float32. regions (n, R): the region embeddings of a spatial model,
-    packed as in `region_rows`; None for any other model.
-    """
-
-    rows: np.ndarray
-    regions: np.ndarray | None
 
 
 NO_LABELS = LabelSplit(())
@@ -167,15 +155,19 @@ class Linker:
         self, images: Source, count: int, batch_size: int, workers: int
     ) -> Iterator[np.ndarray]:
         """Embed the first `count` images or stored features of a source, batch by batch."""
-        for features in self._features(images, count, batch_size, workers):
+        for features in self.stream_features(images, count, batch_size=batch_size, workers=workers):
             with torch.inference_mode():
                 rows: np.ndarray = self.model.encode_images(features).cpu().numpy()
             yield rows
 
-    def _features(
-        self, images: Source, count: int, batch_size: int, workers: int
+    def stream_features(
+        self, images: Source, count: int, *, batch_size: int = 32, workers: int = WORKERS
     ) -> Iterator[torch.Tensor]:
-        """Yield batches of features of a source's first `count` images, on the model's device."""
+        """Yield batches of features of a source's first `count` images, on the model's device.
+
+        Stored features are loaded, and images encoded, while threads load the next batches. Raises
+        InputError for a model without an encoder.
+        """
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         encoder = self.model.encoder
@@ -348,7 +340,8 @@ class Linker:
         """Embed the first `count` images of a source and score labels on them in one pass."""
         model, vectors = spatial(self.model), self._label_vectors(labels)
         with torch.inference_mode():
-            return label_images(model, self._features(images, count, batch_size, WORKERS), vectors)
+            features = self.stream_features(images, count, batch_size=batch_size)
+            return label_images(model, features, vectors)
 
     @property
     def region_shape(self) -> RegionShape | None:
@@ -358,22 +351,6 @@ class Linker:
         pixels = torch.zeros(1, 3, self.transform.size, self.transform.size, device=self.device)
         with torch.inference_mode():
             return RegionShape(*self.model.regions(self.model.encoder(pixels)).shape[1:])
-
-    def index_source(self, images: Source, count: int, *, batch_size: int = 32) -> ImageRows:
-        """Embed the first `count` images or features of a source for an index."""
-        model = self.model
-        if not isinstance(model, SpatialEmbedding):
-            return ImageRows(self.encode_source(images, count, batch_size=batch_size), None)
-        shape = self.region_shape
-        assert shape is not None
-        rows = [np.empty((0, model.dimensions), np.float32)]
-        packed = [np.empty((0, shape.bytes), np.uint8)]
-        for features in self._features(images, count, batch_size, WORKERS):
-            with torch.inference_mode():
-                regions = model.regions(features)
-                rows.append(model.pool(regions).cpu().numpy())
-                packed.append(pack(regions.cpu()))
-        return ImageRows(np.concatenate(rows), np.concatenate(packed))
 
     def label_maps(
         self,
@@ -427,7 +404,7 @@ class Linker:
     ) -> Iterator[torch.Tensor]:
         listed = _listed(images)
         source = InputSource(listed, self.transform, "stop")
-        return self._features(source, len(listed), batch_size, WORKERS)
+        return self.stream_features(source, len(listed), batch_size=batch_size)
 
     def _label_vectors(self, labels: str | Sequence[str]) -> torch.Tensor:
         return torch.from_numpy(self.encode_texts(labels)).to(self.device)

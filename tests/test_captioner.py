@@ -172,7 +172,7 @@ def test_images_of_every_mode(captioner, tmp_path):
         (7, "an image must be a path, a PIL image, .* got int"),
         (
             torch.zeros(2, 3, 4, 4),
-            r"an image tensor must have the shape \(3, H, W\), got \(2, 3, 4, 4\)",
+            r"an image tensor must have the nonempty shape \(3, H, W\), got \(2, 3, 4, 4\)",
         ),
         ([["a.png"]], "an image must be a path, .* got list"),
     ],
@@ -489,7 +489,7 @@ def test_weights_of_another_type_are_refused(attention_run, tmp_path, dtype):
         attention_run, tmp_path / "sent", name, lambda w: w.to(getattr(torch, dtype))
     )
     message = (
-        f"does not match the weights: {name} is {dtype}, but must be float32; copy or download"
+        f"does not match the other files: {name} is {dtype}, but must be float32; copy or download"
     )
     with pytest.raises(InputError, match=message):
         Captioner.from_pretrained(sent)

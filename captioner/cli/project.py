@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,19 +12,15 @@ from tqdm import tqdm
 from ..data.caption_files import read_sentences
 from ..errors import InputError
 from ..plots.mosaics import MAX_SIDE, SUFFIXES, check_side, draw_mosaic
-from ..plots.overlays import is_dimmed
 from ..plots.projections import MAX_GROUPS, draw_projection
 from ..retrieval.projections import (
     METHODS,
     choose_perplexity,
     cluster,
-    nearest_words,
     project,
     subtract_means,
 )
-from ..text.given_rows import GivenRows
 from ..text.options import FITTED, TextVectorOptions
-from ..text.sentence_vectors import flatten_parts
 from ..text.topics import characteristic_words
 from ..text.unknown_words import describe_unknown_words
 
@@ -37,16 +32,15 @@ if TYPE_CHECKING:
 
 EXAMPLE = """captioner project --texts captions.txt
 captioner project --texts captions.csv --column split --output splits.png
-captioner project photos.index
 captioner project photos.index --texts captions.txt --center
 captioner project photos.index --mosaic 2000 --output mosaic.jpg
-captioner project photos.index --labels dog snow water"""
+captioner project photos.index --labels dog snow water
+captioner project photos.index --labels dog --diversity --clusters 5"""
 NOTE = (
     "An index is drawn as one point per image or text, or with --mosaic as thumbnails. With "
     "--texts, its model also embeds the sentences, in the same space. With --labels, one or two "
     "labels are axes, and more are anchors on a circle."
 )
-WORDS = 3000  # most frequent known words among which groups of images find their names
 DEFAULT_VECTORS = ("lsa",)
 TOPICS = 8
 DIMENSIONS = 100  # of lsa and word2vec
@@ -83,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="column that colours the sentences [by topic]",
     )
     parser.add_argument(
-        "--topics",
+        *("--topics", "--clusters"),
         type=int,
         metavar="INT",
         help=f"number of groups of similar items [{TOPICS}]",
@@ -96,8 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2000,
         metavar="INT",
-        help="maximum number of images and of sentences; larger sets are sampled at random "
-        "[%(default)s]",
+        help="sample size for images and for sentences [%(default)s]",
     )
     parser.add_argument(
         "--labels",
@@ -144,6 +137,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _draw_sentences(arguments: argparse.Namespace) -> None:
+    from ..tasks.linking.sentence_groups import groups_of_values, sentence_vectors
+
     options = TextVectorOptions(
         text_vectors=tuple(arguments.text_vectors or DEFAULT_VECTORS),
         text_min_count=1,
@@ -152,11 +147,11 @@ def _draw_sentences(arguments: argparse.Namespace) -> None:
     pairs = read_sentences(arguments.texts, arguments.column)
     sentences = [sentence for sentence, _ in pairs]
     chosen = _sample(len(pairs), arguments.limit, arguments.seed)
-    vectors = _vectors(arguments.checkpoint or options, sentences, chosen)
+    vectors = sentence_vectors(arguments.checkpoint or options, sentences, chosen)
     drawn = [sentences[i] for i in chosen]
     points = project(vectors, arguments.method, arguments.seed)
     if arguments.column:
-        groups, labels = _groups_of_values([pairs[i][1] for i in chosen])
+        groups, labels = groups_of_values([pairs[i][1] for i in chosen])
     else:
         groups = cluster(vectors, arguments.topics or TOPICS, arguments.seed)
         labels = [
@@ -173,6 +168,7 @@ def _draw_sentences(arguments: argparse.Namespace) -> None:
 
 def _draw_index(arguments: argparse.Namespace) -> None:
     from ..index import Index
+    from ..inference.image_groups import group_images
 
     index = Index.open(arguments.index, arguments.checkpoint)
     chosen = _sample(len(index), arguments.limit, arguments.seed)
@@ -183,8 +179,7 @@ def _draw_index(arguments: argparse.Namespace) -> None:
     vectors = np.asarray(index.rows[chosen], np.float32)
     how = ""
     if arguments.texts is None:
-        groups = cluster(vectors, arguments.topics or TOPICS, arguments.seed)
-        labels = _name_groups(vectors, groups, index.linker)
+        groups, labels = group_images(index, chosen, arguments.topics or TOPICS, arguments.seed)
     else:
         sentences, embedded = _embed_sentences(arguments, index.linker)
         what += f"; {arguments.texts.name}: {sentences} sentences"
@@ -201,21 +196,9 @@ def _draw_index(arguments: argparse.Namespace) -> None:
     print(f"{title}\nprojection: {arguments.output}")
 
 
-def _name_groups(vectors: np.ndarray, groups: np.ndarray, linker: "Linker") -> list[str]:
-    """Return a name for each group: its most characteristic words.
-
-    If the text model has no list of words, prints a note and numbers the groups.
-    """
-    words, rows = _known_words(linker)
-    if words:
-        return [", ".join(each) for each in nearest_words(vectors, groups, words, rows)]
-    note = "note: groups are numbered, because the text model of the index has no list of words"
-    print(note, file=sys.stderr)
-    return [f"group {group + 1}" for group in range(groups.max() + 1)]
-
-
 def _draw_labels(arguments: argparse.Namespace) -> None:
     from ..index import Index
+    from ..inference.image_groups import group_images
     from ..inference.label_projection import describe_plane, project_labels
 
     index = Index.open(arguments.index, arguments.checkpoint)
@@ -229,24 +212,17 @@ def _draw_labels(arguments: argparse.Namespace) -> None:
     )
     what = f"{arguments.index.name}: {_of_all(len(chosen), len(index))} images"
     title = f"{what} ({describe_plane(plane)})"
-    if arguments.mosaic is None:
-        draw_projection(
-            arguments.output, plane.points, plane.groups, plane.labels, title, plane.meaning
-        )
-    else:
+    if arguments.mosaic is not None:
         check_side(len(chosen), arguments.mosaic)
         _draw_thumbnails(arguments, index.items(chosen), plane.points)
-    if plane.labels:
-        _print_groups(plane.groups, plane.labels)
-    print(f"{title}\n{'mosaic' if arguments.mosaic else 'projection'}: {arguments.output}")
-
-
-def _known_words(linker: "Linker") -> tuple[list[str], np.ndarray]:
-    """Return the most frequent content words of a linking model, and their embeddings."""
-    known = (word for word in linker.texts.words[:WORDS] if linker.texts.knows(word))
-    words = [word for word in known if not is_dimmed(word)]
-    rows = linker.encode_texts(words) if words else np.empty((0, linker.model.dimensions))
-    return words, rows
+        print(f"{title}\nmosaic: {arguments.output}")
+        return
+    groups, names = plane.groups, plane.labels
+    if arguments.topics is not None:
+        groups, names = group_images(index, chosen, arguments.topics, arguments.seed)
+    draw_projection(arguments.output, plane.points, groups, names, title, plane.meaning)
+    _print_groups(groups, names)
+    print(f"{title}\nprojection: {arguments.output}")
 
 
 def _embed_sentences(arguments: argparse.Namespace, linker: "Linker") -> tuple[str, np.ndarray]:
@@ -346,6 +322,12 @@ def _check_combination(arguments: argparse.Namespace) -> None:
     for other, is_given in grouped.items():
         if is_given and arguments.topics is not None:
             raise InputError(f"--topics has no effect with {other}; omit --topics")
+    needs_model = arguments.mosaic is None or arguments.labels or arguments.diversity
+    if arguments.checkpoint is not None and not needs_model:
+        raise InputError(
+            "--checkpoint has no effect with --mosaic, which needs a model only with --labels "
+            "or --diversity; omit --checkpoint"
+        )
 
 
 def _of_all(drawn: int, count: int) -> str:
@@ -360,38 +342,3 @@ def _sample(count: int, limit: int, seed: int) -> np.ndarray:
     """Return a random sample of at most `limit` integers below `count`, in increasing order."""
     chosen = np.random.default_rng(seed).permutation(count)[:limit]
     return np.asarray(np.sort(chosen))
-
-
-def _vectors(
-    source: Path | TextVectorOptions, sentences: Sequence[str], chosen: np.ndarray
-) -> np.ndarray:
-    """Return the vectors (N, Y) of the chosen sentences, and print a note on unknown words.
-
-    source: a linking run or checkpoint, or options of an encoder fitted on the chosen sentences.
-    """
-    from ..linker import Linker
-    from ..tasks.linking.text_vectors import encode_rows, fit_sentence_encoder
-
-    drawn = [sentences[i] for i in chosen]
-    if isinstance(source, Path):
-        linker = Linker.from_pretrained(source)
-        vectors, _ = linker.encode_texts(drawn, on_unknown="return")
-        note = describe_unknown_words(linker.texts.unknown_words, drawn)
-    else:
-        encoder = fit_sentence_encoder(source, drawn, len(sentences), fingerprint="")
-        vectors = encode_rows(encoder, chosen.tolist(), drawn)
-        has_rows = any(isinstance(part, GivenRows) for part in flatten_parts(encoder))
-        note = "" if has_rows else describe_unknown_words(encoder.unknown_words, drawn)
-    if note:
-        print(note, file=sys.stderr)
-    return vectors
-
-
-def _groups_of_values(values: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Return the group of each value (N,), and the names of the groups.
-
-    There is one group for each of the most frequent values; other values have the group -1.
-    """
-    frequent = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))[:MAX_GROUPS]
-    index = {value: group for group, (value, _) in enumerate(frequent)}
-    return np.array([index.get(value, -1) for value in values]), list(index)

@@ -18,8 +18,9 @@ NOT_CONCEPTS = ("readme", "license")
 def read_concepts(directory: Path) -> dict[str, set[int]]:
     """Return the image numbers of each concept, which is named after its file without extension.
 
-    A file that ends in _r1 is a separate concept. Raises InputError if there are no files, if one
-    cannot be read, and for a line that is not a number.
+    A file whose name ends in _r1 is a separate concept; files whose names begin with readme or
+    license are ignored. Raises InputError if there are no other .txt files, if one cannot be read,
+    and for a line that is not a number.
     """
     files = sorted(directory.glob("*.txt")) if directory.is_dir() else []
     files = [file for file in files if not file.stem.lower().startswith(NOT_CONCEPTS)]
@@ -41,7 +42,9 @@ def _read_numbers(file: Path) -> set[int]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             if not (line.strip().isascii() and line.strip().isdecimal()):
-                raise InputError(f"{file}, line {number}: {line!r:.40} is not an image number")
+                raise InputError(
+                    f"{file}, line {number}: {line!r:.40} is not an image number; correct it"
+                )
             numbers.add(int(line))
     return numbers
 

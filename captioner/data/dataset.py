@@ -45,7 +45,10 @@ class CaptionData:
     notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> list[Example]:
-        """Return the examples of the split `name`; raise InputError if there are none."""
+        """Return the examples of a split: train, val (or dev) or test.
+
+        Raises InputError if there are none, or if the name is unknown.
+        """
         name = split_name(name)
         chosen = [example for example in self.examples if example.split == name]
         if not chosen:
@@ -58,8 +61,8 @@ class CaptionData:
     def summary(self) -> str:
         """Summarise the data set in one line, followed by one line for each note.
 
-        The first line has the format, the numbers of images and captions in each split, and the
-        number of problems.
+        The first line has the path, the format, the numbers of images and captions in each split,
+        how splits were drawn, and the number of problems.
         """
         parts = [self.format]
         for split in SPLITS:
@@ -90,7 +93,10 @@ def fingerprint(data: CaptionData) -> str:
 
 
 def image_sizes(data: CaptionData) -> str:
-    """Return the SHA-256 of the sizes of all image files in bytes, used to detect changes."""
+    """Return the SHA-256 of all ids and of the image files' sizes in bytes, to detect changes.
+
+    The sizes of images on servers are not included.
+    """
     digest = hashlib.sha256()
     for example in data.examples:
         size = storage.size_on_disk(example.path) if isinstance(example.path, Path) else None

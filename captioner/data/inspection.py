@@ -91,14 +91,14 @@ def _words(examples: Iterable[Example], tokenizer: Tokenizer) -> list[str]:
 
 
 def pointer_notes(examples: Iterable[Example]) -> list[str]:
-    """Return a note if small image files are in fact Git LFS pointers."""
+    """Return a note if image files are in fact Git LFS pointers; files on servers are not read."""
     local = (e.path for e in examples if isinstance(e.path, Path) and e.path.is_file())
     small = (path for path in local if path.stat().st_size < POINTER_SIZE)
     if not (pointers := [path for path in small if is_pointer(path.read_bytes())]):
         return []
     return [
-        f"{len(pointers):,} image files are Git LFS pointers, such as {pointers[0]}; run git lfs "
-        "pull in their repository"
+        f"Git LFS pointers instead of images: {len(pointers):,}, such as {pointers[0]}; run git "
+        "lfs pull in their repository"
     ]
 
 
@@ -120,9 +120,10 @@ def copies_notes(examples: Sequence[Example]) -> list[str]:
     if not pairs:
         return []
     shown = [f"{copy.path} = {original.path}" for copy, original in pairs[:3]]
-    files = "1 image" if len(pairs) == 1 else f"{len(pairs):,} images"
+    several = len(pairs) > 1
+    files = f"{len(pairs):,} images of val or test are" if several else "1 image of val or test is"
     return [
-        f"{files} of val or test also in train, with the same content: "
+        f"{files} also in train, with the same content: "
         + "; ".join(shown)
         + ("; ..." if len(pairs) > len(shown) else "")
     ]

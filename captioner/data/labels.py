@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..text.content_words import families, is_content_word
 from ..text.tokenizer import plain_words
 from .dataset import Example
+from .formats.tags import BETWEEN
 
 FILE = "labels.json"
 AGREEMENT = 2  # captions of an image that must use a word; half of them if it has fewer than four
@@ -43,7 +44,10 @@ class ImageLabels:
 
 @dataclass(frozen=True)
 class LabelSplit:
-    """The labels of a data set, most frequent first; held_out labels are not used in training."""
+    """The labels of a data set, the most frequent first in each of the two groups.
+
+    Images are trained with the `seen` labels, and never with those in `held_out`.
+    """
 
     seen: tuple[str, ...]
     held_out: tuple[str, ...] = ()
@@ -68,8 +72,9 @@ def load_labels(directory: Path) -> LabelSplit:
         if not seen or not all(isinstance(name, str) for name in (*seen, *held_out)):
             raise ValueError("seen and held_out must be lists of strings, and seen not empty")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise InputError(
-            f"{path} cannot be read: {error}; copy or download the checkpoint again"
+            f"{path} cannot be read: {reason}; copy or download the checkpoint again"
         ) from error
     return LabelSplit(seen, held_out)
 
@@ -97,12 +102,18 @@ def caption_words(examples: Sequence[Example]) -> list[Words]:
 def tag_words(examples: Sequence[Example], tags: Mapping[str, Collection[str]]) -> list[Words]:
     """Return the tags of each image; no tag is unclear.
 
-    tags: the tags of each image by its file name, with or without directories. An image that is
-    not listed has no tags.
+    tags: the tags of each image by its path, its file name without directories, or its id; the
+    first of these that is listed is used. An image that is not listed has no tags.
     """
-    names = ((str(example.path), example.path.name, str(example.id)) for example in examples)
+    names = ((str(example.path), str(example.id), example.path.name) for example in examples)
     found = (next((tags[name] for name in each if name in tags), ()) for each in names)
     return [(frozenset(each), frozenset()) for each in found]
+
+
+def own_tags(examples: Sequence[Example]) -> list[Words]:
+    """Return the tags of each image of a data set that `formats.tags` has read."""
+    captions = (BETWEEN.join(example.captions) for example in examples)
+    return [(frozenset(caption.split(BETWEEN)), frozenset()) for caption in captions]
 
 
 def choose_labels(
@@ -114,20 +125,26 @@ def choose_labels(
     InputError if fewer than two labels remain.
     """
     counts = Counter(word for present, _ in words for word in present)
-    chosen = [(-n, word) for word, n in counts.items() if n >= minimum and is_known(word)]
+    frequent = [(-n, word) for word, n in counts.items() if n >= minimum]
+    if len(frequent) < 2:
+        raise InputError(
+            f"training needs at least 2 labels that occur in at least {minimum} images, got "
+            f"{len(frequent)}; lower --min-images, or add images"
+        )
+    chosen = [(n, word) for n, word in frequent if is_known(word)]
     if len(chosen) < 2:
         raise InputError(
-            f"training needs at least 2 labels, but {len(chosen)} occur in at least {minimum} "
-            "images; lower --min-images, or add images"
+            f"training needs at least 2 labels that occur in at least {minimum} images and have "
+            f"a vector, got {len(chosen)}; choose other --text-vectors, or lower --min-images"
         )
     return [word for _, word in sorted(chosen)]
 
 
 def split_labels(names: Sequence[str], share: float, seed: int) -> LabelSplit:
-    """Split labels into seen and held-out ones; `share` is the fraction to hold out at random.
+    """Split labels at random into seen and held-out ones; `share` is the fraction to hold out.
 
     Words with the same stem, such as "dog" and "dogs", are held out together; otherwise one would
-    reveal the other.
+    reveal the other. Slightly fewer labels than `share` may therefore be held out, but never more.
     """
     groups, held = families(names), set[str]()
     random.Random(f"labels/{seed}").shuffle(groups)

@@ -1,10 +1,11 @@
 """Masks of segmented images in the layout of Pascal VOC.
 
     DIR/JPEGImages/NAME.jpg                the images, in any format
-    DIR/SegmentationClass/NAME.png         one mask per image: the class of each pixel, 255 for none
+    DIR/SegmentationClass/NAME.png         one mask per image: the class of each pixel
     DIR/ImageSets/Segmentation/SPLIT.txt   names of a split's images [all that have a mask]
     DIR/classes.txt                        names of classes 1, 2, ..., one per line [VOC's classes]
 
+In a mask, 0 is background, and 255 is a pixel that is not scored, such as the border of an object.
 Shapes: (H, W) pixels.
 """
 
@@ -50,7 +51,7 @@ class SegmentedImages:
                     )
                 mask = np.array(file, np.uint8)
         except (OSError, UnidentifiedImageError) as error:
-            raise InputError(f"mask {path} cannot be read: {error}") from error
+            raise InputError(f"mask {path} cannot be read: {error}; replace it") from error
         if mask.shape != size[::-1]:
             raise InputError(
                 f"mask {path} has {mask.shape[1]} x {mask.shape[0]} pixels, but its image has "
@@ -66,7 +67,11 @@ class SegmentedImages:
 
 
 def open_masks(directory: Path, split: str) -> SegmentedImages:
-    """Find the images and masks of a split; raise InputError if files are missing."""
+    """Find the images and masks of a split; raise InputError if there are none or some are missing.
+
+    split: name of a list of images; if `directory` has no such list, all images with masks are
+    used.
+    """
     folder = directory / MASKS
     if not folder.is_dir():
         raise InputError(f"{directory} has no directory {MASKS}; pass one in Pascal VOC's layout")

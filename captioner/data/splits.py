@@ -10,7 +10,7 @@ from .dataset import Example
 def complete_splits(examples: list[Example], val_from_train: bool) -> tuple[list[Example], str]:
     """Assign missing splits; return the examples and a note on any splits drawn at random.
 
-    val_from_train: whether a tenth of train becomes val if there is none.
+    val_from_train: whether a tenth of train becomes val if there are splits, but no val.
     """
     if not any(example.split for example in examples):
         note = "the files define no splits, so 80/10/10 % were drawn at random (seed 0)"

@@ -62,16 +62,18 @@ class ScoringOptions:
     """Caption files to score, metrics and confidence intervals."""
 
     predictions: Path | None = option(
-        None, "caption file to score instead of a checkpoint: .json (COCO), .jsonl or .csv"
+        None, "caption file to score instead of a checkpoint: .json, .jsonl, .csv or .tsv"
     )
-    references: Path | None = option(None, "reference file: .json (COCO), .jsonl or .csv")
+    references: Path | None = option(None, "reference file: .json, .jsonl, .csv or .tsv")
     allow_missing: bool = option(False, "score only images that have both a caption and references")
     training_captions: Path | None = option(
         None, "file of training captions, used to compute novelty"
     )
-    metrics: str | None = option(None, f"comma-separated metrics: {','.join(METRICS)} [all]")
+    metrics: str | None = option(
+        None, f"comma-separated metrics: {','.join(METRICS)} [all; meteor needs Java]"
+    )
     tokenizer: str | Callable[[str], Sequence[str]] | None = option(
-        None, "tokenizer: words, characters or module:function [the model's]"
+        None, "tokenizer: words, characters or module:function [the model's, or words]"
     )
     bootstrap: int = option(0, "number of bootstrap samples for 95 %% intervals")
     compare: Path | None = option(None, "file of captions of the same images, to compare with")
@@ -81,14 +83,14 @@ class ScoringOptions:
 
     @property
     def chosen_tokenizer(self) -> Tokenizer | None:
-        """The requested tokenizer; None for the default. Raises InputError like `get_tokenizer`."""
+        """The requested tokenizer; None for the default. Raises the errors of `get_tokenizer`."""
         return None if self.tokenizer is None else get_tokenizer(self.tokenizer)
 
     @property
     def selected_metrics(self) -> tuple[str, ...] | None:
         """The requested metrics; None for all available ones.
 
-        Raises InputError like `select_metrics`.
+        Raises the errors of `select_metrics`.
         """
         if self.metrics is None:
             return None

@@ -28,8 +28,9 @@ from ..retrieval.index_writer import IndexWriter, open_writer
 
 if TYPE_CHECKING:
     from ..data.sources import Source
-    from ..linker import ImageRows, Linker
+    from ..linker import Linker
     from ..vision.feature_store import FeatureStore, Runtime
+    from .index_rows import ImageRows
 
 BLOCK = 512  # images embedded and written at once; lost if the process is killed
 
@@ -215,13 +216,14 @@ def _embed(
 
     def embed(readable: Sequence[str]) -> "ImageRows":
         from ..data.sources import ImageSource
+        from .index_rows import embed_for_index
 
         places = [storage.parse_location(image) for image in readable]
         files = ImageSource(places, linker.transform)
         features: Source = files
         if readable:
             features = store.open_files(files, runtime, linker.model.features)
-        return linker.index_source(features, len(readable), batch_size=runtime.batch_size)
+        return embed_for_index(linker, features, len(readable), runtime.batch_size)
 
     try:
         return embed(images), images

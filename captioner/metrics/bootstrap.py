@@ -65,7 +65,8 @@ def differences(
     """Subtract the baseline's scores, and compute intervals of the differences.
 
     Both systems are scored on the same samples of images: this is the paired bootstrap (Koehn 2004,
-    section 4). Raises InputError unless both are scores of the same images in the same order.
+    section 4). The baseline must have all scores that `scores` has. Raises InputError unless both
+    are scores of the same images in the same order.
     """
     if scores.ids != baseline.ids:
         raise InputError(

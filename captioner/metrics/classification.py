@@ -48,7 +48,7 @@ class LabelScores:
     def describe(self, title: str) -> str:
         """Return the scores as a line of text."""
         if not self.precisions:
-            return f"{title}: mAP not measured, because no image has one of them"
+            return f"{title}: mAP not measured, because no image has any of these labels"
         return (
             f"{title}: mAP {self.mean:.3f}, {self.over_chance:.1f} times chance "
             f"({self.chance:.3f}), {len(self.names)} labels"

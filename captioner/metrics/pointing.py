@@ -80,7 +80,7 @@ def pointing(
     a box widened by half a cell on every side. The map covers the whole image, of `image_size`
     (width, height) pixels; cells are shifted by `offset` cells down and to the right, like
     `Encoder.offset`. A mention without a matching shape is a miss and has chance 0. Raises
-    ValueError unless there is a map for each word.
+    ValueError if there are fewer maps than words.
     """
     if attention.ndim != 3 or len(attention) < len(words):
         raise ValueError(

@@ -15,7 +15,8 @@ def precision_at(scores: np.ndarray, relevant: np.ndarray, k: int = K) -> float:
 
     scores (I,): higher is better. relevant (I,): booleans. Among equal scores, irrelevant images
     come first, so that constant scores yield the worst result. The divisor is `k` even if there are
-    fewer images. Raises InputError if k is below 1, the shapes differ or a score is not finite.
+    fewer images. Raises InputError if k is below 1, the shapes differ, there are no images, or a
+    score is not finite.
     """
     if k < 1:
         raise InputError(f"k must be at least 1, got {k}")

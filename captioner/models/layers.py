@@ -86,7 +86,7 @@ class Standardize(nn.Module):
         """Set the mean and std of each channel from at least one batch of maps (B, D, h, w).
 
         Each std is clamped to at least a tenth of the mean std, so that noise in nearly constant
-        channels is not amplified.
+        channels is not amplified. If all channels are constant, every std is set to 1.
         """
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
         for batch in maps:

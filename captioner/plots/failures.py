@@ -46,7 +46,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class FailedQuery:
-    """A query, how many of its first `shown` images are relevant (`right`), and the others."""
+    """A query, how many of its first `shown` images are relevant (`right`), and its failures."""
 
     query: str
     right: int

@@ -15,7 +15,7 @@ _noted: set[str] = set()  # scripts
 def drawable(text: str) -> str:
     """Replace each character of a text that no installed font has with MISSING.
 
-    A note on stderr names the first such character of each script.
+    A note on stderr names the first such character of each script, once per process.
     """
     lacking = [character for character in text if _file_with(character) is None]
     for character in lacking:
@@ -98,7 +98,7 @@ def _characters(file: Path) -> frozenset[int]:
 
 
 def _script(character: str) -> str:
-    """Return the script of a letter, as in its Unicode name, such as CJK or THAI."""
+    """Return the script of a letter, as in its Unicode name, such as CJK; else "symbols"."""
     if not unicodedata.category(character).startswith(("L", "M")):
         return "symbols"
     return unicodedata.name(character, "unknown").partition(" ")[0]

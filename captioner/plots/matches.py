@@ -50,7 +50,7 @@ class ImageMatches:
 
 @dataclass(frozen=True)
 class CaptionMatches:
-    """A caption and its best images, each with its score and whether the caption is its own."""
+    """A caption and its best images, each with its score and whether it is the caption's image."""
 
     caption: str
     pictures: Sequence[tuple[Picture, float, bool]]

@@ -30,7 +30,7 @@ def draw_mosaic(
     None if it cannot be read; its cell is then grey. side: side of the mosaic in pixels. A
     thumbnail is a square cropped from the centre of its image, in the free cell closest to its
     point (see `cells`). The suffix of `path` determines the format; the file is replaced
-    atomically. Raises InputError in the same cases as `check_side`.
+    atomically. Raises InputError in the same cases as `check_side` and `cells`.
     """
     check_side(len(points), side)
     count = cells_per_side(len(points))
@@ -77,11 +77,13 @@ def cells(points: np.ndarray) -> np.ndarray:
 
     The grid has `cells_per_side` columns and rows and spans the range of the points; row 0 is at
     the top. Points close to the mean of all points are assigned first; each gets the free cell
-    whose centre is closest. Raises InputError for points that are not finite.
+    whose centre is closest. Raises InputError for points that are not finite or have another shape.
     """
     points = np.asarray(points, dtype=np.float64)
-    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
-        raise InputError(f"points must be finite with shape (N, 2), got shape {points.shape}")
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise InputError(f"points must have shape (N, 2), got {points.shape}")
+    if not np.isfinite(points).all():
+        raise InputError("points must be finite, got NaN or infinity")
     count = cells_per_side(len(points))
     low, high = points.min(0), points.max(0)
     span = np.where(high > low, high - low, 1)

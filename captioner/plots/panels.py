@@ -33,9 +33,9 @@ def draw_panels(
 ) -> list[Image.Image]:
     """Return the RGB image, and the image overlaid with each map of `(T, h, w)`, in equal sizes.
 
-    The overlays share one colour scale and have 6 bits per channel, which halves the size of PNG
-    files without a visible difference. offset: as in `overlays.upsample`. vmax: as in
-    `overlay_each`.
+    If `attention` is None, there are no overlays. The overlays share one colour scale and have 6
+    bits per channel, which halves the size of PNG files without a visible difference. offset: as in
+    `overlays.upsample`. vmax: as in `overlay_each`.
     """
     if attention is None:
         return [image]

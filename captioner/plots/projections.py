@@ -48,7 +48,7 @@ _LEGEND: dict[str, Any] = {  # to the right of the axes, where it covers no poin
 
 @dataclass(frozen=True)
 class Axes2D:
-    """The meaning of a plane: two named axes, or named anchors among which points are placed.
+    """The meaning of a plane: two named axes, named anchors among which points lie, or neither.
 
     names: names of the horizontal and the vertical axis, which have ticks from 0 to 1. anchors:
     names and positions (A, 2) of A anchors.
@@ -70,9 +70,10 @@ def draw_projection(
 
     groups (N,): index of each point's label, or -1 for grey points, which the legend calls "other".
     labels: the groups' names in the legend's order, at most MAX_GROUPS; the legend also shows the
-    size of each group. Both axes have the same scale; only axes that `meaning` names have ticks.
-    The PNG is replaced atomically. Raises InputError if the shapes do not match, if a point is not
-    finite, or if there are too many groups.
+    size of each group. Axes that `meaning` names have ticks; otherwise both axes have the same
+    scale. A long title is truncated. The PNG is replaced atomically. Raises InputError if the
+    shapes do not match, if a point is not finite, if an index is out of range, or if there are too
+    many groups.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure

@@ -33,7 +33,12 @@ class Layer:
     grid: np.ndarray
 
     def __post_init__(self) -> None:
-        grid = np.asarray(self.grid, np.float64)
+        try:
+            grid = np.asarray(self.grid, np.float64)
+        except (TypeError, ValueError) as error:  # of other types, or rows of different lengths
+            raise InputError(
+                f"the painted grid of {self.word!r} must consist of numbers in rows of equal length"
+            ) from error
         if grid.ndim != 2 or not grid.size:
             raise InputError(
                 f"the painted grid of {self.word!r} must have rows and columns, got shape "

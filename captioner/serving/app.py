@@ -8,7 +8,14 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -25,6 +32,7 @@ from .access import Access, Guard, token_check
 from .batcher import Batcher, Closed, QueueFull
 from .collections import Collection
 from .pages import add_pages
+from .projection_api import PROJECTION, ROWS, add_projection
 from .schemas import (
     Limits,
     answer,
@@ -35,7 +43,9 @@ from .schemas import (
     query_model,
     receive_image,
 )
-from .search_api import SEARCH, THUMBNAILS, Searcher, add_search, add_thumbnails
+from .search_api import SEARCH, add_search, add_thumbnails
+from .searcher import THUMBNAILS, Searcher
+from .spatial_api import LABEL, LOCALIZE, PAINT, add_spatial
 from .telemetry import Telemetry
 from .thumbnails import ThumbnailStore
 
@@ -46,6 +56,10 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Captions = Batcher[ImageInput, DecodingOptions, Caption]
 CAPTION = "/api/caption"
+KINDS = {  # of the requests that are counted, besides thumbnails
+    **{CAPTION: "caption", SEARCH: "search", PAINT: "search"},
+    **{LABEL: "label", LOCALIZE: "label", PROJECTION: "projection", ROWS: "projection"},
+}
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -112,6 +126,8 @@ def create_app(
     if searcher:
         add_search(app, searcher, access)
         add_thumbnails(app, searcher, access, thumbnails)
+        add_spatial(app, searcher, access)
+        add_projection(app, searcher, access)
     _add_health(app, captioner, batchers, limits, has_search=searcher is not None)
     _add_metrics(app, batchers, telemetry, require_token)
     _add_error_handlers(app, limits)
@@ -265,9 +281,7 @@ def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
     async def handle(request: Request, error: Exception) -> JSONResponse:
         match error:
             case RequestValidationError():
-                first = error.errors()[0]
-                value = f", got {first['input']!r}" if isinstance(first["input"], str) else ""
-                return reply(422, f"{first['loc'][-1]}: {first['msg']}{value}"[:300])
+                return reply(422, _describe_invalid(error.errors()[0]))
             case QueueFull():
                 message = f"the request queue is full ({limits.queue} requests); try again soon"
                 return reply(429, message, **{"Retry-After": "1"})
@@ -290,6 +304,13 @@ def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
         InputError,
     ):
         app.add_exception_handler(kind, handle)
+
+
+def _describe_invalid(error: Mapping[str, Any]) -> str:
+    """Return an error of pydantic as one sentence that begins with the place of the value."""
+    place = ".".join(map(str, error["loc"][1:])) or "the body"
+    value = f", got {error['input']!r}" if isinstance(error["input"], str) else ""
+    return f"{place}: {error['msg']}{value}"[:300]
 
 
 class _Middleware:
@@ -321,4 +342,4 @@ def _kind(path: str) -> str | None:
     """Return the kind of request to count for a path; None if the path is not counted."""
     if path.startswith(f"{THUMBNAILS}/"):
         return "thumbnail"
-    return {CAPTION: "caption", SEARCH: "search"}.get(path)
+    return KINDS.get(path)

@@ -18,12 +18,16 @@ from ..errors import InputError
 from ..linker import Linker
 from ..retrieval import exact
 from ..retrieval.index_files import MANIFEST, open_files
+from ..retrieval.painting import Layer
 from ..retrieval.query import Query, Term, parse
+from .labelled_index import LabelledIndex
+from .labels import check_words
 from .snapshots import Damaged, Snapshot, reading
 from .vectors import write_vector
 
 MAX_HITS = 100_000  # that can be requested: more would not fit into the height of a page
 MAX_IMAGES = 16  # in a query, because finding each by its name reads all lines of the index
+MAX_KNOWN = 200  # labels of the training data in the description of an index
 UPLOADED = ""  # the text of the term of an uploaded image; no query contains it
 T = TypeVar("T")
 Sign = Callable[[int, dict[str, Any]], str]  # the address of the thumbnail of a row
@@ -36,13 +40,15 @@ class SearchRequest:
     query: terms as on the command line, except that image:NAME names an image of the collection;
     may be empty. image: the vector (E,) of an uploaded image, which becomes the first term, or
     None. Without terms, the hits are all rows in order. offset: number of hits to skip. limit:
-    maximum number of hits.
+    maximum number of hits. layers: the layers of a painted search, which is scored as by
+    `Index.paint`; empty for other searches.
     """
 
     query: str = ""
     image: np.ndarray | None = None
     offset: int = 0
     limit: int = 60
+    layers: tuple[Layer, ...] = ()
 
 
 class Collection:
@@ -91,15 +97,39 @@ class Collection:
                 f"{self._directory} was rewritten with another checkpoint; restart the service"
             )
         version = f"{files.manifest.generation}-{len(files.rows)}-{signature[0]:x}"
-        return signature, Snapshot(files, version)
+        return signature, Snapshot(files, version, LabelledIndex(files, self.linker))
 
     def search(self, request: SearchRequest, sign: Sign) -> dict[str, Any]:
         """Return the hits of a search as JSON; `search_schemas` describes the keys.
 
         sign: function that returns the URL of a row's thumbnail, given the row and its line.
-        Raises InputError for an invalid query, and Damaged if the index cannot be read.
+        Raises InputError for an invalid query, and for a painting if the index has no regions;
+        Damaged if the index cannot be read.
         """
         return self.read(lambda snapshot: self._search(snapshot, request, sign))
+
+    def rows(self, rows: Sequence[int], sign: Sign) -> dict[str, Any]:
+        """Return rows of the index as hits without scores, as JSON.
+
+        sign: as in `search`. Raises IndexError for a row that does not exist, and Damaged if the
+        index cannot be read.
+        """
+
+        def describe(snapshot: Snapshot) -> dict[str, Any]:
+            if (last := max(rows)) >= len(snapshot.files.rows):
+                count = len(snapshot.files.rows)
+                raise IndexError(
+                    f"row {last} of {self.name} does not exist; it has {count:,} rows, counted "
+                    "from 0"
+                )
+            entries = zip(rows, snapshot.entries(rows), strict=True)
+            return {
+                "index": self.name,
+                "version": snapshot.version,
+                "hits": [_hit(snapshot, row, entry, None, sign) for row, entry in entries],
+            }
+
+        return self.read(describe)
 
     def _search(self, snapshot: Snapshot, request: SearchRequest, sign: Sign) -> dict[str, Any]:
         terms = parse(request.query).terms if request.query.strip() else ()
@@ -151,36 +181,53 @@ class Collection:
         named: Mapping[str, int],
         request: SearchRequest,
     ) -> tuple[list[int], Sequence[float | None]]:
-        """Return the rows of the hits and their cosines; without terms, all rows and no cosines."""
+        """Return the rows of the hits and their scores; without terms, all rows and no scores."""
         matrix = snapshot.files.rows
         last = min(request.offset + request.limit, len(matrix), MAX_HITS)
-        if not terms and request.image is None:
+        if not terms and request.image is None and not request.layers:
             rows = list(range(request.offset, last))
             return rows, [None] * len(rows)
+        embedded = {name: self._stored_row(matrix, row) for name, row in named.items()}
+        if request.image is not None:
+            embedded[UPLOADED] = self._uploaded_row(request.image)
+            terms = (Term(UPLOADED, is_image=True), *terms)
+        query = Query(tuple(terms))
 
         def embed_images(names: Sequence[str]) -> np.ndarray:
-            return np.stack(
-                [
-                    self._uploaded_row(request.image)
-                    if name == UPLOADED
-                    else self._stored_row(matrix, named[name])
-                    for name in names
-                ]
-            )
+            return np.stack([embedded[name] for name in names])
 
-        uploaded = () if request.image is None else (Term(UPLOADED, is_image=True),)
-        query = Query((*uploaded, *terms))
-        vector = self.linker.encode_query(query, embed_images=embed_images)
-        if last <= request.offset:
-            return [], []
-        try:
-            found, cosines = exact.search(matrix, vector, last)
-        except ValueError as error:
-            raise Damaged(f"{self._directory}: {error}") from error
-        return found[request.offset :].tolist(), cosines[request.offset :].tolist()
+        if request.layers:
+            scores = self._paint(snapshot, request.layers, query, embed_images)
+            found = np.argsort(-scores, kind="stable")[:last]
+            best = scores[found]
+        else:
+            vector = self.linker.encode_query(query, embed_images=embed_images)
+            try:
+                found, best = exact.search(matrix, vector, last)
+            except ValueError as error:
+                raise Damaged(f"{self._directory}: {error}") from error
+        return found[request.offset :].tolist(), best[request.offset :].tolist()
 
-    def _uploaded_row(self, uploaded: np.ndarray | None) -> np.ndarray:
-        assert uploaded is not None
+    def _paint(
+        self,
+        snapshot: Snapshot,
+        layers: Sequence[Layer],
+        query: Query,
+        embed_images: Callable[[Sequence[str]], np.ndarray],
+    ) -> np.ndarray:
+        """Return the scores (N,) of a painted search."""
+        check_regions(self.name, snapshot)
+        words = [layer.word for layer in layers]
+        words += [term.text for term in query.terms if not term.is_image]
+        check_words(self.linker, words)
+        scores = snapshot.index.paint_scores(
+            layers, query if query.terms else None, embed_images=embed_images
+        )
+        if not np.isfinite(scores).all():
+            raise Damaged(f"{self._directory}: a score is not finite")
+        return scores
+
+    def _uploaded_row(self, uploaded: np.ndarray) -> np.ndarray:
         if uploaded.shape != (size := self.linker.model.dimensions,):
             raise InputError(
                 f"the image vector has {len(uploaded)} dimensions, but {self.name} has "
@@ -193,6 +240,28 @@ class Collection:
         if not np.isfinite(unit).all():
             raise Damaged(f"{self._directory}: row {row} contains values that are not finite")
         return unit
+
+
+def describe_index(name: str, snapshot: Snapshot) -> dict[str, Any]:
+    """Return the name, kind and size of an index as JSON; `search_schemas` describes the keys."""
+    has_regions = snapshot.index.has_regions
+    labels = snapshot.index.linker.known_labels.names if has_regions else ()
+    return {
+        "name": name,
+        "kind": snapshot.kind,
+        "rows": len(snapshot.files.rows),
+        "has_regions": has_regions,
+        "labels": list(labels[:MAX_KNOWN]),
+    }
+
+
+def check_regions(name: str, snapshot: Snapshot) -> None:
+    """Raise InputError if an index, called `name`, has no region embeddings."""
+    if not snapshot.index.has_regions:
+        raise InputError(
+            f"{name} has no region embeddings; choose an index of images that was written with a "
+            "model trained with --system spatial"
+        )
 
 
 def _describe(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response
 
-_INCLUDE = re.compile(r"/\* include (common\.\w+) \*/")
+_INCLUDE = re.compile(r"(?:/\*|<!--) include ([\w-]+\.(?:css|js|html)) (?:\*/|-->)")
 
 
 def add_pages(app: "FastAPI", *, captions: bool, search: bool) -> str:
@@ -24,7 +24,7 @@ def add_pages(app: "FastAPI", *, captions: bool, search: bool) -> str:
     if captions:
         pages |= {"/": "page.html", "/caption": "page.html"}
     if search:
-        pages |= {"/": "search.html", "/search": "search.html"}
+        pages |= {"/": "search.html", "/search": "search.html", "/projection": "projection.html"}
     texts = {name: read_page(name) for name in set(pages.values())}
     for path, name in pages.items():
         app.add_route(path, partial(_page, texts[name]))
@@ -32,7 +32,10 @@ def add_pages(app: "FastAPI", *, captions: bool, search: bool) -> str:
 
 
 def read_page(name: str) -> str:
-    """Return a page as text, with each comment `/* include FILE */` replaced by that file."""
+    """Return a page as text, with the files that its comments include in place of them.
+
+    The comments are `/* include FILE */` and `<!-- include FILE -->`.
+    """
     folder = resources.files(__package__)
 
     def read(file: str) -> str:

@@ -24,7 +24,7 @@ ERRORS = {
     401: "the token is missing or wrong",
     403: "the request came from a page of another site",
     404: "the index or row does not exist or has changed, or the row's image cannot be read",
-    413: "the image file is too large",
+    413: "the image file or the body is too large",
     421: "the request names a host that is not allowed",
     422: "the image cannot be read, or a parameter is invalid",
     429: "the request queue is full",
@@ -99,11 +99,36 @@ def image_body() -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": body}}
 
 
+def json_body(model: "type[pydantic.BaseModel]") -> dict[str, Any]:
+    """Return the OpenAPI description of a body that `parse_body` accepts.
+
+    FastAPI would read a body of any size before it validates it. The schemas of lists of models are
+    written where they are used, because only FastAPI can add to the components.
+    """
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+    for field in schema["properties"].values():
+        if "$ref" in (items := field.get("items", {})):
+            field["items"] = parts[items["$ref"].split("/")[-1]]
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def parse_body(content: bytes, model: "type[pydantic.BaseModel]") -> dict[str, Any]:
+    """Return the fields of a body of JSON; raise RequestValidationError if it is invalid."""
+    from fastapi.exceptions import RequestValidationError
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate_json(content).model_dump()
+    except ValidationError as error:
+        errors = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+        raise RequestValidationError(errors) from error
+
+
 async def receive_image(request: "Request", limits: Limits) -> bytes:
     """Return the bytes of a request's image, which is the body or the only file in a form.
 
-    A body whose stated length exceeds the limit is not read; any other body is read until it
-    exceeds the limit. Raises HTTPException if the request does not contain an image or is too
+    Raises HTTPException if the request does not contain an image or is too
     large.
     """
     from fastapi import HTTPException
@@ -112,14 +137,8 @@ async def receive_image(request: "Request", limits: Limits) -> bytes:
     too_large = f"the image is too large: {accepted}; send a smaller one"
     is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
     most = limits.max_bytes + FORM_BYTES * is_form
-    if int(request.headers.get("content-length", 0)) > most:
-        raise HTTPException(413, too_large)
-    content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > most:
-            raise HTTPException(413, too_large)
-    image = await _read_form(request, content) if is_form else bytes(content)
+    content = await receive_body(request, most, too_large)
+    image = await _read_form(request, content) if is_form else content
     if not image:
         raise HTTPException(
             422, "the request contains no image; send it as the body or as the form file image"
@@ -129,14 +148,32 @@ async def receive_image(request: "Request", limits: Limits) -> bytes:
     return image
 
 
-async def _read_form(request: "Request", content: bytes | bytearray) -> bytes:
+async def receive_body(request: "Request", most: int, too_large: str) -> bytes:
+    """Return the body of a request; raise HTTPException(413, too_large) above `most` bytes.
+
+    A body whose stated length exceeds the limit is not read; any other body is read until it
+    exceeds the limit.
+    """
+    from fastapi import HTTPException
+
+    if int(request.headers.get("content-length", 0)) > most:
+        raise HTTPException(413, too_large)
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > most:
+            raise HTTPException(413, too_large)
+    return bytes(content)
+
+
+async def _read_form(request: "Request", content: bytes) -> bytes:
     """Return the form file "image"; its old name "picture" is deprecated but accepted."""
     from fastapi import HTTPException
     from starlette.datastructures import UploadFile
     from starlette.formparsers import MultiPartException, MultiPartParser
 
     async def stream() -> AsyncIterator[bytes]:
-        yield bytes(content)
+        yield content
 
     parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=0)  # type: ignore[arg-type]
     try:

@@ -4,26 +4,22 @@ FastAPI is imported inside functions because the rest of the library works witho
 """
 
 import asyncio
-import hashlib
 import hmac
 import json
 import logging
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
 
 from PIL import Image
 
-from ..data.images import read_image
 from ..errors import InputError
 from ..prefetch import WORKERS
 from .access import Access, token_check
-from .batcher import Batcher, Closed
-from .collections import Collection, SearchRequest
-from .schemas import Limits, error_responses, image_body, receive_image
+from .collections import Collection, SearchRequest, describe_index
+from .schemas import error_responses, image_body
 from .search_schemas import hits_model, index_model, search_parameters, thumbnail_parameters
+from .searcher import THUMBNAILS, Searcher
 from .snapshots import Damaged
 from .thumbnails import ThumbnailStore, get_thumbnail, thumbnail_key
 from .vectors import embed_upload, read_vector
@@ -31,79 +27,11 @@ from .vectors import embed_upload, read_vector
 if TYPE_CHECKING:
     import fastapi
 
-SEARCH, THUMBNAILS = "/api/search", "/api/thumbnails"
+SEARCH = "/api/search"
 NEVER_CHANGES = "private, max-age=31536000, immutable"
 CHECK_FIRST = "private, no-cache"
 
 log = logging.getLogger(__name__)
-Answers = Batcher["Job", str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A search, and the image that was uploaded with it, which is not embedded yet."""
-
-    request: SearchRequest
-    image: Image.Image | None = None
-
-
-class Searcher:
-    """The collections, by name, and the single thread that searches them."""
-
-    def __init__(self, collections: Sequence[Collection], limits: Limits, access: Access) -> None:
-        self.collections = {each.name: each for each in collections}
-        self.batcher: Answers = Batcher(self._work, batch_size=1, capacity=limits.queue)
-        self.limits = limits
-        self._secret = access.token
-
-    def find(self, name: str) -> Collection:
-        """Return the collection named `name`, or the first for ""; HTTPException 404 if missing."""
-        from fastapi import HTTPException
-
-        name = name or next(iter(self.collections))
-        if name not in self.collections:
-            known = ", ".join(self.collections)
-            raise HTTPException(404, f"there is no index {name!r}; choose one of: {known}")
-        return self.collections[name]
-
-    async def search(self, name: str, job: Job) -> dict[str, Any]:
-        """Search in the worker thread; raise HTTPException 500 for an unexpected exception.
-
-        Closed, TimeoutError and InputError are raised unchanged.
-        """
-        from fastapi import HTTPException
-
-        try:
-            return await asyncio.wrap_future(self.batcher.submit(job, name))
-        except (Closed, TimeoutError, InputError):
-            raise
-        except Exception as error:
-            log.exception("a search failed")
-            what = f"the index {name} cannot be read" if isinstance(error, Damaged) else ""
-            raise HTTPException(500, what or "the search failed") from error
-
-    def _work(self, jobs: Sequence[Job], name: str) -> list[dict[str, Any]]:
-        return [self._answer(job, self.collections[name]) for job in jobs]
-
-    def _answer(self, job: Job, collection: Collection) -> dict[str, Any]:
-        request = job.request
-        if job.image is not None:
-            vector = embed_upload(collection.linker, job.image, collection.weights)
-            request = SearchRequest(request.query, vector, request.offset, request.limit)
-
-        def address(row: int, entry: dict[str, Any]) -> str:
-            version = thumbnail_key(entry)
-            place = f"{collection.name}/{row}"
-            key = f"&key={self.sign(place, version)}" if self._secret else ""
-            path = quote(f"{THUMBNAILS[1:]}/{place}")
-            return f"{path}?version={version}{key}"
-
-        return collection.search(request, address)
-
-    def sign(self, place: str, version: str) -> str:
-        """Return the key in a thumbnail's URL, because an <img> element cannot send the token."""
-        secret, message = (self._secret or "").encode(), f"{place}?{version}"
-        return hmac.new(secret, message.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def add_search(app: "fastapi.FastAPI", searcher: Searcher, access: Access) -> None:
@@ -114,14 +42,10 @@ def add_search(app: "fastapi.FastAPI", searcher: Searcher, access: Access) -> No
     require_token = token_check(access.token)
     Parameters = search_parameters(with_image=False)  # noqa: N806  classes
     ImageParameters = search_parameters(with_image=True)  # noqa: N806
-    readers = ThreadPoolExecutor(WORKERS, "search-reader")
-    limits, unauthorised = searcher.limits, [401] * bool(require_token)
+    unauthorised = [401] * bool(require_token)
     results: dict[int | str, dict[str, Any]] = {
         200: {"model": hits_model(), "description": "the hits"}
     }
-
-    def reply(answer: dict[str, Any]) -> Response:
-        return Response(json.dumps(answer), media_type="application/json")
 
     @app.get(
         "/api/indexes",
@@ -140,8 +64,8 @@ def add_search(app: "fastapi.FastAPI", searcher: Searcher, access: Access) -> No
         except Damaged as error:
             log.exception("an index cannot be read")
             raise HTTPException(500, "an index cannot be read") from error
-        rows = [{"name": n, "kind": s.kind, "rows": len(s.files.rows)} for n, s in opened]
-        return reply({"indexes": rows})
+        answer = {"indexes": [describe_index(name, snapshot) for name, snapshot in opened]}
+        return Response(json.dumps(answer), media_type="application/json")
 
     @app.get(
         SEARCH,
@@ -157,9 +81,8 @@ def add_search(app: "fastapi.FastAPI", searcher: Searcher, access: Access) -> No
         collection = searcher.find(given["index"])
         vector = read_vector(given["image"], collection.weights) if given["image"] else None
         request = SearchRequest(given["query"], vector, given["offset"], given["limit"])
-        async with asyncio.timeout(limits.timeout):
-            with searcher.batcher.admit():
-                return reply(await searcher.search(collection.name, Job(request)))
+        address = partial(searcher.address, collection)
+        return await searcher.answer(collection, lambda: collection.search(request, address))
 
     @app.post(
         SEARCH,
@@ -180,18 +103,13 @@ def add_search(app: "fastapi.FastAPI", searcher: Searcher, access: Access) -> No
     ) -> Response:
         given: dict[str, Any] = dict(query)
         collection = searcher.find(given["index"])
-        transform = collection.linker.transform
 
-        def read(content: bytes) -> Image.Image:
-            return transform.squash(read_image(content, limits.max_pixels))
+        def search(image: Image.Image) -> dict[str, Any]:
+            vector = embed_upload(collection.linker, image, collection.weights)
+            wanted = SearchRequest(given["query"], vector, given["offset"], given["limit"])
+            return collection.search(wanted, partial(searcher.address, collection))
 
-        searcher.batcher.check_free()
-        async with asyncio.timeout(limits.timeout):
-            content = await receive_image(request, limits)
-            with searcher.batcher.admit():
-                image = await asyncio.get_running_loop().run_in_executor(readers, read, content)
-                wanted = SearchRequest(given["query"], None, given["offset"], given["limit"])
-                return reply(await searcher.search(collection.name, Job(wanted, image)))
+        return await searcher.answer_image(collection, request, search)
 
 
 def add_thumbnails(

@@ -4,9 +4,10 @@ FastAPI and pydantic are imported inside functions because the rest of the libra
 them.
 """
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from .collections import MAX_HITS, MAX_IMAGES, SearchRequest
+from .collections import MAX_HITS, MAX_IMAGES, MAX_KNOWN, SearchRequest
 
 if TYPE_CHECKING:
     import pydantic
@@ -39,10 +40,7 @@ def search_parameters(*, with_image: bool) -> "type[pydantic.BaseModel]":
                 else f"{QUERY_HELP}; without query and image, the hits are all rows in order",
             ),
         ),
-        "index": (
-            str,
-            Field("", max_length=255, description="name of the index; the first one by default"),
-        ),
+        "index": index_field(),
         "offset": (
             int,
             Field(0, ge=0, lt=MAX_HITS, description="number of best hits to skip"),
@@ -64,6 +62,14 @@ def search_parameters(*, with_image: bool) -> "type[pydantic.BaseModel]":
         )
     name = "ImageSearch" if with_image else "Search"
     return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def index_field() -> tuple[Any, Any]:
+    """Return the type and the description of the name of an index in a request."""
+    from pydantic import Field
+
+    about = "name of the index; the first one by default"
+    return str, Field("", max_length=255, description=about)
 
 
 def thumbnail_parameters() -> "type[pydantic.BaseModel]":
@@ -91,6 +97,14 @@ def index_model() -> "type[pydantic.BaseModel]":
         name: str = Field(description="name by which requests refer to the index")
         kind: Literal["images", "texts"] = Field(description="type of the rows")
         rows: int = Field(description="number of rows")
+        has_regions: bool = Field(
+            description="whether the index has region embeddings of a spatial model: it can be "
+            "painted, its model labels images, and its images can be placed among labels"
+        )
+        labels: list[str] = Field(
+            description=f"the first {MAX_KNOWN} labels of the training data, frequent ones first; "
+            "empty without regions. Other words can be used, too"
+        )
 
     class Indexes(BaseModel):
         indexes: list[Index] = Field(description="the indexes, the default first")
@@ -98,8 +112,9 @@ def index_model() -> "type[pydantic.BaseModel]":
     return Indexes
 
 
-def hits_model() -> "type[pydantic.BaseModel]":
-    """Build a pydantic model of the result of `Collection.search`, for OpenAPI."""
+@cache
+def hit_model() -> "type[pydantic.BaseModel]":
+    """Build a pydantic model of a hit, which is a row of an index."""
     from pydantic import BaseModel, Field
 
     class Hit(BaseModel):
@@ -109,11 +124,21 @@ def hits_model() -> "type[pydantic.BaseModel]":
         text: str | None = Field(description="the text; null for an image")
         term: str = Field(description="the hit written as a query term")
         score: float | None = Field(
-            description="cosine similarity to the query, from -1 to 1; null without query and image"
+            description="cosine similarity to the query, from -1 to 1; null without a query and an "
+            "image. For a painted search, the sum over the layers of the painted mean of the "
+            "word's map, each from -1 to 1, and over the terms of weight times probability, or for "
+            "an image weight times cosine"
         )
         thumbnail: str | None = Field(
             description="URL of a JPEG, relative to that of the service; null for a text"
         )
+
+    return Hit
+
+
+def hits_model() -> "type[pydantic.BaseModel]":
+    """Build a pydantic model of the response of a search, `Collection.search`."""
+    from pydantic import BaseModel, Field
 
     class Term(BaseModel):
         term: str = Field(description="the term as written in a query, with its sign")
@@ -134,7 +159,7 @@ def hits_model() -> "type[pydantic.BaseModel]":
         rows: int = Field(description="number of rows of the index")
         total: int = Field(description=f"number of hits that can be requested, at most {MAX_HITS}")
         offset: int = Field(description="number of best hits that were skipped")
-        hits: list[Hit] = Field(
+        hits: list[hit_model()] = Field(  # type: ignore[valid-type]
             description="the hits, best first; without a query, in the order of the rows"
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..retrieval.index_files import IndexFiles
+from .labelled_index import LabelledIndex
 
 _IMAGE = re.compile(rb'"image": "((?:[^"\\]|\\.)*)"')
 
@@ -23,12 +24,13 @@ class Damaged(Exception):  # noqa: N818  the service's fault, not the client's
 class Snapshot:
     """The files of an index as they were when they were opened.
 
-    version: a text that changes whenever the index is written. Methods raise Damaged if the lines
-    cannot be read.
+    version: a text that changes whenever the index is written. index: the same files, with the
+    linker that embeds queries. Methods raise Damaged if the lines cannot be read.
     """
 
     files: IndexFiles
     version: str
+    index: LabelledIndex
 
     @property
     def kind(self) -> str:

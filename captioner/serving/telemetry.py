@@ -13,6 +13,8 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 NAMES = {  # of the metrics by kind of request
     "caption": "captioner_request",
     "search": "captioner_search_request",
+    "label": "captioner_label_request",
+    "projection": "captioner_projection_request",
     "thumbnail": "captioner_thumbnail_request",
 }
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -48,7 +50,7 @@ class Histogram:
 class Telemetry:
     """Counts and durations of requests since the service started, by kind of request.
 
-    The kinds are caption, search and thumbnail.
+    The kinds are the keys of NAMES.
     """
 
     def __init__(self) -> None:

@@ -34,7 +34,7 @@ def task_of_checkpoint(checkpoint: "Checkpoint") -> Task:
             return task
     raise InputError(
         f"checkpoint {checkpoint.path} was trained for {checkpoint.task!r}, but this version of "
-        f"captioner evaluates {', '.join(task.name for task in TASKS)}; update captioner"
+        f"captioner supports {', '.join(task.name for task in TASKS)}; update captioner"
     )
 
 
@@ -43,5 +43,5 @@ def task_of(model: Options) -> Task:
     for task in TASKS:
         if isinstance(model, task.model_options):
             return task
-    known = " or ".join(task.model_options.__name__ for task in TASKS)
-    raise InputError(f"model options must be {known}, got {type(model).__name__}")
+    known = ", ".join(task.model_options.__name__ for task in TASKS)
+    raise InputError(f"model must be an object of {known}, got {type(model).__name__}")

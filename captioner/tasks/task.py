@@ -100,10 +100,10 @@ class Job(Protocol):
         """Return a description, for the checkpoint's config, of how these scores were computed."""
 
     def save_text_model(self, directory: Path) -> None:
-        """Write the vocabulary or the sentence encoder to a checkpoint's directory."""
+        """Write the files of the text model, such as the vocabulary, to a checkpoint."""
 
     def conclude(self, result: Any, /) -> list[str]:
-        """Draw figures of the best checkpoint's result; return lines that name the files."""
+        """Draw figures of the best checkpoint's result; return lines to print, such as paths."""
 
     def next_commands(self) -> list[str]:
         """Return suggested next commands, as typed on the command line."""
@@ -162,4 +162,4 @@ class Task:
     def watched_score(self, watch: str | None) -> str:
         """Return the score named `watch`, ignoring case; None selects the default."""
         names = {name.lower(): name for name in self.scores}
-        return self.scores[0] if watch is None else names[watch]
+        return self.scores[0] if watch is None else names[watch.lower()]

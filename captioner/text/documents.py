@@ -82,12 +82,12 @@ class TopicModel:
 
 @dataclass(frozen=True, eq=False)
 class ParagraphVectors:
-    """Represents a sentence by its doc2vec vector (PV-DBOW, Le and Mikolov 2014), centred.
+    """Represents a sentence by its doc2vec vector (PV-DBOW, Le and Mikolov 2014).
 
-    words (V,): the known words. weights (V,): the probability of keeping an occurrence of a word.
+    The vector is centred and scaled to unit length. words (V,): the known words. weights (V,): the
+    probability that training kept an occurrence of a word, since frequent words are downsampled.
     outputs (V, Y): the output vectors of the words. noise (M, Y): output vectors of words that
-    represent the noise distribution. mean (Y,): the mean vector of the training captions. Rows are
-    scaled to unit length.
+    represent the noise distribution. mean (Y,): the mean vector of the training captions.
     """
 
     words: tuple[str, ...]

@@ -28,7 +28,7 @@ class TextVectorOptions(Options):
     text_vectors: tuple[str, ...] = option(
         ("tf-idf",),
         "sentence vectors: counts, tf-idf, lsa, ppmi-svd, word2vec, fasttext (also "
-        "ppmi-svd-tf-idf, ...), doc2vec, lda, or the file or directory of a text model",
+        "ppmi-svd-tf-idf, ...), doc2vec, lda, or the path of vectors or of a text model",
     )
     text_min_count: int = option(
         2, "minimum word count in the training captions; rarer words are unknown"

@@ -19,7 +19,7 @@ from ..errors import InputError
 from .tokenizer import plain_words
 from .word_vectors import read_vectors
 
-SEED = 0  # of word2vec
+SEED = 0  # of all models trained on captions
 FLAT, WORDS_PER_DIMENSION = 1e-3, 4  # see `whiten`
 
 
@@ -31,7 +31,10 @@ class SentenceEncoder(Protocol):
         """The number of dimensions Y of the vectors."""
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return unit rows (N, Y), float32; the row of a sentence without known words is zero."""
+        """Return rows (N, Y), float32, of unit length; zero for a sentence without known words.
+
+        The rows of a `ConcatenatedEncoder` consist of several such rows and are longer.
+        """
 
     def unknown_words(self, sentence: str) -> list[str]:
         """Return the words of a sentence that do not contribute to its vector, in order."""
@@ -236,7 +239,7 @@ def document_frequencies(
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Return the words that occur at least `min_count` times, and their document frequencies (V,).
 
-    The most frequent word comes first.
+    The most frequent word comes first. Raises InputError if there is no such word.
     """
     counts: Counter[str] = Counter()
     containing: Counter[str] = Counter()
@@ -246,9 +249,11 @@ def document_frequencies(
         containing.update(set(words))
     kept = sorted((-n, word) for word, n in counts.items() if n >= min_count)
     if not kept:
+        if not counts:
+            raise InputError(f"the {len(sentences)} texts contain no words; add texts with words")
         raise InputError(
             f"fitting a sentence encoder failed: no word occurs at least {min_count} times in the "
-            f"{len(sentences)} captions; lower the minimum count"
+            f"{len(sentences)} captions; lower text_min_count"
         )
     frequencies = [containing[word] for _, word in kept]
     return tuple(word for _, word in kept), np.array(frequencies, dtype=np.float32)

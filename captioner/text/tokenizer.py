@@ -182,7 +182,8 @@ def get_tokenizer(choice: TokenizerChoice) -> Tokenizer:
     choice: "words", "characters", a function that returns a list of words, or the name of such a
     function as "module:function". The module is imported, so the name must come from the user,
     never from a file. Words that contain white space are split there. Raises InputError for an
-    unknown name; the tokenizer raises InputError if its function fails.
+    unknown name and for a function that cannot be imported; the tokenizer raises InputError if its
+    function fails.
     """
     if isinstance(choice, str) and choice.lower() in ("words", "characters"):
         return WORDS if choice.lower() == "words" else CHARACTERS
@@ -220,7 +221,7 @@ def are_mostly_one_word(sentences: Iterable[str], tokenizer: Tokenizer) -> bool:
 
 
 def one_word_note(sentences: Iterable[str], tokenizer: Tokenizer) -> str:
-    """Return a note if most sentences consist of a single word; otherwise an empty string."""
+    """Return a note if most sentences are a single word for `WORDS`; otherwise an empty string."""
     if tokenizer.name != "words" or not are_mostly_one_word(sentences, tokenizer):
         return ""
     return (
@@ -270,7 +271,10 @@ def _checked(function: Callable[[str], Sequence[str]], name: str) -> Callable[[s
                 f"{_describe(error)}; correct the function"
             ) from error
         if not is_list or not all(isinstance(word, str) for word in words):
-            raise InputError(f"the tokenizer must return a list of words, got {words!r}")
+            raise InputError(
+                f"the tokenizer {name!r} must return a list of words, got {words!r:.80}; correct "
+                "the function"
+            )
         return [part for word in words for part in word.split()]
 
     return split

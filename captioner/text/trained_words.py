@@ -32,7 +32,8 @@ def fit_fasttext(
 
     Only the vectors of the captions' words are kept. fastText can compose a vector for any word
     from its character n-grams, but for an unknown word this vector carries little meaning. The
-    parameter weighted and the errors are as in `fit_word2vec`.
+    vectors are processed by `whiten`. The parameter weighted and the errors are as in
+    `fit_word2vec`.
     """
     try:
         from gensim.models import FastText

@@ -36,8 +36,8 @@ COLUMNS = {  # of the table: titles of numbers of `QueryScores`
 class ComparedModel:
     """The scores of one kind of text vectors on one data set.
 
-    seconds: wall-clock time of fitting the text vectors and training; None if the run already
-    existed.
+    images: number of images searched. seconds: wall-clock time of the whole training run, from
+    fitting the text vectors to the last evaluation; None if the run already existed.
     """
 
     text_vectors: str
@@ -52,8 +52,9 @@ class ComparedModel:
 def compare(options: CompareOptions, training: Mapping[str, Any]) -> list[ComparedModel]:
     """Train and compare the models: print a Markdown table, write a JSON file and return the rows.
 
-    training: options of `TrainConfig.from_options` for --system regression, without text_vectors.
-    Each model searches the val and test images of its own data, and those of `test_data`. An
+    training: options of `TrainConfig.from_options` for --system regression, without system,
+    text_vectors, run and resume, which are set here. Each model searches the val and test images of
+    the data that it was trained on, and those of `test_data`. An
     interrupted run is resumed, and a complete one is not trained again. Raises InputError for user
     errors, most of them before any image is read.
     """
@@ -86,7 +87,10 @@ def _available() -> tuple[str, ...]:
     """Return the kinds of text vectors that can be fitted with the installed extras."""
     if importlib.util.find_spec("gensim") is not None:
         return FITTED
-    print("note: run pip install 'captioner[link]' to compare word2vec, fastText, doc2vec and LDA")
+    print(
+        "note: word2vec, fastText, doc2vec and LDA need gensim and are left out; run pip install "
+        "'captioner[link]' to include them"
+    )
     return WITHOUT_EXTRA
 
 
@@ -150,7 +154,7 @@ def format_table(rows: Sequence[ComparedModel]) -> str:
 
 
 def _describe(rows: Sequence[ComparedModel]) -> str:
-    """Return the numbers of images and queries, and the omitted queries, for each data set."""
+    """Return, for each data set, its numbers of images and queries, and the omitted queries."""
     lines = []
     for name in dict.fromkeys(row.tested_on for row in rows):
         row = next(each for each in rows if each.tested_on == name)

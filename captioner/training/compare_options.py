@@ -28,7 +28,7 @@ class CompareOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.test_format is not None and self.test_data is None:
-            raise InputError("--test-format needs --test-data")
+            raise InputError("--test-format needs --test-data; pass it or omit --test-format")
         for source in self.text_vectors:
             if self.text_vectors.count(source) > 1:
-                raise InputError(f"text_vectors lists {source!r} twice; list it once")
+                raise InputError(f"text_vectors lists {source!r} more than once; list it once")

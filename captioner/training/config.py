@@ -102,9 +102,9 @@ class TrainConfig(OptionGroups):
     def from_options(cls, system: str = CAPTIONING.name, **options: Any) -> "TrainConfig":
         """Build a config from options of any group, such as `attention=True, epochs=3`.
 
-        system: the name of the task. Raises InputError for an unknown task or option, a value of
-        the wrong type, or an option that has no effect in combination with the others, even if its
-        value is the default.
+        system: the name of the task. Raises InputError for an unknown task or option, an invalid
+        value, or an option that has no effect in combination with the others, even if its value is
+        the default.
         """
         return cls._build(task_named(system), options, options)
 
@@ -115,8 +115,9 @@ class TrainConfig(OptionGroups):
         """Build a config from a TOML file or an earlier run; `options` override its values.
 
         path: a TOML file whose keys are names of flags, or a run, a checkpoint or its config.json.
-        The training of an earlier run is repeated as a new run; its stored options are dropped if
-        they have no effect in combination with `options`. Paths in a file are relative to the
+        The training of an earlier run is repeated as a new run; its stored options are dropped if,
+        in combination with `options`, they have no effect, do not fit, or are set by a recipe that
+        `options` select. Paths in a TOML file are relative to the
         working directory. Raises InputError in the same cases as `from_options`, and if the file
         cannot be read.
         """
@@ -202,7 +203,7 @@ def _with_defaults(group: Any, defaults: Mapping[str, int | float | str]) -> Any
 
 
 def _changed_options(config: TrainConfig) -> set[str]:
-    """Return the names of the options whose values differ from their defaults for every encoder."""
+    """Return the names of the options whose value is not the default with any encoder."""
     changed: set[str] = set()
     recipe = recipe_of(config.task)
     own = [defaults_of(config.system, encoder, recipe) for encoder in (SMALL_CNN, "")]

@@ -63,7 +63,7 @@ def write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
 
 
 def format_epoch(row: Mapping[str, Any], epochs: int, watch: str, best_epoch: int) -> str:
-    """Format an epoch's loss, watched score, speed and memory as one line."""
+    """Format an epoch's loss, watched score, speed, waiting time and memory as one line."""
     speed = next(name for name in row if name.endswith("_per_second"))
     memory = f"{row['memory_mb'] / 1000:.2f} GB"
     if "gpu_memory_mb" in row:

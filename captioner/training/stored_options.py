@@ -39,7 +39,10 @@ def read_stored_options(
             known = set(option_names(group)) & stored.keys()
             values |= convert_values(group, {name: stored[name] for name in known})
     except (InputError, KeyError, TypeError) as error:
-        raise InputError(f"{place}: {error}") from error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise InputError(
+            f"the options in {place} cannot be used: {reason}; choose another run"
+        ) from error
     return task, values
 
 
@@ -57,9 +60,9 @@ def read_stored_task(path: Path) -> str | None:
 
 
 def _data_options(data: dict[str, Any], *, starts: bool) -> dict[str, Any]:
-    """Return the data options, except those that have no effect.
+    """Return a run's data options, except those that have no effect.
 
-    starts: whether the run started from another checkpoint.
+    data: the data section of its config. starts: whether it started from another checkpoint.
     """
     options = {} if starts or "min_count" not in data else {"min_count": data["min_count"]}
     options |= {"tokenizer": data["tokenizer"]} if "tokenizer" in data and not starts else {}

@@ -140,8 +140,8 @@ class FeatureStore:
 
         images: a source of pixels. stamps: for each image, bytes that change with its content.
         kind: "maps", which also stores pooled rows, or "pooled", computed from stored maps if
-        possible. Raises InputError for an image that cannot be read, for features that exceed half
-        precision, and for a cache that cannot be written.
+        possible. Raises InputError for an image that cannot be read, for features that are not
+        finite in half precision, and for a cache that cannot be written.
         """
         keys = keys_of(stamps)
         try:
@@ -186,7 +186,7 @@ class FeatureStore:
     # ---- writing ----
 
     def _prepare(self) -> None:
-        """Create the directory, and delete the temporary files of killed processes."""
+        """Create the directory and store.json, and delete what killed processes left behind."""
         self.directory.mkdir(parents=True, exist_ok=True)
         about = self.directory / "store.json"
         if not read_about(self.directory)[1]:  # missing or damaged
@@ -219,8 +219,8 @@ class FeatureStore:
             for values in self._features(images, keys, chunk, kind, runtime):
                 if not np.isfinite(values).all():
                     raise InputError(
-                        f"features of {self.encoder.name} cannot be stored: they exceed the range "
-                        "of half precision; choose other encoder weights"
+                        f"features of {self.encoder.name} cannot be stored: they are not finite in "
+                        "half precision; choose other encoder weights"
                     )
                 pooled.append(pool(values))
                 yield values

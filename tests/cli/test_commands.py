@@ -90,13 +90,13 @@ ON_COLOURS = "train.py --data {colours} {options}"
 
 MISTAKES = {
     # data
-    "missing data": Mistake("train.py --data gone", "data directory gone does not exist"),
+    "missing data": Mistake("train.py --data gone", "data set gone does not exist"),
     "unknown layout": Mistake(
         "train.py --data {here}/empty", "contains no captions in a known layout"
     ),
     "other layout": Mistake(
         "train.py --data {colours} --format kaggle",
-        r"contains no captions in a known layout \(kaggle: captions.txt beside Images/\)",
+        r"in the layout of the given format \(kaggle: captions.txt beside Images/\)",
     ),
     "missing images": Mistake(
         "train.py --data {here}/missing", r"image 6: the image \S*/5.png is missing; add the file"
@@ -218,7 +218,7 @@ MISTAKES = {
         r"wrong.toml: unknown option 'atention'; did you mean 'attention'\?",
     ),
     "training command without its data": Mistake(
-        "captioner train --data gone", "data directory gone does not exist"
+        "captioner train --data gone", "data set gone does not exist"
     ),
     "evaluation command without a checkpoint": Mistake(
         "captioner evaluate", "pass either --checkpoint, for exam", 2

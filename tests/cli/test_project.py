@@ -179,7 +179,7 @@ def test_samples_are_random_and_in_order():
             "--texts a.txt --text-vectors w.npy",
             "10 sentences; write one row per sentence, in order",
         ),
-        ("--texts a.txt --text-vectors n.npy", "must be finite, got NaN or infinity in row 0"),
+        ("--texts a.txt --text-vectors n.npy", "must be finite as float32, but row 0"),
         ("--texts same.txt", "all 6 are equal"),
     ],
 )
@@ -274,6 +274,7 @@ def test_a_mosaic_has_the_images_of_the_index(index, capsys):
         ("a.index", "a.index is not an index"),
         ("--texts a.txt --column a --topics 2", "^--topics has no effect with --column; omit"),
         ("a.index --texts a.txt --topics 8", "^--topics has no effect with an index and --texts; "),
+        ("a.index --mosaic 300 --checkpoint x", "^--checkpoint has no effect with --mosaic, which"),
         ("a.index --mosaic 300 --topics 8", "^--topics has no effect with --mosaic; omit --topics"),
     ],
 )

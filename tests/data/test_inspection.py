@@ -304,5 +304,5 @@ def test_git_lfs_pointers_instead_of_images_are_noted(tmp_path):
         touch(tmp_path / name)
     (tmp_path / "2.jpg").write_bytes(POINTER)
     write(tmp_path / "captions.csv", "image,caption\n1.jpg,a dog\n2.jpg,a cat\n")
-    note = f"note: 1 image files are Git LFS pointers, such as {tmp_path / '2.jpg'}; run git"
+    note = f"note: Git LFS pointers instead of images: 1, such as {tmp_path / '2.jpg'}; run git"
     assert note in describe_data(read_captions(tmp_path))

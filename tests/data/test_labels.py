@@ -41,8 +41,10 @@ def test_labels_are_frequent_and_known():
     words = caption_words([example("red dog"), example("red cat"), example("red dog")])
     assert choose_labels(words, 2, lambda _: True) == ["red", "dog"]
     assert choose_labels(words, 1, lambda word: word != "red") == ["dog", "cat"]
-    with pytest.raises(InputError, match="at least 2 labels, but 1 occur in at least 3 images"):
+    with pytest.raises(InputError, match="2 labels that occur in at least 3 images, got 1; lower"):
         choose_labels(words, 3, lambda _: True)
+    with pytest.raises(InputError, match="at least 2 images and have a vector, got 1; choose"):
+        choose_labels(words, 2, lambda word: word != "red")
 
 
 def test_indices_of_present_and_unclear_labels():

@@ -239,7 +239,7 @@ def test_columns_of_the_hub(tmp_path, name):
         ("/9j/4AAQSkZJRgABAQAAAQABAAD", "the image's bytes"),
         ("data:image/png;base64,iVBORw0KGgo", "the image's bytes"),
         ("b'\\xff\\xd8\\xff'", "the image's bytes"),
-        ({"bytes": None, "path": None}, "neither bytes nor a path"),
+        ({"bytes": None, "path": None}, "an object without bytes or a path"),
         ("https://example.com/0.jpg", "the URL of an image"),  # Conceptual Captions
     ],
 )

@@ -139,7 +139,7 @@ def test_novelty_is_relative_to_the_training_captions_of_a_file(capsys):
         (["--compare", "gone.json"], "gone.json cannot be read"),
         (
             ["--output", "ours.json"],
-            "--output ours.json cannot be created: File exists; choose another",
+            "--output: directory ours.json cannot be created: File exists; choose another",
         ),
     ],
 )

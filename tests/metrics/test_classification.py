@@ -31,7 +31,8 @@ def test_labels_of_no_image_are_left_out():
     none = label_scores(np.zeros((2, 1)), targets[:, 1:], ["cat"])
     assert math.isnan(none.mean)
     assert (
-        none.describe("held out") == "held out: mAP not measured, because no image has one of them"
+        none.describe("held out")
+        == "held out: mAP not measured, because no image has any of these labels"
     )
 
 

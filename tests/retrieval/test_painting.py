@@ -74,6 +74,9 @@ def test_empty_paintings_are_refused():
         Layer("dog", np.zeros((3, 3)))
     with pytest.raises(InputError, match="nothing is painted; paint at least one word"):
         painted_scores(np.zeros((1, 0, 2, 2)), [])
+    for grid in ([[1, 0], [1]], [["x"]], {}):
+        with pytest.raises(InputError, match=r"'dog' must consist of numbers in rows of equal len"):
+            Layer("dog", grid)
     for grid in (np.zeros((0, 2)), np.ones(3)):
         with pytest.raises(InputError, match="'dog' must have rows and columns, got shape"):
             Layer("dog", grid)

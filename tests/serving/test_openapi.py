@@ -1,6 +1,7 @@
 """A thousand requests drawn from the service's own description, valid and invalid."""
 
 import json
+import random
 from types import SimpleNamespace
 from urllib.parse import quote, urlencode
 
@@ -296,3 +297,98 @@ def test_hundreds_of_searches_are_answered_as_described(tmp_path_factory, tmp_pa
         answered()
         assert httpx.get(f"{client.base_url}/health").status_code == 200
     assert min(counts.values()) > 5, counts
+
+
+# ---- spatial models ------------------------------------------------------------------------------
+
+PAINTING = API["paths"]["/api/paint"]["post"]["requestBody"]["content"]["application/json"]
+
+
+@st.composite
+def grids(draw, schema):
+    """A grid of a size and of weights that the description allows."""
+    rows, columns = schema["items"], schema["items"]["items"]
+    height = draw(st.integers(schema["minItems"], schema["maxItems"]))
+    width = draw(st.integers(rows["minItems"], rows["maxItems"]))
+    rng = random.Random(draw(st.integers(0, 99)))
+    low, high = columns["minimum"], columns["maximum"]
+    return [[rng.choice((low, 0, high, rng.uniform(low, high)))] * width for _ in range(height)]
+
+
+@st.composite
+def paintings(draw):
+    """A body, and whether the description calls it valid."""
+    layers = PAINTING["schema"]["properties"]["layers"]
+    count = draw(st.integers(layers["minItems"], layers["maxItems"]))
+    fields = layers["items"]["properties"]
+    words = st.sampled_from(["red", "green", "red and blue"] * 10 + ["rde", "!"])
+    body = {
+        "layers": [{"word": draw(words), "grid": draw(grids(fields["grid"]))} for _ in range(count)]
+    }
+    layer = body["layers"][draw(st.integers(0, count - 1))]
+    match draw(st.integers(0, 15)):
+        case 0:
+            layer["grid"] += layer["grid"] * fields["grid"]["maxItems"]
+        case 1:
+            layer["grid"] = [each * 33 for each in layer["grid"]]
+        case 2:
+            layer["grid"][0][0] = draw(st.sampled_from([1.5, -2, "1.x", None, [], {}, 1e300]))
+        case 3:
+            layer["word"] = "x" * (fields["word"]["maxLength"] + 1)
+        case 4:
+            body["layers"] *= 9
+        case 5:
+            body[draw(st.text(min_size=1, max_size=8).filter(lambda key: key != "layers"))] = []
+        case 6:
+            layer["more"] = 1
+        case 7:
+            del layer["word"]
+        case _:
+            return body, True
+    return body, False
+
+
+@pytest.mark.slow
+def test_paintings_are_answered_as_described(tmp_path_factory, tmp_path):
+    images = collections.copy_halves(tmp_path_factory, tmp_path / "photos")
+    collection = collections.collect_halves(tmp_path_factory, images, tmp_path)
+    counts = dict.fromkeys((200, 422), 0)
+    with served(None, LIMITS, collections=[collection]) as client:
+
+        @settings(
+            max_examples=150,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(paintings())
+        def answered(drawn):
+            body, valid = drawn
+            response = client.post("/api/paint", json=body)
+            check(response, "POST", "/api/paint", {200, 422} if valid else {413, 422})
+            if response.status_code == 422 and valid:  # not known, or not painted
+                detail = response.json()["detail"]
+                assert detail.startswith(("unknown words", "a text must", "nothing is painted"))
+            counts[response.status_code] = counts.get(response.status_code, 0) + 1
+
+        answered()
+        for path, content, given_labels in (
+            ("/api/label", png(), {}),
+            ("/api/label", png(), {"labels": ["red", "green"]}),
+            ("/api/localize", png(), {"labels": ["red", "green"]}),
+            ("/api/localize", b"", {"labels": "red"}),
+        ):
+            response = client.post(path, content=content, params=given_labels)
+            check(response, "POST", path, {200 if content else 422})
+        for path in (
+            "/api/projection?labels=red",
+            "/api/projection?labels=red&labels=green&labels=blue",
+            "/api/projection?method=pca",
+            "/api/rows?rows=1&rows=2",
+            "/api/indexes",
+        ):
+            check(client.get(path), "GET", path.partition("?")[0], {200})
+        check(client.get("/api/projection"), "GET", "/api/projection", {422})
+        check(client.get("/api/rows?rows=99"), "GET", "/api/rows", {404})
+    assert min(counts.values()) > 20, counts

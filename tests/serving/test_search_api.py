@@ -196,8 +196,8 @@ def test_several_indexes(tmp_path_factory, place, own):
     ) as client:
         assert client.get("/api/indexes").json() == {
             "indexes": [
-                {"name": "val.index", "kind": "images", "rows": 7},
-                {"name": "my own", "kind": "images", "rows": 7},
+                {"name": name, "kind": "images", "rows": 7, "has_regions": False, "labels": []}
+                for name in ("val.index", "my own")
             ]
         }
         answer = search(client, "red", index="my own")

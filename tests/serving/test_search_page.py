@@ -345,8 +345,11 @@ def test_the_address_holds_the_query(open_page, place):
 
 def test_the_position_is_restored(open_page):
     page = open_page("/?index=many.index")
+    drawn = page.evaluate_handle("tiles.keys().next().value")
     page.evaluate("scrollTo(0, 20000)")
-    page.wait_for_function("() => !document.querySelector('#hits li.waiting')")
+    page.wait_for_function(
+        "(first) => !tiles.has(first) && !document.querySelector('#hits li.waiting')", arg=drawn
+    )
     before = hits(page)
     ask(page, "red")
     assert page.evaluate("scrollY") < 500

@@ -1,4 +1,4 @@
-"""Collections for the tests of the search service: the colours, and many rows that share them."""
+"""Collections for the tests of the search service: the colours, many rows, and spatial models."""
 
 import shutil
 from functools import cache
@@ -11,7 +11,7 @@ from captioner.checkpoints import checkpoint
 from captioner.inference.indexing import IndexOptions, index_images
 from captioner.retrieval.index_writer import open_writer
 from captioner.serving.collections import Collection
-from tests.support import linking, tiny
+from tests.support import linking, spatial, tiny
 
 
 @cache
@@ -56,3 +56,18 @@ def collect(factory, directory: Path) -> Collection:
     """Open an index that was written with the linear run of the colours."""
     linker, weights = load(linking.run(factory))
     return Collection(directory.name, directory, linker, weights)
+
+
+def copy_halves(factory, directory: Path) -> list[Path]:
+    """Copy the val images of the halves, whose names are NUMBER-LEFT-RIGHT.png."""
+    shutil.copytree(spatial.data(factory) / "val", directory)
+    return sorted(directory.glob("*.png"))
+
+
+def collect_halves(factory, images, directory: Path, name="halves.index") -> Collection:
+    """Index images with the spatial run of the halves, and open the index."""
+    run = spatial.run(factory)
+    options = IndexOptions(cache=factory.getbasetemp() / "cache", workers=0, device="cpu")
+    index_images(run, list(map(str, images)), directory / name, options)
+    linker, weights = load(run)
+    return Collection(name, directory / name, linker, weights)

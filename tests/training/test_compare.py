@@ -67,7 +67,7 @@ def test_another_data_set_is_searched_as_well(words, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--text-vectors", "lsa", "lsa"], "text_vectors lists 'lsa' twice"),
+        (["--text-vectors", "lsa", "lsa"], "text_vectors lists 'lsa' more than once"),
         (["--test-format", "coco"], "--test-format needs --test-data"),
         (["--text-vectors", "lsi"], "unknown sentence vectors 'lsi'; did you mean 'lsa'"),
         (["--text-vectors", "lsa", "--queries", "gone"], "query file gone cannot be read"),

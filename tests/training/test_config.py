@@ -71,6 +71,7 @@ def test_options_are_converted():
     assert (config.data.data, config.task.teachers) == (Path("photos"), (Path("a"),))
     assert config.training.watch == "cider"
     assert config.system.watched_score(config.training.watch) == "CIDEr"
+    assert config.system.watched_score("CIDEr") == "CIDEr"
     assert TrainConfig().training.watch == "bleu-4"
     assert isinstance(config.training.clip, float)
 

@@ -56,7 +56,7 @@ def write_demo(
 
 
 def read_shapes(root: Path | Location, split: str) -> dict[int | str, list[DrawnShape]]:
-    """Return the shapes of each image by image id, or {} if `root` is not a demo data set."""
+    """Return the shapes of a split's images by image id, or {} if `root` is not a demo data set."""
     shapes: dict[int | str, list[DrawnShape]] = {}
     try:
         text = (Path(str(root)) / "annotations" / f"instances_{split}.json").read_text(

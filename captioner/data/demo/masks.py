@@ -53,7 +53,8 @@ def draw_masks(root: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
 def write_masks(root: Path, split: str, directory: Path) -> None:
     """Write a split's images and masks in Pascal VOC's layout, completely or not at all.
 
-    Raises InputError as `draw_masks` does, and OSError if the directory cannot be written.
+    Raises InputError as `draw_masks` does, and OSError if the directory cannot be written or is not
+    empty.
     """
     with atomic_directory(directory, replace=False) as draft:
         for name in (IMAGES, MASKS):

@@ -108,9 +108,10 @@ def _add_captions(
     examples: dict[str, RawExample],
     result: ReadResult,
 ) -> set[str]:
-    """Add each annotation's caption to its image; report captions of unknown images.
+    """Add each annotation's caption to its image, unless it is marked.
 
-    Returns the ids of the images that have marked captions.
+    Captions of unknown images, and captions with the id of an earlier one, are added to the
+    problems of `result`. Returns the ids, as `repr` writes them, of images with marked captions.
     """
     first_locations: dict[str, SourceLocation] = {}  # by caption id
     marks: Counter[str] = Counter()

@@ -7,7 +7,10 @@ from .tables import table_examples
 
 
 def recognise(root: Path) -> list[Path]:
-    """Return the metadata files of the directory and its split directories, preferring JSONL."""
+    """Return the metadata files of the directory and its split directories, preferring JSONL.
+
+    If there are none, those of the subdirectory `data` are returned.
+    """
     for base in (root, root / "data"):
         directories = [base, *sorted(p for p in base.glob("[!.]*") if parse_split(p.name))]
         tables = []

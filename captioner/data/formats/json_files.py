@@ -59,7 +59,10 @@ def json_rows(path: Path, result: ReadResult) -> Iterator[tuple[SourceLocation, 
     """
     rows = rows_of(read_json(path))
     if rows is None:
-        raise InputError(f"{path} contains no rows: expected a list of objects")
+        raise InputError(
+            f"{path} contains no rows; expected a list of objects, or an object that maps image "
+            "names to captions"
+        )
     for number, row in enumerate(rows, start=1):
         location = SourceLocation(path, number, "entry")
         if isinstance(row, dict):

@@ -25,6 +25,7 @@ SPLIT_NAMES = {  # common name of a split: our name
     **dict.fromkeys(("test", "testing"), "test"),
 }
 ANNOTATIONS = ("annotations", "captions")  # directories that contain only caption files
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 SAMPLE = 20  # number of image names that are looked for to find their directory
 
 
@@ -154,15 +155,17 @@ def find_image_directory(
     """Return the directory that contains the images named in a caption file.
 
     This is the directory found by `search_images`, otherwise the first preferred directory that
-    exists. Raises InputError if there is none.
+    exists. If there is none, InputError is raised or, if no names are given, the directory of the
+    caption file is returned.
     """
     first = first_names(names)
     found = search_images(source, first, preferred)
     found = found or next((path for path in preferred if path.is_dir()), None)
     if found is None and first:
+        root = _search_root(source)
         raise InputError(
-            f"the images of {source} are missing: {first[0]} is neither in {source.parent} nor "
-            f"below it; copy them to {source.parent / 'images'}"
+            f"the images of {source} are missing: {first[0]} is neither in {root} nor below it; "
+            f"copy them to {root / 'images'}"
         )
     return found or source.parent
 
@@ -171,19 +174,24 @@ def search_images(source: Path, names: Sequence[str], preferred: Sequence[Path])
     """Return the directory that contains one of these images; None if there is none.
 
     The images are searched for in the preferred directories, in the directory of the caption file
-    `source`, and at most two levels below it, or below its parent if it is named `annotations`.
-    Other directories may belong to other data sets, which may use the same names.
+    `source`, and at most two levels below it, or below its parent if it is named `annotations` or
+    `captions`. Other directories may belong to other data sets, which may use the same names.
     """
-    beside = source.parent
-    above = beside.absolute().parent if beside.name in ANNOTATIONS else beside
-    for directory in (*preferred, beside, *directories(above, 2)) if names else ():
+    below = directories(_search_root(source), 2)
+    for directory in (*preferred, source.parent, *below) if names else ():
         if any(os.path.isfile(existing_spelling(directory / name)) for name in names):
             return directory
     return None
 
 
+def _search_root(source: Path) -> Path:
+    """Return the directory below which the images of a caption file are searched for."""
+    beside = source.parent
+    return beside.absolute().parent if beside.name in ANNOTATIONS else beside
+
+
 def first_names(names: Iterable[object]) -> list[str]:
-    """Return the first safe names, which are used to find the image directory."""
+    """Return the first SAMPLE safe names, which are used to find the image directory."""
     return [str(name) for name in islice(filter(is_safe_name, names), SAMPLE)]
 
 
@@ -241,6 +249,19 @@ def read_table(
             yield location, row
 
 
+def width_fault(
+    row: Sequence[str], columns: int, delimiter: str, names: str = ""
+) -> tuple[str, str]:
+    """Return what is wrong with a row that has too many or too few values, and what to do.
+
+    names: what the columns are, for the message.
+    """
+    advice = "add the missing values"
+    if len(row) > columns:
+        advice = f"quote captions that contain {DELIMITERS[delimiter]}"
+    return f"expected {columns} columns{names}, found {len(row)}", advice
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; raise InputError if it is not valid JSON in UTF-8."""
     content = storage.read_file(path)
@@ -252,4 +273,4 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
+        raise InputError(f"{path} is not valid JSON: {error}; correct it") from error

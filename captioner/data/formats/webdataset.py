@@ -33,7 +33,7 @@ def recognise(path: Path | Location) -> list[Path | Location]:
     """Return the tar files named by `path`.
 
     `path` is a tar file, a brace pattern, a text file that lists tar files, or a directory that
-    contains tar files, directly or in subdirectories. Symbolic links are included.
+    contains tar files, directly or in its immediate subdirectories. Symbolic links are included.
     """
     if isinstance(path, Location) or storage.is_pattern(path):
         return storage.expand(path)
@@ -72,7 +72,7 @@ def read(path: Path | Location) -> ReadResult:
             name = PurePosixPath(*tar.parts[prefix:]).with_suffix("").as_posix()
             _read_shard(tar, name, result)
         elif root is None:
-            raise InputError(f"{tar}, listed in {path}, is missing; add it, or list other files")
+            raise InputError(f"{tar}, named by {path}, is missing; add it, or name other files")
     return result
 
 
@@ -90,8 +90,9 @@ def _read_shard(tar: Path | Location, shard: str, result: ReadResult) -> None:
     """
     index = storage.index(tar)
     for name in index.duplicates:
-        message = f"{tar.name} contains this name twice"
-        result.add_problem(_member_location(tar, name), message, "the first one is used")
+        message = f"{tar.name} contains this name more than once"
+        advice = "remove or rename all but one"
+        result.add_problem(_member_location(tar, name), message, advice)
     split, before = split_in_name(shard), len(result.examples)
     for key, files in _group_members(tar, index.members, result).items():
         text = preferred_text(files)
@@ -133,8 +134,8 @@ def _group_members(
         grouped |= split or {key: files}
     if dotted:
         result.notes.append(
-            f"{dotted:,} names in {tar.name} contain dots before the extension and are used in "
-            "full; the webdataset package truncates them at the first dot"
+            f"names in {tar.name} with dots before the extension: {dotted:,}; they are used in "
+            "full, but the webdataset package truncates them at the first dot"
         )
     return grouped
 

@@ -60,11 +60,16 @@ def open_table(file: Path) -> Any:
         return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{file} is not a readable Parquet file: {reason}") from error
+        raise InputError(
+            f"{file} is not a readable Parquet file: {reason}; copy it again"
+        ) from error
 
 
 def image_column(file: Path) -> str | None:
-    """Return the column of encoded images: the first that has bytes, or objects with `bytes`."""
+    """Return the column of encoded images: the first that has bytes, or objects with `bytes`.
+
+    None if there is none. Raises InputError as `open_table` does.
+    """
     for column in open_table(file).schema_arrow:
         if _is_binary(column.type) or _is_object(column.type):
             return str(column.name)

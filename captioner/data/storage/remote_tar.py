@@ -251,7 +251,7 @@ def _headers(stream: Stream) -> Iterator[tarfile.TarInfo]:
 
 
 def _members(stream: Stream, index: Index) -> Iterator[tuple[int, str, bytes]]:
-    """Yield the number, name and content of each member that is not too large, in order."""
+    """Yield the number, name and content of each indexed member that is not too large, in order."""
     wanted = {number for number, size in index.members.values() if size <= LARGEST}
     number = -1
 

@@ -33,7 +33,8 @@ class LoopInvariants:
 
     keys (B, P, A): attention keys. read_hidden: function from the hidden state (B, K, H) to query,
     gate and LSTM gates, concatenated. attend: function from attention (B, K, P) to context
-    (B, K, D). read_context: function from the gated context to LSTM gates and output, concatenated.
+    (B, K, D), where D is the annotation size if the feature map is projected. read_context:
+    function from the gated context to LSTM gates and output, concatenated.
     """
 
     keys: Tensor

@@ -71,7 +71,7 @@ def relative_loss(hinges: Callable[[Tensor], Tensor], scores: Tensor, value: Ten
     """Return the ratio, detached, of a hinge loss to its value for equal scores; 1: collapsed.
 
     hinges: the loss as a function of scores (B, N). value: the result of hinges(scores). The ratio
-    is NaN if the margin is 0.
+    is infinite or NaN if the margin is 0, and NaN if there are no negative pairs.
     """
     with torch.no_grad():
         return value.detach() / hinges(torch.zeros_like(scores))

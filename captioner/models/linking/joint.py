@@ -76,9 +76,10 @@ class JointBatch:
 class JointEmbedding(nn.Module):
     """Embeds images with a linear layer, and sentences with a GRU's state after the last word.
 
-    The model follows Frome et al. 2013 and Kiros et al. 2014; its losses are those of
-    `contrastive`. The score of a pair is the dot product of its embeddings, whose norm is 1 unless
-    the similarity is "dot". dimensions: E.
+    The state is joined with the sentence vectors and the scaled sum of the word embeddings, if the
+    model has them, and mapped by the text layer, if it has one. The model follows Frome et al. 2013
+    and Kiros et al. 2014; its losses are those of `contrastive`. The score of a pair is the dot
+    product of its embeddings, whose norm is 1 unless the similarity is "dot". dimensions: E.
     """
 
     def __init__(
@@ -92,7 +93,8 @@ class JointEmbedding(nn.Module):
         """Create the layers.
 
         image_size: number of channels of the encoder, or size of given image vectors. vector_size:
-        Y, or 0 without sentence vectors. encoder: None if image vectors are given.
+        Y, or 0 without sentence vectors. encoder: None if image vectors are given. Raises
+        InputError if there are sentence vectors but no text layer.
         """
         super().__init__()
         self.options = options
@@ -150,8 +152,8 @@ class JointEmbedding(nn.Module):
     def _drop_words(self, tokens: Tensor) -> Tensor:
         """Return tokens (N, T); in training, random words are replaced by padding.
 
-        For each text, the fraction to replace is drawn uniformly between 0 and twice the rate, so
-        that the model also learns from texts of a few words, which resemble queries.
+        For each text, the probability of replacing a word is drawn uniformly between 0 and twice
+        the rate, so that the model also learns from texts of a few words, which resemble queries.
         """
         rate = self.options.word_dropout
         if not self.training or rate == 0:

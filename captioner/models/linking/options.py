@@ -70,7 +70,7 @@ class JointOptions(Options):
     word_sum: bool = option(True, "append the sum of the word embeddings to the GRU's state")
     text_layer: bool = option(True, "linear layer that maps the GRU's state to the embedding")
     warm_up_epochs: int = option(3, "hardest: number of initial epochs that use all negative pairs")
-    dropout: float = option(0.3, "dropout rate of image vectors and sentence vectors")
+    dropout: float = option(0.3, "dropout rate of image vectors and of the text layer's input")
     word_dropout: float = option(
         0.3, "mean fraction of words dropped from a text in training, at most 0.5"
     )
@@ -119,7 +119,7 @@ class RegressionOptions(Options):
 
 @dataclass(frozen=True)
 class SpatialOptions(Options):
-    """Blocks, head and dropout of the spatial embedding."""
+    """Blocks, head, gain and dropout of the spatial embedding."""
 
     blocks: int = option(5, "number of blocks, each with an embedding of every region")
     head_size: int = option(8, "number of hidden units that combine the cosines of the blocks")

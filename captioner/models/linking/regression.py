@@ -105,8 +105,8 @@ class TextRegression(nn.Module):
     def encode_texts(self, texts: Tensor | Texts) -> Tensor:
         """Return the vectors of texts, scaled to norm 1, as embeddings (N, Y).
 
-        texts: text vectors (N, Y). With the loss "bce", `min_max` is applied first, as to the
-        targets in training.
+        texts: text vectors (N, Y), or `Texts` that contain them. With the loss "bce", `min_max` is
+        applied first, as to the targets in training.
         """
         vectors = texts.vectors if isinstance(texts, Texts) else texts
         assert vectors is not None

@@ -156,7 +156,10 @@ class SpatialEmbedding(nn.Module):
         return F.normalize(vectors, dim=-1)
 
     def loss(self, batch: SpatialBatch) -> Loss:
-        """Return the mean binary cross-entropy (nats) over all labels; `count` counts images."""
+        """Return the mean binary cross-entropy (nats) over all labels of the batch's images.
+
+        Its `count` is the number of images.
+        """
         features = batch.images
         if not batch.are_features:
             features = self.encoder(features)

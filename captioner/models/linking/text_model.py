@@ -88,7 +88,7 @@ def load_sentence_encoder(directory: Path) -> SentenceEncoder:
             ) from error
         except KeyError as error:
             raise InputError(
-                f"{path} is damaged: part {number} has no {error}; {ADVICE}"
+                f"{path} or {ARRAYS} is damaged: part {number} has no {error}; {ADVICE}"
             ) from error
         except Exception as error:  # tokenizers raises Exception itself
             reason = " ".join(str(error).split())  # torch's messages span several lines
@@ -102,7 +102,10 @@ def known_words(encoder: SentenceEncoder) -> list[str]:
 
 
 def suggest_words(known: Sequence[str], words: Sequence[str]) -> str:
-    """List unknown words, each with the most similar known ones."""
+    """List unknown words, each with up to SIMILAR known ones that resemble it.
+
+    A word with hyphens between known words, such as "dog-cat", is also written as a subtraction.
+    """
     described = []
     for word in dict.fromkeys(words):
         similar = _similar_words(word, known)
@@ -219,7 +222,9 @@ def _restore_documents(
 
 def _check_words(words: list[Any]) -> None:
     if not words or not all(isinstance(word, str) and word.split() == [word] for word in words):
-        raise ValueError(f"words must be strings without white space, got {words!r:.80}")
+        raise ValueError(
+            f"words must be one or more strings without white space, got {words!r:.80}"
+        )
     if repeated := len(words) - len(set(words)):
         raise ValueError(f"words must be unique; number of duplicates: {repeated}")
 
@@ -258,11 +263,12 @@ def _read_parts(path: Path) -> list[dict[str, Any]]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}; {ADVICE}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        version = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or "format" not in content:
+        raise InputError(f"{path} is not a sentence encoder: it has no format; {ADVICE}")
+    if content["format"] != FORMAT:
         raise InputError(
-            f"{path} has format {version!r}, but this version of captioner reads format {FORMAT}; "
-            "update captioner"
+            f"{path} has format {content['format']!r}, but this version of captioner reads format "
+            f"{FORMAT}; update captioner"
         )
     parts = content.get("parts")
     if not isinstance(parts, list) or not parts or not all(isinstance(p, dict) for p in parts):

@@ -138,7 +138,7 @@ class CaptioningJob:
 
 
 def build_vocabulary(training: Sequence[Example], options: CaptioningOptions) -> Vocabulary:
-    """Build the vocabulary of the training captions; print a note if they have no spaces."""
+    """Build the vocabulary of the training captions; print a note if most are a single word."""
     tokenizer = get_tokenizer(options.tokenizer)
     texts = [text for example in training for text in example.captions]
     if note := one_word_note(texts, tokenizer):
@@ -157,7 +157,7 @@ def make_model(
         load_checkpoint_weights(model, start)
     say(
         f"{options.name} with {'frozen' if encoder.frozen else 'trained'} "
-        f"{groups.encoder.encoder}, {vocabulary_size} words, "
+        f"{groups.encoder.encoder}, {vocabulary_size} tokens, "
         f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained parameters"
     )
     return model

@@ -37,6 +37,6 @@ class CollapseWatch:
             if distributed.is_first():
                 tqdm.write(
                     f"warning: the loss has collapsed: for {STEPS} steps it was within "
-                    f"{TOLERANCE:.1%} of {float(loss.value / relative):.4g}, its value if all "
-                    f"pairs have the same score; {self.advice}"
+                    f"{100 * TOLERANCE:g} % of {float(loss.value / relative):.4g}, its value if "
+                    f"all pairs have the same score; {self.advice}"
                 )

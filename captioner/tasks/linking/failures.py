@@ -27,18 +27,21 @@ def write_failures(
     """Write an HTML page of the irrelevant images among the first K of each query.
 
     Each image is shown with its first caption, and with words of its captions that often occur
-    together with the query's words in the training captions, each with its lift. Queries without
-    an irrelevant image are omitted. Raises InputError if the file cannot be written.
+    together with the query's words in the training captions, or in all captions if there is no
+    train split, each with its lift. Queries without an irrelevant image are omitted. Raises
+    InputError if the file cannot be written.
     """
-    training = [e for e in data.examples if e.split == "train"] or list(data.examples)
-    words = Cooccurrence([_words(example) for example in training])
+    training = [e for e in data.examples if e.split == "train"]
+    counted = "training images" if training else "images"
+    words = Cooccurrence([_words(example) for example in training or data.examples])
     failed = [_failed(query, examples, words) for query in scores.queries]
     failed = [each for each in failed if each.failures]
     note = (
         f"The irrelevant images among the first {K} of each query, for {len(failed)} of "
         f"{len(scores.queries)} queries; the others have none. Below an image are words of its "
         "captions. The number after a word is its lift: how many times more frequent it is in the "
-        "captions of training images that contain the words of the query than in all of them."
+        f"captions of those {counted} whose captions contain the words of the query than in the "
+        f"captions of all {counted}."
     )
     page = failures_page(f"Irrelevant results on {data.name}", note, failed)
     try:

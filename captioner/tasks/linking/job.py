@@ -73,8 +73,8 @@ class LinkingJob:
         """Store the model, and open the images of both splits.
 
         model: a model that is already on the run's device. rows: image vectors that the user
-        computed. If they are None, a frozen encoder's pooled features are read from the feature
-        store, and any other encoder reads the images themselves.
+        computed. If they are None, a frozen encoder's features are read from the feature store, and
+        any other encoder reads the images themselves.
         """
         self.model, self.reader = model, reader
         self.linker = Linker(model, reader, self.inputs.transform)
@@ -97,9 +97,11 @@ class LinkingJob:
     ) -> list[list[CaptionedImage]]:
         """Return an epoch's random batches of images with some of their captions.
 
-        captions_per_image: number of captions to use of each image, in order; None uses all.
+        A batch contains at least two items per process. captions_per_image: maximum number of
+        captions to use of each image, in order; None uses all.
         per_batch: maximum number of captions that accompany an image in a batch; an image is
-        repeated until all its captions are used. None uses them all at once.
+        repeated until all its captions are used. None uses them all at once. Raises InputError if
+        there are fewer than two images per process.
         """
         rng = random.Random(f"{self.training_options.seed}/{epoch}")
         items, first = [], 0
@@ -164,7 +166,10 @@ class LinkingJob:
         return [f"images and captions: {path}"]
 
     def next_commands(self) -> list[str]:
-        """Return commands that score a split, search images, and search captions for an image."""
+        """Return commands that score a split, search images, and search captions for an image.
+
+        Searches that the model or the storage of the images does not allow are left out.
+        """
         examples = self.data.split("val")
         splits = {example.split for example in self.data.examples}
         split = "test" if "test" in splits else "val"

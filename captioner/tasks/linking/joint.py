@@ -38,7 +38,7 @@ class JointJob(LinkingJob):
     )
 
     def __init__(self, inputs: JobInputs) -> None:
-        """Build the vocabulary and the model, and pool the features of a frozen encoder."""
+        """Build the vocabulary and the model, and compute the features of a frozen encoder."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
         self._model_options, options = joint_options(groups)
@@ -56,7 +56,7 @@ class JointJob(LinkingJob):
             fill_embedding(model, options, reader.vocabulary, captions)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         say(
-            f"joint embedding of {size} image dimensions and {words} words in "
+            f"joint embedding of {size} image dimensions and {words} tokens in "
             f"{model.dimensions} dimensions, with {trained:,} trained parameters"
         )
         self.open(model.to(inputs.device), reader, rows)

@@ -3,15 +3,14 @@
 Shapes: I images, L labels, E embedding dimensions.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...data.dataset import CaptionData, Example
-from ...data.labels import Words, caption_words, image_labels, tag_words
+from ...data.dataset import CaptionData
+from ...data.labels import Words, caption_words, image_labels, own_tags, tag_words
 from ...data.sources import Source
-from ...data.tags import read_tags
+from ...data.tags import FORMAT, read_tags
 from ...linker import Linker
 from ...metrics.classification import LabelScores, label_scores
 from .spatial_task import HELD_OUT, SEEN
@@ -63,9 +62,15 @@ class SpatialResult:
         )
 
 
-def label_words(examples: Sequence[Example], tags: Path | None) -> list[Words]:
-    """Return the labels of each image, from its tags or, if `tags` is None, from its captions."""
-    return caption_words(examples) if tags is None else tag_words(examples, read_tags(tags))
+def label_words(data: CaptionData, split: str, tags: Path | None) -> list[Words]:
+    """Return the labels of each image of a split: its tags, or words of its captions.
+
+    tags: file or directory of tags; None uses those of a data set that consists of tags.
+    """
+    examples = data.split(split)
+    if tags is not None:
+        return tag_words(examples, read_tags(tags))
+    return own_tags(examples) if data.format == FORMAT else caption_words(examples)
 
 
 def score_spatial(
@@ -86,7 +91,7 @@ def score_spatial(
     frequent = labels.seen[:FREQUENT]
     names = (*frequent, *labels.held_out)
     found = linker.label_source(images, len(examples), names, batch_size=batch_size)
-    mentioned = image_labels(label_words(examples, tags), names).mentioned()
+    mentioned = image_labels(label_words(data, split, tags), names).mentioned()
     seen, held_out = (
         label_scores(found.scores[:, part], mentioned[:, part], names[part])
         for part in (slice(0, len(frequent)), slice(len(frequent), None))

@@ -21,7 +21,7 @@ class LinearJob(LinkingJob):
     """Implements `tasks.task.Job`."""
 
     def __init__(self, inputs: JobInputs) -> None:
-        """Fit the sentence encoder on the training captions, and pool the images' features."""
+        """Fit the sentence encoder on the training captions, and open the image vectors."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
         model_options, options = linear_options(groups)

@@ -65,7 +65,10 @@ def _evenly_spaced(images: np.ndarray) -> list[int]:
 
 
 def _load(example: Example) -> Picture:
-    """Load an image; None if it cannot be read, since a run on image vectors does not need it."""
+    """Load an image for the page; if it cannot be read, only its name is shown.
+
+    A run on image vectors does not need the images.
+    """
     try:
         return Picture(example.path.name, load_image(example.path))
     except InputError:

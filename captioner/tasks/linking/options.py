@@ -70,7 +70,9 @@ class JointTaskOptions(Options):
     text_vectors: tuple[str, ...] = option(
         (), "sentence vectors to use in addition to the GRU, as in --system linear"
     )
-    text_dimensions: int = option(300, "number of dimensions of lsa and word2vec")
+    text_dimensions: int = option(
+        300, "number of dimensions (for lda, topics) of fitted sentence vectors"
+    )
     image_vectors: Path | None = option(
         None, ".npy file of image vectors, one row per caption [pooled encoder features]"
     )

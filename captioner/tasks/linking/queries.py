@@ -54,9 +54,9 @@ class QueryScores:
     def numbers(self) -> dict[str, float]:
         """The mean scores by name, from 0 to 1; a kind without queries has no entry.
 
-        "P@5" and "MAP" are means over the queries that only add; the suffixes "_simple" and
-        "_complex" select one kind. "P@5_negated" is the mean over the queries that subtract, and
-        "P@5_negated_alone" over the same queries without their negative terms.
+        "P@5", "MAP" and "chance" are means over the queries that only add; the suffixes "_simple"
+        and "_complex" select one kind. "P@5_negated" is the mean over the queries that subtract,
+        and "P@5_negated_alone" over the same queries without their negative terms.
         """
         numbers: dict[str, float] = {}
         adding = [each for each in self.queries if each.kind != "negated"]
@@ -172,7 +172,7 @@ class ConceptScores:
     def describe(self) -> str:
         """Return the mean, and the concepts that were left out, as lines of text."""
         values = self.average_precision
-        lines = [f"concepts: MAP {fmean(values.values()):.3f} of {len(values)}"] if values else []
+        lines = [f"concepts: MAP {fmean(values.values()):.3f} over {len(values)}"] if values else []
         for name, reason in self.left_out.items():
             lines.append(f"left out: concept {name} ({reason})")
         return "\n".join(lines)
@@ -184,7 +184,8 @@ def score_concepts(
     """Search for the name of each concept; the images annotated with the concept are relevant.
 
     rows: as in `score_queries`. concepts: as returned by `data.concepts.read_concepts`. Images
-    without a number in their name are ignored; raises InputError if no image has one.
+    without a number in their name are ignored, and concepts with unknown words or without a
+    relevant image are left out. Raises InputError if no image has a number.
     """
     numbers = [image_number(example) for example in examples]
     if all(number is None for number in numbers):

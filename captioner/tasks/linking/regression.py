@@ -67,7 +67,10 @@ class RegressionJob(LinkingJob):
         )
 
     def conclude(self, result: RetrievalResult) -> list[str]:
-        """Write the page of matches; return its path and the scores of the standard queries."""
+        """Write the page of matches; return lines with its path and scores of the standard queries.
+
+        A model that cannot encode new texts has no scores of queries.
+        """
         lines = super().conclude(result)
         if not self.reader.can_read:
             return lines

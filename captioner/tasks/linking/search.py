@@ -41,8 +41,8 @@ class SearchInputs:
         given = [name for name in sorted(QUERY_FLAGS) if getattr(options, name) is not None]
         if given and not linker.texts.can_read:
             raise InputError(
-                f"{flag_of(given[0])} needs a model that encodes texts, but {path} was trained on "
-                "text vectors from a .npy file; choose another checkpoint"
+                f"{flag_of(given[0])} needs a model that encodes new texts, but {path} was trained "
+                "on text vectors from a .npy file; choose another checkpoint"
             )
         if options.failures is not None:
             make_directory(options.failures.parent, "--failures")
@@ -57,7 +57,8 @@ class SearchInputs:
     ) -> dict[str, Any]:
         """Search the embeddings `rows` (I, E) of the examples; print and return the scores.
 
-        Returns an empty dict if the model cannot encode new texts.
+        Writes the page of irrelevant results, if it was requested. Returns an empty dict if the
+        model cannot encode new texts.
         """
         if not linker.texts.can_read:
             return {}

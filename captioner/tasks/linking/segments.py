@@ -58,11 +58,14 @@ class SegmentScores:
         return content
 
     def describe(self) -> str:
-        """Return the scores as lines of text."""
+        """Return the scores as lines of text; classes that do not occur are not counted."""
+        occur, known = np.isfinite(self.masks.ious).sum(), len(self.classes) + 1
+        counted = f"{known} classes"
+        if occur < known:
+            counted = f"the {occur} of {known} classes that occur"
         lines = [
-            f"masks: mean IoU {self.masks.mean_iou:.3f} over {len(self.classes) + 1} classes, "
-            f"including the background; micro IoU {self.masks.micro_iou:.3f} without it; threshold "
-            f"{self.threshold:g}"
+            f"masks: mean IoU {self.masks.mean_iou:.3f} over {counted}, including the background; "
+            f"micro IoU {self.masks.micro_iou:.3f} without it; threshold {self.threshold:g}"
         ]
         if self.left_out:
             lines.append(f"never predicted (unknown words): {', '.join(self.left_out)}")
@@ -78,13 +81,14 @@ def score_masks(linker: Linker, found: SegmentedImages, threshold: float) -> Seg
     """Segment images by label maps, and compare the results with the images' masks.
 
     The maps are interpolated to the size of the image; `regions.segment` assigns the pixels.
-    Raises InputError if the words of all classes are unknown, and for unusable masks.
+    Raises InputError if the name of every class contains an unknown word, and for unusable masks.
     """
     known = [not linker.texts.unknown_words(name) for name in found.classes]
     names = [name for name, is_known in zip(found.classes, known, strict=True) if is_known]
     if not names:
+        more = ", ..." if len(found.classes) > 5 else ""
         raise InputError(
-            f"all class names ({', '.join(found.classes[:5])}, ...) have unknown words; choose "
+            f"all class names ({', '.join(found.classes[:5])}{more}) have unknown words; choose "
             "other masks, or list names in classes.txt that use words of the captions"
         )
     numbers = np.array([0, *(i + 1 for i, is_known in enumerate(known) if is_known)])
@@ -108,8 +112,9 @@ def score_demo(
     """Score the maps of the names of shapes on a split of the demo.
 
     The map of a kind is the maximum of the maps of its singular and its plural. Pointing accuracy
-    is measured for the names that occur in an image's captions. Returns None for any other data
-    set, and if the model does not know all names.
+    is measured for the names that occur in an image's captions; an image whose captions name no
+    shape counts for the masks only. Returns None for any other data set, and if the model does not
+    know all names. Raises InputError for another version of the demo.
     """
     shapes = demo.read_shapes(data.root, split)
     words = [*KINDS, *PLURALS.values()]
@@ -130,10 +135,11 @@ def score_demo(
             kinds = np.maximum(maps[: len(KINDS)], maps[len(KINDS) :])
             given = segment(_to_pixels(linker, kinds, image), threshold)
             total += segmentation(given, masks[example.path.name], len(KINDS) + 1)
-            used = [word for word in words if _uses(example.captions, word)]
-            own = np.stack([maps[words.index(word)] for word in used])
-            for word, each in zip(used, own, strict=True):
-                pointed += pointing([word], each[None], shapes[example.id], offset=encoder.offset)
+            for word, own in zip(words, maps, strict=True):
+                if _uses(example.captions, word):
+                    pointed += pointing(
+                        [word], own[None], shapes[example.id], offset=encoder.offset
+                    )
     return SegmentScores(KINDS, total, threshold, pointing=pointed)
 
 

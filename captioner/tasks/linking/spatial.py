@@ -62,7 +62,7 @@ class SpatialJob(LinkingJob):
         )
         self.open(model.to(inputs.device), reader, None)
         self.linker = Linker(model, reader, inputs.transform, labels)
-        words = label_words(self.examples, options.tags)
+        words = label_words(self.data, "train", options.tags)
         self._labels = image_labels(words, labels.seen)
         assert reader.sentences is not None
         self._vectors = torch.from_numpy(reader.sentences.encode(labels.seen))
@@ -112,7 +112,10 @@ class SpatialJob(LinkingJob):
         self.linker.known_labels.save(directory)
 
     def conclude(self, _: SpatialResult) -> list[str]:  # type: ignore[override]
-        """Draw maps of a few val images and a projection of all; return lines with the paths."""
+        """Draw maps of a few val images and a projection of all; return lines with the paths.
+
+        With --heatmaps 0, neither is drawn.
+        """
         count = self.inputs.options.run.heatmaps
         if not count:
             return []
@@ -122,7 +125,10 @@ class SpatialJob(LinkingJob):
         return [f"maps: {maps}", f"projection: {plane}"]
 
     def next_commands(self) -> list[str]:
-        """Return commands that evaluate, label, localise, index, search and project."""
+        """Return commands that evaluate, label, localise, index, search and project.
+
+        The last three are left out for images on a server.
+        """
         run, images = str(self.inputs.run), self.data.split("val")
         splits = {example.split for example in self.data.examples}
         split = "test" if "test" in splits else "val"
@@ -163,7 +169,7 @@ def build_labels(
     options: SpatialTaskOptions, data: CaptionData, reader: TextReader, seed: int
 ) -> LabelSplit:
     """Choose the labels of enough training images, and hold out a fraction of them."""
-    words = label_words(data.split("train"), options.tags)
+    words = label_words(data, "train", options.tags)
     names = choose_labels(words, options.min_images, lambda name: not reader.unknown_words(name))
     return split_labels(names, options.held_out, seed)
 

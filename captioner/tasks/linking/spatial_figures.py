@@ -23,9 +23,9 @@ def draw_maps(
 ) -> Path:
     """Draw the maps of `count` evenly spaced images, and return the directory.
 
-    Each figure shows the most likely seen labels, the most likely held-out label, and the least
-    likely label, whose map should stay dark, with their scores. images: a source whose i-th item
-    belongs to the i-th example.
+    Each figure shows the most likely seen labels, the most likely held-out label, if any, and the
+    least likely label, whose map should stay dark, with their scores. images: a source whose i-th
+    item belongs to the i-th example.
     """
     labels, encoder = linker.known_labels, linker.model.encoder
     assert encoder is not None
@@ -42,7 +42,7 @@ def draw_maps(
             image,
             [f"{names[j]} {scores[i, j]:.2f}" for j in chosen],
             linker.label_maps([image], names[chosen].tolist())[0],
-            title=f"{examples[i].captions[0]} (the fifth label is a held-out label)"
+            title=f"{examples[i].captions[0]} (label {len(seen[:SHOWN]) + 1} is held out)"
             if len(held_out)
             else examples[i].captions[0],
             offset=encoder.offset,

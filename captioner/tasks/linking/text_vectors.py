@@ -55,9 +55,8 @@ def check_sentence_encoder(options: TextVectorOptions) -> None:
                 )
             case "word vectors" if not split_weighting(source)[0].is_file():
                 file, _ = split_weighting(source)
-                raise InputError(
-                    f"word vectors {file} do not exist or are not a file; check the path"
-                )
+                problem = "are not a file" if file.exists() else "do not exist"
+                raise InputError(f"word vectors {file} {problem}; check the path")
             case "rows":
                 open_rows(path)
             case "transformer":
@@ -143,7 +142,10 @@ def _all_captions(data: CaptionData) -> Iterator[tuple[str, str]]:
 
 
 def _kind(source: str) -> str:
-    """Return the kind of a source: one of FITTED, or the kind of file at its path."""
+    """Return the kind of a source: one of FITTED, or the kind of file or directory at its path.
+
+    Raises InputError if it is neither.
+    """
     path = Path(source)
     if source in FITTED:
         return source
@@ -154,10 +156,10 @@ def _kind(source: str) -> str:
     if path.is_dir():
         return "transformer" if (path / "tokenizer.json").exists() else "captioner"
     if os.sep in source or path.exists():
+        problem = "are not of a known kind" if path.exists() else "do not exist"
         raise InputError(
-            f"sentence vectors {path} do not exist, or are not of a known kind; choose a .txt, "
-            ".vec or .bin file of word vectors, a .npy file, or the directory of a sentence "
-            "encoder or captioner"
+            f"sentence vectors {path} {problem}; choose a .txt, .vec or .bin file of word vectors, "
+            "a .npy file, or the directory of a sentence encoder or captioner"
         )
     close = get_close_matches(source, FITTED, 1)
     advice = f"did you mean {close[0]!r}?" if close else f"choose {', '.join(FITTED)} or a path"

@@ -110,7 +110,7 @@ def test_concepts_are_scored_by_annotations(linker):
     assert found.average_precision["dog_r1"] == pytest.approx(1 / 4)
     assert found.average_precision["dog_beach"] == pytest.approx(1)
     assert found.content["MAP"] == pytest.approx((1 / 2 + 1 / 4 + 1) / 3)
-    assert found.describe().startswith("concepts: MAP 0.583 of 3\nleft out: concept cat")
+    assert found.describe().startswith("concepts: MAP 0.583 over 3\nleft out: concept cat")
 
 
 def test_concepts_need_numbered_images(linker):
@@ -161,7 +161,7 @@ def test_concepts_of_images_without_numbers_are_refused(run):
     [
         ("--queries", "query file gone cannot be read: No such file"),
         ("--concepts", "gone contains no concepts"),
-        ("--failures", "--failures file cannot be created: "),
+        ("--failures", "--failures: directory file cannot be created: "),
     ],
 )
 def test_missing_files_show_before_images_are_read(run, flag, message, monkeypatch):

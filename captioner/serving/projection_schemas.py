@@ -1,0 +1,113 @@
+"""Parameters and responses of the endpoints of projections, for FastAPI and OpenAPI.
+
+FastAPI and pydantic are imported inside functions because the rest of the library works without
+them.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from ..plots.projections import MAX_GROUPS
+from .projection import MAX_POINTS
+from .search_schemas import hit_model, index_field
+from .spatial_schemas import labels_field
+
+if TYPE_CHECKING:
+    import pydantic
+
+MAX_ROWS = 500  # in a request for rows
+
+
+def projection_parameters() -> "type[pydantic.BaseModel]":
+    """Build the parameters of a projection."""
+    from pydantic import ConfigDict, Field, create_model
+
+    return create_model(
+        "Projection",
+        __config__=ConfigDict(extra="forbid"),
+        index=index_field(),
+        method=(
+            Literal["labels", "pca"],
+            Field(
+                "labels",
+                description="labels: one label is the first axis, two are both axes, and more are "
+                "anchors on a circle; only for an index with has_regions. pca: the first two "
+                "principal components of the embeddings; labels then only divide the points into "
+                "groups",
+            ),
+        ),
+        labels=labels_field("words, phrases or sentences", at_most=MAX_GROUPS),
+        diversity=(
+            bool,
+            Field(
+                False,
+                description="whether the variance of the regions of an image is the second axis of "
+                "one label, or the first axis without labels",
+            ),
+        ),
+        limit=(
+            int,
+            Field(
+                MAX_POINTS,
+                ge=1,
+                le=MAX_POINTS,
+                description="maximum number of points; a random sample of a larger index is shown, "
+                "which is always the same",
+            ),
+        ),
+    )
+
+
+def projection_model() -> "type[pydantic.BaseModel]":
+    """Build a pydantic model of the response of /api/projection, `projection.project_index`."""
+    from pydantic import BaseModel, Field
+
+    class ProjectedIndex(BaseModel):
+        index: str = Field(description="name of the index")
+        kind: Literal["images", "texts"] = Field(description="type of the rows of the index")
+        version: str = Field(description="changes whenever the index is written")
+        rows: int = Field(description="number of rows of the index")
+        row: list[int] = Field(description="row of each point, ascending")
+        x: list[float] = Field(description="position of each point to the right")
+        y: list[float] = Field(description="position of each point upwards")
+        group: list[int] = Field(
+            description="number of the label that each point shows most, from 0; -1 if no label "
+            "has a probability of 0.5"
+        )
+        labels: list[str] = Field(description="the labels")
+        axes: list[str] | None = Field(
+            description="what x and y mean; null if the labels are anchors"
+        )
+        anchors: list[list[float]] | None = Field(
+            description="position of each label on a circle, from which the points are at a "
+            "weighted mean; null unless there are three or more"
+        )
+
+    return ProjectedIndex
+
+
+def rows_parameters() -> "type[pydantic.BaseModel]":
+    """Build the parameters of a request for rows."""
+    from pydantic import ConfigDict, Field, create_model
+
+    Row = Annotated[int, Field(ge=0, lt=2**40)]  # noqa: N806  a type
+    about = "rows of the index, from 0; repeat the parameter for several"
+    return create_model(
+        "RowsParameters",
+        __config__=ConfigDict(extra="forbid"),
+        index=index_field(),
+        rows=(list[Row], Field(min_length=1, max_length=MAX_ROWS, description=about)),
+    )
+
+
+def rows_model() -> "type[pydantic.BaseModel]":
+    """Build a pydantic model of the response of /api/rows, `Collection.rows`."""
+    from pydantic import BaseModel, Field
+
+    class Rows(BaseModel):
+        index: str = Field(description="name of the index")
+        version: str = Field(description="changes whenever the index is written")
+        hits: list[hit_model()] = Field(  # type: ignore[valid-type]
+            description="the rows, in the order of the request"
+        )
+
+    return Rows

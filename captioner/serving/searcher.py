@@ -1,0 +1,118 @@
+"""The collections of a service, and the one thread that works with them and their models.
+
+FastAPI is imported inside functions because the rest of the library works without it.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from PIL import Image
+
+from ..data.images import read_image
+from ..errors import InputError
+from ..prefetch import WORKERS
+from .access import Access
+from .batcher import Batcher, Closed
+from .collections import Collection
+from .schemas import Limits, receive_image
+from .snapshots import Damaged
+from .thumbnails import thumbnail_key
+
+if TYPE_CHECKING:
+    import fastapi
+
+THUMBNAILS = "/api/thumbnails"
+
+log = logging.getLogger(__name__)
+Work = Callable[[], dict[str, Any]]
+
+
+class Searcher:
+    """The collections by name, and one thread that works on requests."""
+
+    def __init__(self, collections: Sequence[Collection], limits: Limits, access: Access) -> None:
+        self.collections = {each.name: each for each in collections}
+        self.batcher: Batcher[Work, str, dict[str, Any]] = Batcher(
+            lambda works, _: [work() for work in works], batch_size=1, capacity=limits.queue
+        )
+        self.limits = limits
+        self._secret = access.token
+        self._readers = ThreadPoolExecutor(WORKERS, "search-reader")
+
+    def find(self, name: str) -> Collection:
+        """Return the collection named `name`, or the first for ""; HTTPException 404 if missing."""
+        from fastapi import HTTPException
+
+        name = name or next(iter(self.collections))
+        if name not in self.collections:
+            known = ", ".join(self.collections)
+            raise HTTPException(404, f"there is no index {name!r}; choose one of: {known}")
+        return self.collections[name]
+
+    async def answer(self, collection: Collection, work: Work) -> "fastapi.Response":
+        """Respond with what `work` returns in the thread.
+
+        Raises InputError as it does, the errors of `Batcher.admit`, TimeoutError after the time
+        limit, and HTTPException with 500 if the work fails otherwise.
+        """
+        async with asyncio.timeout(self.limits.timeout):
+            with self.batcher.admit():
+                return await self._run(collection, work)
+
+    async def answer_image(
+        self,
+        collection: Collection,
+        request: "fastapi.Request",
+        work: Callable[[Image.Image], dict[str, Any]],
+    ) -> "fastapi.Response":
+        """Respond with what `work` returns in the thread for the image of a request.
+
+        Raises as `answer` and `receive_image` do, and InputError if the image cannot be read.
+        """
+        transform, limits = collection.linker.transform, self.limits
+
+        def read(content: bytes) -> Image.Image:
+            return transform.squash(read_image(content, limits.max_pixels))
+
+        self.batcher.check_free()  # without reading an image in vain
+        async with asyncio.timeout(limits.timeout):
+            content = await receive_image(request, limits)
+            with self.batcher.admit():
+                loop = asyncio.get_running_loop()
+                image = await loop.run_in_executor(self._readers, read, content)
+                return await self._run(collection, lambda: work(image))
+
+    async def _run(self, collection: Collection, work: Work) -> "fastapi.Response":
+        from fastapi import HTTPException, Response
+
+        try:
+            answer = await asyncio.wrap_future(self.batcher.submit(work, collection.name))
+        except (Closed, TimeoutError, InputError, HTTPException):
+            raise
+        except Exception as error:
+            log.exception("a request failed")
+            damaged = isinstance(error, Damaged)
+            index = f"the index {collection.name} cannot be read"
+            what = index if damaged else "the request failed"
+            raise HTTPException(500, what) from error
+        return Response(json.dumps(answer), media_type="application/json")
+
+    def address(self, collection: Collection, row: int, entry: dict[str, Any]) -> str:
+        """Return the URL of the thumbnail of a row, whose line in the index is `entry`."""
+        version = thumbnail_key(entry)
+        place = f"{collection.name}/{row}"
+        key = f"&key={self.sign(place, version)}" if self._secret else ""
+        path = quote(f"{THUMBNAILS[1:]}/{place}")
+        return f"{path}?version={version}{key}"
+
+    def sign(self, place: str, version: str) -> str:
+        """Return the key in a thumbnail's URL, because an <img> element cannot send the token."""
+        secret, message = (self._secret or "").encode(), f"{place}?{version}"
+        return hmac.new(secret, message.encode(), hashlib.sha256).hexdigest()[:32]
