@@ -1,6 +1,6 @@
-"""Groups of similar images of an index, named by the words that fit them.
+"""Groups of similar images or texts of an index, named by the words that fit them.
 
-Shapes: N images, E embedding dimensions.
+Shapes: N images or texts.
 """
 
 import sys
@@ -21,11 +21,12 @@ WORDS = 3000  # most frequent known words among which groups find their names
 def group_images(
     index: "Index", chosen: np.ndarray, count: int, seed: int
 ) -> tuple[np.ndarray, list[str]]:
-    """Divide the images `chosen` (N,) of an index into groups by k-means of their embeddings.
+    """Divide rows of an index into groups by k-means of their embeddings.
 
-    Returns the group of each image (N,), from 0 for the largest, and the names of the groups: the
-    known words whose embeddings fit a group better than the others, or numbers, after a note on
-    standard error, if the text model has no list of words. Raises InputError as `cluster` does.
+    chosen (N,): the rows. count, seed: as in `cluster`. Returns the group of each row (N,), from 0
+    for the largest, and the names of the groups: the known words whose embeddings fit a group
+    better than the others, or numbers, after a note on standard error, if the text model has no
+    list of words. Raises InputError as `cluster` does.
     """
     vectors = np.asarray(index.rows[chosen], np.float32)
     groups = cluster(vectors, count, seed)

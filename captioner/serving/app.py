@@ -81,7 +81,8 @@ def create_app(
     """Create the service as a FastAPI application, for `server.serve` or any other ASGI server.
 
     captioner: captions images; None serves search only. collections: the indexes to search, the
-    default first. thumbnails: where thumbnails are stored; None creates them anew for each request.
+    default first. access: which requests are accepted. thumbnails: where thumbnails are stored;
+    None creates them anew for each request.
     If `access` is None, only requests to the hosts localhost, 127.0.0.1 and ::1 are answered.
     After `app.state.close()`, new requests are rejected, but those in progress are still answered.
     """
@@ -268,7 +269,7 @@ def _add_metrics(
 
 
 def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
-    """Answer every error with the JSON {"detail": message}."""
+    """Answer expected exceptions with the JSON {"detail": message}; others end with status 500."""
     from fastapi import Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse

@@ -117,7 +117,11 @@ class Collection:
 
         def describe(snapshot: Snapshot) -> dict[str, Any]:
             if (last := max(rows)) >= len(snapshot.files.rows):
-                raise IndexError(f"row {last} of {self.name} does not exist")
+                count = len(snapshot.files.rows)
+                raise IndexError(
+                    f"row {last} of {self.name} does not exist; it has {count:,} rows, counted "
+                    "from 0"
+                )
             entries = zip(rows, snapshot.entries(rows), strict=True)
             return {
                 "index": self.name,
@@ -255,8 +259,8 @@ def check_regions(name: str, snapshot: Snapshot) -> None:
     """Raise InputError if an index, called `name`, has no region embeddings."""
     if not snapshot.index.has_regions:
         raise InputError(
-            f"{name} has no region embeddings; choose an index that a model trained with --system "
-            "spatial wrote"
+            f"{name} has no region embeddings; choose an index of images that was written with a "
+            "model trained with --system spatial"
         )
 
 

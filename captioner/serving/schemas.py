@@ -23,7 +23,7 @@ FORM_BYTES = 2**16  # maximum size of a form without its image
 ERRORS = {
     401: "the token is missing or wrong",
     403: "the request came from a page of another site",
-    404: "the index or row does not exist, or the row's image cannot be read",
+    404: "the index or row does not exist or has changed, or the row's image cannot be read",
     413: "the image file or the body is too large",
     421: "the request names a host that is not allowed",
     422: "the image cannot be read, or a parameter is invalid",
@@ -140,7 +140,9 @@ async def receive_image(request: "Request", limits: Limits) -> bytes:
     content = await receive_body(request, most, too_large)
     image = await _read_form(request, content) if is_form else content
     if not image:
-        raise HTTPException(422, "the request contains no image")
+        raise HTTPException(
+            422, "the request contains no image; send it as the body or as the form file image"
+        )
     if len(image) > limits.max_bytes:
         raise HTTPException(413, too_large)
     return image

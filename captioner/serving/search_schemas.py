@@ -124,9 +124,10 @@ def hit_model() -> "type[pydantic.BaseModel]":
         text: str | None = Field(description="the text; null for an image")
         term: str = Field(description="the hit written as a query term")
         score: float | None = Field(
-            description="cosine similarity to the query, from -1 to 1; null without a query. For a "
-            "painted search, the sum over the layers of the painted mean of the word's map, each "
-            "from -1 to 1, and over the terms of weight times probability, or cosine for an image"
+            description="cosine similarity to the query, from -1 to 1; null without a query and an "
+            "image. For a painted search, the sum over the layers of the painted mean of the "
+            "word's map, each from -1 to 1, and over the terms of weight times probability, or for "
+            "an image weight times cosine"
         )
         thumbnail: str | None = Field(
             description="URL of a JPEG, relative to that of the service; null for a text"
@@ -159,7 +160,7 @@ def hits_model() -> "type[pydantic.BaseModel]":
         total: int = Field(description=f"number of hits that can be requested, at most {MAX_HITS}")
         offset: int = Field(description="number of best hits that were skipped")
         hits: list[hit_model()] = Field(  # type: ignore[valid-type]
-            description="the hits, best first"
+            description="the hits, best first; without a query, in the order of the rows"
         )
 
     return Hits

@@ -97,9 +97,10 @@ class Searcher:
         except (Closed, TimeoutError, InputError, HTTPException):
             raise
         except Exception as error:
-            log.exception("a search failed")
+            log.exception("a request failed")
             damaged = isinstance(error, Damaged)
-            what = f"the index {collection.name} cannot be read" if damaged else "the search failed"
+            index = f"the index {collection.name} cannot be read"
+            what = index if damaged else "the request failed"
             raise HTTPException(500, what) from error
         return Response(json.dumps(answer), media_type="application/json")
 

@@ -42,7 +42,7 @@ class ServeOptions:
         check_bounds(self)
         if not (is_loopback(self.host) or self.token_file or self.public):
             raise InputError(
-                f"other machines can reach --host {self.host}: require a token with --token-file, "
+                f"other machines can reach --host {self.host}; require a token with --token-file, "
                 "or pass --public to serve them without a token"
             )
 
@@ -77,8 +77,9 @@ def serve(
 
     runs, indexes: as in `load_models`; one of them may be empty. A second signal abandons the
     requests in progress. given: names of the options that the user passed. Raises InputError if the
-    extra `serve` is not installed, the address is in use, the token file cannot be used, a
-    checkpoint or an index cannot be loaded, or an option in `given` has no effect.
+    extra `serve` is not installed, the address cannot be used, the token file cannot be used, there
+    is nothing to serve, a checkpoint or an index cannot be loaded, or an option in `given` has no
+    effect.
     """
     try:
         import fastapi  # noqa: F401

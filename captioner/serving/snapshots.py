@@ -39,7 +39,10 @@ class Snapshot:
 
     @cached_property
     def base(self) -> str:
-        """The path of the directory that contains all images; the names of images omit it."""
+        """The path that the names of images omit: a directory with a slash at the end, or "".
+
+        See `_common_base`.
+        """
         with reading():
             return _common_base(self.files)
 

@@ -48,6 +48,6 @@ def read_vector(text: str, weights: str) -> np.ndarray:
         ) from error
     if digits != weights[:WEIGHT_DIGITS]:
         raise InputError(
-            "image is a vector from another model than the index's; send the image file instead"
+            "image is a vector of a model other than the index's; send the image file instead"
         )
     return unit

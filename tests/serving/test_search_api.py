@@ -152,7 +152,7 @@ def test_vectors_as_text():
     np.testing.assert_allclose(read_vector(text, WEIGHTS), vector, atol=1e-3)
     assert np.linalg.norm(read_vector(text, WEIGHTS)) == pytest.approx(1, abs=1e-6)
     assert write_vector(read_vector(text, WEIGHTS), WEIGHTS) == text
-    with pytest.raises(InputError, match=r"^image is a vector from another model than the index's"):
+    with pytest.raises(InputError, match=r"^image is a vector of a model other than the index's"):
         read_vector(text, "f" + WEIGHTS[1:])
 
 
@@ -178,7 +178,7 @@ def test_a_vector_is_refused_by_an_index_of_another_model(client, place):
     other = ("0" if image[0] != "0" else "1") + image[1:]
     response = client.get("/api/search", params={"image": other})
     assert response.status_code == 422
-    assert response.json()["detail"].startswith("image is a vector from another model")
+    assert response.json()["detail"].startswith("image is a vector of a model other")
 
 
 def test_names_begin_at_the_working_directory(tmp_path_factory, own, monkeypatch, tmp_path):
