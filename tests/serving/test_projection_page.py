@@ -108,15 +108,16 @@ def position(page, number):
     return box["x"] + x, box["y"] + y
 
 
-def color(page, number):
-    """The colour that is drawn at a point."""
-    return tuple(
-        page.evaluate(
-            "(i) => [...context.getImageData(...at(i).map((v) => Math.round(v * size.ratio)), 1, 1)"
-            ".data.slice(0, 3)]",
-            number,
-        )
+def colors(page, number):
+    """The colours within three pixels of a point, which others may partly cover."""
+    found = page.evaluate(
+        """(i) => {
+          const [x, y] = at(i).map((value) => Math.round(value * size.ratio) - 3);
+          return [...context.getImageData(x, y, 7, 7).data];
+        }""",
+        number,
     )
+    return {tuple(found[i : i + 3]) for i in range(0, len(found), 4)}
 
 
 def names(place):
@@ -142,7 +143,7 @@ def test_points_are_where_the_service_places_them(plain, place):
         assert (found["y"][number] > 0.5) == ("green" in halves)
     for number, group in enumerate(found["group"]):
         expected = list(COLORS.values())[group] if group >= 0 else (0xA3, 0x9A, 0x8F)
-        assert color(page, number) == expected
+        assert expected in colors(page, number)
     assert page.locator("#summary").inner_text() == "12 images: red to the right, green upwards"
     assert page.locator("#points").get_attribute("aria-label").startswith("12 images: red to the")
     counts = [str(found["group"].count(group)) for group in range(2)]
@@ -189,8 +190,10 @@ def test_points_move_to_their_new_places(open_page):
     page.keyboard.press("Enter")
     page.wait_for_function("() => plot.labels[1] === 'blue' && !before && !scheduled")
     shares = page.evaluate("moved")
+    moving = [share for share in shares if share < 1]
+    assert moving
+    assert moving == sorted(moving)
     assert shares[-1] == 1
-    assert shares == sorted(shares)
 
 
 def test_unknown_words_are_replaced(page):
@@ -226,12 +229,14 @@ def test_zoom_and_pan(page):
     page.mouse.wheel(0, -400)
     page.wait_for_function("() => view.zoom > 2")
     assert position(page, 0) == pytest.approx(before, abs=2)  # it stays below the pointer
-    page.mouse.move(before[0] - 30, before[1] - 30)
+    box, left = page.locator("#points").bounding_box(), page.evaluate("at(0)[0]")
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*middle)
     page.mouse.down()
-    page.mouse.move(before[0] - 50, before[1] - 20, steps=3)
+    page.mouse.move(middle[0] - 20, middle[1] + 10, steps=4)
     page.mouse.up()
-    moved = position(page, 0)
-    assert moved == pytest.approx((before[0] - 20, before[1] + 10), abs=4.5)
+    page.wait_for_function("(left) => at(0)[0] < left - 10", arg=left)
+    assert position(page, 0) == pytest.approx((before[0] - 20, before[1] + 10), abs=6)
     assert not page.locator("#detail").is_visible()  # a drag is not a click
     for _ in range(20):
         page.get_by_role("button", name="Zoom in").click()
@@ -278,14 +283,14 @@ def test_thumbnails_are_drawn_for_few_points(open_page):
     page.wait_for_function("() => count <= THUMBS && thumbs.get(0)?.picture")
     wait(page)
     assert page.evaluate("size.ratio * THUMB") == page.evaluate("thumbs.get(0).picture.width")
-    red, green, blue = color(page, 0)  # the first image is red
-    assert red > 150 > 80 > max(green, blue)
+    for red, green, blue in colors(page, 0):  # the first image is red
+        assert red > 150 > 80 > max(green, blue)
     visible = page.evaluate("count")
     assert page.evaluate("thumbs.size") == visible
     assert sum("/api/rows" in url for url in requests) <= 2
     page.evaluate("fit()")
     wait(page)
-    assert color(page, 0) == (0xA6, 0x3A, 0x14)  # a point again, in the accent colour
+    assert (0xA6, 0x3A, 0x14) in colors(page, 0)  # a point again, in the accent colour
 
 
 # ---- one image -----------------------------------------------------------------------------------
@@ -401,9 +406,9 @@ def test_a_label_of_the_legend_selects_its_images(plain):
     page.get_by_role("button", name="that show green most").click()
     chosen = page.evaluate("chosen()")
     wait(page)
-    assert color(page, chosen[0]) == COLORS["green"]
+    assert COLORS["green"] in colors(page, chosen[0])
     other = next(i for i in range(12) if i not in chosen)
-    assert color(page, other) not in COLORS.values()  # paler
+    assert not colors(page, other) & set(COLORS.values())  # paler
     assert chosen == page.evaluate("[...plot.row].filter((_, i) => plot.group[i] === 1)")
     page.fill("#labels", "red, blue")
     page.keyboard.press("Enter")
@@ -515,10 +520,10 @@ def test_every_control_has_a_name_and_every_text_enough_contrast(open_page, sche
 def test_the_scheme_may_change(plain):
     page = plain
     number = page.evaluate("plot.group.indexOf(0)")
-    assert color(page, number) == COLORS["red"]
+    assert COLORS["red"] in colors(page, number)
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("() => palette.groups === DARK && !scheduled")
-    assert color(page, number) == (0x4A, 0xA8, 0xE8)
+    assert (0x4A, 0xA8, 0xE8) in colors(page, number)
 
 
 @pytest.mark.parametrize("width", [320, 700, 1100])
