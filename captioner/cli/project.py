@@ -219,7 +219,8 @@ def _draw_labels(arguments: argparse.Namespace) -> None:
         return
     groups, names = plane.groups, plane.labels
     if arguments.topics is not None:
-        groups, names = group_images(index, chosen, arguments.topics, arguments.seed)
+        groups, found = group_images(index, chosen, arguments.topics, arguments.seed)
+        names = tuple(found)
     draw_projection(arguments.output, plane.points, groups, names, title, plane.meaning)
     _print_groups(groups, names)
     print(f"{title}\nprojection: {arguments.output}")

@@ -4,7 +4,7 @@ FastAPI and pydantic are imported inside functions because the rest of the libra
 them.
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ..plots.projections import MAX_GROUPS
 from .projection import MAX_POINTS
@@ -21,12 +21,13 @@ def projection_parameters() -> "type[pydantic.BaseModel]":
     """Build the parameters of a projection."""
     from pydantic import ConfigDict, Field, create_model
 
+    methods: Any = Literal["labels", "pca"]
     return create_model(
         "Projection",
         __config__=ConfigDict(extra="forbid"),
         index=index_field(),
         method=(
-            Literal["labels", "pca"],
+            methods,
             Field(
                 "labels",
                 description="labels: one label is the first axis, two are both axes, and more are "

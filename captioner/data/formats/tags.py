@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import InputError
-from .reading import RawExample, ReadResult, SourceLocation, first_line, parse_split, read_table
-from .tables import DELIMITERS, IMAGES, caption_columns, place_images, recognise_csv
+from .reading import (
+    DELIMITERS,
+    RawExample,
+    ReadResult,
+    SourceLocation,
+    first_line,
+    parse_split,
+    read_table,
+)
+from .tables import IMAGES, caption_columns, place_images, recognise_csv
 
 TAGS = ("tags", "labels")  # names of the column, in order of preference
 BETWEEN = ", "  # tags in a caption; no tag contains a comma
