@@ -43,7 +43,7 @@ def in_blocks(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     if not _caches_shapes(tensors[0]) or count & (count - 1) == 0:
         return function(*tensors)
     sizes = [1 << bit for bit in reversed(range(count.bit_length())) if count >> bit & 1]
-    blocks = zip(*(tensor.split(sizes) for tensor in tensors), strict=True)
+    blocks = zip(*(torch.split(tensor, sizes) for tensor in tensors), strict=True)
     return torch.cat([function(*block) for block in blocks])
 
 

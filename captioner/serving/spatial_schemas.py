@@ -80,7 +80,7 @@ def labels_field(about: str, *, at_least: int = 0, at_most: int) -> tuple[Any, A
     default: Any = ... if at_least else []
     description = f"{about}; repeat the parameter for several"
     field = Field(default, description=description, min_length=at_least, max_length=at_most)
-    return list[text], field  # type: ignore[valid-type]
+    return list[text], field
 
 
 def labels_model() -> "type[pydantic.BaseModel]":
