@@ -193,7 +193,7 @@ def test_nothing_is_overwritten_by_the_list(run):
         ("--images images --output a.txt", r"^--output must be a \.npy file, got a\.txt$"),
         ("--images images --output d.npy", r"^--output must be a \.npy file, got d\.npy$"),
         ("--texts gone.csv --output a.npy", r"^gone\.csv does not exist or is not a file; check"),
-        ("--texts blank.txt --output a.npy", r"^blank\.txt has no captions$"),
+        ("--texts blank.txt --output a.npy", r"^blank\.txt has no captions; choose another file$"),
         ("--texts '' --output a.npy", "^nothing was written: no text could be encoded; see"),
         ("--texts red --output a.npy --batch-size 0", "^batch_size must be at least 1, got 0$"),
         (

@@ -480,7 +480,8 @@ def find_file(root, needle):
 
 
 def test_every_reader_has_a_writer():
-    assert WRITERS.keys() == READERS.keys() - {"parquet"}  # needs an extra package
+    # parquet needs an extra package, and test_tags.py writes tags, which are no sentences
+    assert WRITERS.keys() == READERS.keys() - {"parquet", "tags"}
 
 
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
