@@ -384,7 +384,8 @@ class Linker:
 
         Raises InputError as `cluster_regions` does, and for a model that is not spatial.
         """
-        return cluster_regions(self.region_embeddings([image])[0], count, seed)
+        regions = self.region_embeddings([image])[0]
+        return cluster_regions(regions, self.encode_texts(self.known_labels.seen), count, seed)
 
     def diversity(self, images: ImageInput | Sequence[ImageInput]) -> np.ndarray:
         """Return how much the regions of each image differ, (B,), in [0, 1]."""
