@@ -390,7 +390,8 @@ class Linker:
         count, seed: as in `cluster_regions`. Raises InputError as that function does, for an image
         that cannot be read, and for a model that is not spatial.
         """
-        return cluster_regions(self.region_embeddings([image])[0], count, seed)
+        regions = self.region_embeddings([image])[0]
+        return cluster_regions(regions, self.encode_texts(self.known_labels.seen), count, seed)
 
     def diversity(self, images: ImageInput | Sequence[ImageInput]) -> np.ndarray:
         """Return the variance of each image's region embeddings (B,), in [0, 1].

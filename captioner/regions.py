@@ -67,13 +67,17 @@ def diversity(regions: Tensor) -> Tensor:
     return 1 - regions.mean((1, 3, 4)).square().sum(-1)
 
 
-def cluster_regions(regions: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+def cluster_regions(
+    regions: np.ndarray, labels: np.ndarray, count: int, seed: int = 0
+) -> np.ndarray:
     """Group the cells of one image by k-means of their embeddings; return the groups (h, w).
 
-    regions (K, E, h, w): region embeddings of the image; the blocks of a cell are concatenated, and
-    its position is ignored. count: maximum number of groups; there are fewer if fewer cells are
-    distinct. Groups are numbered from 0, in reading order of their first cells. Raises InputError
-    unless `count` is from 1 to the number of cells.
+    regions (K, E, h, w): region embeddings of the image. labels (L, E): unit vectors of labels.
+    Cells are compared by the cosines of their embeddings with the labels, averaged over the blocks,
+    so that differences that no label describes do not count; positions are ignored. count: maximum
+    number of groups; there are fewer if fewer cells are distinct. Groups are numbered from 0, in
+    reading order of their first cells. Raises InputError unless `count` is from 1 to the number of
+    cells.
     """
     height, width = regions.shape[-2:]
     cells = height * width
@@ -82,7 +86,8 @@ def cluster_regions(regions: np.ndarray, count: int, seed: int = 0) -> np.ndarra
             f"the number of regions must be from 1 to {cells}, the number of cells of the feature "
             f"map, got {count}"
         )
-    points = regions.reshape(-1, cells).T.astype(np.float64)  # (P, K * E)
+    embedded = regions.mean(0).reshape(-1, cells).astype(np.float64)  # (E, P)
+    points = (labels @ embedded).T  # (P, L)
     generator = np.random.default_rng(seed)
     found = min((_k_means(points, count, generator) for _ in range(STARTS)), key=lambda f: f[1])[0]
     _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
