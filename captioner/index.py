@@ -289,7 +289,8 @@ class Index:
         if query is None:
             return scores
         parsed = parse(query) if isinstance(query, str) else query
-        return scores + self._query_scores(parsed, embed_images or self.linker.encode_images)
+        scores += self._query_scores(parsed, embed_images or self.linker.encode_images)
+        return scores
 
     def _query_scores(
         self, query: Query, embed_images: Callable[[Sequence[str]], np.ndarray]

@@ -79,8 +79,8 @@ def labels_field(about: str, *, at_least: int = 0, at_most: int) -> tuple[Any, A
     text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
     default: Any = ... if at_least else []
     description = f"{about}; repeat the parameter for several"
-    bounds = {"min_length": at_least, "max_length": at_most}
-    return list[text], Field(default, description=description, **bounds)  # type: ignore[valid-type]
+    field = Field(default, description=description, min_length=at_least, max_length=at_most)
+    return list[text], field
 
 
 def labels_model() -> "type[pydantic.BaseModel]":
