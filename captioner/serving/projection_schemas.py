@@ -21,41 +21,32 @@ def projection_parameters() -> "type[pydantic.BaseModel]":
     """Build the parameters of a projection."""
     from pydantic import ConfigDict, Field, create_model
 
-    methods: Any = Literal["labels", "pca"]
-    return create_model(
-        "Projection",
-        __config__=ConfigDict(extra="forbid"),
-        index=index_field(),
-        method=(
-            methods,
-            Field(
-                "labels",
-                description="labels: one label is the first axis, two are both axes, and more are "
-                "anchors on a circle; only for an index with has_regions. pca: the first two "
-                "principal components of the embeddings; labels then only divide the points into "
-                "groups",
-            ),
-        ),
-        labels=labels_field("words, phrases or sentences", at_most=MAX_GROUPS),
-        diversity=(
-            bool,
-            Field(
-                False,
-                description="whether the variance of the regions of an image is the second axis of "
-                "one label, or the first axis without labels",
-            ),
-        ),
-        limit=(
-            int,
-            Field(
-                MAX_POINTS,
-                ge=1,
-                le=MAX_POINTS,
-                description="maximum number of points; a random sample of a larger index is shown, "
-                "which is always the same",
-            ),
-        ),
+    method = Field(
+        "labels",
+        description="labels: one label is the first axis, two are both axes, and more are anchors "
+        "on a circle; only for an index with has_regions. pca: the first two principal components "
+        "of the embeddings; labels then only divide the points into groups",
     )
+    diversity = Field(
+        False,
+        description="whether the variance of the regions of an image is the second axis of one "
+        "label, or the first axis without labels",
+    )
+    limit = Field(
+        MAX_POINTS,
+        ge=1,
+        le=MAX_POINTS,
+        description="maximum number of points; of a larger index, a random sample is shown, which "
+        "is always the same",
+    )
+    fields: dict[str, Any] = {
+        "index": index_field(),
+        "method": (Literal["labels", "pca"], method),
+        "labels": labels_field("words, phrases or sentences", at_most=MAX_GROUPS),
+        "diversity": (bool, diversity),
+        "limit": (int, limit),
+    }
+    return create_model("Projection", __config__=ConfigDict(extra="forbid"), **fields)
 
 
 def projection_model() -> "type[pydantic.BaseModel]":
@@ -92,12 +83,11 @@ def rows_parameters() -> "type[pydantic.BaseModel]":
 
     Row = Annotated[int, Field(ge=0, lt=2**40)]  # noqa: N806  a type
     about = "rows of the index, from 0; repeat the parameter for several"
-    return create_model(
-        "RowsParameters",
-        __config__=ConfigDict(extra="forbid"),
-        index=index_field(),
-        rows=(list[Row], Field(min_length=1, max_length=MAX_ROWS, description=about)),
-    )
+    fields: dict[str, Any] = {
+        "index": index_field(),
+        "rows": (list[Row], Field(min_length=1, max_length=MAX_ROWS, description=about)),
+    }
+    return create_model("RowsParameters", __config__=ConfigDict(extra="forbid"), **fields)
 
 
 def rows_model() -> "type[pydantic.BaseModel]":

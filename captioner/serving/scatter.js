@@ -376,6 +376,7 @@ const anySelected = () => selectedCount > 0;
 
 /** Select points for which a function is true; `add`: besides those that are selected. */
 function select(test, add = false) {
+  if (!plot) return;
   if (!add) selected.fill(0);
   for (let i = 0; i < selected.length; i++) if (!selected[i] && test(i)) selected[i] = 1;
   selectedCount = selected.reduce((sum, each) => sum + each, 0);

@@ -55,6 +55,10 @@ ONLY_PARSED = {  # text that commands or Python contain: why they are not run
     "captioner compare": "takes minutes; covered by tests/training/test_compare.py",
     "captioner serve": "runs until it is stopped; covered by tests/serving/test_app.py",
     "api/search": "needs an index; covered by tests/serving/test_search_api.py",
+    **dict.fromkeys(
+        ("api/paint", "api/label", "api/localize", "api/projection"),
+        "the same; covered by tests/serving/test_spatial_api.py",
+    ),
     "captioner export": "half a minute and an extra; covered by tests/inference/test_export.py",
     "onnxruntime": "the same",
     "push_to_hub": "needs the network; tests/checkpoints/test_hub.py uses a hub on loopback",
