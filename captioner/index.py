@@ -168,9 +168,9 @@ class Index:
 
         query: as in `Linker.encode_query`, or a vector (E,) as an array or a list, which is scaled
         to norm 1. Items with equal scores are in the order of the rows. The search is exact.
-        reranker: a captioner that scores the first `rerank_top` items again, or the first `top` if
-        `top` is larger; the query must then be a text if the index contains images, and an image
-        if it contains texts. Raises InputError for an invalid query or vector, for a `top` that is
+        reranker: scores the first `rerank_top` items again, or the first `top` if `top` is larger;
+        the query must then be a text if the index contains images, and an image if it contains
+        texts. Raises InputError for an invalid query or vector, for a `top` that is
         not an integer of at least 1, and for damaged rows.
         """
         top, rerank_top = at_least_one(top, "top"), at_least_one(rerank_top, "rerank_top")
