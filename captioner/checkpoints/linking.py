@@ -22,7 +22,8 @@ from ..vision.encoders import Encoder, build_encoder
 from .checkpoint import Checkpoint
 from .checkpoint import restore as restore_weights
 
-SYSTEMS = ("linear", "joint", "mcnn", "regression", "spatial")
+EMBEDDING_SYSTEMS = ("linear", "joint", "regression", "spatial")  # which can write an index
+SYSTEMS = (*EMBEDDING_SYSTEMS, "mcnn")
 IMAGE_WEIGHT = "image.weight"  # of shape (E, X), or (H, X) before a hidden layer
 
 

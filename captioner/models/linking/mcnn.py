@@ -6,6 +6,7 @@ N texts, P pairs, T words, U units (windows of words, or of units below), C unit
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
 import torch
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from ...errors import InputError
 from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
+from ..layers import Standardize
 from ..losses import Loss
 from .contrastive import RELATIVE, own_texts, shifted_hinges
 from .joint import JointBatch, drop_words
@@ -24,6 +26,7 @@ from .options import LEVELS, McnnOptions
 from .texts import Texts
 
 WINDOW, POOL = 3, 2  # units that a convolution reads, and that a pooling reduces to one
+START = 4.0  # sum of the output layer's absolute weights before training
 CHUNK = 1024  # pairs scored at once: their units fit in the cache of a core
 TEXTS_AT_ONCE = 256  # texts whose units are in memory while pairs are scored
 
@@ -51,6 +54,8 @@ class MultimodalCNN(nn.Module):
     that follows for each pair.
     """
 
+    layers: Sequence[nn.Linear]
+
     def __init__(
         self, image_size: int, vocabulary_size: int, options: McnnOptions, encoder: Encoder
     ) -> None:
@@ -64,11 +69,42 @@ class MultimodalCNN(nn.Module):
         self.words = nn.Embedding(vocabulary_size, options.word_size, padding_idx=PAD)
         inputs = (WINDOW * options.word_size, WINDOW * maps, WINDOW * maps, maps)
         outputs = (maps, maps, maps, options.hidden_size)
-        self.layers = nn.ModuleList(map(nn.Linear, inputs, outputs))
+        layers = map(nn.Linear, inputs, outputs)
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
         self.image_layer = nn.Linear(options.image_dimensions, outputs[self.merging], bias=False)
         self.output = nn.Linear(options.hidden_size, 1)
+        self.standardize = Standardize(size)
         for layer in (self.image, self.image_layer, *self.layers):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        self._start_as_similarity()
+
+    @torch.no_grad()
+    def _start_as_similarity(self) -> None:
+        """Set initial weights for which the score grows with the similarity of image and text.
+
+        In the layer that reads the image, units form groups of four, with the inputs a + b, a - b,
+        -a + b and -a - b, where a is from the text and b from the image. Counted with the signs of
+        ab, their outputs add up to |a + b| - |a - b|, which is larger the more a and b agree. The
+        layers above pass on that sum. From random weights, most of the training would be spent on
+        finding any dependence on both inputs.
+        """
+        layer, *above = list(self.layers)[self.merging :]
+        rows = layer.out_features // 4 * 4
+        for number, (text, image) in enumerate(((1, 1), (1, -1), (-1, 1), (-1, -1))):
+            layer.weight[number:rows:4] = text * layer.weight[:rows:4]
+            self.image_layer.weight[number:rows:4] = image * self.image_layer.weight[:rows:4]
+        signs = torch.zeros(layer.out_features)
+        signs[:rows] = torch.tensor([1.0, -1.0, -1.0, 1.0]).repeat(rows // 4)
+        layer.bias.zero_()
+        for linear in above:
+            inputs = signs.repeat(linear.in_features // len(signs))
+            signs = torch.ones(linear.out_features)
+            signs[1::2] = -1
+            sums = signs[:, None] * inputs / math.sqrt(linear.in_features)
+            linear.weight.add_(sums).mul_(0.5)
+            linear.bias.zero_()
+        self.output.weight.copy_(START * signs / len(signs))
+        self.output.bias.zero_()
 
     @property
     def features(self) -> str:
@@ -94,10 +130,25 @@ class MultimodalCNN(nn.Module):
         features: feature maps (B, X, h, w), pooled features (B, 2, X) or image vectors (B, X); a
         grid needs maps or vectors.
         """
-        vectors = image_vectors(features, grid=self.options.image_grid)
-        vectors = self._drop(vectors * math.sqrt(vectors.shape[1]))  # to a mean square of 1
-        parts: Tensor = self.image_layer(self.image(vectors).relu())
+        parts: Tensor = self.image_layer(self.read_images(features))
         return parts
+
+    def read_images(self, features: Tensor) -> Tensor:
+        """Return the vectors of images that a layer reads, (B, `image_dimensions`)."""
+        vectors = image_vectors(features, grid=self.options.image_grid)
+        vectors = vectors * math.sqrt(vectors.shape[1])  # to a mean square of 1
+        vectors = self.standardize(vectors[..., None, None]).flatten(1)
+        return self.image(self._drop(vectors)).relu()
+
+    def measure_images(self, batches: Iterable[Tensor]) -> None:
+        """Set the mean and deviation of image vectors from batches of a trained encoder's features.
+
+        All images have much in common; its share of a score would be the same for all of them.
+        """
+        scale, grid = math.sqrt(self.image.in_features), self.options.image_grid
+        self.standardize.measure(
+            scale * image_vectors(features, grid=grid)[..., None, None] for features in batches
+        )
 
     def text_parts(self, texts: Texts) -> TextParts:
         """Return what N texts, which may contain no words, contribute to that layer."""
@@ -111,10 +162,10 @@ class MultimodalCNN(nn.Module):
         return TextParts(*self._layer(self.merging, units, gates))
 
     def merge(self, images: Tensor, texts: TextParts) -> Tensor:
-        """Return the scores (...) of pairs.
+        """Return the scores of pairs.
 
-        images (..., C): as returned by `image_parts`. texts: sums (..., U, C) and gates (..., U) as
-        `text_parts` returns them. Leading dimensions are broadcast.
+        images (..., N, C) or (..., 1, C): rows of `image_parts`, one for each text or one for all.
+        texts: N texts, as `text_parts` returns them. The scores have the shape (..., N).
         """
         units, gates = (texts.sums + images[..., None, :]).relu(), texts.gates
         for number in range(self.merging + 1, len(self.layers)):
@@ -124,15 +175,14 @@ class MultimodalCNN(nn.Module):
         return scores.float()
 
     def _layer(self, number: int, units: Tensor, gates: Tensor) -> TextParts:
-        """Return the sums (..., U', C') of a layer over its units, pooled, and their gates.
+        """Return the sums (..., N, U', C') of a layer over its units, pooled, and their gates.
 
-        units (..., U, C): outputs of the layer below. gates (..., U): False for units of padding.
+        units (..., N, U, C): outputs of the layer below. gates (N, U): False for units of padding.
         """
         layer, units = self.layers[number], self._drop(units)
         if number == len(self.layers) - 1:
             return TextParts(layer(units), gates)
-        gates = windows(gates[..., None]).any(-1)
-        sums = layer(windows(units)).masked_fill(~gates[..., None], -torch.inf)
+        sums, gates = convolve(layer, units, gates)
         size = POOL if number < len(self.layers) - 2 else gates.shape[-1]
         return TextParts(pool(sums, size, -torch.inf), pool(gates[..., None], size, False)[..., 0])
 
@@ -205,13 +255,21 @@ class MultimodalCNN(nn.Module):
         return scores
 
 
-def windows(units: Tensor) -> Tensor:
-    """Return the window (..., U, WINDOW * C) that begins at each unit (..., U, C).
+def convolve(layer: nn.Module, units: Tensor, gates: Tensor) -> TextParts:
+    """Apply a layer to the window of WINDOW units that begins at each unit; return sums and gates.
 
-    The last windows are filled with zeros.
+    units (..., N, U, C): zero where gates (N, U) are False; the last windows are filled with zeros.
+    Only windows that are not all padding are computed; the sums of others are minus infinity.
     """
-    padded = F.pad(units, (0, 0, 0, WINDOW - 1))
-    return padded.unfold(-2, WINDOW, 1).mT.flatten(-2)
+    padded, width = F.pad(units, (0, 0, 0, WINDOW - 1)).flatten(-3, -2), units.shape[-2]
+    gates = F.pad(gates, (0, WINDOW - 1)).unfold(-1, WINDOW, 1).any(-1)
+    text, unit = gates.nonzero(as_tuple=True)
+    starts = text * (width + WINDOW - 1) + unit
+    windows = torch.cat([padded[..., starts + place, :] for place in range(WINDOW)], -1)
+    found = layer(windows)  # (..., windows of all texts, C')
+    sums = found.new_full((*units.shape[:-1], found.shape[-1]), -torch.inf).flatten(-3, -2)
+    sums[..., text * width + unit, :] = found
+    return TextParts(sums.unflatten(-2, gates.shape), gates)
 
 
 def pool(units: Tensor, size: int, padding: float) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from ...checkpoints.checkpoint import load_checkpoint_weights
 from ...data.dataset import Example
@@ -24,6 +25,8 @@ from .mcnn_task import mcnn_options
 from .options import RANDOM
 from .pair_scores import evenly_spaced, score_all_pairs, select_images
 from .vectors import RetrievalResult
+
+MEASURED = 1024  # training images from which the mean and deviation of image vectors are computed
 
 
 class McnnJob(LinkingJob):
@@ -57,6 +60,8 @@ class McnnJob(LinkingJob):
             f"{model_options.level} level, with {trained:,} trained parameters"
         )
         self.open(model.to(inputs.device), reader, None)
+        if not start and encoder.pretrained:
+            model.eval().measure_images(self._sample_features())
         self._ranked = evenly_spaced(len(inputs.data.split("val")), options.val_images)
         self.setting = f"val split, all pairs of {len(self._ranked)} images and their captions"
         self._texts = self.read_training_texts()
@@ -83,6 +88,14 @@ class McnnJob(LinkingJob):
             tuple(self.examples[i].id for i in indices),
             own=torch.from_numpy(self.own_texts(indices, texts)),
         )
+
+    def _sample_features(self) -> Iterator[Tensor]:
+        """Yield the features of up to MEASURED training images, evenly spaced, in batches."""
+        chosen = evenly_spaced(len(self.examples), MEASURED)
+        for first in range(0, len(chosen), 64):
+            values = self.images.load(chosen[first : first + 64]).to(self.inputs.device)
+            with torch.inference_mode():
+                yield values if self.images.are_features else self.model.encoder(values)
 
     @property
     def ranked_examples(self) -> list[Example]:

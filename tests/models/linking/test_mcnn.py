@@ -224,6 +224,47 @@ def test_images_are_read_from_maps_or_pooled_features():
         grid.image_parts(pooled)
 
 
+def test_image_vectors_are_standardised_by_those_of_training():
+    model, features = tiny_model(), torch.rand(40, 2, 8) + 1
+    model.measure_images(features.split(7))
+    vectors = image_vectors(features)
+    expected = (vectors - vectors.mean(0)) / vectors.std(0, correction=0)
+    torch.testing.assert_close(
+        model.read_images(features), model.image(expected).relu(), atol=1e-4, rtol=1e-4
+    )
+
+
+@torch.no_grad()
+def test_a_model_starts_as_a_similarity():
+    """|a + b| - |a - b| of the inputs of text and image, summed, at the level of sentences."""
+    options = McnnOptions(hidden_size=11, **{k: v for k, v in SIZES.items() if k != "hidden_size"})
+    model = MultimodalCNN(8, 30, options, nn.Identity()).eval()
+    images, texts = model.image_parts(tiny_images()), model.text_parts(tiny_texts())
+    b, a = images[:, None, :8:4], texts.sums[:, 0, :8:4]
+    expected = ((a + b).abs() - (a - b).abs()).sum(-1) * mcnn.START / 11
+    torch.testing.assert_close(model.merge(images[:, None], texts), expected)
+
+
+@pytest.mark.parametrize("level", LEVELS[:-1])
+@torch.no_grad()
+def test_the_layers_above_pass_on_the_similarity(level):
+    """Before training, more texts prefer the images whose vectors are like theirs."""
+    torch.manual_seed(0)
+    options = McnnOptions(level=level, word_size=16, image_dimensions=48, maps=64, hidden_size=64)
+    model = MultimodalCNN(8, 200, options, nn.Identity()).eval()
+    tokens = torch.randint(1, 200, (100, 3))
+    units, gates = model.words(tokens), tokens != 0
+    for number in range(model.merging):
+        sums, gates = model._layer(number, units, gates)
+        units = sums.relu()
+    sums, _ = model._layer(model.merging, units, gates)
+    likes = sums.amax(-2)[:, ::4]  # an image part that is like the largest a of each text
+    parts = torch.stack([likes, -likes, likes, -likes], -1).flatten(-2)
+    scores = model.merge(parts[:, None], model.text_parts(Texts(tokens)))
+    own = scores.diagonal()[:, None]
+    assert (own >= scores).float().mean() > 0.7
+
+
 def test_there_are_no_embeddings():
     model = tiny_model()
     message = "^an m-CNN scores pairs and has no embeddings; use it to re-rank the results of"

@@ -239,6 +239,13 @@ def test_what_needs_embeddings_says_what_to_do_instead(runs, colours):
     assert not any(Path(name).exists() for name in ("photos.index", "images.npy", "texts.npy"))
 
 
+def test_an_m_cnn_is_described_but_not_served(runs, capsys):
+    command.main(["info", str(runs / "word")])
+    assert "level word" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(InputError, match=r"trained for 'mcnn', which cannot be served; pass a cap"):
+        command.main(["serve", str(runs / "word"), "--device", "cpu"])
+
+
 def test_similarity_checks_its_texts(runs, colours):
     linker = Linker.from_pretrained(runs / "word", "cpu")
     image = next((colours / "val").glob("*.png"))
