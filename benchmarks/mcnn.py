@@ -18,7 +18,7 @@ from captioner.models.linking.options import LEVELS, McnnOptions
 from captioner.models.linking.texts import Texts
 from captioner.text.vocabulary import PAD
 
-IMAGES, TEXTS, CHANNELS, WORDS = 100, 500, 1280, 4500
+CHANNELS, WORDS = 1280, 4500
 MEAN_LENGTH, DEVIATION, LONGEST = 11, 3.5, 30  # of texts, in words
 
 
@@ -29,15 +29,15 @@ def build(level: str, device: torch.device) -> MultimodalCNN:
     return model.eval().to(device)
 
 
-def draw(device: torch.device) -> tuple[Tensor, Texts]:
+def draw(images: int, texts: int, device: torch.device) -> tuple[Tensor, Texts]:
     """Return pooled features of images, and texts in the order of their lengths."""
     generator = torch.Generator().manual_seed(1)
-    lengths = torch.normal(MEAN_LENGTH, DEVIATION, (TEXTS,), generator=generator)
+    lengths = torch.normal(MEAN_LENGTH, DEVIATION, (texts,), generator=generator)
     lengths = lengths.round().clamp(3, LONGEST).sort().values
-    tokens = torch.randint(1, WORDS, (TEXTS, LONGEST), generator=generator)
+    tokens = torch.randint(1, WORDS, (texts, LONGEST), generator=generator)
     tokens[torch.arange(LONGEST) >= lengths[:, None]] = PAD
-    images = torch.rand(IMAGES, 2, CHANNELS, generator=generator)
-    return images.to(device), Texts(tokens.to(device))
+    features = torch.rand(images, 2, CHANNELS, generator=generator)
+    return features.to(device), Texts(tokens.to(device))
 
 
 def split(model: MultimodalCNN, features: Tensor, texts: Texts) -> Tensor:
@@ -112,38 +112,38 @@ def layer_alone(
     )
 
 
+def ratios(
+    model: MultimodalCNN, features: Tensor, texts: Texts, rounds: int, device: torch.device
+) -> list[object]:
+    """Return one row of the table; exit if split and unsplit scores differ."""
+    found, expected = (way(model, features, texts) for way in (split, unsplit))
+    if not torch.allclose(found, expected, atol=1e-4):
+        raise SystemExit(f"{model.options.level}: split and unsplit scores differ")
+    ways = {way.__name__: partial(way, model, features, texts) for way in (split, unsplit)}
+    once, every = layer_alone(model, features, texts)
+    times = measure.side_by_side({**ways, "once": once, "every": every}, rounds, device)
+    total, layer = times["unsplit"] / times["split"], times["every"] / times["once"]
+    seconds = [f"{times[name]:.3f}" for name in ("unsplit", "split")]
+    return [model.options.level, *seconds, f"{total:.1f}", f"{layer:.1f}"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--texts", type=int, default=500)
+    parser.add_argument("--levels", nargs="+", choices=LEVELS, default=LEVELS)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    features, texts = draw(device)
-    rows = []
+    device, rounds = torch.device(arguments.device), arguments.rounds
+    features, texts = draw(arguments.images, arguments.texts, device)
     with torch.inference_mode():
-        for level in LEVELS:
-            model = build(level, device)
-            found, expected = (way(model, features, texts) for way in (split, unsplit))
-            if not torch.allclose(found, expected, atol=1e-4):
-                raise SystemExit(f"{level}: split and unsplit scores differ")
-            cases = {way.__name__: partial(way, model, features, texts) for way in (split, unsplit)}
-            once, every = layer_alone(model, features, texts)
-            times = measure.side_by_side(
-                {**cases, "layer": once, "whole layer": every}, arguments.rounds, device
-            )
-            ratio = times["unsplit"] / times["split"]
-            rows.append(
-                [
-                    level,
-                    f"{times['unsplit']:.3f}",
-                    f"{times['split']:.3f}",
-                    f"{ratio:.1f}",
-                    f"{times['whole layer'] / times['layer']:.1f}",
-                ]
-            )
-    head = ["level", "unsplit, s", "split, s", "ratio", "ratio of the layer alone"]
-    print(measure.table(head, rows))
-    print(f"\n{IMAGES} x {TEXTS} pairs. {measure.machine(device)}")
+        rows = [
+            ratios(build(level, device), features, texts, rounds, device)
+            for level in arguments.levels
+        ]
+    print(measure.table(["level", "unsplit, s", "split, s", "ratio", "ratio of the layer"], rows))
+    print(f"\n{arguments.images} x {arguments.texts} pairs. {measure.machine(device)}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def small(monkeypatch):
-    sizes = {"IMAGES": 5, "TEXTS": 40, "CHANNELS": 16, "WORDS": 50, "CHUNK": 32}
+    sizes = {"CHANNELS": 16, "WORDS": 50, "CHUNK": 32}
     for name, value in sizes.items():
         monkeypatch.setattr(benchmark, name, value)
 
@@ -19,7 +19,7 @@ def small(monkeypatch):
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.usefixtures("small")
 def test_unsplit_scores_are_the_same(level):
-    model, (features, texts) = benchmark.build(level, CPU), benchmark.draw(CPU)
+    model, (features, texts) = benchmark.build(level, CPU), benchmark.draw(5, 40, CPU)
     with torch.inference_mode():
         found = benchmark.split(model, features, texts)
         expected = benchmark.unsplit(model, features, texts, block=7)
@@ -31,7 +31,7 @@ def test_unsplit_scores_are_the_same(level):
 
 @pytest.mark.usefixtures("small")
 def test_the_table(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["benchmarks.mcnn", "--rounds", "1"])
+    monkeypatch.setattr("sys.argv", "benchmarks.mcnn --images 5 --texts 40 --rounds 1".split())
     benchmark.main()
     out = capsys.readouterr().out
     assert [line.split(" | ")[0] for line in out.splitlines()[2:6]] == [f"| {n}" for n in LEVELS]

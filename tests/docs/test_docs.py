@@ -69,6 +69,7 @@ ONLY_PARSED = {  # text that commands or Python contain: why they are not run
     "benchmarks": "take minutes",
     "linear --data DIR": "random weights of the stand-in give all images the same vector",
     "regression --data DIR": "the same",
+    "mcnn --data DIR": "the same",
     "torchrun": "processes that import torch; covered by tests/test_distributed.py",
 }
 MEASURED = ("docs/results.md", "docs/lab-notes.md", "docs/performance")  # took minutes and hours

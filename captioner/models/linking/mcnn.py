@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ...errors import InputError
 from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
-from ..layers import Standardize
+from ..layers import Dropout, Standardize
 from ..losses import Loss
 from .contrastive import RELATIVE, own_texts, shifted_hinges
 from .joint import JointBatch, drop_words
@@ -26,7 +26,7 @@ from .options import LEVELS, McnnOptions
 from .texts import Texts
 
 WINDOW, POOL = 3, 2  # units that a convolution reads, and that a pooling reduces to one
-START = 4.0  # sum of the output layer's absolute weights before training
+START = 0.3  # factor of the similarity as which a model starts: scores differ by about 0.1
 CHUNK = 1024  # pairs scored at once: their units fit in the cache of a core
 TEXTS_AT_ONCE = 256  # texts whose units are in memory while pairs are scored
 
@@ -74,6 +74,7 @@ class MultimodalCNN(nn.Module):
         self.image_layer = nn.Linear(options.image_dimensions, outputs[self.merging], bias=False)
         self.output = nn.Linear(options.hidden_size, 1)
         self.standardize = Standardize(size)
+        self.drop = Dropout(options.dropout)
         for layer in (self.image, self.image_layer, *self.layers):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         self._start_as_similarity()
@@ -96,15 +97,16 @@ class MultimodalCNN(nn.Module):
         signs = torch.zeros(layer.out_features)
         signs[:rows] = torch.tensor([1.0, -1.0, -1.0, 1.0]).repeat(rows // 4)
         layer.bias.zero_()
-        for linear in above:
-            inputs = signs.repeat(linear.in_features // len(signs))
-            signs = torch.ones(linear.out_features)
-            signs[1::2] = -1
-            sums = signs[:, None] * inputs / math.sqrt(linear.in_features)
-            linear.weight.add_(sums).mul_(0.5)
+        self.output.weight.zero_()
+        scale = math.sqrt(layer.out_features)  # the units of different groups are independent
+        for linear in (*above, self.output):
+            count = linear.in_features // len(signs)  # units of the layer below
+            inputs = signs.repeat(count) / (scale * count)
+            signs, scale = torch.ones(linear.out_features), linear.out_features / 2
+            signs[1::2] = -1  # these units have the sum if it is negative, the others if positive
+            linear.weight.mul_(0.5).add_(signs[:, None] * inputs)
             linear.bias.zero_()
-        self.output.weight.copy_(START * signs / len(signs))
-        self.output.bias.zero_()
+        self.output.weight.mul_(START)
 
     @property
     def features(self) -> str:
@@ -138,7 +140,7 @@ class MultimodalCNN(nn.Module):
         vectors = image_vectors(features, grid=self.options.image_grid)
         vectors = vectors * math.sqrt(vectors.shape[1])  # to a mean square of 1
         vectors = self.standardize(vectors[..., None, None]).flatten(1)
-        return self.image(self._drop(vectors)).relu()
+        return self.image(self.drop(vectors)).relu()
 
     def measure_images(self, batches: Iterable[Tensor]) -> None:
         """Set the mean and deviation of image vectors from batches of a trained encoder's features.
@@ -171,7 +173,7 @@ class MultimodalCNN(nn.Module):
         for number in range(self.merging + 1, len(self.layers)):
             sums, gates = self._layer(number, units, gates)
             units = sums.relu()
-        scores: Tensor = self.output(self._drop(units))[..., 0, 0]
+        scores: Tensor = self.output(self.drop(units))[..., 0, 0]
         return scores.float()
 
     def _layer(self, number: int, units: Tensor, gates: Tensor) -> TextParts:
@@ -179,15 +181,12 @@ class MultimodalCNN(nn.Module):
 
         units (..., N, U, C): outputs of the layer below. gates (N, U): False for units of padding.
         """
-        layer, units = self.layers[number], self._drop(units)
+        layer, units = self.layers[number], self.drop(units)
         if number == len(self.layers) - 1:
             return TextParts(layer(units), gates)
         sums, gates = convolve(layer, units, gates)
         size = POOL if number < len(self.layers) - 2 else gates.shape[-1]
         return TextParts(pool(sums, size, -torch.inf), pool(gates[..., None], size, False)[..., 0])
-
-    def _drop(self, units: Tensor) -> Tensor:
-        return F.dropout(units, self.options.dropout, self.training)
 
     def loss(self, batch: JointBatch) -> Loss:
         """Return the mean hinge loss of pairs and negatives; its `count` is the number of texts.

@@ -6,7 +6,6 @@ from ...checkpoints.checkpoint import Checkpoint
 from ...checkpoints.runs import evaluation_directory
 from ...data.dataset import split_name
 from ...devices import pick_device
-from ...errors import InputError
 from ...evaluation.inputs import (
     SCORES_FILE,
     load_split,
@@ -43,8 +42,7 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
     members = []
     for linker in linkers:
         model = linker.model
-        if model.encoder is None:
-            raise InputError("an m-CNN needs an encoder")
+        assert model.encoder is not None
         images = open_features(model.encoder, linker.transform, examples, options, model.features)
         members.append((linker, images))
     result = score_all_pairs(

@@ -5,6 +5,8 @@ Shapes: I images, N captions.
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ...data.dataset import Example
 from ...data.sources import FunctionSource, Source
 from ...linker import Linker
@@ -38,14 +40,13 @@ def score_all_pairs(
     i-th example. The score of a pair is the sum of theirs.
     """
     captions = [caption for example in examples for caption in example.captions]
-    scores = sum(
-        linker.score_source(
+    scores = np.zeros((len(examples), len(captions)), np.float32)
+    for linker, images in members:
+        scores += linker.score_source(
             images,
             len(examples),
             linker.texts.read(captions),
             batch_size=batch_size,
             show_progress=show_progress,
         )
-        for linker, images in members
-    )
     return rank_examples(scores, scores, examples, split)

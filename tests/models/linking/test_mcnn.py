@@ -241,7 +241,7 @@ def test_a_model_starts_as_a_similarity():
     model = MultimodalCNN(8, 30, options, nn.Identity()).eval()
     images, texts = model.image_parts(tiny_images()), model.text_parts(tiny_texts())
     b, a = images[:, None, :8:4], texts.sums[:, 0, :8:4]
-    expected = ((a + b).abs() - (a - b).abs()).sum(-1) * mcnn.START / 11
+    expected = ((a + b).abs() - (a - b).abs()).sum(-1) * mcnn.START / 11**0.5
     torch.testing.assert_close(model.merge(images[:, None], texts), expected)
 
 
