@@ -17,6 +17,7 @@ from .data.sources import InputSource, Source
 from .devices import device_of, pick_device
 from .errors import InputError
 from .models.linking.build import LinkingModel
+from .models.linking.mcnn import MultimodalCNN
 from .models.linking.spatial import SpatialEmbedding
 from .models.linking.text_model import suggest_words
 from .models.linking.texts import TextReader, Texts
@@ -206,6 +207,17 @@ class Linker:
         """
         if on_unknown not in ("raise", "return"):
             raise InputError(f"on_unknown must be raise or return, got {on_unknown!r}")
+        texts, unknown = self._check_texts(texts, on_unknown)
+        rows = np.empty((len(texts), self.model.dimensions), np.float32)
+        for first in range(0, len(texts), TEXTS_AT_ONCE):
+            block = texts[first : first + TEXTS_AT_ONCE]
+            rows[first : first + len(block)] = self.embed(self.texts.read(block))
+        return rows if on_unknown == "raise" else (rows, unknown)
+
+    def _check_texts(
+        self, texts: str | Sequence[str], on_unknown: str
+    ) -> tuple[list[str], list[list[str]]]:
+        """Return texts as a list, and the unknown words of each; errors as in `encode_texts`."""
         texts = [texts] if isinstance(texts, str) else texts
         texts = list(texts) if isinstance(texts, Iterable) else [texts]
         if wrong := [text for text in texts if not isinstance(text, str)]:
@@ -216,14 +228,10 @@ class Linker:
                 f"the texts contain unknown words: {', '.join(map(repr, words[:10]))}; "
                 "replace or omit them"
             )
-        rows = np.empty((len(texts), self.model.dimensions), np.float32)
-        for first in range(0, len(texts), TEXTS_AT_ONCE):
-            block = texts[first : first + TEXTS_AT_ONCE]
-            rows[first : first + len(block)] = self.embed(self.texts.read(block))
         for text in texts:
             if not self.texts.knows(text):
                 raise InputError(f"a text must contain at least one known word, got {text!r}")
-        return rows if on_unknown == "raise" else (rows, unknown)
+        return texts, unknown
 
     def embed(self, texts: Texts) -> np.ndarray:
         """Return the embeddings (N, E) of N texts that `self.texts.read` has prepared."""
@@ -307,13 +315,53 @@ class Linker:
     ) -> np.ndarray:
         """Return the score (B, N) of each image with each text.
 
-        Scores are cosines in [-1, 1], or unbounded dot products if the model was trained with
-        `--similarity dot`. images: as in `encode_images`. texts: as in `encode_texts`, with
+        Scores are cosines in [-1, 1], or unbounded if the model was trained with `--similarity dot`
+        or `--system mcnn`. images: as in `encode_images`. texts: as in `encode_texts`, with
         on_unknown="raise".
         """
+        if isinstance(self.model, MultimodalCNN):
+            images = _listed(images)
+            read = self.texts.read(self._check_texts(texts, "raise")[0])
+            return self.score_source(InputSource(images, self.transform, "stop"), len(images), read)
         rows = self.encode_texts(texts)  # errors in texts show before images are read
         scores: np.ndarray = self.encode_images(images) @ rows.T
         return scores
+
+    def score_source(
+        self,
+        images: Source,
+        count: int,
+        texts: Texts,
+        pairs: np.ndarray | None = None,
+        *,
+        batch_size: int = 32,
+        show_progress: bool = False,
+    ) -> np.ndarray:
+        """Score the first `count` images or stored features of a source with texts by an m-CNN.
+
+        texts: N texts that `self.texts.read` has prepared. pairs (P, 2): the index of an image and
+        of a text. Returns the score of each pair (P,), or that of each image with each text
+        (count, N) if `pairs` is None, float32. Raises InputError for a model of another system.
+        """
+        model = self.model
+        if not isinstance(model, MultimodalCNN):
+            raise InputError(
+                "only an m-CNN scores pairs without embeddings; use a model trained with "
+                "--system mcnn, or similarity"
+            )
+        if not count:
+            return np.empty((0, len(texts)) if pairs is None else 0, np.float32)
+        texts = texts.to(self.device)
+        with torch.inference_mode():
+            batches = self.stream_features(images, count, batch_size=batch_size)
+            parts = torch.cat([model.image_parts(features) for features in batches])
+            if pairs is None:
+                scores = model.score_matrix(parts, texts, show_progress=show_progress)
+            else:
+                chosen = torch.from_numpy(pairs).to(self.device)
+                scores = model.score_pairs(parts, texts, chosen, show_progress=show_progress)
+        found: np.ndarray = scores.cpu().numpy()
+        return found
 
     # ---- spatial models ----
 

@@ -14,7 +14,7 @@ from ..options import add_options, from_named, option_names
 from ..retrieval.index_files import KINDS, is_index
 from ..retrieval.painting import PRESETS, parse_layer
 from ..retrieval.query import Query, parse
-from ..retrieval.reranking import SAMPLE, RerankOptions
+from ..retrieval.reranking import RerankOptions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,8 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache",
         type=Path,
         metavar="PATH",
-        help="directory of stored features of the re-ranking captioner's encoder "
-        f"[{CHECKPOINTS / '.cache'}]",
+        help=f"directory of stored features of the models that re-rank [{CHECKPOINTS / '.cache'}]",
     )
 
 
@@ -125,8 +124,8 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{hit.score:.3f}\t{hit.item.encode('utf-8', 'replace').decode()}")
     if arguments.html:
         scores = "scores" if layers else "cosine similarities"
-        if options.rerank is not None:
-            scores = f"scores, re-ranked by {options.rerank}"
+        if options.rerank:
+            scores = f"scores, re-ranked by {' + '.join(map(str, options.rerank))}"
         count = f"{len(hits)} of {len(index):,} {index.kind}"
         note = f"The best {count} in {directory}, with their {scores}."
         _write_page(arguments.html, described, query, note, hits, index.kind)
@@ -157,9 +156,9 @@ def _read_options(arguments: argparse.Namespace) -> RerankOptions:
         raise InputError(f"--top must be at least 1, got {arguments.top}")
     values = {name: getattr(arguments, name) for name in option_names(RerankOptions)}
     options = from_named(RerankOptions, {k: v for k, v in values.items() if v is not None})
-    if arguments.cache is not None and options.rerank is None:
+    if arguments.cache is not None and not options.rerank:
         raise InputError("--cache needs --rerank")
-    if arguments.paint and options.rerank is not None:
+    if arguments.paint and options.rerank:
         raise InputError("--paint and --rerank cannot be combined; omit one of them")
     if arguments.paint and arguments.approximate:
         raise InputError("--paint always searches all images; omit --approximate")
@@ -169,17 +168,12 @@ def _read_options(arguments: argparse.Namespace) -> RerankOptions:
 def _load_reranker(
     options: RerankOptions, arguments: argparse.Namespace, kind: str
 ) -> "Reranker | None":
-    if options.rerank is None:
+    if not options.rerank:
         return None
-    from ..captioner import Captioner
-    from ..evaluation.inputs import sample_training_images
-    from ..reranker import Reranker
+    from ..evaluation.rerankers import load_reranker
 
-    captioner = Captioner.from_pretrained(options.rerank, arguments.device)
     cache = arguments.cache or CHECKPOINTS / ".cache"
-    needs_sample = kind == "texts"
-    sample = sample_training_images(captioner.config, cache, SAMPLE) if needs_sample else ()
-    return Reranker(captioner, weight=options.rerank_weight, sample=sample, cache=cache)
+    return load_reranker(options, cache, arguments.device, ranks_texts=kind == "texts")
 
 
 def _shown(path: str) -> str:

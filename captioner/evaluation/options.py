@@ -46,13 +46,18 @@ class EvaluationOptions:
         None, "spatial models: directory in Pascal VOC's layout, whose masks are scored"
     )
     threshold: float = option(0.8, "spatial models: map value below which a pixel is background")
+    ranked_images: int | None = option(
+        None,
+        "m-CNN: number of images, evenly spaced, whose pairs with all their captions are scored; "
+        "0: all [200]",
+    )
     batch_size: int = option(64, "number of images per batch")
     workers: int = option(WORKERS, "number of threads that prefetch images")
     cache: Path = option(CHECKPOINTS / ".cache", "cache directory for features and demo images")
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")
-        check_at_least(self, 0, "workers")
+        check_at_least(self, 0, "workers", "ranked_images")
         if not 0 <= self.threshold <= 1:
             raise InputError(f"threshold must be from 0 to 1, got {self.threshold}")
 

@@ -1,6 +1,7 @@
 """Re-ranking: options, the candidates of each query, and their order.
 
-`Reranker` computes the scores of a captioner. Shapes: Q queries, N items, K candidates.
+`Reranker` computes what captioners and m-CNNs add to the cosines. Shapes: Q queries, N items, K
+candidates.
 """
 
 from dataclasses import dataclass
@@ -13,36 +14,46 @@ from ..options import Options, check_bounds, flag_of, option
 
 TOP = 50
 # Chosen on Flickr8k's dev split, where weights from 0.01 to 0.05 are better than none.
-WEIGHT = 0.03  # of a nat beside the cosine
+CAPTIONER_WEIGHT = 0.03  # of a nat beside the cosine
+MCNN_WEIGHT = 0.1  # of an m-CNN's score beside the cosine
 QUANTILE = 0.7  # of the evidence of a query's candidates
 SAMPLE = 16  # training images over which a captioner's p(text) is estimated
 
 
 @dataclass(frozen=True)
 class RerankOptions(Options):
-    """The captioner that re-ranks the best results, their number, and the captioner's weight."""
+    """The models that re-rank the best results, the number of these results, and a weight."""
 
-    rerank: Path | None = option(None, "run or checkpoint of a re-ranking captioner")
+    rerank: tuple[Path, ...] = option(
+        (), "re-ranking captioners or m-CNNs; several add their scores"
+    )
     rerank_top: int = option(TOP, "number of best results to re-rank per query", at_least=1)
-    rerank_weight: float = option(WEIGHT, "weight of log-probabilities in the score", at_least=0)
+    rerank_weight: float | None = option(
+        None,
+        "weight of each model beside the cosine "
+        f"[{CAPTIONER_WEIGHT} for a captioner, {MCNN_WEIGHT} for an m-CNN]",
+        at_least=0,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_bounds(self)
-        if self.rerank is None and (idle := self.given - {"rerank"}):
+        if not self.rerank and (idle := self.given - {"rerank"}):
             raise InputError(f"{flag_of(min(idle))} needs --rerank")
 
 
-def evidence_for_texts(log_probs: np.ndarray, log_priors: np.ndarray) -> np.ndarray:
+def evidence_for_texts(scores: np.ndarray, log_priors: np.ndarray | None) -> np.ndarray:
     """Return the evidence for each candidate text of one image (K,) or of Q images (Q, K).
 
-    log_probs (Q, K): log p(text | image) of the candidates of each image. log_priors (Q, K): their
-    log p(text), which is subtracted, because a captioner prefers common sentences for every image.
-    The difference d grows with the number of rare words, even if they do not fit. It is therefore
-    softly limited to the QUANTILE q of the image's candidates: evidence = -log(e^-d + e^-q), in
-    nats.
+    scores (Q, K): scores of the candidates of each image. They are returned if `log_priors` is
+    None; otherwise they are a captioner's log p(text | image), in nats. log_priors (Q, K): log
+    p(text), which is subtracted, because a captioner prefers common sentences for every image. The
+    difference d grows with the number of rare words, even if they do not fit. It is therefore
+    softly limited to the QUANTILE q of the image's candidates: -log(e^-d + e^-q), in nats.
     """
-    difference: np.ndarray = log_probs - log_priors
+    if log_priors is None:
+        return scores
+    difference: np.ndarray = scores - log_priors
     if not difference.shape[-1]:  # no candidates have no quantile
         return difference
     limit = np.quantile(difference, QUANTILE, axis=-1, keepdims=True)

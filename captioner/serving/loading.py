@@ -7,7 +7,7 @@ from ..captioner import Captioner
 from ..checkpoints import checkpoint as checkpoints
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.linking import SYSTEMS
+from ..checkpoints.linking import EMBEDDING_SYSTEMS
 from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..index import Index
@@ -31,7 +31,7 @@ def load_models(
     captioners = [each for each in read if each.task == "captioning"]
     linkers = [each for each in read if each.task != "captioning"]
     for each in linkers:
-        if each.task not in SYSTEMS:
+        if each.task not in EMBEDDING_SYSTEMS:
             raise InputError(
                 f"{each.path} was trained for {each.task!r}, which cannot be served; pass the run "
                 "of a captioner, or of an index's linking model"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from ..options import Options
 from .captioning.task import CAPTIONING
+from .linking.mcnn_task import MCNN
 from .linking.regression_task import REGRESSION
 from .linking.spatial_task import SPATIAL
 from .linking.task import JOINT, LINEAR
@@ -13,7 +14,7 @@ from .task import Task
 if TYPE_CHECKING:
     from ..checkpoints.checkpoint import Checkpoint
 
-TASKS = (CAPTIONING, LINEAR, JOINT, REGRESSION, SPATIAL)
+TASKS = (CAPTIONING, LINEAR, JOINT, MCNN, REGRESSION, SPATIAL)
 # Names of the evaluation options that apply to some tasks only.
 EVALUATION_FLAGS = frozenset().union(*(task.evaluation_flags for task in TASKS))
 

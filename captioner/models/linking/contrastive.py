@@ -91,3 +91,18 @@ def hardest_hinges(
     hardest_text = wrong.amax(1)[image_of_text]  # (N,)
     hinges = [(margin - right + hardest).clamp_min(0) for hardest in (hardest_image, hardest_text)]
     return torch.stack(hinges).sum()
+
+
+def shifted_hinges(scores: Tensor, others: Tensor, own: Tensor, margin: float) -> Tensor:
+    """Return the mean hinge loss of negatives that serve a text and an image each.
+
+    scores (1 + K, N): those of texts with their images, followed by those of each text n with the
+    image of another text m. others (K, N): the m. own (K, N): True where text n is also one of that
+    image's own, which is not a negative. The pair is compared with text n and its image, and with
+    text m and its image. Without any negatives, the loss is 0.
+    """
+    right, wrong = scores[0], scores[1:]
+    for_texts = (margin - right + wrong).clamp_min(0)
+    for_images = (margin - right[others] + wrong).clamp_min(0)
+    total = (for_texts + for_images).masked_fill(own, 0).sum()
+    return total / (2 * (~own).sum()).clamp_min(1)

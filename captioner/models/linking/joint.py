@@ -139,7 +139,8 @@ class JointEmbedding(nn.Module):
         """Map N texts to embeddings (N, E); texts without words are accepted."""
         assert texts.tokens is not None
         lengths = (texts.tokens != PAD).sum(1).clamp_min(1)  # (N,)
-        words = self.words(self._drop_words(texts.tokens))  # (N, T, W); padding is 0
+        rate = self.options.word_dropout if self.training else 0.0
+        words = self.words(drop_words(texts.tokens, rate))  # (N, T, W); padding is 0
         # Without the steps of padding, which would double the time.
         packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
         _, (state,) = self.gru(packed)  # (1, N, H), after each text's last word
@@ -148,18 +149,6 @@ class JointEmbedding(nn.Module):
             parts.append(words.sum(1) / lengths[:, None].sqrt())
         joined = F.dropout(torch.cat(parts, 1), self.options.dropout, self.training)
         return self._scaled(self.text(joined))
-
-    def _drop_words(self, tokens: Tensor) -> Tensor:
-        """Return tokens (N, T); in training, random words are replaced by padding.
-
-        For each text, the probability of replacing a word is drawn uniformly between 0 and twice
-        the rate, so that the model also learns from texts of a few words, which resemble queries.
-        """
-        rate = self.options.word_dropout
-        if not self.training or rate == 0:
-            return tokens
-        shares = 2 * rate * torch.rand((len(tokens), 1), device=tokens.device)
-        return tokens.masked_fill(torch.rand(tokens.shape, device=tokens.device) < shares, PAD)
 
     def _scaled(self, rows: Tensor) -> Tensor:
         """Return embeddings in float32, scaled to norm 1 if the similarity is "cosine"."""
@@ -205,3 +194,15 @@ class JointEmbedding(nn.Module):
         )
         value = hinges(scores)
         return Loss(value / count, count, {RELATIVE: relative_loss(hinges, scores, value)})
+
+
+def drop_words(tokens: Tensor, rate: float) -> Tensor:
+    """Return tokens (N, T) in which random words are replaced by padding.
+
+    Their share is uniform between 0 and twice the rate, drawn for each text, so that texts of a few
+    words occur, too, as in queries.
+    """
+    if rate == 0:
+        return tokens
+    shares = 2 * rate * torch.rand((len(tokens), 1), device=tokens.device)
+    return tokens.masked_fill(torch.rand(tokens.shape, device=tokens.device) < shares, PAD)

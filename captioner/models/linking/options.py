@@ -134,3 +134,42 @@ class SpatialOptions(Options):
         check_at_least(self, 1, "blocks", "head_size")
         check_at_least(self, 0.1, "gain")
         check_share(self, "dropout", "cell_dropout")
+
+
+LEVELS = ("word", "phrase", "long-phrase", "sentence")
+
+
+@dataclass(frozen=True)
+class McnnOptions(Options):
+    """Level, sizes, loss and regularisation of the multimodal CNN."""
+
+    level: str = option(
+        "sentence",
+        "layer that reads the image: word, phrase or long-phrase (the first, second or third "
+        "convolution), or sentence (the hidden layer after them)",
+        choices=LEVELS,
+    )
+    word_size: int = option(100, "size of word embeddings")
+    image_dimensions: int = option(256, "number of dimensions of the image vector")
+    maps: int = option(200, "number of maps of each convolution")
+    hidden_size: int = option(400, "size of the hidden layer")
+    image_grid: int = option(
+        1, "rows and columns of the grid in which features are averaged, to keep positions"
+    )
+    margin: float = option(0.5, "margin between the scores of positive and negative pairs")
+    negatives: int = option(
+        20, "maximum number of negative images of a text, and of negative texts of its image"
+    )
+    dropout: float = option(0.2, "dropout rate of the inputs of all layers")
+    word_dropout: float = option(
+        0.1, "mean share of words left out of a text in training, at most 0.5"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes = ("word_size", "image_dimensions", "maps", "hidden_size", "image_grid")
+        check_at_least(self, 1, *sizes, "negatives")
+        check_at_least(self, 0, "margin")
+        check_share(self, "dropout")
+        if not 0 <= self.word_dropout <= 0.5:
+            raise InputError(f"word_dropout must be from 0 to 0.5, got {self.word_dropout}")

@@ -6,6 +6,7 @@ A system adds its model and its batches.
 import random
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from ... import distributed
-from ...data.dataset import CaptionData, fingerprint
+from ...data.dataset import CaptionData, Example, fingerprint
 from ...data.sources import Source
 from ...data.storage import files as storage
 from ...distributed import say
@@ -33,7 +34,13 @@ from ..task import JobInputs
 from .collapse import CollapseWatch
 from .matches import write_matches
 from .text_vectors import caption_texts
-from .vectors import RetrievalResult, given_image_vectors, image_of_caption, score_split
+from .vectors import (
+    RetrievalResult,
+    given_image_vectors,
+    group_equal,
+    image_of_caption,
+    score_split,
+)
 
 PAGE = "matches.html"  # in the run's directory
 
@@ -125,6 +132,23 @@ class LinkingJob:
             ranges[-2:] = [(ranges[-2][0], len(items))]
         return [items[first:last] for first, last in ranges]
 
+    @cached_property
+    def _groups(self) -> np.ndarray:
+        """A number for each training caption (N,), equal for captions with the same words."""
+        return group_equal(text for example in self.examples for text in example.captions)
+
+    def own_texts(self, images: Sequence[int], texts: np.ndarray) -> np.ndarray:
+        """Return the mask (B, N) of texts that are equal to a caption of an image."""
+        unique, column = np.unique(self._groups[texts], return_inverse=True)
+        columns = {group: number for number, group in enumerate(unique.tolist())}
+        own = np.zeros((len(images), len(unique)), bool)
+        firsts = np.searchsorted(self.image_of_text, images)
+        lasts = np.searchsorted(self.image_of_text, images, "right")
+        for row, (first, last) in enumerate(zip(firsts, lasts, strict=True)):
+            groups = self._groups[first:last].tolist()
+            own[row, [columns[group] for group in groups if group in columns]] = True
+        return own[:, column]
+
     def share(self, batches: list[list[CaptionedImage]]) -> list[list[CaptionedImage]]:
         """Return the part of each batch that this process trains on."""
         rank, world = distributed.rank(), distributed.world_size()
@@ -146,11 +170,16 @@ class LinkingJob:
     def show(self, _result: RetrievalResult, _epoch: int, _log_image: Any) -> None:
         """Do nothing: linking systems have no samples to show."""
 
+    @property
+    def ranked_examples(self) -> list[Example]:
+        """The examples of the val split that `evaluate` ranks."""
+        return self.data.split("val")
+
     def signature(self, scores: Mapping[str, float]) -> str:
         """Return the protocol of the scores; an empty string before evaluation."""
         if not scores:
             return ""
-        examples = self.data.split("val")
+        examples = self.ranked_examples
         ones = np.ones(len(examples), int)
         texts = np.ones(sum(len(example.captions) for example in examples), int)
         return RetrievalScores(ones, texts, ones, texts, len(examples), "val").protocol
@@ -162,7 +191,7 @@ class LinkingJob:
     def conclude(self, result: RetrievalResult) -> list[str]:
         """Write the page of example images and captions; return a line with its path."""
         path = self.inputs.run / PAGE
-        write_matches(path, self.data.split("val"), result)
+        write_matches(path, self.ranked_examples, result)
         return [f"images and captions: {path}"]
 
     def next_commands(self) -> list[str]:

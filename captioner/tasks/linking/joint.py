@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from ...checkpoints.checkpoint import load_checkpoint_weights
 from ...data.dataset import CaptionData, fingerprint
@@ -24,7 +25,6 @@ from .job import CaptionedImage, LinkingJob, merge, read_image_rows
 from .options import WORD2VEC, JointTaskOptions
 from .task import joint_options
 from .text_vectors import fit_sentence_encoder
-from .vectors import group_equal
 
 FEW_STEPS = 200
 
@@ -51,9 +51,9 @@ class JointJob(LinkingJob):
         model = JointEmbedding(size, words, reader.vector_size, self._model_options, encoder)
         if start:
             load_checkpoint_weights(model, start)
-        elif options.word_vectors is not None:
-            captions = training_captions(inputs.data, options)
-            fill_embedding(model, options, reader.vocabulary, captions)
+        elif (source := options.word_vectors) is not None:
+            captions, minimum = training_captions(inputs.data, options), options.text_min_count
+            fill_embedding(model.words, source, reader.vocabulary, captions, minimum)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         say(
             f"joint embedding of {size} image dimensions and {words} tokens in "
@@ -61,7 +61,6 @@ class JointJob(LinkingJob):
         )
         self.open(model.to(inputs.device), reader, rows)
         self._texts = self.read_training_texts()
-        self._groups = group_equal(text for e in self.examples for text in e.captions)
         per_batch = options.captions_per_batch
         if per_batch is None and self.images.are_features:
             per_batch = 1
@@ -100,20 +99,8 @@ class JointJob(LinkingJob):
             tuple(self.examples[i].id for i in indices),
             warm,
             None if wrong is None else self._texts.take(wrong),
-            torch.from_numpy(self._own_texts(indices, texts)),
+            torch.from_numpy(self.own_texts(indices, texts)),
         )
-
-    def _own_texts(self, images: Sequence[int], texts: np.ndarray) -> np.ndarray:
-        """Return a mask (B, N): whether a text has the same words as a caption of an image."""
-        unique, column = np.unique(self._groups[texts], return_inverse=True)
-        columns = {group: number for number, group in enumerate(unique.tolist())}
-        own = np.zeros((len(images), len(unique)), bool)
-        firsts = np.searchsorted(self.image_of_text, images)
-        lasts = np.searchsorted(self.image_of_text, images, "right")
-        for row, (first, last) in enumerate(zip(firsts, lasts, strict=True)):
-            groups = self._groups[first:last].tolist()
-            own[row, [columns[group] for group in groups if group in columns]] = True
-        return own[:, column]
 
 
 def training_captions(data: CaptionData, options: JointTaskOptions) -> list[str]:
@@ -156,22 +143,24 @@ def build_reader(options: JointTaskOptions, data: CaptionData) -> TextReader:
 
 
 def fill_embedding(
-    model: JointEmbedding, options: JointTaskOptions, vocabulary: Vocabulary, captions: list[str]
+    embedding: nn.Embedding,
+    source: str,
+    vocabulary: Vocabulary,
+    captions: list[str],
+    min_count: int,
 ) -> None:
-    """Initialise the word embeddings with word2vec of the captions, or with vectors of a file.
+    """Initialise word embeddings with word2vec of the captions, or with vectors of a file.
 
-    The vectors are scaled so that their mean norm is that of the random embeddings. Words without
-    a vector keep their random embedding. Raises InputError if the size of the vectors differs from
+    source: WORD2VEC or the path of a file. min_count: minimum count of a word in the captions. The
+    vectors are scaled so that their mean norm is that of the random embeddings. Words without a
+    vector keep their random embedding. Raises InputError if the size of the vectors differs from
     that of the embeddings.
     """
-    source, size = options.word_vectors, model.options.word_size
-    assert source is not None
+    size = embedding.embedding_dim
     words: WordSum = (
-        fit_word2vec(captions, options.text_min_count, size, weighted=False, whitened=False)
+        fit_word2vec(captions, min_count, size, weighted=False, whitened=False)
         if source == WORD2VEC
-        else read_word_vectors(
-            Path(source), captions, options.text_min_count, weighted=False, whitened=False
-        )
+        else read_word_vectors(Path(source), captions, min_count, weighted=False, whitened=False)
     )
     assert words.vectors is not None
     if words.vectors.shape[1] != size:
@@ -181,6 +170,6 @@ def fill_embedding(
         )
     tokens = torch.tensor(vocabulary.encode(words.words))
     with torch.no_grad():
-        norm = model.words.weight.norm(dim=1).mean()
+        norm = embedding.weight.norm(dim=1).mean()
         vectors = torch.from_numpy(np.ascontiguousarray(words.vectors))
-        model.words.weight[tokens] = vectors / vectors.norm(dim=1).mean() * norm
+        embedding.weight[tokens] = vectors / vectors.norm(dim=1).mean() * norm

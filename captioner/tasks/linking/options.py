@@ -85,6 +85,29 @@ class JointTaskOptions(Options):
                 check_at_least(self, 1, name)
 
 
+RANDOM = "random"  # a value of --word-vectors
+
+
+@dataclass(frozen=True)
+class McnnTaskOptions(Options):
+    """The vocabulary and word vectors of the multimodal CNN, and its validation."""
+
+    text_min_count: int = option(
+        2, "minimum word count in the training captions; rarer words are unknown"
+    )
+    max_words: int = option(30, "maximum text length in words; longer texts are truncated")
+    word_vectors: str = option(
+        WORD2VEC, "initial word vectors: word2vec, random, or a GloVe or word2vec file"
+    )
+    val_images: int = option(
+        200, "maximum number of val images, evenly spaced, whose pairs are scored after an epoch"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "text_min_count", "max_words", "val_images")
+
+
 @dataclass(frozen=True)
 class SpatialTaskOptions(TextVectorOptions):
     """The vectors of the labels, where the labels come from, and which of them are held out."""

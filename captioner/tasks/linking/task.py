@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
@@ -105,20 +104,16 @@ def _idle_joint(groups: OptionGroups) -> dict[str, str]:
 def _check_joint(groups: OptionGroups) -> None:
     from ...text.given_rows import open_rows
     from ...text.options import TextVectorOptions
-    from .text_vectors import check_sentence_encoder
+    from .text_vectors import check_sentence_encoder, check_word_vectors
 
     _, options = joint_options(groups)
     if options.image_vectors is not None:
         open_rows(options.image_vectors, "image vectors")
     sources, words = options.text_vectors, options.word_vectors
     if words is not None:
-        if words != WORD2VEC and not is_vector_file(Path(words)):
-            raise InputError(
-                f"word_vectors must be {WORD2VEC}, or a .txt, .vec or .bin file, got {words!r}"
-            )
-        sources = (*sources, words)
+        check_word_vectors(words, (WORD2VEC,))
     if groups.run.start_from is None and sources:
-        check_sentence_encoder(TextVectorOptions(text_vectors=tuple(dict.fromkeys(sources))))
+        check_sentence_encoder(TextVectorOptions(text_vectors=sources))
 
 
 def _stored(name: str, groups: OptionGroups) -> dict[str, Any]:

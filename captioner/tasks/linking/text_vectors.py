@@ -35,6 +35,7 @@ from ...text.sentence_vectors import (
 from ...text.trained_words import fit_fasttext, fit_ppmi_svd
 from ...text.transformer import check_transformer, read_transformer
 from ...text.word_vectors import is_vector_file, split_weighting
+from .options import WORD2VEC
 
 BLOCK = 4096  # captions encoded at once
 
@@ -63,6 +64,24 @@ def check_sentence_encoder(options: TextVectorOptions) -> None:
                 check_transformer(path)
             case "captioner":
                 checkpoint.find(path)
+
+
+def check_word_vectors(source: str, names: Sequence[str]) -> None:
+    """Raise InputError unless `source` is one of the names or an existing file of word vectors.
+
+    Also raises InputError if the extra that a source needs is not installed.
+    """
+    if source not in names and not is_vector_file(Path(source)):
+        raise InputError(
+            f"word_vectors must be {', '.join(names)}, or a .txt, .vec or .bin file, got {source!r}"
+        )
+    if source == WORD2VEC and importlib.util.find_spec("gensim") is None:
+        raise InputError(
+            "word2vec needs gensim; run pip install 'captioner[link]', or pass a file of word "
+            "vectors"
+        )
+    if source not in names and not Path(source).is_file():
+        raise InputError(f"word vectors {source} do not exist or are not a file; check the path")
 
 
 def build_sentence_encoder(options: TextVectorOptions, data: CaptionData) -> SentenceEncoder:

@@ -134,7 +134,13 @@ def rank_split(
     image_scores (I, N): scores that rank the captions for each image. text_scores (I, N): scores
     that rank the images for each caption.
     """
-    examples = data.split(split)
+    return rank_examples(image_scores, text_scores, data.split(split), split)
+
+
+def rank_examples(
+    image_scores: np.ndarray, text_scores: np.ndarray, examples: list[Example], split: str
+) -> RetrievalResult:
+    """Rank the captions and images of some examples of a split, as `rank_split` ranks all."""
     image_of_text = image_of_caption(examples)
 
     def rank_all(scores: np.ndarray, groups: np.ndarray | None) -> RetrievalScores:
