@@ -20,6 +20,7 @@ COMMANDS = {
     "search": "find images or texts that match a query",
     "label": "score words as labels of images",
     "localize": "draw where in an image words are",
+    "relate": "print how an image and a text relate",
     "report": "evaluate a model and write an HTML report",
     "serve": "caption and search images over HTTP, with web pages",
     "info": "describe a checkpoint",
