@@ -4,9 +4,9 @@ import re
 
 from .tokenizer import ABBREVIATIONS
 
-# A sentence ends at a line break, and at final punctuation, with any closing quotes and brackets,
-# before a space.
-_END = re.compile(r"\s*\n\s*|(?<=[.!?。！？])[\"'”’)\]]*\s+")
+# The end of a sentence: a line break, or final punctuation and a space. Closing quotes and brackets
+# before the space belong to the sentence, which goes on if a lower-case letter follows them.
+_END = re.compile(r"\s*\n\s*|(?<=[.!?。！？])(?:\s+|[\"'”’)\]]+\s+(?![a-z]))")
 _ABBREVIATED = re.compile(rf"(?:^|[\s(.])(?:{ABBREVIATIONS}|[a-z])\.$", re.IGNORECASE)
 
 

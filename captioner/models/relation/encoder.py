@@ -55,9 +55,12 @@ class ArticleEncoder(nn.Module):
         self.words = nn.Embedding(vocabulary_size, word, padding_idx=PAD)
         with torch.no_grad():
             self.words.weight.div_(word**0.5)
-        self.image = nn.Linear(channels, size)
+        self.image = nn.Linear(channels, size, bias=False)
+        # Without it, what all images or all words have in common would dominate their products.
+        self.image_norm = nn.BatchNorm1d(size, affine=False)
         self.sentence = nn.LSTM(word, size, batch_first=True)
-        self.matching = nn.Linear(word + size, size)
+        self.matching = nn.Linear(word + size, size, bias=False)
+        self.matching_norm = nn.BatchNorm1d(size, affine=False)
         self.matches = nn.Linear(2 * size + 3 * options.support_groups, size)
         self.text = nn.LSTM(size, article, batch_first=True)
         self.article = nn.Linear(article + size, article)
@@ -65,17 +68,19 @@ class ArticleEncoder(nn.Module):
     def embed_images(self, features: Tensor) -> EmbeddedImages:
         """Embed feature maps (B, X, h, w), or pooled features (B, 2, X), of which the mean is used.
 
-        The square roots of features are scaled to norm 1, as in linking models. Maps are averaged
-        in the cells of the grid; the embedding of an image is that of the mean of its cells.
+        Maps are averaged in the cells of the grid; the embedding of an image is that of the mean of
+        its cells.
         """
         if features.ndim == 4:
             grid = F.adaptive_avg_pool2d(features.float(), self.options.image_grid)
             cells = grid.flatten(2).transpose(1, 2)  # (B, P, X)
         else:
             cells = features[:, :1].float()
-        roots = cells.sign() * cells.abs().clamp_min(1e-12).sqrt()
-        roots = F.dropout(F.normalize(roots, dim=-1), self.options.dropout, self.training)
-        embedded = self.image(roots)  # (B, P, S)
+        if self.options.image_scaling == "sqrt":
+            # Only for frozen encoders: the gradient of the square root near 0 is too large.
+            cells = F.normalize(cells.sign() * cells.abs().sqrt(), dim=-1)
+        embedded = self.image(F.dropout(cells, self.options.dropout, self.training))  # (B, P, S)
+        embedded = self.image_norm(embedded.flatten(0, 1).float()).view(embedded.shape)
         return EmbeddedImages(unit_scale(embedded.mean(1)), unit_scale(embedded))
 
     def read_sentences(self, tokens: Tensor) -> ReadSentences:
@@ -83,8 +88,10 @@ class ArticleEncoder(nn.Module):
         lengths = (tokens != PAD).sum(1)
         words = self.words(tokens)  # (K, T, W)
         contexts, states = run_lstm(self.sentence, words, lengths)
-        vectors = self.matching(torch.cat([words, contexts], -1))
-        vectors = vectors * (tokens != PAD)[..., None]
+        is_word, size = tokens != PAD, self.options.sentence_size
+        matched = self.matching(torch.cat([words, contexts], -1)[is_word])  # (M, S)
+        vectors = matched.new_zeros(*tokens.shape, size, dtype=torch.float32)
+        vectors[is_word] = self.matching_norm(matched.float())
         return ReadSentences(states, vectors, unit_scale(vectors.sum(1)), lengths)
 
     def forward(self, images: EmbeddedImages, articles: Articles) -> Tensor:

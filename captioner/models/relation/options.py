@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ...errors import InputError
 from ...options import Options, check_at_least, check_share, option
+from ..linking.options import SCALINGS
 
 LOSSES = ("cross-entropy", "ordinal")
 THUMBNAIL_STEP = 4  # the image decoder enlarges a small map twice by two
@@ -67,6 +68,11 @@ class RelationOptions(Options):
     head_size: int = option(32, "size of the hidden layer before the heads")
     support_groups: int = option(
         16, "number of products of each word with the image; divides sentence_size"
+    )
+    image_scaling: str = option(
+        "sqrt",
+        "scaling of image features: sqrt (signed square roots of norm 1) or none",
+        choices=SCALINGS,
     )
     image_grid: int = option(
         1, "rows and columns of the grid in which features are averaged; words use the best cell"

@@ -117,12 +117,15 @@ class RelationJob:
             few = count is not None and count < len(rows)
             items.append((image, rng.sample(rows, count or 0) if few else rows))
         rng.shuffle(items)
-        world = distributed.world_size()
-        if len(items) < world:
-            raise InputError(f"{len(items)} images are too few for {world} processes; start fewer")
-        size = max(self.inputs.options.training.batch_size, world)
+        smallest = 2 * distributed.world_size()  # batch normalisation needs two images
+        if len(items) < smallest:
+            raise InputError(
+                "training needs at least 2 images with texts per process, "
+                f"{smallest} in total, got {len(items)}; add images to the train split"
+            )
+        size = max(self.inputs.options.training.batch_size, smallest)
         batches = [items[first : first + size] for first in range(0, len(items), size)]
-        if len(batches[-1]) < world:
+        if len(batches[-1]) < smallest:
             batches[-2:] = [batches[-2] + batches[-1]]
         return batches
 

@@ -90,7 +90,10 @@ RELATION = Task(
         **{"batch_size": 32, "epochs": 8, "learning_rate": 1e-3},
         **{"average": 0.99, "weight_decay": 0.1},
     },
-    small_cnn_defaults={"encoder_learning_rate": 3e-3, "weight_decay": 0.01, "image_grid": 4},
+    small_cnn_defaults={
+        **{"encoder_learning_rate": 3e-3, "weight_decay": 0.01},
+        **{"image_grid": 4, "image_scaling": "none"},
+    },
     recipes=RECIPES,
     hidden=frozenset({"samples"}),
     idle_options=_idle,
