@@ -42,8 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     convert = arguments.convert
     if convert and convert[0] not in WRITERS:
         raise InputError(
-            "--convert must be followed by jsonl or relations, and a directory, got "
-            f"{convert[0]!r}"
+            f"--convert must be followed by jsonl or relations, and a directory, got {convert[0]!r}"
         )
     tokenizer = get_tokenizer(arguments.tokenizer)
     data = read_captions(arguments.path, arguments.format, on_error="skip")

@@ -76,7 +76,9 @@ def test_sc_says_whose_caption_it_is_and_whether_a_word_contradicts():
 
 
 def test_every_image_keeps_its_captions_as_one_text_without_labels():
-    for example, captions in zip(with_relations(data_of(*CAPTIONS)).examples, CAPTIONS, strict=True):
+    for example, captions in zip(
+        with_relations(data_of(*CAPTIONS)).examples, CAPTIONS, strict=True
+    ):
         assert example.captions[0] == join_sentences(captions)
         assert (example.labels[0].values, example.labels[0].source) == ({}, "captions")
         assert all(labels.values for labels in example.labels[1:])
@@ -114,7 +116,9 @@ def test_labels_that_exist_are_kept(tmp_path):
 
 
 def test_a_contradiction_replaces_one_word_by_another_of_its_group():
-    found = {contradict("A man has a hat", ["A man has a hat"], {}, random.Random(i)) for i in range(9)}
+    found = {
+        contradict("A man has a hat", ["A man has a hat"], {}, random.Random(i)) for i in range(9)
+    }
     assert found == {"A woman has a hat"}
     assert contradict("a hat", ["a hat"], {}, random.Random(0)) is None
 

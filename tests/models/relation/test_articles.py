@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from captioner.models.relation.articles import Articles, ArticleReader, ArticleStore
+from captioner.models.relation.articles import ArticleReader, Articles, ArticleStore
 from captioner.text.vocabulary import UNKNOWN, Vocabulary
 
 VOCABULARY = Vocabulary(["a", "dog", "cat", "runs", "it"])

@@ -114,10 +114,7 @@ def test_words_take_the_best_cell_of_maps():
     read = model.articles.read_sentences(torch.tensor([[4, 5]]))
     mean, low, high = model.articles.supports(read, images.cells)
     by_word = torch.stack(
-        [
-            (read.words[0, t] * images.cells[0]).view(4, 3, 4).sum(-1).amax(0) / 2
-            for t in range(2)
-        ]
+        [(read.words[0, t] * images.cells[0]).view(4, 3, 4).sum(-1).amax(0) / 2 for t in range(2)]
     )
     assert torch.allclose(mean[0], by_word.mean(0), atol=1e-6)
     assert torch.allclose(low[0], by_word.amin(0), atol=1e-6)
