@@ -91,8 +91,9 @@ RELATION = Task(
         **{"average": 0.99, "weight_decay": 0.1},
     },
     small_cnn_defaults={
-        **{"encoder_learning_rate": 3e-3, "weight_decay": 0.01},
-        **{"image_grid": 4, "image_scaling": "none"},
+        **{"encoder_learning_rate": 3e-3, "learning_rate": 3e-3, "weight_decay": 0.01},
+        **{"image_grid": 4, "image_scaling": "none", "dropout": 0.1, "texts_per_image": 4},
+        **{"word_size": 32, "sentence_size": 64, "article_size": 128, "support_groups": 8},
     },
     recipes=RECIPES,
     hidden=frozenset({"samples"}),
