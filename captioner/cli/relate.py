@@ -8,13 +8,15 @@ from pathlib import Path
 from ..errors import InputError
 
 EXAMPLE = """captioner relate dog.jpg "A black dog runs on the beach." --checkpoint RUN
-captioner relate dog.jpg - --checkpoint RUN --json < article.txt
+cat article.txt | captioner relate dog.jpg - --checkpoint RUN --json
 captioner relate dog.jpg "A black dog and a ball." --checkpoint RUN --spatial SPATIAL_RUN"""
 NOTE = (
     "For each label, the most likely value, the expected value and the probability of every value "
     "are printed. cmi is how much the image and the text share, from 0 to 1; sc is whether the "
     "text contradicts (-1), ignores (0) or supports (1) the image."
 )
+
+SUPPORTED = 0.5  # score of a word
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold",
         type=float,
-        default=0.5,
         metavar="FLOAT",
-        help="score from which the image supports a word [%(default)s]",
+        help=f"score from which the image supports a word [{SUPPORTED}]",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
@@ -48,8 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    if not 0 <= arguments.threshold <= 1:
-        raise InputError(f"--threshold must be from 0 to 1, got {arguments.threshold}")
+    threshold = SUPPORTED if arguments.threshold is None else arguments.threshold
+    if not 0 <= threshold <= 1:
+        raise InputError(f"--threshold must be from 0 to 1, got {threshold}")
+    if arguments.threshold is not None and (arguments.json or not arguments.spatial):
+        raise InputError("--threshold marks printed words; pass --spatial, and omit --json")
     text = sys.stdin.read() if arguments.text == "-" else arguments.text
     from ..data.images import load_image
     from ..linker import Linker
@@ -78,5 +82,5 @@ def run(arguments: argparse.Namespace) -> None:
     if relation.unknown_words:
         print(f"unknown words: {', '.join(relation.unknown_words)}")
     for word, score in (support or {}).items():
-        mark = "supported" if score >= arguments.threshold else "not supported"
+        mark = "supported" if score >= threshold else "not supported"
         print(f"{word}\t{score:.2f}\t{mark}")

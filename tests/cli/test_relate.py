@@ -67,7 +67,10 @@ def test_words_that_the_image_supports(run, capsys, tmp_path_factory):
 
 
 def test_errors(run, image):
-    with pytest.raises(InputError, match="--threshold must be from 0 to 1, got 2"):
-        main(["relate", str(image), "red", "--checkpoint", str(run), "--threshold", "2"])
+    words = ["relate", str(image), "red", "--checkpoint", str(run), "--threshold"]
+    with pytest.raises(InputError, match=r"--threshold must be from 0 to 1, got 2\.0"):
+        main([*words, "2"])
+    with pytest.raises(InputError, match="--threshold marks printed words; pass --spatial"):
+        main([*words, "0.3"])
     with pytest.raises(InputError, match="a text must contain at least one known word, got 'x'"):
         main(["relate", str(image), "x", "--checkpoint", str(run)])

@@ -66,12 +66,6 @@ class ArticleReader:
         known = [self.vocabulary.encode(words[: self.max_words]) for words in sentences if words]
         return known or [[UNKNOWN]]
 
-    def read_all(self, texts: Sequence[str]) -> Articles:
-        """Return texts, of which there must be at least one, as tensors."""
-        read = [self.read(text) for text in texts]
-        sentences = [sentence for text in read for sentence in text]
-        return Articles(pad_tokens(sentences), torch.tensor([len(text) for text in read]))
-
 
 class ArticleStore:
     """The texts of a split in memory; every sentence is stored once, although many texts share it.

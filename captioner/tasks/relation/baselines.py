@@ -12,7 +12,6 @@ from ...models.relation.options import Head
 
 MAX_TEXTS = 10_000  # of the training split, drawn at random; more take many minutes
 SEED = 0
-ROUNDS = 2000
 
 
 def svm_predictions(
@@ -25,7 +24,7 @@ def svm_predictions(
 
     embeddings (N, A), labels (N, heads): of labelled training texts, -1 for missing labels. scored
     (M, A): embeddings of the texts to predict. The embeddings are standardised; the SVM is
-    scikit-learn's LinearSVC with its defaults, one against the rest. A head with fewer than two
+    scikit-learn's LinearSVC, one against the rest, with C = 1. A head with fewer than two
     levels in training always predicts the only one. Raises InputError without scikit-learn.
     """
     try:
@@ -45,7 +44,8 @@ def svm_predictions(
         if len(set(known.tolist())) < 2:
             predicted.append(np.full(len(scored), known[0] if len(known) else 0))
             continue
-        svm = make_pipeline(StandardScaler(), LinearSVC(random_state=SEED, max_iter=ROUNDS))
+        # The primal problem: coordinate descent on the dual often does not converge.
+        svm = make_pipeline(StandardScaler(), LinearSVC(dual=False))
         svm.fit(embeddings[rows], known)
         predicted.append(svm.predict(scored))
     return predicted

@@ -45,10 +45,9 @@ Scores = dict[str, ClassScores]  # by head
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint that is evaluated, and the images of the split as it reads them."""
+    """A checkpoint that is evaluated."""
 
     name: str
-    checkpoint: Checkpoint
     classifier: RelationClassifier
     is_autoencoder: bool
 
@@ -211,7 +210,7 @@ def _load(checkpoint: Checkpoint, device: str | None) -> Model:
     path = checkpoint.path
     name = path.parent.name if path.name in ("best", "last") else path.name
     recipe = checkpoint.config["relation"].get("recipe")
-    return Model(name, checkpoint, classifier, recipe == AUTOENCODER)
+    return Model(name, classifier, recipe == AUTOENCODER)
 
 
 def _untrained(classifier: RelationClassifier) -> RelationClassifier:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import torch
@@ -90,15 +89,6 @@ class RelationResult:
                 f"{name}_{MACRO_F1}": scores.macro_f1,
             }
         return numbers
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """The content of scores.json."""
-        confusions = {
-            name: {"classes": list(scores.classes), "confusion": scores.confusion.tolist()}
-            for name, scores in self.heads.items()
-        }
-        return {**self.numbers, "heads": confusions}
 
     def describe(self) -> str:
         """Return the scores as lines of text."""

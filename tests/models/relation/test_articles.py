@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from captioner.models.relation.articles import ArticleReader, Articles, ArticleStore
+from captioner.models.relation.articles import (
+    ArticleReader,
+    Articles,
+    ArticleStore,
+    pad_tokens,
+)
 from captioner.text.vocabulary import UNKNOWN, Vocabulary
 
 VOCABULARY = Vocabulary(["a", "dog", "cat", "runs", "it"])
@@ -13,6 +18,12 @@ A, DOG, CAT, RUNS, IT = range(4, 9)
 @pytest.fixture
 def reader():
     return ArticleReader(VOCABULARY)
+
+
+def articles_of(reader, texts):
+    read = [reader.read(text) for text in texts]
+    sentences = [sentence for text in read for sentence in text]
+    return Articles(pad_tokens(sentences), torch.tensor([len(text) for text in read]))
 
 
 def test_texts_become_sentences_of_tokens(reader):
@@ -29,7 +40,7 @@ def test_long_texts_are_cut():
 
 
 def test_the_sentences_of_all_texts_are_rows(reader):
-    articles = reader.read_all(["a dog\nit", "cat", "it runs\na\na dog runs"])
+    articles = articles_of(reader, ["a dog\nit", "cat", "it runs\na\na dog runs"])
     assert articles.tokens.tolist() == [
         [A, DOG, 0],
         [IT, 0, 0],
@@ -47,7 +58,7 @@ def test_a_store_returns_the_same_articles(reader):
     texts = ["a dog\nit", "cat", "it\na dog\na dog", "...", "cat\ncat"]
     store = ArticleStore(reader, texts)
     for rows in ([0], [1], [3, 1], [2, 0, 4, 1]):
-        found, expected = store.take(rows), reader.read_all([texts[row] for row in rows])
+        found, expected = store.take(rows), articles_of(reader, [texts[row] for row in rows])
         assert torch.equal(found.tokens, expected.tokens)
         assert torch.equal(found.counts, expected.counts)
     assert len(store) == 5
