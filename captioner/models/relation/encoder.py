@@ -8,6 +8,7 @@ not learn to compare them. Shapes: B images, P cells, X channels, N texts, K sen
 T words, W, S, A sizes of words, sentences and articles, G support groups.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -113,7 +114,8 @@ class ArticleEncoder(nn.Module):
         steps[:, 0] = images.embeddings
         steps[owner, 1 + articles.position] = rows
         _, states = run_lstm(self.text, steps, 1 + articles.counts)
-        return self.article(torch.cat([states, images.embeddings], -1)).relu()
+        joined: Tensor = self.article(torch.cat([states, images.embeddings], -1))
+        return joined.relu()
 
     def supports(self, read: ReadSentences, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the mean, minimum and maximum over its words of what supports a sentence.
@@ -123,9 +125,10 @@ class ArticleEncoder(nn.Module):
         (K, G).
         """
         groups = self.options.support_groups
-        words, parts = (each.unflatten(-1, (groups, -1)) for each in (read.words, cells))
+        words = read.words.view(*read.words.shape[:-1], groups, -1)
+        parts = cells.reshape(*cells.shape[:-1], groups, -1)
         products = torch.einsum("ktgd,kpgd->ktpg", words, parts)
-        best = products.amax(2) / words.shape[-1] ** 0.5  # (K, T, G)
+        best = products.amax(2) / math.sqrt(words.shape[-1])  # (K, T, G)
         steps = torch.arange(best.shape[1], device=best.device)
         padding = (steps >= read.lengths[:, None])[..., None]  # (K, T, 1)
         mean = best.masked_fill(padding, 0).sum(1) / read.lengths[:, None]
@@ -146,7 +149,7 @@ def run_lstm(lstm: nn.LSTM, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Ten
 
 def unit_scale(rows: Tensor) -> Tensor:
     """Scale rows (..., S) in float32 so that the mean square of their entries is 1."""
-    return F.normalize(rows.float(), dim=-1) * rows.shape[-1] ** 0.5
+    return F.normalize(rows.float(), dim=-1) * math.sqrt(rows.shape[-1])
 
 
 def _other_sentences(vectors: Tensor, articles: Articles) -> Tensor:
