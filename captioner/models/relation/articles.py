@@ -14,8 +14,7 @@ from torch import Tensor
 from ...text.sentences import split_sentences
 from ...text.tokenizer import plain_words
 from ...text.vocabulary import PAD, UNKNOWN, Vocabulary
-
-MAX_SENTENCES, MAX_WORDS = 50, 40
+from .options import MAX_SENTENCES, MAX_WORDS
 
 
 @dataclass(frozen=True)

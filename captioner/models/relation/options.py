@@ -8,6 +8,7 @@ from ...errors import InputError
 from ...options import Options, check_at_least, check_share, option
 from ..linking.options import SCALINGS
 
+MAX_SENTENCES, MAX_WORDS = 50, 40  # of a text, and of a sentence
 LOSSES = ("cross-entropy", "ordinal")
 THUMBNAIL_STEP = 4  # the image decoder enlarges a small map twice by two
 

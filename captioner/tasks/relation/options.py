@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ...models.relation.articles import MAX_SENTENCES, MAX_WORDS
+from ...models.relation.options import MAX_SENTENCES, MAX_WORDS
 from ...options import Options, check_at_least, option
 
 AUTOENCODER = "autoencoder"
