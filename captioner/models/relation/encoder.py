@@ -3,9 +3,9 @@
 The encoder of Henning and Ewerth 2017: an LSTM reads the words of each sentence, and another one
 reads the image embedding and then the sentence vectors; its last output and the image embedding
 become the article embedding. Beyond it, each sentence vector also contains how the sentence and its
-words match the image and the other sentences, which the LSTMs would otherwise have to learn from the
-labels alone. Shapes: B images, P cells, X channels, N texts, K sentences of all texts,
-T words, W, S, A sizes of words, sentences and articles, G support groups.
+words match the image and the other sentences, which the LSTMs would otherwise have to learn from
+the labels alone. Shapes: B images, P cells, X channels, N texts, K sentences of all texts, T words,
+W, S, A sizes of words, sentences and articles, G support groups.
 """
 
 import math
