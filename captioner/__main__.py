@@ -20,6 +20,7 @@ COMMANDS = {
     "search": "find images or texts that match a query",
     "label": "score words as labels of images",
     "localize": "draw heatmaps of words over an image",
+    "relate": "print how an image and a text relate",
     "report": "evaluate a captioning model and write an HTML report",
     "serve": "caption and search images over HTTP and in the browser",
     "info": "describe a checkpoint",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from .formats.reading import Problem
+from .formats.reading import Problem, TextLabels
 from .storage import files as storage
 from .storage.location import Location
 
@@ -20,12 +20,16 @@ MAX_LISTED = 20  # maximum number of problems listed in a message
 
 @dataclass(frozen=True)
 class Example:
-    """An image file and its unmodified captions; `id` is unique within its split."""
+    """An image file and its unmodified captions; `id` is unique within its split.
+
+    labels: the relation of each caption to the image; empty if the data set has no such labels.
+    """
 
     id: int | str
     path: Path | Location
     captions: tuple[str, ...]
     split: str
+    labels: tuple[TextLabels, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,13 @@ def split_name(name: str) -> str:
 
 
 def fingerprint(data: CaptionData) -> str:
-    """Return the SHA-256 of all ids, splits and captions; pixels are not included."""
+    """Return the SHA-256 of all ids, splits, captions and labels; pixels are not included."""
     digest = hashlib.sha256()
     for example in data.examples:
         digest.update(json.dumps([example.id, example.split, *example.captions]).encode())
+        if example.labels:
+            labels = [[each.source, dict(each.values)] for each in example.labels]
+            digest.update(json.dumps(labels).encode())
     return digest.hexdigest()
 
 

@@ -20,6 +20,7 @@ from ..text.tokenizer import WORDS, Tokenizer, one_word_note
 from .dataset import SPLITS, CaptionData, Example, problem_lines, problems_error
 from .formats.reading import Problem, SourceLocation
 from .readers import READERS
+from .relations import describe_labels
 from .storage import files as storage
 from .storage.location import Location, UnreachableError
 
@@ -48,6 +49,7 @@ def describe_data(data: CaptionData, tokenizer: Tokenizer = WORDS) -> str:
             *(f"note: {note}" for note in pointer_notes(data.examples)),
             *(f"note: {note}" for note in copies_notes(data.examples)),
             *_words(training, tokenizer),
+            *describe_labels(data.examples),
             f"problems: {len(data.problems) or 'none'}",
             *(f"  {line}" for line in problem_lines(data.problems)),
         ]

@@ -5,6 +5,7 @@ The layouts are defined in `formats`; images are not opened here.
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from reprlib import repr as shortened
 
@@ -23,6 +24,7 @@ from .formats import (
     multi30k,
     pairs,
     parquet,
+    relations,
     tables,
     tags,
     webdataset,
@@ -79,6 +81,11 @@ READERS = {  # the first reader that recognises a path is used
         huggingface.read,
         "metadata.jsonl or .csv, or one per split directory",
     ),
+    "relations": Reader(
+        relations.recognise,
+        relations.read,
+        "relations.jsonl: rows of an image, a text and its labels",
+    ),
     "jsonl": Reader(
         tables.recognise_jsonl,
         tables.read_jsonl,
@@ -122,7 +129,8 @@ def read_captions(
         lines = "".join(f"\n  {line}" for line in problem_lines(problems))
         raise InputError(f"{root} (read as {format_name}) has no usable captions{lines}")
     examples, note = complete_splits(examples, reader.val_from_train)
-    notes = (*found.notes, *separator_notes([c for e in examples for c in e.captions]))
+    captions = [c for e in examples if not e.labels for c in e.captions]  # texts may have lines
+    notes = (*found.notes, *separator_notes(captions))
     return CaptionData(
         _data_name(root), format_name, root, tuple(examples), tuple(problems), note, notes
     )
@@ -209,8 +217,11 @@ def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
     by_path: dict[Path | Location, RawExample] = {}
     split_given = any(raw.split is not None for raw in result.examples)
     for raw in result.examples:
-        raw.captions = [(c, place) for value, place in raw.captions for c in split_caption(value)]
-        captions = [caption for caption, _ in raw.captions if not caption_problem(caption)]
+        if not raw.labels:  # a label belongs to the whole text
+            raw.captions = [(c, place) for text, place in raw.captions for c in split_caption(text)]
+        valid = [not caption_problem(caption) for caption, _ in raw.captions]
+        captions = [caption for caption, _ in compress(raw.captions, valid)]
+        labels = tuple(compress(raw.labels, valid))
         problems += _caption_problems(raw)
         if not (fault := _check_fields(raw, split_given)):
             path = raw.directory / raw.name
@@ -225,7 +236,7 @@ def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
             problems.append(Problem(raw.location, *fault))
             continue
         by_id[raw.scope, str(raw.id)] = by_path[path] = raw
-        examples.append(Example(raw.id, path, tuple(captions), raw.split or ""))
+        examples.append(Example(raw.id, path, tuple(captions), raw.split or "", labels))
     return examples, sorted(problems, key=lambda problem: problem.location)
 
 

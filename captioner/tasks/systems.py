@@ -9,12 +9,13 @@ from .linking.mcnn_task import MCNN
 from .linking.regression_task import REGRESSION
 from .linking.spatial_task import SPATIAL
 from .linking.task import JOINT, LINEAR
+from .relation.task import RELATION
 from .task import Task
 
 if TYPE_CHECKING:
     from ..checkpoints.checkpoint import Checkpoint
 
-TASKS = (CAPTIONING, LINEAR, JOINT, MCNN, REGRESSION, SPATIAL)
+TASKS = (CAPTIONING, LINEAR, JOINT, MCNN, REGRESSION, SPATIAL, RELATION)
 # Names of the evaluation options that apply to some tasks only.
 EVALUATION_FLAGS = frozenset().union(*(task.evaluation_flags for task in TASKS))
 

@@ -44,7 +44,7 @@ _BRACKETS = {words[0]: sign for sign, words in _RESPELLED.items() if len(words) 
 _JOIN_BEFORE = {*")]}", "n't", "'s", "'m", "'re", "'ll", "'d", "'ve", "not", "me", "na", "ta"}
 _JOIN_AFTER = {*"([{"}
 
-_ABBREVIATIONS = (
+ABBREVIATIONS = (
     "mr|mrs|ms|dr|prof|st|jr|sr|etc|vs|cf|inc|co|corp|ltd|bros|dept|univ|assn|est|ave|blvd|rd|ft|mt"
     "|gen|sen|rep|gov|rev|hon|lt|col|sgt|capt|maj|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec"
     "|mon|tue|tues|wed|thu|thurs|fri"
@@ -59,7 +59,7 @@ _WORD = re.compile(
       -[lr][rsc]b- | <unk>
     | 'n'(?!t) | (?:n't | '(?:s|m|re|ll|d|ve|n|em|til|cause|\d0s))(?!{_LETTER})
     | [a-z0-9]+[.,][a-z0-9.,]{{0,60}}+(?:-[a-z0-9]+)+(?!{_LETTER})    # red,t-shirt u.s.-made
-    | no\.(?=\ *\d) | (?:{_ABBREVIATIONS})\.(?!{_LETTER})             # no. 5, mr.
+    | no\.(?=\ *\d) | (?:{ABBREVIATIONS})\.(?!{_LETTER})             # no. 5, mr.
     | (?:[a-z]\.)+(?!{_LETTER})                                       # u.s., a.
     | \d+(?:[.,:]\d+)+(?:-{_INNER}+)*                                 # 1,000 7:15 2.5-inch
     | (?:[cdlos]|ma|qu)'{_INNER}{{2,}}                               # o'clock, ma'am

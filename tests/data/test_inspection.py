@@ -101,7 +101,7 @@ def test_the_command_describes_and_converts(tmp_path, capsys):
     assert capsys.readouterr().out == f"{text}written: {out / 'captions.jsonl'}\n"
     assert len(read_captions(out).examples) == len(CAPTIONS) - 1
     with pytest.raises(
-        InputError, match="--convert must be followed by jsonl and a directory, got 'csv'"
+        InputError, match="--convert must be followed by jsonl or relations, and a directory, got"
     ):
         commands.main(["data", str(tmp_path / "data"), "--convert", "csv", str(out)])
 

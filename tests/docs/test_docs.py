@@ -55,6 +55,10 @@ SHORT_SPATIAL = (
     "--epochs 1 --batch-size 8 --image-size 64 --workers 0 --precision float32 --device cpu "
     "--heatmaps 1 --no-curves --min-images 1 --text-min-count 1"
 ).split()
+SHORT_RELATION = (
+    "--epochs 1 --batch-size 8 --image-size 64 --workers 0 --precision float32 --device cpu "
+    "--no-curves"
+).split()
 ONLY_PARSED = {  # text that commands or Python contain: why they are not run
     "captioner compare": "takes minutes; covered by tests/training/test_compare.py",
     "captioner serve": "runs until it is stopped; covered by tests/serving/test_app.py",
@@ -152,6 +156,8 @@ def run_training(argv, *, parse):
         train.main([*argv, *SHORT_MCNN])
     elif "spatial" in argv and not parse:
         train.main([*argv, *SHORT_SPATIAL])
+    elif "relation" in argv and not parse:
+        train.main([*argv, *SHORT_RELATION])
     elif not parse:
         min_count = [] if {"--start-from", "--min-count"} & {*argv} else ["--min-count", "1"]
         train.main([*argv, *SHORT, *min_count])

@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -52,13 +52,25 @@ class Problem:
         return f"{self.location}: {self.message}; {self.advice}"
 
 
+@dataclass(frozen=True)
+class TextLabels:
+    """The relation of a text to its image: values by the name of the label, such as {"cmi": 0.5}.
+
+    A value may be missing; without values, the relation is unknown. source: where the text comes
+    from, such as "news".
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
+
+
 @dataclass
 class RawExample:
     """An image as read from a caption file, before validation.
 
     name: the file name, relative to `directory`. split: None if the files do not define one.
     captions: pairs of a caption and its location. scope: ids are unique among the examples with the
-    same scope, for example a file.
+    same scope, for example a file. labels: one for each caption, or empty.
     """
 
     id: Any
@@ -68,6 +80,7 @@ class RawExample:
     location: SourceLocation
     captions: list[tuple[Any, SourceLocation]] = field(default_factory=list)
     scope: Hashable = None
+    labels: list[TextLabels] = field(default_factory=list)
 
 
 @dataclass
@@ -92,6 +105,7 @@ class ReadResult:
             first = merged.setdefault(repr((row.id, row.directory, row.name, row.split)), row)
             if first is not row:
                 first.captions += row.captions
+                first.labels += row.labels
         self.examples += merged.values()
 
 

@@ -233,7 +233,7 @@ class MultimodalCNN(nn.Module):
         with _progress(len(pairs), show_progress) as bar:
             for block, of_block in zip(blocks, of_blocks, strict=True):
                 sums, gates = self.text_parts(texts.take(block))
-                for rows in of_block.split(chunk):
+                for rows in torch.split(of_block, chunk):
                     row = places[rows] % TEXTS_AT_ONCE
                     parts = TextParts(sums[row], gates[row])
                     scores[rows] = self.merge(images[pairs[rows, 0]], parts)
