@@ -316,7 +316,7 @@ def test_a_third_head_is_one_more_word():
         ({"thumbnail_size": 30}, "thumbnail_size must be a multiple of 4, got 30"),
         ({"thumbnail_size": 0}, "thumbnail_size must be a multiple of 4, got 0"),
         ({"alignment": -1.0}, "alignment must be at least 0, got -1.0"),
-        ({"alignment": math.nan}, "alignment must be at least 0, got nan"),
+        ({"alignment": math.nan}, "alignment must be finite and at least 0, got nan"),
         ({"loss": "l1"}, "loss must be one of cross-entropy, ordinal, got 'l1'"),
     ],
 )
