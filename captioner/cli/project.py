@@ -35,8 +35,7 @@ captioner project --texts captions.csv --column split --output splits.png
 captioner project photos.index
 captioner project photos.index --texts captions.txt --center
 captioner project photos.index --mosaic 2000 --output mosaic.jpg
-captioner project photos.index --labels dog snow water
-captioner project photos.index --labels dog --diversity --clusters 5"""
+captioner project photos.index --labels dog snow water --clusters 5"""
 NOTE = (
     "An index is drawn as one point per image, or with --mosaic as thumbnails. With --texts, its "
     "model embeds the sentences, and both are drawn in one space. With --labels, one or two labels "
@@ -80,8 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         *("--topics", "--clusters"),
         type=int,
         metavar="INT",
-        help="number of groups of similar sentences or images, which their words name "
-        f"[{TOPICS}; with --labels, the groups are the labels]",
+        help=f"number of groups of similar sentences or images [{TOPICS}]",
     )
     parser.add_argument(
         "--method", choices=METHODS, default="tsne", help="kind of projection [%(default)s]"

@@ -65,7 +65,10 @@ def describe(task: Task) -> str:
     groups: dict[str, Mapping[str, object]] = {"--encoder small_cnn": small_cnn}
     groups |= {f"--recipe {name}": values for name, values in task.recipes.items()}
     for chosen, values in groups.items():
-        flags = (f"--{name.replace('_', '-')} {value}" for name, value in values.items())
+        flags = (
+            f"--{name.replace('_', '-')} {' '.join(v) if isinstance(v, tuple) else v}"
+            for name, v in values.items()
+        )
         text += f" With {chosen}, the defaults are {' '.join(flags)}."
     return f"Train a model.\n{fill(text, 79, break_on_hyphens=False)}"
 

@@ -95,7 +95,7 @@ class SpatialTaskOptions(TextVectorOptions):
     tags: Path | None = option(
         None, "labels: a CSV file of tags, or a directory in NUS-WIDE's layout [caption words]"
     )
-    min_images: int = option(20, "minimum number of training images with a label")
+    min_images: int = option(5, "minimum number of training images with a label")
     labels_per_image: int = option(50, "number of labels per image and step")
     held_out: float = option(0.1, "share of labels that are never trained")
 
