@@ -34,8 +34,7 @@ EXAMPLE = """captioner project --texts captions.txt
 captioner project --texts captions.csv --column split --output splits.png
 captioner project photos.index --texts captions.txt --center
 captioner project photos.index --mosaic 2000 --output mosaic.jpg
-captioner project photos.index --labels dog snow water
-captioner project photos.index --labels dog --diversity --clusters 5"""
+captioner project photos.index --labels dog snow water --clusters 5"""
 NOTE = (
     "An index is drawn as one point per image or text, or with --mosaic as thumbnails. With "
     "--texts, its model also embeds the sentences, in the same space. With --labels, one or two "

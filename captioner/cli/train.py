@@ -75,7 +75,7 @@ def _flag(name: str, value: object) -> str:
     """Return an option as it is written on the command line."""
     if isinstance(value, bool):
         return flag_of(name if value else f"no_{name}")
-    return f"{flag_of(name)} {value}"
+    return f"{flag_of(name)} {' '.join(value) if isinstance(value, tuple) else value}"
 
 
 def chosen_task(words: Sequence[str]) -> Task:

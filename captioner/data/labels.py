@@ -166,3 +166,21 @@ def image_labels(words: Sequence[Words], names: Sequence[str]) -> ImageLabels:
 
     present, unclear = zip(*((ids(a), ids(b)) for a, b in words), strict=True)
     return ImageLabels(tuple(names), present, unclear)
+
+
+def exclude_relatives(labels: ImageLabels) -> ImageLabels:
+    """Make other forms of the words that an image has unclear, unless it has them, too.
+
+    An image of stars shows a star, even if no caption calls it that.
+    """
+    index = {name: i for i, name in enumerate(labels.names)}
+    relatives = {
+        index[name]: [index[other] for other in family]
+        for family in families(labels.names)
+        for name in family
+    }
+    unclear = []
+    for own, doubtful in zip(labels.present, labels.unclear, strict=True):
+        related = {other for i in (*own, *doubtful) for other in relatives[i]}
+        unclear.append(np.array(sorted(related - set(own.tolist())), np.int64))
+    return ImageLabels(labels.names, labels.present, tuple(unclear))

@@ -109,6 +109,9 @@ class Job(Protocol):
         """Return suggested next commands, as typed on the command line."""
 
 
+Default = int | float | str | tuple[str, ...]  # value of an option
+
+
 @dataclass(frozen=True)
 class Task:
     """A system that can be trained.
@@ -153,9 +156,9 @@ class Task:
     load: "Callable[[Checkpoint, str | None], Any]"
     evaluate: "Callable[[Sequence[Checkpoint], EvaluationRequest], None]"
     negligible: float = 0.0
-    defaults: Mapping[str, int | float | str] = field(default_factory=dict)
-    small_cnn_defaults: Mapping[str, int | float | str] = field(default_factory=dict)
-    recipes: Mapping[str, Mapping[str, int | float | str]] = field(default_factory=dict)
+    defaults: Mapping[str, Default] = field(default_factory=dict)
+    small_cnn_defaults: Mapping[str, Default] = field(default_factory=dict)
+    recipes: Mapping[str, Mapping[str, Default]] = field(default_factory=dict)
     hidden: frozenset[str] = frozenset()
     evaluation_flags: frozenset[str] = frozenset()
 

@@ -16,7 +16,7 @@ from ..tasks.captioning.options import CaptioningOptions
 from ..tasks.captioning.task import CAPTIONING
 from ..tasks.options import DataOptions, OptionGroups, RunOptions, TrainingOptions
 from ..tasks.systems import task_named, task_of
-from ..tasks.task import Task
+from ..tasks.task import Default, Task
 from ..vision.options import SMALL_CNN, WEIGHTS_FILES, EncoderOptions
 from .stored_options import read_stored_options
 
@@ -45,14 +45,12 @@ def option_groups(task: Task) -> dict[str, type[Options]]:
     }
 
 
-def defaults_of(
-    task: Task, encoder: str, recipe: str | None = None
-) -> dict[str, int | float | str]:
+def defaults_of(task: Task, encoder: str, recipe: str | None = None) -> dict[str, Default]:
     """Return the default values of a task's options that differ from those in the option groups.
 
     encoder: value of --encoder. recipe: value of the task's option `recipe`, if it has one.
     """
-    defaults: dict[str, int | float | str] = {"watch": task.scores[0].lower(), **task.defaults}
+    defaults: dict[str, Default] = {"watch": task.scores[0].lower(), **task.defaults}
     if encoder == SMALL_CNN:
         defaults |= {"image_size": SMALL_CNN_IMAGE_SIZE, **task.small_cnn_defaults}
     if recipe is not None:
@@ -195,7 +193,7 @@ def _with_known_score(training: TrainingOptions, task: Task) -> TrainingOptions:
     return replace(training, watch=watch)
 
 
-def _with_defaults(group: Any, defaults: Mapping[str, int | float | str]) -> Any:
+def _with_defaults(group: Any, defaults: Mapping[str, Default]) -> Any:
     """Return the group with these defaults for the options that were not passed to it."""
     absent = set(option_names(type(group))) - group.given
     return replace(group, **{name: value for name, value in defaults.items() if name in absent})

@@ -124,9 +124,12 @@ class SpatialOptions(Options):
     blocks: int = option(5, "number of blocks, each with an embedding of every region")
     head_size: int = option(8, "number of hidden units that combine the cosines of the blocks")
     gain: float = option(10.0, "initial value of the learned factor of the cosines")
+    max_share: float = option(
+        0.5, "initial share of a map's maximum in the score; its mean has the rest"
+    )
     dropout: float = option(0.0, "dropout rate of the channels of feature maps")
     cell_dropout: float = option(
-        0.5, "fraction of cells dropped in training, so that maps cover whole objects"
+        0.9, "fraction of cells dropped in training, so that maps cover whole objects"
     )
 
     def __post_init__(self) -> None:
@@ -134,6 +137,8 @@ class SpatialOptions(Options):
         check_at_least(self, 1, "blocks", "head_size")
         check_at_least(self, 0.1, "gain")
         check_share(self, "dropout", "cell_dropout")
+        if not 0 < self.max_share < 1:
+            raise InputError(f"max_share must be above 0 and below 1, got {self.max_share}")
 
 
 LEVELS = ("word", "phrase", "long-phrase", "sentence")

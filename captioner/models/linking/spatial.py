@@ -77,7 +77,7 @@ class SpatialEmbedding(nn.Module):
         self.log_gain = nn.Parameter(torch.tensor(math.log(options.gain)))
         self.hidden = nn.Linear(options.blocks, options.head_size)
         self.output = nn.Linear(options.head_size, 1)
-        self.mix = nn.Parameter(torch.zeros(()))  # logit of the share of max pooling
+        self.mix = nn.Parameter(torch.tensor(options.max_share).logit())  # of max pooling
         self.centre: Tensor  # (E,), mean region of training images
         self.register_buffer("centre", torch.zeros(dimensions))
         with torch.no_grad():  # a larger cosine means a larger score in all blocks at first

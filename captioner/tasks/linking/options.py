@@ -120,7 +120,7 @@ class SpatialTaskOptions(TextVectorOptions):
     tags: Path | None = option(
         None, "source of labels: a CSV file of tags, or NUS-WIDE's directory [caption words]"
     )
-    min_images: int = option(20, "minimum number of training images per label")
+    min_images: int = option(5, "minimum number of training images per label")
     labels_per_image: int = option(50, "number of labels per image in a training step")
     held_out: float = option(0.1, "fraction of labels to hold out from training")
 

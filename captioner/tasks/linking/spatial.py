@@ -13,6 +13,7 @@ from ...data.labels import (
     ImageLabels,
     LabelSplit,
     choose_labels,
+    exclude_relatives,
     image_labels,
     load_labels,
     split_labels,
@@ -63,7 +64,7 @@ class SpatialJob(LinkingJob):
         self.open(model.to(inputs.device), reader, None)
         self.linker = Linker(model, reader, inputs.transform, labels)
         words = label_words(self.data, "train", options.tags)
-        self._labels = image_labels(words, labels.seen)
+        self._labels = exclude_relatives(image_labels(words, labels.seen))
         assert reader.sentences is not None
         self._vectors = torch.from_numpy(reader.sentences.encode(labels.seen))
         self.steps = len(self.order(0))

@@ -207,6 +207,7 @@ def test_maps_and_a_projection_are_drawn(colours, capsys):
         ({"labels_per_image": 1}, "labels_per_image must be at least 2"),
         ({"min_images": 99}, "at least 2 labels that occur in at least 99 images, got 0; lower"),
         ({"cell_dropout": 1.0}, "cell_dropout must be at least 0 and below 1"),
+        ({"max_share": 1.0}, "max_share must be above 0 and below 1"),
         ({"image_vectors": "x.npy"}, "unknown training option 'image_vectors'"),
     ],
 )
