@@ -230,6 +230,9 @@ class Linker:
             )
         for text in texts:
             if not self.texts.knows(text):
+                self.texts.read(
+                    [text]
+                )  # raises InputError if the model encodes no new texts at all
                 raise InputError(f"a text must contain at least one known word, got {text!r}")
         return texts, unknown
 

@@ -77,17 +77,15 @@ class MultimodalCNN(nn.Module):
         self.drop = Dropout(options.dropout)
         for layer in (self.image, self.image_layer, *self.layers):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        self._start_as_similarity()
 
     @torch.no_grad()
-    def _start_as_similarity(self) -> None:
-        """Set initial weights for which the score grows with the similarity of image and text.
+    def start_as_similarity(self) -> None:
+        """Set weights for which scores grow with similarity; for an encoder that is trained already.
 
         In the layer that reads the image, units form groups of four, with the inputs a + b, a - b,
         -a + b and -a - b, where a is from the text and b from the image. Counted with the signs of
         ab, their outputs add up to |a + b| - |a - b|, which is larger the more a and b agree. The
-        layers above pass on that sum. From random weights, most of the training would be spent on
-        finding any dependence on both inputs.
+        layers above pass on that sum.
         """
         layer, *above = list(self.layers)[self.merging :]
         rows = layer.out_features // 4 * 4

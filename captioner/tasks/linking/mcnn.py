@@ -60,7 +60,8 @@ class McnnJob(LinkingJob):
             f"{model_options.level} level, with {trained:,} trained parameters"
         )
         self.open(model.to(inputs.device), reader, None)
-        if not start and encoder.pretrained:
+        if not start and encoder.pretrained:  # at first, images look alike to an untrained encoder
+            model.start_as_similarity()
             model.eval().measure_images(self._sample_features())
         self._ranked = evenly_spaced(len(inputs.data.split("val")), options.val_images)
         self.setting = f"val split, all pairs of {len(self._ranked)} images and their captions"

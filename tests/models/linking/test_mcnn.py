@@ -241,6 +241,7 @@ def test_a_model_starts_as_a_similarity():
     """|a + b| - |a - b| of the inputs of text and image, summed, at the level of sentences."""
     options = McnnOptions(hidden_size=11, **{k: v for k, v in SIZES.items() if k != "hidden_size"})
     model = MultimodalCNN(8, 30, options, nn.Identity()).eval()
+    model.start_as_similarity()
     images, texts = model.image_parts(tiny_images()), model.text_parts(tiny_texts())
     b, a = images[:, None, :8:4], texts.sums[:, 0, :8:4]
     expected = ((a + b).abs() - (a - b).abs()).sum(-1) * mcnn.START / 11**0.5
@@ -254,6 +255,7 @@ def test_the_layers_above_pass_on_the_similarity(level):
     torch.manual_seed(0)
     options = McnnOptions(level=level, word_size=16, image_dimensions=48, maps=64, hidden_size=64)
     model = MultimodalCNN(8, 200, options, nn.Identity()).eval()
+    model.start_as_similarity()
     tokens = torch.randint(1, 200, (100, 3))
     units, gates = model.words(tokens), tokens != 0
     for number in range(model.merging):

@@ -16,7 +16,6 @@ from captioner.checkpoints import checkpoint
 from captioner.data.readers import read_captions
 from captioner.errors import InputError, Interrupted
 from captioner.metrics.retrieval import retrieval_scores
-from captioner.models.linking.options import LEVELS
 from captioner.tasks.linking import text_vectors
 from captioner.tasks.linking.mcnn import McnnJob
 from captioner.tasks.linking.pair_scores import evenly_spaced
@@ -59,11 +58,10 @@ def split_of(data, split="test"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("level", LEVELS)
-def test_every_level_learns_the_colours_with_an_encoder_from_scratch(colours, level):
+def test_the_colours_are_learned_with_an_encoder_from_scratch(colours):
     rates = {"learning_rate": 0.01, "encoder_learning_rate": 0.01, "dropout": 0.0}
     patient = {"epochs": 40, "patience": 40, "average": 0.0}
-    result = train_python(colours, level=level, run="run", **rates, **patient)
+    result = train_python(colours, level="sentence", run="run", **rates, **patient)
     assert result.scores["i2t_R@1"] > 80
     images = sorted((colours / "val").glob("*.png"))
     texts = [f"{colour} is all one sees here" for colour in list(tiny.COLOURS)[:7]]
@@ -170,7 +168,7 @@ def test_evaluation_and_search_rerank_by_several_models(runs, colours, tmp_path_
     paths = [str(runs / level) for level in ("word", "sentence")]
     flags = ["--rerank", *paths, "--rerank-top", "4", "--rerank-weight", "0.2"]
     evaluate.main(["--checkpoint", str(run), *flags, "--output", "scores", *EVALUATE.split()])
-    assert f"the first 4 re-ranked by {' + '.join(paths)}:" in capsys.readouterr().out
+    assert f"the best 4 of each query, re-ranked by {' + '.join(paths)}:" in capsys.readouterr().out
     content = json.loads(Path("scores/scores.json").read_text())["reranked"]
     assert (content["rerank"], content["rerank_weight"]) == (paths, 0.2)
     images = sorted(map(str, (colours / "val").glob("*.png")))
@@ -242,14 +240,16 @@ def test_what_needs_embeddings_says_what_to_do_instead(runs, colours):
 def test_an_m_cnn_is_described_but_not_served(runs, capsys):
     command.main(["info", str(runs / "word")])
     assert "level word" in " ".join(capsys.readouterr().out.split())
-    with pytest.raises(InputError, match=r"trained for 'mcnn', which cannot be served; pass a cap"):
+    with pytest.raises(
+        InputError, match=r"trained for 'mcnn', which cannot be served; pass the run"
+    ):
         command.main(["serve", str(runs / "word"), "--device", "cpu"])
 
 
 def test_similarity_checks_its_texts(runs, colours):
     linker = Linker.from_pretrained(runs / "word", "cpu")
     image = next((colours / "val").glob("*.png"))
-    with pytest.raises(InputError, match=r"^the text model does not know 'zebra'"):
+    with pytest.raises(InputError, match=r"^the texts contain unknown words: 'zebra'"):
         linker.similarity(image, "red zebra")
     assert linker.similarity(image, ["red", "blue"]).shape == (1, 2)
     assert linker.similarity([], ["red", "blue"]).shape == (0, 2)

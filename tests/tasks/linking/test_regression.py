@@ -142,7 +142,7 @@ def test_own_text_vectors_score_splits_but_cannot_search(sources, capsys):
     evaluate.main(words)
     assert "queries:" not in capsys.readouterr().out
     Path("queries.txt").write_text("red\n")
-    with pytest.raises(InputError, match="--queries needs a model that encodes texts, but "):
+    with pytest.raises(InputError, match="--queries needs a model that encodes new texts, but "):
         evaluate.main([*words, "--queries", "queries.txt"])
 
 
